@@ -1,0 +1,53 @@
+"""SMPLest-X Huge: the published model."""
+
+config = {
+    "data": {
+        "data_dir": "./data",
+        "bbox_ratio": 1.2,
+        "data_strategy": "balance",
+        "total_data_len": 4500000,
+    },
+    "train": {
+        "end_epoch": 5,
+        "train_batch_size": 16,
+        "lr": 1e-5,
+        "min_lr": 1e-6,
+        "smplx_kps_3d_weight": 100.0,
+        "smplx_kps_2d_weight": 1.0,
+        "smplx_pose_weight": 10.0,
+        "smplx_shape_weight": 1.0,
+        "smplx_orient_weight": 1.0,
+        "hand_root_weight": 1.0,
+        "hand_consist_weight": 1.0,
+    },
+    "inference": {
+        "detection": {"model_path": "./pretrained_models/yolov8x.pt", "conf": 0.5, "iou_thr": 0.5},
+    },
+    "test": {"test_batch_size": 128},
+    "model": {
+        "model_type": "vit_huge",
+        "human_model_path": "./human_models/human_model_files",
+        "encoder_pretrained_model_path": "./pretrained_models/vitpose_huge.pth",
+        "encoder_config": {
+            "task_tokens_num": 80,
+            "img_size": (256, 192),
+            "patch_size": 16,
+            "embed_dim": 1280,
+            "depth": 32,
+            "num_heads": 16,
+            "mlp_ratio": 4,
+            "qkv_bias": True,
+            "drop_path_rate": 0.55,
+        },
+        "decoder_config": {"feat_dim": 1280, "dim_out": 512, "task_tokens_num": 80},
+        "input_img_shape": (512, 384),
+        "input_body_shape": (256, 192),
+        "output_hm_shape": (16, 16, 12),
+        "focal": (5000, 5000),
+        "princpt": (192 / 2, 256 / 2),
+        "body_3d_size": 2,
+        "hand_3d_size": 0.3,
+        "face_3d_size": 0.3,
+        "camera_3d_size": 2.5,
+    },
+}

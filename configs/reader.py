@@ -1,0 +1,149 @@
+"""Reads config files as data: a Python file with one literal dict `config`, never executed.
+
+    base = "config_smplest_x_h.py"      # optional: another file, beside this one, to start from
+    config = {"data": {...}, "train": {...}, "inference": {...}, "test": {...}, "model": {...}}
+
+Values may be numbers, strings, True, False, None, tuples, lists, dicts and arithmetic on numbers.
+"""
+
+import ast
+import logging
+import operator
+import pprint
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.schema import Config, validate
+from utils.errors import UserError
+from utils.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+_ARITHMETIC: dict[type, Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.UAdd: operator.pos,
+    ast.USub: operator.neg,
+}
+
+
+class _NotDataError(ValueError):
+    def __init__(self, node: ast.AST) -> None:
+        self.line = getattr(node, "lineno", 1)
+        super().__init__(ast.unparse(node).splitlines()[0][:60])
+
+
+def _number(node: ast.expr) -> int | float:
+    value = _evaluate(node)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _NotDataError(node)
+    return value
+
+
+def _evaluate(node: ast.expr) -> Any:
+    match node:
+        case ast.Constant(value=str() | int() | float() | bool() | None):
+            return node.value
+        case ast.Dict(keys=keys, values=values) if None not in keys:
+            return {_evaluate(k): _evaluate(v) for k, v in zip(keys, values, strict=True) if k}
+        case ast.List(elts=items):
+            return [_evaluate(item) for item in items]
+        case ast.Tuple(elts=items):
+            return tuple(_evaluate(item) for item in items)
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
+            return _ARITHMETIC[type(op)](_number(left), _number(right))
+        case ast.UnaryOp(op=op, operand=operand) if type(op) in _ARITHMETIC:
+            return _ARITHMETIC[type(op)](_number(operand))
+    raise _NotDataError(node)
+
+
+def _assignments(path: Path) -> dict[str, Any]:
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path}: not readable as a config file ({error})") from None
+    except SyntaxError as error:
+        raise UserError(f"{path}:{error.lineno}: not valid Python ({error.msg})") from None
+    found: dict[str, Any] = {}
+    for statement in tree.body:
+        match statement:
+            case ast.Expr(value=ast.Constant(value=str())):
+                continue  # a docstring
+            case ast.Assign(targets=[ast.Name(id="config" | "base" as name)], value=value):
+                try:
+                    found[name] = _evaluate(value)
+                except (_NotDataError, TypeError, ZeroDivisionError) as error:
+                    line = getattr(error, "line", statement.lineno)
+                    raise UserError(
+                        f"{path}:{line}: `{error}` is not plain data; a config is read, never run"
+                    ) from None
+            case _:
+                raise UserError(
+                    f"{path}:{statement.lineno}: a config file holds one dict `config` "
+                    "(and optionally `base`), nothing else"
+                )
+    if not isinstance(found.get("config"), dict):
+        raise UserError(f"{path}: there is no dict named `config` in it")
+    return found
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        both_dicts = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _merge(old, value) if both_dicts else value
+    return merged
+
+
+def _read_dict(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise UserError(f"{path}: its `base` files lead back to itself")
+    found = _assignments(path)
+    base = found.get("base")
+    if base is None:
+        return found["config"]
+    if not isinstance(base, str):
+        raise UserError(f"{path}: `base` must be a file name in quotes")
+    return _merge(_read_dict(path.parent / base, (*seen, path.resolve())), found["config"])
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """ "train.lr=1e-5" -> (["train", "lr"], 1e-5); what is no literal is taken as a string."""
+    key, separator, value_text = text.partition("=")
+    if not separator or not all(key.split(".")):
+        raise UserError(f"--set {text}: write it as section.key=value, e.g. train.lr=1e-5")
+    try:
+        value = _evaluate(ast.parse(value_text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, TypeError, ZeroDivisionError):
+        value = value_text
+    return key.split("."), value
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read, merge with its `base`, apply `overrides` ("section.key=value") and validate.
+
+    Raises:
+        UserError: the file is missing or not plain data, or a key or value is wrong.
+    """
+    path = Path(path)
+    values = _read_dict(path)
+    for override in overrides:
+        keys, value = parse_override(override)
+        for key in reversed(keys):
+            value = {key: value}
+        values = _merge(values, value)
+    return validate(values, source=str(path))
+
+
+def save_config(config: Config, path: str | Path) -> None:
+    """Write the resolved config as a config file that `load_config` reads back equal."""
+    text = pprint.pformat(config.model_dump(), width=96, sort_dicts=False)
+    with atomic_path(Path(path)) as partial:
+        partial.write_text(f"config = {text}\n", encoding="utf-8")

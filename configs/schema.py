@@ -1,0 +1,255 @@
+"""Every field of a config, typed, frozen and documented; an unknown key is an error.
+
+Shapes are (height, width). The keys are those of the published config files.
+"""
+
+import difflib
+import logging
+import re
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Shape2 = tuple[int, int]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+IGNORED_KEYS = {
+    "data.use_cache": "the data cache is always on",
+    "train.num_gpus": "the launcher decides",
+    "inference.num_gpus": "--device decides",
+    "inference.detection.model_type": "ultralytics reads the kind from the weights",
+    "inference.detection.save": "detections are in the result files",
+    "inference.detection.verbose": "--verbose decides",
+    "model.encoder_config.num_classes": "a ViT without classes",
+    "log": "each run makes its own folders",
+}
+"""Keys of published config files that mean nothing here, and why."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    data_dir: str = "./data"
+    """Folder that holds the datasets."""
+    trainset_humandata: tuple[str, ...] = ()
+    testset: str = "EHF"
+    bbox_ratio: Positive = 1.25
+    """How much larger than the person's box a crop is cut."""
+    no_aug: bool = False
+    data_strategy: Literal["concat", "balance", "weighted"] = "balance"
+    total_data_len: Count | Literal["auto"] = "auto"
+    """Samples an epoch for the mixture `balance`."""
+    train_sample_interval: dict[str, Count] = {}
+    """Dataset name -> keep every k-th row; published files say NAME_train_sample_interval = k."""
+    test_sample_interval: dict[str, Count] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect_intervals(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        collected: dict[str, Any] = {}
+        for key, value in values.items():
+            named = re.fullmatch(r"(.+)_(train_sample_interval|test_sample_interval)", str(key))
+            if named:
+                intervals = collected.setdefault(named[2], {})
+                collected[named[2]] = {**intervals, named[1]: value}
+            elif isinstance(value, dict):
+                collected[key] = {**collected.get(key, {}), **value}
+            else:
+                collected[key] = value
+        return collected
+
+
+class TrainConfig(Section):
+    continue_train: bool = False
+    start_over: bool = True
+    """Begin at epoch 0 even when weights are given (fine-tuning)."""
+    end_epoch: Count = 5
+    train_batch_size: Count = 16
+    """Samples a process and step."""
+    num_thread: Annotated[int, Field(ge=0)] = 2
+    """Loader workers a process."""
+    lr: Positive = 1e-5
+    min_lr: Annotated[float, Field(ge=0)] = 1e-6
+    save_epoch: Count = 1
+    remove_checkpoint: bool = False
+    print_iters: Count = 100
+    hand_loss: bool = False
+    no_chain_hand_loss: bool = False
+    smplx_kps_3d_weight: float = 1.0
+    smplx_kps_2d_weight: float = 1.0
+    smplx_pose_weight: float = 1.0
+    smplx_shape_weight: float = 1.0
+    smplx_orient_weight: float = 1.0
+    smplx_hand_kps_3d_weight: float = 1.0
+    hand_root_weight: float = 1.0
+    hand_consist_weight: float = 1.0
+
+
+class DetectionConfig(Section):
+    model_path: str = "./pretrained_models/yolov8x.pt"
+    """Weights of the person detector, fetched by name when absent and the name is known."""
+    conf: Fraction = 0.5
+    """Least confidence of a detection."""
+    iou_thr: Fraction = 0.5
+    """Overlap from which two detections are one person."""
+
+
+class InferenceConfig(Section):
+    detection: DetectionConfig = DetectionConfig()
+
+
+class TestConfig(Section):
+    test_batch_size: Count = 128
+
+
+class EncoderConfig(Section):
+    """A plain ViT."""
+
+    task_tokens_num: Literal[80] = 80
+    img_size: Shape2 = (256, 192)
+    patch_size: Count = 16
+    embed_dim: Count
+    depth: Count
+    num_heads: Count
+    ratio: Literal[1] = 1
+    """Patches do not overlap more than the published padding makes them."""
+    use_checkpoint: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    mlp_ratio: Positive = 4
+    qkv_bias: bool = True
+    drop_path_rate: Fraction = 0.0
+    """Stochastic depth of the last block; rises linearly from 0."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}"
+            )
+        if any(side % self.patch_size for side in self.img_size):
+            raise ValueError(
+                f"img_size {self.img_size} is no multiple of patch_size {self.patch_size}"
+            )
+        return self
+
+
+class DecoderConfig(Section):
+    """Transformer over task tokens and image tokens, and the heads."""
+
+    feat_dim: Count
+    """Width; equals the encoder's embed_dim."""
+    dim_out: Count = 512
+    """Width of a task token as the heads read it."""
+    task_tokens_num: Literal[80] = 80
+    depth: Count = 6
+    num_heads: Count = 8
+    head_dim: Count = 64
+
+
+class ModelConfig(Section):
+    model_type: str = "vit_huge"
+    """A label; the sizes below decide."""
+    pretrained_model_path: str | None = None
+    """Checkpoint to start training from."""
+    human_model_path: str = "./human_models/human_model_files"
+    """Folder of the licensed SMPL-X and SMPL files."""
+    encoder_pretrained_model_path: str | None = "./pretrained_models/vitpose_huge.pth"
+    encoder_config: EncoderConfig
+    decoder_config: DecoderConfig
+    input_img_shape: Shape2 = (512, 384)
+    """Shape of the crop that the published data pipeline speaks of; sets the crop's aspect."""
+    input_body_shape: Shape2 = (256, 192)
+    """Shape of the network's input."""
+    output_hm_shape: tuple[int, int, int] = (16, 16, 12)
+    """Depth, height and width of the grid in which 2D joints are supervised."""
+    focal: tuple[float, float] = (5000, 5000)
+    """Focal lengths (x, y) of the crop's camera, in pixels of the network's input."""
+    princpt: tuple[float, float] = (96, 128)
+    """Principal point (x, y), in pixels of the network's input."""
+    body_3d_size: Positive = 2
+    """Depth range of the body in metres."""
+    hand_3d_size: Positive = 0.3
+    face_3d_size: Positive = 0.3
+    camera_3d_size: Positive = 2.5
+    """Size in metres of what the crop shows at the middle of the camera head's range."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.encoder_config.embed_dim != self.decoder_config.feat_dim:
+            raise ValueError("decoder_config.feat_dim must equal encoder_config.embed_dim")
+        if self.encoder_config.img_size != self.input_body_shape:
+            raise ValueError("encoder_config.img_size must equal input_body_shape")
+        return self
+
+
+class Config(Section):
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    inference: InferenceConfig = InferenceConfig()
+    test: TestConfig = TestConfig()
+    model: ModelConfig
+
+
+def _without_ignored(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    kept = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if name in IGNORED_KEYS:
+            continue
+        kept[key] = _without_ignored(value, f"{name}.") if isinstance(value, dict) else value
+    return kept
+
+
+def _section_of(location: tuple[int | str, ...]) -> type[BaseModel]:
+    section: type[BaseModel] = Config
+    for key in location:
+        annotation = section.model_fields[str(key)].annotation
+        candidates = [annotation, *get_args(annotation)]
+        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return section
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(map(str, first["loc"])) or "config"
+    if first["type"] == "extra_forbidden":
+        known = list(_section_of(first["loc"][:-1]).model_fields)
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key '{name}'; {hint}"
+    if first["type"] == "missing":
+        return f"'{name}' is missing"
+    return f"'{name}' = {first['input']!r}: {first['msg']}"[:300]
+
+
+def validate(values: dict[str, Any], source: str) -> Config:
+    """Check a plain dict and make it a `Config`; `source` names it in errors.
+
+    Raises:
+        UserError: a key is unknown (the nearest known one is named) or a value does not fit.
+    """
+    ignored = sorted(name for name in IGNORED_KEYS if _has(values, name.split(".")))
+    if ignored:
+        log.warning("%s: keys without meaning here: %s", source, ", ".join(ignored))
+    try:
+        return Config.model_validate(_without_ignored(values))
+    except ValidationError as error:
+        raise UserError(f"{source}: {_explain(error)}") from None
+
+
+def _has(values: Any, keys: list[str]) -> bool:
+    for key in keys:
+        if not isinstance(values, dict) or key not in values:
+            return False
+        values = values[key]
+    return True

@@ -1,0 +1,1 @@
+"""The body: joint tables, SMPL-X and SMPL layers, their files, and the open body."""

@@ -1,0 +1,1 @@
+"""The doors: inference, conversion, health check; and what they orchestrate."""

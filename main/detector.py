@@ -1,0 +1,118 @@
+"""Where the people are: YOLO, a file of boxes, or the whole image."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from configs.schema import DetectionConfig
+from main.model_files import ROOT
+from utils.box import Box
+from utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class Detection(NamedTuple):
+    box: Box
+    score: float
+
+
+class Detector(Protocol):
+    def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
+        """People in frame number `index` (RGB); an empty list is a normal answer."""
+
+
+class WholeImageDetector:
+    """One person who fills the image."""
+
+    def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
+        height, width = image.shape[:2]
+        return [Detection(Box(0, 0, width, height), 1.0)]
+
+
+class BoxFileDetector:
+    """Boxes from a JSON file {"frame": [[x, y, width, height], ...]}, frames counted from 0.
+
+    Frames are those of the result: after resampling, if a frame rate was asked for.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file of boxes") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: not readable as JSON ({error})") from None
+        if not isinstance(content, dict):
+            raise UserError(f'{path}: expected {{"frame": [[x, y, width, height], ...]}}')
+        self.boxes = {self._frame(k): self._boxes(k, v) for k, v in content.items()}
+        if not any(self.boxes.values()):
+            raise UserError(f"{path}: there is no box in it")
+
+    def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
+        return [Detection(box, 1.0) for box in self.boxes.get(index, [])]
+
+    def _frame(self, key: str) -> int:
+        if not key.isdecimal():
+            raise UserError(f"{self.path}: '{key}' is no frame number")
+        return int(key)
+
+    def _boxes(self, key: str, rows: object) -> list[Box]:
+        array = np.array(rows, dtype=object)
+        numbers = all(isinstance(v, int | float) for v in array.ravel())
+        if array.size and (array.ndim != 2 or array.shape[1] != 4 or not numbers):
+            raise UserError(f"{self.path}: frame {key} is no list of [x, y, width, height]")
+        return [Box(*map(float, row)) for row in array]
+
+
+class YoloDetector:
+    """Ultralytics YOLO, its class 0 (person)."""
+
+    def __init__(self, config: DetectionConfig, device: torch.device) -> None:
+        # Read before the import: weights are loaded as data only, and nothing is installed.
+        os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "true")
+        os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+        os.environ.setdefault("YOLO_VERBOSE", "false")
+        from ultralytics import YOLO
+
+        path = ROOT / config.model_path
+        advice = (
+            f"put the weights at {path}, name others with --set inference.detection.model_path=, "
+            "or do without: --boxes FILE.json, --detector whole-image"
+        )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.model = YOLO(path, task="detect")
+            self.model.to(device)
+        except (OSError, RuntimeError, ValueError, TypeError, KeyError, ImportError) as error:
+            reason = (
+                str(error).strip().splitlines()[0][:120] if str(error) else type(error).__name__
+            )
+            raise UserError(
+                f"the person detector {path} cannot be used ({reason}); {advice}"
+            ) from None
+        self.config, self.device = config, device
+
+    def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
+        # Ultralytics takes arrays to be BGR.
+        (result,) = self.model.predict(
+            np.ascontiguousarray(image[..., ::-1]),
+            conf=self.config.conf,
+            iou=self.config.iou_thr,
+            classes=[0],
+            device=self.device,
+            verbose=False,
+        )
+        corners = result.boxes.xyxy.cpu().tolist()
+        scores = result.boxes.conf.cpu().tolist()
+        return [
+            Detection(Box(x1, y1, x2 - x1, y2 - y1), score)
+            for (x1, y1, x2, y2), score in zip(corners, scores, strict=True)
+        ]

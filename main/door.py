@@ -1,0 +1,65 @@
+"""What all doors share: one-line errors, log format, common flags."""
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Callable
+
+from utils.errors import UserError
+
+PRECISIONS = ("fp32", "bf16")
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(f"{message}; see --help")
+
+
+def make_parser(module: str, description: str) -> argparse.ArgumentParser:
+    """A parser whose errors are one line, with the flags that every door has."""
+    parser = _OneLineParser(prog=f"python -m main.{module}", description=description)
+    parser.add_argument("--verbose", action="store_true", help="tell more, with time stamps")
+    return parser
+
+
+def add_network_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps or cpu")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the network")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the config, e.g. --set inference.detection.conf=0.3",
+    )
+
+
+def set_up_logging(*, verbose: bool) -> None:
+    form = "%(asctime)s %(name)s: %(message)s" if verbose else "%(message)s"
+    logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr, force=True)
+    level = logging.DEBUG if verbose else logging.INFO
+    for package in ("configs", "utils", "human_models", "models", "main"):
+        logging.getLogger(package).setLevel(level)
+
+
+def run_door(
+    parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], int | None]
+) -> int:
+    """Parse, run, and give an exit status; what the user must know is one line on stderr."""
+    set_up_logging(verbose=False)
+    # So that being ended by a scheduler cleans up like any other end.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        arguments = parser.parse_args()
+        set_up_logging(verbose=arguments.verbose)
+        return main(arguments) or 0
+    except UserError as error:
+        logging.getLogger("main").error("error: %s", error)
+        return 2
+    except KeyboardInterrupt:
+        logging.getLogger("main").error("stopped")
+        return 130
+    except BrokenPipeError:
+        return 141

@@ -1,0 +1,127 @@
+"""Which files MODEL_DIR means: a config and the weights that belong to it.
+
+MODEL_DIR is the name of a folder under pretrained_models/, or any folder, or a weights file.
+"""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from models.checkpoint import WEIGHT_SUFFIXES
+from utils.errors import UserError
+from utils.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+PRETRAINED: Final = ROOT / "pretrained_models"
+CONFIG_NAME: Final = "config_base.py"
+
+
+class HubModel(NamedTuple):
+    repo: str
+    files: tuple[str, ...]
+
+
+HUB_MODELS: Final = {
+    "smplest_x_h": HubModel("waanqii/SMPLest-X", ("smplest_x_h.pth.tar", CONFIG_NAME))
+}
+
+
+class ModelFiles(NamedTuple):
+    name: str
+    weights: Path
+    config: Path
+
+
+def find_model(model_dir: str, *, download: bool = False) -> ModelFiles:
+    """Weights and config of MODEL_DIR; safetensors go before a checkpoint of the same name.
+
+    Args:
+        download: fetch a published model by its name if it is not there.
+
+    Raises:
+        UserError: something is missing; the message says which file to put where.
+    """
+    path = Path(model_dir)
+    if path.is_file():
+        return ModelFiles(_stem(path), path, _config_of(path))
+    folder = path if path.is_dir() else PRETRAINED / model_dir
+    if download and model_dir in HUB_MODELS:
+        _download(model_dir, folder)
+    name = folder.resolve().name
+    if not folder.is_dir():
+        raise UserError(_how_to_get(model_dir, folder))
+    for suffix in WEIGHT_SUFFIXES:
+        weights = folder / f"{name}{suffix}"
+        if weights.is_file():
+            return ModelFiles(name, weights, _config_of(weights))
+    raise UserError(
+        f"{folder}: neither {name}.safetensors nor {name}.pth.tar is in it; "
+        "the weights carry the name of their folder"
+    )
+
+
+def _stem(weights: Path) -> str:
+    suffix = next((s for s in WEIGHT_SUFFIXES if weights.name.endswith(s)), None)
+    if suffix is None:
+        kinds = ", ".join(WEIGHT_SUFFIXES)
+        raise UserError(f"{weights}: not a weights file by its ending ({kinds})")
+    return weights.name.removesuffix(suffix)
+
+
+def _config_of(weights: Path) -> Path:
+    # Training writes its snapshots into a folder of the run that holds the config.
+    for folder in (weights.parent, weights.parent.parent):
+        if (folder / CONFIG_NAME).is_file():
+            return folder / CONFIG_NAME
+    raise UserError(
+        f"{weights.parent / CONFIG_NAME} is missing; put the config of {weights.name} beside it"
+    )
+
+
+def _how_to_get(model_dir: str, folder: Path) -> str:
+    if model_dir in HUB_MODELS:
+        hub = HUB_MODELS[model_dir]
+        files = " and ".join(hub.files)
+        return (
+            f"{folder} is missing: put {files} from huggingface.co/{hub.repo} into it, "
+            "or say --download (8.2 GB)"
+        )
+    there = (
+        sorted(p.name for p in PRETRAINED.iterdir() if p.is_dir()) if PRETRAINED.is_dir() else []
+    )
+    known = ", ".join(sorted({*there, *HUB_MODELS}))
+    return f"{model_dir}: no such model folder, and none of pretrained_models/ ({known})"
+
+
+def _download(model_dir: str, folder: Path) -> None:
+    """Fetch what is absent (resuming a broken fetch) and record the hash of what came."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    hub = HUB_MODELS[model_dir]
+    absent = [name for name in hub.files if not (folder / name).is_file()]
+    for name in absent:
+        log.info("fetching %s from %s", name, hub.repo)
+        try:
+            fetched = Path(hf_hub_download(hub.repo, name, local_dir=folder))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"could not fetch {name} ({reason}); put it into {folder} by hand, "
+                f"from huggingface.co/{hub.repo}"
+            ) from None
+        _record(folder, name, hub.repo, fetched)
+
+
+def _record(folder: Path, name: str, repo: str, fetched: Path) -> None:
+    record = folder / "fetched.json"
+    known = json.loads(record.read_text()) if record.is_file() else {}
+    with fetched.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    known[name] = {"repo": repo, "bytes": fetched.stat().st_size, "sha256": digest}
+    with atomic_path(record) as partial:
+        partial.write_text(json.dumps(known, indent=2) + "\n")

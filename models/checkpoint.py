@@ -1,0 +1,106 @@
+"""Weights from files into a network, and back; nothing from a file is executed.
+
+Two forms are read: the published one (`torch.save` of {'epoch', 'network', 'optimizer'}) and
+safetensors. Both are mapped into memory, not copied: of an 8.2 GB training checkpoint only the
+network's pages are ever read, and only once.
+"""
+
+import logging
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from configs.schema import ModelConfig
+from models.checkpoint_keys import from_published, to_published
+from models.smplest_x import SMPLestX
+from utils.errors import UserError
+from utils.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+WEIGHT_SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt")
+
+
+def _read_torch(path: Path) -> dict[str, Any]:
+    # Files from before torch 1.6 are no zip archives and cannot be mapped.
+    mappable = zipfile.is_zipfile(path)
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
+    network = content.get("network") if isinstance(content, dict) else None
+    if not isinstance(network, dict):
+        raise UserError(f"{path}: there is no 'network' in it; is it a SMPLest-X checkpoint?")
+    return network
+
+
+def read_network(path: str | Path) -> dict[str, Tensor]:
+    """State dict of a checkpoint under our key names, on the CPU, mapped from the file.
+
+    Raises:
+        UserError: the file is missing, damaged, not a checkpoint, or would execute code.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                published = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        else:
+            published = _read_torch(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint") from None
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: not read, it holds more than weights ({reason})") from None
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: damaged or no checkpoint ({str(error).splitlines()[0]}); fetch it again"
+        ) from None
+    return from_published(published)
+
+
+def _mismatch(network: SMPLestX, state: dict[str, Tensor]) -> str | None:
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in state.items()}
+    wrong_shape = [k for k in expected.keys() & given.keys() if expected[k] != given[k]]
+    problems = {
+        "missing": sorted(expected.keys() - given.keys()),
+        "unknown": sorted(given.keys() - expected.keys()),
+        "of another shape": sorted(wrong_shape),
+    }
+    found = [f"{len(keys)} {what} (e.g. {keys[0]})" for what, keys in problems.items() if keys]
+    return ", ".join(found) if found else None
+
+
+def load_network(
+    config: ModelConfig, path: str | Path, precision: torch.dtype = torch.float32
+) -> SMPLestX:
+    """The network of `config` with the weights of a checkpoint, strictly, in evaluation mode.
+
+    In the file's own precision the parameters are the file's pages (copied on write); another
+    precision or device copies them one by one. Either way memory holds the network once.
+
+    Raises:
+        UserError: see `read_network`; or the weights are not those of `config`.
+    """
+    state = read_network(path)
+    with torch.device("meta"):
+        network = SMPLestX(config)
+    mismatch = _mismatch(network, state)
+    if mismatch:
+        raise UserError(
+            f"{path}: does not fit the config beside it: {mismatch}; "
+            "use the config that belongs to these weights"
+        )
+    network.load_state_dict(state, strict=True, assign=True)
+    return network.to_precision(precision).eval()
+
+
+def save_safetensors(state: dict[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
+    """Write a state dict (our names) under the published names, whole or not at all."""
+    published = {key: value.contiguous() for key, value in to_published(state).items()}
+    with atomic_path(Path(path)) as partial:
+        save_file(published, partial, metadata={"format": "pt", **metadata})

@@ -1,0 +1,93 @@
+"""From head outputs to a body in front of the crop's camera."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from configs.schema import ModelConfig
+from human_models.body import BodyModel
+from human_models.joints import JOINT_PARTS, JOINTS_FROM_MODEL, PART_ROOTS
+from models.heads import HeadOutputs
+from utils.camera import project
+from utils.rotation import rotation_6d_to_axis_angle
+
+
+class BodyParameters(NamedTuple):
+    """SMPL-X parameters, a row a person.
+
+    Rotations are axis-angle vectors in radians, joint after joint in the order of the rig; those of
+    hands are relative to the mean hand (flat_hand_mean=False). `transl` is in metres in the crop's
+    camera frame: x right, y down, z forward.
+    """
+
+    global_orient: Float[Tensor, "B 3"]
+    body_pose: Float[Tensor, "B 63"]
+    left_hand_pose: Float[Tensor, "B 45"]
+    right_hand_pose: Float[Tensor, "B 45"]
+    jaw_pose: Float[Tensor, "B 3"]
+    betas: Float[Tensor, "B 10"]
+    expression: Float[Tensor, "B 10"]
+    transl: Float[Tensor, "B 3"]
+
+
+class PosedBody(NamedTuple):
+    """A body in the crop's camera frame (metres) and its projection (pixels of the input)."""
+
+    vertices: Float[Tensor, "B V 3"] | None
+    joints: Float[Tensor, "B 137 3"]
+    joints_2d: Float[Tensor, "B 137 2"]
+
+
+def _axis_angles(rotations_6d: Float[Tensor, "B 6*J"]) -> Float[Tensor, "B 3*J"]:
+    return rotation_6d_to_axis_angle(rotations_6d.unflatten(-1, (-1, 6))).flatten(1)
+
+
+def camera_translation(camera: Float[Tensor, "B 3"], config: ModelConfig) -> Float[Tensor, "B 3"]:
+    """(x, y, gamma) -> translation in metres: depth = k * sigmoid(gamma).
+
+    At depth k, `camera_3d_size` metres fill the crop (geometric mean of its two sides).
+    """
+    height, width = config.input_body_shape
+    k = math.sqrt(math.prod(config.focal) * config.camera_3d_size**2 / (height * width))
+    return torch.cat([camera[:, :2], k * camera[:, 2:].sigmoid()], dim=1)
+
+
+def body_parameters(heads: HeadOutputs, config: ModelConfig) -> BodyParameters:
+    """What the heads mean, in the units that the body model takes."""
+    left_hand_pose, right_hand_pose = _axis_angles(heads.hand_pose).chunk(2, dim=1)
+    return BodyParameters(
+        global_orient=_axis_angles(heads.body_root_pose),
+        body_pose=_axis_angles(heads.body_pose),
+        left_hand_pose=left_hand_pose,
+        right_hand_pose=right_hand_pose,
+        jaw_pose=_axis_angles(heads.face_jaw_pose),
+        betas=heads.body_shape,
+        expression=heads.face_expression,
+        transl=camera_translation(heads.body_cam, config),
+    )
+
+
+def pose_body(
+    parameters: BodyParameters, body: BodyModel, config: ModelConfig, *, want_vertices: bool
+) -> PosedBody:
+    """Run the body model and project the 137 joints with the crop's camera."""
+    output = body(**parameters._asdict(), want_vertices=want_vertices)
+    joints = output.joints[:, JOINTS_FROM_MODEL]
+    focal, princpt = joints.new_tensor(config.focal), joints.new_tensor(config.princpt)
+    return PosedBody(output.vertices, joints, project(joints, focal, princpt))
+
+
+def root_relative(joints: Float[Tensor, "B 137 3"]) -> Float[Tensor, "B 137 3"]:
+    """Joints relative to the pelvis."""
+    return joints - joints[:, PART_ROOTS["body"], None]
+
+
+def part_relative(joints: Float[Tensor, "B 137 3"]) -> Float[Tensor, "B 137 3"]:
+    """Body joints relative to the pelvis, hands to their wrists, the face to the neck."""
+    parts = [
+        joints[:, part] - joints[:, PART_ROOTS[name], None] for name, part in JOINT_PARTS.items()
+    ]
+    return torch.cat(parts, dim=1)

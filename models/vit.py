@@ -1,0 +1,100 @@
+"""Encoder: a plain Vision Transformer with learned task tokens in front of the image tokens.
+
+Module names are those of ViTPose and timm, whose files they load. Shapes: B images, T task
+tokens, N = h * w image tokens (patches), D channels, H heads.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from configs.schema import EncoderConfig
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches by one convolution; ViTPose pads the image by 2 on every side."""
+
+    def __init__(self, patch_size: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size, padding=2)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
+        return self.proj(images)
+
+
+class Attention(nn.Module):
+    def __init__(self, dim: int, num_heads: int, *, qkv_bias: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(attended.transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block with stochastic depth (Huang et al., ECCV 2016)."""
+
+    def __init__(self, config: EncoderConfig, drop_path: float) -> None:
+        super().__init__()
+        dim = config.embed_dim
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, config.num_heads, qkv_bias=config.qkv_bias)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio))
+        self.drop_path = drop_path
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        x = x + self._drop_path(self.attn(self.norm1(x)))
+        return x + self._drop_path(self.mlp(self.norm2(x)))
+
+    def _drop_path(self, branch: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        if not self.training or self.drop_path == 0:
+            return branch
+        keep = 1 - self.drop_path
+        mask = torch.rand(len(branch), 1, 1, device=branch.device) < keep
+        return branch * (mask / keep).to(branch.dtype)
+
+
+class ViT(nn.Module):
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        dim, (height, width) = config.embed_dim, config.img_size
+        patches = (height // config.patch_size) * (width // config.patch_size)
+        self.patch_embed = PatchEmbed(config.patch_size, dim)
+        self.task_tokens = nn.Parameter(torch.zeros(1, config.task_tokens_num, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, dim))
+        drop_paths = [
+            config.drop_path_rate * i / max(config.depth - 1, 1) for i in range(config.depth)
+        ]
+        self.blocks = nn.ModuleList([Block(config, drop_path) for drop_path in drop_paths])
+        self.last_norm = nn.LayerNorm(dim, eps=1e-6)
+
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"]
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D h w"]]:
+        """RGB in 0..1, without mean and deviation -> task tokens and feature map."""
+        patches = self.patch_embed(images)
+        # ViTPose keeps the position of an absent class token and adds it to every patch.
+        image_tokens = patches.flatten(2).mT + self.pos_embed[:, 1:] + self.pos_embed[:, :1]
+        task_tokens = self.task_tokens.expand(len(images), -1, -1)
+        tokens = torch.cat([task_tokens, image_tokens], dim=1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        tokens = self.last_norm(tokens)
+        task_tokens, image_tokens = tokens.split([task_tokens.shape[1], patches[0, 0].numel()], 1)
+        return task_tokens, image_tokens.mT.unflatten(2, patches.shape[2:])

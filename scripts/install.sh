@@ -1,0 +1,30 @@
+#!/bin/sh
+# Make .venv with everything that running needs; with --dev also what checking needs.
+# Does nothing when it has been done. PYTHON=python3.12 chooses another Python.
+set -eu
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+wanted=$(cat requirements*.txt | cksum)
+dev=0; if [ "${1:-}" = --dev ] || [ -e .venv/.dev ]; then dev=1; fi
+if [ -e .venv/.installed ] && [ "$(cat .venv/.installed)" = "$wanted $dev" ]; then exit 0; fi
+
+"$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || {
+    echo "error: Python 3.11 to 3.13 is needed, $PYTHON is another; set PYTHON=python3.12" >&2; exit 2; }
+if ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "installing the Debian package python3-venv" >&2
+        apt-get update -qq && apt-get install -y -qq python3-venv
+    else
+        echo "error: $PYTHON cannot make environments; install python3-venv" >&2; exit 2
+    fi
+fi
+[ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
+pip="env PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --quiet"
+echo "installing into .venv (PyTorch is large; the first time takes minutes)" >&2
+$pip -r requirements.txt
+if [ "$dev" = 1 ]; then
+    $pip -r requirements-dev.txt
+    $pip --no-deps -r requirements-body.txt
+    touch .venv/.dev
+fi
+echo "$wanted $dev" > .venv/.installed

@@ -1,0 +1,1 @@
+"""Plain values in and out: geometry, images, video, drawing, files. Knows nothing of the other folders."""

@@ -1,0 +1,50 @@
+"""Person boxes: (x, y, width, height) in image pixels."""
+
+import math
+from typing import NamedTuple
+
+
+class Box(NamedTuple):
+    """Left, top, width and height in pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def center(self) -> tuple[float, float]:
+        return self.x + self.width / 2, self.y + self.height / 2
+
+
+def clip_box(box: Box, image_width: int, image_height: int) -> Box | None:
+    """The part of `box` inside the image, from first to last pixel; None if nothing is left.
+
+    The last pixel belongs to the box, so a whole-image box comes back one pixel smaller, as in
+    the published code, whose crops depend on it.
+    """
+    if not all(map(math.isfinite, box)):
+        return None
+    left, top = max(0.0, box.x), max(0.0, box.y)
+    right = min(image_width - 1.0, left + max(0.0, box.width - 1))
+    bottom = min(image_height - 1.0, top + max(0.0, box.height - 1))
+    if box.width * box.height <= 0 or right <= left or bottom <= top:
+        return None
+    return Box(left, top, right - left, bottom - top)
+
+
+def person_box(
+    box: Box, image_width: int, image_height: int, *, aspect: float = 384 / 512, ratio: float = 1.25
+) -> Box | None:
+    """Box that a person's crop is cut from; None if `box` has no area inside the image.
+
+    The box is clipped to the image, its shorter side grows about the centre until
+    width / height = `aspect`, and both sides are scaled by `ratio`.
+    """
+    clipped = clip_box(box, image_width, image_height)
+    if clipped is None:
+        return None
+    center_x, center_y = clipped.center
+    width = max(clipped.width, clipped.height * aspect) * ratio
+    height = max(clipped.height, clipped.width / aspect) * ratio
+    return Box(center_x - width / 2, center_y - height / 2, width, height)

@@ -1,0 +1,36 @@
+"""Pinhole cameras, x right, y down, z forward; focal lengths and principal points in pixels."""
+
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from utils.box import Box
+
+DEPTH_EPSILON = 1e-4
+"""Added to the depth before dividing, as in the published projection."""
+
+
+class Camera(NamedTuple):
+    """Focal lengths (fx, fy) and principal point (cx, cy), in pixels."""
+
+    focal: tuple[float, float]
+    princpt: tuple[float, float]
+
+    def in_image(self, box: Box, input_shape: tuple[int, int]) -> "Camera":
+        """This camera of a crop of `input_shape` (height, width), as a camera of the image that
+        the crop was cut from along `box`."""
+        scale_x, scale_y = box.width / input_shape[1], box.height / input_shape[0]
+        return Camera(
+            (self.focal[0] * scale_x, self.focal[1] * scale_y),
+            (self.princpt[0] * scale_x + box.x, self.princpt[1] * scale_y + box.y),
+        )
+
+
+def project(
+    points: Float[Tensor, "*B 3"],
+    focal: Float[Tensor, "*#B 2"],
+    princpt: Float[Tensor, "*#B 2"],
+) -> Float[Tensor, "*B 2"]:
+    """Points (metres, camera frame) to pixels."""
+    return points[..., :2] / (points[..., 2:] + DEPTH_EPSILON) * focal + princpt

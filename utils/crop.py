@@ -1,0 +1,67 @@
+"""From a box in an image to the network's input: one affine warp, with or without augmentation."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from utils.box import Box
+
+
+class CropAugmentation(NamedTuple):
+    """How a crop differs from the plain one: scale of the box, rotation in degrees, mirroring."""
+
+    scale: float = 1.0
+    rotation_deg: float = 0.0
+    flip: bool = False
+
+
+PLAIN = CropAugmentation()
+
+
+def image_to_crop(
+    box: Box,
+    crop_shape: tuple[int, int],
+    image_width: int,
+    augmentation: CropAugmentation = PLAIN,
+) -> Float[np.ndarray, "2 3"]:
+    """Affine map from image pixels to pixels of a crop of shape (height, width).
+
+    Three points define it: the centre of the box, the point half its height below and the point
+    half its width to the right go to the crop's centre, bottom middle and right middle.
+    A flip mirrors the image (x -> image_width - 1 - x) before anything else.
+    """
+    scale, rotation_deg, flip = augmentation
+    center = np.array(box.center)
+    if flip:
+        center[0] = image_width - center[0] - 1
+    sine, cosine = np.sin(np.deg2rad(rotation_deg)), np.cos(np.deg2rad(rotation_deg))
+    down = np.array([-sine, cosine]) * (box.height * scale / 2)
+    right = np.array([cosine, sine]) * (box.width * scale / 2)
+    height, width = crop_shape
+    target_center = np.array([width / 2, height / 2])
+    source = np.stack([center, center + down, center + right])
+    target = np.stack([target_center, [width / 2, height], [width, height / 2]])
+    matrix = cv2.getAffineTransform(source.astype(np.float32), target.astype(np.float32))
+    if flip:
+        matrix[:, 2] += matrix[:, 0] * (image_width - 1)
+        matrix[:, 0] *= -1
+    return matrix
+
+
+def crop_person(
+    image: UInt8[np.ndarray, "H W 3"],
+    box: Box,
+    input_shape: tuple[int, int],
+    augmentation: CropAugmentation = PLAIN,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Cut the network's input (height, width) for one person out of an image, black outside.
+
+    The published model makes a crop of 512x384 and shrinks it to 256x192 by nearest neighbour,
+    which keeps pixels 0, 2, 4, ... Those are the points that the map straight to 256x192 samples,
+    so one warp gives the same values for a quarter of the work.
+    """
+    height, width = input_shape
+    matrix = image_to_crop(box, input_shape, image.shape[1], augmentation)
+    return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)

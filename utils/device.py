@@ -1,0 +1,25 @@
+"""Which device computes."""
+
+import torch
+
+from utils.errors import UserError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """'auto' -> CUDA if there is one, else Apple's MPS, else the CPU; other names as in torch.
+
+    Raises:
+        UserError: the name is no device, or this machine has none of that kind.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next((kind for kind, there in available.items() if there), "cpu"))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: no such device; use auto, cuda, mps or cpu") from None
+    if not available.get(device.type, device.type == "cpu"):
+        raise UserError(f"--device {name}: not available on this machine; use auto or cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} GPU(s)")
+    return device

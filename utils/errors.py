@@ -1,0 +1,8 @@
+"""The project's own error: a message for the user, shown as one line without a traceback."""
+
+
+class UserError(Exception):
+    """Something the user gave or lacks is wrong.
+
+    The message is one line that says what is wrong, where, and what to do about it.
+    """
