@@ -229,7 +229,8 @@ def _explain(error: ValidationError) -> str:
         return f"unknown key '{name}'; {hint}"
     if first["type"] == "missing":
         return f"'{name}' is missing"
-    return f"'{name}' = {first['input']!r}: {first['msg']}"[:300]
+    value = "" if isinstance(first["input"], dict) else f" = {first['input']!r:.80}"
+    return f"'{name}'{value}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def validate(values: dict[str, Any], source: str) -> Config:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from jaxtyping import UInt8
 from configs.schema import DetectionConfig
 from main.model_files import ROOT
 from utils.box import Box
-from utils.errors import UserError
+from utils.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +77,11 @@ class YoloDetector:
     """Ultralytics YOLO, its class 0 (person)."""
 
     def __init__(self, config: DetectionConfig, device: torch.device) -> None:
-        # Read before the import: weights are loaded as data only, and nothing is installed.
-        os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "true")
+        # Read at the import: nothing is installed or printed at run time.
         os.environ.setdefault("YOLO_AUTOINSTALL", "false")
         os.environ.setdefault("YOLO_VERBOSE", "false")
         from ultralytics import YOLO
+        from ultralytics.nn.tasks import torch_safe_load
 
         path = ROOT / config.model_path
         advice = (
@@ -89,14 +90,21 @@ class YoloDetector:
         )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # Fetches weights of a known name, and refuses a file that would run code.
+            torch_safe_load(path, safe_only=True)
             self.model = YOLO(path, task="detect")
             self.model.to(device)
-        except (OSError, RuntimeError, ValueError, TypeError, KeyError, ImportError) as error:
-            reason = (
-                str(error).strip().splitlines()[0][:120] if str(error) else type(error).__name__
-            )
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            TypeError,
+            KeyError,
+            ImportError,
+            UnpicklingError,
+        ) as error:
             raise UserError(
-                f"the person detector {path} cannot be used ({reason}); {advice}"
+                f"the person detector {path} cannot be used ({first_line(error)}); {advice}"
             ) from None
         self.config, self.device = config, device
 

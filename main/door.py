@@ -40,7 +40,7 @@ def set_up_logging(*, verbose: bool) -> None:
     form = "%(asctime)s %(name)s: %(message)s" if verbose else "%(message)s"
     logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr, force=True)
     level = logging.DEBUG if verbose else logging.INFO
-    for package in ("configs", "utils", "human_models", "models", "main"):
+    for package in ("configs", "utils", "human_models", "models", "main", "__main__"):
         logging.getLogger(package).setLevel(level)
 
 

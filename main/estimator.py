@@ -61,7 +61,7 @@ class Person(NamedTuple):
 class PersonCrop(NamedTuple):
     """The network's input for one person, and where it was cut from."""
 
-    pixels: UInt8[np.ndarray, "h w 3"]
+    pixels: Float[np.ndarray, "h w 3"]
     box: Box
     detected: Box
 
@@ -149,7 +149,7 @@ class Estimator:
         pixels = torch.from_numpy(np.stack([crop.pixels for crop in crops]))
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
-        images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+        images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2) / 255
         parameters = body_parameters(self.network(images), config)
         posed = pose_body(parameters, self.body, config, want_vertices=want_vertices)
 

@@ -127,7 +127,7 @@ class Run:
                 for identity, score, person in people:
                     results.add(identity, frame.index, score, person)
                 if drawn and self.overlay:
-                    drawn.add(self.overlay.draw(frame.image, people))
+                    drawn.write(self.overlay.draw(frame.image, people))
             if not results.count:
                 raise UserError(f"{media.path}: nobody found in {frame_count} frame(s); {_ADVICE}")
             results.finish(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from models.checkpoint import WEIGHT_SUFFIXES
-from utils.errors import UserError
+from utils.errors import UserError, first_line
 from utils.files import atomic_path
 
 log = logging.getLogger(__name__)
@@ -109,9 +109,8 @@ def _download(model_dir: str, folder: Path) -> None:
         try:
             fetched = Path(hf_hub_download(hub.repo, name, local_dir=folder))
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
             raise UserError(
-                f"could not fetch {name} ({reason}); put it into {folder} by hand, "
+                f"could not fetch {name} ({first_line(error)}); put it into {folder} by hand, "
                 f"from huggingface.co/{hub.repo}"
             ) from None
         _record(folder, name, hub.repo, fetched)

@@ -19,7 +19,7 @@ from torch import Tensor
 from configs.schema import ModelConfig
 from models.checkpoint_keys import from_published, to_published
 from models.smplest_x import SMPLestX
-from utils.errors import UserError
+from utils.errors import UserError, first_line
 from utils.files import atomic_path
 
 log = logging.getLogger(__name__)
@@ -53,11 +53,12 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: not read, it holds more than weights ({reason})") from None
+        raise UserError(
+            f"{path}: not read, it is damaged or holds more than weights ({first_line(error)})"
+        ) from None
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"{path}: damaged or no checkpoint ({str(error).splitlines()[0]}); fetch it again"
+            f"{path}: damaged or no checkpoint ({first_line(error)}); fetch it again"
         ) from None
     return from_published(published)
 

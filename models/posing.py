@@ -45,14 +45,16 @@ def _axis_angles(rotations_6d: Float[Tensor, "B 6*J"]) -> Float[Tensor, "B 3*J"]
     return rotation_6d_to_axis_angle(rotations_6d.unflatten(-1, (-1, 6))).flatten(1)
 
 
-def camera_translation(camera: Float[Tensor, "B 3"], config: ModelConfig) -> Float[Tensor, "B 3"]:
-    """(x, y, gamma) -> translation in metres: depth = k * sigmoid(gamma).
-
-    At depth k, `camera_3d_size` metres fill the crop (geometric mean of its two sides).
-    """
+def camera_depth(config: ModelConfig) -> float:
+    """Depth in metres at which `camera_3d_size` metres fill the crop (mean of its two sides)."""
     height, width = config.input_body_shape
-    k = math.sqrt(math.prod(config.focal) * config.camera_3d_size**2 / (height * width))
-    return torch.cat([camera[:, :2], k * camera[:, 2:].sigmoid()], dim=1)
+    return math.sqrt(math.prod(config.focal) * config.camera_3d_size**2 / (height * width))
+
+
+def camera_translation(camera: Float[Tensor, "B 3"], config: ModelConfig) -> Float[Tensor, "B 3"]:
+    """(x, y, gamma) -> translation in metres, at sigmoid(gamma) of `camera_depth`."""
+    depth = camera_depth(config) * camera[:, 2:].sigmoid()
+    return torch.cat([camera[:, :2], depth], dim=1)
 
 
 def body_parameters(heads: HeadOutputs, config: ModelConfig) -> BodyParameters:

@@ -55,8 +55,10 @@ def crop_person(
     box: Box,
     input_shape: tuple[int, int],
     augmentation: CropAugmentation = PLAIN,
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Cut the network's input (height, width) for one person out of an image, black outside.
+) -> Float[np.ndarray, "h w 3"]:
+    """Cut the network's input (height, width) for one person out of an image.
+
+    Values are 0..255 in float32, not rounded, as the published model saw them; black outside.
 
     The published model makes a crop of 512x384 and shrinks it to 256x192 by nearest neighbour,
     which keeps pixels 0, 2, 4, ... Those are the points that the map straight to 256x192 samples,
@@ -64,4 +66,25 @@ def crop_person(
     """
     height, width = input_shape
     matrix = image_to_crop(box, input_shape, image.shape[1], augmentation)
-    return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    region, (left, top) = _seen_region(image, matrix, input_shape)
+    if not region.size:
+        return np.zeros((height, width, 3), np.float32)
+    matrix[:, 2] += matrix[:, :2] @ (left, top)
+    return cv2.warpAffine(
+        region.astype(np.float32), matrix, (width, height), flags=cv2.INTER_LINEAR
+    )
+
+
+def _seen_region(
+    image: UInt8[np.ndarray, "H W 3"],
+    matrix: Float[np.ndarray, "2 3"],
+    input_shape: tuple[int, int],
+) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
+    """The part of the image that a crop can show, and its left and top: less to make floats of."""
+    height, width = input_shape
+    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]])
+    seen = corners @ cv2.invertAffineTransform(matrix).T
+    margin = 2  # bilinear sampling looks one pixel further
+    left, top = np.maximum(np.floor(seen.min(axis=0)).astype(int) - margin, 0)
+    right, bottom = np.maximum(np.ceil(seen.max(axis=0)).astype(int) + margin, 0)
+    return image[top:bottom, left:right], (int(left), int(top))

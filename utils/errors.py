@@ -6,3 +6,9 @@ class UserError(Exception):
 
     The message is one line that says what is wrong, where, and what to do about it.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, as one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,87 @@
+"""Time and memory of loading a checkpoint in the published form, with its optimizer's state.
+
+    python -m benchmarks.checkpoint [--config configs/config_smplest_x_h.py] [--folder build]
+
+Writes the file (8.2 GB for Huge) under --folder, loads it in a fresh process and removes it. Memory
+is what loading adds to the process, once every parameter has been read.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from configs.reader import load_config
+from main.estimator import PRECISIONS
+from models.checkpoint import load_network
+from models.checkpoint_keys import to_published
+from models.smplest_x import SMPLestX
+
+
+def write_checkpoint(config_path: str, path: Path) -> None:
+    """Random weights with Adam's two moments, as training saves them."""
+    state = to_published(SMPLestX(load_config(config_path).model).state_dict())
+    moments = {
+        i: {"step": 1, "exp_avg": torch.rand_like(value), "exp_avg_sq": torch.rand_like(value)}
+        for i, value in enumerate(state.values())
+    }
+    network = {f"module.{key}": value for key, value in state.items()}
+    optimizer = {"state": moments, "param_groups": [{"lr": 1e-5, "params": list(moments)}]}
+    torch.save({"epoch": 0, "network": network, "optimizer": optimizer}, path)
+
+
+def resident_bytes() -> tuple[int, int]:
+    """Bytes of memory in use now, and of those the ones that no file backs."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    resident, anonymous = (int(status[key].split()[0]) * 1024 for key in ("VmRSS", "RssAnon"))
+    return resident, anonymous
+
+
+def load_and_report(config_path: str, path: Path, precision: str) -> None:
+    config = load_config(config_path).model
+    resident, anonymous = resident_bytes()
+    start = time.perf_counter()
+    network = load_network(config, path, PRECISIONS[precision])
+    loaded_s = time.perf_counter() - start
+    with torch.inference_mode():
+        total = sum(float(parameter.sum()) for parameter in network.parameters())
+    assert total == total, "random weights hold no NaN"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - resident
+    fp32_bytes = sum(parameter.numel() for parameter in network.parameters()) * 4
+    print(
+        f"{precision}: loaded in {loaded_s:.2f} s, peak memory {peak / 1e9:.2f} GB = "
+        f"{peak / fp32_bytes:.2f} x the network's fp32 bytes, "
+        f"of which no file backs {(resident_bytes()[1] - anonymous) / fp32_bytes:.2f} x"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="configs/config_smplest_x_h.py")
+    parser.add_argument("--folder", type=Path, default=Path("build"))
+    parser.add_argument("--load", choices=PRECISIONS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    path = arguments.folder / "benchmark.pth.tar"
+    if arguments.load:
+        load_and_report(arguments.config, path, arguments.load)
+        return
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        write_checkpoint(arguments.config, path)
+        print(f"python -m benchmarks.checkpoint --config {arguments.config}")
+        print(f"file: {path.stat().st_size / 1e9:.2f} GB", flush=True)
+        for precision in PRECISIONS:
+            subprocess.run(
+                [sys.executable, "-m", "benchmarks.checkpoint", *sys.argv[1:], "--load", precision],
+                check=True,
+            )
+    finally:
+        path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Make an untrained model: `python -m main.initialise CONFIG_FILE MODEL_DIR [--seed N]`.
+
+Its weights are random and its heads say an average person who stands and fills the box. Training
+can start from it, and every door runs with it where no trained weights are at hand.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from configs.reader import load_config, save_config
+from human_models.body import BodyLibrary
+from human_models.files import find_model_folder
+from main.door import make_parser, run_door
+from main.model_files import CONFIG_NAME, PRETRAINED, ROOT
+from models.checkpoint import save_safetensors
+from models.initialise import initial_network
+from utils.files import atomic_path
+
+
+def initialise(config_file: str, model_dir: str, seed: int) -> Path:
+    """Write weights and config as a model folder (a name: under pretrained_models/).
+
+    Raises:
+        UserError: the config cannot be read.
+    """
+    config = load_config(config_file)
+    body = BodyLibrary(find_model_folder(ROOT / config.model.human_model_path)).smplx()
+    torch.manual_seed(seed)
+    network = initial_network(config.model, body)
+    folder = Path(model_dir) if "/" in model_dir else PRETRAINED / model_dir
+    with atomic_path(folder) as partial:
+        partial.mkdir()
+        weights = partial / f"{folder.name}.safetensors"
+        save_safetensors(network.state_dict(), weights, {"source": f"untrained, seed {seed}"})
+        save_config(config, partial / CONFIG_NAME)
+    return folder
+
+
+def _main(arguments: argparse.Namespace) -> None:
+    initialise(arguments.config_file, arguments.model_dir, arguments.seed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("initialise", "Make an untrained model.")
+    parser.add_argument("config_file", metavar="CONFIG_FILE", help="e.g. configs/config_debug.py")
+    parser.add_argument("model_dir", metavar="MODEL_DIR", help="a new folder, or a name")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_door(_parser(), _main))

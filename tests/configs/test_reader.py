@@ -1,0 +1,133 @@
+"""Configs are data: read, merged, overridden, saved and refused."""
+
+from pathlib import Path
+
+import pytest
+
+from configs.reader import load_config, parse_override, save_config
+from configs.schema import IGNORED_KEYS
+from utils.errors import UserError
+
+PARITY = Path(__file__).parents[1] / "parity" / "config_base.py"
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("config_*.py"))
+
+
+def test_published_form_is_read_as_it_is(caplog):
+    config = load_config(PARITY)
+    assert config.model.princpt == (96, 128)
+    assert config.data.train_sample_interval == {"BEDLAM": 5}
+    assert config.model.encoder_config.depth == 3
+    (warning,) = caplog.messages
+    assert "train.num_gpus" in warning
+    assert "log" in warning
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_of_the_project_loads_without_ignored_keys(path, caplog):
+    load_config(path)
+    assert not caplog.messages
+
+
+def test_saved_config_loads_back_equal(tmp_path):
+    config = load_config(PARITY, ["train.lr=3e-4", "data.trainset_humandata=('A', 'B')"])
+    save_config(config, tmp_path / "config_base.py")
+    assert load_config(tmp_path / "config_base.py") == config
+    assert config.train.lr == 3e-4
+
+
+def test_base_is_merged_key_by_key(tmp_path):
+    config = load_config(CONFIGS[0].parent / "config_smplest_x_b.py")
+    huge = load_config(CONFIGS[0].parent / "config_smplest_x_h.py")
+    assert config.model.encoder_config.depth == 12
+    assert config.model.encoder_config.patch_size == huge.model.encoder_config.patch_size
+    assert config.train == huge.train
+
+
+def test_base_that_leads_back_is_an_error(tmp_path):
+    (tmp_path / "a.py").write_text('base = "b.py"\nconfig = {}')
+    (tmp_path / "b.py").write_text('base = "a.py"\nconfig = {}')
+    with pytest.raises(UserError, match="back to itself"):
+        load_config(tmp_path / "a.py")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "__import__('os').system('touch {marker}')",
+        "open('{marker}', 'w')",
+        "[x for x in (1, 2)]",
+        "{**{'a': 1}}",
+        "(lambda: 1)()",
+        "'a' * 1000000000",
+        "f'{1}'",
+        "1 / 0",
+    ],
+)
+def test_code_is_refused_and_not_run(tmp_path, value):
+    marker = tmp_path / "ran"
+    value = value.replace("{marker}", str(marker))
+    (tmp_path / "c.py").write_text('config = {"data": {"data_dir": ' + value + "}}")
+    with pytest.raises(UserError, match=r"c\.py:1: .* is not plain data"):
+        load_config(tmp_path / "c.py")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import os\nconfig = {}", "nothing else"),
+        ("config = {", "not valid Python"),
+        ("x = 1", "nothing else"),
+        ("'''nothing'''", "no dict named"),
+        ("config = 3", "no dict named"),
+        ("base = 3\nconfig = {}", "file name in quotes"),
+        ("base = 'gone.py'\nconfig = {}", "gone.py: no such config"),
+    ],
+)
+def test_wrong_file_is_one_line(tmp_path, text, message):
+    (tmp_path / "c.py").write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        load_config(tmp_path / "c.py")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.lrr=1", "did you mean 'lr'"),
+        ("model.encoder_config.dept=1", "did you mean 'depth'"),
+        ("data.train_sample_intervall={}", "did you mean 'train_sample_interval'"),
+        ("trian.lr=1", "did you mean 'train'"),
+        ("train.lr=fast", "train.lr"),
+        ("train.lr=-1", "greater than 0"),
+        ("train.lr", "section.key=value"),
+        ("train..lr=1", "section.key=value"),
+        ("model.encoder_config.num_heads=5", "no multiple of num_heads"),
+        ("model.decoder_config.feat_dim=97", "must equal"),
+    ],
+)
+def test_wrong_override_names_what_is_wrong(override, message):
+    with pytest.raises(UserError, match=message) as error:
+        load_config(PARITY, [override])
+    assert "\n" not in str(error.value)
+
+
+def test_missing_section_is_named(tmp_path):
+    (tmp_path / "c.py").write_text("config = {}")
+    with pytest.raises(UserError, match="'model' is missing"):
+        load_config(tmp_path / "c.py")
+
+
+def test_override_values():
+    assert parse_override("a.b=1e-5") == (["a", "b"], 1e-5)
+    assert parse_override("a.b=./some/path") == (["a", "b"], "./some/path")
+    assert parse_override("a.b=(192 / 2, None)") == (["a", "b"], (96.0, None))
+
+
+def test_config_is_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        load_config(PARITY).train.lr = 1  # type: ignore[misc]
+
+
+def test_every_ignored_key_has_a_reason():
+    assert all(IGNORED_KEYS.values())
