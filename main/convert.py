@@ -7,12 +7,13 @@ written beside it holds the network alone and is found first by every door.
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from configs.reader import load_config
-from main.door import make_parser, run_door
+from main.door import door_parser, run_door
 from main.estimator import PRECISIONS
 from main.model_files import find_model
 from models.checkpoint import load_network, save_safetensors
@@ -52,18 +53,23 @@ def convert(model_dir: str, output: Path | None, precision: str) -> Path:
     return target
 
 
-def _main(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
     torch.set_grad_enabled(False)
     convert(arguments.model_dir, arguments.output, arguments.precision)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("convert", "Strip a checkpoint to its network, as safetensors.")
+def make_parser() -> argparse.ArgumentParser:
+    parser = door_parser("convert", "Strip a checkpoint to its network, as safetensors.")
     parser.add_argument("model_dir", metavar="MODEL_DIR", help="as for inference, or a file")
     parser.add_argument("--output", type=Path, help="default: beside the weights")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     return parser
 
 
+def main(words: Sequence[str] | None = None) -> int:
+    """Run this door with a command line (the process' own by default); the exit status."""
+    return run_door(make_parser(), run, words)
+
+
 if __name__ == "__main__":
-    sys.exit(run_door(_parser(), _main))
+    sys.exit(main())

@@ -7,7 +7,7 @@ cannot) and 4 (testing cannot); 64 if this machine computes wrong numbers.
 import argparse
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,7 +34,7 @@ from human_models.files import (
     read_j14_regressor,
     read_smplx_to_smpl,
 )
-from main.door import add_network_flags, make_parser, run_door
+from main.door import add_network_flags, door_parser, run_door
 from main.estimator import PRECISIONS
 from main.model_files import PRETRAINED, ROOT, find_model
 from models.checkpoint import load_network
@@ -222,7 +222,7 @@ def _report(findings: list[Finding]) -> int:
     return wrong + sum(status for task, status in TASKS.items() if task in blocked)
 
 
-def _examine(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     try:
         config_path = find_model(arguments.model_dir).config
     except UserError:
@@ -232,13 +232,18 @@ def _examine(arguments: argparse.Namespace) -> int:
     return _report(list(examine(config, arguments.model_dir, device, precision)))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("doctor", "What is present, missing, readable; can it run?")
+def make_parser() -> argparse.ArgumentParser:
+    parser = door_parser("doctor", "What is present, missing, readable; can it run?")
     known = sorted(path.name for path in PRETRAINED.glob("*/")) or ["smplest_x_h"]
     parser.add_argument("model_dir", metavar="MODEL_DIR", nargs="?", default=known[0])
     add_network_flags(parser)
     return parser
 
 
+def main(words: Sequence[str] | None = None) -> int:
+    """Run this door with a command line (the process' own by default); the exit status."""
+    return run_door(make_parser(), run, words)
+
+
 if __name__ == "__main__":
-    sys.exit(run_door(_parser(), _examine))
+    sys.exit(main())

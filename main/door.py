@@ -4,7 +4,7 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from utils.errors import UserError
 
@@ -16,7 +16,7 @@ class _OneLineParser(argparse.ArgumentParser):
         raise UserError(f"{message}; see --help")
 
 
-def make_parser(module: str, description: str) -> argparse.ArgumentParser:
+def door_parser(module: str, description: str) -> argparse.ArgumentParser:
     """A parser whose errors are one line, with the flags that every door has."""
     parser = _OneLineParser(prog=f"python -m main.{module}", description=description)
     parser.add_argument("--verbose", action="store_true", help="tell more, with time stamps")
@@ -45,14 +45,20 @@ def set_up_logging(*, verbose: bool) -> None:
 
 
 def run_door(
-    parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], int | None]
+    parser: argparse.ArgumentParser,
+    main: Callable[[argparse.Namespace], int | None],
+    words: Sequence[str] | None = None,
 ) -> int:
-    """Parse, run, and give an exit status; what the user must know is one line on stderr."""
+    """Parse, run, and give an exit status; what the user must know is one line on stderr.
+
+    Args:
+        words: the command line; None: the process' own.
+    """
     set_up_logging(verbose=False)
     # So that being ended by a scheduler cleans up like any other end.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        arguments = parser.parse_args()
+        arguments = parser.parse_args(words)
         set_up_logging(verbose=arguments.verbose)
         return main(arguments) or 0
     except UserError as error:

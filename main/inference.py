@@ -6,7 +6,7 @@ python -m main.inference MODEL_DIR FILE_NAME [FPS] [flags]
 import argparse
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ from rich.progress import (
 )
 
 from main.detector import BoxFileDetector, Detector, WholeImageDetector, YoloDetector
-from main.door import add_network_flags, make_parser, run_door
+from main.door import add_network_flags, door_parser, run_door
 from main.estimator import Estimator
 from main.flow import (
     Choice,
@@ -96,7 +96,7 @@ def make_choice(person: str | None, fps: float) -> Choice:
     raise UserError(f"--person {person}: say largest, or a number from 1")
 
 
-class Run:
+class Session:
     """One call of the door: the tools that all of its inputs share."""
 
     def __init__(self, arguments: argparse.Namespace, estimator: Estimator) -> None:
@@ -177,7 +177,7 @@ def _with_progress(frames: Iterator[EstimatedFrame], total: int | None) -> Itera
         yield from progress.track(frames, total=total)
 
 
-def _infer(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
     source = find_input(arguments.file_name)
     make_choice(arguments.person, 1)  # a wrong word is told before the model is loaded
     photographs = _different_photographs(source) if source.is_dir() else []
@@ -190,16 +190,16 @@ def _infer(arguments: argparse.Namespace) -> None:
             overrides=arguments.overrides,
             download=arguments.download,
         )
-        run = Run(arguments, estimator)
+        session = Session(arguments, estimator)
         if media is not None:
-            run.media(media, arguments.output, name_of(source))
+            session.media(media, arguments.output, name_of(source))
             return
         log.info("%s: images of different sizes, each is taken on its own", source)
         for number, photograph in enumerate(photographs):
             with open_media(photograph) as media:
                 try:
                     folder = arguments.output / f"result_{name_of(source)}"
-                    run.media(media, folder, photograph.stem, number)
+                    session.media(media, folder, photograph.stem, number)
                 except UserError as error:
                     log.warning("%s", error)
 
@@ -210,8 +210,8 @@ def _different_photographs(folder: Path) -> list[Path]:
     return images if len({image_size(image) for image in images} - {None}) > 1 else []
 
 
-def make_inference_parser() -> argparse.ArgumentParser:
-    parser = make_parser("inference", "People in a video, image or folder of images, as SMPL-X.")
+def make_parser() -> argparse.ArgumentParser:
+    parser = door_parser("inference", "People in a video, image or folder of images, as SMPL-X.")
     add = parser.add_argument
     add("model_dir", metavar="MODEL_DIR", help="name under pretrained_models/, a folder or a file")
     add("file_name", metavar="FILE_NAME", help="in demo/, or any path")
@@ -235,5 +235,10 @@ def _count(text: str) -> int:
     return value
 
 
+def main(words: Sequence[str] | None = None) -> int:
+    """Run this door with a command line (the process' own by default); the exit status."""
+    return run_door(make_parser(), run, words)
+
+
 if __name__ == "__main__":
-    sys.exit(run_door(make_inference_parser(), _infer))
+    sys.exit(main())

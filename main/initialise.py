@@ -6,6 +6,7 @@ can start from it, and every door runs with it where no trained weights are at h
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from configs.reader import load_config, save_config
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
-from main.door import make_parser, run_door
+from main.door import door_parser, run_door
 from main.model_files import CONFIG_NAME, PRETRAINED, ROOT
 from models.checkpoint import save_safetensors
 from models.initialise import initial_network
@@ -39,17 +40,22 @@ def initialise(config_file: str, model_dir: str, seed: int) -> Path:
     return folder
 
 
-def _main(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
     initialise(arguments.config_file, arguments.model_dir, arguments.seed)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("initialise", "Make an untrained model.")
+def make_parser() -> argparse.ArgumentParser:
+    parser = door_parser("initialise", "Make an untrained model.")
     parser.add_argument("config_file", metavar="CONFIG_FILE", help="e.g. configs/config_debug.py")
     parser.add_argument("model_dir", metavar="MODEL_DIR", help="a new folder, or a name")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
 
+def main(words: Sequence[str] | None = None) -> int:
+    """Run this door with a command line (the process' own by default); the exit status."""
+    return run_door(make_parser(), run, words)
+
+
 if __name__ == "__main__":
-    sys.exit(run_door(_parser(), _main))
+    sys.exit(main())

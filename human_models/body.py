@@ -1,0 +1,293 @@
+"""SMPL-X and SMPL as differentiable layers: pose and shape in, mesh and joints out.
+
+Written from the papers (Loper et al. 2015, Pavlakos et al. 2019); the numbers are those of the
+`smplx` package with use_pca=False, flat_hand_mean=False, use_face_contour=True.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from human_models.files import BodyData, Gender, ModelFolder, Rig, read_body
+from human_models.joints import RIG_JOINTS, SMPL_SURFACE_VERTICES, SMPLX_SURFACE_VERTICES
+from human_models.skinning import (
+    ancestor_steps,
+    contour_row,
+    forward_kinematics,
+    interpolate,
+    linear_blend_skinning,
+    skinning_transforms,
+)
+from utils.rotation import axis_angle_to_matrix
+
+# Parameters that rotate joints, in the order of the rig, and how many joints each rotates.
+_POSE_PARTS: Final = {
+    "smplx": {
+        "global_orient": 1,
+        "body_pose": 21,
+        "jaw_pose": 1,
+        "leye_pose": 1,
+        "reye_pose": 1,
+        "left_hand_pose": 15,
+        "right_hand_pose": 15,
+    },
+    "smpl": {"global_orient": 1, "body_pose": 23},
+}
+_SURFACE_VERTICES: Final = {"smplx": SMPLX_SURFACE_VERTICES, "smpl": SMPL_SURFACE_VERTICES}
+
+
+class BodyOutput(NamedTuple):
+    """Metres, in the body model's frame (y up at zero rotation) moved by `transl`.
+
+    Joints are `joints.MODEL_JOINTS` (144) for SMPL-X; the rig's 24 and 21 surface points for SMPL.
+    """
+
+    vertices: Float[Tensor, "B V 3"] | None
+    joints: Float[Tensor, "B K 3"]
+
+
+class BodyModel(nn.Module):
+    """SMPL-X or SMPL, as its data says. It has buffers only, which are not saved with a network.
+
+    Joints alone cost a fraction of the mesh: the rig's joints are linear in the shape, and of
+    the surface only the few hundred vertices are posed that joints are made of.
+    """
+
+    def __init__(self, data: BodyData) -> None:
+        super().__init__()
+        self.rig: Rig = data.rig
+        self.gender: Gender = data.gender
+        self.name = data.name
+        self.num_betas = data.shape_directions.shape[-1]
+        self.num_expression = data.expression_directions.shape[-1]
+        self.parents = data.parents
+
+        self._constant("faces", data.faces)
+        self._constant("mean_pose", _mean_pose(data))
+        self._constant("parents_but_root", np.array(data.parents[1:]))
+        self.register_buffer("steps", ancestor_steps(data.parents), persistent=False)
+
+        regressor = data.joint_regressor.astype(np.float64)
+        shape_directions = np.concatenate(
+            [data.shape_directions, data.expression_directions], axis=2
+        )
+        self._constant("rest_template", (regressor @ data.template).reshape(-1))
+        self._constant(
+            "rest_directions",
+            np.einsum("jv,vck->kjc", regressor, shape_directions, optimize=True).reshape(
+                shape_directions.shape[2], -1
+            ),
+        )
+
+        surface = np.array(list(_SURFACE_VERTICES[data.rig].values()))
+        needed = [surface, *(lm.corners.ravel() for lm in (data.landmarks, data.contour) if lm)]
+        vertices = np.unique(np.concatenate(needed))
+        everything = np.arange(len(data.template))
+        self.mesh = _SkinnedPoints(data, everything)
+        self.joint_points = _SkinnedPoints(data, vertices)
+        self._constant("joint_vertices", vertices)
+        self._constant("surface", np.searchsorted(vertices, surface))
+        self.has_landmarks = data.landmarks is not None
+        for name, landmarks in (("landmark", data.landmarks), ("contour", data.contour)):
+            if landmarks is not None:
+                self._constant(f"{name}_corners", np.searchsorted(vertices, landmarks.corners))
+                self._constant(f"{name}_barycentrics", landmarks.barycentrics)
+
+    faces: Int[Tensor, "F 3"]
+    mean_pose: Float[Tensor, "J 3"]
+    parents_but_root: Int[Tensor, " J-1"]
+    steps: Int[Tensor, "S J+1"]
+    rest_template: Float[Tensor, " J*3"]
+    rest_directions: Float[Tensor, "S+E J*3"]
+    joint_vertices: Int[Tensor, " P"]
+    surface: Int[Tensor, "21"]
+    landmark_corners: Int[Tensor, "51 3"]
+    landmark_barycentrics: Float[Tensor, "51 3"]
+    contour_corners: Int[Tensor, "79 17 3"]
+    contour_barycentrics: Float[Tensor, "79 17 3"]
+
+    def _constant(self, name: str, value: np.ndarray) -> None:
+        self.register_buffer(name, _tensor(value), persistent=False)
+
+    def forward(
+        self,
+        *,
+        global_orient: Float[Tensor, "B 3"],
+        body_pose: Float[Tensor, "B body"],
+        betas: Float[Tensor, "B S"],
+        expression: Float[Tensor, "B E"] | None = None,
+        jaw_pose: Float[Tensor, "B 3"] | None = None,
+        leye_pose: Float[Tensor, "B 3"] | None = None,
+        reye_pose: Float[Tensor, "B 3"] | None = None,
+        left_hand_pose: Float[Tensor, "B 45"] | None = None,
+        right_hand_pose: Float[Tensor, "B 45"] | None = None,
+        transl: Float[Tensor, "B 3"] | None = None,
+        want_vertices: bool = True,
+    ) -> BodyOutput:
+        """Pose the body; what is left out is zero.
+
+        Rotations are axis-angle vectors in radians, relative to the parent joint; those of the
+        hands are relative to the model's mean hand. body_pose has 21 joints for SMPL-X (63
+        numbers) and 23 for SMPL (69). transl is in metres and moves everything.
+
+        With want_vertices=False only the joints are computed; they are the same numbers.
+        Computed in the precision of the model (float32 unless changed) also under autocast.
+
+        Raises ValueError where a parameter's shape is wrong or the model has no such parameter.
+        """
+        given = {
+            "global_orient": global_orient,
+            "body_pose": body_pose,
+            "jaw_pose": jaw_pose,
+            "leye_pose": leye_pose,
+            "reye_pose": reye_pose,
+            "left_hand_pose": left_hand_pose,
+            "right_hand_pose": right_hand_pose,
+        }
+        with torch.autocast(betas.device.type, enabled=False):
+            pose = self._pose(given)
+            shape = self._shape(betas, expression, len(pose))
+            rotations = axis_angle_to_matrix(pose + self.mean_pose)
+            rest_joints = self._rest_joints(shape)
+            world = forward_kinematics(rotations, rest_joints, self.parents_but_root, self.steps)
+            moves = skinning_transforms(world, rest_joints)
+            bends = rotations[:, 1:] - torch.eye(3, dtype=pose.dtype, device=pose.device)
+            features = torch.cat([shape, bends.flatten(1)], dim=1)
+
+            vertices = None
+            if want_vertices:
+                mesh = self.mesh(features, moves)
+                points = mesh.index_select(2, self.joint_vertices)
+                vertices = mesh.transpose(1, 2).contiguous()
+            else:
+                points = self.joint_points(features, moves)
+            joints = self._joints(points, world)
+            if transl is not None:
+                move = self._checked("transl", transl, len(pose), 3)[:, None]
+                joints = joints + move
+                vertices = None if vertices is None else vertices + move
+        return BodyOutput(vertices, joints)
+
+    def rest_joints(
+        self, betas: Float[Tensor, "B S"], expression: Float[Tensor, "B E"] | None = None
+    ) -> Float[Tensor, "B J 3"]:
+        """Joints of the rig in the rest pose, metres."""
+        return self._rest_joints(self._shape(betas, expression, len(betas)))
+
+    def _rest_joints(self, shape: Float[Tensor, "B K"]) -> Float[Tensor, "B J 3"]:
+        joints = torch.addmm(self.rest_template, shape, self.rest_directions)
+        return joints.unflatten(1, (-1, 3))
+
+    def _pose(self, given: dict[str, Tensor | None]) -> Float[Tensor, "B J 3"]:
+        parts = _POSE_PARTS[self.rig]
+        absent = [name for name, value in given.items() if value is not None and name not in parts]
+        if absent:
+            raise ValueError(f"{self.rig} has no {absent[0]}")
+        orient = given["global_orient"]
+        assert orient is not None
+        rotations = [
+            self.mean_pose.new_zeros(len(orient), joints * 3)
+            if (value := given[name]) is None
+            else self._checked(name, value, len(orient), joints * 3)
+            for name, joints in parts.items()
+        ]
+        return torch.cat(rotations, dim=1).unflatten(1, (-1, 3))
+
+    def _shape(
+        self, betas: Float[Tensor, "B S"], expression: Float[Tensor, "B E"] | None, batch: int
+    ) -> Float[Tensor, "B S+E"]:
+        if expression is None:
+            expression = betas.new_zeros(batch, self.num_expression)
+        betas = self._checked("betas", betas, batch, self.num_betas)
+        expression = self._checked("expression", expression, batch, self.num_expression)
+        return torch.cat([betas, expression], dim=1)
+
+    def _checked(self, name: str, value: Tensor, batch: int, size: int) -> Tensor:
+        if value.shape != (batch, size):
+            raise ValueError(f"{name} must be ({batch}, {size}), got {tuple(value.shape)}")
+        return value.to(self.mean_pose.dtype)
+
+    def _joints(
+        self, points: Float[Tensor, "B 3 P"], world: Float[Tensor, "B J 3 4"]
+    ) -> Float[Tensor, "B K 3"]:
+        groups = [world[..., 3].transpose(1, 2), points.index_select(2, self.surface)]
+        if self.has_landmarks:
+            row = contour_row(world[:, RIG_JOINTS.index("neck"), :, :3], len(self.contour_corners))
+            fixed = (self.landmark_corners, self.landmark_barycentrics)
+            turning = (self.contour_corners[row], self.contour_barycentrics[row])
+            corners, barycentrics = (
+                torch.cat([always.expand(len(row), -1, -1), chosen], dim=1)
+                for always, chosen in zip(fixed, turning, strict=True)
+            )
+            groups.append(interpolate(points, corners, barycentrics))
+        return torch.cat(groups, dim=2).transpose(1, 2).contiguous()
+
+
+class _SkinnedPoints(nn.Module):
+    """Some vertices of a body, with all that moves them."""
+
+    template: Float[Tensor, " 3*V"]
+    directions: Float[Tensor, "K 3*V"]  # K shape, expression and pose features
+    weights: Float[Tensor, "J V"]
+
+    def __init__(self, data: BodyData, vertices: Int[np.ndarray, " V"]) -> None:
+        super().__init__()
+        directions = np.concatenate(
+            [data.shape_directions, data.expression_directions, data.pose_directions], axis=2
+        )[vertices]
+        for name, value in (
+            ("template", data.template[vertices].T.reshape(-1)),
+            ("directions", directions.transpose(2, 1, 0).reshape(directions.shape[2], -1)),
+            ("weights", data.weights[vertices].T),
+        ):
+            self.register_buffer(name, _tensor(value), persistent=False)
+
+    def forward(
+        self, features: Float[Tensor, "B K"], moves: Float[Tensor, "B J 3 4"]
+    ) -> Float[Tensor, "B 3 V"]:
+        shaped = torch.addmm(self.template, features, self.directions).unflatten(1, (3, -1))
+        return linear_blend_skinning(shaped, moves, self.weights)
+
+
+def _tensor(value: np.ndarray) -> Tensor:
+    dtype = np.float32 if value.dtype.kind == "f" else np.int64
+    return torch.from_numpy(np.array(value, dtype=dtype, order="C"))
+
+
+def _mean_pose(data: BodyData) -> Float[np.ndarray, "J 3"]:
+    mean = np.zeros((len(data.parents), 3))
+    for side, hand in data.hands_mean.items():
+        first = RIG_JOINTS.index(f"{side}_index1")
+        mean[first : first + 15] = hand.reshape(15, 3)
+    return mean
+
+
+class BodyLibrary:
+    """Body models of one folder, each read when it is first asked for."""
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        num_betas: int = 10,
+        num_expression: int = 10,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.folder = folder
+        self._components = {"num_betas": num_betas, "num_expression": num_expression}
+        self._device = device
+        self._models: dict[tuple[Rig, Gender], BodyModel] = {}
+
+    def smplx(self, gender: Gender = "neutral") -> BodyModel:
+        return self._model("smplx", gender)
+
+    def smpl(self, gender: Gender = "neutral") -> BodyModel:
+        return self._model("smpl", gender)
+
+    def _model(self, rig: Rig, gender: Gender) -> BodyModel:
+        if (rig, gender) not in self._models:
+            data = read_body(self.folder, rig, gender, **self._components)
+            self._models[rig, gender] = BodyModel(data).to(self._device)
+        return self._models[rig, gender]

@@ -1,0 +1,272 @@
+"""The files of body models: where they lie, how they are called, what is in them.
+
+Two layouts are known: the licensed files of SMPL-X and SMPL, which users bring, and the open
+body in `human_models/stand_in`, which takes their place where they are missing. Both have
+
+    smplx/SMPLX_{NEUTRAL,MALE,FEMALE}.npz or .pkl        smpl/SMPL_{...}.pkl or .npz
+    smplx/SMPLX_to_J14.pkl                               smplx/MANO_SMPLX_vertex_ids.pkl
+    smplx/SMPL-X__FLAME_vertex_ids.npy                   smplx/smplx2smpl.pkl (or one folder up)
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import scipy.sparse
+from jaxtyping import Float, Int
+
+from human_models.joints import RIG_PARENTS, SMPL_PARENTS
+from human_models.safe_pickle import load_npy, load_npz, load_pickle
+from utils.errors import UserError
+
+Rig = Literal["smplx", "smpl"]
+Gender = Literal["neutral", "male", "female"]
+
+GENDERS: Final[tuple[Gender, ...]] = ("neutral", "male", "female")
+STAND_IN: Final = Path(__file__).parent / "stand_in"
+STAND_IN_NAME: Final = "open body (stand-in)"
+
+_PARENTS: Final = {"smplx": RIG_PARENTS, "smpl": SMPL_PARENTS}
+_VERTICES: Final = {"smplx": 10475, "smpl": 6890}
+_PAGES: Final = {"smplx": "https://smpl-x.is.tue.mpg.de", "smpl": "https://smpl.is.tue.mpg.de"}
+_NAMES: Final = {"smplx": "SMPL-X", "smpl": "SMPL"}
+
+
+@dataclass(frozen=True, eq=False)
+class Landmarks:
+    """Points inside triangles of the mesh: their three vertices and barycentric weights."""
+
+    corners: Int[np.ndarray, "*L 3"]
+    barycentrics: Float[np.ndarray, "*L 3"]
+
+
+@dataclass(frozen=True, eq=False)
+class BodyData:
+    """A body model as its file gives it; float32, metres, y up, facing +z.
+
+    V vertices, J joints, S shape and E expression components, P = (J - 1) * 9 pose features.
+    What only SMPL-X has (expressions, mean hands, landmarks) is empty or None for SMPL.
+    """
+
+    rig: Rig
+    gender: Gender
+    name: str
+    source: Path
+    template: Float[np.ndarray, "V 3"]
+    shape_directions: Float[np.ndarray, "V 3 S"]
+    expression_directions: Float[np.ndarray, "V 3 E"]
+    pose_directions: Float[np.ndarray, "V 3 P"]
+    joint_regressor: Float[np.ndarray, "J V"]
+    weights: Float[np.ndarray, "V J"]
+    faces: Int[np.ndarray, "F 3"]
+    parents: tuple[int, ...]
+    hands_mean: dict[str, Float[np.ndarray, "45"]]
+    landmarks: Landmarks | None
+    contour: Landmarks | None
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder of body models and the name by which results call the body they were made with."""
+
+    path: Path
+    name: str
+
+
+def find_model_folder(path: Path, stand_in: Path = STAND_IN) -> ModelFolder:
+    """The folder of the licensed files if they are there, else (with a warning) the open body's.
+
+    Raises UserError where neither is there.
+    """
+    chose_stand_in = path.resolve() == stand_in.resolve()
+    if _has_smplx(path):
+        return ModelFolder(path, STAND_IN_NAME if chose_stand_in else _NAMES["smplx"])
+    if chose_stand_in or not _has_smplx(stand_in):
+        raise _missing(path / "smplx" / "SMPLX_NEUTRAL.npz", "smplx")
+    logging.getLogger(__name__).warning(
+        "No SMPL-X files in %s: using the %s in %s. For results with SMPL-X itself, put its files "
+        "(from %s) there.",
+        *(path, STAND_IN_NAME, stand_in, _PAGES["smplx"]),
+    )
+    return ModelFolder(stand_in, STAND_IN_NAME)
+
+
+def _has_smplx(folder: Path) -> bool:
+    names = (name for gender in GENDERS for name in _file_names("smplx", gender))
+    return any((folder / "smplx" / name).is_file() for name in names)
+
+
+def _file_names(rig: Rig, gender: Gender) -> tuple[str, ...]:
+    """Names of a model's file, ours first, then those under which it is downloaded."""
+    if rig == "smplx":
+        return tuple(f"SMPLX_{gender.upper()}.{suffix}" for suffix in ("npz", "pkl"))
+    letter = "neutral" if gender == "neutral" else gender[0]
+    return (
+        *(f"SMPL_{gender.upper()}.{suffix}" for suffix in ("pkl", "npz")),
+        *(
+            f"basic{model}_{letter}_lbs_10_207_0_v{version}.pkl"
+            for version in ("1.1.0", "1.0.0")
+            for model in ("model", "Model")
+        ),
+    )
+
+
+def _missing(file: Path, rig: Rig) -> UserError:
+    return UserError(
+        f"{file.name} is missing: get it from {_PAGES[rig]} (registration, licence) and put it "
+        f"at {file}."
+    )
+
+
+def read_body(
+    folder: ModelFolder,
+    rig: Rig,
+    gender: Gender = "neutral",
+    num_betas: int = 10,
+    num_expression: int = 10,
+) -> BodyData:
+    """Read a body model with its first shape and expression components.
+
+    Raises UserError where the file is missing, damaged, of another model, or has fewer components.
+    """
+    files = [folder.path / rig / name for name in _file_names(rig, gender)]
+    source = next((file for file in files if file.is_file()), None)
+    if source is None:
+        raise _missing(files[0], rig)
+    content = _read_arrays(source)
+
+    directions = _array(content, "shapedirs", source)
+    if rig == "smpl":
+        num_expression = 0
+    expressions_at = 300 if directions.shape[-1] >= 400 else 10  # large files: 300 + 100
+    shapes = directions[..., : expressions_at if rig == "smplx" else None]
+    expressions = directions[..., expressions_at:]
+    for kind, wanted, there in (
+        ("shape", num_betas, shapes.shape[-1]),
+        ("expression", num_expression, expressions.shape[-1]),
+    ):
+        if wanted > there:
+            raise UserError(f"{source} has {there} {kind} components, {wanted} are asked for.")
+
+    faces = _indices(content, "f", source)
+    parents = [int(p) for p in _indices(content, "kintree_table", source)[0]]
+    body = BodyData(
+        rig=rig,
+        gender=gender,
+        name=folder.name if folder.name == STAND_IN_NAME else _NAMES[rig],
+        source=source,
+        template=_array(content, "v_template", source),
+        shape_directions=shapes[..., :num_betas],
+        expression_directions=expressions[..., :num_expression],
+        pose_directions=_array(content, "posedirs", source),
+        joint_regressor=_array(content, "J_regressor", source),
+        weights=_array(content, "weights", source),
+        faces=faces,
+        # The root's parent is written as -1, in unsigned numbers 4294967295.
+        parents=(-1, *parents[1:]),
+        hands_mean={
+            side: _array(content, f"hands_mean{side[0]}", source)
+            for side in ("left", "right")
+            if rig == "smplx"
+        },
+        landmarks=_landmarks(content, "lmk", faces, source) if rig == "smplx" else None,
+        contour=_landmarks(content, "dynamic_lmk", faces, source) if rig == "smplx" else None,
+    )
+    _check(body)
+    return body
+
+
+def _check(body: BodyData) -> None:
+    vertices, joints = _VERTICES[body.rig], len(_PARENTS[body.rig])
+    consistent = (
+        body.template.shape == (vertices, 3)
+        and body.parents == _PARENTS[body.rig]
+        and body.shape_directions.shape[:2] == (vertices, 3)
+        and body.pose_directions.shape == (vertices, 3, (joints - 1) * 9)
+        and body.joint_regressor.shape == (joints, vertices)
+        and body.weights.shape == (vertices, joints)
+        and body.faces.ndim == 2
+        and body.faces.max() < vertices
+        and all(mean.shape == (45,) for mean in body.hands_mean.values())
+    )
+    if not consistent:
+        raise UserError(
+            f"{body.source} is not an {_NAMES[body.rig]} model of {vertices} vertices and {joints} "
+            f"joints (it has {len(body.template)} and {len(body.parents)}); get it from "
+            f"{_PAGES[body.rig]}."
+        )
+
+
+def _read_arrays(source: Path) -> dict[str, object]:
+    if source.suffix == ".npz":
+        return dict(load_npz(source))
+    content = load_pickle(source)
+    if not isinstance(content, dict):
+        raise UserError(f"{source} holds no dictionary of arrays; it is not a body model.")
+    return content
+
+
+def _array(content: dict[str, object], key: str, source: Path) -> Float[np.ndarray, "..."]:
+    return np.ascontiguousarray(_numbers(content, key, source), dtype=np.float32)
+
+
+def _indices(content: dict[str, object], key: str, source: Path) -> Int[np.ndarray, "..."]:
+    return np.ascontiguousarray(_numbers(content, key, source)).astype(np.int64)
+
+
+def _numbers(content: dict[str, object], key: str, source: Path) -> np.ndarray:
+    value = content.get(key)
+    if isinstance(value, scipy.sparse.csr_matrix):
+        value = value.toarray()
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
+        problem = "lacks the array" if value is None else "has no numbers in"
+        raise UserError(f"{source} {problem} '{key}'; it is not a body model, or an old one.")
+    return value
+
+
+def _landmarks(
+    content: dict[str, object], prefix: str, faces: Int[np.ndarray, "F 3"], source: Path
+) -> Landmarks:
+    triangles = _indices(content, f"{prefix}_faces_idx", source)
+    if triangles.max() >= len(faces):
+        raise UserError(f"{source} has landmarks on faces that it lacks; download it again.")
+    return Landmarks(faces[triangles], _array(content, f"{prefix}_bary_coords", source))
+
+
+def read_j14_regressor(folder: ModelFolder) -> Float[np.ndarray, "14 10475"]:
+    """Fourteen joints of LSP as weighted means of SMPL-X vertices (SMPLX_to_J14.pkl)."""
+    file = _companion(folder, "SMPLX_to_J14.pkl")
+    return _array({"matrix": load_pickle(file)}, "matrix", file)
+
+
+def read_hand_vertices(folder: ModelFolder) -> dict[str, Int[np.ndarray, "778"]]:
+    """SMPL-X vertices of the "left" and "right" hand, in MANO's order."""
+    file = _companion(folder, "MANO_SMPLX_vertex_ids.pkl")
+    content = _read_arrays(file)
+    return {side: _indices(content, f"{side}_hand", file) for side in ("left", "right")}
+
+
+def read_head_vertices(folder: ModelFolder) -> Int[np.ndarray, "5023"]:
+    """SMPL-X vertices of the head, in FLAME's order."""
+    file = _companion(folder, "SMPL-X__FLAME_vertex_ids.npy")
+    return _indices({"indices": load_npy(file)}, "indices", file)
+
+
+def read_smplx_to_smpl(folder: ModelFolder) -> scipy.sparse.csr_matrix:
+    """Matrix (6890, 10475), float32, that makes SMPL vertices from SMPL-X vertices."""
+    file = _companion(folder, "smplx2smpl.pkl")
+    matrix = _read_arrays(file).get("matrix")
+    if not isinstance(matrix, scipy.sparse.csr_matrix):
+        matrix = _array({"matrix": matrix}, "matrix", file)
+    return scipy.sparse.csr_matrix(matrix, dtype=np.float32)
+
+
+def _companion(folder: ModelFolder, name: str) -> Path:
+    places: Sequence[Path] = (folder.path / "smplx" / name, folder.path / name)
+    for file in places:
+        if file.is_file():
+            return file
+    raise _missing(places[0], "smplx")

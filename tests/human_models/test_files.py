@@ -1,0 +1,236 @@
+"""Finding and reading the files of body models."""
+
+import logging
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from human_models.files import (
+    GENDERS,
+    STAND_IN_NAME,
+    Gender,
+    ModelFolder,
+    find_model_folder,
+    read_body,
+    read_hand_vertices,
+    read_head_vertices,
+    read_j14_regressor,
+    read_smplx_to_smpl,
+)
+from human_models.joints import RIG_PARENTS, SMPL_PARENTS
+from utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def folder(random_body_folder: Path) -> ModelFolder:
+    return ModelFolder(random_body_folder, "SMPL-X")
+
+
+@pytest.fixture(scope="module")
+def smpl_content(random_body_folder: Path) -> dict[str, np.ndarray]:
+    with (random_body_folder / "smpl" / "SMPL_MALE.pkl").open("rb") as file:
+        content: dict[str, np.ndarray] = pickle.load(file)
+    return content
+
+
+def put(folder: Path, rig: str, name: str, content: object) -> ModelFolder:
+    path = folder / rig / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, Path):
+        path.symlink_to(content)
+    elif path.suffix == ".pkl":
+        path.write_bytes(pickle.dumps(content, 2))
+    elif isinstance(content, dict):
+        np.savez(path, **content)
+    return ModelFolder(folder, "SMPL-X")
+
+
+# ---- body models
+
+
+def test_smplx(folder: ModelFolder) -> None:
+    body = read_body(folder, "smplx", "female", num_betas=7, num_expression=4)
+    with np.load(folder.path / "smplx" / "SMPLX_FEMALE.npz") as content:
+        np.testing.assert_array_equal(body.template, content["v_template"].astype(np.float32))
+        directions = content["shapedirs"].astype(np.float32)
+        np.testing.assert_array_equal(body.shape_directions, directions[..., :7])
+        np.testing.assert_array_equal(body.expression_directions, directions[..., 10:14])
+        np.testing.assert_array_equal(body.hands_mean["right"], np.float32(content["hands_meanr"]))
+        assert body.landmarks is not None
+        assert body.contour is not None
+        np.testing.assert_array_equal(
+            body.landmarks.corners, content["f"][content["lmk_faces_idx"]]
+        )
+        np.testing.assert_array_equal(
+            body.contour.corners, content["f"][content["dynamic_lmk_faces_idx"]]
+        )
+    assert body.contour.barycentrics.shape == (79, 17, 3)
+    assert body.parents == RIG_PARENTS, "the root's parent is written as 4294967295"
+    assert (body.name, body.rig, body.gender) == ("SMPL-X", "smplx", "female")
+    assert body.source == folder.path / "smplx" / "SMPLX_FEMALE.npz"
+    arrays = [value for value in vars(body).values() if isinstance(value, np.ndarray)]
+    assert len(arrays) == 7
+    assert {array.dtype for array in arrays} == {np.dtype("f4"), np.dtype("i8")}
+
+
+def test_smpl(folder: ModelFolder) -> None:
+    body = read_body(folder, "smpl", "male")
+    assert body.template.shape == (6890, 3)
+    assert body.shape_directions.shape == (6890, 3, 10)
+    assert body.expression_directions.shape == (6890, 3, 0)
+    assert body.parents == SMPL_PARENTS
+    assert body.name == "SMPL"
+    assert body.hands_mean == {}
+    assert body.landmarks is None
+
+
+@pytest.mark.parametrize(
+    ("gender", "name"),
+    [
+        ("neutral", "SMPL_NEUTRAL.pkl"),
+        ("neutral", "basicModel_neutral_lbs_10_207_0_v1.0.0.pkl"),
+        ("neutral", "basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl"),
+        ("male", "basicmodel_m_lbs_10_207_0_v1.0.0.pkl"),
+        ("male", "basicmodel_m_lbs_10_207_0_v1.1.0.pkl"),
+        ("female", "basicModel_f_lbs_10_207_0_v1.0.0.pkl"),
+    ],
+)
+def test_smpl_under_the_names_of_its_downloads(
+    tmp_path: Path, random_body_folder: Path, gender: Gender, name: str
+) -> None:
+    folder = put(tmp_path, "smpl", name, random_body_folder / "smpl" / "SMPL_MALE.pkl")
+    assert read_body(folder, "smpl", gender).source.name == name
+    for other in set(GENDERS) - {gender}:
+        with pytest.raises(UserError):
+            read_body(folder, "smpl", other)
+
+
+def test_npz_and_sparse_regressor(tmp_path: Path, smpl_content: dict[str, np.ndarray]) -> None:
+    dense = read_body(put(tmp_path / "npz", "smpl", "SMPL_MALE.npz", smpl_content), "smpl", "male")
+    sparse = smpl_content | {"J_regressor": scipy.sparse.csc_matrix(smpl_content["J_regressor"])}
+    other = read_body(put(tmp_path / "pkl", "smpl", "SMPL_MALE.pkl", sparse), "smpl", "male")
+    np.testing.assert_array_equal(dense.joint_regressor, other.joint_regressor)
+    np.testing.assert_array_equal(dense.pose_directions, other.pose_directions)
+
+
+def test_smplx_pickle(tmp_path: Path, folder: ModelFolder) -> None:
+    with np.load(folder.path / "smplx" / "SMPLX_NEUTRAL.npz") as content:
+        pickled = put(tmp_path, "smplx", "SMPLX_NEUTRAL.pkl", dict(content))
+    body, same = read_body(folder, "smplx"), read_body(pickled, "smplx")
+    np.testing.assert_array_equal(body.pose_directions, same.pose_directions)
+
+
+def test_missing_file_says_which_where_and_whence(tmp_path: Path) -> None:
+    folder = ModelFolder(tmp_path, "SMPL-X")
+    with pytest.raises(UserError, match=r"smpl\.is\.tue\.mpg\.de") as error:
+        read_body(folder, "smpl", "female")
+    assert str(tmp_path / "smpl" / "SMPL_FEMALE.pkl") in str(error.value)
+    with pytest.raises(UserError, match=r"SMPLX_MALE\.npz is missing.*smpl-x\.is\.tue\.mpg\.de"):
+        read_body(folder, "smplx", "male")
+
+
+def test_too_few_components(folder: ModelFolder) -> None:
+    with pytest.raises(UserError, match="has 10 shape components, 11 are asked for"):
+        read_body(folder, "smplx", num_betas=11)
+    with pytest.raises(UserError, match="has 10 expression components, 50 are asked for"):
+        read_body(folder, "smplx", num_expression=50)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: {"f": c["f"]}, "lacks the array 'shapedirs'"),
+        (lambda c: c | {"weights": np.array(["a"])}, "has no numbers in 'weights'"),
+        (lambda c: c | {"v_template": c["v_template"][:100]}, "is not an SMPL model of 6890"),
+        (lambda c: c | {"kintree_table": c["kintree_table"][:, ::-1]}, "is not an SMPL model of"),
+        (lambda c: c | {"posedirs": c["posedirs"][..., :9]}, "is not an SMPL model of 6890"),
+        (lambda c: [1, 2], "holds no dictionary"),
+    ],
+)
+def test_wrong_content(
+    tmp_path: Path,
+    smpl_content: dict[str, np.ndarray],
+    change: Callable[[dict[str, np.ndarray]], object],
+    message: str,
+) -> None:
+    folder = put(tmp_path, "smpl", "SMPL_MALE.pkl", change(smpl_content))
+    with pytest.raises(UserError, match=message):
+        read_body(folder, "smpl", "male")
+
+
+# ---- which folder
+
+
+def test_licensed_files_are_preferred(
+    tmp_path: Path, random_body_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = find_model_folder(random_body_folder, stand_in=tmp_path)
+    assert found == ModelFolder(random_body_folder, "SMPL-X")
+    assert not caplog.records
+
+
+def test_stand_in_where_licensed_files_are_missing(
+    tmp_path: Path, random_body_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = find_model_folder(tmp_path / "absent", stand_in=random_body_folder)
+    assert found == ModelFolder(random_body_folder, STAND_IN_NAME)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "absent" in caplog.text
+    assert STAND_IN_NAME in caplog.text
+    assert read_body(found, "smpl", "male").name == STAND_IN_NAME
+
+
+def test_stand_in_given_as_the_folder_keeps_its_name(
+    random_body_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = find_model_folder(random_body_folder, stand_in=random_body_folder)
+    assert found.name == STAND_IN_NAME
+    assert not caplog.records
+
+
+def test_neither(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"SMPLX_NEUTRAL\.npz is missing"):
+        find_model_folder(tmp_path / "one", stand_in=tmp_path / "other")
+
+
+# ---- companions
+
+
+def test_companions(folder: ModelFolder) -> None:
+    j14 = read_j14_regressor(folder)
+    assert j14.shape == (14, 10475)
+    np.testing.assert_allclose(j14.sum(1), 1, rtol=1e-6)
+    hands = read_hand_vertices(folder)
+    assert hands["left"].shape == hands["right"].shape == (778,)
+    assert not np.array_equal(hands["left"], hands["right"])
+    assert read_head_vertices(folder).shape == (5023,)
+
+
+@pytest.mark.parametrize("place", ["smplx", ""])
+@pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_matrix, scipy.sparse.coo_array])
+def test_smplx_to_smpl(
+    tmp_path: Path, place: str, form: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    matrix = np.array([[0, 0.5, 0.5], [1, 0, 0]])
+    folder = put(tmp_path, place, "smplx2smpl.pkl", {"matrix": form(matrix)})
+    read = read_smplx_to_smpl(folder)
+    assert isinstance(read, scipy.sparse.csr_matrix)
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read.toarray(), matrix)
+
+
+def test_missing_companion(tmp_path: Path) -> None:
+    folder = ModelFolder(tmp_path, "SMPL-X")
+    for read in (read_j14_regressor, read_hand_vertices, read_head_vertices, read_smplx_to_smpl):
+        with pytest.raises(UserError, match=r"is missing: get it from https://smpl-x\."):
+            read(folder)
+
+
+def test_companion_without_a_matrix(tmp_path: Path) -> None:
+    folder = put(tmp_path, "smplx", "smplx2smpl.pkl", {"else": 1})
+    with pytest.raises(UserError, match="lacks the array 'matrix'"):
+        read_smplx_to_smpl(folder)

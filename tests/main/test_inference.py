@@ -1,0 +1,306 @@
+"""The inference door as a user runs it."""
+
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from main import inference
+from main.initialise import initialise
+from utils.video_write import VideoWriter
+
+ROOT = Path(__file__).parents[2]
+PARITY_MODEL = ROOT / "tests" / "parity" / "snapshot_fp16.pth.tar"
+SIZE = (160, 120)
+BOX = [40, 10, 50, 100]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """An untrained network: an average person stands in every box."""
+    folder = tmp_path_factory.mktemp("model") / "untrained"
+    return initialise(str(ROOT / "configs" / "config_debug.py"), str(folder), seed=0)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("video") / "a 'walk' \"home\".mp4"
+    rng = np.random.default_rng(0)
+    with VideoWriter(path, fps=10) as writer:
+        for _ in range(12):
+            writer.write(rng.integers(0, 60, (SIZE[1], SIZE[0], 3), dtype=np.uint8))
+    return path
+
+
+def write_boxes(path, boxes):
+    path.write_text(json.dumps({str(frame): rows for frame, rows in boxes.items()}))
+    return path
+
+
+def run_script(*arguments):
+    """The command of the README, in a process of its own."""
+    command = ["sh", "scripts/inference.sh", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def run(capfd):
+    """The same door in this process, which has no PyTorch to import any more."""
+
+    def run_door(*arguments):
+        status = inference.main([str(argument) for argument in arguments])
+        written = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, status, written.out, written.err)
+
+    return run_door
+
+
+def everything_under(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def load(path):
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def test_video(tmp_path, model, video):
+    boxes = {frame: [BOX, [100 + frame, 20, 40, 90]] for frame in range(12)}
+    boxes[5] = []
+    boxes[6] = [[100 + 6, 20, 40, 90]]
+    file = write_boxes(tmp_path / "my boxes.json", boxes)
+    out = tmp_path / "out put"
+    done = run_script(model, video, "--boxes", file, "--output", out, "--batch-size", 3)
+    assert done.returncode == 0, done.stderr
+    assert "open body (stand-in)" in done.stderr
+
+    name = f"result_{video.stem}"
+    assert everything_under(out) == sorted(
+        [f"{name}.mp4", name]
+        + [f"{name}/{file}" for file in ("person_001.npz", "person_002.npz", "summary.json")]
+    )
+    with av.open(str(out / f"{name}.mp4")) as container:
+        (stream,) = container.streams.video
+        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
+        assert stream.average_rate == 10
+        assert (stream.width, stream.height) == SIZE
+        assert sum(1 for _ in container.decode(stream)) == 12
+
+    one, two = (load(out / name / f"person_00{k}.npz") for k in (1, 2))
+    assert one["frame_index"].tolist() == [0, 1, 2, 3, 4, 7, 8, 9, 10, 11]
+    assert two["frame_index"].tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
+    rows = len(two["frame_index"])
+    shapes = {
+        "global_orient": (3,),
+        "body_pose": (63,),
+        "left_hand_pose": (45,),
+        "right_hand_pose": (45,),
+        "jaw_pose": (3,),
+        "betas": (10,),
+        "expression": (10,),
+        "transl": (3,),
+        "focal": (2,),
+        "princpt": (2,),
+        "box_xywh": (4,),
+        "score": (),
+        "joints_3d_m": (137, 3),
+        "joints_2d_px": (137, 2),
+    }
+    for key, shape in shapes.items():
+        assert two[key].shape == (rows, *shape), key
+        assert np.isfinite(two[key]).all(), key
+    np.testing.assert_allclose(two["box_xywh"][0], [100, 20, 40, 90])
+    np.testing.assert_allclose(two["box_xywh"][5], [106, 20, 40, 90])
+    assert two["fps"] == 10
+    assert two["image_size"].tolist() == list(SIZE)
+    assert str(two["body_model"]) == "open body (stand-in)"
+    assert not two["flat_hand_mean"]
+
+    summary = json.loads((out / name / "summary.json").read_text())
+    assert summary["frames"] == 12
+    assert [person["rows"] for person in summary["people"]] == [10, 11]
+
+
+def test_rows_do_not_depend_on_the_batch_size(run, tmp_path, model, video):
+    file = write_boxes(tmp_path / "b.json", {frame: [BOX] for frame in range(12)})
+    rows = []
+    for size in (1, 5):
+        out = tmp_path / str(size)
+        done = run(
+            model, video, "--boxes", file, "--output", out, "--batch-size", size, "--no-overlay"
+        )
+        assert done.returncode == 0, done.stderr
+        assert not list(out.glob("*.mp4"))
+        rows.append(load(out / f"result_{video.stem}" / "person_001.npz"))
+    np.testing.assert_allclose(rows[0]["joints_2d_px"], rows[1]["joints_2d_px"], atol=1e-2)
+
+
+def test_body_stands_in_its_box_and_is_drawn_there(run, tmp_path, model):
+    Image.new("RGB", (320, 240), (0, 0, 0)).save(tmp_path / "photo.png")
+    box = [180, 30, 80, 180]
+    file = write_boxes(tmp_path / "b.json", {0: [box]})
+    for overlay in ("mesh", "vertices", "skeleton"):
+        out = tmp_path / overlay
+        done = run(
+            model, tmp_path / "photo.png", "--boxes", file, "--output", out, "--overlay", overlay
+        )
+        assert done.returncode == 0, done.stderr
+        drawn = np.asarray(Image.open(out / "result_photo.png")).max(axis=2) > 30
+        rows, columns = np.nonzero(drawn)
+        assert rows.min() == pytest.approx(30, abs=15)
+        assert rows.max() == pytest.approx(210, abs=15)
+        assert (columns.min() + columns.max()) / 2 == pytest.approx(220, abs=8)
+        joints = load(out / "result_photo" / "person_001.npz")["joints_2d_px"][0]
+        assert joints[:, 1].min() > 30
+        assert joints[:, 1].max() < 211
+
+
+def test_frame_rate_is_resampled(run, tmp_path, model, video):
+    file = write_boxes(tmp_path / "b.json", {0: [BOX]})
+    done = run(model, video, 5, "--boxes", file, "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    with av.open(str(tmp_path / f"result_{video.stem}.mp4")) as container:
+        assert container.streams.video[0].average_rate == 5
+        assert sum(1 for _ in container.decode(video=0)) == 6
+
+
+def test_one_person_can_be_chosen(run, tmp_path, model, video):
+    boxes = {frame: [[5, 10, 30, 60], [80, 5, 60, 110]] for frame in range(12)}
+    file = write_boxes(tmp_path / "b.json", boxes)
+    for person, expected in (("largest", "person_002.npz"), ("1", "person_001.npz")):
+        out = tmp_path / person
+        done = run(
+            model, video, "--boxes", file, "--output", out, "--person", person, "--no-overlay"
+        )
+        assert done.returncode == 0, done.stderr
+        assert [path.name for path in sorted(out.rglob("*.npz"))] == [expected]
+
+
+def test_folder_of_frames_is_a_video(run, tmp_path, model):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for k in (1, 2, 10):
+        Image.new("RGB", SIZE, (k, k, k)).save(frames / f"frame{k}.jpg")
+    file = write_boxes(tmp_path / "b.json", {k: [BOX] for k in range(3)})
+    done = run(model, frames, "--boxes", file, "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert load(tmp_path / "out" / "result_frames" / "person_001.npz")["frame_index"].tolist() == [
+        0,
+        1,
+        2,
+    ]
+    assert (tmp_path / "out" / "result_frames.mp4").is_file()
+
+
+def test_folder_of_photographs_is_taken_one_by_one(run, tmp_path, model):
+    photographs = tmp_path / "photos"
+    photographs.mkdir()
+    Image.new("RGB", (160, 120)).save(photographs / "a.jpg")
+    Image.new("RGB", (120, 160)).save(photographs / "b.png")
+    done = run(model, photographs, "--detector", "whole-image", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert everything_under(tmp_path / "out") == [
+        "result_photos",
+        "result_photos/result_a",
+        "result_photos/result_a.jpg",
+        "result_photos/result_a/person_001.npz",
+        "result_photos/result_a/summary.json",
+        "result_photos/result_b",
+        "result_photos/result_b.png",
+        "result_photos/result_b/person_001.npz",
+        "result_photos/result_b/summary.json",
+    ]
+
+
+def test_checkpoint_in_the_published_form_is_a_model_dir(run, tmp_path, video):
+    done = run(
+        PARITY_MODEL,
+        video,
+        "--detector",
+        "whole-image",
+        "--output",
+        tmp_path,
+        "--precision",
+        "bf16",
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(load(tmp_path / f"result_{video.stem}" / "person_001.npz")["transl"]) == 12
+
+
+def test_result_replaces_an_older_one_whole(run, tmp_path, model, video):
+    result = tmp_path / f"result_{video.stem}"
+    result.mkdir()
+    (result / "person_009.npz").write_text("old")
+    done = run(model, video, "--detector", "whole-image", "--output", tmp_path, "--no-overlay")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in result.iterdir()) == ["person_001.npz", "summary.json"]
+
+
+BAD_INPUT = {
+    "missing file": ("{model} gone.mp4 --boxes {boxes}", "no such file or folder"),
+    "not a video": ("{model} {tmp}/text.mp4 --boxes {boxes}", "text.mp4"),
+    "zero bytes": ("{model} {tmp}/empty.mp4 --boxes {boxes}", "empty"),
+    "zero bytes, image": ("{model} {tmp}/empty.jpg --boxes {boxes}", "empty"),
+    "empty folder": ("{model} {tmp}/nothing --boxes {boxes}", "no image"),
+    "no such model": ("no_such_model {video} --boxes {boxes}", "no such model folder"),
+    "published model absent": ("smplest_x_h {video} --boxes {boxes}", "huggingface.co/waanqii"),
+    "corrupt checkpoint": ("{tmp}/corrupt.pth.tar {video} --boxes {boxes}", "corrupt.pth.tar"),
+    "wrong config key": (
+        "{model} {video} --boxes {boxes} --set model.focall=1",
+        "did you mean 'focal'",
+    ),
+    "no boxes file": ("{model} {video} --boxes {tmp}/gone.json", "no such file of boxes"),
+    "no boxes at all": ("{model} {video} --boxes {tmp}/none.json", "no box in it"),
+    "nobody": ("{model} {video} --boxes {tmp}/later.json", "nobody found"),
+    "nobody by that number": ("{model} {video} --boxes {boxes} --person 7", "nobody found"),
+    "wrong person": ("{model} {video} --boxes {boxes} --person tallest", "--person tallest"),
+    "wrong rate": ("{model} {video} 0 --boxes {boxes}", "frames a second"),
+    "rate is no number": ("{model} {video} fast --boxes {boxes}", "FPS"),
+    "wrong device": ("{model} {video} --boxes {boxes} --device tpu", "--device tpu"),
+    "wrong flag": ("{model} {video} --no-such-flag", "no-such-flag"),
+    "no detector": (
+        "{model} {video} --set inference.detection.model_path={tmp}/no_such_detector.pt",
+        "person detector",
+    ),
+    "name with spaces and quotes": ('{model} "it\'s not here.mp4"', "it's not here.mp4"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path, model, video, case):
+    command, message = BAD_INPUT[case]
+    (tmp_path / "text.mp4").write_text("this is no video")
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "corrupt.pth.tar").write_bytes(PARITY_MODEL.read_bytes()[:5000])
+    (tmp_path / "config_base.py").write_text((PARITY_MODEL.parent / "config_base.py").read_text())
+    files = {
+        "model": shlex.quote(str(model)),
+        "video": shlex.quote(str(video)),
+        "tmp": str(tmp_path),
+        "boxes": str(write_boxes(tmp_path / "boxes.json", {0: [BOX]})),
+    }
+    write_boxes(tmp_path / "none.json", {})
+    write_boxes(tmp_path / "later.json", {500: [BOX]})
+    before = everything_under(tmp_path)
+    done = run(*shlex.split(command.format(**files)), "--output", tmp_path / "out")
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    assert message in lines[0]
+    assert "Traceback" not in done.stderr
+    left = [name for name in everything_under(tmp_path) if name not in before]
+    assert left in ([], ["out"])
+
+
+def test_help(tmp_path):
+    done = run_script("--help")
+    assert done.returncode == 0
+    assert "MODEL_DIR" in done.stdout
+    assert "--boxes" in done.stdout
