@@ -118,8 +118,8 @@ class YoloDetector:
             device=self.device,
             verbose=False,
         )
-        corners = result.boxes.xyxy.cpu().tolist()
-        scores = result.boxes.conf.cpu().tolist()
+        boxes = result.cpu().numpy().boxes
+        corners, scores = boxes.xyxy.tolist(), boxes.conf.tolist()
         return [
             Detection(Box(x1, y1, x2 - x1, y2 - y1), score)
             for (x1, y1, x2, y2), score in zip(corners, scores, strict=True)

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from configs.reader import load_config
 from configs.schema import Config
@@ -205,14 +205,14 @@ def _datasets(folder: Path) -> Finding:
 
 
 def _report(findings: list[Finding]) -> int:
-    console = Console()
-    table = Table(show_header=False, box=None, pad_edge=False)
+    console = Console(soft_wrap=True, highlight=False)
     for finding in findings:
         mark = (
             "[red]-[/]" if finding.blocks else "[yellow]o[/]" if finding.advice else "[green]+[/]"
         )
-        table.add_row(mark, finding.name, finding.state, finding.advice)
-    console.print(table)
+        console.print(f"{mark} [bold]{finding.name}[/]: {escape(finding.state)}")
+        if finding.advice:
+            console.print(f"    {escape(finding.advice)}")
     blocked = {task for finding in findings for task in finding.blocks}
     for task in TASKS:
         console.print(

@@ -21,7 +21,7 @@ from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from main.model_files import ROOT, find_model
 from models.checkpoint import load_network
-from models.posing import BodyParameters, body_parameters, pose_body
+from models.posing import body_parameters, pose_body
 from models.smplest_x import SMPLestX
 from utils.box import Box, person_box
 from utils.camera import Camera
@@ -153,7 +153,7 @@ class Estimator:
         parameters = body_parameters(self.network(images), config)
         posed = pose_body(parameters, self.body, config, want_vertices=want_vertices)
 
-        rows = BodyParameters(*(value.cpu().numpy() for value in parameters))
+        rows = {name: value.cpu().numpy() for name, value in parameters._asdict().items()}
         joints, joints_2d = posed.joints.cpu().numpy(), posed.joints_2d.cpu().numpy()
         vertices = None if posed.vertices is None else posed.vertices.cpu().numpy()
         camera = Camera(config.focal, config.princpt)
@@ -164,7 +164,7 @@ class Estimator:
             people.append(
                 Person(
                     box_xywh=np.array(crop.detected, np.float32),
-                    **{name: value[i] for name, value in rows._asdict().items()},
+                    **{name: value[i] for name, value in rows.items()},
                     focal=np.array(in_image.focal, np.float32),
                     princpt=np.array(in_image.princpt, np.float32),
                     joints_3d_m=joints[i],

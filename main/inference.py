@@ -6,7 +6,7 @@ python -m main.inference MODEL_DIR FILE_NAME [FPS] [flags]
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
@@ -135,7 +135,9 @@ class Session:
             )
         log.info("%s: %d frames, %d people-frames", result, frame_count, results.count)
 
-    def _estimated(self, media: MediaSource, first_frame: int) -> Iterator[EstimatedFrame]:
+    def _estimated(
+        self, media: MediaSource, first_frame: int
+    ) -> Generator[EstimatedFrame, None, None]:
         fps = media.info.fps
         seen = find_people(
             prefetch(media, READ_AHEAD),

@@ -1,1 +1,1 @@
-"""Plain values in and out: geometry, images, video, drawing, files. Knows nothing of the other folders."""
+"""Plain values in and out: geometry, images, video, drawing, files; no other folder is known."""

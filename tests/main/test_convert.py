@@ -1,0 +1,42 @@
+"""A stripped checkpoint is the same network."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs.reader import load_config
+from main.convert import convert, main
+from models.checkpoint import load_network
+from utils.errors import UserError
+
+PARITY = Path(__file__).parents[1] / "parity"
+WEIGHTS = PARITY / "snapshot_fp16.pth.tar"
+CONFIG = load_config(PARITY / "config_base.py").model
+
+
+@pytest.mark.parametrize(("precision", "bytes_each"), [("fp32", 4), ("bf16", 2)])
+def test_conversion(tmp_path, precision, bytes_each):
+    path = convert(str(WEIGHTS), tmp_path / "x.safetensors", precision)
+    original, converted = load_network(CONFIG, WEIGHTS), load_network(CONFIG, path)
+    tolerance = 0 if precision == "fp32" else 2**-8
+    for one, other in zip(original.parameters(), converted.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=0)
+    count = sum(p.numel() for p in original.parameters())
+    assert path.stat().st_size == pytest.approx(count * bytes_each, rel=0.15)
+
+
+def test_door_writes_beside_the_weights_and_doors_find_it(tmp_path):
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "tiny.pth.tar").write_bytes(WEIGHTS.read_bytes())
+    (folder / "config_base.py").write_text((PARITY / "config_base.py").read_text())
+    assert main([str(folder)]) == 0
+    assert (folder / "tiny.safetensors").is_file()
+    assert main([str(folder)]) == 2  # the safetensors file is found first now
+
+
+def test_wrong_output_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"must end in \.safetensors"):
+        convert(str(WEIGHTS), tmp_path / "x.pth", "fp32")
+    assert not list(tmp_path.iterdir())

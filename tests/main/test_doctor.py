@@ -1,0 +1,81 @@
+"""The health check tells what is missing, and its exit status what can run."""
+
+from pathlib import Path
+
+import pytest
+
+from main import doctor
+from main.initialise import initialise
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "untrained"
+    return str(initialise(str(ROOT / "configs" / "config_debug.py"), str(folder), seed=0))
+
+
+@pytest.fixture
+def examine(tmp_path, capsys, model):
+    """Runs the door with no body files, datasets or detector; gives status and report."""
+
+    def examine_with(*flags, model_dir=model):
+        nowhere = [
+            f"--set=model.human_model_path={tmp_path / 'bodies'}",
+            f"--set=data.data_dir={tmp_path / 'data'}",
+            f"--set=inference.detection.model_path={tmp_path / 'person.pt'}",
+        ]
+        status = doctor.main([model_dir, *nowhere, *flags])
+        return status, " ".join(capsys.readouterr().out.split())
+
+    return examine_with
+
+
+def test_inference_runs_with_the_stand_in(examine, tmp_path):
+    status, report = examine()
+    assert status == doctor.TASKS["training"] + doctor.TASKS["testing"]
+    assert "inference: can run" in report
+    assert "used since SMPL-X is absent" in report
+    assert "golden crop: right" in report
+
+
+def test_missing_files_are_named_with_page_and_place(examine):
+    _, report = examine()
+    for name in ("SMPLX_NEUTRAL", "SMPL_MALE", "SMPLX_to_J14.pkl", "smplx2smpl.pkl"):
+        assert name in report
+    assert "smpl-x.is.tue.mpg.de" in report
+    assert "smpl.is.tue.mpg.de" in report
+
+
+def test_licensed_files_are_found(examine, random_body_folder):
+    _, report = examine(f"--set=model.human_model_path={random_body_folder}")
+    assert "SMPL-X neutral: readable" in report
+    assert "SMPL female: readable" in report
+    assert "used since SMPL-X is absent" not in report
+
+
+def test_datasets_open_testing(examine, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "set.npz").touch()
+    status, report = examine()
+    assert status == 0
+    assert "testing: can run" in report
+
+
+def test_missing_network_blocks_inference(examine, tmp_path):
+    status, report = examine(model_dir="no_such_model")
+    assert status & doctor.TASKS["inference"]
+    assert "inference: cannot run" in report
+
+
+def test_wrong_numbers_are_noticed(examine, monkeypatch):
+    monkeypatch.setattr(doctor, "golden_error", lambda *_: 0.5)
+    status, report = examine()
+    assert status & doctor.WRONG_NUMBERS
+    assert "WRONG" in report
+
+
+def test_bf16_has_a_golden_crop_too(examine):
+    _, report = examine("--precision", "bf16")
+    assert "golden crop: right (bf16" in report

@@ -1,0 +1,86 @@
+"""The house: imports go down its floors, files stay readable, nothing from outside is executed."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = {"main": 5, "models": 4, "datasets": 4, "human_models": 3, "configs": 2, "utils": 1}
+FILES = sorted(path for folder in FLOORS for path in (ROOT / folder).rglob("*.py"))
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported_folders(path):
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(path)}:{node.lineno} imports relatively"
+            yield (node.module or "").split(".")[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_imports_go_down(path):
+    own = path.relative_to(ROOT).parts[0]
+    for other in imported_folders(path):
+        assert other not in {"tests", "benchmarks", "smplx", "anny"}, f"imports {other}"
+        if other in FLOORS and other != own:
+            assert FLOORS[other] < FLOORS[own], f"{own} (floor {FLOORS[own]}) imports {other}"
+
+
+@pytest.mark.parametrize("path", FILES + BENCHMARKS, ids=name)
+def test_file_is_at_most_300_lines(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+FORBIDDEN_CALLS = {"eval", "exec", "print", "compile", "__import__"}
+FORBIDDEN_ATTRIBUTES = {"cuda", "load_module", "system", "popen"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_nothing_is_executed_and_devices_are_passed_in(path):
+    for node in ast.walk(tree(path)):
+        if not isinstance(node, ast.Call):
+            continue
+        where = f"{name(path)}:{node.lineno}"
+        match node.func:
+            case ast.Name(id=called):
+                assert called not in FORBIDDEN_CALLS, f"{where} calls {called}"
+            case ast.Attribute(attr=called, value=ast.Name(id="pickle")):
+                assert called not in {"load", "loads"}, f"{where} unpickles without restriction"
+            case ast.Attribute(attr=called):
+                assert called not in FORBIDDEN_ATTRIBUTES, f"{where} calls .{called}()"
+        for keyword in node.keywords:
+            value = getattr(keyword.value, "value", None)
+            assert (keyword.arg, value) not in {
+                ("allow_pickle", True),
+                ("weights_only", False),
+                ("strict", False) if isinstance(node.func, ast.Attribute) else (),
+            }, f"{where} says {keyword.arg}={value}"
+
+
+@pytest.mark.parametrize("folder", FLOORS)
+def test_every_code_folder_is_a_package(folder):
+    if (ROOT / folder).is_dir():
+        assert (ROOT / folder / "__init__.py").is_file()
+
+
+SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=name)
+def test_script_is_short_and_posix(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 42
+    assert text.startswith("#!/bin/sh\n")
+    assert "[[" not in text
+    assert "set -eu" in text

@@ -1,0 +1,225 @@
+"""Frames of a video file, upright and in square pixels, one by one or at a steady rate."""
+
+import logging
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from jaxtyping import UInt8
+
+from utils.errors import UserError
+from utils.video_time import CLOCK_TOLERANCE_S, Timing, judge_timing, resample
+
+logger = logging.getLogger(__name__)
+
+# fmt: off
+VIDEO_SUFFIXES: Final = (
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".ts", ".mts",
+    ".wmv", ".flv", ".3gp",
+)
+# fmt: on
+
+_WHOLE_SHARE: Final = 0.98
+"""A video with this share of the promised frames is whole: headers round and estimate."""
+
+
+@contextmanager
+def open_container(path: Path) -> Iterator[InputContainer]:
+    """Open a media file for reading.
+
+    Raises:
+        UserError: it is missing, empty or no medium that FFmpeg knows.
+    """
+    try:
+        # "file:" keeps a colon in the name from being read as a network protocol, and the white
+        # list keeps play lists that pose as videos from reaching for other addresses.
+        container = av.open(
+            f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"}
+        )
+    except (av.FFmpegError, OSError) as error:
+        is_empty = path.is_file() and path.stat().st_size == 0
+        reason = "the file is empty" if is_empty else f"no readable video ({error.strerror})"
+        raise UserError(f"cannot read the video '{path}': {reason}") from error
+    with container:
+        yield container
+
+
+def video_stream(container: InputContainer) -> VideoStream | None:
+    """The stream to show of a container, which may also hold cover pictures."""
+    stream = container.streams.best("video")
+    return stream if isinstance(stream, VideoStream) else None
+
+
+class VideoFile:
+    """A video that can be read from the start as often as needed.
+
+    Attributes:
+        width, height: pixels of an upright frame. Pixels that are not square are made so.
+        timing: rate and length, from the time stamps of the whole file.
+        has_audio: there is a sound track.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Look at the time stamps and the first frame.
+
+        Raises:
+            UserError: no frame of the file can be decoded.
+        """
+        self._path = path
+        self._has_warned = False
+        with open_container(path) as container:
+            stream = video_stream(container)
+            if stream is None:
+                raise UserError(f"'{path}' holds no video: it is sound alone, or cut off")
+            self.has_audio = bool(container.streams.audio)
+            self._square_width = _square_width(stream)
+            self.timing, self._announced_count = _scan(container, stream)
+        first = next(self._decode(), None)
+        if first is None:
+            raise UserError(f"no frame of the video '{path}' can be decoded; it is damaged")
+        # Later frames of another size are scaled to the first one's.
+        self._coded_size = (self._square_width or first[1].width, first[1].height)
+        self.height, self.width = self._to_rgb(first[1]).shape[:2]
+
+    def count_at(self, fps: float | None) -> int:
+        """Frames that `images(fps)` is expected to give."""
+        if fps is None:
+            return self.timing.frame_count
+        return max(1, math.ceil((self.timing.duration_s - CLOCK_TOLERANCE_S) * fps))
+
+    def images(self, fps: float | None) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        """Decode the video: every frame once, or by time stamps at a steady `fps`."""
+        frames = self._decode()
+        steady = (
+            (frame for _, frame in frames)
+            if fps is None
+            else resample(frames, fps, self.timing.last_duration_s)
+        )
+        for frame in steady:
+            yield self._to_rgb(frame)
+
+    def _decode(self) -> Iterator[tuple[float, VideoFrame]]:
+        """Every frame that can be decoded, with its time from the first one in seconds."""
+        count = 0
+        start_s = time_s = 0.0
+        damage = _Damage()
+        with open_container(self._path) as container:
+            stream = video_stream(container)
+            assert stream is not None, "checked when the file was first opened"
+            stream.thread_type = "AUTO"
+            for frame in _tolerant_frames(container, stream, damage):
+                if frame.pts is None or stream.time_base is None:
+                    time_s += 1 / self.timing.fps if count else 0.0
+                else:
+                    time_s = float(frame.pts * stream.time_base)
+                start_s = start_s if count else time_s
+                count += 1
+                yield time_s - start_s, frame
+        is_short = count < _WHOLE_SHARE * self._announced_count
+        if count and (damage.count or is_short) and not self._has_warned:
+            self._has_warned = True
+            of_all = f" of {self._announced_count}" if is_short else ""
+            logger.warning(
+                "'%s' is damaged or cut off: %d%s frames could be read", self._path, count, of_all
+            )
+
+    def _to_rgb(self, frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+        width, height = self._coded_size
+        image = frame.to_ndarray(format="rgb24", width=width, height=height)
+        # The file states by how much it has to be turned counter-clockwise to stand upright.
+        quarter_turns = round(frame.rotation / 90) % 4
+        return np.ascontiguousarray(np.rot90(image, quarter_turns))
+
+
+def _square_width(stream: VideoStream) -> int | None:
+    """Width after stretching pixels to squares; None where they are square already."""
+    aspect = stream.sample_aspect_ratio
+    if not aspect or aspect == 1 or not 0.1 < aspect < 10:
+        return None
+    return max(1, round(stream.codec_context.width * aspect))
+
+
+@dataclass
+class _Damage:
+    """How often reading met something broken."""
+
+    count: int = 0
+
+    def note(self, error: av.FFmpegError) -> None:
+        self.count += 1
+        logger.debug("damaged: %s", error)
+
+
+def _scan(container: InputContainer, stream: VideoStream) -> tuple[Timing, int]:
+    """Timing of the video, and how many frames its header promises (0: it does not say)."""
+    times_s: list[float] = []
+    count = discarded = 0
+    last_duration_s = None
+    for packet in _tolerant_packets(container, stream, _Damage()):
+        if packet.is_discard:  # cut away by the file's edit list
+            discarded += 1
+            continue
+        count += 1
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is not None:
+            times_s.append(float(time * packet.time_base))
+        if packet.duration:
+            last_duration_s = float(packet.duration * packet.time_base)
+    declared_fps = stream.average_rate or stream.guessed_rate
+    timing = judge_timing(
+        times_s if len(times_s) == count else [],
+        frame_count=count,
+        last_duration_s=last_duration_s,
+        declared_fps=float(declared_fps) if declared_fps else None,
+    )
+    promised_s = max(0.0, _promised_end_s(stream) - min(times_s, default=0.0))
+    promised_count = stream.frames or int(promised_s * timing.fps)
+    return timing, max(0, promised_count - discarded)
+
+
+def _promised_end_s(stream: VideoStream) -> float:
+    """When a stream ends, as a Matroska file states it ("00:01:30.500"); 0 if it does not."""
+    stated = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
+    if stated is None:
+        return 0.0
+    hours, minutes, seconds = map(float, stated.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _tolerant_packets(
+    container: InputContainer, stream: VideoStream, damage: _Damage
+) -> Iterator[Packet]:
+    """Compressed frames up to the end of the file or to where it cannot be read on."""
+    try:
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                damage.count += 1
+            if packet.size:  # an empty one would end the decoding
+                yield packet
+    except av.FFmpegError as error:
+        damage.note(error)
+
+
+def _tolerant_frames(
+    container: InputContainer, stream: VideoStream, damage: _Damage
+) -> Iterator[VideoFrame]:
+    """Frames in the order they are shown, leaving out those that cannot be decoded."""
+    end_of_stream = None
+    for packet in chain(_tolerant_packets(container, stream, damage), [end_of_stream]):
+        try:
+            frames = stream.codec_context.decode(packet)
+        except av.FFmpegError as error:
+            damage.note(error)
+            continue
+        yield from frames

@@ -1,0 +1,188 @@
+"""Frames into an .mp4 that every player and browser shows: H.264, yuv420p, sound kept."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import av
+import cv2
+import numpy as np
+from av.container import OutputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
+from av.video.stream import VideoStream
+from jaxtyping import UInt8
+
+from utils.errors import UserError
+from utils.files import atomic_path
+from utils.image import writable
+from utils.video_audio import AudioTrack
+
+logger = logging.getLogger(__name__)
+
+_OUTPUT_SUFFIXES: Final = (".mp4", ".m4v", ".mov")
+_ENCODER_OPTIONS: Final = {"crf": "20", "preset": "veryfast"}
+_BT709_MATRIX: Final = 1  # the number of BT.709 in H.264's own table of colour matrices
+# Turns 29.97002997 back into 30000/1001, the finest rate in use.
+_LARGEST_RATE_DENOMINATOR: Final = 1001
+
+
+class VideoWriter:
+    """Writes frames of one size at a steady rate; use it in a `with` block.
+
+    The file appears when the block ends well; if the block raises, nothing is left and an older
+    file stays. H.264 in yuv420p needs even sides, so an odd width or height grows by one pixel
+    that repeats the last column or row.
+    """
+
+    def __init__(self, path: Path, fps: float | Fraction, audio_from: Path | None = None) -> None:
+        """Prepare to write `path` (.mp4, .m4v or .mov).
+
+        Args:
+            path: where the video goes.
+            fps: frames a second.
+            audio_from: medium whose sound goes along, cut where the frames end. AAC, MP3, AC-3
+                and ALAC are copied, others become AAC. Sound that cannot be carried is left out
+                with a warning.
+
+        Raises:
+            UserError: another suffix, a folder, or `fps` is not within (0, 1000].
+        """
+        if path.suffix.lower() not in _OUTPUT_SUFFIXES or path.is_dir():
+            raise UserError(f"cannot write the video '{path}': give the name of an .mp4 file")
+        if not 0 < fps <= 1000:
+            raise UserError(f"cannot write '{path}' at {fps} frames a second: give 0 < fps <= 1000")
+        self._path = path
+        self._fps = Fraction(fps).limit_denominator(_LARGEST_RATE_DENOMINATOR)
+        self._audio_from = audio_from
+        self._encoder: _Encoder | None = None
+        self._block = self._whole_file()
+
+    def write(self, image: UInt8[np.ndarray, "H W 3"]) -> None:
+        """Append an RGB frame.
+
+        Raises:
+            ValueError: its size is not that of the first frame.
+            UserError: the video cannot be written, as on a full disk.
+        """
+        with self._encoding_errors():
+            if self._encoder is None:
+                height, width = image.shape[:2]
+                self._encoder = _Encoder(self._partial, width, height, self._fps, self._audio_from)
+            self._encoder.write(image)
+
+    def __enter__(self) -> Self:
+        with writable(self._path):
+            self._partial = self._block.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return self._block.__exit__(error_type, error, traceback)
+
+    @contextmanager
+    def _whole_file(self) -> Iterator[Path]:
+        """The temporary path; at the end the video is finished and takes its name."""
+        with atomic_path(self._path) as partial:
+            try:
+                yield partial
+                if self._encoder is None:
+                    raise UserError(f"there is no frame to write into '{self._path}'")
+                with self._encoding_errors():
+                    self._encoder.finish()
+            finally:
+                if self._encoder is not None:
+                    self._encoder.release()
+
+    @contextmanager
+    def _encoding_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except av.FFmpegError as error:
+            raise UserError(f"cannot write the video '{self._path}': {error.strerror}") from error
+
+
+class _Encoder:
+    """An output file that is open: a picture stream and, if there is sound, a sound stream."""
+
+    def __init__(
+        self, path: Path, width: int, height: int, fps: Fraction, audio_from: Path | None
+    ) -> None:
+        self._size = (width, height)
+        self._fps = fps
+        self._frame_count = 0
+        self._reformatter = VideoReformatter()
+        try:
+            self._open(path, audio_from)
+        except av.FFmpegError as error:
+            if audio_from is None:
+                raise
+            logger.warning("the sound of '%s' cannot be kept: %s", audio_from, error)
+            self.release()
+            self._open(path, audio_from=None)
+
+    def _open(self, path: Path, audio_from: Path | None) -> None:
+        """Open the file and write its header, which fixes the streams."""
+        self._output: OutputContainer = av.open(
+            f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"}
+        )
+        self._audio = AudioTrack(audio_from, self._output) if audio_from else None
+        self._stream: VideoStream = self._output.add_stream(
+            "libx264", rate=self._fps, options=_ENCODER_OPTIONS
+        )
+        width, height = self._size
+        context = self._stream.codec_context
+        context.width, context.height = width + width % 2, height + height % 2
+        context.pix_fmt = "yuv420p"
+        context.time_base = 1 / self._fps
+        context.colorspace = _BT709_MATRIX
+        context.color_range = ColorRange.MPEG
+        context.color_primaries = ColorPrimaries.BT709
+        context.color_trc = ColorTrc.BT709
+        self._output.start_encoding()
+
+    def write(self, image: UInt8[np.ndarray, "H W 3"]) -> None:
+        if image.shape[1::-1] != self._size:
+            raise ValueError(f"frame of {image.shape[1::-1]} pixels in a video of {self._size}")
+        picture = VideoFrame.from_ndarray(_evened(image), format="rgb24")
+        picture = self._reformatter.reformat(
+            picture,
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+        )
+        picture.pts, picture.time_base = self._frame_count, 1 / self._fps
+        self._frame_count += 1
+        self._output.mux(self._stream.encode(picture))
+        if self._audio:
+            self._audio.write_until(float(self._frame_count / self._fps))
+
+    def finish(self) -> None:
+        """Write the frames that the encoder still holds, and the index."""
+        self._output.mux(self._stream.encode(None))
+        self._output.close()
+
+    def release(self) -> None:
+        """Close what is open; without `finish` before, the file is of no use."""
+        if self._audio:
+            self._audio.close()
+        try:
+            self._output.close()
+        except av.FFmpegError as error:
+            logger.debug("closing an unfinished video: %s", error)
+
+
+def _evened(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """The image with its last row or column repeated where a side is odd."""
+    height, width = image.shape[:2]
+    if height % 2 == 0 and width % 2 == 0:
+        return np.ascontiguousarray(image)
+    return cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
