@@ -10,8 +10,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from configs.reader import load_config
 from main.door import door_parser, run_door
 from main.estimator import PRECISIONS
@@ -54,7 +52,6 @@ def convert(model_dir: str, output: Path | None, precision: str) -> Path:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    torch.set_grad_enabled(False)
     convert(arguments.model_dir, arguments.output, arguments.precision)
 
 

@@ -5,11 +5,13 @@ import logging
 import os
 from pathlib import Path
 from pickle import UnpicklingError
+from types import ModuleType
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from PIL import Image
 
 from configs.schema import DetectionConfig
 from main.model_files import ROOT
@@ -73,16 +75,23 @@ class BoxFileDetector:
         return [Box(*map(float, row)) for row in array]
 
 
+def import_ultralytics() -> ModuleType:
+    """Ultralytics, kept from installing packages and from changing Pillow for everyone."""
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    os.environ.setdefault("YOLO_VERBOSE", "false")
+    pillow_open = Image.open
+    import ultralytics
+
+    # It puts a reader there that looks for a HEIC decoder whenever an image cannot be read.
+    Image.open = pillow_open
+    return ultralytics
+
+
 class YoloDetector:
     """Ultralytics YOLO, its class 0 (person)."""
 
     def __init__(self, config: DetectionConfig, device: torch.device) -> None:
-        # Read at the import: nothing is installed or printed at run time.
-        os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-        os.environ.setdefault("YOLO_VERBOSE", "false")
-        from ultralytics import YOLO
-        from ultralytics.nn.tasks import torch_safe_load
-
+        ultralytics = import_ultralytics()
         path = ROOT / config.model_path
         advice = (
             f"put the weights at {path}, name others with --set inference.detection.model_path=, "
@@ -91,8 +100,8 @@ class YoloDetector:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Fetches weights of a known name, and refuses a file that would run code.
-            torch_safe_load(path, safe_only=True)
-            self.model = YOLO(path, task="detect")
+            ultralytics.nn.tasks.torch_safe_load(path, safe_only=True)
+            self.model = ultralytics.YOLO(path, task="detect")
             self.model.to(device)
         except (
             OSError,

@@ -4,9 +4,12 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from utils.errors import UserError
+
+log = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -36,12 +39,18 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def set_up_logging(*, verbose: bool) -> None:
-    form = "%(asctime)s %(name)s: %(message)s" if verbose else "%(message)s"
-    logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr, force=True)
-    level = logging.DEBUG if verbose else logging.INFO
+@contextmanager
+def logging_to_stderr() -> Iterator[logging.Handler]:
+    """Show what the project's folders log, as bare messages, while the block runs."""
+    handler = logging.StreamHandler(sys.stderr)
+    root = logging.getLogger()
+    root.addHandler(handler)
     for package in ("configs", "utils", "human_models", "models", "main", "__main__"):
-        logging.getLogger(package).setLevel(level)
+        logging.getLogger(package).setLevel(logging.INFO)
+    try:
+        yield handler
+    finally:
+        root.removeHandler(handler)
 
 
 def run_door(
@@ -54,18 +63,19 @@ def run_door(
     Args:
         words: the command line; None: the process' own.
     """
-    set_up_logging(verbose=False)
     # So that being ended by a scheduler cleans up like any other end.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        arguments = parser.parse_args(words)
-        set_up_logging(verbose=arguments.verbose)
-        return main(arguments) or 0
-    except UserError as error:
-        logging.getLogger("main").error("error: %s", error)
-        return 2
-    except KeyboardInterrupt:
-        logging.getLogger("main").error("stopped")
-        return 130
-    except BrokenPipeError:
-        return 141
+    with logging_to_stderr() as handler:
+        try:
+            arguments = parser.parse_args(words)
+            if arguments.verbose:
+                handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+                logging.getLogger("main").setLevel(logging.DEBUG)
+                logging.getLogger("utils").setLevel(logging.DEBUG)
+            return main(arguments) or 0
+        except UserError as error:
+            log.error("error: %s", error)
+            return 2
+        except KeyboardInterrupt:
+            log.error("stopped")
+            return 130

@@ -22,7 +22,7 @@ from utils.errors import UserError
 from utils.files import atomic_path
 
 IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-# What Pillow raises on damaged bytes, beside OSError: its decoders do not agree on one type.
+# What Pillow raises on damaged bytes: its decoders do not agree on one type.
 _DAMAGE: Final = (
     OSError,
     SyntaxError,
@@ -34,6 +34,8 @@ _DAMAGE: Final = (
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
+    # Once ultralytics is imported, Pillow looks for a HEIC decoder for what it cannot read.
+    ImportError,
 )
 _ORIENTATION: Final = 0x0112  # the EXIF tag
 _LYING: Final = (5, 6, 7, 8)  # orientations that swap width and height

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from configs.schema import DetectionConfig
-from main.detector import BoxFileDetector, WholeImageDetector, YoloDetector
+from main.detector import BoxFileDetector, WholeImageDetector, YoloDetector, import_ultralytics
 from utils.box import Box
 from utils.errors import UserError
+from utils.image import read_image
 
 IMAGE = np.zeros((120, 160, 3), np.uint8)
 
@@ -61,12 +62,9 @@ def test_missing_box_file(tmp_path):
 @pytest.fixture(scope="module")
 def yolo_weights(tmp_path_factory):
     """A YOLO nano with random weights, in ultralytics' own file format."""
-    os.environ["YOLO_AUTOINSTALL"] = "false"
-    from ultralytics import YOLO
-
     path = tmp_path_factory.mktemp("yolo") / "person.pt"
     torch.manual_seed(0)
-    YOLO("yolov8n.yaml").save(path)
+    import_ultralytics().YOLO("yolov8n.yaml").save(path)
     return path
 
 
@@ -81,6 +79,14 @@ def test_yolo_boxes_lie_in_the_image_and_are_scored(yolo_weights):
         assert box.y >= 0
         assert box.x + box.width <= 160.01
         assert box.y + box.height <= 120.01
+
+
+def test_damaged_images_are_still_user_errors_beside_yolo(yolo_weights, tmp_path, caplog):
+    YoloDetector(DetectionConfig(model_path=str(yolo_weights)), torch.device("cpu"))
+    (tmp_path / "x.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match="cannot read the image"):
+        read_image(tmp_path / "x.jpg")
+    assert not caplog.messages
 
 
 def test_yolo_is_given_bgr(yolo_weights, monkeypatch):
