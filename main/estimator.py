@@ -26,7 +26,7 @@ from models.smplest_x import SMPLestX
 from utils.box import Box, person_box
 from utils.camera import Camera
 from utils.crop import crop_person
-from utils.device import pick_device
+from utils.device import has_bf16_units, pick_device
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +100,8 @@ class Estimator:
         files = find_model(model_dir, download=download)
         config = load_config(files.config, overrides)
         chosen = pick_device(device)
+        if precision == "bf16" and chosen.type == "cpu" and not has_bf16_units():
+            log.warning("this CPU has no bf16 units: --precision fp32 is faster on it")
         network = load_network(config.model, files.weights, PRECISIONS[precision])
         folder = find_model_folder(ROOT / config.model.human_model_path)
         log.info("model %s (%s) on %s, body: %s", files.name, precision, chosen, folder.name)

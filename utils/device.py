@@ -23,3 +23,8 @@ def pick_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} GPU(s)")
     return device
+
+
+def has_bf16_units() -> bool:
+    """Whether this CPU multiplies bf16 matrices at least as fast as fp32 ones."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
