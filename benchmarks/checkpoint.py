@@ -7,7 +7,6 @@ is what loading adds to the process, once every parameter has been read.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -34,28 +33,28 @@ def write_checkpoint(config_path: str, path: Path) -> None:
     torch.save({"epoch": 0, "network": network, "optimizer": optimizer}, path)
 
 
-def resident_bytes() -> tuple[int, int]:
-    """Bytes of memory in use now, and of those the ones that no file backs."""
+def memory_bytes() -> dict[str, int]:
+    """This process' memory: now (VmRSS), at its peak (VmHWM), and what no file backs (RssAnon)."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    resident, anonymous = (int(status[key].split()[0]) * 1024 for key in ("VmRSS", "RssAnon"))
-    return resident, anonymous
+    return {key: int(status[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM", "RssAnon")}
 
 
 def load_and_report(config_path: str, path: Path, precision: str) -> None:
     config = load_config(config_path).model
-    resident, anonymous = resident_bytes()
+    before = memory_bytes()
     start = time.perf_counter()
     network = load_network(config, path, PRECISIONS[precision])
     loaded_s = time.perf_counter() - start
     with torch.inference_mode():
         total = sum(float(parameter.sum()) for parameter in network.parameters())
     assert total == total, "random weights hold no NaN"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - resident
+    after = memory_bytes()
+    peak, anonymous = after["VmHWM"] - before["VmRSS"], after["RssAnon"] - before["RssAnon"]
     fp32_bytes = sum(parameter.numel() for parameter in network.parameters()) * 4
     print(
         f"{precision}: loaded in {loaded_s:.2f} s, peak memory {peak / 1e9:.2f} GB = "
         f"{peak / fp32_bytes:.2f} x the network's fp32 bytes, "
-        f"of which no file backs {(resident_bytes()[1] - anonymous) / fp32_bytes:.2f} x"
+        f"of which no file backs {anonymous / fp32_bytes:.2f} x"
     )
 
 

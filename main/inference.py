@@ -6,21 +6,10 @@ python -m main.inference MODEL_DIR FILE_NAME [FPS] [flags]
 import argparse
 import logging
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from main.detector import BoxFileDetector, Detector, WholeImageDetector, YoloDetector
 from main.door import add_network_flags, door_parser, run_door
@@ -42,17 +31,13 @@ from utils.errors import UserError
 from utils.image import image_size, list_images
 from utils.media import MediaSource, open_media
 from utils.prefetch import prefetch
+from utils.progress import with_progress
 
 log = logging.getLogger(__name__)
 
 DEMO: Final = ROOT / "demo"
 READ_AHEAD: Final = 8
 """Frames that are decoded, and frames that are estimated, ahead of the next step."""
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> str:
-        return f"{task.speed:.1f} frames/s" if task.speed else ""
 
 
 def find_input(file_name: str) -> Path:
@@ -122,7 +107,7 @@ class Session:
             drawn = self.overlay and stack.enter_context(open_overlay(media, result))
             estimated = stack.enter_context(closing(self._estimated(media, first_frame)))
             frame_count = 0
-            for frame, people in _with_progress(estimated, info.frame_count_estimate):
+            for frame, people in with_progress(estimated, info.frame_count_estimate, "frames"):
                 frame_count += 1
                 for identity, score, person in people:
                     results.add(identity, frame.index, score, person)
@@ -165,18 +150,6 @@ _ADVICE: Final = (
     "lower the threshold with --set inference.detection.conf=0.3, or say where people are "
     "with --boxes FILE.json or --detector whole-image"
 )
-
-
-def _with_progress(frames: Iterator[EstimatedFrame], total: int | None) -> Iterator[EstimatedFrame]:
-    columns = (
-        TextColumn("frames"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(frames, total=total)
 
 
 def run(arguments: argparse.Namespace) -> None:

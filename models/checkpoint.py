@@ -104,4 +104,7 @@ def save_safetensors(state: dict[str, Tensor], path: str | Path, metadata: dict[
     """Write a state dict (our names) under the published names, whole or not at all."""
     published = {key: value.contiguous() for key, value in to_published(state).items()}
     with atomic_path(Path(path)) as partial:
+        partial.touch()
+        usual_mode = partial.stat().st_mode
         save_file(published, partial, metadata={"format": "pt", **metadata})
+        partial.chmod(usual_mode)  # the library makes it readable by its owner alone

@@ -23,6 +23,8 @@ def test_conversion(tmp_path, precision, bytes_each):
     for one, other in zip(original.parameters(), converted.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=0)
     count = sum(p.numel() for p in original.parameters())
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
     assert path.stat().st_size == pytest.approx(count * bytes_each, rel=0.15)
 
 
