@@ -82,6 +82,7 @@ def find_people(
     estimator: Estimator,
 ) -> Iterator[SeenFrame]:
     """Detect, identify, choose, and cut the network's inputs out of each frame."""
+    outside_told = False
     for frame in frames:
         detections = detector(frame.index, frame.image)
         identities = tracker(frame.index, detections)
@@ -89,7 +90,9 @@ def find_people(
         for identity, detection in choose(list(zip(identities, detections, strict=True))):
             crop = estimator.crop(frame.image, detection.box)
             if crop is None:
-                log.warning("frame %d: a box outside the image is left out", frame.index)
+                level = logging.DEBUG if outside_told else logging.WARNING
+                log.log(level, "frame %d: a box outside the image is left out", frame.index)
+                outside_told = True
             else:
                 sightings.append(Sighting(identity, detection.score, crop))
         yield SeenFrame(frame, sightings)
