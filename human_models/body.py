@@ -101,7 +101,7 @@ class BodyModel(nn.Module):
     parents_but_root: Int[Tensor, " J-1"]
     steps: Int[Tensor, "S J+1"]
     rest_template: Float[Tensor, " J*3"]
-    rest_directions: Float[Tensor, "S+E J*3"]
+    rest_directions: Float[Tensor, "C J*3"]
     joint_vertices: Int[Tensor, " P"]
     surface: Int[Tensor, "21"]
     landmark_corners: Int[Tensor, "51 3"]
@@ -198,7 +198,7 @@ class BodyModel(nn.Module):
 
     def _shape(
         self, betas: Float[Tensor, "B S"], expression: Float[Tensor, "B E"] | None, batch: int
-    ) -> Float[Tensor, "B S+E"]:
+    ) -> Float[Tensor, "B C"]:
         if expression is None:
             expression = betas.new_zeros(batch, self.num_expression)
         betas = self._checked("betas", betas, batch, self.num_betas)

@@ -151,52 +151,61 @@ def read_body(
         if wanted > there:
             raise UserError(f"{source} has {there} {kind} components, {wanted} are asked for.")
 
-    faces = _indices(content, "f", source)
+    arrays = {
+        "template": _array(content, "v_template", source),
+        "shape_directions": shapes[..., :num_betas],
+        "expression_directions": expressions[..., :num_expression],
+        "pose_directions": _array(content, "posedirs", source),
+        "joint_regressor": _array(content, "J_regressor", source),
+        "weights": _array(content, "weights", source),
+        "faces": _indices(content, "f", source),
+    }
     parents = [int(p) for p in _indices(content, "kintree_table", source)[0]]
-    body = BodyData(
+    parents[0] = -1  # written as -1 or, in unsigned numbers, as 4294967295
+    hands_mean = {
+        side: _array(content, f"hands_mean{side[0]}", source)
+        for side in ("left", "right")
+        if rig == "smplx"
+    }
+    _check(rig, source, arrays, parents, hands_mean)
+    faces = arrays["faces"]
+    return BodyData(
         rig=rig,
         gender=gender,
         name=folder.name if folder.name == STAND_IN_NAME else _NAMES[rig],
         source=source,
-        template=_array(content, "v_template", source),
-        shape_directions=shapes[..., :num_betas],
-        expression_directions=expressions[..., :num_expression],
-        pose_directions=_array(content, "posedirs", source),
-        joint_regressor=_array(content, "J_regressor", source),
-        weights=_array(content, "weights", source),
-        faces=faces,
-        # The root's parent is written as -1, in unsigned numbers 4294967295.
-        parents=(-1, *parents[1:]),
-        hands_mean={
-            side: _array(content, f"hands_mean{side[0]}", source)
-            for side in ("left", "right")
-            if rig == "smplx"
-        },
+        **arrays,
+        parents=tuple(parents),
+        hands_mean=hands_mean,
         landmarks=_landmarks(content, "lmk", faces, source) if rig == "smplx" else None,
         contour=_landmarks(content, "dynamic_lmk", faces, source) if rig == "smplx" else None,
     )
-    _check(body)
-    return body
 
 
-def _check(body: BodyData) -> None:
-    vertices, joints = _VERTICES[body.rig], len(_PARENTS[body.rig])
+def _check(
+    rig: Rig,
+    source: Path,
+    arrays: dict[str, np.ndarray],
+    parents: list[int],
+    hands_mean: dict[str, np.ndarray],
+) -> None:
+    vertices, joints = _VERTICES[rig], len(_PARENTS[rig])
     consistent = (
-        body.template.shape == (vertices, 3)
-        and body.parents == _PARENTS[body.rig]
-        and body.shape_directions.shape[:2] == (vertices, 3)
-        and body.pose_directions.shape == (vertices, 3, (joints - 1) * 9)
-        and body.joint_regressor.shape == (joints, vertices)
-        and body.weights.shape == (vertices, joints)
-        and body.faces.ndim == 2
-        and body.faces.max() < vertices
-        and all(mean.shape == (45,) for mean in body.hands_mean.values())
+        arrays["template"].shape == (vertices, 3)
+        and tuple(parents) == _PARENTS[rig]
+        and arrays["shape_directions"].shape[:2] == (vertices, 3)
+        and arrays["pose_directions"].shape == (vertices, 3, (joints - 1) * 9)
+        and arrays["joint_regressor"].shape == (joints, vertices)
+        and arrays["weights"].shape == (vertices, joints)
+        and arrays["faces"].ndim == 2
+        and arrays["faces"].max() < vertices
+        and all(mean.shape == (45,) for mean in hands_mean.values())
     )
     if not consistent:
         raise UserError(
-            f"{body.source} is not an {_NAMES[body.rig]} model of {vertices} vertices and {joints} "
-            f"joints (it has {len(body.template)} and {len(body.parents)}); get it from "
-            f"{_PAGES[body.rig]}."
+            f"{source} is not an {_NAMES[rig]} model of {vertices} vertices and {joints} "
+            f"joints (it has {len(arrays['template'])} and {len(parents)}); get it from "
+            f"{_PAGES[rig]}."
         )
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ class Detection(NamedTuple):
     score: float
 
 
+@runtime_checkable
 class Detector(Protocol):
     def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
         """People in frame number `index` (RGB); an empty list is a normal answer."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -69,6 +69,7 @@ def _vertices_px(person: Person) -> np.ndarray:
     return person.vertices_m[:, :2] / depth * person.focal + person.princpt
 
 
+@runtime_checkable
 class OverlayFile(Protocol):
     def write(self, image: UInt8[np.ndarray, "H W 3"]) -> None: ...
 

@@ -66,7 +66,7 @@ def average_person(body: BodyModel, config: ModelConfig) -> BodyParameters:
     return person._replace(transl=torch.stack([-middle[0], -middle[1], depth])[None])
 
 
-def _rotations_6d(axis_angles: Float[Tensor, "1 3*J"]) -> Float[Tensor, " 6*J"]:
+def _rotations_6d(axis_angles: Float[Tensor, "1 A"]) -> Float[Tensor, " R"]:
     return axis_angle_to_matrix(axis_angles.reshape(-1, 3))[..., :2].reshape(-1)
 
 

@@ -41,7 +41,7 @@ class PosedBody(NamedTuple):
     joints_2d: Float[Tensor, "B 137 2"]
 
 
-def _axis_angles(rotations_6d: Float[Tensor, "B 6*J"]) -> Float[Tensor, "B 3*J"]:
+def _axis_angles(rotations_6d: Float[Tensor, "B R"]) -> Float[Tensor, "B A"]:
     return rotation_6d_to_axis_angle(rotations_6d.unflatten(-1, (-1, 6))).flatten(1)
 
 

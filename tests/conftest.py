@@ -2,8 +2,18 @@
 
 import importlib.util
 from pathlib import Path
+from typing import IO
 
 import pytest
+from beartype import BeartypeConf, FrozenDict, beartype
+from jaxtyping import install_import_hook
+
+# Shapes and types in signatures are checked at every call of every test. An int is a float, as
+# everywhere in Python's typing, and members of archives are files though they say not so.
+typechecked = beartype(
+    conf=BeartypeConf(is_pep484_tower=True, hint_overrides=FrozenDict({IO[bytes]: object}))
+)
+install_import_hook(["utils", "human_models", "models", "main"], f"{__name__}.typechecked")
 
 PARITY = Path(__file__).parent / "parity"
 

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Protocol, Self
+from typing import Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -50,6 +50,7 @@ class Frame:
     image: UInt8[np.ndarray, "H W 3"]
 
 
+@runtime_checkable
 class _Frames(Protocol):
     """Where the pixels come from; `images` starts from the first frame each time."""
 
@@ -83,7 +84,7 @@ class MediaSource:
         while self._open:
             self._open.pop().close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "MediaSource":
         return self
 
     def __exit__(

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import av
 import cv2
@@ -75,7 +75,7 @@ class VideoWriter:
                 self._encoder = _Encoder(self._partial, width, height, self._fps, self._audio_from)
             self._encoder.write(image)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "VideoWriter":
         with writable(self._path):
             self._partial = self._block.__enter__()
         return self

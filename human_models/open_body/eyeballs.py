@@ -42,8 +42,8 @@ def sphere_uv(directions: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 
 
 
 def sphere_shares(
-    vertices: Float64[np.ndarray, "72 3"], faces: Int64[np.ndarray, "f 3"]
-) -> Float64[np.ndarray, "546 72"]:
+    vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]
+) -> Float64[np.ndarray, "546 v"]:
     """Rows (sum 1) that place the sphere's vertices as mixtures of a coarse eyeball's.
 
     Each direction from the centroid meets one coarse triangle; the point there is pushed outwards

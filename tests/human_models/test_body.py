@@ -228,9 +228,10 @@ def test_wrong_shapes_are_named(library: BodyLibrary) -> None:
     for name in parameters:
         if name == "global_orient":  # it sets the batch size
             continue
-        with pytest.raises(ValueError, match=name):
+        # In the tests the check of signatures speaks first, with a TypeError, where it can.
+        with pytest.raises((ValueError, TypeError), match=name):
             model(**(parameters | {name: parameters[name][:, :-1]}))
-        with pytest.raises(ValueError, match=name):
+        with pytest.raises((ValueError, TypeError), match=name):
             model(**(parameters | {name: parameters[name][:1]}))
     with pytest.raises(ValueError, match="smpl has no jaw_pose"):
         library.smpl("male")(**random_parameters("smpl", 2), jaw_pose=torch.zeros(2, 3))

@@ -25,7 +25,7 @@ def test_phenotypes_weigh_levels_as_shares():
 def test_targets_blend_linearly_in_height():
     levels = [("male", "minheight"), ("male", "maxheight"), ("averagemuscle",)]
     low, middle, high = (
-        target_weights(average_adult(), levels, np.array([height])) for height in (0, 0.25, 1.5)
+        target_weights(average_adult(), levels, np.array([height])) for height in (0.0, 0.25, 1.5)
     )
     np.testing.assert_allclose(low, [[0.5, 0, 1]])
     np.testing.assert_allclose(middle, [[0.375, 0.125, 1]])
