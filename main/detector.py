@@ -81,7 +81,7 @@ def import_ultralytics() -> ModuleType:
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     os.environ.setdefault("YOLO_VERBOSE", "false")
     pillow_open = Image.open
-    import ultralytics
+    import ultralytics.nn.tasks
 
     # It puts a reader there that looks for a HEIC decoder whenever an image cannot be read.
     Image.open = pillow_open

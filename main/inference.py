@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
 
+from configs.reader import save_config
 from main.detector import BoxFileDetector, Detector, WholeImageDetector, YoloDetector
 from main.door import add_network_flags, door_parser, run_door
 from main.estimator import Estimator
@@ -23,7 +24,7 @@ from main.flow import (
     estimate_people,
     find_people,
 )
-from main.model_files import ROOT
+from main.model_files import CONFIG_NAME, ROOT
 from main.overlay import OVERLAYS, Overlay, open_overlay
 from main.results import open_results
 from main.tracker import Tracker
@@ -115,6 +116,7 @@ class Session:
                     drawn.write(self.overlay.draw(frame.image, people))
             if not results.count:
                 raise UserError(f"{media.path}: nobody found in {frame_count} frame(s); {_ADVICE}")
+            save_config(self.estimator.config, results.folder / CONFIG_NAME)
             results.finish(
                 self._about(media, frame_count), (info.width, info.height), float(info.fps)
             )

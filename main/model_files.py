@@ -99,8 +99,10 @@ def _how_to_get(model_dir: str, folder: Path) -> str:
 
 def _download(model_dir: str, folder: Path) -> None:
     """Fetch what is absent (resuming a broken fetch) and record the hash of what came."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub import errors, hf_hub_download
+
+    # The base of what the hub's HTTP client raises, whichever client that is.
+    http_error: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
 
     hub = HUB_MODELS[model_dir]
     absent = [name for name in hub.files if not (folder / name).is_file()]
@@ -108,7 +110,7 @@ def _download(model_dir: str, folder: Path) -> None:
         log.info("fetching %s from %s", name, hub.repo)
         try:
             fetched = Path(hf_hub_download(hub.repo, name, local_dir=folder))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        except (http_error, errors.LocalEntryNotFoundError, OSError) as error:
             raise UserError(
                 f"could not fetch {name} ({first_line(error)}); put it into {folder} by hand, "
                 f"from huggingface.co/{hub.repo}"

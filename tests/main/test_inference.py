@@ -2,7 +2,10 @@
 
 import json
 import shlex
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import av
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs.reader import load_config
 from main import inference
 from main.initialise import initialise
 from utils.video_write import VideoWriter
@@ -82,7 +86,10 @@ def test_video(tmp_path, model, video):
     name = f"result_{video.stem}"
     assert everything_under(out) == sorted(
         [f"{name}.mp4", name]
-        + [f"{name}/{file}" for file in ("person_001.npz", "person_002.npz", "summary.json")]
+        + [
+            f"{name}/{file}"
+            for file in ("config_base.py", "person_001.npz", "person_002.npz", "summary.json")
+        ]
     )
     with av.open(str(out / f"{name}.mp4")) as container:
         (stream,) = container.streams.video
@@ -121,6 +128,7 @@ def test_video(tmp_path, model, video):
     assert str(two["body_model"]) == "open body (stand-in)"
     assert not two["flat_hand_mean"]
 
+    assert load_config(out / name / "config_base.py") == load_config(model / "config_base.py")
     summary = json.loads((out / name / "summary.json").read_text())
     assert summary["frames"] == 12
     assert [person["rows"] for person in summary["people"]] == [10, 11]
@@ -208,10 +216,12 @@ def test_folder_of_photographs_is_taken_one_by_one(run, tmp_path, model):
         "result_photos",
         "result_photos/result_a",
         "result_photos/result_a.jpg",
+        "result_photos/result_a/config_base.py",
         "result_photos/result_a/person_001.npz",
         "result_photos/result_a/summary.json",
         "result_photos/result_b",
         "result_photos/result_b.png",
+        "result_photos/result_b/config_base.py",
         "result_photos/result_b/person_001.npz",
         "result_photos/result_b/summary.json",
     ]
@@ -238,7 +248,11 @@ def test_result_replaces_an_older_one_whole(run, tmp_path, model, video):
     (result / "person_009.npz").write_text("old")
     done = run(model, video, "--detector", "whole-image", "--output", tmp_path, "--no-overlay")
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in result.iterdir()) == ["person_001.npz", "summary.json"]
+    assert sorted(path.name for path in result.iterdir()) == [
+        "config_base.py",
+        "person_001.npz",
+        "summary.json",
+    ]
 
 
 BAD_INPUT = {
@@ -297,6 +311,37 @@ def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path, model, video, c
     assert "Traceback" not in done.stderr
     left = [name for name in everything_under(tmp_path) if name not in before]
     assert left in ([], ["out"])
+
+
+def test_detector_that_cannot_be_fetched_is_one_line(tmp_path, model, video):
+    """In a process of its own, where nothing has imported ultralytics yet."""
+    path = f"inference.detection.model_path={tmp_path / 'no_such_detector.pt'}"
+    done = run_script(model, video, "--set", path, "--output", tmp_path / "out")
+    assert done.returncode == 2, done.stderr
+    assert "person detector" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert everything_under(tmp_path) == []
+
+
+def test_run_that_is_ended_leaves_nothing(tmp_path, model):
+    video = tmp_path / "long.mp4"
+    with VideoWriter(video, fps=30) as writer:
+        for _ in range(2000):
+            writer.write(np.zeros((SIZE[1], SIZE[0], 3), np.uint8))
+    out = tmp_path / "out"
+    command = ["-m", "main.inference", model, video, "--detector", "whole-image", "--output", out]
+    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(out.glob(".partial_*/*.mp4")):
+            assert process.poll() is None, "ended before it wrote anything"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+    assert everything_under(out) == []
 
 
 def test_help(tmp_path):

@@ -73,13 +73,15 @@ def test_what_is_missing_is_named(tmp_path, pretrained):
         find_model(str(tmp_path / "x.txt"))
 
 
-FILES = {"smplest_x_h.pth.tar": bytes(range(256)) * 4000, "config_base.py": b"config = {}\n"}
+FILES = {"smplest_x_h.pth.tar": bytes(range(256)) * 100_000, "config_base.py": b"config = {}\n"}
 
 
 class FakeHub(BaseHTTPRequestHandler):
     """As much of the hub's protocol as fetching a file takes, byte ranges included."""
 
     requests: ClassVar[list[tuple[str, str | None]]] = []
+    break_off_at: ClassVar[int | None] = None
+    breaks_every_time: ClassVar[bool] = False
 
     def do_HEAD(self) -> None:
         self._answer(with_body=False)
@@ -105,7 +107,8 @@ class FakeHub(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{last}/{len(content)}")
         self.end_headers()
         if with_body:
-            self.wfile.write(content[start:])
+            breaks = self.breaks_every_time or not wanted
+            self.wfile.write(content[start : self.break_off_at if breaks else None])
 
     def log_message(self, *_: object) -> None:
         pass
@@ -146,6 +149,25 @@ def test_published_model_is_fetched_once_and_recorded(pretrained, hub):
     count = len(FakeHub.requests)
     assert find_model("smplest_x_h", download=True) == files
     assert len(FakeHub.requests) == count
+
+
+def test_broken_fetch_is_resumed(pretrained, hub, monkeypatch):
+    monkeypatch.setattr(FakeHub, "break_off_at", 15_000_000)
+    files = find_model("smplest_x_h", download=True)
+    assert files.weights.read_bytes() == FILES["smplest_x_h.pth.tar"]
+    ranges = [wanted for path, wanted in FakeHub.requests if path.endswith(".tar") and wanted]
+    (resumed,) = ranges
+    assert 0 < int(resumed.removeprefix("bytes=").removesuffix("-")) <= 15_000_000
+
+
+def test_fetch_that_breaks_every_time_is_one_line(pretrained, hub, monkeypatch):
+    monkeypatch.setattr(FakeHub, "break_off_at", 100)
+    monkeypatch.setattr(FakeHub, "breaks_every_time", True)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with pytest.raises(UserError, match="could not fetch smplest_x_h") as error:
+        find_model("smplest_x_h", download=True)
+    assert "\n" not in str(error.value)
+    assert not (pretrained / "smplest_x_h" / "smplest_x_h.pth.tar").exists()
 
 
 def test_only_what_is_absent_is_fetched(pretrained, hub):
