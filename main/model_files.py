@@ -37,7 +37,10 @@ class ModelFiles(NamedTuple):
 
 
 def find_model(model_dir: str, *, download: bool = False) -> ModelFiles:
-    """Weights and config of MODEL_DIR; safetensors go before a checkpoint of the same name.
+    """Weights and config of MODEL_DIR.
+
+    In a folder NAME, NAME.safetensors goes before NAME.pth.tar, and those before the only weights
+    file of another name.
 
     Args:
         download: fetch a published model by its name if it is not there.
@@ -54,13 +57,16 @@ def find_model(model_dir: str, *, download: bool = False) -> ModelFiles:
     name = folder.resolve().name
     if not folder.is_dir():
         raise UserError(_how_to_get(model_dir, folder))
-    for suffix in WEIGHT_SUFFIXES:
-        weights = folder / f"{name}{suffix}"
-        if weights.is_file():
-            return ModelFiles(name, weights, _config_of(weights))
+    named = [folder / f"{name}{suffix}" for suffix in WEIGHT_SUFFIXES]
+    present = [weights for weights in named if weights.is_file()]
+    others = [path for path in folder.iterdir() if path.name.endswith(WEIGHT_SUFFIXES)]
+    if present:
+        return ModelFiles(name, present[0], _config_of(present[0]))
+    if len(others) == 1:
+        return ModelFiles(name, others[0], _config_of(others[0]))
     raise UserError(
-        f"{folder}: neither {name}.safetensors nor {name}.pth.tar is in it; "
-        "the weights carry the name of their folder"
+        f"{folder}: neither {name}.safetensors nor {name}.pth.tar is in it, "
+        f"but {len(others)} other weights files; name the one you mean"
     )
 
 

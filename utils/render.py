@@ -89,7 +89,7 @@ class MeshRenderer:
         self._faces = np.ascontiguousarray(faces, np.int32)
         face_count = len(faces)
         rows, columns = self._faces.ravel(), np.repeat(np.arange(face_count), 3)
-        self._faces_of_vertex = sparse.csr_matrix(
+        self._faces_of_vertex: sparse.csr_matrix = sparse.csr_matrix(
             (np.ones(3 * face_count, np.float32), (rows, columns)), (vertex_count, face_count)
         )
 

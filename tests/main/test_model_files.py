@@ -42,6 +42,12 @@ def test_any_folder_or_file(tmp_path, pretrained):
         assert find_model(str(given)).weights == weights
 
 
+def test_only_weights_file_of_a_folder_may_have_any_name(pretrained):
+    weights = make_model(pretrained, "mine", ".pth.tar")
+    weights = weights.rename(weights.with_name("snapshot_5.pth.tar"))
+    assert find_model("mine").weights == weights
+
+
 def test_safetensors_go_first(pretrained):
     make_model(pretrained, "mine", ".pth.tar")
     weights = make_model(pretrained, "mine", ".safetensors")
@@ -67,6 +73,10 @@ def test_what_is_missing_is_named(tmp_path, pretrained):
         find_model("half")
     weights.unlink()
     with pytest.raises(UserError, match=r"neither half\.safetensors nor half\.pth\.tar"):
+        find_model("half")
+    for number in (1, 2):
+        (weights.parent / f"other{number}.pth.tar").touch()
+    with pytest.raises(UserError, match="2 other weights files"):
         find_model("half")
     (tmp_path / "x.txt").touch()
     with pytest.raises(UserError, match="not a weights file"):
@@ -185,6 +195,7 @@ def test_nothing_is_fetched_unasked(pretrained, hub):
 
 def test_without_a_network_one_line_says_what_to_put_where(pretrained, monkeypatch):
     point_hub_at(monkeypatch, "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", lambda _: None)
     with pytest.raises(UserError, match="could not fetch smplest_x_h") as error:
         find_model("smplest_x_h", download=True)
     message = str(error.value)

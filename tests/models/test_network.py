@@ -30,7 +30,7 @@ def expected():
 
 @pytest.fixture(scope="module")
 def images(expected):
-    return expected["img_uint8"][:, :, ::2, ::2].float() / 255
+    return expected["img_uint8"].float() / 255
 
 
 def close(actual, wanted):
