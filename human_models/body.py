@@ -64,6 +64,7 @@ class BodyModel(nn.Module):
         self.num_betas = data.shape_directions.shape[-1]
         self.num_expression = data.expression_directions.shape[-1]
         self.parents = data.parents
+        self.vertex_count = len(data.template)
 
         self._constant("faces", data.faces)
         self._constant("mean_pose", _mean_pose(data))

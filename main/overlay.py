@@ -28,8 +28,7 @@ class Overlay:
     def __init__(self, mode: str, body: BodyModel) -> None:
         self.mode = mode
         self.needs_vertices = mode != "skeleton"
-        faces = body.faces.cpu().numpy()
-        self.renderer = MeshRenderer(faces, vertex_count=int(faces.max()) + 1)
+        self.renderer = MeshRenderer(body.faces.cpu().numpy(), body.vertex_count)
         self.bones = edges(JOINTS)
 
     def draw(
