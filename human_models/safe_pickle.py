@@ -128,6 +128,7 @@ _DAMAGE: Final = (
     MemoryError,
     RecursionError,
     AssertionError,
+    SystemError,  # NumPy, of a dtype whose state is nonsense
     struct.error,
 )
 
