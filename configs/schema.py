@@ -117,7 +117,8 @@ class EncoderConfig(Section):
 
     task_tokens_num: Literal[80] = 80
     img_size: Shape2 = (256, 192)
-    patch_size: Count = 16
+    patch_size: Annotated[int, Field(ge=5)] = 16
+    """Pixels; images are padded by 2 on each side, which smaller patches would see as a patch."""
     embed_dim: Count
     depth: Count
     num_heads: Count
