@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from utils.errors import UserError
+import torch
+
+from utils.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,12 @@ def run_door(
             return main(arguments) or 0
         except UserError as error:
             log.error("error: %s", error)
+            return 2
+        except torch.OutOfMemoryError:
+            log.error("error: the device's memory is full; choose a smaller --batch-size")
+            return 2
+        except OSError as error:  # the system's refusal: a full disk, no permission, no such place
+            log.error("error: %s", first_line(error), exc_info=log.isEnabledFor(logging.DEBUG))
             return 2
         except KeyboardInterrupt:
             log.error("stopped")

@@ -273,6 +273,11 @@ BAD_INPUT = {
     "nobody": ("{model} {video} --boxes {tmp}/later.json", "nobody found"),
     "nobody by that number": ("{model} {video} --boxes {boxes} --person 7", "nobody found"),
     "wrong person": ("{model} {video} --boxes {boxes} --person tallest", "--person tallest"),
+    "wrong batch size": ("{model} {video} --boxes {boxes} --batch-size 0", "a number from 1"),
+    "output is no folder": (
+        "{model} {video} --boxes {boxes} --output {tmp}/text.mp4/out",
+        "text.mp4",
+    ),
     "wrong rate": ("{model} {video} 0 --boxes {boxes}", "frames a second"),
     "rate is no number": ("{model} {video} fast --boxes {boxes}", "FPS"),
     "wrong device": ("{model} {video} --boxes {boxes} --device tpu", "--device tpu"),
@@ -303,7 +308,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path, model, video, c
     write_boxes(tmp_path / "none.json", {})
     write_boxes(tmp_path / "later.json", {500: [BOX]})
     before = everything_under(tmp_path)
-    done = run(*shlex.split(command.format(**files)), "--output", tmp_path / "out")
+    words = shlex.split(command.format(**files))
+    done = run(*words, *([] if "--output" in words else ["--output", tmp_path / "out"]))
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr
