@@ -82,7 +82,10 @@ def run_door(
             log.error("error: the device's memory is full; choose a smaller --batch-size")
             return 2
         except OSError as error:  # the system's refusal: a full disk, no permission, no such place
-            log.error("error: %s", first_line(error), exc_info=log.isEnabledFor(logging.DEBUG))
+            place = f"{error.filename}: " if error.filename else ""
+            refusal = f"{place}{error.strerror or first_line(error)}"
+            told = "error: %s; check the place's free space and permissions"
+            log.error(told, refusal, exc_info=log.isEnabledFor(logging.DEBUG))
             return 2
         except KeyboardInterrupt:
             log.error("stopped")

@@ -1,6 +1,7 @@
 """The inference door as a user runs it."""
 
 import json
+import resource
 import shlex
 import signal
 import subprocess
@@ -348,6 +349,24 @@ def test_run_that_is_ended_leaves_nothing(tmp_path, model):
     finally:
         process.kill()
     assert everything_under(out) == []
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(tmp_path, model, video):
+    """A limit on the size of files refuses to write like a full disk does."""
+    command = [sys.executable, "-B", "-m", "main.inference", model, video]
+    done = subprocess.run(
+        [*map(str, command), "--detector", "whole-image", "--output", str(tmp_path / "out")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "free space" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert everything_under(tmp_path / "out") == []
 
 
 def test_help(tmp_path):
