@@ -13,7 +13,9 @@ from jaxtyping import install_import_hook
 typechecked = beartype(
     conf=BeartypeConf(is_pep484_tower=True, hint_overrides=FrozenDict({IO[bytes]: object}))
 )
-install_import_hook(["utils", "human_models", "models", "main"], f"{__name__}.typechecked")
+install_import_hook(
+    ["utils", "human_models", "models", "datasets", "main"], f"{__name__}.typechecked"
+)
 
 PARITY = Path(__file__).parent / "parity"
 

@@ -1,0 +1,1 @@
+"""HumanData files -> samples: format, sources table, columnar cache, augmentation, targets."""

@@ -1,0 +1,219 @@
+"""One row of a dataset -> one sample: read the image, cut the person out, make the targets.
+
+Samples are flat dictionaries of arrays, which torch's default collate batches. Their keys are
+those of the published code; `input_img` keeps its channels last and its range of 0..255, as
+everywhere here before the network.
+"""
+
+from pathlib import Path
+from typing import Final, TypedDict, cast
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from configs.schema import Config
+from datasets.augmentation import NO_AUGMENTATION, Augmentation
+from datasets.instance import Instance
+from datasets.targets import PartTargets, Targets, part_targets, training_targets
+from human_models.body import BodyLibrary, BodyOutput
+from human_models.files import Gender
+from human_models.joints import JOINTS_FROM_MODEL, POSE_JOINTS, POSE_PARTS, SIDES
+from human_models.safe_pickle import load_npy
+from utils.box import Box, person_box
+from utils.camera import Camera
+from utils.crop import crop_person, image_to_crop
+from utils.errors import UserError
+
+_FILE_PADDING: Final = 0.833
+"""What undoes the padding of 1.2 that the boxes in dataset files already have."""
+# Annotations count pixels as they are stored, before any turn that EXIF data asks for.
+_DECODE: Final = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_JOINTS_FROM_MODEL: Final = np.array(JOINTS_FROM_MODEL)
+_WRISTS: Final = [POSE_JOINTS.index(f"{side}_wrist") for side in SIDES]
+
+
+class TrainingSample(Targets, PartTargets):
+    """What a step of training takes."""
+
+    input_img: Float32[np.ndarray, "H W 3"]
+
+
+class EvaluationSample(TypedDict):
+    """What an evaluation takes: the plain crop, the true mesh, and where the crop was."""
+
+    input_img: Float32[np.ndarray, "H W 3"]
+    target_smplx_mesh_cam: Float32[np.ndarray, "V 3"]
+    """Metres, camera frame; SMPL's 6890 vertices where the dataset has SMPL, else SMPL-X's."""
+    target_smplx_cam_trans: Float32[np.ndarray, "3"]
+    meta_bb2img_trans: Float32[np.ndarray, "2 3"]
+    """Pixels of a crop of `input_img_shape` -> pixels of the image."""
+    meta_gt_smplx_transl: Float32[np.ndarray, "3"]
+    meta_lhand_valid: np.float32
+    """Whether the dataset knows this hand's pose."""
+    meta_rhand_valid: np.float32
+    meta_focal: Float32[np.ndarray, "2"]
+    """The crop's camera in pixels of the image."""
+    meta_principal_pt: Float32[np.ndarray, "2"]
+    meta_img_id: np.int64
+    """Row of the dataset."""
+
+
+def training_sample(
+    instance: Instance,
+    image_folder: Path,
+    config: Config,
+    augmentation: Augmentation,
+    body_joints: Float32[np.ndarray, "137 3"] | None = None,
+) -> TrainingSample:
+    """Sample of one row as `augmentation` shows it.
+
+    `body_joints` replace the dataset's 3D joints where its joints are those of the body model
+    (`joints_of_body`).
+
+    Raises:
+        UserError: the image cannot be read, or the row's box has no area inside it.
+    """
+    model = config.model
+    image = read_pixels(image_folder / instance.image_path)
+    height, width = image.shape[:2]
+    box = _body_box(instance, width, height, config)
+    to_crop = image_to_crop(box, model.input_body_shape, width, augmentation.crop)
+    return {
+        "input_img": _coloured(
+            crop_person(image, box, model.input_body_shape, augmentation.crop), augmentation
+        ),
+        **training_targets(instance, augmentation, to_crop, model, body_joints),
+        **part_targets(
+            instance, augmentation, to_crop, model, (width, height), config.data.bbox_ratio
+        ),
+    }
+
+
+def evaluation_sample(
+    instance: Instance, image_folder: Path, config: Config, bodies: BodyLibrary
+) -> EvaluationSample:
+    """Sample of one row without augmentation, and the mesh to compare with.
+
+    Raises:
+        UserError: a file cannot be read, or the row's box has no area inside the image.
+    """
+    model = config.model
+    image = read_pixels(image_folder / instance.image_path)
+    box = _body_box(instance, image.shape[1], image.shape[0], config)
+    camera = Camera(model.focal, model.princpt).in_image(box, model.input_body_shape)
+    to_crop = image_to_crop(box, model.input_img_shape, image.shape[1])
+    left, right = (instance.pose_valid[POSE_PARTS[f"{side}_hand"]][0] for side in SIDES)
+    return {
+        "input_img": crop_person(image, box, model.input_body_shape),
+        "target_smplx_mesh_cam": true_mesh(instance, image_folder, bodies),
+        "target_smplx_cam_trans": np.array(instance.transl),
+        "meta_bb2img_trans": cv2.invertAffineTransform(to_crop).astype(np.float32),
+        "meta_gt_smplx_transl": np.array(instance.transl),
+        "meta_lhand_valid": np.float32(left),
+        "meta_rhand_valid": np.float32(right),
+        "meta_focal": np.array(camera.focal, np.float32),
+        "meta_principal_pt": np.array(camera.princpt, np.float32),
+        "meta_img_id": np.int64(instance.row),
+    }
+
+
+def read_pixels(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """The pixels of an image file as they are stored, as RGB.
+
+    Raises:
+        UserError: the file is missing or no image.
+    """
+    try:
+        content = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise UserError(f"cannot read the image '{path}': {error.strerror or error}") from error
+    image = cv2.imdecode(content, _DECODE) if content.size else None
+    if image is None:
+        raise UserError(f"cannot read the image '{path}': it is empty, damaged or no image")
+    return cast(np.ndarray, image)
+
+
+def _body_box(instance: Instance, width: int, height: int, config: Config) -> Box:
+    ratio = config.data.bbox_ratio * _FILE_PADDING
+    aspect = config.model.input_img_shape[1] / config.model.input_img_shape[0]
+    given = Box(*instance.body_box.tolist())
+    box = person_box(given, width, height, aspect=aspect, ratio=ratio)
+    if box is None:
+        raise UserError(
+            f"row {instance.row}: the box {tuple(given)} has no area inside "
+            f"'{instance.image_path}' ({width}x{height}); correct it or leave the row out"
+        )
+    return box
+
+
+def _coloured(
+    crop: Float32[np.ndarray, "H W 3"], augmentation: Augmentation
+) -> Float32[np.ndarray, "H W 3"]:
+    if augmentation.colour == NO_AUGMENTATION.colour:
+        return crop
+    rows = crop.reshape(len(crop), -1)  # long rows: numpy is slow along an axis of three
+    rows *= np.tile(np.array(augmentation.colour, np.float32), crop.shape[1])
+    np.minimum(rows, 255, out=rows)
+    return crop
+
+
+def true_mesh(
+    instance: Instance, image_folder: Path, bodies: BodyLibrary
+) -> Float32[np.ndarray, "V 3"]:
+    """The vertices that a row stands for, metres in the camera's frame.
+
+    From the file of vertices that the row names, else from its SMPL parameters (of its gender),
+    else from its SMPL-X parameters (neutral). Where only hands are known, they are turned by
+    their global orientation about the wrists of a body at rest.
+
+    Raises:
+        UserError: a file of vertices or of the body model is missing or damaged.
+    """
+    if instance.vertices_path:
+        return load_npy(image_folder / instance.vertices_path).astype(np.float32)
+    if instance.has_smpl:
+        with torch.inference_mode():
+            output = bodies.smpl(cast(Gender, instance.gender))(
+                global_orient=_row(instance.smpl_pose[:1]),
+                body_pose=_row(instance.smpl_pose[1:]),
+                betas=_row(instance.smpl_betas),
+                transl=_row(instance.transl),
+            )
+    else:
+        output = _smplx(instance, bodies, want_vertices=True)
+    assert output.vertices is not None
+    return output.vertices[0].numpy(force=True)
+
+
+def joints_of_body(instance: Instance, bodies: BodyLibrary) -> Float32[np.ndarray, "137 3"]:
+    """The body model's own joints for a row's SMPL-X parameters, metres in the camera's frame."""
+    joints = _smplx(instance, bodies, want_vertices=False).joints[0].numpy(force=True)
+    return joints[_JOINTS_FROM_MODEL]
+
+
+def _smplx(instance: Instance, bodies: BodyLibrary, *, want_vertices: bool) -> BodyOutput:
+    pose = instance.pose
+    if not instance.pose_valid[POSE_PARTS["body"]].any():
+        pose = pose.copy()
+        pose[_WRISTS] = instance.hand_roots
+    body = pose[POSE_PARTS["body"]]
+    with torch.inference_mode():
+        return bodies.smplx()(
+            global_orient=_row(body[:1]),
+            body_pose=_row(body[1:]),
+            left_hand_pose=_row(pose[POSE_PARTS["left_hand"]]),
+            right_hand_pose=_row(pose[POSE_PARTS["right_hand"]]),
+            jaw_pose=_row(pose[POSE_PARTS["face"]]),
+            betas=_row(instance.betas),
+            expression=_row(instance.expression),
+            transl=_row(instance.transl),
+            want_vertices=want_vertices,
+        )
+
+
+def _row(values: Float32[np.ndarray, "*N"]) -> Float32[Tensor, "1 M"]:
+    """A batch of one."""
+    return torch.tensor(values.reshape(1, -1))

@@ -1,0 +1,245 @@
+"""What the network is trained towards for one person: the same person as the crop shows it.
+
+The crop mirrors and turns the image in its plane. Here the joints, rotations and boxes of the row
+follow: mirrored (left and right swap), then turned about the camera's viewing axis (z).
+"""
+
+from typing import Final, TypedDict
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Float32
+
+from configs.schema import ModelConfig
+from datasets.augmentation import Augmentation
+from datasets.instance import Instance
+from human_models.joints import (
+    JOINT_PARTS,
+    JOINTS,
+    PART_ROOTS,
+    POSE_JOINTS,
+    mirror_permutation,
+)
+from utils.box import Box, person_box
+
+_PELVIS: Final = JOINTS.index("pelvis")
+_JOINTS_MIRRORED: Final = np.array(mirror_permutation(JOINTS))
+_POSE_MIRRORED: Final = np.array(mirror_permutation(POSE_JOINTS))
+_SIDES_MIRRORED: Final = np.array([1, 0])
+_PARTS_MIRRORED: Final = np.array([1, 0, 2])
+_MIRRORED_POINT: Final = np.array([-1, 1, 1], np.float32)
+_MIRRORED_ROTATION: Final = np.array([1, -1, -1], np.float32)
+_UNIT_CORNERS: Final = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+# The joint that each joint is relative to when its part's own pose is judged.
+_ROOT_OF_JOINT: Final = np.zeros(len(JOINTS), np.int64)
+for _part, _joints in JOINT_PARTS.items():
+    _ROOT_OF_JOINT[_joints] = PART_ROOTS[_part]
+_MOST_BETA: Final = 3.0
+"""A row whose shape goes beyond this is taken as badly fitted, and its shape is not learned."""
+
+
+class Targets(TypedDict):
+    """Targets and what of them is known (1) or not (0); the keys are those of the published code.
+
+    Joints are `joints.JOINTS`. Metres are in the camera's frame as the crop shows it: x right,
+    y down, z forward. What is not known is zero.
+    """
+
+    target_joint_img: Float32[np.ndarray, "137 3"]
+    """x, y in cells of the grid on the crop; depth in cells, the pelvis in the middle."""
+    target_joint_cam: Float32[np.ndarray, "137 3"]
+    """Metres from the pelvis."""
+    target_smplx_joint_cam: Float32[np.ndarray, "137 3"]
+    """Metres: the body's from the pelvis, a hand's from its wrist, the face's from the neck."""
+    target_smplx_pose: Float32[np.ndarray, "159"]
+    """`joints.POSE_JOINTS`, axis-angle in radians, hands relative to the mean hand."""
+    target_smplx_shape: Float32[np.ndarray, "10"]
+    target_smplx_expr: Float32[np.ndarray, "10"]
+    target_lhand_root: Float32[np.ndarray, "1 3"]
+    """Global orientation of the left hand, axis-angle; only hand-only datasets have it."""
+    target_rhand_root: Float32[np.ndarray, "1 3"]
+    target_smplx_cam_trans: Float32[np.ndarray, "3"]
+    """The dataset's translation in metres: the image's, which augmentation does not follow."""
+    meta_joint_valid: Float32[np.ndarray, "137 1"]
+    meta_joint_trunc: Float32[np.ndarray, "137 1"]
+    """Valid, and neither left of nor above the crop nor in front of the grid."""
+    meta_smplx_pose_valid: Float32[np.ndarray, "477"]
+    """One for each element of the rotation matrices of `target_smplx_pose`."""
+    meta_smplx_shape_valid: np.float32
+    meta_smplx_expr_valid: np.float32
+    meta_is_3D: np.float32
+
+
+class PartTargets(TypedDict):
+    """Boxes of hands and face as centre and size (x, y) in cells of the grid on the crop."""
+
+    target_lhand_bbox_center: Float32[np.ndarray, "2"]
+    target_lhand_bbox_size: Float32[np.ndarray, "2"]
+    target_rhand_bbox_center: Float32[np.ndarray, "2"]
+    target_rhand_bbox_size: Float32[np.ndarray, "2"]
+    target_face_bbox_center: Float32[np.ndarray, "2"]
+    target_face_bbox_size: Float32[np.ndarray, "2"]
+    meta_lhand_bbox_valid: np.float32
+    meta_rhand_bbox_valid: np.float32
+    meta_face_bbox_valid: np.float32
+
+
+def training_targets(
+    instance: Instance,
+    augmentation: Augmentation,
+    to_crop: Float[np.ndarray, "2 3"],
+    model: ModelConfig,
+    body_joints: Float32[np.ndarray, "137 3"] | None = None,
+) -> Targets:
+    """Targets of one person.
+
+    `to_crop` maps pixels of the image to pixels of the network's input, mirroring included
+    (`crop.image_to_crop`). `body_joints` (metres, camera frame) replace the dataset's 3D joints
+    where these are not to be trusted; depths in the grid stay the dataset's. Nothing of the
+    instance's memory is handed on: it may be a read-only file.
+    """
+    flip = augmentation.flip
+    joints = _JOINTS_MIRRORED if flip else slice(None)
+    turn = _turn(augmentation.rotation_deg)
+
+    valid = instance.joints_valid[joints]
+    joint_img = _grid_joints(instance, to_crop, model)[joints]
+    in_crop = valid * _in_crop(joint_img, model)
+    camera_joints = instance.joints_3d if body_joints is None else body_joints
+    joint_cam = camera_joints - camera_joints[_PELVIS]
+    if flip:
+        joint_cam = joint_cam[joints] * _MIRRORED_POINT
+    joint_cam = _finite(joint_cam @ turn.T)
+    pose, pose_valid = _pose(instance, flip, turn)
+    left_root, right_root = _hand_roots(instance, flip, turn)
+    shape_trusted = np.abs(instance.betas).max() <= _MOST_BETA
+    betas = instance.betas if shape_trusted else np.zeros_like(instance.betas)
+    return {
+        "target_joint_img": _finite(joint_img),
+        "target_joint_cam": joint_cam,
+        "target_smplx_joint_cam": joint_cam - joint_cam[_ROOT_OF_JOINT],
+        "target_smplx_pose": _finite(pose.ravel()),
+        "target_smplx_shape": np.array(betas),
+        "target_smplx_expr": np.array(instance.expression),
+        "target_lhand_root": left_root,
+        "target_rhand_root": right_root,
+        "target_smplx_cam_trans": np.array(instance.transl),
+        "meta_joint_valid": np.array(valid[:, None]),
+        "meta_joint_trunc": in_crop[:, None],
+        "meta_smplx_pose_valid": np.repeat(pose_valid.astype(np.float32), 9),
+        "meta_smplx_shape_valid": np.float32(betas.any()),
+        "meta_smplx_expr_valid": np.float32(instance.expression_valid),
+        "meta_is_3D": np.float32(instance.has_joints_3d or body_joints is not None),
+    }
+
+
+def _finite(values: Float32[np.ndarray, "*N"]) -> Float32[np.ndarray, "*N"]:
+    return np.where(np.isfinite(values), values, np.float32(0))
+
+
+def _turn(rotation_deg: float) -> Float32[np.ndarray, "3 3"]:
+    """Rotation about z by -rotation_deg, as the crop turns the person."""
+    angle = np.deg2rad(-rotation_deg)
+    sine, cosine = np.sin(angle), np.cos(angle)
+    return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], np.float32)
+
+
+def _grid_joints(
+    instance: Instance, to_crop: Float[np.ndarray, "2 3"], model: ModelConfig
+) -> Float32[np.ndarray, "137 3"]:
+    """2D joints and depths in cells of the grid, in the image's order; NaN where unknown."""
+    grid = np.zeros((len(JOINTS), 3), np.float32)
+    grid[:, :2] = _to_grid(instance.joints_2d, to_crop, model)
+    if instance.has_joints_3d:
+        depth_m = instance.joints_3d[:, 2] - instance.joints_3d[_PELVIS, 2]
+        cells = model.output_hm_shape[0]
+        grid[:, 2] = (depth_m / (model.body_3d_size / 2) + 1) / 2 * cells
+    return grid
+
+
+def _to_grid(
+    points_px: Float[np.ndarray, "*N 2"], to_crop: Float[np.ndarray, "2 3"], model: ModelConfig
+) -> Float[np.ndarray, "*N 2"]:
+    _, grid_height, grid_width = model.output_hm_shape
+    height, width = model.input_body_shape
+    cells_per_pixel = np.array([grid_width / width, grid_height / height])
+    return (points_px @ to_crop[:, :2].T + to_crop[:, 2]) * cells_per_pixel
+
+
+def _in_crop(
+    joint_img: Float32[np.ndarray, "137 3"], model: ModelConfig
+) -> Float32[np.ndarray, "137"]:
+    """Where a joint counts as seen.
+
+    As in the published code, cells are compared with the size of the crop in pixels, so that
+    joints right of or below the crop count too.
+    """
+    height, width = model.input_body_shape
+    x, y, depth = joint_img.T
+    seen = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (depth >= 0)
+    return seen.astype(np.float32)
+
+
+def _pose(
+    instance: Instance, flip: bool, turn: Float32[np.ndarray, "3 3"]
+) -> tuple[Float32[np.ndarray, "53 3"], Float32[np.ndarray, "53"]]:
+    pose, valid = instance.pose, instance.pose_valid.astype(np.float32)
+    if flip:
+        pose, valid = pose[_POSE_MIRRORED] * _MIRRORED_ROTATION, valid[_POSE_MIRRORED]
+    root = _turned(pose[0], turn) if valid[0] else pose[0]
+    return np.concatenate([root[None], pose[1:]]), valid
+
+
+def _hand_roots(
+    instance: Instance, flip: bool, turn: Float32[np.ndarray, "3 3"]
+) -> Float32[np.ndarray, "2 1 3"]:
+    """Left and right; zero means "not known" and stays."""
+    roots = instance.hand_roots
+    if flip:
+        roots = roots[_SIDES_MIRRORED] * _MIRRORED_ROTATION
+    return np.stack([_turned(root, turn) if root.any() else root for root in roots])[:, None]
+
+
+def _turned(
+    rotation: Float32[np.ndarray, "3"], turn: Float32[np.ndarray, "3 3"]
+) -> Float32[np.ndarray, "3"]:
+    """An axis-angle vector, followed by `turn`."""
+    turned = cv2.Rodrigues(turn @ cv2.Rodrigues(rotation)[0])[0]
+    return turned.ravel().astype(np.float32)
+
+
+def part_targets(
+    instance: Instance,
+    augmentation: Augmentation,
+    to_crop: Float[np.ndarray, "2 3"],
+    model: ModelConfig,
+    image_size: tuple[int, int],
+    box_ratio: float,
+) -> PartTargets:
+    """Boxes of hands and face, enlarged like a body's; a part without one has a unit box.
+
+    A turned box is replaced by the upright one around its corners. `image_size` is width, height.
+    """
+    order = _PARTS_MIRRORED if augmentation.flip else np.arange(len(_PARTS_MIRRORED))
+    valid = np.zeros(len(order), np.float32)
+    corners = np.zeros((len(order), 4, 2))
+    for part, (*xywh, confidence) in enumerate(instance.part_boxes[order].tolist()):
+        box = person_box(Box(*xywh), *image_size, ratio=box_ratio) if confidence > 0 else None
+        if box is not None:
+            valid[part] = 1
+            corners[part] = box[:2] + _UNIT_CORNERS * box[2:]
+    grid = _to_grid(corners, to_crop, model)
+    grid[valid == 0] = _UNIT_CORNERS
+    low, high = grid.min(axis=1), grid.max(axis=1)
+    center, size = ((low + high) / 2).astype(np.float32), (high - low).astype(np.float32)
+    return {
+        "target_lhand_bbox_center": center[0],
+        "target_lhand_bbox_size": size[0],
+        "target_rhand_bbox_center": center[1],
+        "target_rhand_bbox_size": size[1],
+        "target_face_bbox_center": center[2],
+        "target_face_bbox_size": size[2],
+        "meta_lhand_bbox_valid": valid[0],
+        "meta_rhand_bbox_valid": valid[1],
+        "meta_face_bbox_valid": valid[2],
+    }
