@@ -10,8 +10,8 @@ class Instance(NamedTuple):
     """A row of a dataset after the dataset's own fixes, before any augmentation.
 
     Pixels are those of the image as it is stored, before any turn by EXIF; metres and rotations are
-    in the camera's frame (x right, y down, z forward). Rotations are axis-angle vectors in radians, hands relative to the mean
-    hand. What a dataset lacks is zero and marked as not valid.
+    in the camera's frame (x right, y down, z forward). Rotations are axis-angle vectors in radians,
+    hands relative to the mean hand. What a dataset lacks is zero and marked as not valid.
     """
 
     row: int

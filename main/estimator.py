@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from configs.reader import load_config
 from configs.schema import Config
@@ -21,7 +22,7 @@ from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from main.model_files import ROOT, find_model
 from models.checkpoint import load_network
-from models.posing import body_parameters, pose_body
+from models.posing import BodyParameters, PosedBody, body_parameters, pose_body
 from models.smplest_x import SMPLestX
 from utils.box import Box, person_box
 from utils.camera import Camera
@@ -74,6 +75,7 @@ class Estimator:
     ) -> None:
         self.config, self.device = config, device
         self.network = network.to(device)
+        self.bodies = bodies
         self.body = bodies.smplx("neutral").to(device)
         self.body_name = bodies.folder.name
 
@@ -143,18 +145,25 @@ class Estimator:
         )
 
     @torch.inference_mode()
+    def predict(
+        self, pixels: Float[Tensor, "B h w 3"], *, want_vertices: bool
+    ) -> tuple[BodyParameters, PosedBody]:
+        """Network and body on a batch of inputs as `crop` cuts them, 0..255; on the device."""
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()
+        images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2) / 255
+        parameters = body_parameters(self.network(images), self.config.model)
+        posed = pose_body(parameters, self.body, self.config.model, want_vertices=want_vertices)
+        return parameters, posed
+
+    @torch.inference_mode()
     def estimate(self, crops: Sequence[PersonCrop], *, want_vertices: bool = True) -> list[Person]:
         """People of one batch of crops, of one image or of many."""
         if not crops:
             return []
         config = self.config.model
         pixels = torch.from_numpy(np.stack([crop.pixels for crop in crops]))
-        if self.device.type == "cuda":
-            pixels = pixels.pin_memory()
-        images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2) / 255
-        parameters = body_parameters(self.network(images), config)
-        posed = pose_body(parameters, self.body, config, want_vertices=want_vertices)
-
+        parameters, posed = self.predict(pixels, want_vertices=want_vertices)
         rows = {name: value.cpu().numpy() for name, value in parameters._asdict().items()}
         joints, joints_2d = posed.joints.cpu().numpy(), posed.joints_2d.cpu().numpy()
         vertices = None if posed.vertices is None else posed.vertices.cpu().numpy()

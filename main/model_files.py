@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PRETRAINED: Final = ROOT / "pretrained_models"
+OUTPUTS: Final = ROOT / "outputs"
 CONFIG_NAME: Final = "config_base.py"
 
 
@@ -68,6 +69,24 @@ def find_model(model_dir: str, *, download: bool = False) -> ModelFiles:
         f"{folder}: neither {name}.safetensors nor {name}.pth.tar is in it, "
         f"but {len(others)} other weights files; name the one you mean"
     )
+
+
+def find_snapshot(run: str, checkpoint_id: str) -> ModelFiles:
+    """The snapshot of an epoch of a training run: a name under outputs/, or the run's folder.
+
+    Raises:
+        UserError: there is no such run or snapshot; the message lists those that are there.
+    """
+    folder = next((f for f in (Path(run), OUTPUTS / run) if (f / "model_dump").is_dir()), None)
+    if folder is None:
+        raise UserError(
+            f"{run}: no training run (a folder with model_dump/ in it), nor in outputs/"
+        )
+    weights = folder / "model_dump" / f"snapshot_{checkpoint_id}.pth.tar"
+    if not weights.is_file():
+        there = sorted(path.name for path in weights.parent.glob("snapshot_*.pth.tar"))
+        raise UserError(f"{weights} is missing; there are: {', '.join(there) or 'none'}")
+    return ModelFiles(folder.resolve().name, weights, _config_of(weights))
 
 
 def _stem(weights: Path) -> str:
