@@ -37,6 +37,11 @@ class Source(NamedTuple):
     joints_from_body: bool = False
     """3D training targets are the body model's joints; those of the files are not used."""
 
+    @property
+    def hands_alone(self) -> bool:
+        """The dataset knows nothing of the body but its hands."""
+        return hands_only in self.fixes
+
     def files(self, split: Split) -> tuple[str, ...]:
         """Raises UserError where the dataset has no such split."""
         files = self.train if split == "train" else self.test

@@ -18,7 +18,7 @@ from human_models.files import ModelFolder
 from main.estimator import Estimator
 from main.metric_table import MeanAndCount, MetricTable, SampleErrors
 from main.metrics import Evaluator
-from main.protocol import PUBLISHED, Protocol
+from main.protocol import HAND_SET_METRICS, PUBLISHED, SMPLX_METRICS, Protocol
 from utils.progress import with_progress
 
 _SMPL_VERTICES: Final = 6890
@@ -72,9 +72,10 @@ def run_benchmark(
     # Errors are computed in float64, which Apple's devices lack.
     device = estimator.device if estimator.device.type != "mps" else torch.device("cpu")
     evaluator = Evaluator(folder, protocol).to(device)
+    metrics = HAND_SET_METRICS if source.hands_alone else SMPLX_METRICS
     means, errors = MetricTable(), []
     for batch in with_progress(loader, len(loader), "batches"):
-        found = _errors(batch, estimator, evaluator)
+        found = _errors(batch, estimator, evaluator, metrics)
         means.add(found)
         errors.append(found)
     return BenchmarkResult(means.summary(), dict(_per_sample(errors)))
@@ -82,7 +83,10 @@ def run_benchmark(
 
 @torch.inference_mode()
 def _errors(
-    batch: dict[str, torch.Tensor], estimator: Estimator, evaluator: Evaluator
+    batch: dict[str, torch.Tensor],
+    estimator: Estimator,
+    evaluator: Evaluator,
+    metrics: tuple[str, ...],
 ) -> dict[str, SampleErrors]:
     predicted = estimator.predict(batch["input_img"], want_vertices=True)[1].vertices
     assert predicted is not None
@@ -93,7 +97,7 @@ def _errors(
     left, right = (batch[f"meta_{side}hand_valid"].to(device) for side in "lr")
     if evaluator.protocol == PUBLISHED:  # it counts every hand, known or not
         left, right = torch.ones_like(left), torch.ones_like(right)
-    return evaluator.smplx(predicted, true, left, right)
+    return evaluator.smplx(predicted, true, left, right, only=metrics)
 
 
 def _per_sample(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from main import test as door
+from main.protocol import HAND_SET_METRICS
 
 PARITY = Path(__file__).parents[1] / "parity"
 WEIGHTS = PARITY / "snapshot_fp16.pth.tar"
@@ -54,6 +55,16 @@ def test_published_protocol_gives_the_published_numbers(run, tmp_path):
             assert found["mean"] == pytest.approx(expected["mean"], rel=2e-3), name
             kept = errors[name][np.isfinite(errors[name])]
             np.testing.assert_allclose(kept, expected["values"], rtol=2e-3, err_msg=name)
+
+
+def test_sets_of_hands_alone_have_metrics_of_hands_alone(run, data_dir, tmp_path):
+    source = door.source_named("FreiHand")
+    content = (PARITY / "data" / "annot" / "EgoBody_Kinect.npz").read_bytes()
+    (data_dir / "annot" / "freihand_test_1.npz").write_bytes(content)
+    (data_dir / "img" / source.images).symlink_to(PARITY / "data" / "img")
+    assert run("FreiHand", WEIGHTS) == 0
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert set(result["metrics"]) == set(HAND_SET_METRICS)
 
 
 def test_snapshot_of_a_run(run, tmp_path):
