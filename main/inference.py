@@ -122,6 +122,25 @@ class Session:
             )
         log.info("%s: %d frames, %d people-frames", result, frame_count, results.count)
 
+    def photographs(self, paths: list[Path], output: Path) -> None:
+        """Each image on its own, into `output`; one that fails is told and left out.
+
+        Raises:
+            UserError: none of them gave a result.
+        """
+        stems = [path.stem for path in paths]
+        failed = 0
+        for number, path in enumerate(paths):
+            name = path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "_")
+            try:
+                with open_media(path) as media:
+                    self.media(media, output, name, first_frame=number)
+            except UserError as error:
+                log.warning("left out: %s", error)
+                failed += 1
+        if failed == len(paths):
+            raise UserError(f"{output.name}: none of the {failed} images gave a result")
+
     def _estimated(
         self, media: MediaSource, first_frame: int
     ) -> Generator[EstimatedFrame, None, None]:
@@ -172,13 +191,7 @@ def run(arguments: argparse.Namespace) -> None:
             session.media(media, arguments.output, name_of(source))
             return
         log.info("%s: images of different sizes, each is taken on its own", source)
-        for number, photograph in enumerate(photographs):
-            with open_media(photograph) as media:
-                try:
-                    folder = arguments.output / f"result_{name_of(source)}"
-                    session.media(media, folder, photograph.stem, number)
-                except UserError as error:
-                    log.warning("%s", error)
+        session.photographs(photographs, arguments.output / f"result_{name_of(source)}")
 
 
 def _different_photographs(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Points, skeletons and labels drawn over an image, sized to it.
+"""Points and skeletons drawn over an image, sized to it.
 
 Pixel coordinates count from the centre of the top left pixel. Points that are not finite are left
 out. Every function returns a new image.
@@ -72,32 +72,6 @@ def draw_skeleton(
     for joint in np.flatnonzero(drawable).tolist():
         radius = thickness * 2**_SUBPIXEL_BITS
         cv2.circle(result, points[joint], radius, dot, cv2.FILLED, cv2.LINE_AA, _SUBPIXEL_BITS)
-    return result
-
-
-def draw_label(
-    image: UInt8[np.ndarray, "H W 3"],
-    text: str,
-    position_px: tuple[float, float],
-    colour: Colour = (255, 255, 255),
-) -> UInt8[np.ndarray, "H W 3"]:
-    """Write a line of text (ASCII) on a dark plate, moved so far that it lies inside the image.
-
-    `position_px` is the plate's lower left corner, such as the upper left one of a box.
-    """
-    result = image.copy()
-    height, width = image.shape[:2]
-    scale = 0.5 * max(1.0, max(height, width) / 1000)
-    font, thickness = cv2.FONT_HERSHEY_SIMPLEX, _thickness(image)
-    (text_width, text_height), below = cv2.getTextSize(text, font, scale, thickness)
-    pad = below // 2 + 1
-    plate_width, plate_height = text_width + 2 * pad, text_height + below + 2 * pad
-    left = int(np.clip(position_px[0], 0, max(0, width - plate_width)))
-    top = int(np.clip(position_px[1] - plate_height, 0, max(0, height - plate_height)))
-    plate = result[top : top + plate_height, left : left + plate_width]
-    plate //= 3
-    baseline = (left + pad, top + pad + text_height)
-    cv2.putText(result, text, baseline, font, scale, colour, thickness, cv2.LINE_AA)
     return result
 
 

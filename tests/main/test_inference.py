@@ -228,6 +228,24 @@ def test_folder_of_photographs_is_taken_one_by_one(run, tmp_path, model):
     ]
 
 
+def test_photographs_that_fail_are_left_out_and_names_do_not_clash(run, tmp_path, model):
+    photographs = tmp_path / "photos"
+    photographs.mkdir()
+    Image.new("RGB", (160, 120)).save(photographs / "a.jpg")
+    Image.new("RGB", (120, 160)).save(photographs / "a.png")
+    (photographs / "b.jpg").write_bytes(b"no image")
+    done = run(model, photographs, "--detector", "whole-image", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "left out: " in done.stderr
+    found = sorted(path.name for path in (tmp_path / "out" / "result_photos").iterdir())
+    assert found == ["result_a_jpg", "result_a_jpg.jpg", "result_a_png", "result_a_png.png"]
+
+    boxes = write_boxes(tmp_path / "b.json", {77: [BOX]})
+    done = run(model, photographs, "--boxes", boxes, "--output", tmp_path / "none")
+    assert done.returncode == 2, done.stderr
+    assert "none of the 3 images" in done.stderr
+
+
 def test_checkpoint_in_the_published_form_is_a_model_dir(run, tmp_path, video):
     done = run(
         PARITY_MODEL,
