@@ -36,11 +36,25 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class DatasetConfig(Section):
+    """A dataset that datasets/sources.py lacks, or what of its row there is another here."""
+
+    train: tuple[str, ...] | None = None
+    """HumanData files in data_dir/annot, or anywhere by absolute paths; * stands for any text."""
+    test: tuple[str, ...] | None = None
+    images: str | None = None
+    """Folder of images in data_dir/img, or anywhere by an absolute path."""
+    flat_hands: bool | None = None
+    """Hands are given from the flat hand, where the files do not say; else from the mean hand."""
+
+
 class DataConfig(Section):
     data_dir: str = "./data"
     """Folder that holds the datasets."""
     trainset_humandata: tuple[str, ...] = ()
     testset: str = "EHF"
+    datasets: dict[str, DatasetConfig] = {}
+    """Dataset name -> its files, for sets of one's own and for files of other names."""
     bbox_ratio: Positive = 1.25
     """How much larger than the person's box a crop is cut."""
     no_aug: bool = False

@@ -82,23 +82,17 @@ def open_dataset(
     split: Split,
     data_dir: Path,
     *,
-    interval: int | None = None,
     protocol: Protocol = "correct",
-    files: Sequence[str] | None = None,
     cache_dir: Path | None = None,
 ) -> InstanceTable:
     """The people of a dataset, from its cache; the first call of all makes that.
 
-    `data_dir` has the folders annot and img. `interval` and `files` (names or patterns in the
-    folder annot) override the table's; the cache is in `cache_dir`, else in data_dir/cache.
+    `data_dir` has the folders annot and img; the cache is in `cache_dir`, else in data_dir/cache.
 
     Raises UserError where files are missing or wrong, or the cache cannot be written.
     """
-    paths = annotation_files(source, split, data_dir / "annot", files)
-    interval = source.interval(split) if interval is None else interval
-    if interval < 1:
-        raise UserError(f"Interval {interval} of {source.name}; choose 1 (every row) or more.")
-    key = _key(source, split, paths, interval, protocol)
+    paths = annotation_files(source, split, data_dir / "annot")
+    key = _key(source, split, paths, protocol)
     parent = (cache_dir or data_dir / "cache") / re.sub(r"\W+", "_", f"{source.name}_{split}")
     folder = parent / hashlib.sha256(key.encode()).hexdigest()[:16]
     table = _existing(folder)
@@ -113,7 +107,7 @@ def open_dataset(
                 for leftover in parent.glob(".partial_*"):  # of a process that was killed
                     shutil.rmtree(leftover, ignore_errors=True)
             log.info("%s, %s: making the cache in %s", source.name, split, folder)
-            parts = _read_all(source, split, paths, interval, protocol)
+            parts = _read_all(source, split, paths, protocol)
             rows = write_table(folder, parts, key)
     except OSError as error:
         reason = error.strerror or error
@@ -122,19 +116,19 @@ def open_dataset(
     return InstanceTable(folder)
 
 
-def annotation_files(
-    source: Source, split: Split, folder: Path, names: Sequence[str] | None = None
-) -> list[Path]:
+def annotation_files(source: Source, split: Split, folder: Path) -> list[Path]:
     """The split's files in `folder`, slices in the order of their numbers.
 
     Raises UserError where the dataset has no such split or a file is missing.
     """
     paths = []
-    for name in source.files(split) if names is None else names:
-        found = sorted(folder.glob(name), key=_natural) if "*" in name else [folder / name]
+    for name in source.files(split):
+        path = folder / name  # `name` itself where it is absolute
+        pattern = "*" in path.name
+        found = sorted(path.parent.glob(path.name), key=_natural) if pattern else [path]
         if not found or not found[0].is_file():
-            told = "a file named like " if "*" in name else ""
-            raise UserError(f"{source.name} needs {told}{folder / name}; put its HumanData there.")
+            told = "a file named like " if pattern else ""
+            raise UserError(f"{source.name} needs {told}{path}; put its HumanData there.")
         paths += found
     return paths
 
@@ -159,10 +153,10 @@ def write_table(folder: Path, parts: Iterator[Columns], key: str = "") -> int:
 
 
 def _read_all(
-    source: Source, split: Split, paths: Sequence[Path], interval: int, protocol: Protocol
+    source: Source, split: Split, paths: Sequence[Path], protocol: Protocol
 ) -> Iterator[Columns]:
     """Complete columns, file by file, so that no more than one is in memory."""
-    before = 0
+    before, interval = 0, source.interval(split)
     for path in paths:
         columns, length = read_columns(source, split, path, interval=interval, protocol=protocol)
         columns["row"] += before
@@ -170,13 +164,13 @@ def _read_all(
         yield columns
 
 
-def _key(
-    source: Source, split: Split, paths: Sequence[Path], interval: int, protocol: Protocol
-) -> str:
+def _key(source: Source, split: Split, paths: Sequence[Path], protocol: Protocol) -> str:
     """Everything that decides the cache's content."""
     facts = source._asdict() | {"fixes": [fix.__name__ for fix in source.fixes]}
+    for name in ("train", "test", "train_interval", "test_interval"):
+        del facts[name]  # what of them matters is in `stats` and here
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    return json.dumps([VERSION, facts, split, stats, interval, protocol])
+    return json.dumps([VERSION, facts, split, stats, source.interval(split), protocol])
 
 
 def _existing(folder: Path) -> InstanceTable | None:

@@ -4,7 +4,6 @@ A name of an annotation file with a * is a pattern: the name of the published fi
 (`known_name`), only how its public converter or this project calls it. Slices are in order.
 """
 
-import difflib
 from typing import Final, Literal, NamedTuple
 
 from datasets.fixes import Fix, forget_image_size, hands_only, strip_leading_slash, zero_betas
@@ -54,15 +53,6 @@ class Source(NamedTuple):
 
     def interval(self, split: Split) -> int:
         return self.train_interval if split == "train" else self.test_interval
-
-
-def source_named(name: str) -> Source:
-    """Raises UserError for a name that is not in the table, with the nearest one."""
-    if name in SOURCES:
-        return SOURCES[name]
-    near = difflib.get_close_matches(name, SOURCES, n=1, cutoff=0.5)
-    advice = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(SOURCES)}."
-    raise UserError(f"Unknown dataset '{name}'; {advice}")
 
 
 def _slices(pattern: str, count: int) -> tuple[str, ...]:

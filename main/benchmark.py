@@ -61,7 +61,6 @@ def run_benchmark(
         source,
         "test",
         data_dir,
-        interval=config.data.test_sample_interval.get(source.name),
         protocol="published" if protocol == PUBLISHED else "correct",
     )
     folder = estimator.bodies.folder

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.reader import save_config
-from datasets.sources import source_named
+from datasets.configured import find_source
 from main.benchmark import BenchmarkResult, run_benchmark
 from main.door import add_network_flags, door_parser, run_door
 from main.estimator import Estimator
@@ -47,7 +47,6 @@ def _in_words(mean: float | None, count: int) -> str:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    source = source_named(arguments.dataset)
     protocol = Protocol.named(arguments.protocol)
     if arguments.checkpoint_id is None:
         weights, epoch = find_model(arguments.model_dir).weights, "none"
@@ -60,6 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
         precision=arguments.precision,
         overrides=arguments.overrides,
     )
+    source = find_source(arguments.dataset, estimator.config.data)
     data_dir = ROOT / estimator.config.data.data_dir
     result = run_benchmark(source, estimator, protocol, data_dir)
     date = datetime.now().astimezone().strftime("%Y%m%d_%H%M%S")

@@ -45,8 +45,10 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 def opened(data_dir: Path, *, interval: int = 1) -> InstanceTable:
-    source = SOURCES["EgoBody_Kinect"]
-    return open_dataset(source, "train", data_dir, interval=interval, files=["one.npz", "two.npz"])
+    source = SOURCES["EgoBody_Kinect"]._replace(
+        train=("one.npz", "two.npz"), train_interval=interval
+    )
+    return open_dataset(source, "train", data_dir)
 
 
 def folders(data_dir: Path) -> list[Path]:
@@ -63,12 +65,10 @@ def test_rows_of_the_published_code(path: Path, tmp_path: Path) -> None:
     name, split = path.stem.removeprefix("expected_").rsplit("_", 1)
     file = f"{name}_test.npz" if name == "PW3D" else f"{name}.npz"
     table = open_dataset(
-        SOURCES[NAMES[name]],
+        SOURCES[NAMES[name]]._replace(train=(file,), test=(file,), test_interval=1),
         "test" if split == "test" else "train",
         PARITY,
-        interval=1,
         protocol="published",
-        files=[file],
         cache_dir=tmp_path,
     )
     assert len(table) == expected["length"]
@@ -262,10 +262,8 @@ def test_slices_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert [path.stem[-2:] for path in found] == ["_0", "_1", "_2", "10"]
 
 
-def test_missing_files_and_wrong_interval(data_dir: Path) -> None:
+def test_missing_files(data_dir: Path) -> None:
     with pytest.raises(UserError, match=r"needs .*bedlam_train\.npz"):
         open_dataset(SOURCES["BEDLAM"], "train", data_dir)
     with pytest.raises(UserError, match="needs a file named like"):
         open_dataset(SOURCES["MOYO"], "train", data_dir)
-    with pytest.raises(UserError, match="Interval 0"):
-        opened(data_dir, interval=0)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datasets.sources import SOURCES
 from main import test as door
 from main.protocol import HAND_SET_METRICS
 
@@ -17,7 +18,7 @@ PUBLISHED = json.loads((PARITY / "benchmark.json").read_text())
 @pytest.fixture
 def data_dir(tmp_path):
     """data/ as a user has it, with six rows of one dataset."""
-    source = door.source_named("EgoBody_Kinect")
+    source = SOURCES["EgoBody_Kinect"]
     (tmp_path / "annot").mkdir()
     for name in source.files("test"):
         content = (PARITY / "data" / "annot" / "EgoBody_Kinect.npz").read_bytes()
@@ -58,7 +59,7 @@ def test_published_protocol_gives_the_published_numbers(run, tmp_path):
 
 
 def test_sets_of_hands_alone_have_metrics_of_hands_alone(run, data_dir, tmp_path):
-    source = door.source_named("FreiHand")
+    source = SOURCES["FreiHand"]
     content = (PARITY / "data" / "annot" / "EgoBody_Kinect.npz").read_bytes()
     (data_dir / "annot" / "freihand_test_1.npz").write_bytes(content)
     (data_dir / "img" / source.images).symlink_to(PARITY / "data" / "img")
