@@ -8,16 +8,15 @@ import logging
 import re
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from configs.section import Count, Fraction, Positive, Section
+from configs.train_section import TrainConfig
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
 Shape2 = tuple[int, int]
-Positive = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 
 IGNORED_KEYS = {
     "data.use_cache": "the data cache is always on",
@@ -30,10 +29,6 @@ IGNORED_KEYS = {
     "log": "each run makes its own folders",
 }
 """Keys of published config files that mean nothing here, and why."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DatasetConfig(Section):
@@ -53,17 +48,19 @@ class DataConfig(Section):
     """Folder that holds the datasets."""
     trainset_humandata: tuple[str, ...] = ()
     testset: str = "EHF"
-    datasets: dict[str, DatasetConfig] = {}
+    datasets: dict[str, DatasetConfig] = Field(default={})
     """Dataset name -> its files, for sets of one's own and for files of other names."""
     bbox_ratio: Positive = 1.25
     """How much larger than the person's box a crop is cut."""
     no_aug: bool = False
     data_strategy: Literal["concat", "balance", "weighted"] = "balance"
     total_data_len: Count | Literal["auto"] = "auto"
-    """Samples an epoch for the mixture `balance`."""
-    train_sample_interval: dict[str, Count] = {}
+    """Samples an epoch for the mixture `balance`; auto: as many as there are."""
+    train_sample_interval: dict[str, Count] = Field(default={})
     """Dataset name -> keep every k-th row; published files say NAME_train_sample_interval = k."""
-    test_sample_interval: dict[str, Count] = {}
+    test_sample_interval: dict[str, Count] = Field(default={})
+    dataset_lengths: dict[str, Count] = Field(default={})
+    """Dataset name -> samples an epoch, for the mixture `weighted`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -81,32 +78,6 @@ class DataConfig(Section):
             else:
                 collected[key] = value
         return collected
-
-
-class TrainConfig(Section):
-    continue_train: bool = False
-    start_over: bool = True
-    """Begin at epoch 0 even when weights are given (fine-tuning)."""
-    end_epoch: Count = 5
-    train_batch_size: Count = 16
-    """Samples a process and step."""
-    num_thread: Annotated[int, Field(ge=0)] = 2
-    """Loader workers a process."""
-    lr: Positive = 1e-5
-    min_lr: Annotated[float, Field(ge=0)] = 1e-6
-    save_epoch: Count = 1
-    remove_checkpoint: bool = False
-    print_iters: Count = 100
-    hand_loss: bool = False
-    no_chain_hand_loss: bool = False
-    smplx_kps_3d_weight: float = 1.0
-    smplx_kps_2d_weight: float = 1.0
-    smplx_pose_weight: float = 1.0
-    smplx_shape_weight: float = 1.0
-    smplx_orient_weight: float = 1.0
-    smplx_hand_kps_3d_weight: float = 1.0
-    hand_root_weight: float = 1.0
-    hand_consist_weight: float = 1.0
 
 
 class DetectionConfig(Section):

@@ -14,6 +14,7 @@ from utils.errors import UserError, first_line
 log = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "bf16")
+_PACKAGES = ("configs", "utils", "human_models", "models", "datasets", "main", "__main__")
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -29,8 +30,14 @@ def door_parser(module: str, description: str) -> argparse.ArgumentParser:
 
 
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps or cpu")
+    """Flags of doors that run a trained network."""
+    add_config_flags(parser)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the network")
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of doors that read a config."""
+    parser.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps or cpu")
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -47,7 +54,7 @@ def logging_to_stderr() -> Iterator[logging.Handler]:
     handler = logging.StreamHandler(sys.stderr)
     root = logging.getLogger()
     root.addHandler(handler)
-    for package in ("configs", "utils", "human_models", "models", "main", "__main__"):
+    for package in _PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO)
     try:
         yield handler

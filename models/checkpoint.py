@@ -8,6 +8,8 @@ network's pages are ever read, and only once.
 import logging
 import pickle
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,19 @@ log = logging.getLogger(__name__)
 WEIGHT_SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt")
 
 
-def _read_torch(path: Path) -> dict[str, Any]:
-    # Files from before torch 1.6 are no zip archives and cannot be mapped.
-    mappable = zipfile.is_zipfile(path)
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
-    network = content.get("network") if isinstance(content, dict) else None
-    if not isinstance(network, dict):
-        raise UserError(f"{path}: there is no 'network' in it; is it a SMPLest-X checkpoint?")
-    return network
+def read_torch(path: Path) -> dict[str, Any]:
+    """The content of a file of `torch.save`, on the CPU, mapped from the file; weights only.
+
+    Raises:
+        UserError: the file is missing, damaged, holds no dictionary, or would execute code.
+    """
+    with _told(path):
+        # Files from before torch 1.6 are no zip archives and cannot be mapped.
+        mappable = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no dictionary of weights; is it a checkpoint?")
+    return content
 
 
 def read_network(path: str | Path) -> dict[str, Tensor]:
@@ -44,12 +51,21 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
         UserError: the file is missing, damaged, not a checkpoint, or would execute code.
     """
     path = Path(path)
+    if path.suffix == ".safetensors":
+        with _told(path), safe_open(path, framework="pt") as file:
+            published = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return from_published(published)
+    network = read_torch(path).get("network")
+    if not isinstance(network, dict):
+        raise UserError(f"{path}: there is no 'network' in it; is it a SMPLest-X checkpoint?")
+    return from_published(network)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What reading a file can fail of, as one line."""
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                published = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        else:
-            published = _read_torch(path)
+        yield
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
     except pickle.UnpicklingError as error:
@@ -60,7 +76,6 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path}: damaged or no checkpoint ({first_line(error)}); fetch it again"
         ) from None
-    return from_published(published)
 
 
 def _mismatch(network: SMPLestX, state: dict[str, Tensor]) -> str | None:
@@ -87,17 +102,35 @@ def load_network(
     Raises:
         UserError: see `read_network`; or the weights are not those of `config`.
     """
-    state = read_network(path)
+    network = _on_meta(config)
+    state = _fitting(read_network(path), network, path)
+    network.load_state_dict(state, strict=True, assign=True)
+    return network.to_precision(precision).eval()
+
+
+def load_weights(network: SMPLestX, path: str | Path) -> None:
+    """Copy a checkpoint's weights into a network, strictly.
+
+    Raises:
+        UserError: see `load_network`.
+    """
+    network.load_state_dict(_fitting(read_network(path), network, path), strict=True)
+
+
+def _on_meta(config: ModelConfig) -> SMPLestX:
+    """A network without memory behind its weights."""
     with torch.device("meta"):
-        network = SMPLestX(config)
+        return SMPLestX(config)
+
+
+def _fitting(state: dict[str, Tensor], network: SMPLestX, path: str | Path) -> dict[str, Tensor]:
     mismatch = _mismatch(network, state)
     if mismatch:
         raise UserError(
             f"{path}: does not fit the config beside it: {mismatch}; "
             "use the config that belongs to these weights"
         )
-    network.load_state_dict(state, strict=True, assign=True)
-    return network.to_precision(precision).eval()
+    return state
 
 
 def save_safetensors(state: dict[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:

@@ -1,8 +1,7 @@
 """Heads: each reads its own task tokens and regresses one group of parameters.
 
 The order of HEADS is the order of the 80 task tokens. Rotations are 6D (see utils.rotation);
-a camera is (x, y, gamma), see models.posing. Nothing supervises the cameras of hands and face and
-the root of the face; they are kept because checkpoints hold them.
+a camera is (x, y, gamma), see models.posing.
 """
 
 from typing import Final, NamedTuple
@@ -30,6 +29,9 @@ HEADS: Final = (
     Head("face_jaw_pose", 1, 6),
     Head("face_cam", 1, 3),
 )
+
+UNSUPERVISED_HEADS: Final = ("hand_cam", "face_root_pose", "face_cam")
+"""No loss reads them; they are kept because checkpoints hold them."""
 
 
 class HeadOutputs(NamedTuple):

@@ -23,7 +23,8 @@ class SMPLestX(nn.Module):
         """RGB crops in 0..1 of the config's input_body_shape, any precision."""
         task_tokens, feature_map = self.encoder(images.to(self.precision))
         tokens = self.decoder(task_tokens, feature_map.flatten(2).mT)
-        return self.heads(tokens.float())
+        with torch.autocast(images.device.type, enabled=False):
+            return self.heads(tokens.float())
 
     @property
     def precision(self) -> torch.dtype:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from configs.schema import EncoderConfig
 
@@ -74,7 +75,9 @@ class ViT(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         dim, (height, width) = config.embed_dim, config.img_size
-        patches = (height // config.patch_size) * (width // config.patch_size)
+        self.grid = (height // config.patch_size, width // config.patch_size)
+        self.recompute = config.use_checkpoint
+        patches = self.grid[0] * self.grid[1]
         self.patch_embed = PatchEmbed(config.patch_size, dim)
         self.task_tokens = nn.Parameter(torch.zeros(1, config.task_tokens_num, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, dim))
@@ -94,7 +97,10 @@ class ViT(nn.Module):
         task_tokens = self.task_tokens.expand(len(images), -1, -1)
         tokens = torch.cat([task_tokens, image_tokens], dim=1)
         for block in self.blocks:
-            tokens = block(tokens)
+            if self.recompute and self.training:
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
         tokens = self.last_norm(tokens)
         task_tokens, image_tokens = tokens.split([task_tokens.shape[1], patches[0, 0].numel()], 1)
         return task_tokens, image_tokens.mT.unflatten(2, patches.shape[2:])

@@ -1,0 +1,196 @@
+"""Samples of a mixture of datasets, batch by batch, for one of several processes."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from configs.schema import Config
+from datasets.augmentation import draw_augmentation
+from datasets.cache import InstanceTable, open_dataset
+from datasets.configured import find_source
+from datasets.mixture import Mixture
+from datasets.sample import TrainingSample, joints_of_body, training_sample
+from datasets.sources import Source
+from human_models.body import BodyLibrary
+from human_models.files import ModelFolder
+from utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_TRIES: Final = 20
+"""Rows that may fail in a row before a dataset is taken to be absent."""
+
+
+class Key(NamedTuple):
+    """What a sample is a function of, beside the seed."""
+
+    epoch: int
+    position: int
+    """In the epoch's order; also draws the augmentation."""
+    dataset: int
+    row: int
+
+
+class Share(NamedTuple):
+    """Which of `size` processes this one is, and how its batches make up iterations."""
+
+    rank: int
+    size: int
+    batch_size: int
+    """Samples a batch, on every process."""
+    accumulate: int
+    """Batches a process and iteration."""
+
+    @property
+    def iteration_samples(self) -> int:
+        return self.size * self.batch_size * self.accumulate
+
+    def iterations(self, epoch_length: int) -> int:
+        """Iterations an epoch; the last one is filled with the epoch's first samples."""
+        return -(-epoch_length // self.iteration_samples)
+
+
+class TrainingBatch(TrainingSample):
+    """A sample as the loader gives it; batches have an axis more, in front."""
+
+    dataset: np.int64
+    """Its place in `TrainingSet.names`."""
+    unreadable: np.int64
+    """Rows that were tried before because their image or box was unusable."""
+
+
+class TrainingSet(Dataset[TrainingBatch]):
+    """The train splits that a config names, each with its table and folder of images."""
+
+    def __init__(self, config: Config, data_dir: Path, body_folder: ModelFolder) -> None:
+        """Opens (the first time: makes) the caches.
+
+        Raises:
+            UserError: a dataset is unknown, missing or wrong.
+        """
+        self.config = config
+        self.sources: list[Source] = []
+        self.tables: list[InstanceTable] = []
+        for name in config.data.trainset_humandata:
+            source = find_source(name, config.data)
+            self.sources.append(source)
+            self.tables.append(open_dataset(source, "train", data_dir))
+        self.names = tuple(source.name for source in self.sources)
+        self.image_folders = [data_dir / "img" / source.images for source in self.sources]
+        self.bodies = BodyLibrary(body_folder)
+
+    def mixture(self) -> Mixture:
+        lengths = dict(zip(self.names, map(len, self.tables), strict=True))
+        return Mixture(lengths, self.config.data, self.config.train.seed)
+
+    def __getitem__(self, key: Key) -> TrainingBatch:
+        """The sample of a key, or of the next row of its dataset that can be read."""
+        table = self.tables[key.dataset]
+        for skipped in range(_TRIES):
+            row = (key.row + skipped) % len(table)
+            try:
+                sample = self._sample(key, row)
+            except UserError as error:
+                log.warning("%s: %s; another row takes its place", self.names[key.dataset], error)
+                last = error
+            else:
+                return {
+                    **sample,
+                    "dataset": np.int64(key.dataset),
+                    "unreadable": np.int64(skipped),
+                }
+        raise UserError(f"{self.names[key.dataset]}: {_TRIES} rows in turn failed, at last: {last}")
+
+    def _sample(self, key: Key, row: int) -> TrainingSample:
+        data, source = self.config.data, self.sources[key.dataset]
+        instance = self.tables[key.dataset][row]
+        augmentation = draw_augmentation(
+            self.config.train.seed, key.epoch, key.position, off=data.no_aug
+        )
+        joints = joints_of_body(instance, self.bodies) if source.joints_from_body else None
+        folder = self.image_folders[key.dataset]
+        return training_sample(instance, folder, self.config, augmentation, joints)
+
+
+class BatchKeys(Sampler[list[Key]]):
+    """The keys of one process' batches, from an iteration of an epoch to the epoch's end."""
+
+    def __init__(self, mixture: Mixture, share: Share) -> None:
+        self.mixture, self.share = mixture, share
+        self.epoch, self.first_iteration = 0, 0
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        share, order = self.share, self.mixture.epoch(self.epoch)
+        batches = share.iterations(len(order)) * share.accumulate
+        for batch in range(self.first_iteration * share.accumulate, batches):
+            start = (batch * share.size + share.rank) * share.batch_size
+            positions = range(start, start + share.batch_size)
+            yield [
+                Key(self.epoch, p, *self.mixture.locate(int(order[p % len(order)])))
+                for p in positions
+            ]
+
+
+class TrainingLoader:
+    """Batches of one process, made ahead by workers that stay alive from epoch to epoch."""
+
+    def __init__(self, samples: TrainingSet, share: Share, *, workers: int, pin: bool) -> None:
+        self.samples, self.mixture, self.share = samples, samples.mixture(), share
+        self._keys = BatchKeys(self.mixture, share)
+        self._loader = DataLoader(
+            samples,
+            batch_sampler=self._keys,
+            num_workers=workers,
+            pin_memory=pin,
+            persistent_workers=workers > 0,
+            worker_init_fn=_one_thread,
+        )
+
+    @property
+    def iterations(self) -> int:
+        """Of an epoch."""
+        return self.share.iterations(len(self.mixture))
+
+    def epoch(self, epoch: int, first_iteration: int = 0) -> Iterator[list[dict[str, Tensor]]]:
+        """The batches of each iteration of an epoch, from `first_iteration` on.
+
+        Raises:
+            UserError: a dataset has too many rows in turn that cannot be read.
+        """
+        self._keys.epoch, self._keys.first_iteration = epoch, first_iteration
+        batches: list[dict[str, Tensor]] = []
+        for batch in one_line_errors(self._loader):
+            batches.append(batch)
+            if len(batches) == self.share.accumulate:
+                yield batches
+                batches = []
+
+
+def one_line_errors(loader: DataLoader) -> Iterator[dict[str, Tensor]]:
+    """The loader's batches; a worker's UserError comes without the traceback torch puts in it.
+
+    Raises:
+        UserError: as a worker raised it.
+    """
+    try:
+        yield from loader
+    except UserError as error:
+        raise UserError(_own_words(str(error))) from None
+
+
+def _own_words(message: str) -> str:
+    return message.rstrip().splitlines()[-1].removeprefix("utils.errors.UserError: ")
+
+
+def _one_thread(worker: int) -> None:
+    """Workers share the machine's cores among themselves already."""
+    del worker
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

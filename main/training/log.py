@@ -1,0 +1,194 @@
+"""What training tells: a line on screen, metrics.jsonl, and TensorBoard; by the first process."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed
+
+from main.training.state import Progress
+from utils.distributed import World
+from utils.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+Terms = Mapping[str, Float[Tensor, " B"]]
+_MIB: Final = 2**20
+
+
+class TrainLog:
+    """Gathers the losses of iterations and tells their means every `every` iterations.
+
+    `add` and `close` must be called by every process; only the first one writes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        datasets: Sequence[str],
+        *,
+        every: int,
+        iterations: int,
+        start: Progress,
+        device: torch.device,
+        world: World,
+    ) -> None:
+        """`iterations` of the whole run; what the folder tells of later ones than `start` goes."""
+        self._folder, self._datasets, self._device, self._world = folder, datasets, device, world
+        self._every, self._iterations = every, iterations
+        self._sums: Tensor | None = None
+        self._names: tuple[str, ...] = ()
+        self._new, self._samples, self._waited = 0, 0, 0.0
+        self._since = time.perf_counter()
+        self._board: Any = None
+        if world.is_first:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            _forget_later(folder / "metrics.jsonl", start)
+            self._board = SummaryWriter(str(folder))
+
+    @contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        """The time that the block takes counts as waiting."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    def add(
+        self,
+        done: int,
+        place: Progress,
+        rate: float,
+        batches: Sequence[Mapping[str, Tensor]],
+        losses: Sequence[Terms],
+    ) -> None:
+        """Count an iteration in: the run's `done`-th, after which training stands at `place`."""
+        for batch, terms in zip(batches, losses, strict=True):
+            self._names = tuple(terms)
+            values = torch.stack([*terms.values(), torch.ones_like(next(iter(terms.values())))])
+            if self._sums is None:
+                shape = len(self._datasets), len(values)
+                self._sums = torch.zeros(shape, dtype=torch.float64, device=self._device)
+            self._sums.index_add_(0, batch["dataset"].to(self._device), values.double().T)
+            self._samples += values.shape[1]
+        self._new += 1
+        if done % self._every == 0 or done == self._iterations:
+            self._tell(done, place, rate)
+
+    def metrics(self, done: int, place: Progress, values: Mapping[str, float], kind: str) -> None:
+        """Tell other numbers, e.g. of a validation."""
+        if self._world.is_first:
+            self._write({"kind": kind, **_where(place), **values})
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}/{name}", value, done)
+
+    def picture(self, done: int, name: str, image: Tensor) -> None:
+        """Show an RGB image (3 H W, 0..255) in TensorBoard."""
+        if self._world.is_first:
+            self._board.add_image(name, image.to(torch.uint8), done)
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+    def _tell(self, done: int, place: Progress, rate: float) -> None:
+        assert self._sums is not None
+        if self._world.size > 1:
+            distributed.all_reduce(self._sums)
+        sums = self._sums.tolist()
+        taken = time.perf_counter() - self._since
+        numbers = {
+            "lr": rate,
+            "samples_per_s": self._samples * self._world.size / taken,
+            "data_wait": self._waited / taken,
+            "memory_mib": _memory_mib(self._device),
+            "seconds_left": taken / self._new * (self._iterations - done),
+        }
+        self._sums = None
+        self._new, self._samples, self._waited = 0, 0, 0.0
+        self._since = time.perf_counter()
+        if not self._world.is_first:
+            return
+        total = [sum(column) for column in zip(*sums, strict=True)]
+        means = dict(zip(self._names, (value / total[-1] for value in total), strict=False))
+        loss = sum(means.values())
+        by_dataset = {
+            dataset: dict(zip(self._names, (value / row[-1] for value in row), strict=False))
+            for dataset, row in zip(self._datasets, sums, strict=True)
+            if row[-1]
+        }
+        place_and_loss = {**_where(place), "loss": loss}
+        self._write(
+            {"kind": "train", **place_and_loss, **means, **numbers, "by_dataset": by_dataset}
+        )
+        for name, value in {"loss": loss, **means, **numbers}.items():
+            self._board.add_scalar(f"train/{name}", value, done)
+        for dataset, terms in by_dataset.items():
+            for name, value in terms.items():
+                self._board.add_scalar(f"{dataset}/{name}", value, done)
+        log.info(
+            "epoch %d iteration %d: loss %.4f (%s) lr %.2e, %.1f samples/s, %.0f %% waiting for "
+            "data, %.0f MiB, %s left",
+            *place[:2],
+            loss,
+            " ".join(f"{name} {value:.4f}" for name, value in means.items()),
+            rate,
+            numbers["samples_per_s"],
+            100 * numbers["data_wait"],
+            numbers["memory_mib"],
+            timedelta(seconds=round(numbers["seconds_left"])),
+        )
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        with (self._folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Append to a file what is logged while the block runs."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _where(place: Progress) -> dict[str, int]:
+    return {"epoch": place.epoch, "iteration": place.iteration}
+
+
+def _forget_later(path: Path, start: Progress) -> None:
+    """Drop lines of iterations behind `start`, which are done again, and a line cut short."""
+    if not path.is_file():
+        return
+    kept = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            break
+        if (line["epoch"], line["iteration"]) <= start[:2]:
+            kept.append(text + "\n")
+    with atomic_path(path) as partial:
+        partial.write_text("".join(kept), encoding="utf-8")
+
+
+def _memory_mib(device: torch.device) -> float:
+    """Most memory that tensors took on a GPU; elsewhere the process' largest size so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / _MIB
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,175 @@
+"""What a run keeps on disk to be tested and to go on: snapshots of epochs, states within them.
+
+A snapshot is a published checkpoint ({'epoch', 'network', 'optimizer'}) with one entry more,
+'progress'. Random numbers are no state: those of an iteration are functions of its number.
+"""
+
+import logging
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.utils._pytree import tree_map
+
+from main.training.optimizer import AveragedWeights
+from models.checkpoint import read_torch
+from models.checkpoint_keys import from_published, to_published
+from utils.errors import UserError
+from utils.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+_NAME: Final = re.compile(r"(?:snapshot_(\d+)|state_(\d+)_(\d+))\.pth\.tar")
+BEST: Final = "snapshot_best.pth.tar"
+_WHOLE: Final = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+class Progress(NamedTuple):
+    """Where training goes on."""
+
+    epoch: int = 0
+    iteration: int = 0
+    """Iterations of the epoch that are done."""
+    best: float | None = None
+    """Least value of the validation metric so far."""
+
+
+class Learner(NamedTuple):
+    """All that learning changes."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: AveragedWeights | None
+
+    def state(self, progress: Progress) -> dict[str, Any]:
+        """Content of a snapshot, copied to the CPU; every process of the run must call it."""
+        with self.average.in_place() if self.average else nullcontext():
+            network = get_model_state_dict(self.network, options=_WHOLE)
+            state = {
+                "epoch": progress.epoch if progress.iteration else progress.epoch - 1,
+                "network": {f"module.{key}": v for key, v in to_published(network).items()},
+                "progress": progress._asdict(),
+            }
+            state = tree_map(_copied, state)
+        if self.average:
+            state["training_network"] = get_model_state_dict(self.network, options=_WHOLE)
+            state["average_updates"] = self.average.updates
+        state["optimizer"] = get_optimizer_state_dict(self.network, self.optimizer, options=_WHOLE)
+        return tree_map(_copied, state)
+
+    def restore(self, path: Path) -> Progress:
+        """Take up what `state` gave; every process of the run must call it.
+
+        Raises:
+            UserError: the file is damaged or of another network.
+        """
+        content = read_torch(path)
+        if not {"network", "optimizer", "progress"} <= content.keys():
+            raise UserError(f"{path}: no state of a run; give it as model.pretrained_model_path")
+        try:
+            averaged = from_published(content["network"])
+            set_model_state_dict(self.network, averaged, options=_WHOLE)
+            if self.average:
+                self.average.restart(content.get("average_updates", 0))
+            if "training_network" in content:
+                set_model_state_dict(self.network, content["training_network"], options=_WHOLE)
+            set_optimizer_state_dict(
+                self.network, self.optimizer, content["optimizer"], options=_WHOLE
+            )
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            line = str(error).strip().splitlines()[0]
+            raise UserError(f"{path}: does not fit the run's config ({line})") from None
+        return Progress(**content["progress"])
+
+
+def _copied(value: Any) -> Any:
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+
+
+class Snapshots:
+    """The folder model_dump of a run; files are written in the background, whole or not at all."""
+
+    def __init__(self, folder: Path, keep: int | None) -> None:
+        """`keep`: how many of the newest snapshots stay; None: all."""
+        self.folder, self._keep = folder, keep
+        self._writing: threading.Thread | None = None
+        self._failure: OSError | None = None
+
+    def newest_first(self) -> Iterator[Path]:
+        """Snapshots and states, the most advanced first."""
+        found = [(_advance(path), path) for path in self.folder.glob("*.pth.tar")]
+        return (path for advance, path in sorted(found, reverse=True) if advance is not None)
+
+    def write(self, state: dict[str, Any], *, best: bool = False) -> None:
+        """Begin to write a state (of `Learner.state`); waits for the one before.
+
+        Raises:
+            OSError: the one before could not be written.
+        """
+        self.wait()
+        self._writing = threading.Thread(target=self._write, args=(state, best))
+        self._writing.start()
+
+    def wait(self) -> None:
+        """Until all is on disk. Raises OSError where it could not be written."""
+        if self._writing is not None:
+            self._writing.join()
+            self._writing = None
+        if self._failure is not None:
+            raise self._failure
+
+    def _write(self, state: dict[str, Any], best: bool) -> None:
+        progress = Progress(**state["progress"])
+        ended = progress.iteration == 0
+        name = f"snapshot_{progress.epoch - 1}" if ended else "state_{}_{}".format(*progress[:2])
+        path = self.folder / f"{name}.pth.tar"
+        try:
+            with atomic_path(path) as partial:
+                _save(state, partial)
+            if best:
+                with atomic_path(self.folder / BEST) as partial:
+                    shutil.copyfile(path, partial)
+            self._forget_older(path)
+        except OSError as error:
+            self._failure = error
+            return
+        log.info("saved %s", path)
+
+    def _forget_older(self, newest: Path) -> None:
+        paths = [path for path in self.newest_first() if path != newest]
+        states = [path for path in paths if path.name.startswith("state_")]
+        snapshots = [path for path in paths if path not in states]
+        kept = self._keep if newest.name.startswith("state_") else (self._keep or 0) - 1
+        for path in states + (snapshots[kept:] if self._keep else []):
+            path.unlink()
+
+
+def _advance(path: Path) -> tuple[int, int] | None:
+    name = _NAME.fullmatch(path.name)
+    if name is None:
+        return None
+    if name[1]:
+        return int(name[1]) + 1, 0
+    return int(name[2]), int(name[3])
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    """torch.save, whose failures at writing are RuntimeErrors without the system's reason."""
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        raise OSError(0, f"could not be written ({error})", str(path)) from error

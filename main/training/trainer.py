@@ -1,0 +1,220 @@
+"""The training loop: iterations of epochs, from wherever a run stands to its end."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final, NamedTuple, NoReturn
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+
+from configs.train_section import TrainConfig
+from datasets.training_set import TrainingLoader
+from main.training.log import TrainLog
+from main.training.objective import Objective, autocast
+from main.training.optimizer import learning_rate, set_learning_rate
+from main.training.state import Learner, Progress, Snapshots
+from utils.distributed import World
+from utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_FEW: Final = 1000
+"""Samples before the share of unreadable ones is judged."""
+
+Validation = Callable[[int, Progress], float | None]
+"""Evaluates the learner after so many iterations; the value that decides on the best snapshot."""
+
+
+class Stopped(Exception):  # noqa: N818 - no error
+    """A signal ended training; where it stood is saved."""
+
+
+class StopRequest:
+    """Set by a signal's handler, read between iterations."""
+
+    def __init__(self) -> None:
+        self.made = False
+
+    def make(self, *_: object) -> None:
+        self.made = True
+
+
+class _Status(NamedTuple):
+    """Of an iteration, over all processes."""
+
+    loss: float
+    unreadable: float
+    stop: bool
+
+
+class Trainer:
+    """Runs a learner's iterations; every process of a run has one, and all do the same steps."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        learner: Learner,
+        model: nn.Module,
+        objective: Objective,
+        loader: TrainingLoader,
+        validation: Validation,
+        snapshots: Snapshots,
+        train_log: TrainLog,
+        stop: StopRequest,
+        device: torch.device,
+        world: World,
+    ) -> None:
+        """`model` is the learner's network as the processes share it (DDP)."""
+        self.config, self.learner, self.model = config, learner, model
+        self.objective, self.loader, self.validation = objective, loader, validation
+        self.snapshots, self.log, self.stop = snapshots, train_log, stop
+        self.device, self.world = device, world
+        self._samples = self._unreadable = 0.0
+
+    def train(self, progress: Progress) -> None:
+        """Epoch after epoch, from `progress` on.
+
+        Raises:
+            Stopped: a signal asked for it; a state is saved.
+            UserError: the loss is no number, or too many images cannot be read.
+        """
+        epochs, per_epoch = self.config.end_epoch, self.loader.iterations
+        while progress.epoch < epochs:
+            epoch = progress.epoch
+            for batches in self._batches(progress):
+                done = epoch * per_epoch + progress.iteration
+                rate = learning_rate(done, epochs * per_epoch, self.config)
+                set_learning_rate(self.learner.optimizer, rate)
+                losses, stop = self._iterate(progress, batches)
+                progress = progress._replace(iteration=progress.iteration + 1)
+                self.log.add(done + 1, progress, rate, batches, losses)
+                self._save_within(progress, stop=stop)
+            best = self._validate(progress)
+            is_best, progress = best != progress.best, Progress(epoch + 1, 0, best)
+            if is_best or (epoch + 1) % self.config.save_epoch == 0 or epoch + 1 == epochs:
+                self._save(progress, best=is_best)
+        self.snapshots.wait()
+
+    def _batches(self, progress: Progress) -> Iterator[list[dict[str, Tensor]]]:
+        """The batches of each iteration that is left of an epoch, on the device."""
+        batches = self.loader.epoch(progress.epoch, progress.iteration)
+        for _ in range(progress.iteration, self.loader.iterations):
+            with self.log.waiting_for_data():
+                turn = next(batches)
+            yield [self._on_device(batch) for batch in turn]
+
+    def _on_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+
+    def _iterate(
+        self, progress: Progress, batches: list[dict[str, Tensor]]
+    ) -> tuple[list[dict[str, Float[Tensor, " B"]]], bool]:
+        """One step of the optimizer; the terms of each batch, and whether to stop."""
+        self.model.train()
+        optimizer = self.learner.optimizer
+        optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for k, batch in enumerate(batches):
+            self._seed(progress, k)
+            with self._exchanging(k + 1 == len(batches)):
+                with autocast(self.device, self.config.precision):
+                    terms = self.objective(self.model, batch)
+                loss = torch.stack([term.mean() for term in terms.values()]).sum() / len(batches)
+                loss.backward()
+            losses.append({name: term.detach() for name, term in terms.items()})
+        status = self._status(batches, losses)
+        self._check_readable(status, progress)
+        if self._is_good(status.loss, progress, batches):
+            if self.config.clip_grad_norm is not None:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad_norm)
+            optimizer.step()
+            if self.learner.average:
+                self.learner.average.update()
+        return losses, status.stop
+
+    def _seed(self, progress: Progress, batch: int) -> None:
+        """Stochastic depth is drawn anew, from the batch's number, however training came here."""
+        entropy = (self.config.seed, *progress[:2], batch, self.world.rank)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+
+    def _exchanging(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients travel between processes once an iteration, with its last batch."""
+        if isinstance(self.model, DistributedDataParallel) and not last:
+            return self.model.no_sync()
+        if isinstance(self.model, FSDPModule):
+            self.model.set_requires_gradient_sync(last)
+        return nullcontext()
+
+    def _status(self, batches: list[dict[str, Tensor]], losses: list[dict[str, Tensor]]) -> _Status:
+        loss = torch.stack([term.mean() for terms in losses for term in terms.values()]).sum()
+        unreadable = torch.stack([batch["unreadable"].sum() for batch in batches]).sum()
+        stop = torch.tensor(float(self.stop.made), device=self.device)
+        values = torch.stack([loss / len(batches) / self.world.size, unreadable, stop]).float()
+        if self.world.size > 1:
+            distributed.all_reduce(values)
+        total, skipped, asked = values.tolist()
+        return _Status(total, skipped, asked > 0)
+
+    def _check_readable(self, status: _Status, progress: Progress) -> None:
+        self._samples += self.loader.share.iteration_samples
+        self._unreadable += status.unreadable
+        share, limit = self._unreadable / self._samples, self.config.unreadable_share
+        enough = self._samples >= _FEW or progress.iteration + 1 == self.loader.iterations
+        if enough and share > limit:
+            self._fail(
+                f"{self._unreadable:.0f} of {self._samples:.0f} samples could not be read (the log "
+                f"names them), more than train.unreadable_share = {limit}; mend the dataset"
+            )
+
+    def _is_good(self, loss: float, progress: Progress, batches: list[dict[str, Tensor]]) -> bool:
+        """Whether to learn from the iteration; a bad one is kept for inspection."""
+        above = self.config.bad_loss_above
+        if math.isfinite(loss) and (above is None or loss <= above):
+            return True
+        name = "bad_{}_{}_rank{}.pt".format(*progress[:2], self.world.rank)
+        path = self.snapshots.folder / name
+        torch.save([{k: v.cpu() for k, v in batch.items()} for batch in batches], path)
+        told = f"loss {loss:g} in epoch {progress.epoch}, iteration {progress.iteration}"
+        if self.config.bad_loss == "stop":
+            self._fail(
+                f"{told}; its batch is in {path}, lower train.lr or correct the data "
+                "(train.bad_loss = 'skip' goes on)"
+            )
+        log.warning("%s; skipped, its batch is in %s", told, path)
+        return False
+
+    def _fail(self, message: str) -> NoReturn:
+        """End all processes for what all of them know; the first one tells."""
+        if self.world.is_first:
+            raise UserError(message)
+        raise SystemExit(2)
+
+    def _validate(self, progress: Progress) -> float | None:
+        if (progress.epoch + 1) % self.config.validate_epochs:
+            return progress.best
+        done = progress.epoch * self.loader.iterations + progress.iteration
+        value = self.validation(done, progress)
+        known = [v for v in (value, progress.best) if v is not None]
+        return min(known, default=None)
+
+    def _save_within(self, progress: Progress, *, stop: bool) -> None:
+        """A state within an epoch; at its end a snapshot follows anyway."""
+        if progress.iteration == self.loader.iterations:
+            return
+        every = self.config.save_iters
+        if stop or (every is not None and progress.iteration % every == 0):
+            self._save(progress)
+        if stop:
+            self.snapshots.wait()
+            raise Stopped
+
+    def _save(self, progress: Progress, *, best: bool = False) -> None:
+        state = self.learner.state(progress)  # all processes take part
+        if self.world.is_first:
+            self.snapshots.write(state, best=best)

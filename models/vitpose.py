@@ -1,0 +1,79 @@
+"""Encoder weights from pre-training on poses: files of ViTPose and of `main.pretrain`.
+
+Such a file is `torch.save` of {'state_dict': ...}, whose encoder keys may begin with `backbone.`
+and which may carry heads that mean nothing here.
+"""
+
+import logging
+import math
+from pathlib import Path
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from models.checkpoint import read_torch
+from models.vit import ViT
+from utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_PREFIX: Final = "backbone."
+# What no such file has: it belongs to the body, not to the image.
+_OWN: Final = frozenset({"task_tokens"})
+
+
+@torch.no_grad()
+def load_encoder(encoder: ViT, path: Path, *, interpolate: bool = False) -> None:
+    """Give an encoder the weights of a file, all but its task tokens; tells what was left over.
+
+    Args:
+        interpolate: resize the position embedding where it is of another input size.
+
+    Raises:
+        UserError: the file is missing or damaged, or an encoder's weight is missing in it or of
+            another shape.
+    """
+    content = read_torch(path)
+    given = content.get("state_dict", content)
+    if not isinstance(given, dict):
+        raise UserError(f"{path}: there is no 'state_dict' in it; is it a file of ViTPose?")
+    given = {key.removeprefix(_PREFIX): value for key, value in given.items()}
+    wanted = {key: value for key, value in encoder.state_dict().items() if key not in _OWN}
+    if not wanted.keys() & given.keys():
+        raise UserError(f"{path}: none of its {len(given)} weights is an encoder's; wrong file?")
+    absent = sorted(wanted.keys() - given.keys())
+    if absent:
+        raise UserError(f"{path}: lacks {len(absent)} of the encoder's weights, e.g. {absent[0]}")
+
+    state = {key: given[key] for key in wanted}
+    height, width = encoder.grid
+    if interpolate and state["pos_embed"].shape != wanted["pos_embed"].shape:
+        state["pos_embed"] = _resized(state["pos_embed"], height, width)
+    for key, value in state.items():
+        if value.shape != wanted[key].shape:
+            advice = (
+                "train.interpolate_pos_embed = True resizes it"
+                if key == "pos_embed"
+                else "use the config that belongs to these weights"
+            )
+            raise UserError(
+                f"{path}: {key} has shape {tuple(value.shape)}, "
+                f"expected {tuple(wanted[key].shape)}; {advice}"
+            )
+    encoder.load_state_dict(state, strict=False)
+    unused = len(given.keys() - wanted.keys())
+    log.info("encoder: %d weights from %s, %d others in it unused", len(state), path, unused)
+
+
+def _resized(embedding: Float[Tensor, "1 N D"], height: int, width: int) -> Float[Tensor, "1 M D"]:
+    """A position embedding for another grid; its shape was 4 to 3, as ViTPose's inputs are."""
+    whole, patches = embedding[:, :1], embedding[:, 1:]
+    old_height = math.isqrt(patches.shape[1] * 4 // 3)
+    if old_height * 3 // 4 * old_height != patches.shape[1]:
+        old_height = math.isqrt(patches.shape[1])
+    old = patches.mT.unflatten(2, (old_height, -1))
+    new = F.interpolate(old.float(), (height, width), mode="bicubic", align_corners=False)
+    return torch.cat([whole, new.flatten(2).mT.to(whole.dtype)], dim=1)
