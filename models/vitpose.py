@@ -63,7 +63,7 @@ def load_encoder(encoder: ViT, path: Path, *, interpolate: bool = False) -> None
                 f"{path}: {key} has shape {tuple(value.shape)}, "
                 f"expected {tuple(wanted[key].shape)}; {advice}"
             )
-    encoder.load_state_dict(state, strict=False)
+    encoder.load_state_dict({**encoder.state_dict(), **state})
     unused = len(given.keys() - wanted.keys())
     log.info("encoder: %d weights from %s, %d others in it unused", len(state), path, unused)
 

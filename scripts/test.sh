@@ -1,7 +1,12 @@
 #!/bin/sh
 # sh scripts/test.sh DATASET MODEL_DIR [CKPT_ID] [flags]      (--help tells all)
+# NPROC=4 sh scripts/test.sh ...      shares the work between 4 processes, a GPU each
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 sh "$root/scripts/install.sh"
-# -P and PYTHONPATH: paths stay those of the caller's folder, and nothing there is imported.
-PYTHONPATH=$root exec "$root/.venv/bin/python" -P -m main.test "$@"
+# Paths stay those of the caller's folder, and nothing there is imported.
+export PYTHONSAFEPATH=1 PYTHONPATH="$root"
+if [ "${NPROC:-1}" = 1 ]; then
+    exec "$root/.venv/bin/python" -m main.test "$@"
+fi
+exec "$root/.venv/bin/python" -m main.launch "$NPROC" main.test "$@"
