@@ -7,7 +7,7 @@ from typing import Final, Literal
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from datasets.fixes import COMMON_FIXES, keep, subtract_mean_hand
+from datasets.fixes import DROPPING_FIXES, keep, subtract_mean_hand, use_neutral_betas
 from datasets.humandata import FAMILIES, Columns, HumanData, read_humandata
 from datasets.instance import Instance
 from datasets.sources import Source, Split
@@ -55,8 +55,9 @@ def read_columns(
     Raises UserError, naming the file, the key and where possible the row, for what is wrong.
     """
     families = source.test_families if split == "test" else FAMILIES
-    data = read_humandata(path, interval=interval, families=families)
-    if not data.family and not source.parameters_optional:
+    needs_truth = not source.without_truth
+    data = read_humandata(path, interval=interval, families=families, need_joints=needs_truth)
+    if not data.family and needs_truth:
         names = " or ".join(families)
         raise UserError(f"{path}: no body parameters; expected an entry '{names}'.")
     return complete(data, source, protocol), data.length
@@ -65,7 +66,8 @@ def read_columns(
 def complete(data: HumanData, source: Source, protocol: Protocol) -> Columns:
     """The dataset's fixes applied, and a column for everything that an Instance tells."""
     columns = data.columns
-    for fix in (*COMMON_FIXES, *source.fixes):
+    dropping = () if source.without_truth else DROPPING_FIXES
+    for fix in (*dropping, use_neutral_betas, *source.fixes):
         columns = fix(columns)
     columns = {**columns, "image_size": _image_size(columns, source)}
     columns = keep(columns, has_area(columns["body_box"], columns["image_size"]))

@@ -102,11 +102,10 @@ def _ten(columns: Columns) -> np.ndarray:
     return np.zeros((len(columns["row"]), 10), np.float32)
 
 
-COMMON_FIXES: Final[tuple[Fix, ...]] = (
+DROPPING_FIXES: Final[tuple[Fix, ...]] = (
     drop_invalid_annotations,
     drop_crowds,
     drop_kids,
     drop_nan_joints,
-    use_neutral_betas,
 )
-"""For every dataset: they act by what the file says, not by whose it is."""
+"""For every dataset that knows its people's truth: they act by what the file says."""

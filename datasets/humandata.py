@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from datasets.humandata_file import HumanDataFile, numbers, texts
-from human_models.joints import JOINTS_FROM_HUMANDATA
+from human_models.joints import JOINTS, JOINTS_FROM_HUMANDATA
 from utils.errors import UserError
 
 Columns = dict[str, np.ndarray]
@@ -64,9 +64,15 @@ class HumanData(NamedTuple):
 
 
 def read_humandata(
-    path: Path, *, interval: int = 1, families: Sequence[str] = FAMILIES
+    path: Path,
+    *,
+    interval: int = 1,
+    families: Sequence[str] = FAMILIES,
+    need_joints: bool = True,
 ) -> HumanData:
     """Every `interval`-th row of a file, from its first; parameters of the first family it has.
+
+    Without `need_joints` a file may lack keypoints.
 
     Raises UserError, naming the file, the key and where possible the row, for what is wrong.
     """
@@ -82,7 +88,7 @@ def read_humandata(
         "part_boxes": _part_boxes(file, length),
     }
     columns = _every(interval, columns)
-    columns |= _keypoints(file, length, interval)
+    columns |= _keypoints(file, length, interval, needed=need_joints)
     columns |= _every(interval, _meta(file, length))
     family = ""
     for name in families:
@@ -120,9 +126,12 @@ def _part_boxes(file: HumanDataFile, length: int) -> Float32[np.ndarray, "N 3 5"
     return boxes
 
 
-def _keypoints(file: HumanDataFile, length: int, interval: int) -> Columns:
+def _keypoints(file: HumanDataFile, length: int, interval: int, *, needed: bool) -> Columns:
     """The 137 joints, and which of them the file has: by its 3D points, else by its 2D ones."""
     key, value = _first(file, _KEYPOINTS_2D)
+    if key is None and not needed:
+        rows = len(range(0, length, interval))
+        return {"joints_valid": np.zeros((rows, len(JOINTS)), np.uint8)}
     if key is None:
         raise UserError(
             f"{file.path}: no 2D keypoints; expected one of {', '.join(_KEYPOINTS_2D)}."

@@ -17,6 +17,7 @@ from torch import Tensor
 from configs.schema import Config
 from datasets.augmentation import NO_AUGMENTATION, Augmentation
 from datasets.instance import Instance
+from datasets.scans import Scans, scanned_mesh
 from datasets.targets import PartTargets, Targets, part_targets, training_targets
 from human_models.body import BodyLibrary, BodyOutput
 from human_models.files import Gender
@@ -57,6 +58,8 @@ class EvaluationSample(TypedDict):
     meta_focal: Float32[np.ndarray, "2"]
     """The crop's camera in pixels of the image."""
     meta_principal_pt: Float32[np.ndarray, "2"]
+    meta_image_size: Float32[np.ndarray, "2"]
+    """Width and height in pixels."""
     meta_img_id: np.int64
     """Row of the dataset."""
 
@@ -79,7 +82,7 @@ def training_sample(
     model = config.model
     image = read_pixels(image_folder / instance.image_path)
     height, width = image.shape[:2]
-    box = _body_box(instance, width, height, config)
+    box = body_box(instance, width, height, config)
     to_crop = image_to_crop(box, model.input_body_shape, width, augmentation.crop)
     return {
         "input_img": _coloured(
@@ -93,22 +96,29 @@ def training_sample(
 
 
 def evaluation_sample(
-    instance: Instance, image_folder: Path, config: Config, bodies: BodyLibrary
+    instance: Instance,
+    image_folder: Path,
+    config: Config,
+    bodies: BodyLibrary,
+    scans: Scans | None = None,
 ) -> EvaluationSample:
-    """Sample of one row without augmentation, and the mesh to compare with.
+    """Sample of one row without augmentation, and the mesh to compare with: of `scans`, or else
+    what the row stands for (`true_mesh`).
 
     Raises:
         UserError: a file cannot be read, or the row's box has no area inside the image.
     """
     model = config.model
-    image = read_pixels(image_folder / instance.image_path)
-    box = _body_box(instance, image.shape[1], image.shape[0], config)
+    path = image_folder / instance.image_path
+    image = read_pixels(path)
+    mesh = scanned_mesh(path, scans) if scans else true_mesh(instance, image_folder, bodies)
+    box = body_box(instance, image.shape[1], image.shape[0], config)
     camera = Camera(model.focal, model.princpt).in_image(box, model.input_body_shape)
     to_crop = image_to_crop(box, model.input_img_shape, image.shape[1])
     left, right = (instance.pose_valid[POSE_PARTS[f"{side}_hand"]][0] for side in SIDES)
     return {
         "input_img": crop_person(image, box, model.input_body_shape),
-        "target_smplx_mesh_cam": true_mesh(instance, image_folder, bodies),
+        "target_smplx_mesh_cam": mesh,
         "target_smplx_cam_trans": np.array(instance.transl),
         "meta_bb2img_trans": cv2.invertAffineTransform(to_crop).astype(np.float32),
         "meta_gt_smplx_transl": np.array(instance.transl),
@@ -116,6 +126,7 @@ def evaluation_sample(
         "meta_rhand_valid": np.float32(right),
         "meta_focal": np.array(camera.focal, np.float32),
         "meta_principal_pt": np.array(camera.princpt, np.float32),
+        "meta_image_size": np.array(image.shape[1::-1], np.float32),
         "meta_img_id": np.int64(instance.row),
     }
 
@@ -136,7 +147,8 @@ def read_pixels(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     return cast(np.ndarray, image)
 
 
-def _body_box(instance: Instance, width: int, height: int, config: Config) -> Box:
+def body_box(instance: Instance, width: int, height: int, config: Config) -> Box:
+    """What of the image the network sees for a row; raises UserError where that has no area."""
     ratio = config.data.bbox_ratio * _FILE_PADDING
     aspect = config.model.input_img_shape[1] / config.model.input_img_shape[0]
     given = Box(*instance.body_box.tolist())

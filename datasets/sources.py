@@ -7,6 +7,7 @@ A name of an annotation file with a * is a pattern: the name of the published fi
 from typing import Final, Literal, NamedTuple
 
 from datasets.fixes import Fix, forget_image_size, hands_only, strip_leading_slash, zero_betas
+from datasets.scans import Scans
 from utils.errors import UserError
 
 Split = Literal["train", "test"]
@@ -31,10 +32,15 @@ class Source(NamedTuple):
     fixes: tuple[Fix, ...] = ()
     test_families: tuple[str, ...] = ("smplx", "smpl", "smplh")
     """Body parameters of the test split, the most wanted first; training has this order."""
-    parameters_optional: bool = False
-    """Files without any body parameters are right."""
+    without_truth: bool = False
+    """Files need no body parameters and no keypoints, and every row counts: what is known of these
+    people stays with a test server, or is no body."""
     joints_from_body: bool = False
     """3D training targets are the body model's joints; those of the files are not used."""
+    visible_only: bool = False
+    """People are judged by what of them the image shows."""
+    scans: Scans | None = None
+    """Meshes beside the images, which can stand for the parameters in a test."""
 
     @property
     def hands_alone(self) -> bool:
@@ -66,6 +72,7 @@ _GTA = ("gta_human2multiple_230406_04000_0.npz",)
 _MAGIC = ("synbody_amass_230328_02172.npz",)
 _HI4D = ("hi4d_train_240205_098.npz",)
 _EHF = ("ehf_val_230908_100.npz",)
+_EHF_SCANS = Scans("_align.ply", (-2.98747896, 0.01172457, -0.05704687))
 
 _TABLE: Final = (
     Source("BEDLAM", ("bedlam_train.npz",), None, "BEDLAM"),
@@ -158,7 +165,7 @@ _TABLE: Final = (
     ),
     Source("SSP3D", ("ssp3d_230525_311.npz",), None, "SSP3D", (512, 512)),
     Source("LSPET", ("eft_lspet.npz",), None, "LSPET"),
-    Source("SHAPY", None, ("shapy_test_230512_1631.npz",), "SHAPY", parameters_optional=True),
+    Source("SHAPY", None, ("shapy_test_230512_1631.npz",), "SHAPY", without_truth=True),
     Source("AGORA", ("agora_train_*.npz",), ("agora_validation_*.npz",), "AGORA/data"),
     Source(
         "UBody",
@@ -166,6 +173,7 @@ _TABLE: Final = (
         ("ubody_test_*.npz",),
         "UBody/images",
         fixes=(strip_leading_slash,),
+        visible_only=True,
     ),
     Source("MSCOCO", ("mscoco_train*.npz",), ("mscoco_val*.npz",), "MSCOCO/images"),
     Source("MPII", ("mpii_train*.npz",), None, "MPII/data"),
@@ -177,7 +185,7 @@ _TABLE: Final = (
         "PW3D/data/imageFiles",
         test_families=("smpl",),
     ),
-    Source("EHF", None, _EHF, "EHF/data", (1600, 1200)),
+    Source("EHF", None, _EHF, "EHF/data", (1600, 1200), scans=_EHF_SCANS),
     Source("SynBody_Magic1", _MAGIC, _MAGIC, "SynBody", (1600, 1200), flat_hands=True),
     Source(
         "EgoBody (generic)", ("egobody_egocentric_train_230425_065.npz",), None, "EgoBody", _FULL_HD
@@ -228,8 +236,8 @@ _TABLE: Final = (
     Source("GTA_Human_full", ("gta_human_full*.npz",), None, "GTA_Human_full", flat_hands=True),
     Source("SynBody_whac", ("synbody_whac_*.npz",), None, "SynBody_whac", flat_hands=True),
     Source("SynBody_full", ("synbody_full*.npz",), None, "SynBody_full", flat_hands=True),
-    Source("AGORA_test", None, ("agora_test_*.npz",), "AGORA_test"),
-    Source("BEDLAM_test", None, ("bedlam_test*.npz",), "BEDLAM_test"),
+    Source("AGORA_test", None, ("agora_test_*.npz",), "AGORA_test", without_truth=True),
+    Source("BEDLAM_test", None, ("bedlam_test*.npz",), "BEDLAM_test", without_truth=True),
     Source("MotionX (fork)", ("train.npz",), ("test.npz",), "Motion-X++/images"),
     Source(
         "SignAvatar (fork)",
@@ -256,6 +264,7 @@ _TABLE: Final = (
         None,
         5,
         100,
+        visible_only=True,
     ),
     Source(
         "EgoBody_Egocentric (AiOS)",
@@ -268,6 +277,6 @@ _TABLE: Final = (
     Source(
         "ARCTIC (AiOS)", ("p1_train_multi.npz",), ("p1_val_multi.npz",), "ARCTIC", None, 1000, 30
     ),
-    Source("EHF (AiOS)", None, _EHF, "ehf", (1600, 1200)),
+    Source("EHF (AiOS)", None, _EHF, "ehf", (1600, 1200), scans=_EHF_SCANS),
 )
 SOURCES: Final[dict[str, Source]] = {source.name: source for source in _TABLE}

@@ -123,6 +123,18 @@ def test_smallest_facts() -> None:
     assert not SOURCES["MOYO"].known_name("train")
 
 
+def test_rows_of_test_servers_need_no_truth_and_all_count(tmp_path: Path) -> None:
+    entries = humandata(meta__annot_valid=[True, False] * 3)
+    bare = {key: entries[key] for key in ("image_path", "bbox_xywh", "meta")}
+    for name in ("AGORA_test", "BEDLAM_test"):
+        table = load(tmp_path, name, bare, split="test")
+        assert rows(table) == [*range(N)]
+        assert not table[0].pose_valid.any()
+        assert not table[0].joints_valid.any()
+    with pytest.raises(UserError, match="no 2D keypoints"):
+        load(tmp_path, "AGORA", bare)
+
+
 def test_invalid_rows_are_dropped(tmp_path: Path) -> None:
     def drop(**changes: Any) -> list[int]:
         return rows(load(tmp_path, "AGORA", humandata(**changes)))

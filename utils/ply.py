@@ -1,0 +1,82 @@
+"""The vertices of .ply meshes (Stanford polygon files): text, or binary of either byte order."""
+
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+
+from utils.errors import UserError
+
+# fmt: off
+_TYPES: Final = {
+    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4",
+    "float": "f4", "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2",
+    "int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8",
+}
+# fmt: on
+_ORDERS: Final = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": "="}
+_LONGEST_HEADER: Final = 65536
+_HEADER_END: Final = b"end_header"
+
+
+class _Header(NamedTuple):
+    encoding: str
+    vertices: int
+    row: np.dtype
+    size: int
+    """Bytes of the header; the vertices follow."""
+
+
+def read_ply_vertices(path: Path) -> Float32[np.ndarray, "N 3"]:
+    """The vertices of a mesh in the file's own unit and frame; all else in it is passed over.
+
+    Raises:
+        UserError: the file is missing, no .ply whose first element are vertices, or cut short.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read '{path}': {error.strerror or error}") from error
+    try:
+        header = _read_header(content)
+        body = content[header.size :]
+        if header.encoding == "ascii":
+            lines = body.decode("ascii").split("\n", header.vertices)[: header.vertices]
+            words = [dict(zip(header.row.names or (), line.split(), strict=True)) for line in lines]
+            columns = [np.array([word[axis] for word in words], np.float32) for axis in "xyz"]
+            if len(words) < header.vertices:
+                raise ValueError(f"{len(words)} of {header.vertices} vertices are there")
+        else:
+            if len(body) < header.vertices * header.row.itemsize:
+                raise ValueError(f"fewer than the {header.vertices} vertices of its header")
+            rows = np.frombuffer(body, header.row, header.vertices)
+            columns = [rows[axis].astype(np.float32) for axis in "xyz"]
+    except (ValueError, KeyError, IndexError) as error:
+        raise UserError(f"'{path}' is not a readable .ply mesh ({error}); get it anew") from error
+    return np.stack(columns, axis=1)
+
+
+def _read_header(content: bytes) -> _Header:
+    """Raises ValueError, KeyError or IndexError where it is not the header of a mesh."""
+    end = content.find(_HEADER_END, 0, _LONGEST_HEADER)
+    if not content.startswith(b"ply") or end < 0:
+        raise ValueError("its header is missing")
+    size = content.index(b"\n", end) + 1
+    lines = [line.split() for line in content[:end].decode("ascii").splitlines()[1:]]
+    statements = [line for line in lines if line and line[0] not in ("comment", "obj_info")]
+    encoding = {line[0]: line for line in statements}["format"][1]
+    elements = [k for k, line in enumerate(statements) if line[0] == "element"]
+    if not elements or statements[elements[0]][1] != "vertex":
+        raise ValueError("its first element is not 'vertex'")
+    first, after = elements[0], (*elements[1:], len(statements))[0]
+    fields = []
+    for _, kind, name in statements[first + 1 : after]:  # lists have more words
+        fields.append((name, _ORDERS[encoding] + _TYPES[kind]))
+    row = np.dtype(fields)
+    if not {"x", "y", "z"} <= set(row.names or ()):
+        raise ValueError("its vertices have no x, y and z")
+    count = int(statements[first][2])
+    if count < 0:
+        raise ValueError(f"it has {count} vertices")
+    return _Header(encoding, count, row, size)
