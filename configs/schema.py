@@ -104,6 +104,9 @@ class EncoderConfig(Section):
     img_size: Shape2 = (256, 192)
     patch_size: Annotated[int, Field(ge=5)] = 16
     """Pixels; images are padded by 2 on each side, which smaller patches would see as a patch."""
+    stem: Literal["patch", "conv"] = "patch"
+    """How pixels become image tokens: by one convolution (the published model), or by a small
+    convolutional network, from which little ViTs learn far sooner."""
     embed_dim: Count
     depth: Count
     num_heads: Count
@@ -125,6 +128,12 @@ class EncoderConfig(Section):
         if any(side % self.patch_size for side in self.img_size):
             raise ValueError(
                 f"img_size {self.img_size} is no multiple of patch_size {self.patch_size}"
+            )
+        halved = self.patch_size & (self.patch_size - 1) == 0 and self.embed_dim % 64 == 0
+        if self.stem == "conv" and not halved:
+            raise ValueError(
+                "a convolutional stem needs a patch_size of 8, 16, 32, ... and an embed_dim that "
+                f"is a multiple of 64, not {self.patch_size} and {self.embed_dim}"
             )
         return self
 

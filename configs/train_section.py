@@ -88,3 +88,7 @@ class TrainConfig(Section):
     smplx_hand_kps_3d_weight: float = 1.0
     hand_root_weight: float = 1.0
     hand_consist_weight: float = 1.0
+    keypoint_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of finding every joint on the encoder's feature map; see models/auxiliary.py."""
+    token_joint_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of every pose token telling where its joint is."""

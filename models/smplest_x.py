@@ -21,9 +21,18 @@ class SMPLestX(nn.Module):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> HeadOutputs:
         """RGB crops in 0..1 of the config's input_body_shape, any precision."""
+        return self.regress(self.tokens(images)[0])
+
+    def tokens(
+        self, images: Float[Tensor, "B 3 H W"]
+    ) -> tuple[Float[Tensor, "B 80 O"], Float[Tensor, "B D h w"]]:
+        """Decoded task tokens, and the encoder's feature map."""
         task_tokens, feature_map = self.encoder(images.to(self.precision))
-        tokens = self.decoder(task_tokens, feature_map.flatten(2).mT)
-        with torch.autocast(images.device.type, enabled=False):
+        return self.decoder(task_tokens, feature_map.flatten(2).mT), feature_map
+
+    def regress(self, tokens: Float[Tensor, "B 80 O"]) -> HeadOutputs:
+        """What decoded task tokens say, computed in float32 also under autocast."""
+        with torch.autocast(tokens.device.type, enabled=False):
             return self.heads(tokens.float())
 
     @property

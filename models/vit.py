@@ -4,6 +4,10 @@ Module names are those of ViTPose and timm, whose files they load. Shapes: B ima
 tokens, N = h * w image tokens (patches), D channels, H heads.
 """
 
+import itertools
+import math
+from typing import Final
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -11,6 +15,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from configs.schema import EncoderConfig
+
+_GROUPS: Final = 8
+"""Of channels that a convolutional stem normalises together."""
 
 
 class PatchEmbed(nn.Module):
@@ -22,6 +29,37 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
         return self.proj(images)
+
+
+class ConvStem(nn.Module):
+    """Convolutions that halve the image until a pixel is a patch (Xiao et al., NeurIPS 2021)."""
+
+    def __init__(self, patch_size: int, dim: int) -> None:
+        super().__init__()
+        halvings = patch_size.bit_length() - 1
+        widths = [max(_GROUPS, dim >> (halvings - k)) for k in range(1, halvings + 1)]
+        self.stages = nn.Sequential(
+            *(_ConvStage(*pair) for pair in itertools.pairwise([3, *widths]))
+        )
+        self.proj = nn.Conv2d(widths[-1], dim, kernel_size=1)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
+        return self.proj(self.stages(images))
+
+
+class _ConvStage(nn.Module):
+    """Half the size, then a residual convolution."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(channels, width, kernel_size=3, stride=2, padding=1, bias=False)
+        self.down_norm = nn.GroupNorm(_GROUPS, width)
+        self.same = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False)
+        self.same_norm = nn.GroupNorm(_GROUPS, width)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        x = F.relu(self.down_norm(self.down(x)))
+        return F.relu(x + self.same_norm(self.same(x)))
 
 
 class Attention(nn.Module):
@@ -78,7 +116,8 @@ class ViT(nn.Module):
         self.grid = (height // config.patch_size, width // config.patch_size)
         self.recompute = config.use_checkpoint
         patches = self.grid[0] * self.grid[1]
-        self.patch_embed = PatchEmbed(config.patch_size, dim)
+        stem = ConvStem if config.stem == "conv" else PatchEmbed
+        self.patch_embed = stem(config.patch_size, dim)
         self.task_tokens = nn.Parameter(torch.zeros(1, config.task_tokens_num, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, dim))
         drop_paths = [
@@ -91,16 +130,27 @@ class ViT(nn.Module):
         self, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D h w"]]:
         """RGB in 0..1, without mean and deviation -> task tokens and feature map."""
+        task_tokens = self.task_tokens.expand(len(images), -1, -1)
+        tokens = self._blocks(torch.cat([task_tokens, self._image_tokens(images)], dim=1))
+        task_tokens, image_tokens = tokens.split([task_tokens.shape[1], math.prod(self.grid)], 1)
+        return task_tokens, self._feature_map(image_tokens)
+
+    def feature_map(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
+        """What image tokens alone become, as in ViTPose; for pre-training."""
+        return self._feature_map(self._blocks(self._image_tokens(images)))
+
+    def _image_tokens(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:
         patches = self.patch_embed(images)
         # ViTPose keeps the position of an absent class token and adds it to every patch.
-        image_tokens = patches.flatten(2).mT + self.pos_embed[:, 1:] + self.pos_embed[:, :1]
-        task_tokens = self.task_tokens.expand(len(images), -1, -1)
-        tokens = torch.cat([task_tokens, image_tokens], dim=1)
+        return patches.flatten(2).mT + self.pos_embed[:, 1:] + self.pos_embed[:, :1]
+
+    def _blocks(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         for block in self.blocks:
             if self.recompute and self.training:
                 tokens = checkpoint(block, tokens, use_reentrant=False)
             else:
                 tokens = block(tokens)
-        tokens = self.last_norm(tokens)
-        task_tokens, image_tokens = tokens.split([task_tokens.shape[1], patches[0, 0].numel()], 1)
-        return task_tokens, image_tokens.mT.unflatten(2, patches.shape[2:])
+        return self.last_norm(tokens)
+
+    def _feature_map(self, image_tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B D h w"]:
+        return image_tokens.mT.unflatten(2, self.grid)

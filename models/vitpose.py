@@ -15,8 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.checkpoint import read_torch
+from models.supervised import KeypointNetwork
 from models.vit import ViT
 from utils.errors import UserError
+from utils.files import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,14 @@ def load_encoder(encoder: ViT, path: Path, *, interpolate: bool = False) -> None
     encoder.load_state_dict({**encoder.state_dict(), **state})
     unused = len(given.keys() - wanted.keys())
     log.info("encoder: %d weights from %s, %d others in it unused", len(state), path, unused)
+
+
+def save_encoder(network: KeypointNetwork, path: Path) -> None:
+    """Write a pre-trained encoder, and the head it learned with, as ViTPose writes its own."""
+    encoder = {_PREFIX + k: v for k, v in network.encoder.state_dict().items() if k not in _OWN}
+    head = {f"keypoint_head.{k}": v for k, v in network.keypoint_head.state_dict().items()}
+    with atomic_path(path) as partial:
+        torch.save({"state_dict": {**encoder, **head}}, partial)
 
 
 def _resized(embedding: Float[Tensor, "1 N D"], height: int, width: int) -> Float[Tensor, "1 M D"]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from configs.schema import Config
 from human_models.body import BodyModel
+from models.auxiliary import keypoint_loss, token_joint_loss
 from models.losses import training_losses
 from models.posing import body_parameters, pose_body
 
@@ -24,10 +25,29 @@ class Regression:
     def __call__(
         self, model: nn.Module, batch: Mapping[str, Tensor]
     ) -> dict[str, Float[Tensor, " B"]]:
-        heads = model(images_of(batch))
-        parameters = body_parameters(heads, self._config.model)
-        posed = pose_body(parameters, self._body, self._config.model, want_vertices=False)
-        return training_losses(heads, posed, batch, self._config)
+        heads, keypoints, token_joints = model(images_of(batch))
+        config, train = self._config.model, self._config.train
+        posed = pose_body(body_parameters(heads, config), self._body, config, want_vertices=False)
+        terms = training_losses(heads, posed, batch, self._config)
+        if keypoints is not None:
+            terms["keypoints"] = train.keypoint_weight * keypoint_loss(keypoints, batch, config)
+        if token_joints is not None:
+            loss = token_joint_loss(token_joints, batch, config)
+            terms["token_joints"] = train.token_joint_weight * loss
+        return terms
+
+
+class Keypoints:
+    """Joints on the encoder's feature map: pre-training."""
+
+    def __init__(self, body: BodyModel, config: Config) -> None:
+        del body
+        self._config = config
+
+    def __call__(
+        self, model: nn.Module, batch: Mapping[str, Tensor]
+    ) -> dict[str, Float[Tensor, " B"]]:
+        return {"keypoints": keypoint_loss(model(images_of(batch)), batch, self._config.model)}
 
 
 def images_of(batch: Mapping[str, Tensor]) -> Float[Tensor, "B 3 H W"]:

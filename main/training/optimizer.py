@@ -36,9 +36,10 @@ def freeze(network: SMPLestX, config: TrainConfig) -> None:
         block.requires_grad_(False)
 
 
-def make_optimizer(network: SMPLestX, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Adam over what learns; `lr_scale` of a group is its share of the learning rate."""
-    depth = 1 + len(network.encoder.blocks)
+    blocks = [_BLOCK.search(name) for name, _ in network.named_parameters()]
+    depth = 2 + max((int(block[1]) for block in blocks if block), default=0)
     groups: dict[tuple[int, bool], list[Tensor]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:

@@ -19,8 +19,10 @@ from main.model_files import CONFIG_NAME, ROOT
 from main.training.optimizer import AveragedWeights, make_optimizer
 from main.training.state import Learner, Progress, Snapshots
 from models.checkpoint import load_weights
+from models.decoder import Layer
 from models.initialise import initial_network
 from models.smplest_x import SMPLestX
+from models.vit import Block
 from models.vitpose import load_encoder
 from utils.distributed import World
 from utils.errors import UserError
@@ -31,15 +33,15 @@ log = logging.getLogger(__name__)
 FOLDERS: Final = ("log", "model_dump", "code", "result")
 
 
-def run_folder(job: str, outputs: Path, *, go_on: bool, world: World) -> Path:
-    """The folder of a run, the same for all processes: outputs/train_JOB_DATE.
+def run_folder(kind: str, job: str, outputs: Path, *, go_on: bool, world: World) -> Path:
+    """The folder of a run, the same for all processes: outputs/KIND_JOB_DATE.
 
     Args:
         go_on: take the newest that is there, if any.
     """
-    found = sorted(path for path in outputs.glob(f"train_{job}_*") if _is_run(path, job))
+    found = sorted(path for path in outputs.glob(f"{kind}_{job}_*") if _is_run(path, kind, job))
     date = datetime.now().astimezone().strftime("%Y%m%d_%H%M%S")
-    folder = found[-1] if go_on and found else outputs / f"train_{job}_{date}"
+    folder = found[-1] if go_on and found else outputs / f"{kind}_{job}_{date}"
     if world.size > 1:
         told = [folder]
         distributed.broadcast_object_list(told)
@@ -50,8 +52,8 @@ def run_folder(job: str, outputs: Path, *, go_on: bool, world: World) -> Path:
     return folder
 
 
-def _is_run(path: Path, job: str) -> bool:
-    date = path.name.removeprefix(f"train_{job}_")
+def _is_run(path: Path, kind: str, job: str) -> bool:
+    date = path.name.removeprefix(f"{kind}_{job}_")
     return (path / "model_dump").is_dir() and date.replace("_", "").isdigit()
 
 
@@ -110,7 +112,7 @@ def starting_network(config: Config, body: BodyModel, snapshots: Snapshots) -> S
     return network
 
 
-def parallel(network: SMPLestX, config: Config, device: torch.device, world: World) -> nn.Module:
+def parallel(network: nn.Module, config: Config, device: torch.device, world: World) -> nn.Module:
     """The network as the processes of a run share it; with fsdp the same module, in parts."""
     train = config.train
     if train.compile:
@@ -118,8 +120,9 @@ def parallel(network: SMPLestX, config: Config, device: torch.device, world: Wor
     if train.parallel == "fsdp":
         half = torch.bfloat16 if train.precision == "bf16" else None
         policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
-        for part in (*network.encoder.blocks, *network.decoder.layers):
-            fully_shard(part, mp_policy=policy)
+        for part in network.modules():
+            if isinstance(part, Block | Layer):
+                fully_shard(part, mp_policy=policy)
         fully_shard(network, mp_policy=policy)
         return network
     if world.size == 1:
@@ -128,7 +131,7 @@ def parallel(network: SMPLestX, config: Config, device: torch.device, world: Wor
     return DistributedDataParallel(network, device_ids=devices, gradient_as_bucket_view=True)
 
 
-def make_learner(network: SMPLestX, config: Config) -> Learner:
+def make_learner(network: nn.Module, config: Config) -> Learner:
     """Call it when the network is frozen, on its device, and in parts if it is to be."""
     average = config.train.ema_decay
     return Learner(

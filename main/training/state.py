@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_map
 from main.training.optimizer import AveragedWeights
 from models.checkpoint import read_torch
 from models.checkpoint_keys import from_published, to_published
+from models.supervised import NETWORK
 from utils.errors import UserError
 from utils.files import atomic_path
 
@@ -51,21 +52,24 @@ class Learner(NamedTuple):
     """All that learning changes."""
 
     network: nn.Module
+    """As in models.supervised: its `network` is what is published."""
     optimizer: torch.optim.Optimizer
     average: AveragedWeights | None
 
     def state(self, progress: Progress) -> dict[str, Any]:
         """Content of a snapshot, copied to the CPU; every process of the run must call it."""
         with self.average.in_place() if self.average else nullcontext():
-            network = get_model_state_dict(self.network, options=_WHOLE)
+            whole = get_model_state_dict(self.network, options=_WHOLE)
+            network = {k.removeprefix(NETWORK): v for k, v in whole.items() if _is_network(k)}
             state = {
                 "epoch": progress.epoch if progress.iteration else progress.epoch - 1,
                 "network": {f"module.{key}": v for key, v in to_published(network).items()},
                 "progress": progress._asdict(),
             }
             state = tree_map(_copied, state)
-        if self.average:
+        if self.average or len(network) < len(whole):
             state["training_network"] = get_model_state_dict(self.network, options=_WHOLE)
+        if self.average:
             state["average_updates"] = self.average.updates
         state["optimizer"] = get_optimizer_state_dict(self.network, self.optimizer, options=_WHOLE)
         return tree_map(_copied, state)
@@ -80,12 +84,12 @@ class Learner(NamedTuple):
         if not {"network", "optimizer", "progress"} <= content.keys():
             raise UserError(f"{path}: no state of a run; give it as model.pretrained_model_path")
         try:
-            averaged = from_published(content["network"])
-            set_model_state_dict(self.network, averaged, options=_WHOLE)
+            network = {NETWORK + k: v for k, v in from_published(content["network"]).items()}
+            trained = content.get("training_network", network)
             if self.average:
+                set_model_state_dict(self.network, {**trained, **network}, options=_WHOLE)
                 self.average.restart(content.get("average_updates", 0))
-            if "training_network" in content:
-                set_model_state_dict(self.network, content["training_network"], options=_WHOLE)
+            set_model_state_dict(self.network, trained, options=_WHOLE)
             set_optimizer_state_dict(
                 self.network, self.optimizer, content["optimizer"], options=_WHOLE
             )
@@ -93,6 +97,11 @@ class Learner(NamedTuple):
             line = str(error).strip().splitlines()[0]
             raise UserError(f"{path}: does not fit the run's config ({line})") from None
         return Progress(**content["progress"])
+
+
+def _is_network(key: str) -> bool:
+    """Not a help of training."""
+    return key.startswith(NETWORK)
 
 
 def _copied(value: Any) -> Any:
@@ -111,7 +120,8 @@ class Snapshots:
     def newest_first(self) -> Iterator[Path]:
         """Snapshots and states, the most advanced first."""
         found = [(_advance(path), path) for path in self.folder.glob("*.pth.tar")]
-        return (path for advance, path in sorted(found, reverse=True) if advance is not None)
+        ordered = sorted((advance, path) for advance, path in found if advance is not None)
+        return (path for _, path in reversed(ordered))
 
     def write(self, state: dict[str, Any], *, best: bool = False) -> None:
         """Begin to write a state (of `Learner.state`); waits for the one before.

@@ -19,6 +19,7 @@ from main.protocol import CORRECT, SMPLX_METRICS
 from main.training.log import TrainLog
 from main.training.state import Learner, Progress
 from models.smplest_x import SMPLestX
+from models.supervised import SupervisedSMPLestX
 from utils.distributed import World
 from utils.errors import UserError
 
@@ -85,16 +86,16 @@ class Validator:
         network, average = self._learner.network, self._learner.average
         with average.in_place() if average else nullcontext():
             whole = self._whole_copy(network) if isinstance(network, FSDPModule) else network
-            assert isinstance(whole, SMPLestX)
+            assert isinstance(whole, SupervisedSMPLestX)
             whole.eval()
             try:
-                yield whole
+                yield whole.network
             finally:
                 network.train()
 
-    def _whole_copy(self, network: nn.Module) -> SMPLestX:
+    def _whole_copy(self, network: nn.Module) -> SupervisedSMPLestX:
         options = StateDictOptions(full_state_dict=True)
         with torch.device("meta"):
-            copy = SMPLestX(self._config.model)
+            copy = SupervisedSMPLestX(SMPLestX(self._config.model), self._config)
         copy.load_state_dict(get_model_state_dict(network, options=options), assign=True)
         return copy

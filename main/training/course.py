@@ -1,0 +1,124 @@
+"""A run from its command line to its end, whatever it is that learns."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import nn
+
+from configs.reader import load_config
+from configs.schema import Config
+from datasets.training_set import Share, TrainingLoader, TrainingSet
+from human_models.body import BodyLibrary, BodyModel
+from human_models.files import find_model_folder
+from main.door import add_config_flags
+from main.model_files import OUTPUTS, ROOT
+from main.training.log import TrainLog, log_file
+from main.training.objective import Objective
+from main.training.setup import first_progress, make_learner, parallel, record, run_folder
+from main.training.state import Learner, Snapshots
+from main.training.trainer import Stopped, StopRequest, Trainer, Validation
+from utils.distributed import World, device_of_process, failing_together, process_group, world
+
+STOPPED: Final = 128 + signal.SIGTERM
+"""Exit status of a run that a signal ended and that can go on."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What learns, from what, and how it is judged."""
+
+    kind: str
+    """Begins the names of its runs' folders."""
+    start: Callable[[Config, BodyModel, Snapshots], nn.Module]
+    objective: Callable[[BodyModel, Config], Objective]
+    validation: Callable[
+        [Config, Learner, BodyLibrary, Path, TrainLog, torch.device, World], Validation
+    ]
+    finish: Callable[[Learner, Path], None] = lambda learner, folder: None
+    """What the first process does in the run's folder at the end."""
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job_name", metavar="JOB_NAME", help="of the run's folder in outputs/")
+    parser.add_argument("config_file", metavar="CONFIG_FILE", help="e.g. configs/config_debug.py")
+    parser.add_argument("--output", type=Path, default=OUTPUTS, help="where runs have folders")
+    add_config_flags(parser)
+
+
+def run_course(course: Course, arguments: argparse.Namespace) -> int:
+    """Train, or go on with training, to the end of the config's last epoch; an exit status."""
+    stop = StopRequest()
+    signal.signal(signal.SIGTERM, stop.make)
+    if not world().is_first:
+        logging.disable()  # the first process tells what all of them find
+    device = device_of_process(arguments.device)
+    with process_group(device) as here:
+        with failing_together("config"):
+            config = load_config(arguments.config_file, arguments.overrides)
+        # A worker that died and was started again by torchrun goes on where it was.
+        restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+        go_on = config.train.continue_train or restarted
+        name, outputs = arguments.job_name, arguments.output
+        folder = run_folder(course.kind, name, outputs, go_on=go_on, world=here)
+        with log_file(folder / "log" / "train.log") if here.is_first else nullcontext():
+            return _run(course, config, folder, device, here, stop)
+
+
+def _run(
+    course: Course,
+    config: Config,
+    folder: Path,
+    device: torch.device,
+    here: World,
+    stop: StopRequest,
+) -> int:
+    train, data_dir = config.train, ROOT / config.data.data_dir
+    keep = train.keep_last if train.remove_checkpoint else None
+    snapshots = Snapshots(folder / "model_dump", keep)
+    with failing_together("set-up"):
+        bodies = BodyLibrary(find_model_folder(ROOT / config.model.human_model_path))
+        samples = TrainingSet(config, data_dir, bodies.folder)
+        share = Share(here.rank, here.size, train.train_batch_size, train.accumulate_batches)
+        pin = device.type == "cuda"
+        loader = TrainingLoader(samples, share, workers=train.num_thread, pin=pin)
+        network = course.start(config, bodies.smplx(), snapshots)
+        if here.is_first:
+            record(folder, config, sys.argv)
+    model = parallel(network.to(device), config, device, here)
+    learner = make_learner(network, config)
+    with failing_together("start"):
+        progress = first_progress(learner, snapshots, config)
+        train_log = TrainLog(
+            folder / "log",
+            samples.names,
+            every=train.print_iters,
+            iterations=train.end_epoch * loader.iterations,
+            start=progress,
+            device=device,
+            world=here,
+        )
+        validation = course.validation(config, learner, bodies, data_dir, train_log, device, here)
+    logging.disable(logging.NOTSET if here.is_first else logging.INFO)
+    objective = course.objective(bodies.smplx().to(device), config)
+    trainer = Trainer(
+        *(train, learner, model, objective, loader, validation),
+        *(snapshots, train_log, stop, device, here),
+    )
+    try:
+        trainer.train(progress)
+        if here.is_first:
+            course.finish(learner, folder)
+    except Stopped:
+        return STOPPED
+    finally:
+        train_log.close()
+    return 0
