@@ -41,6 +41,8 @@ class DatasetConfig(Section):
     """Folder of images in data_dir/img, or anywhere by an absolute path."""
     flat_hands: bool | None = None
     """Hands are given from the flat hand, where the files do not say; else from the mean hand."""
+    like: str | None = None
+    """A dataset of the table whose row says all that is not said here, e.g. "UBody"."""
 
 
 class DataConfig(Section):

@@ -15,8 +15,11 @@ def find_source(name: str, config: DataConfig) -> Source:
             incomplete.
     """
     entry = config.datasets.get(name)
-    if name in SOURCES:
-        source = SOURCES[name]
+    like = name if entry is None or entry.like is None else entry.like
+    if like in SOURCES:
+        source = SOURCES[like]._replace(name=name)
+    elif entry is not None and entry.like is not None:
+        raise UserError(f"data.datasets: '{name}' is like '{like}', which the table lacks")
     elif entry is None:
         known = [*SOURCES, *config.datasets]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -28,7 +31,7 @@ def find_source(name: str, config: DataConfig) -> Source:
         )
     else:
         source = Source(name, None, None, entry.images)
-    changes = {} if entry is None else entry.model_dump(exclude_none=True)
+    changes = {} if entry is None else entry.model_dump(exclude_none=True, exclude={"like"})
     for split, intervals in (
         ("train", config.train_sample_interval),
         ("test", config.test_sample_interval),

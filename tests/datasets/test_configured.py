@@ -31,6 +31,15 @@ def test_set_of_ones_own():
     assert (source.images, source.flat_hands, source.test) == ("mine", True, None)
 
 
+def test_set_like_one_of_the_table():
+    inter = {"UBody_inter": {"like": "UBody", "test": ("ubody_inter.npz",)}}
+    source = find_source("UBody_inter", DataConfig.model_validate({"datasets": inter}))
+    assert source == SOURCES["UBody"]._replace(name="UBody_inter", test=("ubody_inter.npz",))
+    unlike = DataConfig.model_validate({"datasets": {"Mine": {"like": "UBodyy"}}})
+    with pytest.raises(UserError, match="'Mine' is like 'UBodyy'"):
+        find_source("Mine", unlike)
+
+
 def test_unknown_names_are_refused():
     config = DataConfig.model_validate({"datasets": {"Mine": MINE, "Half": {"images": "half"}}})
     with pytest.raises(UserError, match="did you mean 'SynHand'"):

@@ -1,0 +1,51 @@
+"""A small network of the same design, trained on synthetic people: for demonstrations on CPUs."""
+
+base = "config_smplest_x_h.py"
+config = {
+    "data": {
+        "trainset_humandata": ("OpenPeople",),
+        "data_strategy": "concat",
+    },
+    "train": {
+        "end_epoch": 8,
+        "train_batch_size": 32,
+        "num_thread": 1,
+        "lr": 1e-3,
+        "min_lr": 1e-5,
+        "warmup_iters": 300,
+        "weight_decay": 0.02,
+        "clip_grad_norm": 1.0,
+        "ema_decay": 0.999,
+        "print_iters": 25,
+        "save_iters": 100,
+        "remove_checkpoint": True,
+        "validate_on": ("OpenPeople",),
+        "keypoint_weight": 0.1,
+        "token_joint_weight": 1.0,
+    },
+    "test": {"test_batch_size": 32},
+    "model": {
+        "model_type": "vit_demo",
+        "encoder_pretrained_model_path": "./pretrained_models/vit_demo_keypoints.pth",
+        "encoder_config": {
+            "img_size": (128, 96),
+            "patch_size": 16,
+            "stem": "conv",
+            "embed_dim": 256,
+            "depth": 6,
+            "num_heads": 8,
+            "drop_path_rate": 0.0,
+        },
+        "decoder_config": {
+            "feat_dim": 256,
+            "dim_out": 128,
+            "depth": 2,
+            "num_heads": 8,
+            "head_dim": 32,
+        },
+        "input_img_shape": (256, 192),
+        "input_body_shape": (128, 96),
+        "focal": (2500, 2500),
+        "princpt": (96 / 2, 128 / 2),
+    },
+}
