@@ -278,5 +278,7 @@ _TABLE: Final = (
         "ARCTIC (AiOS)", ("p1_train_multi.npz",), ("p1_val_multi.npz",), "ARCTIC", None, 1000, 30
     ),
     Source("EHF (AiOS)", None, _EHF, "ehf", (1600, 1200), scans=_EHF_SCANS),
+    # What `python -m main.synthesize` makes.
+    Source("OpenPeople", ("openpeople_train.npz",), ("openpeople_test.npz",), "openpeople"),
 )
 SOURCES: Final[dict[str, Source]] = {source.name: source for source in _TABLE}
