@@ -26,7 +26,13 @@ from human_models.joints import (
 )
 from main.metric_table import SampleErrors
 from main.protocol import CORRECT, PARTS, SMPLX_METRICS, Protocol
-from utils.alignment import centred, similarity_of_centred
+from utils.alignment import (
+    CentredPoints,
+    aligned_distances,
+    centred_in_place,
+    exact_products,
+    rooted_distances,
+)
 
 MILLIMETRES: Final = 1000.0
 _ROOTS: Final = ("pelvis", "neck", "left_wrist", "right_wrist")
@@ -48,15 +54,14 @@ _SMPL_COMPARED: Final = (
 # fmt: on
 
 Visibility = Callable[[Float[Tensor, "B N 3"]], Bool[Tensor, "B N"]]
-_Pair = tuple[Float[Tensor, "B 3 N"], Float[Tensor, "B 3 N"]]  # predicted and true points
-_Roots = tuple[Float[Tensor, "B 3 1"], Float[Tensor, "B 3 1"]]
 
 
 class Evaluator(nn.Module):
     """Compares meshes by the rules of a protocol; it has buffers only and moves with `.to`.
 
-    Meshes are in metres, in any frame that both share. All is computed in float64, so neither
-    mixed precision nor the distance to the camera changes a digit that is reported.
+    Meshes are in metres, in any frame that both share. Points are compared in float32 relative to
+    their centroids, and what is common to them in float64: errors are within 0.001 mm of those
+    computed in float64, at any distance to the camera, and also under mixed precision.
     """
 
     left_hand: Int[Tensor, "778"]
@@ -79,8 +84,7 @@ class Evaluator(nn.Module):
             "body": read_j14_regressor(folder),
             **{part: _rig_rows(rig, hands[side]) for part, side in _HANDS.items()},
         }
-        self._joint_groups = {name: len(group) for name, group in rows.items()}
-        self.smplx_joints = _Regressor(np.concatenate(list(rows.values())))
+        self.smplx_joints = nn.ModuleDict({name: _Regressor(group) for name, group in rows.items()})
 
         smpl = read_body(folder, "smpl").joint_regressor
         compared = [SMPL_JOINTS.index(name) for name in ("pelvis", *_SMPL_COMPARED)]
@@ -109,42 +113,38 @@ class Evaluator(nn.Module):
         which says of true points whether the image shows them, only those count (UBody): roots
         and alignments still come from all points, and a part out of view is left out.
 
-        Raises ValueError where a point to align is not a finite number or a metric is unknown.
+        Raises ValueError where a point to compare is not a finite number or a metric is unknown.
         """
         _check_names(only, SMPLX_METRICS)
+        needed = _with_hands_behind(only, self.protocol)
         hands_valid = {"l_hand": left_hand_valid.bool(), "r_hand": right_hand_valid.bool()}
-        predicted, true = _planar(predicted_vertices), _planar(true_vertices)
-        joints = (self._named_joints(predicted), self._named_joints(true))
-        roots = {
-            name: (joints[0]["roots"][..., k, None], joints[1]["roots"][..., k, None])
-            for k, name in enumerate(_ROOTS)
-        }
-
+        meshes = (predicted_vertices.contiguous(), true_vertices.contiguous())
         result: dict[str, SampleErrors] = {}
-        for kind, parts in PARTS.items():
-            for part in parts:
-                name = f"{kind}_{part}"
-                needed = {name, f"{kind}_hand"} if part in _HANDS else {name}
-                wanted = {p for p in ("", "pa_") if any(p + n in only for n in needed)}
+        with exact_products(meshes[0].device):
+            predicted_roots, true_roots = (self.smplx_joints["roots"](mesh) for mesh in meshes)
+            for kind, part in ((kind, part) for kind, parts in PARTS.items() for part in parts):
+                wanted = {p for p in ("", "pa_") if f"{p}{kind}_{part}" in needed}
                 if part == "hand" or not wanted:
                     continue
-                if kind == "mpvpe":
-                    points = (self._part(predicted, part), self._part(true, part))
-                else:
-                    points = (joints[0][part], joints[1][part])
-                shown = None if in_view is None else in_view(points[1].mT)
-                root = roots[_PART_ROOTS[part]]
+                predicted, true = (self._points(mesh, kind, part) for mesh in meshes)
+                shown = None if in_view is None else in_view((true.points + true.centroid).mT)
+                k = _ROOTS.index(_PART_ROOTS[part])
+                root = (predicted_roots[..., k, None], true_roots[..., k, None])
                 if kind == "mpjpe" and part in _HANDS and not self.protocol.gt_wrist_relative:
                     root = (root[0], torch.zeros_like(root[1]))
                 for prefix in wanted:
-                    distances = _aligned_error(points) if prefix else _rooted_error(points, root)
+                    if prefix:
+                        distances = aligned_distances(predicted, true)
+                    else:
+                        distances = rooted_distances(predicted, true, root)
                     errors = _mean(distances, shown)
                     if part in _HANDS:
-                        errors = errors._replace(valid=errors.valid & hands_valid[part])
-                    result[prefix + name] = errors
-            for prefix in ("", "pa_"):
-                if {f"{prefix}{kind}_{hand}" for hand in _HANDS} <= result.keys():
-                    self._add_both_hands(result, prefix + kind)
+                        known = hands_valid[part] & errors.valid
+                        errors = SampleErrors(errors.error_mm.where(known, 0.0), known)
+                    result[f"{prefix}{kind}_{part}"] = errors
+        for metric in (f"{prefix}{kind}" for prefix in ("", "pa_") for kind in PARTS):
+            if {f"{metric}_{hand}" for hand in _HANDS} <= result.keys():
+                self._add_both_hands(result, metric)
         return {name: result[name] for name in SMPLX_METRICS if name in only}
 
     def smpl(
@@ -155,33 +155,35 @@ class Evaluator(nn.Module):
         """`protocol.SMPL_METRICS`, where the truth is a mesh of SMPL.
 
         The prediction is moved to the true pelvis, then converted to a mesh of SMPL; joints are
-        those of SMPL's rig on both. Raises ValueError where a point is not a finite number.
+        those of SMPL's rig on both. Raises ValueError where a point to compare is not a finite
+        number.
         """
-        predicted, true = _planar(predicted_vertices), _planar(true_vertices)
-        true_pelvis, true_joints = self.smpl_joints(true).split((1, len(_SMPL_COMPARED)), dim=2)
-        pelvis = self._named_joints(predicted)["roots"][..., :1]
-        moved = predicted - pelvis + true_pelvis
-        converted = (self.smplx_to_smpl @ moved.flatten(0, 1).mT).mT.unflatten(0, (-1, 3))
+        predicted, true = predicted_vertices.contiguous(), true_vertices.contiguous()
+        with exact_products(predicted.device):
+            joints_and_pelvis = self.smpl_joints(true)
+            true_pelvis, true_joints = joints_and_pelvis.split((1, len(_SMPL_COMPARED)), dim=2)
+            pelvis = self.smplx_joints["roots"](predicted)[..., :1]
+            moved = predicted.double() + (true_pelvis - pelvis).mT
+            converted = self.smplx_to_smpl @ moved.transpose(0, 1).flatten(1)
+            converted = converted.unflatten(1, (-1, 3)).transpose(0, 1).contiguous()
 
-        meshes = (converted, true)
-        joints = (self.smpl_joints(converted)[..., 1:], true_joints)
-        matched = (true_pelvis, true_pelvis)
-        return {
-            "pa_mpvpe_all": _mean(_aligned_error(meshes)),
-            "mpvpe_all": _mean(_rooted_error(meshes, matched)),
-            "pa_mpjpe_body": _mean(_aligned_error(joints)),
-            "mpjpe_body": _mean(_rooted_error(joints, matched)),
-        }
+            joints = (self.smpl_joints(converted)[..., 1:], true_joints)
+            meshes = (_planar(converted), _planar(true))
+            result = {}
+            for name, pair in (("mpvpe_all", meshes), ("mpjpe_body", joints)):
+                found, wanted = (centred_in_place(points) for points in pair)
+                result[f"pa_{name}"] = _mean(aligned_distances(found, wanted))
+                distances = rooted_distances(found, wanted, (true_pelvis, true_pelvis))
+                result[name] = _mean(distances)
+        return result
 
-    def _part(self, mesh: Float[Tensor, "B 3 10475"], part: str) -> Float[Tensor, "B 3 N"]:
+    def _points(self, mesh: Float[Tensor, "B 10475 3"], kind: str, part: str) -> CentredPoints:
+        if kind == "mpjpe":
+            return centred_in_place(self.smplx_joints[part](mesh))
         if part == "all":
-            return mesh
+            return centred_in_place(_planar(mesh))
         vertices = {"l_hand": self.left_hand, "r_hand": self.right_hand, "face": self.head}[part]
-        return mesh.index_select(2, vertices)
-
-    def _named_joints(self, mesh: Float[Tensor, "B 3 10475"]) -> dict[str, Tensor]:
-        groups = self.smplx_joints(mesh).split(list(self._joint_groups.values()), dim=2)
-        return dict(zip(self._joint_groups, groups, strict=True))
+        return centred_in_place(_picked(mesh, vertices))
 
     def _add_both_hands(self, result: dict[str, SampleErrors], metric: str) -> None:
         """Add the mean of a sample's valid hands; the protocol's outliers go from all three."""
@@ -204,20 +206,23 @@ class Evaluator(nn.Module):
 
 
 class _Regressor(nn.Module):
-    """Joints as weighted sums of vertices; only vertices with a weight are read."""
+    """Joints (float64) as weighted sums of vertices; only vertices with a weight are read."""
 
     vertices: Int[Tensor, " U"]
     weights: Float[Tensor, "U K"]
+    sums: Float[Tensor, " K"]
 
     def __init__(self, matrix: Float[np.ndarray, "K V"]) -> None:
         super().__init__()
         used = np.flatnonzero(matrix.any(axis=0))
+        weights = np.ascontiguousarray(matrix[:, used].T, dtype=np.float32)
         self.register_buffer("vertices", torch.from_numpy(used))
-        weights = np.ascontiguousarray(matrix[:, used].T, dtype=np.float64)
         self.register_buffer("weights", torch.from_numpy(weights))
+        self.register_buffer("sums", torch.from_numpy(weights.sum(0, dtype=np.float64)))
 
-    def forward(self, mesh: Float[Tensor, "B 3 V"]) -> Float[Tensor, "B 3 K"]:
-        return mesh.index_select(2, self.vertices) @ self.weights
+    def forward(self, mesh: Float[Tensor, "B V 3"]) -> Float[Tensor, "B 3 K"]:
+        vertices = centred_in_place(_picked(mesh, self.vertices))
+        return vertices.points @ self.weights + vertices.centroid * self.sums
 
 
 def _hand_joints(side: str, count: int) -> tuple[str, ...]:
@@ -244,25 +249,27 @@ def _check_names(names: Collection[str], known: Collection[str]) -> None:
         raise ValueError(f"no such metric: {', '.join(unknown)}")
 
 
-def _planar(vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, "B 3 V"]:
-    """In float64, coordinates first: sums over points then run along the memory."""
-    return vertices.mT.to(torch.float64, memory_format=torch.contiguous_format)
+def _with_hands_behind(only: Collection[str], protocol: Protocol) -> set[str]:
+    """The metrics asked for and those they are made of."""
+    needed = set(only)
+    for metric in (f"{prefix}{kind}" for prefix in ("", "pa_") for kind in PARTS):
+        hands = {f"{metric}_{hand}" for hand in _HANDS}
+        drops_outliers = metric == "pa_mpjpe" and protocol.pa_outlier_mm is not None
+        if f"{metric}_hand" in needed or (drops_outliers and needed & hands):
+            needed |= hands
+    return needed
 
 
-def _rooted_error(points: _Pair, roots: _Roots) -> Float[Tensor, "B N"]:
-    """Distances between points when both are relative to their root."""
-    return _lengths((points[0] - points[1]) - (roots[0] - roots[1]))
+def _planar(mesh: Float[Tensor, "B V 3"]) -> Float[Tensor, "B 3 V"]:
+    """A copy with coordinates first."""
+    return mesh.mT.clone(memory_format=torch.contiguous_format)
 
 
-def _aligned_error(points: _Pair) -> Float[Tensor, "B N"]:
-    """Distances between points after the best similarity."""
-    predicted, true = centred(points[0]), centred(points[1])
-    return _lengths(torch.baddbmm(true, similarity_of_centred(predicted, true), predicted, beta=-1))
-
-
-def _lengths(vectors: Float[Tensor, "B 3 N"]) -> Float[Tensor, "B N"]:
-    x, y, z = vectors.unbind(1)
-    return (x * x).addcmul_(y, y).addcmul_(z, z).sqrt_()
+def _picked(mesh: Float[Tensor, "B V 3"], vertices: Int[Tensor, " N"]) -> Float[Tensor, "B 3 N"]:
+    """Some vertices, coordinates first; `gather` is the fastest way to move them."""
+    axes = torch.arange(3, device=vertices.device)[:, None]
+    elements = (3 * vertices + axes).flatten().expand(len(mesh), -1)
+    return mesh.flatten(1).gather(1, elements).unflatten(1, (3, -1))
 
 
 def _mean(
@@ -271,7 +278,7 @@ def _mean(
     """Mean in millimetres of the distances (metres) that count, 0 and not valid where none does."""
     if counted is None:
         valid = torch.ones(len(distances), dtype=torch.bool, device=distances.device)
-        return SampleErrors(distances.mean(1) * MILLIMETRES, valid)
+        return SampleErrors(distances.mean(1).double() * MILLIMETRES, valid)
     count = counted.sum(1)
-    total = distances.where(counted, 0.0).sum(1)
+    total = distances.where(counted, 0.0).sum(1).double()
     return SampleErrors(total / count.clamp(min=1) * MILLIMETRES, count > 0)

@@ -26,6 +26,8 @@ from models.heads import HeadOutputs
 from models.posing import PosedBody, part_relative, root_relative
 from utils.rotation import axis_angle_to_matrix, rotation_6d_to_matrix
 
+Protocol = Literal["correct", "published"]
+
 
 def _from_pelvis(joint: str) -> list[int]:
     """Indices of the joints whose rotations turn this one, the pelvis first."""
@@ -34,8 +36,6 @@ def _from_pelvis(joint: str) -> list[int]:
         chain.insert(0, parent)
     return chain
 
-
-Protocol = Literal["correct", "published"]
 
 _PELVIS: Final = JOINTS.index("pelvis")
 _HANDS: Final = slice(JOINT_PARTS["left_hand"].start, JOINT_PARTS["right_hand"].stop)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
+from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_body
+from human_models.joints import RIG_JOINTS, SMPLX_SURFACE_VERTICES
 from main.metric_table import MetricTable, SampleErrors
 from main.metrics import Evaluator
 from main.protocol import (
@@ -18,8 +19,10 @@ from main.protocol import (
     SMPLX_METRICS,
     Protocol,
 )
+from utils.alignment import align_similarity
 from utils.errors import UserError
 
+DIGITS_MM = 1e-3
 DATA = Path(__file__).parents[1] / "parity" / "data"
 
 
@@ -35,7 +38,7 @@ def published(random_folder):
 
 @pytest.fixture(scope="module")
 def correct():
-    return Evaluator(ModelFolder(STAND_IN, STAND_IN_NAME))
+    return Evaluator(correct_folder())
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +52,16 @@ def meshes():
     return true + 0.03 * torch.randn(true.shape, generator=generator).double(), true
 
 
+def correct_folder():
+    return ModelFolder(STAND_IN, STAND_IN_NAME)
+
+
 def both(count):
     return torch.ones(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)
+
+
+def close(actual, wanted):
+    torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=DIGITS_MM)
 
 
 def kept(errors):
@@ -99,7 +110,7 @@ def test_truth_has_no_error(correct, meshes):
     _, true = meshes
     for name, (error, valid) in correct.smplx(true, true, *both(5)).items():
         assert valid.all(), name
-        assert error.abs().max() < 1e-6, name
+        assert error.abs().max() < DIGITS_MM, name
 
 
 def test_hand_vertices_against_a_loop_over_their_definition(correct, meshes):
@@ -143,7 +154,7 @@ def test_batches_equal_singles(correct, meshes, count):
     for k in range(count):
         single = correct.smplx(*(mesh[k : k + 1] for mesh in meshes), *both(1))
         for name, (error, _) in single.items():
-            torch.testing.assert_close(batch[name].error_mm[k : k + 1], error)
+            close(batch[name].error_mm[k : k + 1], error)
     assert all(len(error) == count for error, _ in batch.values())
 
 
@@ -166,7 +177,7 @@ def test_absent_hands_are_left_out(correct, meshes):
 
 def test_left_outlier_takes_the_right_hand_with_it(meshes):
     """But a right outlier leaves the left hand in."""
-    folder = ModelFolder(STAND_IN, STAND_IN_NAME)
+    folder = correct_folder()
     evaluator = Evaluator(folder, PUBLISHED)
     predicted, true = (mesh[:4].clone() for mesh in meshes)
     generator = torch.Generator().manual_seed(0)
@@ -194,6 +205,10 @@ def test_left_outlier_takes_the_right_hand_with_it(meshes):
         assert bool(right[k]) == (not left_out and not large["r_hand"][k])
         assert bool(hand[k]) == (not left_out and not large["r_hand"][k])
     assert limited["pa_mpvpe_hand"].valid.all()
+    for name in HAND_SET_METRICS:
+        alone = evaluator.smplx(predicted, true, left_valid, right_valid, only=[name])
+        assert list(alone) == [name]
+        assert all(map(torch.equal, alone[name], limited[name])), name
 
 
 def test_hand_sets_ask_for_what_means_something(correct, meshes):
@@ -225,25 +240,79 @@ def test_only_points_in_view_count(correct, meshes):
     assert [half["mpvpe_l_hand"].valid.all().item() for half in halves] != [True, True]
     share = (true[..., 0] > middle[..., 0]).double().mean(1)
     whole = halves[0]["mpvpe_all"].error_mm * share + halves[1]["mpvpe_all"].error_mm * (1 - share)
-    torch.testing.assert_close(whole, everything["mpvpe_all"].error_mm)
+    close(whole, everything["mpvpe_all"].error_mm)
     seen = next(half for half in halves if half["mpvpe_l_hand"].valid.all())
-    assert torch.equal(seen["mpvpe_hand"].error_mm, everything["mpvpe_l_hand"].error_mm)
+    close(seen["mpvpe_hand"].error_mm, everything["mpvpe_l_hand"].error_mm)
 
 
-def test_predictions_that_are_no_numbers_are_told(correct, meshes):
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("only", [SMPLX_METRICS, ["mpvpe_l_hand"], ["mpjpe_l_hand"]])
+def test_predictions_that_are_no_numbers_are_told(correct, meshes, only, value):
     predicted = meshes[0].clone()
-    predicted[2, 7] = torch.nan
+    predicted[2, SMPLX_SURFACE_VERTICES["left_thumb4"]] = value
+    for in_view in (None, lambda points: torch.zeros_like(points[..., 0], dtype=torch.bool)):
+        with pytest.raises(ValueError, match="finite"):
+            correct.smplx(predicted, meshes[1], *both(5), only=only, in_view=in_view)
     with pytest.raises(ValueError, match="finite"):
-        correct.smplx(predicted, meshes[1], *both(5))
+        correct.smpl(predicted, meshes[1][:, :6890])
+
+
+def test_digits_are_those_of_float64_far_from_the_camera(correct, meshes):
+    """Against the definitions, one sample at a time in float64."""
+    predicted, true = ((mesh + torch.tensor([5.0, -8.0, 30.0])).float() for mesh in meshes)
+    predicted = predicted + torch.tensor([0.3, 0.2, -4.0])
+    result = correct.smplx(predicted, true, *both(5))
+    predicted, true = predicted.double(), true.double()
+    rig = torch.from_numpy(read_body(correct_folder(), "smplx").joint_regressor).double()
+    for part, root, vertices in (
+        ("all", "pelvis", torch.arange(10475)),
+        ("face", "neck", correct.head),
+        ("r_hand", "right_wrist", correct.right_hand),
+    ):
+        row = rig[RIG_JOINTS.index(root)] / rig[RIG_JOINTS.index(root)].sum()
+        offset = row @ predicted - row @ true
+        differences = {
+            "mpvpe": predicted - offset[:, None] - true,
+            "pa_mpvpe": align_similarity(predicted[:, vertices], true[:, vertices]),
+        }
+        differences["pa_mpvpe"] -= true[:, vertices]
+        differences["mpvpe"] = differences["mpvpe"][:, vertices]
+        for name, difference in differences.items():
+            expected = 1000 * difference.norm(dim=2).mean(1)
+            found = result[f"{name}_{part}"].error_mm
+            torch.testing.assert_close(found, expected, rtol=0, atol=DIGITS_MM)
+
+
+def test_mixed_precision_changes_no_digit(correct, meshes):
+    predicted, true = (mesh.float() for mesh in meshes)
+    expected = correct.smplx(predicted, true, *both(5))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = correct.smplx(predicted, true, *both(5))
+    for name, (error, _) in found.items():
+        assert torch.equal(error, expected[name].error_mm), name
+
+
+def test_meshes_are_left_as_they_are(correct, meshes):
+    """Also where their memory is not in the order of their axes."""
+    rows = [mesh.float() for mesh in meshes]
+    planar = [mesh.mT.contiguous().mT for mesh in rows]
+    results = []
+    for given in (rows, planar):
+        copies = [mesh.clone() for mesh in given]
+        results.append(correct.smplx(*given, *both(5)))
+        correct.smpl(given[0], given[1][:, :6890])
+        assert all(map(torch.equal, given, copies))
+    for name, (error, _) in results[0].items():
+        assert torch.equal(error, results[1][name].error_mm), name
 
 
 def test_wrist_counts_only_among_21_joints(meshes):
-    folder = ModelFolder(STAND_IN, STAND_IN_NAME)
+    folder = correct_folder()
     with_wrist = Evaluator(folder, Protocol("with wrist", hand_joints=21))
     name = "mpjpe_l_hand"
     fewer = Evaluator(folder).smplx(*meshes, *both(5), only=[name])[name].error_mm
     more = with_wrist.smplx(*meshes, *both(5), only=[name])[name].error_mm
-    torch.testing.assert_close(more * 21, fewer * 20)
+    close(more * 21, fewer * 20)
 
 
 def test_protocols_have_names():

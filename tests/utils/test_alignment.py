@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from utils.alignment import align_similarity
+from utils.alignment import (
+    align_similarity,
+    aligned_distances,
+    centred_in_place,
+    exact_products,
+    rooted_distances,
+)
 
 PARITY = Path(__file__).parents[1] / "parity"
 
@@ -103,3 +109,43 @@ def test_batch_equals_singles():
     source, target = points(3, 40), points(3, 40, seed=1)
     singles = [align_similarity(source[k : k + 1], target[k : k + 1]) for k in range(3)]
     torch.testing.assert_close(align_similarity(source, target), torch.cat(singles))
+
+
+def planar(rows):
+    return centred_in_place(rows.float().mT.contiguous())
+
+
+def test_distances_keep_their_digits_far_from_the_camera():
+    """Positions have 4e-6 in float32 at 50 m, but all points of a sample share what is lost."""
+    away = torch.tensor([3.0, -7.0, 50.0]).double()
+    predicted, true = (points(3, 2000, seed=seed).mul(0.3) + away for seed in (0, 1))
+    predicted, true = (rows.float().double() for rows in (predicted + 4, true))
+    roots = (predicted[:, :1].mT, true[:, :1].mT)
+    rooted = (predicted - predicted[:, :1] - true + true[:, :1]).norm(dim=2)
+    aligned = (align_similarity(predicted, true) - true).norm(dim=2)
+    pair = (planar(predicted), planar(true))
+    torch.testing.assert_close(rooted_distances(*pair, roots).double(), rooted, rtol=0, atol=1e-6)
+    found = aligned_distances(*pair).double()
+    torch.testing.assert_close(found, aligned, rtol=0, atol=5e-6)
+    torch.testing.assert_close(found.mean(1), aligned.mean(1), rtol=0, atol=5e-7)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_only_numbers_can_be_centred(value):
+    rows = points(2, 10)
+    rows[1, 3, 2] = value
+    with pytest.raises(ValueError, match="finite"):
+        planar(rows)
+
+
+def test_precision_outside_is_as_before():
+    matrix = points(3).float()
+    outside = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16), exact_products(matrix.device):
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert (matrix @ matrix).dtype == torch.float32
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(outside)
