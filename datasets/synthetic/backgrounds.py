@@ -1,0 +1,247 @@
+"""What is behind people: floors and walls in perspective, photographs, colours and noise."""
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+
+from datasets.synthetic.stage import Stage
+from datasets.synthetic.textures import draw_colour, draw_noise, draw_texture
+from utils.camera import Camera
+
+# Photographs in the public domain or under CC0 that come inside these packages; none shows people.
+_BUNDLED: Final = {
+    "skimage": (
+        "data",
+        ("coffee.png", "chelsea.png", "rocket.jpg", "brick.png", "grass.png", "gravel.png",
+         "hubble_deep_field.jpg", "motorcycle_left.png", "coins.png", "moon.png"),
+    ),
+    "sklearn": ("datasets/images", ("china.jpg", "flower.jpg")),
+}  # fmt: skip
+_LONGEST_SIDE: Final = 720
+_WALL_MARGIN_M: Final = 0.6
+
+
+def bundled_photographs() -> list[Path]:
+    """Photographs of scikit-image and scikit-learn, where these are installed; nothing is loaded
+    or fetched."""
+    found = []
+    for package, (folder, names) in _BUNDLED.items():
+        spec = importlib.util.find_spec(package)
+        for place in (spec.submodule_search_locations or []) if spec else []:
+            found += [path for name in names if (path := Path(place) / folder / name).is_file()]
+    return found
+
+
+@cache
+def read_photograph(path: Path) -> UInt8[np.ndarray, "H W 3"] | None:
+    """RGB, at most 720 pixels long; None where it cannot be read."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        return None
+    scale = _LONGEST_SIDE / max(image.shape[:2])
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
+class Background:
+    """A picture to draw people over, and where in it the floor is."""
+
+    def __init__(
+        self, image: Float32[np.ndarray, "H W 3"], floor: Bool[np.ndarray, "H W"] | None
+    ) -> None:
+        self.image = image
+        self.floor = floor
+
+
+def draw_background(
+    rng: np.random.Generator,
+    stage: Stage,
+    camera: Camera,
+    shape: tuple[int, int],
+    farthest_m: float | None,
+    photographs: list[UInt8[np.ndarray, "_ _ 3"]],
+) -> Background:
+    """RGB, 0 to 1. `farthest_m` is how far away people stand: walls are behind them; None: there
+    is no floor, but a photograph or colours."""
+    if farthest_m is not None:
+        return _room(rng, stage, camera, shape, farthest_m, photographs)
+    if photographs and rng.random() < 0.75:
+        return Background(_photograph(rng, shape, photographs), None)
+    return Background(_abstract(rng, shape), None)
+
+
+def _photograph(
+    rng: np.random.Generator, shape: tuple[int, int], photographs: list[UInt8[np.ndarray, "_ _ 3"]]
+) -> Float32[np.ndarray, "H W 3"]:
+    photograph = photographs[rng.integers(len(photographs))]
+    height, width = photograph.shape[:2]
+    scale = min(height / shape[0], width / shape[1]) * rng.uniform(0.35, 1.0)
+    size = (max(int(shape[0] * scale), 8), max(int(shape[1] * scale), 8))
+    top, left = rng.integers(0, height - size[0] + 1), rng.integers(0, width - size[1] + 1)
+    cut = photograph[top : top + size[0], left : left + size[1]]
+    if rng.random() < 0.5:
+        cut = cut[:, ::-1]
+    resized = cv2.resize(np.ascontiguousarray(cut), shape[::-1], interpolation=cv2.INTER_LINEAR)
+    image: np.ndarray = resized.astype(np.float32) / 255
+    if rng.random() < 0.12:
+        image = image[..., rng.permutation(3)]
+    if rng.random() < 0.3:
+        grey = image.mean(axis=2, keepdims=True)
+        image = grey + (image - grey) * np.float32(rng.uniform(0, 0.8))
+    if rng.random() < 0.4:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 0.02 * shape[0]))
+    return image
+
+
+def _abstract(rng: np.random.Generator, shape: tuple[int, int]) -> Float32[np.ndarray, "H W 3"]:
+    """Colours that flow into each other, or blocks, with noise."""
+    grid = rng.integers(2, 9, 2)
+    colours = rng.random((*grid, 3)).astype(np.float32)
+    colours = draw_colour(rng).astype(np.float32) + rng.uniform(0.1, 1) * (colours - 0.5)
+    way = (cv2.INTER_CUBIC, cv2.INTER_LINEAR, cv2.INTER_NEAREST)[rng.integers(3)]
+    image = cv2.resize(colours, shape[::-1], interpolation=way)
+    return np.clip(image, 0, 1)
+
+
+def _surface(
+    rng: np.random.Generator, photographs: list[UInt8[np.ndarray, "_ _ 3"]]
+) -> Float32[np.ndarray, "h w 3"]:
+    """A texture that repeats without large jumps: cloth-like, or a piece of a photograph."""
+    if photographs and rng.random() < 0.3:
+        piece = _photograph(rng, (64, 64), photographs)
+        return np.concatenate([np.concatenate([piece, piece[:, ::-1]], axis=1)] * 2)
+    texture = draw_texture(rng, draw_colour(rng, 0.8), 0.45)
+    large = cv2.resize(draw_noise(rng, 0, 5), (128, 128), interpolation=cv2.INTER_LINEAR)
+    return np.tile(texture, (2, 2, 1)) * (1 + np.float32(rng.uniform(0, 0.12)) * large)[..., None]
+
+
+def _room(
+    rng: np.random.Generator,
+    stage: Stage,
+    camera: Camera,
+    shape: tuple[int, int],
+    farthest_m: float,
+    photographs: list[UInt8[np.ndarray, "_ _ 3"]],
+) -> Background:
+    """A floor in perspective, and a wall or a sky behind it."""
+    height, width = shape
+    (fx, fy), (cx, cy) = camera.focal, camera.princpt
+    inverse = np.array([[1 / fx, 0, -cx / fx], [0, 1 / fy, -cy / fy], [0, 0, 1]])
+    # A ray r meets the floor at -height r / (up r); its place along the floor is then linear in r.
+    right, up, back = stage.from_world.T
+    rows = np.stack([-stage.height_m * right, -stage.height_m * back, up]) @ inverse
+    wall_m = farthest_m + _WALL_MARGIN_M + rng.exponential(4.0)
+    fall = _linear(rows[2], shape)
+    floor = (fall < -1e-6) & (_linear(rows[1] + wall_m * rows[2], shape) < 0)
+    texture = _surface(rng, photographs)
+    texels_per_m = 64 / rng.uniform(0.4, 4.0)
+    angle = rng.uniform(0, np.pi)
+    spin = np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
+    to_texture = np.diag([texels_per_m, texels_per_m, 1.0]) @ spin @ rows
+    ground = cv2.warpPerspective(
+        texture,
+        to_texture,
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_WRAP,
+    )
+    image = _wall(rng, shape, photographs)
+    if rng.random() < 0.4:  # far floors fade
+        far_m = np.float32(wall_m * rng.uniform(1.0, 3.0))
+        fading = np.clip(_linear(rows[1], shape) / np.minimum(-far_m * fall, -1e-6), 0, 1) * floor
+        ground = cv2.blendLinear(ground, image, 1 - fading, fading)
+    np.copyto(image, ground, where=floor[..., None])
+    if rng.random() < 0.35:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 0.012 * height))
+    return Background(image, floor)
+
+
+def _linear(row: Float[np.ndarray, "3"], shape: tuple[int, int]) -> Float32[np.ndarray, "H W"]:
+    """a x + b y + c at every pixel."""
+    a, b, c = row.tolist()
+    along = (a * np.arange(shape[1])).astype(np.float32)
+    down = (b * np.arange(shape[0]) + c).astype(np.float32)
+    return along + down[:, None]
+
+
+def _wall(
+    rng: np.random.Generator, shape: tuple[int, int], photographs: list[UInt8[np.ndarray, "_ _ 3"]]
+) -> Float32[np.ndarray, "H W 3"]:
+    """A photograph, a plain or patterned wall with some rectangles on it, or a sky."""
+    height, width = shape
+    kind = rng.random()
+    if photographs and kind < 0.25:
+        return _photograph(rng, shape, photographs)
+    slope = np.linspace(rng.uniform(0.6, 1.1), rng.uniform(0.6, 1.1), height, dtype=np.float32)
+    if kind < 0.65:
+        surface = _surface(rng, photographs)
+        scale = rng.uniform(0.5, 3)
+        matrix = np.array([[scale, 0, 0], [0, scale, 0]]) * 128 / max(shape)
+        image = cv2.warpAffine(
+            surface,
+            matrix,
+            (width, height),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_WRAP,
+        )
+    else:
+        image = np.empty((height, width, 3), np.float32)
+        image[:] = draw_colour(rng, 0.75)
+    image = image * slope[:, None, None]
+    for _ in range(
+        int(rng.integers(0, 6)) if rng.random() < 0.6 else 0
+    ):  # doors, windows, pictures
+        colour = tuple(draw_colour(rng).tolist())
+        x, y = int(rng.integers(-width // 4, width)), int(rng.integers(-height // 4, height))
+        size = (rng.uniform(0.04, 0.6, 2) * (width, height)).astype(int)
+        cv2.rectangle(image, (x, y), (x + int(size[0]), y + int(size[1])), colour, -1)
+        if rng.random() < 0.5:
+            edge = tuple(draw_colour(rng).tolist())
+            thick = max(1, height // 80)
+            cv2.rectangle(image, (x, y), (x + int(size[0]), y + int(size[1])), edge, thick)
+    return image
+
+
+def cast_shadow(
+    background: Background,
+    points: Float32[np.ndarray, "V 3"],
+    stage: Stage,
+    camera: Camera,
+    to_light: Float[np.ndarray, "3"],
+    strength: float,
+    softness: float,
+) -> None:
+    """Darken the floor where `points` (a dense sample of surfaces) keep the light from it."""
+    height, width = background.image.shape[:2]
+    up = stage.up
+    rise = float(up @ to_light)
+    above = points @ up + stage.height_m
+    on_floor = points - (above / rise)[:, None] * to_light
+    on_floor = on_floor[on_floor[:, 2] > 0.2]
+    if not len(on_floor):
+        return
+    step = max(1, height // 120)
+    depth = on_floor[:, 2]
+    x = on_floor[:, 0] / depth * camera.focal[0] + camera.princpt[0]
+    y = on_floor[:, 1] / depth * camera.focal[1] + camera.princpt[1]
+    small = (height // step + 1, width // step + 1)
+    column, row = np.rint(x / step).astype(int), np.rint(y / step).astype(int)
+    inside = (column >= 0) & (column < small[1]) & (row >= 0) & (row < small[0])
+    if not inside.any():
+        return
+    mask = np.zeros(small, np.float32)
+    mask[row[inside], column[inside]] = 1
+    pixels_per_m = camera.focal[0] / step / float(np.median(depth))
+    side = int(np.clip(0.05 * pixels_per_m, 1, 15)) | 1
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((2 * side + 1, 2 * side + 1)))
+    mask = cv2.GaussianBlur(mask, (0, 0), max(softness * pixels_per_m, 0.7))
+    shade = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR) * np.float32(strength)
+    if background.floor is not None:
+        shade *= background.floor
+    background.image *= (1 - shade)[..., None]

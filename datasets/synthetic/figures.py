@@ -1,0 +1,85 @@
+"""Many dressed people posed at once: their bodies, their clothes and their joints."""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from datasets.synthetic.features import face_features
+from datasets.synthetic.wardrobe import Wardrobe
+from human_models.body import BodyModel
+from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_body
+from human_models.joints import RIG_JOINTS
+from human_models.skinning import forward_kinematics, linear_blend_skinning, skinning_transforms
+from utils.rotation import axis_angle_to_matrix
+
+_HEAD: Final = RIG_JOINTS.index("head")
+
+
+class BodyParameters(NamedTuple):
+    """One person's parameters of SMPL-X: axis-angle in radians, hands relative to the mean hand."""
+
+    global_orient: Float32[np.ndarray, "3"]
+    body_pose: Float32[np.ndarray, "21 3"]
+    left_hand_pose: Float32[np.ndarray, "15 3"]
+    right_hand_pose: Float32[np.ndarray, "15 3"]
+    jaw_pose: Float32[np.ndarray, "3"]
+    betas: Float32[np.ndarray, "10"]
+    expression: Float32[np.ndarray, "10"]
+
+
+class Figure(NamedTuple):
+    """A posed person. Metres, in the frame that `global_orient` turns to; `transl` is zero."""
+
+    points: Float32[np.ndarray, "P 3"]
+    """The body's vertices, then those of all clothes of the wardrobe."""
+    joints: Float32[np.ndarray, "144 3"]
+    head: Float32[np.ndarray, "3 3"]
+    """Rotation of the head from the rest pose."""
+
+
+class Figures:
+    """The open body and its wardrobe, ready to pose batches of people."""
+
+    def __init__(self) -> None:
+        data = read_body(ModelFolder(STAND_IN, STAND_IN_NAME), "smplx", "neutral")
+        self.data = data
+        self.body = BodyModel(data).eval()
+        self.features = face_features(data)
+        self.wardrobe = Wardrobe(data, self.features["scalp"])
+        self.rest_joints: Float32[np.ndarray, "55 3"] = self.body.rest_joints(torch.zeros(1, 10))[
+            0
+        ].numpy()
+        self._template = torch.from_numpy(self.wardrobe.template.T.reshape(-1).copy())
+        directions = self.wardrobe.shape_directions.transpose(2, 1, 0).reshape(10, -1)
+        self._directions = torch.from_numpy(directions.copy())
+        self._weights = torch.from_numpy(self.wardrobe.weights.T.copy())
+
+    @torch.inference_mode()
+    def pose(self, people: list[BodyParameters]) -> list[Figure]:
+        """Pose all `people` together, in their order."""
+        given = {
+            name: torch.from_numpy(np.stack([getattr(one, name).reshape(-1) for one in people]))
+            for name in BodyParameters._fields
+        }
+        output = self.body(**given)
+        assert output.vertices is not None
+        moves, head = self._moves(given)
+        shaped = torch.addmm(self._template, given["betas"], self._directions)
+        clothes = linear_blend_skinning(shaped.unflatten(1, (3, -1)), moves, self._weights)
+        points = torch.cat([output.vertices, clothes.transpose(1, 2)], dim=1).numpy()
+        joints, heads = output.joints.numpy(), head.numpy()
+        return [Figure(points[i], joints[i], heads[i]) for i in range(len(people))]
+
+    def _moves(self, given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What carries a point of the rest pose along with each joint; the head's rotation."""
+        body, count = self.body, len(given["betas"])
+        eyes = given["jaw_pose"].new_zeros(count, 6)
+        order = ("global_orient", "body_pose", "jaw_pose", "", "left_hand_pose", "right_hand_pose")
+        pose = torch.cat([given[name] if name else eyes for name in order], dim=1)
+        rotations = axis_angle_to_matrix(pose.unflatten(1, (-1, 3)) + body.mean_pose)
+        rest = body.rest_joints(given["betas"], given["expression"])
+        world = forward_kinematics(rotations, rest, body.parents_but_root, body.steps)
+        return skinning_transforms(world, rest), world[:, _HEAD, :, :3]

@@ -1,0 +1,132 @@
+"""What is known of a drawn person: a row of a HumanData file.
+
+Parameters, joints and boxes are exact also where they are not seen. The confidence of a joint
+tells whether it is seen: 1, or 0 where it is outside the picture or another person or thing is
+before it. A person's own body hiding a joint does not count.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int32
+
+from datasets.synthetic.figures import BodyParameters, Figure
+from datasets.synthetic.shading import Picture
+from datasets.synthetic.stage import project
+from human_models.joints import MODEL_JOINTS
+from utils.camera import Camera
+
+BODY_BOX_SCALE: Final = 1.2
+_LEAST_SEEN: Final = 0.3
+"""Of a part's surface, for its box to count."""
+_FACE: Final = slice(MODEL_JOINTS.index("face5"), len(MODEL_JOINTS))
+_SAMPLED: Final = 12
+"""Every so many-th vertex tells how much of a person is hidden."""
+Row = dict[str, Any]
+
+
+class Parts:
+    """Vertices of the body whose boxes are given."""
+
+    def __init__(self, region: np.ndarray) -> None:
+        self.body_count = len(region)
+        self.hands = {side: np.flatnonzero(region == f"{side}_hand") for side in ("left", "right")}
+
+
+def seen(
+    points: Float[np.ndarray, "K 3"],
+    pixels: Float[np.ndarray, "K 2"],
+    picture: Picture,
+    me: int,
+) -> tuple[Bool[np.ndarray, " K"], Bool[np.ndarray, " K"]]:
+    """Which points of mesh `me` are in the picture, and which of them no other mesh hides.
+
+    Points are in the camera frame, metres; `pixels` is where they are in the picture.
+    """
+    height, width = picture.owner.shape
+    x, y = np.rint(pixels).T
+    inside = (points[:, 2] > 0.1) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    column, row = np.where(inside, x, 0).astype(np.int64), np.where(inside, y, 0).astype(np.int64)
+    owner: Int32[np.ndarray, " K"] = picture.owner[row, column]
+    others = (owner >= 0) & (owner != me) & (picture.depth_m[row, column] < points[:, 2])
+    return inside, inside & ~others
+
+
+def hidden_share(
+    figure: Figure,
+    transl: Float32[np.ndarray, "3"],
+    picture: Picture,
+    me: int,
+    camera: Camera,
+    parts: Parts,
+) -> tuple[float, float]:
+    """Shares of a person's surface that are hidden by others (of what is in the picture), and
+    that are outside the picture."""
+    points = figure.points[: parts.body_count : _SAMPLED] + transl
+    inside, free = seen(points, project(points, camera), picture, me)
+    return float(1 - free.sum() / max(inside.sum(), 1)), float(1 - inside.mean())
+
+
+def describe(
+    figure: Figure,
+    parameters: BodyParameters,
+    transl: Float32[np.ndarray, "3"],
+    picture: Picture,
+    me: int,
+    camera: Camera,
+    parts: Parts,
+) -> Row:
+    """All entries of a person's row but the image's path; `me` is the person's mesh."""
+    height, width = picture.owner.shape
+    joints = (figure.joints + transl).astype(np.float64)
+    pixels = project(joints, camera)
+    _, visible = seen(joints, pixels, picture, me)
+    confidence = visible[:, None].astype(np.float64)
+    surface = figure.points[: parts.body_count] + transl
+    flat = project(surface, camera)
+    occlusion, truncation = hidden_share(figure, transl, picture, me, camera, parts)
+    row: Row = {
+        "bbox_xywh": _box(flat, width, height, BODY_BOX_SCALE, 1.0),
+        "face_bbox_xywh": _part_box(pixels[_FACE], visible[_FACE], width, height),
+        "keypoints2d_smplx": np.concatenate([pixels, confidence], axis=1),
+        "keypoints3d_smplx": np.concatenate([joints, confidence], axis=1),
+        "smplx": {**parameters._asdict(), "transl": transl},
+        "meta": {
+            "height": height,
+            "width": width,
+            "gender": "neutral",
+            "focal_length": np.array(camera.focal, np.float32),
+            "principal_point": np.array(camera.princpt, np.float32),
+            "occlusion": np.float32(occlusion),
+            "truncation": np.float32(truncation),
+        },
+    }
+    for side, vertices in parts.hands.items():
+        _, free = seen(surface[vertices], flat[vertices], picture, me)
+        row[f"{side[0]}hand_bbox_xywh"] = _part_box(flat[vertices], free, width, height)
+    return row
+
+
+def _part_box(
+    pixels: Float[np.ndarray, "K 2"],
+    visible: Bool[np.ndarray, " K"],
+    width: int,
+    height: int,
+) -> Float32[np.ndarray, "5"]:
+    confidence = float(visible.mean() >= _LEAST_SEEN)
+    return _box(pixels, width, height, 1.0, confidence)
+
+
+def _box(
+    pixels: Float[np.ndarray, "K 2"], width: int, height: int, scale: float, confidence: float
+) -> Float32[np.ndarray, "5"]:
+    """x, y, width, height of the box around pixels, enlarged and clipped to the picture, and its
+    confidence; zeros where nothing of it is in the picture."""
+    low = np.array([pixels[:, axis].min() for axis in range(2)])
+    high = np.array([pixels[:, axis].max() for axis in range(2)])
+    middle, half = (low + high) / 2, (high - low) / 2 * scale
+    size = np.array([width, height], np.float64)
+    start, end = np.clip(middle - half, 0, size), np.clip(middle + half, 0, size)
+    if (end - start).min() <= 0:
+        return np.zeros(5, np.float32)
+    return np.array([*start, *(end - start), confidence], np.float32)

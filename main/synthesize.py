@@ -1,0 +1,80 @@
+"""The door of synthetic people: `python -m main.synthesize --people N --seed S [flags]`.
+
+Draws dressed open people with exact ground truth into OUT/annot/NAME_SPLIT.npz (HumanData) and
+OUT/img/NAME/SPLIT. The same seed gives the same bytes whatever the number of workers; a run that
+was stopped goes on when it is started again.
+"""
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from datasets.sources import Split
+from datasets.synthetic.backgrounds import bundled_photographs
+from datasets.synthetic.production import Kind, Order, produce
+from main.door import door_parser, run_door
+from utils.errors import UserError
+from utils.progress import with_progress
+
+log = logging.getLogger(__name__)
+
+_SIZES: Final = {"crops": (192, 256), "scenes": (1280, 720)}
+_SPLITS: Final[tuple[Split, ...]] = ("train", "test")
+_LARGEST_SIDE: Final = 4096
+
+
+def run(arguments: argparse.Namespace) -> None:
+    kind: Kind = "crops" if arguments.crops else "scenes"
+    size = _SIZES[kind] if arguments.size is None else _parsed_size(arguments.size)
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", arguments.name):
+        raise UserError(f"--name {arguments.name!r} is no file name; use letters and digits")
+    for flag in ("people", "workers"):
+        if getattr(arguments, flag) < 1:
+            raise UserError(f"--{flag} {getattr(arguments, flag)}: give 1 or more")
+    if arguments.seed < 0:
+        raise UserError(f"--seed {arguments.seed}: give 0 or more")
+    if not bundled_photographs():
+        log.info("scikit-image is not installed: backgrounds are drawn, without photographs")
+    order = Order(*(kind, arguments.name, arguments.split, arguments.seed, arguments.people, size))
+    pictures = _one_by_one(produce(order, arguments.out, arguments.workers))
+    for _ in with_progress(pictures, order.picture_count(), "pictures"):
+        pass
+
+
+def _one_by_one(counts: Iterator[int]) -> Iterator[None]:
+    for count in counts:
+        yield from (None for _ in range(count))
+
+
+def _parsed_size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    size = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not all(32 <= side <= _LARGEST_SIDE for side in size):
+        raise UserError(f"--size {text}: give WIDTHxHEIGHT in pixels, as 192x256")
+    return size
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = door_parser("synthesize", "Draw synthetic people with ground truth.")
+    parser.add_argument("--out", type=Path, default=Path("data"), help="gets annot/ and img/")
+    parser.add_argument("--name", default="openpeople", help="of the set")
+    parser.add_argument("--split", choices=_SPLITS, default="train")
+    parser.add_argument("--people", type=int, required=True, help="how many")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--crops", action="store_true", help="one person a picture: the fast way")
+    parser.add_argument("--size", metavar="WxH", help="of pictures: 192x256 crops, 1280x720 scenes")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run this door with a command line (the process' own by default); the exit status."""
+    return run_door(make_parser(), run, words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
