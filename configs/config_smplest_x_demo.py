@@ -7,7 +7,7 @@ config = {
         "data_strategy": "concat",
     },
     "train": {
-        "end_epoch": 8,
+        "end_epoch": 3,
         "train_batch_size": 32,
         "num_thread": 1,
         "lr": 1e-3,
@@ -32,7 +32,7 @@ config = {
             "patch_size": 16,
             "stem": "conv",
             "embed_dim": 256,
-            "depth": 6,
+            "depth": 4,
             "num_heads": 8,
             "drop_path_rate": 0.0,
         },

@@ -109,7 +109,7 @@ def test_damaged_file_is_one_line(tmp_path, state, name, keep):
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, {"network": 3}])
 def test_other_content_is_named(tmp_path, content):
     torch.save(content, tmp_path / "x.pth.tar")
-    with pytest.raises(UserError, match="no 'network'|no dictionary"):
+    with pytest.raises(UserError, match=r"no 'network'|no dictionary"):
         read_network(tmp_path / "x.pth.tar")
 
 
