@@ -1,12 +1,12 @@
 """The door of synthetic people: `python -m main.synthesize --people N --seed S [flags]`.
 
 Draws dressed open people with exact ground truth into OUT/annot/NAME_SPLIT.npz (HumanData) and
-OUT/img/NAME/SPLIT. The same seed gives the same bytes whatever the number of workers; a run that
-was stopped goes on when it is started again.
+OUT/img/NAME/SPLIT; with --video clips, each with an annotation file of its own. The same seed gives
+the same bytes whatever the number of workers; a run that was stopped goes on when it is started
+again.
 """
 
 import argparse
-import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,28 +20,34 @@ from main.door import door_parser, run_door
 from utils.errors import UserError
 from utils.progress import with_progress
 
-log = logging.getLogger(__name__)
-
-_SIZES: Final = {"crops": (192, 256), "scenes": (1280, 720)}
+_SIZES: Final = {"crops": (192, 256), "scenes": (1280, 720), "clips": (1280, 720)}
 _SPLITS: Final[tuple[Split, ...]] = ("train", "test")
 _LARGEST_SIDE: Final = 4096
 
 
 def run(arguments: argparse.Namespace) -> None:
-    kind: Kind = "crops" if arguments.crops else "scenes"
+    kind: Kind = "crops" if arguments.crops else "clips" if arguments.video else "scenes"
     size = _SIZES[kind] if arguments.size is None else _parsed_size(arguments.size)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", arguments.name):
         raise UserError(f"--name {arguments.name!r} is no file name; use letters and digits")
-    for flag in ("people", "workers"):
+    for flag in ("people", "workers", "frames"):
         if getattr(arguments, flag) < 1:
             raise UserError(f"--{flag} {getattr(arguments, flag)}: give 1 or more")
     if arguments.seed < 0:
         raise UserError(f"--seed {arguments.seed}: give 0 or more")
-    if not bundled_photographs():
-        log.info("scikit-image is not installed: backgrounds are drawn, without photographs")
-    order = Order(*(kind, arguments.name, arguments.split, arguments.seed, arguments.people, size))
+    frames = arguments.frames if kind == "clips" else 0
+    bundled_photographs()  # before any worker starts: they may be missing
+    order = Order(
+        kind,
+        arguments.name,
+        arguments.split,
+        arguments.seed,
+        arguments.people,
+        size,
+        frames,
+    )
     pictures = _one_by_one(produce(order, arguments.out, arguments.workers))
-    for _ in with_progress(pictures, order.picture_count(), "pictures"):
+    for _ in with_progress(pictures, order.picture_count(), kind):
         pass
 
 
@@ -66,7 +72,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--people", type=int, required=True, help="how many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes")
-    parser.add_argument("--crops", action="store_true", help="one person a picture: the fast way")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--crops", action="store_true", help="one person a picture: the fast way")
+    what.add_argument("--video", action="store_true", help="clips (mp4), an annotation file each")
+    parser.add_argument("--frames", type=int, default=90, help="of a clip, at 30 a second")
     parser.add_argument("--size", metavar="WxH", help="of pictures: 192x256 crops, 1280x720 scenes")
     return parser
 

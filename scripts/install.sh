@@ -22,9 +22,9 @@ fi
 pip="env PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --quiet"
 echo "installing into .venv (PyTorch is large; the first time takes minutes)" >&2
 $pip -r requirements.txt
+$pip --no-deps -r requirements-files.txt
 if [ "$dev" = 1 ]; then
     $pip -r requirements-dev.txt
-    $pip --no-deps -r requirements-body.txt
     touch .venv/.dev
 fi
 echo "$wanted $dev" > .venv/.installed

@@ -24,7 +24,8 @@ class Draft(NamedTuple):
     """Of the lowest point over the floor."""
 
 
-def _stand(rng: Rng) -> Draft:
+def stand(rng: Rng) -> Draft:
+    """Upright, the legs together or apart."""
     rotations = still()
     rotations[0] = turn("x", rng.normal(2, 4)) @ turn("z", rng.normal(0, 3))
     width = rng.uniform(-1, 14)
@@ -56,7 +57,8 @@ def _run(rng: Rng) -> Draft:
     return _gait(rng, rng.uniform(0.6, 1))
 
 
-def _sit(rng: Rng) -> Draft:
+def sit(rng: Rng) -> Draft:
+    """On a seat."""
     rotations = still()
     rotations[0] = turn("x", rng.uniform(-22, 8))
     crossed = rng.random() < 0.2
@@ -279,10 +281,10 @@ def _jump(rng: Rng) -> Draft:
 
 
 ACTIVITIES: Final[dict[Callable[[Rng], Draft], float]] = {
-    _stand: 6,
+    stand: 6,
     _walk: 4,
     _run: 1.6,
-    _sit: 3,
+    sit: 3,
     _sit_on_floor: 1,
     _squat: 1.2,
     _kneel: 0.8,

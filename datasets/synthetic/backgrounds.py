@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from datasets.synthetic.stage import Stage
 from datasets.synthetic.textures import draw_colour, draw_noise, draw_texture
 from utils.camera import Camera
+from utils.errors import UserError
 
 # Photographs in the public domain or under CC0 that come inside these packages; none shows people.
 _BUNDLED: Final = {
@@ -27,13 +28,21 @@ _WALL_MARGIN_M: Final = 0.6
 
 
 def bundled_photographs() -> list[Path]:
-    """Photographs of scikit-image and scikit-learn, where these are installed; nothing is loaded
-    or fetched."""
+    """Photographs that lie inside scikit-image and scikit-learn; nothing is imported or fetched.
+
+    Raises:
+        UserError: one is missing: without it a seed would give other pictures.
+    """
     found = []
     for package, (folder, names) in _BUNDLED.items():
         spec = importlib.util.find_spec(package)
         for place in (spec.submodule_search_locations or []) if spec else []:
             found += [path for name in names if (path := Path(place) / folder / name).is_file()]
+    if len(found) < sum(len(names) for _, names in _BUNDLED.values()):
+        raise UserError(
+            "photographs of scikit-image and scikit-learn are missing, which are backgrounds of "
+            "synthetic people; install them: sh scripts/install.sh"
+        )
     return found
 
 

@@ -60,10 +60,7 @@ class Figures:
     @torch.inference_mode()
     def pose(self, people: list[BodyParameters]) -> list[Figure]:
         """Pose all `people` together, in their order."""
-        given = {
-            name: torch.from_numpy(np.stack([getattr(one, name).reshape(-1) for one in people]))
-            for name in BodyParameters._fields
-        }
+        given = _stacked(people)
         output = self.body(**given)
         assert output.vertices is not None
         moves, head = self._moves(given)
@@ -72,6 +69,11 @@ class Figures:
         points = torch.cat([output.vertices, clothes.transpose(1, 2)], dim=1).numpy()
         joints, heads = output.joints.numpy(), head.numpy()
         return [Figure(points[i], joints[i], heads[i]) for i in range(len(people))]
+
+    @torch.inference_mode()
+    def joints(self, people: list[BodyParameters]) -> Float32[np.ndarray, "N 144 3"]:
+        """Joints alone, at a fraction of the time of `pose`."""
+        return self.body(**_stacked(people), want_vertices=False).joints.numpy()
 
     def _moves(self, given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """What carries a point of the rest pose along with each joint; the head's rotation."""
@@ -83,3 +85,10 @@ class Figures:
         rest = body.rest_joints(given["betas"], given["expression"])
         world = forward_kinematics(rotations, rest, body.parents_but_root, body.steps)
         return skinning_transforms(world, rest), world[:, _HEAD, :, :3]
+
+
+def _stacked(people: list[BodyParameters]) -> dict[str, Tensor]:
+    return {
+        name: torch.from_numpy(np.stack([getattr(one, name).reshape(-1) for one in people]))
+        for name in BodyParameters._fields
+    }

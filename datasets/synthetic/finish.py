@@ -35,15 +35,19 @@ def take(
         image = cv2.GaussianBlur(image, (0, 0), sigma)
     if rng.random() < 0.06:
         image = _motion_blur(rng, image)
-    coarse = cv2.convertScaleAbs(np.maximum(image, 0), alpha=_STEPS)
-    taken = cv2.LUT(coarse, _response(rng))
+    taken = develop(image, draw_response(rng))
     strength = rng.gamma(1.2, 0.009)
-    if strength < 0.004:
-        return taken
-    return _noisy(rng, taken, 255 * strength)
+    return taken if strength < 0.004 else add_noise(rng, taken, 255 * strength)
 
 
-def _response(rng: np.random.Generator) -> UInt8[np.ndarray, "256 1 3"]:
+def develop(
+    image: Float32[np.ndarray, "H W 3"], response: UInt8[np.ndarray, "256 1 3"]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Bytes of a picture, by the response of a camera."""
+    return cv2.LUT(cv2.convertScaleAbs(np.maximum(image, 0), alpha=_STEPS), response)
+
+
+def draw_response(rng: np.random.Generator) -> UInt8[np.ndarray, "256 1 3"]:
     """What becomes of light: exposure, white balance, a shoulder for what is bright, contrast."""
     light = np.arange(256)[:, None, None] / _STEPS
     light = light * np.clip(rng.normal(1, 0.045, 3), 0.8, 1.2) * np.exp(rng.normal(0.02, 0.22))
@@ -54,7 +58,7 @@ def _response(rng: np.random.Generator) -> UInt8[np.ndarray, "256 1 3"]:
     return np.clip(255 * light, 0, 255).astype(np.uint8)
 
 
-def _noisy(
+def add_noise(
     rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"], spread: float
 ) -> UInt8[np.ndarray, "H W 3"]:
     """With fine noise from the bank, shifted so that no two pictures have the same."""

@@ -25,19 +25,21 @@ import torch
 
 from datasets.humandata_writer import write_humandata
 from datasets.sources import Split
+from datasets.synthetic.clips import FPS, draw_clip, people_of_clip
 from datasets.synthetic.crops import draw_crop, plan_crop
 from datasets.synthetic.ground_truth import Parts, Row
 from datasets.synthetic.rows import entries, load_rows, save_rows
 from datasets.synthetic.scene import draw_scene, people_of_scene, plan_scene
 from datasets.synthetic.studio import Studio, generator
 from utils.errors import UserError
+from utils.video_write import VideoWriter
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["crops", "scenes"]
+Kind = Literal["crops", "scenes", "clips"]
 VERSION: Final = 1
 """Of what is drawn from the same seed."""
-_BATCH: Final = {"crops": 16, "scenes": 4}
+_BATCH: Final = {"crops": 16, "scenes": 4, "clips": 1}
 _IMAGES_A_FOLDER: Final = 1000
 
 
@@ -52,14 +54,17 @@ class Order:
     people: int
     size: tuple[int, int]
     """Width and height of the pictures, pixels."""
+    frames: int = 0
+    """Of a clip."""
 
     def picture_count(self) -> int:
-        """So many scenes that the wanted number of people is planned in them; one crop each."""
+        """Crops, scenes or clips: so many that the wanted number of people is planned in them."""
         if self.kind == "crops":
             return self.people
+        people_of = people_of_scene if self.kind == "scenes" else people_of_clip
         count = planned = 0
         while planned < self.people:
-            planned += people_of_scene(generator(self.seed, self.split, count))
+            planned += people_of(generator(self.seed, self.split, count))
             count += 1
         return count
 
@@ -71,8 +76,8 @@ def produce(order: Order, out: Path, workers: int) -> Iterator[int]:
     """
     images = out / "img" / order.name / order.split
     staging = images.with_name(f".drawing_{order.split}_{_digest(order)}")
-    annotation = out / "annot" / f"{order.name}_{order.split}.npz"
-    annotation.parent.mkdir(parents=True, exist_ok=True)
+    annotations = out / "annot"
+    annotations.mkdir(parents=True, exist_ok=True)
     (staging / "rows").mkdir(parents=True, exist_ok=True)
     total, size = order.picture_count(), _BATCH[order.kind]
     ranges = [range(first, min(first + size, total)) for first in range(0, total, size)]
@@ -86,18 +91,30 @@ def produce(order: Order, out: Path, workers: int) -> Iterator[int]:
     else:
         yield from _in_processes(order, missing, staging, workers)
 
-    columns = load_rows(files)
-    if not columns:
-        raise UserError("nobody is to be seen in these pictures; draw more people.")
     about = {"seed": order.seed, "version": VERSION, "kind": order.kind}
-    made = entries(columns, f"{order.name}_{order.split}", about)
-    # The annotation is removed first and comes last: where it is, the pictures are its own.
-    annotation.unlink(missing_ok=True)
-    shutil.rmtree(images, ignore_errors=True)
-    (staging / "images").rename(images)
-    write_humandata(annotation, made)
+    name = f"{order.name}_{order.split}"
+    annotated = {"": files}
+    if order.kind == "clips":
+        annotated = {
+            f"_{_clip_name(each.start)}": [file] for each, file in zip(ranges, files, strict=True)
+        }
+    made = {
+        annotations / f"{name}{suffix}.npz": entries(columns, f"{name}{suffix}", about)
+        for suffix, paths in annotated.items()
+        if (columns := load_rows(paths))
+    }
+    if not made:
+        raise UserError("nobody is to be seen in these pictures; draw more people.")
+    # Annotations are removed first and come last: where they are, the pictures are their own.
+    for path in made:
+        path.unlink(missing_ok=True)
+    if (staging / "images").is_dir():  # else a run was stopped behind this
+        shutil.rmtree(images, ignore_errors=True)
+        (staging / "images").rename(images)
+    for path, content in made.items():
+        write_humandata(path, content)
+        log.info("%s: %d people", path, len(content["image_path"]))
     shutil.rmtree(staging)
-    log.info("%s: %d people in %d pictures", annotation, len(columns["image_path"]), total)
 
 
 def _digest(order: Order) -> str:
@@ -150,9 +167,17 @@ def _prepare(order: Order) -> None:
 
 
 def _draw_batch(order: Order, indices: range, staging: Path, file: Path) -> int:
-    """Draw some pictures and then write their rows; the number of pictures."""
+    """Draw some pictures or a clip and then write their rows; the number of them."""
     (studio,) = _studio
     parts = Parts(studio.figures.wardrobe.region)
+    draw = _draw_clip if order.kind == "clips" else _draw_pictures
+    save_rows(file, draw(order, studio, parts, indices, staging / "images"))
+    return len(indices)
+
+
+def _draw_pictures(
+    order: Order, studio: Studio, parts: Parts, indices: range, images: Path
+) -> list[Row]:
     shape = order.size[::-1]
     plan, draw = (plan_crop, draw_crop) if order.kind == "crops" else (plan_scene, draw_scene)
     plans = [plan(studio, generator(order.seed, order.split, index), shape) for index in indices]
@@ -162,9 +187,29 @@ def _draw_batch(order: Order, indices: range, staging: Path, file: Path) -> int:
         own, figures = figures[: len(each.people)], figures[len(each.people) :]
         drawn = draw(studio, parts, each, own, shape)
         name = f"{index // _IMAGES_A_FOLDER:03d}/{index:06d}.jpg"
-        path = staging / "images" / name
+        path = images / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(drawn.jpeg)
         rows += [{**row, "image_path": f"{order.split}/{name}"} for row in drawn.rows]
-    save_rows(file, rows)
-    return len(indices)
+    return rows
+
+
+def _clip_name(index: int) -> str:
+    return f"clip_{index:03d}"
+
+
+def _draw_clip(
+    order: Order, studio: Studio, parts: Parts, indices: range, images: Path
+) -> list[Row]:
+    """Frames are called as if the clip had been unpacked into a folder of its name."""
+    (index,) = indices
+    rng = generator(order.seed, order.split, index)
+    name, rows = _clip_name(index), []
+    frames = draw_clip(studio, parts, rng, order.size[::-1], order.frames)
+    images.mkdir(parents=True, exist_ok=True)
+    with VideoWriter(images / f"{name}.mp4", FPS) as video:
+        for number, frame in enumerate(frames):
+            video.write(frame.image)
+            path = f"{order.split}/{name}/{number:06d}.jpg"
+            rows += [{**row, "image_path": path} for row in frame.rows]
+    return rows

@@ -54,13 +54,19 @@ def draw_focal_mm(rng: np.random.Generator) -> float:
 
 
 def place(
-    stage: Stage, figure: Figure, right_m: float, away_m: float, lift_m: float = 0.0
+    stage: Stage,
+    figure: Figure,
+    right_m: float,
+    away_m: float,
+    lift_m: float = 0.0,
+    lowest_m: float | None = None,
 ) -> Float32[np.ndarray, "3"]:
     """The translation that puts a person's lowest point on the floor (`lift_m` over it), the pelvis
     `right_m` and `away_m` from the camera along the floor. `figure` is turned to the camera frame.
+    `lowest_m` is its lowest point along `stage.up` if that is to be another than its own.
     """
     up = stage.up
-    lowest = float((figure.points @ up).min())
+    lowest = float((figure.points @ up).min()) if lowest_m is None else lowest_m
     pelvis = figure.joints[0] - up * (up @ figure.joints[0])
     ground = stage.from_world @ np.array([right_m, 0.0, -away_m])
     return (ground - pelvis + up * (lift_m - stage.height_m - lowest)).astype(np.float32)

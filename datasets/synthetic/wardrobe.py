@@ -67,8 +67,8 @@ class Piece(NamedTuple):
     """Numbers of the piece's own points."""
     rest: Float32[np.ndarray, "P 3"]
     """Where the mean person's points are in the rest pose, metres: where patterns are looked up."""
-    bumps: Float32[np.ndarray, "4 P 3"]
-    """Wrinkles from wide to narrow: vectors of length about 1 to add to normals."""
+    bumps: Float32[np.ndarray, "K P 3"]
+    """Wrinkles from wide to narrow: vectors of length about 1 to add to normals; skin has none."""
     open: bool
     """Its inside can be seen."""
 
@@ -105,7 +105,7 @@ class Wardrobe:
         fine = _without_backs_of_eyes(body, self.region)
         self.body_faces = {True: fine, False: coarse_faces(body, fine, self.region)}
         """In all detail or not."""
-        self._body_fields = _fields(body.template)
+        self._body_fields = _fields(body.template).T.astype(np.float32)
         self._head = np.isin(self.region, ("head", *_EYES)) | (body.template[:, 1] > 0.17)
         self._under_hair = scalp > 0.5
         self.rest = np.concatenate([body.template, self.template]).astype(np.float32)
@@ -140,12 +140,19 @@ class Wardrobe:
             assert shoes is not None
             chosen = suit & (height < SHOES_M[shoes])
         faces = self._faces[chosen] + self.body_count
-        return make_piece(kind, faces, self.rest, is_open=kind in ("skirt", "jacket"))
+        return make_piece(kind, faces, self.rest, is_open=kind == "skirt")
 
     def pieces(self, clothing: Clothing, *, bald: bool, fine: bool) -> tuple[Piece, ...]:
         """All pieces of a dressed person but the hair, skin first; that under hair is left out."""
         sleeve, neckline, hem, legs, skirt, shoes, jacket = clothing
-        pieces = [self._skin(clothing, bald, fine), self._garment("shirt", sleeve, neckline, hem)]
+        longest = len(SLEEVES_M) - 1 if jacket else sleeve
+        ends = [SHIRT_HEMS_M[hem]]
+        ends += [] if legs is None else [LEGS_M[legs]]
+        ends += [] if skirt is None else [SKIRT_HEMS_M[skirt] + 0.05]
+        pieces = [
+            self._skin(longest, neckline, min(ends), shoes, bald, fine),
+            self._garment("shirt", sleeve, neckline, hem),
+        ]
         if legs is not None:
             pieces.append(self._garment("bottoms", legs, shoes))
         if skirt is not None:
@@ -156,23 +163,25 @@ class Wardrobe:
             pieces.append(self._garment("shoes", shoes))
         return tuple(pieces)
 
-    @lru_cache(maxsize=2048)  # noqa: B019 - as above
-    def _skin(self, clothing: Clothing, bald: bool, fine: bool) -> Piece:
+    @lru_cache(maxsize=256)  # noqa: B019 - as above
+    def _skin(
+        self,
+        sleeve: int,
+        neckline: int | None,
+        clothed_to_m: float,
+        shoes: int | None,
+        bald: bool,
+        fine: bool,
+    ) -> Piece:
         """The body's faces that no garment hides for certain."""
-        fields, margin = self._body_fields, _COVERED_MARGIN_M
-        arm, height = fields[:, _ARM], fields[:, _HEIGHT]
-        sleeve = SLEEVES_M[-1 if clothing.jacket else clothing.sleeve]
-        neck = NECKLINES_M[clothing.neckline] if clothing.neckline is not None else 0.03
-        hidden = (height > -0.33) & (arm < sleeve - margin) & (fields[:, _NECK] > neck + 0.03)
+        margin = _COVERED_MARGIN_M
+        arm, height, from_neck, _ = self._body_fields
+        neck = NECKLINES_M[neckline] if neckline is not None else 0.03
+        hidden = (height > -0.33) & (arm < SLEEVES_M[sleeve] - margin) & (from_neck > neck + 0.03)
         hidden &= (height < 0.12) | (arm > 0.1)
-        ends = [SHIRT_HEMS_M[clothing.shirt_hem]]
-        if clothing.legs is not None:
-            ends.append(LEGS_M[clothing.legs])
-        if clothing.skirt is not None:
-            ends.append(SKIRT_HEMS_M[clothing.skirt] + 0.05)
-        hidden |= (height < -0.25) & (height > min(ends) + margin) & (arm < 0.3)
-        if clothing.shoes is not None:
-            hidden |= height < SHOES_M[clothing.shoes] - 0.02
+        hidden |= (height < -0.25) & (height > clothed_to_m + margin) & (arm < 0.3)
+        if shoes is not None:
+            hidden |= height < SHOES_M[shoes] - 0.02
         hidden &= ~self._head
         if not bald:
             hidden |= self._under_hair
@@ -194,11 +203,11 @@ def make_piece(
     number = np.cumsum(used, dtype=np.int32) - 1
     points = np.flatnonzero(used)
     own = rest[points]
-    bumps = [
-        noise_bank()[2:5, place[:, 1], place[:, 0]].T
-        for place in ((own[:, :2] * SIDE * scale).astype(np.int64) % SIDE for scale in _WRINKLES)
-    ]
-    return Piece(kind, points, number[faces], own, np.array(bumps, np.float32), is_open)
+    bumps = np.zeros((0, len(points), 3), np.float32)
+    if kind != "skin":
+        places = [(own[:, :2] * SIDE * scale).astype(np.int64) % SIDE for scale in _WRINKLES]
+        bumps = np.array([noise_bank()[2:5, place[:, 1], place[:, 0]].T for place in places])
+    return Piece(kind, points, number[faces], own, bumps, is_open)
 
 
 def _fields(points: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "V 4"]:

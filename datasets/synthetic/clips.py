@@ -1,0 +1,191 @@
+"""Clips of two to four people who move and cross each other, with ground truth for every frame."""
+
+import math
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+from scipy.ndimage import gaussian_filter1d
+
+from datasets.synthetic.backgrounds import Background, draw_background
+from datasets.synthetic.compose import add_shadows
+from datasets.synthetic.figures import BodyParameters, Figure
+from datasets.synthetic.finish import add_noise, develop, draw_response, soften_edges
+from datasets.synthetic.ground_truth import Parts, Row, describe
+from datasets.synthetic.hands import draw_hand
+from datasets.synthetic.limbs import axis_angle, turn
+from datasets.synthetic.meshes import Mesh, person_mesh
+from datasets.synthetic.motion import Mover, crossing, gesturer, sitter, waver
+from datasets.synthetic.people import Look
+from datasets.synthetic.props import seat_under
+from datasets.synthetic.shading import draw_lights, render
+from datasets.synthetic.stage import FILM_WIDTH_MM, Stage, draw_stage, full_camera, halved, place
+from datasets.synthetic.studio import Studio
+from human_models.joints import SIDES
+
+FPS: Final = 30
+_TOGETHER: Final = 8
+"""Frames whose people are posed in one go."""
+_SMOOTHING_FRAMES: Final = 3.0
+_MOST_HIDDEN, _MOST_CUT = 0.95, 0.9
+
+
+class Actor(NamedTuple):
+    """A person of a clip: what does not change, and what changes between two ends."""
+
+    mover: Mover
+    look: Look
+    betas: Float32[np.ndarray, "10"]
+    expressions: Float32[np.ndarray, "2 10"]
+    hands: dict[str, tuple[Float32[np.ndarray, "15 3"], Float32[np.ndarray, "15 3"]]]
+    pace_hz: float
+    """Of expressions and hands."""
+
+
+class Frame(NamedTuple):
+    """A picture and the rows of those who are seen in it."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    rows: list[Row]
+
+
+def people_of_clip(rng: np.random.Generator) -> int:
+    """The first thing that a clip's generator is asked."""
+    return int(rng.integers(2, 5))
+
+
+def draw_clip(
+    studio: Studio,
+    parts: Parts,
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    frame_count: int,
+) -> Iterator[Frame]:
+    """The frames of a clip, one after the other; `shape` is (height, width)."""
+    count, seconds = people_of_clip(rng), frame_count / FPS
+    focal = rng.uniform(26, 45)
+    away = rng.uniform(3.6, 6.0) * focal / 30
+    stage = draw_stage(rng, away, focal)
+    actors = [_actor(studio, rng, stage, k, away, seconds) for k in range(count)]
+    lights, camera = draw_lights(rng, stage.up), full_camera(focal, shape)
+    seats = _seats(studio, rng, stage, actors)
+    small, small_shape = halved(camera), (shape[0] // 2, shape[1] // 2)
+    bare = draw_background(rng, stage, small, small_shape, away + 3, studio.photographs)
+    response, noise = draw_response(rng), 255 * rng.uniform(0.003, 0.012)
+    soles = _soles(studio, stage, actors, frame_count)
+    for first in range(0, frame_count, _TOGETHER):
+        numbers = range(first, min(first + _TOGETHER, frame_count))
+        given = [_parameters(actor, stage, number / FPS) for number in numbers for actor in actors]
+        figures = studio.figures.pose(given)
+        for number in numbers:
+            own, figures = figures[:count], figures[count:]
+            theirs, given = given[:count], given[count:]
+            moves = [
+                place(stage, figure, *actor.mover.at(number / FPS)[1:3], lowest_m=float(lowest))
+                for figure, actor, lowest in zip(own, actors, soles[number], strict=True)
+            ]
+            meshes = [
+                person_mesh(figure, actor.look, move)
+                for figure, actor, move in zip(own, actors, moves, strict=True)
+            ]
+            meshes += seats
+            picture = render(meshes, lights, camera, shape)
+            background = Background(bare.image.copy(), bare.floor)
+            add_shadows(background, meshes, lights, stage, small)
+            image = cv2.resize(background.image, shape[::-1], interpolation=cv2.INTER_LINEAR)
+            image.reshape(-1, 3)[picture.pixels] = picture.colours
+            taken = develop(soften_edges(image, picture.owner), response)
+            rows = []
+            for me, (figure, body, move) in enumerate(zip(own, theirs, moves, strict=True)):
+                row = describe(figure, body, move, picture, me, camera, parts)
+                row["meta"] |= {"frame_index": number, "person": me}
+                meta = row["meta"]
+                if meta["occlusion"] <= _MOST_HIDDEN and meta["truncation"] <= _MOST_CUT:
+                    rows.append(row)
+            yield Frame(add_noise(rng, taken, noise), rows)
+
+
+def _actor(
+    studio: Studio,
+    rng: np.random.Generator,
+    stage: Stage,
+    number: int,
+    away: float,
+    seconds: float,
+) -> Actor:
+    """The first two cross each other; the others do what they like, at depths of their own."""
+    depth = away + (0.75 * number - 0.5) + rng.uniform(-0.2, 0.2)
+    width = depth * FILM_WIDTH_MM / stage.focal_mm
+    middle = (width * rng.uniform(-0.12, 0.12), depth)
+    aside = (width * rng.uniform(-0.32, 0.32), depth)
+    kind = int(rng.integers(4)) if number >= 2 else 0
+    if kind == 0:
+        mover = crossing(rng, studio.poser, middle, 0.8 * width, seconds)
+    elif kind == 1:
+        mover = waver(rng, studio.poser, aside)
+    elif kind == 2:
+        mover = sitter(rng, studio.poser, aside, seconds)
+    else:
+        mover = gesturer(rng, studio.poser, aside, seconds)
+    hands = {side: (draw_hand(rng, side), draw_hand(rng, side)) for side in SIDES}
+    return Actor(
+        mover,
+        studio.stylist.draw(rng, fine=True),
+        np.clip(rng.standard_normal(10), -2.5, 2.5).astype(np.float32),
+        (rng.standard_normal((2, 10)) * 0.8).astype(np.float32),
+        hands,
+        rng.uniform(0.2, 0.5),
+    )
+
+
+def _parameters(actor: Actor, stage: Stage, time: float) -> BodyParameters:
+    moment = actor.mover.at(time)
+    turned = stage.from_world @ turn("y", moment.yaw_deg) @ moment.rotations[0]
+    share = np.float32(0.5 - 0.5 * math.cos(2 * math.pi * actor.pace_hz * time))
+    talk = max(0.0, math.sin(5 * time) * math.sin(17 * time))
+    left, right = (
+        actor.hands[side][0] + share * (actor.hands[side][1] - actor.hands[side][0])
+        for side in SIDES
+    )
+    return BodyParameters(
+        axis_angle(turned).astype(np.float32),
+        np.array([axis_angle(rotation) for rotation in moment.rotations[1:]], np.float32),
+        left,
+        right,
+        np.array([0.02 + 0.15 * talk, 0, 0], np.float32),
+        actor.betas,
+        actor.expressions[0] + share * (actor.expressions[1] - actor.expressions[0]),
+    )
+
+
+def _soles(
+    studio: Studio, stage: Stage, actors: list[Actor], frame_count: int
+) -> Float[np.ndarray, "T A"]:
+    """Each actor's lowest point along the stage's up in every frame, metres, smooth in time.
+
+    Feet take turns at being lowest; unsmoothed, every step would jolt the whole body.
+    """
+    lowest = np.empty((frame_count, len(actors)))
+    for column, actor in enumerate(actors):
+        given = [_parameters(actor, stage, number / FPS) for number in range(frame_count)]
+        lowest[:, column] = (studio.figures.joints(given) @ stage.up).min(axis=1)
+        skin = (studio.figures.pose(given[:1])[0].points @ stage.up).min()
+        lowest[:, column] += skin - lowest[0, column]
+    return gaussian_filter1d(lowest, _SMOOTHING_FRAMES, axis=0, mode="nearest")
+
+
+def _seats(
+    studio: Studio, rng: np.random.Generator, stage: Stage, actors: list[Actor]
+) -> list[Mesh]:
+    """For those who sit down, where they will."""
+    seats = []
+    for actor in actors:
+        when = actor.mover.sits_s
+        if when is not None:
+            figure: Figure = studio.figures.pose([_parameters(actor, stage, when)])[0]
+            move = place(stage, figure, *actor.mover.at(when)[1:3])
+            seat = seat_under(rng, stage, figure.joints[0] + move)
+            seats += [seat] if seat is not None else []
+    return seats

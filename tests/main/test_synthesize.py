@@ -1,0 +1,122 @@
+"""The door of synthetic people: sets that do not depend on workers, and that the project reads."""
+
+import filecmp
+import shutil
+
+import av
+import numpy as np
+import pytest
+
+from datasets.cache import open_dataset
+from datasets.humandata_entries import read_entries
+from datasets.sources import Source
+from datasets.synthetic.production import Order, produce
+from main.synthesize import main
+
+SOURCE = Source("OpenPeople", ("tiny_train.npz",), ("tiny_test.npz",), "tiny")
+
+
+def files(folder):
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def synthesize(out, *flags):
+    words = ["--out", str(out), "--name", "tiny", "--seed", "3", *flags]
+    assert main(words) == 0
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    out = tmp_path_factory.mktemp("one")
+    synthesize(out, "--people", "18", "--crops", "--size", "96x128")
+    return out
+
+
+def test_same_bytes_with_two_workers(crops, tmp_path):
+    synthesize(tmp_path, "--people", "18", "--crops", "--size", "96x128", "--workers", "2")
+    names = files(crops)
+    assert names == files(tmp_path)
+    assert len(names) == 19
+    for name in names:
+        assert filecmp.cmp(crops / name, tmp_path / name, shallow=False), name
+
+
+def test_stopped_run_goes_on(crops, tmp_path):
+    order = Order("crops", "tiny", "train", 3, 18, (96, 128))
+    counts = produce(order, tmp_path, workers=1)
+    assert [next(counts), next(counts)] == [0, 16]
+    counts.close()  # as if stopped after the first batch
+    assert not (tmp_path / "annot" / "tiny_train.npz").exists()
+    assert list(produce(order, tmp_path, workers=1)) == [16, 2]
+    assert files(crops) == files(tmp_path)
+    name = "annot/tiny_train.npz"
+    assert filecmp.cmp(crops / name, tmp_path / name, shallow=False)
+
+
+def test_set_opens_as_a_dataset(crops, tmp_path):
+    table = open_dataset(SOURCE, "train", crops, cache_dir=tmp_path)
+    assert len(table) == 18
+    for person in table:
+        assert (crops / "img" / "tiny" / person.image_path).is_file()
+        assert person.image_size == (96, 128)
+        assert person.pose_valid.all()
+        assert person.joints_valid.all()
+        assert person.has_joints_3d
+        assert person.joints_3d[0, 2] > 0.5
+        assert np.abs(person.betas).max() <= 2.5
+
+
+def test_test_split_has_other_people(crops, tmp_path):
+    shutil.copytree(crops, tmp_path, dirs_exist_ok=True)
+    synthesize(tmp_path, "--people", "4", "--crops", "--size", "96x128", "--split", "test")
+    cache = tmp_path / "cache"
+    train, test = (
+        open_dataset(SOURCE, name, tmp_path, cache_dir=cache) for name in ("train", "test")
+    )
+    assert len(test) == 4
+    assert not np.isclose(train[0].betas, test[0].betas).any()
+
+
+def test_scenes(tmp_path):
+    synthesize(tmp_path, "--people", "6", "--size", "320x180")
+    table = open_dataset(SOURCE, "train", tmp_path, cache_dir=tmp_path / "cache")
+    assert 2 <= len(table) <= 11
+    assert table[0].image_size == (320, 180)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--people", "0"],
+        ["--people", "2", "--workers", "0"],
+        ["--people", "2", "--size", "12x99999"],
+        ["--people", "2", "--name", "../up"],
+        ["--people", "2", "--seed", "-1"],
+    ],
+)
+def test_wrong_flags_are_one_line(flags, tmp_path, capsys):
+    assert main(["--out", str(tmp_path), *flags]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len([line for line in told if line.startswith("error:")]) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_clips_tell_who_is_who(tmp_path):
+    synthesize(tmp_path, "--people", "2", "--video", "--frames", "6", "--size", "160x90")
+    assert [path.name for path in tmp_path.glob("img/tiny/train/*")] == ["clip_000.mp4"]
+    with av.open(tmp_path / "img/tiny/train/clip_000.mp4") as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    assert [frame.shape for frame in frames] == [(90, 160, 3)] * 6
+    (path,) = tmp_path.glob("annot/*.npz")
+    entries = read_entries(path)
+    meta = entries["meta"]
+    person, frame = np.asarray(meta["person"]), np.asarray(meta["frame_index"])
+    assert set(frame) <= set(range(6))
+    assert len({*zip(person.tolist(), frame.tolist(), strict=True)}) == len(person)
+    assert entries["image_path"][0] == f"train/clip_000/{frame[0]:06d}.jpg"
+    joints = entries["keypoints3d_smplx"][..., :3]
+    betas = np.asarray(entries["smplx"]["betas"])
+    for who in np.unique(person):
+        steps = np.linalg.norm(np.diff(joints[person == who][:, :22], axis=0), axis=2)
+        assert steps.max() < 0.25  # metres a frame: a swinging foot is at most so fast
+        assert (betas[person == who] == betas[person == who][0]).all()
