@@ -20,8 +20,8 @@ config = {
         "save_iters": 100,
         "remove_checkpoint": True,
         "validate_on": ("OpenPeople",),
-        "keypoint_weight": 0.1,
-        "token_joint_weight": 1.0,
+        "keypoint_weight": 2.0,
+        "token_joint_weight": 20.0,
     },
     "test": {"test_batch_size": 32},
     "model": {

@@ -15,7 +15,7 @@ WEIGHTS = PARITY / "snapshot_fp16.pth.tar"
 CONFIG = load_config(PARITY / "config_base.py").model
 
 
-@pytest.mark.parametrize(("precision", "bytes_each"), [("fp32", 4), ("bf16", 2)])
+@pytest.mark.parametrize(("precision", "bytes_each"), [("fp32", 4), ("fp16", 2), ("bf16", 2)])
 def test_conversion(tmp_path, precision, bytes_each):
     path = convert(str(WEIGHTS), tmp_path / "x.safetensors", precision)
     original, converted = load_network(CONFIG, WEIGHTS), load_network(CONFIG, path)
