@@ -1,0 +1,90 @@
+"""The export door: results of inference as characters that other programs open.
+
+python -m main.export RESULT --format glb,bvh,amass,obj,ply,usd [--person N] [--up y|z] [flags]
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, get_args
+
+from main.door import door_parser, run_door
+from main.exporting.character import UpAxis
+from main.exporting.results import FORMATS, ExportOptions, Origin, export_result
+from main.model_files import ROOT
+from utils.errors import UserError
+
+_DEMO: Final = ROOT / "demo"
+
+
+def run(arguments: argparse.Namespace) -> None:
+    export_result(
+        find_result(arguments.result),
+        [name.strip() for name in arguments.format.split(",")],
+        persons=arguments.person,
+        output=arguments.output,
+        options=ExportOptions(
+            up=arguments.up,
+            origin=arguments.origin,
+            every=arguments.every,
+            clothes=not arguments.no_clothes,
+        ),
+    )
+
+
+def find_result(name: str) -> Path:
+    """RESULT as a folder of its own, or in demo/.
+
+    Raises:
+        UserError: it is in neither place.
+    """
+    for folder in (Path(name), _DEMO / name):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"{name}: no such folder, neither as a path nor in demo/")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = door_parser("export", "Write the people of a result as characters; docs/animation.md.")
+    parser.add_argument("result", metavar="RESULT", help="a folder that inference wrote")
+    parser.add_argument("--format", default="glb", help=f"of {','.join(FORMATS)}; default: glb")
+    parser.add_argument(
+        "--person",
+        type=_positive,
+        action="append",
+        metavar="N",
+        help="only this person; may be repeated",
+    )
+    parser.add_argument(
+        "--up",
+        choices=get_args(UpAxis),
+        help="the world's vertical axis; default: z for amass, y for the others",
+    )
+    parser.add_argument(
+        "--origin",
+        choices=get_args(Origin),
+        default="camera",
+        help="person: start above the origin with the feet at height 0, not in front of the camera",
+    )
+    parser.add_argument(
+        "--every", type=_positive, default=1, metavar="K", help="obj, ply: each K-th frame"
+    )
+    parser.add_argument("--no-clothes", action="store_true", help="glb, usd: undressed")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: RESULT/export")
+    return parser
+
+
+def _positive(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"'{word}' is no number from 1")
+    return int(word)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run this door with a command line (the process' own by default); the exit status."""
+    return run_door(make_parser(), run, words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

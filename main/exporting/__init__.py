@@ -1,0 +1,1 @@
+"""Animated characters out of result files, for the programs of others."""

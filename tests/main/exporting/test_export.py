@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from configs.reader import load_config, save_config
+from human_models.safe_pickle import load_npz
+from main.export import main
+from main.exporting.results import ExportOptions, export_result
+from main.model_files import ROOT
+from utils.errors import UserError
+
+
+def test_the_door_writes_every_format_for_the_person(result, tmp_path):
+    words = ["--format", "amass,glb,bvh,obj,ply", "--person", "2", "--every", "2"]
+    assert main([str(result), *words, "--output", str(tmp_path / "out")]) == 0
+    names = {path.name.removeprefix("person_002") for path in (tmp_path / "out").iterdir()}
+    assert names == {".glb", ".bvh", "_amass.npz", "_obj", "_ply"}
+    assert len(list((tmp_path / "out" / "person_002_obj").iterdir())) == 2
+
+
+def test_amass_is_z_up_and_the_others_y_up_unless_it_is_said(result, tmp_path):
+    (z_up,) = export_result(result, ["amass"], persons=[2], output=tmp_path)
+    assert str(load_npz(z_up)["up_axis"]) == "z"
+    options = ExportOptions(up="y", origin="person")
+    (y_up,) = export_result(result, ["amass"], persons=[2], output=tmp_path, options=options)
+    assert str(load_npz(y_up)["up_axis"]) == "y"
+    assert np.abs(load_npz(y_up)["trans"][0, [0, 2]]).max() < 0.1
+
+
+def test_everyone_is_exported_unless_people_are_named(result, tmp_path):
+    written = export_result(result, ["bvh"], output=tmp_path)
+    assert [path.name for path in written] == ["person_001.bvh", "person_002.bvh"]
+
+
+@pytest.mark.parametrize(
+    ("formats", "arguments", "told"),
+    [
+        (["fbx"], {}, "choose of"),
+        (["glb"], {"persons": [7]}, "--person 7: .* has 1, 2"),
+        (["glb"], {"options": ExportOptions(up="z")}, "y up by its standard"),
+        ([], {}, "choose of amass,glb"),
+    ],
+)
+def test_what_cannot_be_had_is_told_before_anything_is_written(
+    result, tmp_path, formats, arguments, told
+):
+    with pytest.raises(UserError, match=told):
+        export_result(result, formats, output=tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_no_result_is_an_error_of_one_line(tmp_path, capsys):
+    assert main([str(tmp_path), "--format", "glb"]) == 2
+    assert "give a folder of results" in capsys.readouterr().err
+    assert main([str(tmp_path / "nowhere")]) == 2
+
+
+def test_results_of_the_licensed_body_want_its_files(result, tmp_path):
+    content = load_npz(result / "person_002.npz") | {"body_model": np.array("SMPL-X")}
+    np.savez(tmp_path / "person_001.npz", **content)
+    overrides = [f"model.human_model_path={tmp_path}"]
+    config = load_config(ROOT / "configs" / "config_debug.py", overrides)
+    save_config(config, tmp_path / "config_base.py")
+    with pytest.raises(UserError, match="was made with SMPL-X, whose files are not in"):
+        export_result(tmp_path, ["glb"])
+
+
+def test_usd_without_its_package_says_what_to_install(result, tmp_path, monkeypatch):
+    monkeypatch.setattr("main.exporting.usd.Usd", None)
+    with pytest.raises(UserError, match="pip install usd-core"):
+        export_result(result, ["glb", "usd"], output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
