@@ -16,7 +16,7 @@ import numpy as np
 
 from datasets.cache import InstanceTable, write_table
 from datasets.columns import NUMBER_COLUMNS, TEXT_COLUMNS
-from datasets.humandata import Columns
+from datasets.humandata.reader import Columns
 
 _PART = 50_000
 

@@ -26,7 +26,7 @@ from datasets.columns import (
     instance,
     read_columns,
 )
-from datasets.humandata import Columns
+from datasets.humandata.reader import Columns
 from datasets.instance import Instance
 from datasets.sources import Source, Split
 from utils.errors import UserError

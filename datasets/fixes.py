@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool
 
-from datasets.humandata import Columns
+from datasets.humandata.reader import Columns
 from human_models.joints import HANDS_MEAN, SIDES
 
 Fix = Callable[[Columns], Columns]

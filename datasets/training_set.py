@@ -1,7 +1,9 @@
 """Samples of a mixture of datasets, batch by batch, for one of several processes."""
 
 import logging
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -9,7 +11,8 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from configs.schema import Config
 from datasets.augmentation import draw_augmentation
@@ -26,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _TRIES: Final = 20
 """Rows that may fail in a row before a dataset is taken to be absent."""
+_GRACE_S: Final = 20
+"""How long a worker serves on when a signal has asked it to end."""
 
 
 class Key(NamedTuple):
@@ -66,19 +71,29 @@ class TrainingBatch(TrainingSample):
     """Rows that were tried before because their image or box was unusable."""
 
 
-class TrainingSet(Dataset[TrainingBatch]):
-    """The train splits that a config names, each with its table and folder of images."""
+class TrainingSet(Dataset[TrainingBatch | UserError]):
+    """The train splits that a config names, each with its table and folder of images.
+
+    What the user must know comes as a value: torch would bury it in a traceback.
+    """
 
     def __init__(self, config: Config, data_dir: Path, body_folder: ModelFolder) -> None:
         """Opens (the first time: makes) the caches.
 
         Raises:
-            UserError: a dataset is unknown, missing or wrong.
+            UserError: a dataset is unknown, missing, wrong or named twice.
         """
         self.config = config
         self.sources: list[Source] = []
         self.tables: list[InstanceTable] = []
-        for name in config.data.trainset_humandata:
+        names = config.data.trainset_humandata
+        twice = [name for k, name in enumerate(names) if name in names[:k]]
+        if twice:
+            raise UserError(
+                f"data.trainset_humandata names {twice[0]} twice; name it once, and give it more "
+                "samples by data_strategy = 'weighted'"
+            )
+        for name in names:
             source = find_source(name, config.data)
             self.sources.append(source)
             self.tables.append(open_dataset(source, "train", data_dir))
@@ -90,8 +105,11 @@ class TrainingSet(Dataset[TrainingBatch]):
         lengths = dict(zip(self.names, map(len, self.tables), strict=True))
         return Mixture(lengths, self.config.data, self.config.train.seed)
 
-    def __getitem__(self, key: Key) -> TrainingBatch:
-        """The sample of a key, or of the next row of its dataset that can be read."""
+    def __getitem__(self, key: Key) -> TrainingBatch | UserError:
+        """The sample of a key, or of the next row of its dataset that can be read.
+
+        An error where too many rows in turn cannot be.
+        """
         table = self.tables[key.dataset]
         for skipped in range(_TRIES):
             row = (key.row + skipped) % len(table)
@@ -106,7 +124,9 @@ class TrainingSet(Dataset[TrainingBatch]):
                     "dataset": np.int64(key.dataset),
                     "unreadable": np.int64(skipped),
                 }
-        raise UserError(f"{self.names[key.dataset]}: {_TRIES} rows in turn failed, at last: {last}")
+        return UserError(
+            f"{self.names[key.dataset]}: {_TRIES} rows in turn failed; at last: {last}"
+        )
 
     def _sample(self, key: Key, row: int) -> TrainingSample:
         data, source = self.config.data, self.sources[key.dataset]
@@ -148,9 +168,10 @@ class TrainingLoader:
             samples,
             batch_sampler=self._keys,
             num_workers=workers,
+            collate_fn=_collated,
             pin_memory=pin,
             persistent_workers=workers > 0,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin_worker,
         )
 
     @property
@@ -166,31 +187,36 @@ class TrainingLoader:
         """
         self._keys.epoch, self._keys.first_iteration = epoch, first_iteration
         batches: list[dict[str, Tensor]] = []
-        for batch in one_line_errors(self._loader):
+        for batch in self._loader:
+            if isinstance(batch, UserError):
+                raise batch
             batches.append(batch)
             if len(batches) == self.share.accumulate:
                 yield batches
                 batches = []
 
 
-def one_line_errors(loader: DataLoader) -> Iterator[dict[str, Tensor]]:
-    """The loader's batches; a worker's UserError comes without the traceback torch puts in it.
+    def close(self) -> None:
+        """End the workers. They must not be left to the garbage collector, which after an error
+        closes their queues first, so that they hear nothing and have to be waited for."""
+        iterator = self._loader._iterator
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
+            iterator._shutdown_workers()
 
-    Raises:
-        UserError: as a worker raised it.
+
+def _collated(samples: Sequence[TrainingBatch | UserError]) -> dict[str, Tensor] | UserError:
+    """A batch, or what is wrong with the first sample that has something wrong."""
+    wrong = [sample for sample in samples if isinstance(sample, UserError)]
+    return wrong[0] if wrong else default_collate(list(samples))
+
+
+def _begin_worker(worker: int) -> None:
+    """Workers share the machine's cores among themselves already: each has one thread.
+
+    A scheduler signals every process of a run; workers serve on until theirs has saved its state.
     """
-    try:
-        yield from loader
-    except UserError as error:
-        raise UserError(_own_words(str(error))) from None
-
-
-def _own_words(message: str) -> str:
-    return message.rstrip().splitlines()[-1].removeprefix("utils.errors.UserError: ")
-
-
-def _one_thread(worker: int) -> None:
-    """Workers share the machine's cores among themselves already."""
     del worker
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

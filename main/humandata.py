@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from main.door import door_parser, run_door
-from main.humandata_cut import merge_files, slice_file, subset
-from main.humandata_parameters import from_parameters
-from main.humandata_report import check, stats
-from main.humandata_results import from_results
-from main.humandata_show import show
+from main.humandata_tools.cut import merge_files, slice_file, subset
+from main.humandata_tools.parameters import from_parameters
+from main.humandata_tools.report import check, stats
+from main.humandata_tools.results import from_results
+from main.humandata_tools.show import show
 from main.model_files import ROOT
 
 _BODY_FOLDER: Final = ROOT / "human_models" / "human_model_files"

@@ -2,7 +2,9 @@
 
 It is torchrun (torch.distributed.run) without its traceback: what went wrong has been said by the
 process that found it. Its environment variables set what a cluster needs: NNODES, NODE_RANK,
-RDZV_ENDPOINT (host:port, the same on all machines), RDZV_ID, MAX_RESTARTS.
+RDZV_ENDPOINT (host:port, the same on all machines), RDZV_ID, MAX_RESTARTS, and
+TORCH_ELASTIC_SHUTDOWN_TIMEOUT, the seconds that processes have to save their work when a signal
+ends them (600).
 """
 
 import argparse
@@ -10,6 +12,8 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -18,15 +22,26 @@ from torch.distributed.run import get_args_parser, run
 from main.door import door_parser, run_door
 from utils.errors import UserError
 
+log = logging.getLogger(__name__)
+
+LAUNCH_DATE: Final = "LAUNCH_DATE"
+"""Environment variable: when the processes were started for the first time, as DATE says it."""
+DATE: Final = "%Y%m%d_%H%M%S"
+
 
 def launch(arguments: argparse.Namespace) -> int:
     """Run a module in so many processes; the exit status of the first one that failed, or 0."""
     if arguments.processes < 1:
         raise UserError(f"{arguments.processes} processes; start 1 or more")
     environment = os.environ
+    environment[LAUNCH_DATE] = datetime.now().astimezone().strftime(DATE)
+    restarts = environment.get("MAX_RESTARTS", "0")
+    if restarts != "0":
+        # Else restarted processes meet in the old ones' store, and look for those.
+        environment.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     words = [
         f"--nproc-per-node={arguments.processes}",
-        f"--max-restarts={environment.get('MAX_RESTARTS', '0')}",
+        f"--max-restarts={restarts}",
         f"--nnodes={environment.get('NNODES', '1')}",
     ]
     if "RDZV_ENDPOINT" in environment:
@@ -42,15 +57,28 @@ def launch(arguments: argparse.Namespace) -> int:
     # Its processes share the machine's cores; torchrun itself would give each a single thread.
     threads = max(1, len(os.sched_getaffinity(0)) // arguments.processes)
     environment.setdefault("OMP_NUM_THREADS", str(threads))
+    environment.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     parsed = get_args_parser().parse_args([*words, "-m", arguments.module, *arguments.words])
     try:
         run(parsed)
     except ChildFailedError as error:
-        return max(failure.exitcode for failure in error.failures.values()) or 1
+        return _status([failure.exitcode for failure in error.failures.values()])
     except SignalException as error:
         return 128 + error.sigval
     return 0
+
+
+def _status(codes: list[int]) -> int:
+    """Of processes that failed; as a shell tells it, 128 and the signal where signals ended all.
+
+    When one has failed, torchrun ends the others by a signal.
+    """
+    own = [code for code in codes if code > 0]
+    if own:
+        return max(own)
+    log.error("error: signal %d ended a process; out of memory?", -min(codes))
+    return 128 - min(codes)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -18,18 +18,19 @@ from jaxtyping import Float, Int
 from rich.console import Console
 from rich.table import Table
 from scipy.optimize import linear_sum_assignment
+from torch import Tensor
 
 from datasets.columns import read_columns
-from datasets.humandata_file import HumanDataFile, numbers
+from datasets.humandata.file import HumanDataFile, numbers
 from datasets.sources import Source
-from human_models.body import BodyLibrary
+from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from human_models.joints import POSE_PARTS
 from human_models.safe_pickle import load_npz
 from main.door import door_parser, run_door
-from main.metric_table import MetricTable
-from main.metrics import Evaluator
 from main.model_files import ROOT
+from main.testing.metric_table import MetricTable
+from main.testing.metrics import Evaluator
 from utils.errors import UserError
 from utils.files import atomic_path
 from utils.progress import with_progress
@@ -142,15 +143,19 @@ def score(result: People, truth: People, bodies: BodyLibrary) -> Score:
     body, evaluator, means = bodies.smplx(), Evaluator(bodies.folder), MetricTable()
     chunks = [matched[start : start + _BATCH] for start in range(0, len(matched), _BATCH)]
     for chunk in with_progress(chunks, len(chunks), "batches"):
-        rows = list(zip(*chunk, strict=True))
-        meshes = []
-        for people, chosen in zip((result, truth), rows, strict=True):
-            given = {k: torch.from_numpy(v[list(chosen)]) for k, v in people.parameters.items()}
-            meshes.append(body(**given, want_vertices=True).vertices)
+        ours, theirs = (list(rows) for rows in zip(*chunk, strict=True))
+        predicted, true = _meshes(result, ours, body), _meshes(truth, theirs, body)
         known = torch.ones(len(chunk), dtype=torch.bool)
-        means.add(evaluator.smplx(*meshes, known, known))
+        means.add(evaluator.smplx(predicted, true, known, known))
     in_clip = np.isin(result.frames, truth.frames).sum()
     return Score(means.summary(), len(matched) / len(truth.frames), len(matched) / int(in_clip))
+
+
+def _meshes(people: People, rows: list[int], body: BodyModel) -> Float[Tensor, "B 10475 3"]:
+    given = {name: torch.from_numpy(values[rows]) for name, values in people.parameters.items()}
+    vertices = body(**given, want_vertices=True).vertices
+    assert vertices is not None
+    return vertices
 
 
 def run(arguments: argparse.Namespace) -> None:

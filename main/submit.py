@@ -23,15 +23,15 @@ from main.detector import BoxFileDetector, Detector, YoloDetector
 from main.door import add_network_flags, door_parser, run_door
 from main.estimator import Estimator
 from main.model_files import ROOT, find_model, find_snapshot
-from main.submission import FOLDER, SERVERS, PersonNames, Prediction, Server, pickled
-from main.submission_check import check_submission
-from main.submission_people import (
+from main.submitting.check import check_submission
+from main.submitting.people import (
     Sighting,
     images_under,
     people_of_images,
     people_of_table,
     predictions,
 )
+from main.submitting.records import FOLDER, SERVERS, PersonNames, Prediction, Server, pickled
 from utils.errors import UserError
 from utils.files import atomic_path
 from utils.prefetch import prefetch

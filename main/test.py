@@ -20,21 +20,21 @@ from rich.table import Table
 from configs.schema import DataConfig
 from datasets.configured import find_source
 from datasets.sources import Source
-from main.benchmark import BenchmarkResult, run_benchmark
-from main.benchmark_report import (
+from main.door import add_network_flags, door_parser, run_door
+from main.estimator import Estimator
+from main.model_files import OUTPUTS, ROOT, find_model, find_snapshot
+from main.testing.benchmark import BenchmarkResult, run_benchmark
+from main.testing.comparison import MPE, comparison_table, mean_primary_error
+from main.testing.detections import read_detections
+from main.testing.protocol import PROTOCOLS, PUBLISHED, Protocol
+from main.testing.report import (
     Means,
     kept_log,
     means_table,
     write_mean_primary_error,
     write_results,
 )
-from main.comparison import MPE, comparison_table, mean_primary_error
-from main.detections import read_detections
-from main.door import add_network_flags, door_parser, run_door
-from main.estimator import Estimator
-from main.model_files import OUTPUTS, ROOT, find_model, find_snapshot
-from main.protocol import PROTOCOLS, PUBLISHED, Protocol
-from main.worst import draw_worst
+from main.testing.worst import draw_worst
 from utils.distributed import (
     device_of_process,
     failing_together,

@@ -17,6 +17,7 @@ from main.door import door_parser, run_door
 from main.training.course import Course, add_run_arguments, run_course
 from main.training.objective import Regression
 from main.training.optimizer import freeze
+from main.training.pictures import JointPreview
 from main.training.setup import starting_network
 from main.training.state import Snapshots
 from main.training.validation import Validator
@@ -30,7 +31,7 @@ def start(config: Config, body: BodyModel, snapshots: Snapshots) -> SupervisedSM
     return SupervisedSMPLestX(network, config)
 
 
-REGRESSION: Final = Course("train", start, Regression, Validator)
+REGRESSION: Final = Course("train", start, Regression, Validator, preview=JointPreview)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ import pytest
 import datasets.cache as cache_module
 from datasets.cache import InstanceTable, annotation_files, open_dataset, write_table
 from datasets.columns import NUMBER_COLUMNS, TEXT_COLUMNS, instance, read_columns
-from datasets.humandata import Columns
+from datasets.humandata.reader import Columns
 from datasets.sources import SOURCES
 from utils.errors import UserError
 

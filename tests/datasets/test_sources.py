@@ -9,7 +9,7 @@ import pytest
 
 from datasets.cache import InstanceTable, open_dataset
 from datasets.columns import Protocol, complete, has_area
-from datasets.humandata import read_humandata
+from datasets.humandata.reader import read_humandata
 from datasets.sources import SOURCES, Split
 from human_models.joints import HANDS_MEAN, JOINT_PARTS, JOINTS, POSE_PARTS
 from utils.box import Box, clip_box

@@ -11,17 +11,17 @@ import pytest
 from PIL import Image
 
 from datasets.cache import open_dataset
-from datasets.humandata import read_humandata
-from datasets.humandata_entries import read_entries
-from datasets.humandata_join import same
-from datasets.humandata_writer import write_humandata
+from datasets.humandata.entries import read_entries
+from datasets.humandata.join import same
+from datasets.humandata.reader import read_humandata
+from datasets.humandata.writer import write_humandata
 from datasets.sources import Source
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, find_model_folder
 from human_models.joints import HANDS_MEAN, JOINTS, JOINTS_FROM_MODEL, MODEL_JOINTS
 from main import humandata
 from main.estimator import Person
-from main.humandata_bodies import joints_of_smplx
+from main.humandata_tools.bodies import joints_of_smplx
 from main.results import open_results
 from utils.image import read_image
 from utils.video_write import VideoWriter

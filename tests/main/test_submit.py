@@ -20,7 +20,7 @@ from human_models.safe_pickle import load_pickle
 from main import submit as door
 from main.detector import Detection
 from main.estimator import Estimator
-from main.submission_people import people_of_table
+from main.submitting.people import people_of_table
 from models.checkpoint import load_network
 from utils.box import Box
 from utils.camera import Camera

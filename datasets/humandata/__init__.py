@@ -1,0 +1,1 @@
+"""HumanData files: read, written, checked, counted, joined."""

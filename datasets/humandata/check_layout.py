@@ -1,0 +1,193 @@
+"""Checks of what entries a HumanData file has, of their rows and of their shapes."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from datasets.humandata.finding import Finding, OpenedFile, as_numbers, on_rows
+from datasets.humandata.hands import source_of
+from datasets.humandata.layout import (
+    BOXES,
+    COEFFICIENTS,
+    DICTIONARIES,
+    FAMILIES,
+    JOINT_COUNTS,
+    KEYPOINTS_2D,
+    KEYPOINTS_3D,
+    META_PAIRS,
+    META_TEXTS,
+    ROW_OTHERS,
+    ROW_TEXTS,
+    TRIPLES,
+    is_known,
+    is_list,
+    mask_names,
+)
+
+
+def required_entries(file: OpenedFile) -> Iterator[Finding]:
+    """What loaders cannot do without."""
+    for key in ("image_path", "bbox_xywh"):
+        if file.get(key) is None:
+            yield Finding("error", key, "missing", "every row needs one")
+    if not file.length:
+        yield Finding("error", "image_path", "has no rows", "the file describes nobody")
+    if all(file.get(key) is None for key in KEYPOINTS_2D):
+        names = " or ".join(KEYPOINTS_2D)
+        yield Finding("error", "keypoints2d", "no 2D keypoints", f"give an entry {names}")
+    if all(file.get(key) is None for key in KEYPOINTS_3D):
+        yield Finding("info", "keypoints3d", "no 3D keypoints", "losses in 3D come from parameters")
+    source = source_of(file.path)
+    if not any(file.dictionary(f) for f in FAMILIES) and not (source and source.without_truth):
+        names = " or ".join(FAMILIES)
+        yield Finding("error", "smplx", "no body parameters", f"give an entry {names}")
+
+
+def bookkeeping(file: OpenedFile) -> Iterator[Finding]:
+    """Flags and counts that the container's own reader goes by."""
+    if file.get("__keypoints_compressed__") is None:
+        key = "__keypoints_compressed__"
+        yield Finding("warning", key, "missing", "the published code stops; write the file anew")
+    stated = file.get("__data_len__")
+    if stated is not None and stated not in (-1, file.length):
+        what = f"says {stated} rows, image_path has {file.length}"
+        yield Finding("error", "__data_len__", what, "write the file anew with all its rows")
+    unknown = [name for name in file.names if not is_known(name)]
+    for name in unknown:
+        yield Finding("info", name, "no entry of the format", "it is ignored")
+    if unknown and file.get("__key_strict__"):
+        what = f"is set, but the file has '{unknown[0]}'"
+        yield Finding("warning", "__key_strict__", what, "mmhuman3d refuses it; write it anew")
+
+
+def readable(file: OpenedFile) -> Iterator[Finding]:
+    """Entries of a whole container that are damaged in themselves."""
+    for name in file.names:
+        file.get(name)
+        if name in file.unreadable:
+            yield Finding("error", name, file.unreadable[name], "download or write the file again")
+    for key in DICTIONARIES:
+        value = file.get(key)
+        if value is not None and not isinstance(value, Mapping):
+            what = f"is a {type(value).__name__}, not a dictionary"
+            yield Finding("error", key, what, "save it as one: np.array({...}, dtype=object)")
+
+
+def texts(file: OpenedFile) -> Iterator[Finding]:
+    """Paths and words: a string a row."""
+    for entry in (*ROW_TEXTS, *(f"meta.{name}" for name in META_TEXTS)):
+        value = file.find(entry)
+        if value is None:
+            continue
+        if not is_list(value):
+            yield Finding("error", entry, "is no list of strings", "give one a row")
+            continue
+        bad = np.array([not isinstance(text, str) or not text for text in value], bool)
+        yield from on_rows("error", entry, bad, "no text", "give every row its own")
+        yield from _count(file, entry, len(value))
+    paths = file.get("image_path")
+    if is_list(paths):
+        absolute = np.array([str(path).startswith(("/", "\\")) for path in paths], bool)
+        advice = "paths count from the folder of images; strip what they begin with"
+        yield from on_rows("warning", "image_path", absolute, "absolute path", advice)
+
+
+def row_counts_and_shapes(file: OpenedFile) -> Iterator[Finding]:
+    """Every entry of numbers has N rows of its shape."""
+    for key in BOXES:
+        yield from _shape(file, key, ((5,), (4,)), "x, y, width, height, confidence a row")
+        boxes = as_numbers(file.get(key))
+        if boxes is not None and boxes.shape[1:] == (4,):
+            advice = "write five numbers, the last one 1"
+            yield Finding("warning", key, "has no confidence (an old form)", advice)
+    for dimensions, keys in ((3, KEYPOINTS_2D), (4, KEYPOINTS_3D)):
+        for key in keys:
+            yield from _keypoint_shape(file, key, dimensions)
+    for family in FAMILIES:
+        for name, value in file.dictionary(family).items():
+            entry = f"{family}.{name}"
+            if name in TRIPLES[family]:
+                count = TRIPLES[family][name]
+                shapes = ((count, 3), (count * 3,))
+                yield from _shape(file, entry, shapes, f"{count * 3} numbers a row")
+            elif name in COEFFICIENTS:
+                numbers = as_numbers(value)
+                width = numbers.shape[-1] if numbers is not None and numbers.ndim else 0
+                yield from _shape(file, entry, ((width,),), "one list of numbers a row")
+            elif is_list(value):
+                yield from _count(file, entry, len(value))
+    for name, value in file.dictionary("meta").items():
+        if is_list(value) and name not in META_TEXTS:
+            yield from _count(file, f"meta.{name}", len(value))
+    for name in META_PAIRS:
+        if name in file.dictionary("meta"):
+            yield from _shape(file, f"meta.{name}", ((2,), (1,)), "x, y in pixels a row")
+    for key in ROW_OTHERS:
+        value = file.get(key)
+        if is_list(value):
+            yield from _count(file, key, len(value))
+
+
+def masks(file: OpenedFile) -> Iterator[Finding]:
+    """Which joints exist: of 0 and 1, and as many as are stored."""
+    for key in (*KEYPOINTS_2D, *KEYPOINTS_3D):
+        points, mask = file.numbers(key), file.mask(key)
+        if points is None or points.ndim != 3:
+            continue
+        name = next((n for n in mask_names(key) if n in file.names), f"{key}_mask")
+        compressed = bool(file.get("__keypoints_compressed__"))
+        if mask is None:
+            if compressed:
+                advice = "without it nobody knows which joints are stored"
+                yield Finding("error", name, "missing, but keypoints are compressed", advice)
+            else:
+                advice = "the published code needs it; write the file anew to have it made"
+                yield Finding("warning", name, "missing", advice)
+            continue
+        if mask.ndim != 1 or not np.isin(mask, (0, 1)).all():
+            yield Finding("error", name, "is no list of 0 and 1", "one number a joint, 1 = exists")
+            continue
+        if len(mask) not in JOINT_COUNTS:
+            what = f"is of {len(mask)} joints"
+            yield Finding("error", name, what, "HumanData has 190, 144 or 127")
+        stored, present = points.shape[1], int(mask.sum())
+        if stored not in (len(mask), present):
+            what = f"has {present} of {len(mask)} joints, '{key}' has {stored}"
+            yield Finding("error", name, what, "the mask belongs to other keypoints")
+        elif compressed and stored != present:
+            advice = "mmhuman3d cannot read it; write the file anew"
+            yield Finding("warning", key, "flagged as compressed, but it is whole", advice)
+        if not present:
+            yield Finding("warning", name, "no joint exists", "drop the entry, or mend its mask")
+
+
+def _keypoint_shape(file: OpenedFile, key: str, dimensions: int) -> Iterator[Finding]:
+    points = as_numbers(file.get(key))
+    joints = points.shape[1] if points is not None and points.ndim == 3 else 0
+    shapes = ((joints, dimensions), (joints, dimensions - 1))
+    yield from _shape(file, key, shapes, f"(joints, {dimensions}) a row")
+    if joints and file.mask(key) is None and joints not in JOINT_COUNTS:
+        advice = "HumanData has 190, 144 or 127, or a mask that tells which"
+        yield Finding("error", key, f"{joints} joints", advice)
+
+
+def _shape(
+    file: OpenedFile, entry: str, shapes: tuple[tuple[int, ...], ...], expected: str
+) -> Iterator[Finding]:
+    value: Any = file.find(entry)
+    if value is None:
+        return
+    array = as_numbers(value)
+    if array is None or array.ndim == 0:
+        yield Finding("error", entry, "is no array of numbers", f"expected {expected}")
+        return
+    yield from _count(file, entry, len(array))
+    if array.shape[1:] not in shapes:
+        yield Finding("error", entry, f"has shape {array.shape}", f"expected {expected}")
+
+
+def _count(file: OpenedFile, entry: str, rows: int) -> Iterator[Finding]:
+    if rows != file.length:
+        what = f"has {rows} rows, image_path has {file.length}"
+        yield Finding("error", entry, what, "every row needs one, in the same order")

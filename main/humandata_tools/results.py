@@ -1,0 +1,183 @@
+"""Results of inference -> HumanData: pseudo-labels to train on."""
+
+import argparse
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Int
+
+from datasets.humandata.check_images import image_sizes
+from datasets.humandata.entries import Entries
+from datasets.humandata.people import People, humandata_entries, scatter_network_joints
+from datasets.humandata.writer import write_humandata
+from human_models.safe_pickle import load_npz
+from main.inference import DEMO
+from main.results import COLUMNS
+from utils.errors import UserError
+from utils.image import IMAGE_SUFFIXES, image_size, list_images, write_image
+from utils.media import open_media
+from utils.progress import with_progress
+
+log = logging.getLogger(__name__)
+
+_PARAMETERS: Final = (
+    *("global_orient", "body_pose", "left_hand_pose", "right_hand_pose"),
+    *("jaw_pose", "betas", "expression", "transl"),
+)
+
+
+def from_results(arguments: argparse.Namespace) -> None:
+    """People of a folder of results as one file; frames of a video are written as images."""
+    summary, rows = read_results(arguments.results, arguments.min_score)
+    medium = _find_medium(arguments, summary["input"])
+    frames = np.unique(rows["frame_index"])
+    if arguments.extract_frames is not None:
+        paths = _extract(medium, summary, frames, arguments.extract_frames)
+    else:
+        paths = _image_paths(medium, summary, frames, arguments)
+    entries = result_entries(rows, [paths[frame] for frame in rows["frame_index"].tolist()])
+    write_humandata(arguments.output, entries)
+    log.info("%s: %d rows, %d images", arguments.output, len(entries["image_path"]), len(paths))
+
+
+def read_results(folder: Path, min_score: float) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The summary, and the columns of all people together, frame after frame.
+
+    Raises:
+        UserError: a file is missing or not as inference writes it, or no row has the score.
+    """
+    file = folder / "summary.json"
+    try:
+        summary = json.loads(file.read_text(encoding="utf-8"))
+        names = [person["file"] for person in summary["people"]]
+        summary = {**summary, "frames": int(summary["frames"]), "fps": float(summary["fps"])}
+        summary["input"] = str(summary["input"])
+    except OSError as error:
+        raise UserError(f"{file} is missing; give a folder of results of main.inference") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is no summary of main.inference ({error!r})") from error
+    parts = []
+    for name in names:
+        content = load_npz(folder / name)
+        lacking = {"frame_index", "score", "image_size", *COLUMNS} - content.keys()
+        if lacking:
+            raise UserError(f"{folder / name} lacks '{min(lacking)}'; run the inference again")
+        if content.get("flat_hand_mean", np.array(False)).any():
+            raise UserError(f"{folder / name} has flat_hand_mean=True; run the inference again")
+        count = len(content["frame_index"])
+        content["image_size"] = np.tile(content["image_size"], (count, 1))
+        parts.append(
+            {key: content[key] for key in ("frame_index", "score", "image_size", *COLUMNS)}
+        )
+    columns = (
+        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else {}
+    )
+    if not columns or not (columns["score"] >= min_score).any():
+        raise UserError(f"{folder}: nobody has a score of {min_score}; lower --min-score")
+    kept = np.flatnonzero(columns["score"] >= min_score)
+    if len(kept) < len(columns["score"]):
+        told = "%d of %d rows have a lower score and are left out"
+        log.info(told, len(columns["score"]) - len(kept), len(columns["score"]))
+    order = kept[np.argsort(columns["frame_index"][kept], kind="stable")]
+    return summary, {key: column[order] for key, column in columns.items()}
+
+
+def result_entries(rows: dict[str, np.ndarray], image_path: list[str]) -> Entries:
+    """HumanData entries of people as `main.results` has them."""
+    joints_2d, known = scatter_network_joints(rows["joints_2d_px"])
+    joints_3d, _ = scatter_network_joints(rows["joints_3d_m"])
+    score = np.clip(rows["score"], 0, 1)
+    return humandata_entries(
+        People(
+            image_path=image_path,
+            image_size=rows["image_size"],
+            parameters={name: rows[name] for name in _PARAMETERS},
+            joints_2d=joints_2d,
+            joints_3d=joints_3d,
+            joints_known=known,
+            focal=rows["focal"],
+            princpt=rows["princpt"],
+            boxes=np.concatenate([rows["box_xywh"], score[:, None]], axis=1),
+        )
+    )
+
+
+def _find_medium(arguments: argparse.Namespace, name: str) -> Path | None:
+    """What the results were made of, if it can be found."""
+    if arguments.input is not None:
+        return Path(arguments.input)
+    images = arguments.images
+    places = [] if images is None else [images / name, *([images] if images.name == name else [])]
+    places += [Path(name), DEMO / name]
+    return next((place for place in places if place.exists()), None)
+
+
+def _extract(
+    medium: Path | None, summary: dict[str, Any], frames: Int[np.ndarray, " F"], folder: Path
+) -> dict[int, str]:
+    """Write the frames as JPEG into a folder of the medium's name in `folder`."""
+    if medium is None:
+        raise UserError(f"cannot find {summary['input']}; say where it is with --input FILE")
+    wanted, paths = set(frames.tolist()), {}
+    with open_media(medium, summary["fps"]) as media:
+        for frame in with_progress(media, media.info.frame_count_estimate, "frames"):
+            if frame.index in wanted:
+                name = f"{medium.stem}/{frame.index:06d}.jpg"
+                write_image(folder / name, frame.image)
+                paths[frame.index] = name
+            if len(paths) == len(wanted):
+                break
+    if len(paths) < len(wanted):
+        missing = min(wanted - paths.keys())
+        raise UserError(f"{medium} has no frame {missing}; is it what the results were made of?")
+    return paths
+
+
+def _image_paths(
+    medium: Path | None,
+    summary: dict[str, Any],
+    frames: Int[np.ndarray, " F"],
+    arguments: argparse.Namespace,
+) -> dict[int, str]:
+    """Names of the image files that the frames are."""
+    name, single = summary["input"], frames.tolist() == [0]
+    if medium is None and single and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+        return {0: name}  # a photograph, wherever it is
+    if medium is None:
+        raise UserError(f"cannot find {name}; say where it is with --images DIR or --input FILE")
+    if medium.is_dir():
+        files = list(_readable(medium))
+        if len(files) != summary["frames"]:
+            was = f"the results are of {summary['frames']}"
+            raise UserError(f"{medium} has {len(files)} images, {was}; give the folder as it was")
+    elif medium.suffix.lower() in IMAGE_SUFFIXES:
+        files = [medium]
+    else:
+        raise UserError(
+            f"{medium} is a video: say --extract-frames DIR, and its frames are written there"
+        )
+    root = arguments.images or medium.parent
+    paths = {}
+    for frame in frames.tolist():
+        file = files[frame]
+        sizes = image_sizes(file)
+        if sizes is None:
+            raise UserError(f"{file} is no image, or damaged; get it again")
+        if sizes.stored != sizes.upright:
+            raise UserError(
+                f"{file} is turned by its EXIF data, which annotations do not follow: say "
+                "--extract-frames DIR, and it is written upright"
+            )
+        if not file.resolve().is_relative_to(root.resolve()):
+            raise UserError(f"{file} is not in {root}; give the folder of images as --images")
+        paths[frame] = file.resolve().relative_to(root.resolve()).as_posix()
+    return paths
+
+
+def _readable(folder: Path) -> Iterator[Path]:
+    """Images that inference counted as frames."""
+    return (file for file in list_images(folder) if image_size(file) is not None)

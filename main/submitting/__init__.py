@@ -1,0 +1,1 @@
+"""Submissions to the test servers of AGORA and BEDLAM."""

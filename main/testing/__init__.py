@@ -1,0 +1,1 @@
+"""Benchmarks: metrics, protocols, and what is reported."""
