@@ -195,7 +195,6 @@ class TrainingLoader:
                 yield batches
                 batches = []
 
-
     def close(self) -> None:
         """End the workers. They must not be left to the garbage collector, which after an error
         closes their queues first, so that they hear nothing and have to be waited for."""

@@ -56,9 +56,10 @@ def load_encoder(encoder: ViT, path: Path, *, interpolate: bool = False) -> None
         state["pos_embed"] = _resized(state["pos_embed"], height, width)
     for key, value in state.items():
         if value.shape != wanted[key].shape:
+            other_size = key == "pos_embed" and value.shape[-1] == wanted[key].shape[-1]
             advice = (
                 "train.interpolate_pos_embed = True resizes it"
-                if key == "pos_embed"
+                if other_size
                 else "use the config that belongs to these weights"
             )
             raise UserError(

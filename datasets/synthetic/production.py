@@ -23,7 +23,7 @@ from typing import Final, Literal
 import cv2
 import torch
 
-from datasets.humandata_writer import write_humandata
+from datasets.humandata.writer import write_humandata
 from datasets.sources import Split
 from datasets.synthetic.clips import FPS, draw_clip, people_of_clip
 from datasets.synthetic.crops import draw_crop, plan_crop

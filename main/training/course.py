@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,9 +19,12 @@ from datasets.training_set import Share, TrainingLoader, TrainingSet
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from main.door import add_config_flags
+from main.launch import LAUNCH_DATE
 from main.model_files import OUTPUTS, ROOT
 from main.training.log import TrainLog, log_file
 from main.training.objective import Objective
+from main.training.peers import one_tells
+from main.training.pictures import Preview
 from main.training.setup import first_progress, make_learner, parallel, record, run_folder
 from main.training.state import Learner, Snapshots
 from main.training.trainer import Stopped, StopRequest, Trainer, Validation
@@ -45,6 +47,8 @@ class Course:
     ]
     finish: Callable[[Learner, Path], None] = lambda learner, folder: None
     """What the first process does in the run's folder at the end."""
+    preview: Callable[[BodyModel, Config], Preview] | None = None
+    """Pictures of what the network makes of a batch."""
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,13 +68,20 @@ def run_course(course: Course, arguments: argparse.Namespace) -> int:
     with process_group(device) as here:
         with failing_together("config"):
             config = load_config(arguments.config_file, arguments.overrides)
-        # A worker that died and was started again by torchrun goes on where it was.
-        restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-        go_on = config.train.continue_train or restarted
+        since = "" if config.train.continue_train else _date_if_restarted()
         name, outputs = arguments.job_name, arguments.output
-        folder = run_folder(course.kind, name, outputs, go_on=go_on, world=here)
-        with log_file(folder / "log" / "train.log") if here.is_first else nullcontext():
+        folder = run_folder(course.kind, name, outputs, since=since, world=here)
+        if not here.is_first:
+            logging.disable(logging.WARNING)  # of errors, `one_tells` decides who tells
+        with log_file(folder / "log" / "train.log"), one_tells(here):
             return _run(course, config, folder, device, here, stop)
+
+
+def _date_if_restarted() -> str | None:
+    """A worker that died and was started again by torchrun goes on where it was."""
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        return None
+    return os.environ.get(LAUNCH_DATE, "")
 
 
 def _run(
@@ -92,6 +103,7 @@ def _run(
         loader = TrainingLoader(samples, share, workers=train.num_thread, pin=pin)
         network = course.start(config, bodies.smplx(), snapshots)
         if here.is_first:
+            snapshots.forget_partial()
             record(folder, config, sys.argv)
     model = parallel(network.to(device), config, device, here)
     learner = make_learner(network, config)
@@ -103,14 +115,17 @@ def _run(
             every=train.print_iters,
             iterations=train.end_epoch * loader.iterations,
             start=progress,
+            done=progress.epoch * loader.iterations + progress.iteration,
             device=device,
             world=here,
         )
         validation = course.validation(config, learner, bodies, data_dir, train_log, device, here)
     logging.disable(logging.NOTSET if here.is_first else logging.INFO)
-    objective = course.objective(bodies.smplx().to(device), config)
+    body = bodies.smplx().to(device)
+    objective = course.objective(body, config)
+    preview = course.preview(body, config) if course.preview else None
     trainer = Trainer(
-        *(train, learner, model, objective, loader, validation),
+        *(train, learner, model, objective, loader, validation, preview),
         *(snapshots, train_log, stop, device, here),
     )
     try:
@@ -120,5 +135,6 @@ def _run(
     except Stopped:
         return STOPPED
     finally:
+        loader.close()
         train_log.close()
     return 0

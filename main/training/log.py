@@ -37,10 +37,12 @@ class TrainLog:
         every: int,
         iterations: int,
         start: Progress,
+        done: int,
         device: torch.device,
         world: World,
     ) -> None:
-        """`iterations` of the whole run; what the folder tells of later ones than `start` goes."""
+        """`iterations` of the whole run, `done` of them at `start`; what the folder tells of later
+        ones than these goes."""
         self._folder, self._datasets, self._device, self._world = folder, datasets, device, world
         self._every, self._iterations = every, iterations
         self._sums: Tensor | None = None
@@ -52,7 +54,7 @@ class TrainLog:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
             _forget_later(folder / "metrics.jsonl", start)
-            self._board = SummaryWriter(str(folder))
+            self._board = SummaryWriter(str(folder), purge_step=done + 1)
 
     @contextmanager
     def waiting_for_data(self) -> Iterator[None]:
@@ -69,7 +71,10 @@ class TrainLog:
         batches: Sequence[Mapping[str, Tensor]],
         losses: Sequence[Terms],
     ) -> None:
-        """Count an iteration in: the run's `done`-th, after which training stands at `place`."""
+        """Count an iteration in: the run's `done`-th, after which training stands at `place`.
+
+        Of one that was skipped, `batches` and `losses` are empty.
+        """
         for batch, terms in zip(batches, losses, strict=True):
             self._names = tuple(terms)
             values = torch.stack([*terms.values(), torch.ones_like(next(iter(terms.values())))])
@@ -99,7 +104,8 @@ class TrainLog:
             self._board.close()
 
     def _tell(self, done: int, place: Progress, rate: float) -> None:
-        assert self._sums is not None
+        if self._sums is None:
+            return  # all were skipped, in all processes
         if self._world.size > 1:
             distributed.all_reduce(self._sums)
         sums = self._sums.tolist()

@@ -4,17 +4,19 @@ import json
 import logging
 import subprocess
 from datetime import datetime
+from glob import escape
 from pathlib import Path
 from typing import Final
 
 import torch
 from torch import distributed, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from configs.reader import save_config
 from configs.schema import Config
 from human_models.body import BodyModel
+from main.launch import DATE
 from main.model_files import CONFIG_NAME, ROOT
 from main.training.optimizer import AveragedWeights, make_optimizer
 from main.training.state import Learner, Progress, Snapshots
@@ -24,7 +26,7 @@ from models.initialise import initial_network
 from models.smplest_x import SMPLestX
 from models.vit import Block
 from models.vitpose import load_encoder
-from utils.distributed import World
+from utils.distributed import World, failing_together
 from utils.errors import UserError
 from utils.files import atomic_path
 
@@ -33,28 +35,41 @@ log = logging.getLogger(__name__)
 FOLDERS: Final = ("log", "model_dump", "code", "result")
 
 
-def run_folder(kind: str, job: str, outputs: Path, *, go_on: bool, world: World) -> Path:
+def run_folder(kind: str, job: str, outputs: Path, *, since: str | None, world: World) -> Path:
     """The folder of a run, the same for all processes: outputs/KIND_JOB_DATE.
 
     Args:
-        go_on: take the newest that is there, if any.
+        since: go on with the newest that is there, if there is one of this date or a later one.
+
+    Raises:
+        UserError: the name is no folder's, or the folder cannot be made.
     """
-    found = sorted(path for path in outputs.glob(f"{kind}_{job}_*") if _is_run(path, kind, job))
-    date = datetime.now().astimezone().strftime("%Y%m%d_%H%M%S")
-    folder = found[-1] if go_on and found else outputs / f"{kind}_{job}_{date}"
+    date = datetime.now().astimezone().strftime(DATE)
+    with failing_together("run folder"):
+        if Path(job).name != job:
+            raise UserError(f"JOB_NAME '{job}' becomes a folder's name; leave slashes out")
+        found = {} if since is None else _runs(outputs, f"{kind}_{job}_")
+        newest = max(found, default="")
+        folder = found[newest] if newest and newest >= (since or "") else None
+        folder = folder or outputs / f"{kind}_{job}_{date}"
+        if world.is_first:
+            for name in FOLDERS:
+                (folder / name).mkdir(parents=True, exist_ok=True)
     if world.size > 1:
         told = [folder]
         distributed.broadcast_object_list(told)
         folder = told[0]
-    if world.is_first:
-        for name in FOLDERS:
-            (folder / name).mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _is_run(path: Path, kind: str, job: str) -> bool:
-    date = path.name.removeprefix(f"{kind}_{job}_")
-    return (path / "model_dump").is_dir() and date.replace("_", "").isdigit()
+def _runs(outputs: Path, prefix: str) -> dict[str, Path]:
+    """Runs whose names begin so, by their dates."""
+    named = {path.name.removeprefix(prefix): path for path in outputs.glob(f"{escape(prefix)}*")}
+    return {
+        date: path
+        for date, path in named.items()
+        if (path / "model_dump").is_dir() and date.replace("_", "").isdigit()
+    }
 
 
 def record(folder: Path, config: Config, words: list[str]) -> None:
@@ -118,12 +133,11 @@ def parallel(network: nn.Module, config: Config, device: torch.device, world: Wo
     if train.compile:
         network.compile(dynamic=False)
     if train.parallel == "fsdp":
-        half = torch.bfloat16 if train.precision == "bf16" else None
-        policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
+        # Weights travel as float32: what is computed in bf16, autocast decides, as with ddp.
         for part in network.modules():
             if isinstance(part, Block | Layer):
-                fully_shard(part, mp_policy=policy)
-        fully_shard(network, mp_policy=policy)
+                fully_shard(part)
+        fully_shard(network)
         return network
     if world.size == 1:
         return network
@@ -145,9 +159,11 @@ def first_progress(learner: Learner, snapshots: Snapshots, config: Config) -> Pr
     """Take up the newest whole state of a run's folder, or what the config says to go on from.
 
     Raises:
-        UserError: model.pretrained_model_path holds no state to go on from.
+        UserError: none of the folder's states can be read, or model.pretrained_model_path holds no
+            state to go on from.
     """
-    for path in snapshots.newest_first():
+    paths = list(snapshots.newest_first())
+    for path in paths:
         try:
             progress = learner.restore(path)
         except UserError as error:
@@ -155,6 +171,11 @@ def first_progress(learner: Learner, snapshots: Snapshots, config: Config) -> Pr
         else:
             log.info("goes on from %s", path)
             return progress
+    if paths:
+        raise UserError(
+            f"{snapshots.folder}: none of its {len(paths)} snapshots can be gone on from; start a "
+            "run of another name"
+        )
     path_given = config.model.pretrained_model_path
     if path_given is not None and not config.train.start_over:
         return learner.restore(ROOT / path_given)

@@ -7,8 +7,8 @@ A snapshot is a published checkpoint ({'epoch', 'network', 'optimizer'}) with on
 import logging
 import re
 import shutil
-import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -61,18 +61,21 @@ class Learner(NamedTuple):
         with self.average.in_place() if self.average else nullcontext():
             whole = get_model_state_dict(self.network, options=_WHOLE)
             network = {k.removeprefix(NETWORK): v for k, v in whole.items() if _is_network(k)}
-            state = {
-                "epoch": progress.epoch if progress.iteration else progress.epoch - 1,
-                "network": {f"module.{key}": v for key, v in to_published(network).items()},
-                "progress": progress._asdict(),
-            }
-            state = tree_map(_copied, state)
-        if self.average or len(network) < len(whole):
-            state["training_network"] = get_model_state_dict(self.network, options=_WHOLE)
+            published = {f"module.{key}": _copied(v) for key, v in to_published(network).items()}
+        state = {
+            "epoch": progress.epoch if progress.iteration else progress.epoch - 1,
+            "network": published,
+            "progress": progress._asdict(),
+        }
+        # Asked of what every process has: state dicts are whole in the first one alone.
+        has_helps = not all(_is_network(name) for name, _ in self.network.named_parameters())
+        if self.average or has_helps:
+            whole = get_model_state_dict(self.network, options=_WHOLE)
+            state["training_network"] = tree_map(_copied, whole)
         if self.average:
             state["average_updates"] = self.average.updates
-        state["optimizer"] = get_optimizer_state_dict(self.network, self.optimizer, options=_WHOLE)
-        return tree_map(_copied, state)
+        optimizer = get_optimizer_state_dict(self.network, self.optimizer, options=_WHOLE)
+        return state | {"optimizer": tree_map(_copied, optimizer)}
 
     def restore(self, path: Path) -> Progress:
         """Take up what `state` gave; every process of the run must call it.
@@ -82,7 +85,10 @@ class Learner(NamedTuple):
         """
         content = read_torch(path)
         if not {"network", "optimizer", "progress"} <= content.keys():
-            raise UserError(f"{path}: no state of a run; give it as model.pretrained_model_path")
+            raise UserError(
+                f"{path}: a network, but no state of a run to go on from; "
+                "train.start_over = True begins a run with its weights"
+            )
         try:
             network = {NETWORK + k: v for k, v in from_published(content["network"]).items()}
             trained = content.get("training_network", network)
@@ -114,8 +120,13 @@ class Snapshots:
     def __init__(self, folder: Path, keep: int | None) -> None:
         """`keep`: how many of the newest snapshots stay; None: all."""
         self.folder, self._keep = folder, keep
-        self._writing: threading.Thread | None = None
-        self._failure: OSError | None = None
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+
+    def forget_partial(self) -> None:
+        """Remove what processes that were killed had begun to write."""
+        for path in self.folder.glob(".partial_*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def newest_first(self) -> Iterator[Path]:
         """Snapshots and states, the most advanced first."""
@@ -130,32 +141,30 @@ class Snapshots:
             OSError: the one before could not be written.
         """
         self.wait()
-        self._writing = threading.Thread(target=self._write, args=(state, best))
-        self._writing.start()
+        self._writing = self._writer.submit(self._write, state, best)
 
     def wait(self) -> None:
         """Until all is on disk. Raises OSError where it could not be written."""
         if self._writing is not None:
-            self._writing.join()
-            self._writing = None
-        if self._failure is not None:
-            raise self._failure
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def check(self) -> None:
+        """Raises OSError where what was to be written by now could not be; does not wait."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
 
     def _write(self, state: dict[str, Any], best: bool) -> None:
         progress = Progress(**state["progress"])
         ended = progress.iteration == 0
         name = f"snapshot_{progress.epoch - 1}" if ended else "state_{}_{}".format(*progress[:2])
         path = self.folder / f"{name}.pth.tar"
-        try:
-            with atomic_path(path) as partial:
-                _save(state, partial)
-            if best:
-                with atomic_path(self.folder / BEST) as partial:
-                    shutil.copyfile(path, partial)
-            self._forget_older(path)
-        except OSError as error:
-            self._failure = error
-            return
+        with atomic_path(path) as partial:
+            _save(state, partial, path)
+        if best:
+            with atomic_path(self.folder / BEST) as partial:
+                shutil.copyfile(path, partial)
+        self._forget_older(path)
         log.info("saved %s", path)
 
     def _forget_older(self, newest: Path) -> None:
@@ -176,10 +185,11 @@ def _advance(path: Path) -> tuple[int, int] | None:
     return int(name[2]), int(name[3])
 
 
-def _save(state: dict[str, Any], path: Path) -> None:
-    """torch.save, whose failures at writing are RuntimeErrors without the system's reason."""
+def _save(state: dict[str, Any], partial: Path, path: Path) -> None:
+    """torch.save for what becomes `path`; its failures lack the system's reason or the place."""
     try:
-        with path.open("wb") as file:
+        with partial.open("wb") as file:
             torch.save(state, file)
-    except RuntimeError as error:
-        raise OSError(0, f"could not be written ({error})", str(path)) from error
+    except (RuntimeError, OSError) as error:
+        reason = getattr(error, "strerror", None) or "could not be written whole"
+        raise OSError(getattr(error, "errno", 0), reason, str(path)) from error

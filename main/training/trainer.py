@@ -18,14 +18,18 @@ from datasets.training_set import TrainingLoader
 from main.training.log import TrainLog
 from main.training.objective import Objective, autocast
 from main.training.optimizer import learning_rate, set_learning_rate
+from main.training.pictures import Preview
 from main.training.state import Learner, Progress, Snapshots
 from utils.distributed import World
 from utils.errors import UserError
+from utils.files import atomic_path
 
 log = logging.getLogger(__name__)
 
 _FEW: Final = 1000
 """Samples before the share of unreadable ones is judged."""
+_BAD_IN_TURN: Final = 10
+"""Iterations that may be skipped one after another; the weights themselves are bad then."""
 
 Validation = Callable[[int, Progress], float | None]
 """Evaluates the learner after so many iterations; the value that decides on the best snapshot."""
@@ -64,18 +68,24 @@ class Trainer:
         objective: Objective,
         loader: TrainingLoader,
         validation: Validation,
+        preview: Preview | None,
         snapshots: Snapshots,
         train_log: TrainLog,
         stop: StopRequest,
         device: torch.device,
         world: World,
     ) -> None:
-        """`model` is the learner's network as the processes share it (DDP)."""
+        """`model` is the learner's network as the processes share it (DDP).
+
+        `preview` shows what the network makes of each epoch's last batch.
+        """
         self.config, self.learner, self.model = config, learner, model
-        self.objective, self.loader, self.validation = objective, loader, validation
+        self.objective, self.loader = objective, loader
+        self.validation, self.preview = validation, preview
         self.snapshots, self.log, self.stop = snapshots, train_log, stop
         self.device, self.world = device, world
         self._samples = self._unreadable = 0.0
+        self._bad_in_turn = 0
 
     def train(self, progress: Progress) -> None:
         """Epoch after epoch, from `progress` on.
@@ -93,8 +103,11 @@ class Trainer:
                 set_learning_rate(self.learner.optimizer, rate)
                 losses, stop = self._iterate(progress, batches)
                 progress = progress._replace(iteration=progress.iteration + 1)
-                self.log.add(done + 1, progress, rate, batches, losses)
+                self.log.add(done + 1, progress, rate, batches if losses else [], losses)
                 self._save_within(progress, stop=stop)
+                if self.preview and progress.iteration == per_epoch:
+                    picture = self.preview(self.learner.network, batches[-1])
+                    self.log.picture(done + 1, "joints", picture)
             best = self._validate(progress)
             is_best, progress = best != progress.best, Progress(epoch + 1, 0, best)
             if is_best or (epoch + 1) % self.config.save_epoch == 0 or epoch + 1 == epochs:
@@ -115,7 +128,10 @@ class Trainer:
     def _iterate(
         self, progress: Progress, batches: list[dict[str, Tensor]]
     ) -> tuple[list[dict[str, Float[Tensor, " B"]]], bool]:
-        """One step of the optimizer; the terms of each batch, and whether to stop."""
+        """One step of the optimizer; the terms of each batch, and whether to stop.
+
+        There are no terms where the loss was bad and no step was taken.
+        """
         self.model.train()
         optimizer = self.learner.optimizer
         optimizer.zero_grad(set_to_none=True)
@@ -130,12 +146,13 @@ class Trainer:
             losses.append({name: term.detach() for name, term in terms.items()})
         status = self._status(batches, losses)
         self._check_readable(status, progress)
-        if self._is_good(status.loss, progress, batches):
-            if self.config.clip_grad_norm is not None:
-                nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad_norm)
-            optimizer.step()
-            if self.learner.average:
-                self.learner.average.update()
+        if not self._is_good(status.loss, progress, batches):
+            return [], status.stop
+        if self.config.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad_norm)
+        optimizer.step()
+        if self.learner.average:
+            self.learner.average.update()
         return losses, status.stop
 
     def _seed(self, progress: Progress, batch: int) -> None:
@@ -176,11 +193,19 @@ class Trainer:
         """Whether to learn from the iteration; a bad one is kept for inspection."""
         above = self.config.bad_loss_above
         if math.isfinite(loss) and (above is None or loss <= above):
+            self._bad_in_turn = 0
             return True
+        self._bad_in_turn += 1
         name = "bad_{}_{}_rank{}.pt".format(*progress[:2], self.world.rank)
         path = self.snapshots.folder / name
-        torch.save([{k: v.cpu() for k, v in batch.items()} for batch in batches], path)
+        with atomic_path(path) as partial:
+            torch.save([{k: v.cpu() for k, v in batch.items()} for batch in batches], partial)
         told = f"loss {loss:g} in epoch {progress.epoch}, iteration {progress.iteration}"
+        if self._bad_in_turn == _BAD_IN_TURN:
+            self._fail(
+                f"{told}, the {_BAD_IN_TURN}th that is bad in turn; its batch is in {path}; go on "
+                "from an older snapshot with a lower train.lr, or set train.clip_grad_norm"
+            )
         if self.config.bad_loss == "stop":
             self._fail(
                 f"{told}; its batch is in {path}, lower train.lr or correct the data "
@@ -204,11 +229,11 @@ class Trainer:
         return min(known, default=None)
 
     def _save_within(self, progress: Progress, *, stop: bool) -> None:
-        """A state within an epoch; at its end a snapshot follows anyway."""
-        if progress.iteration == self.loader.iterations:
-            return
-        every = self.config.save_iters
-        if stop or (every is not None and progress.iteration % every == 0):
+        """A state within an epoch; at its end only to stop, since a snapshot follows anyway."""
+        self.snapshots.check()
+        every, at_end = self.config.save_iters, progress.iteration == self.loader.iterations
+        due = every is not None and progress.iteration % every == 0 and not at_end
+        if stop or due:
             self._save(progress)
         if stop:
             self.snapshots.wait()

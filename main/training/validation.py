@@ -13,9 +13,9 @@ from torch.distributed.fsdp import FSDPModule
 from configs.schema import Config
 from datasets.configured import find_source
 from human_models.body import BodyLibrary
-from main.benchmark import run_benchmark
 from main.estimator import Estimator
-from main.protocol import CORRECT, SMPLX_METRICS
+from main.testing.benchmark import run_benchmark
+from main.testing.protocol import CORRECT, SMPLX_METRICS
 from main.training.log import TrainLog
 from main.training.state import Learner, Progress
 from models.smplest_x import SMPLestX

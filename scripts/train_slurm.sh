@@ -1,0 +1,27 @@
+#!/bin/sh
+# JOB_NAME=mine CONFIG=configs/config_smplest_x_h.py sbatch scripts/train_slurm.sh [flags]
+# Submit from the project's folder, on storage that all machines share. Five minutes before its
+# time limit a job saves its state and queues itself again; it then goes on where it was.
+#SBATCH --job-name=smplest_x
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=64
+#SBATCH --time=24:00:00
+#SBATCH --signal=TERM@300
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=slurm_%j.log
+set -eu
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+export NNODES="$SLURM_JOB_NUM_NODES" RDZV_ID="$SLURM_JOB_ID"
+export RDZV_ENDPOINT="$first:$((20000 + SLURM_JOB_ID % 20000))"
+export MAX_RESTARTS="${MAX_RESTARTS:-3}"
+sh scripts/install.sh
+status=0
+# One launcher a machine, which starts a process for each GPU. The signal reaches them all; one
+# that has ended must not take along the first, which is still writing.
+srun --kill-on-bad-exit=0 sh scripts/train.sh "${JOB_NAME:-slurm}" "${SLURM_GPUS_ON_NODE:-8}" \
+    "${CONFIG:-configs/config_smplest_x_h.py}" --set train.continue_train=True "$@" || status=$?
+if [ "$status" = 143 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit "$status"

@@ -1,0 +1,166 @@
+"""Batches of a mixture: shares of processes, places to go on from, images that cannot be read."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from configs.reader import load_config
+from datasets.training_set import BatchKeys, Key, Share, TrainingLoader, TrainingSet
+from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
+from utils.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+PARITY = ROOT / "tests" / "parity" / "data"
+BODY = ModelFolder(STAND_IN, STAND_IN_NAME)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Six rows of EgoBody_Kinect whose images are copies, and six rows of SynHand."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "annot").mkdir()
+    for name in ("one", "two"):
+        shutil.copytree(PARITY / "img", folder / "img" / name)
+    return folder
+
+
+def make_config(*changes):
+    files = {"one": "EgoBody_Kinect", "two": "SynHand"}
+    datasets = {
+        name: {"train": (str(PARITY / "annot" / f"{file}.npz"),), "images": name}
+        for name, file in files.items()
+    }
+    names = "data.trainset_humandata=('one', 'two')"
+    sets = [f"data.datasets={datasets}", names, "data.data_strategy=concat", *changes]
+    return load_config(ROOT / "configs" / "config_debug.py", sets)
+
+
+@pytest.fixture
+def samples(data_dir):
+    return TrainingSet(make_config(), data_dir, BODY)
+
+
+def keys_of(samples, share, epoch=0, first_iteration=0):
+    keys = BatchKeys(samples.mixture(), share)
+    keys.epoch, keys.first_iteration = epoch, first_iteration
+    return list(keys)
+
+
+def test_processes_share_an_epoch_between_them(samples):
+    (whole,) = keys_of(samples, Share(0, 1, 12, 1))
+    assert len({(key.dataset, key.row) for key in whole}) == 12
+    shares = [keys_of(samples, Share(rank, 3, 2, 1)) for rank in range(3)]
+    for iteration, batches in enumerate(zip(*shares, strict=True)):
+        assert [key for batch in batches for key in batch] == whole[
+            6 * iteration : 6 * iteration + 6
+        ]
+
+
+def test_batches_of_an_iteration_are_its_samples(samples):
+    (whole,) = keys_of(samples, Share(0, 1, 12, 1))
+    accumulated = [keys_of(samples, Share(rank, 2, 1, 3)) for rank in range(2)]
+    iterations = [
+        {key for share in accumulated for batch in share[3 * k : 3 * k + 3] for key in batch}
+        for k in range(2)
+    ]
+    assert iterations == [set(whole[:6]), set(whole[6:])]
+
+
+def test_last_iteration_is_filled_with_the_first_samples(samples):
+    share = Share(0, 1, 5, 1)
+    assert share.iterations(12) == 3
+    batches = keys_of(samples, share)
+    first, last = batches[0], batches[-1]
+    assert [len(batch) for batch in batches] == [5, 5, 5]
+    assert [key[2:] for key in last[2:]] == [key[2:] for key in first[:3]]
+    assert [key.position for key in last[2:]] == [12, 13, 14]  # augmented anew
+
+
+def test_goes_on_within_an_epoch(samples):
+    share = Share(0, 1, 2, 2)
+    assert keys_of(samples, share, 3, 1) == keys_of(samples, share, 3)[2:]
+    loader = TrainingLoader(samples, share, workers=0, pin=False)
+    whole, rest = list(loader.epoch(3)), list(loader.epoch(3, 1))
+    assert len(whole) == loader.iterations == 3
+    for expected, found in zip(whole[1:], rest, strict=True):
+        for one, two in zip(expected, found, strict=True):
+            assert all(one[name].equal(two[name]) for name in one)
+
+
+def test_samples_are_functions_of_their_keys(samples):
+    key = Key(1, 4, 0, 2)
+    one, two = samples[key], samples[key]
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, two[name])
+    for other in (key._replace(epoch=2), key._replace(position=5), key._replace(row=3)):
+        assert not np.array_equal(samples[other]["input_img"], one["input_img"])
+
+
+@pytest.fixture
+def damaged(data_dir, tmp_path):
+    """Row 2 of `one` has no image, row 3's is damaged."""
+    folder = tmp_path / "data"
+    shutil.copytree(data_dir, folder, symlinks=True)
+    (folder / "img/one/set/000002.png").unlink()
+    (folder / "img/one/set/000003.png").write_bytes(b"no image")
+    return folder
+
+
+def test_next_row_takes_the_place_of_one_that_cannot_be_read(damaged, caplog):
+    samples = TrainingSet(make_config("data.no_aug=True"), damaged, BODY)
+    for _ in range(2):  # deterministically
+        found, expected = samples[Key(0, 0, 0, 2)], samples[Key(0, 0, 0, 4)]
+        assert (found["unreadable"], expected["unreadable"]) == (2, 0)
+        np.testing.assert_array_equal(found["input_img"], expected["input_img"])
+    named = [record.message for record in caplog.records]
+    assert "000002.png" in named[0]
+    assert "000003.png" in named[1]
+    loader = TrainingLoader(samples, Share(0, 1, 12, 1), workers=1, pin=False)
+    ((batch,),) = loader.epoch(0)
+    loader.close()
+    assert int(batch["unreadable"].sum()) == 3
+
+
+def test_dataset_without_images_is_one_line(damaged):
+    shutil.rmtree(damaged / "img/one/set")
+    loader = TrainingLoader(
+        TrainingSet(make_config(), damaged, BODY), Share(0, 1, 4, 1), workers=1, pin=False
+    )
+    with pytest.raises(UserError, match="one: 20 rows in turn failed") as raised:
+        list(loader.epoch(0))
+    assert len(str(raised.value).splitlines()) == 1
+    loader.close()
+
+
+def test_names_and_targets_of_both_datasets(samples):
+    assert samples.names == ("one", "two")
+    ((batch,),) = TrainingLoader(samples, Share(0, 1, 12, 1), workers=0, pin=False).epoch(0)
+    assert batch["dataset"].bincount().tolist() == [6, 6]
+    assert batch["input_img"].shape == (12, 256, 192, 3)
+    assert all(isinstance(value, torch.Tensor) for value in batch.values())
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("one", "two", "one"), "names one twice"),
+        (("one", "toe"), "Unknown dataset 'toe'; did you mean"),
+        (("BEDLAM",), "bedlam_train.npz"),
+        ((), "is empty"),
+    ],
+)
+def test_bad_names_are_one_line(data_dir, names, message):
+    with pytest.raises(UserError, match=message):
+        TrainingSet(make_config(f"data.trainset_humandata={names}"), data_dir, BODY).mixture()
+
+
+def test_corrupt_file_is_named(data_dir, tmp_path):
+    path = tmp_path / "corrupt.npz"
+    path.write_bytes(b"no archive")
+    change = f"data.datasets={{'one': {{'train': ('{path}',), 'images': 'one'}}}}"
+    config = make_config(change, "data.trainset_humandata=('one',)")
+    with pytest.raises(UserError, match=r"corrupt\.npz is damaged"):
+        TrainingSet(config, data_dir, BODY)

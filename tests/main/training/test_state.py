@@ -1,0 +1,111 @@
+"""Snapshots: which are kept, whole or not at all, and readable by every door."""
+
+import resource
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from main import test as test_door
+from main.estimator import Estimator
+from main.training.state import Progress, Snapshots
+from models.checkpoint import read_network
+from models.checkpoint_keys import to_published
+
+LIMIT = 700_000
+"""Bytes; less than a snapshot, more than all else that a short run writes."""
+
+
+def write(snapshots, *progress, best=False):
+    snapshots.write({"progress": Progress(*progress)._asdict()}, best=best)
+    snapshots.wait()
+
+
+def names(snapshots):
+    return sorted(path.name.removesuffix(".pth.tar") for path in snapshots.folder.iterdir())
+
+
+def test_all_are_kept_unless_told_otherwise(tmp_path):
+    snapshots = Snapshots(tmp_path, None)
+    for epoch in (1, 2, 10):
+        write(snapshots, epoch)
+    assert [path.name for path in snapshots.newest_first()] == [
+        f"snapshot_{k}.pth.tar" for k in (9, 1, 0)
+    ]
+
+
+def test_newest_are_kept_and_the_best(tmp_path):
+    snapshots = Snapshots(tmp_path, 2)
+    write(snapshots, 1, best=True)
+    for epoch in (2, 3):
+        write(snapshots, epoch)
+    assert names(snapshots) == ["snapshot_1", "snapshot_2", "snapshot_best"]
+    write(snapshots, 3, 5)
+    assert names(snapshots) == ["snapshot_1", "snapshot_2", "snapshot_best", "state_3_5"]
+    write(snapshots, 3, 9)
+    assert next(snapshots.newest_first()).name == "state_3_9.pth.tar"
+    write(snapshots, 4, best=True)
+    assert names(snapshots) == ["snapshot_2", "snapshot_3", "snapshot_best"]
+    best = torch.load(tmp_path / "snapshot_best.pth.tar", weights_only=True)
+    assert best["progress"]["epoch"] == 4
+
+
+def test_what_killed_processes_began_is_removed(tmp_path):
+    (tmp_path / ".partial_x").mkdir()
+    (tmp_path / ".partial_x" / "snapshot_3.pth.tar").write_bytes(b"begun")
+    snapshots = Snapshots(tmp_path, None)
+    assert list(snapshots.newest_first()) == []
+    snapshots.forget_partial()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk():
+    """Files cannot become larger than this: as on a full disk, writing fails half way."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_full_disk_leaves_no_half_file(tmp_path, small_disk):
+    snapshots = Snapshots(tmp_path, None)
+    state = {"progress": Progress(1)._asdict(), "network": torch.zeros(LIMIT)}
+    snapshots.write(state)
+    with pytest.raises(OSError, match=r"snapshot_0\.pth\.tar"):
+        snapshots.wait()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_is_told_by_the_iteration_after(train_here, tmp_path, small_disk, capsys):
+    slow = ("train.train_batch_size=1", "train.end_epoch=3", "train.save_iters=None")
+    run = train_here(tmp_path, *slow, status=2)
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert "snapshot_0.pth.tar" in line
+    assert "free space" in line
+    assert run.dump() == set()
+    assert len(run.losses()) < 24
+
+
+def test_snapshot_is_of_the_published_form(plain):
+    state = plain.snapshot("snapshot_1")
+    assert {"epoch", "network", "optimizer"} < state.keys()
+    assert state["epoch"] == 1
+    network = read_network(plain.folder / "model_dump" / "snapshot_1.pth.tar")
+    assert {f"module.{key}" for key in to_published(network)} == state["network"].keys()
+
+
+def test_estimator_reads_it(plain):
+    path = plain.folder / "model_dump" / "snapshot_1.pth.tar"
+    estimator = Estimator.load(str(path), device="cpu")
+    (person,) = estimator(np.zeros((200, 150, 3), np.uint8), [(20, 20, 100, 150)])
+    assert np.isfinite(person.joints_3d_m).all()
+
+
+def test_test_door_reads_it(plain, tmp_path):
+    words = ["EgoBody_Kinect", str(plain.folder), "1", "--worst", "0", "--device", "cpu"]
+    assert test_door.main([*words, "--output", str(tmp_path)]) == 0
+    assert (tmp_path / "result" / "result.json").is_file()
