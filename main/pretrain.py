@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 def start(config: Config, body: BodyModel, snapshots: Snapshots) -> KeypointNetwork:
     """The encoder that learns, on the CPU; raises UserError where its first weights do not fit."""
     if config.train.parallel == "fsdp":
-        raise UserError("pre-training has no train.parallel = 'fsdp'; use 'ddp', encoders are small")
+        raise UserError(
+            "pre-training has no train.parallel = 'fsdp'; use 'ddp', encoders are small"
+        )
     encoder = starting_network(config, body, snapshots).encoder
     return KeypointNetwork(encoder, config.model.encoder_config.embed_dim)
 
