@@ -6,30 +6,32 @@ python -m main.inference MODEL_DIR FILE_NAME [FPS] [flags]
 import argparse
 import logging
 import sys
-from collections.abc import Generator, Sequence
+import tempfile
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
+
+import numpy as np
 
 from configs.reader import save_config
 from main.detector import BoxFileDetector, Detector, WholeImageDetector, YoloDetector
 from main.door import add_network_flags, door_parser, run_door
 from main.estimator import Estimator
-from main.flow import (
-    Choice,
-    ChooseLargest,
-    EstimatedFrame,
-    choose_everyone,
-    choose_identity,
-    estimate_people,
-    find_people,
-)
+from main.flow import estimate_people, find_people
 from main.model_files import CONFIG_NAME, ROOT
 from main.overlay import OVERLAYS, Overlay, open_overlay
 from main.results import open_results
 from main.tracker import Tracker
+from main.tracks.assemble import Clip, assemble_people, check_person_flag, choose_people
+from main.tracks.camera import check_camera_flags, choose_camera
+from main.tracks.ground import find_floor
+from main.tracks.preview import contact_sheet
+from main.tracks.refine import Strengths, smoothing_factor
+from main.tracks.rows import RowFile, row_of
 from utils.errors import UserError
-from utils.image import image_size, list_images
+from utils.floor import world_from_camera
+from utils.image import image_size, list_images, write_image
 from utils.media import MediaSource, open_media
 from utils.prefetch import prefetch
 from utils.progress import with_progress
@@ -67,21 +69,6 @@ def make_detector(arguments: argparse.Namespace, estimator: Estimator) -> Detect
     return YoloDetector(estimator.config.inference.detection, estimator.device)
 
 
-def make_choice(person: str | None, fps: float) -> Choice:
-    """What --person asks for.
-
-    Raises:
-        UserError: neither "largest" nor a number from 1.
-    """
-    if person is None:
-        return choose_everyone
-    if person == "largest":
-        return ChooseLargest(patience=max(1, round(fps)))
-    if person.isdecimal() and int(person) > 0:
-        return choose_identity(int(person))
-    raise UserError(f"--person {person}: say largest, or a number from 1")
-
-
 class Session:
     """One call of the door: the tools that all of its inputs share."""
 
@@ -95,32 +82,40 @@ class Session:
     def media(self, media: MediaSource, output: Path, name: str, first_frame: int = 0) -> None:
         """Write `output`/result_NAME(.mp4, .jpg, .png) and the folder `output`/result_NAME.
 
+        The medium is read twice: once to estimate, and once to draw what became of it. With
+        --preview only `output`/result_NAME_preview.jpg is written.
+
         Args:
             first_frame: number of the first frame in the file of boxes.
 
         Raises:
             UserError: nobody was found, or something cannot be read or written.
         """
-        info = media.info
+        clip = self._clip(media)
         result = output / f"result_{name}"
-        with ExitStack() as stack:
-            results = stack.enter_context(open_results(result))
-            drawn = self.overlay and stack.enter_context(open_overlay(media, result))
-            estimated = stack.enter_context(closing(self._estimated(media, first_frame)))
-            frame_count = 0
-            for frame, people in with_progress(estimated, info.frame_count_estimate, "frames"):
-                frame_count += 1
-                for identity, score, person in people:
-                    results.add(identity, frame.index, score, person)
-                if drawn and self.overlay:
-                    drawn.write(self.overlay.draw(frame.image, people))
-            if not results.count:
-                raise UserError(f"{media.path}: nobody found in {frame_count} frame(s); {_ADVICE}")
+        if self.arguments.preview:
+            with tempfile.TemporaryDirectory() as folder, closing(RowFile(Path(folder))) as file:
+                self._estimate(media, first_frame, file, clip)
+                rows = file.view()
+                sheet = contact_sheet(rows, media, self._chosen(rows))
+            write_image(result.with_name(f"{result.name}_preview.jpg"), sheet)
+            log.info("%s_preview.jpg: choose with --person", result)
+            return
+        with open_results(result) as results:
+            frame_count = self._estimate(media, first_frame, results.rows, clip)
+            rows = results.rows.view()
+            chosen = self._chosen(rows)
+            about = self._about(media, frame_count, clip)
+            extra = {}
+            if self.arguments.floor and (plane := find_floor(rows, clip.fps)) is not None:
+                extra["world_from_camera"] = world_from_camera(plane)
+                about["floor"] = {"world_from_camera": extra["world_from_camera"].tolist()}
+            if self.overlay is not None:
+                self._draw(media, rows, chosen, result)
             save_config(self.estimator.config, results.folder / CONFIG_NAME)
-            results.finish(
-                self._about(media, frame_count), (info.width, info.height), float(info.fps)
-            )
-        log.info("%s: %d frames, %d people-frames", result, frame_count, results.count)
+            results.finish(about, clip.image_size, clip.fps, chosen=chosen, extra=extra)
+        log.info("%s: %d frames, %d people", result, frame_count, len(chosen))
+        self._export(result)
 
     def photographs(self, paths: list[Path], output: Path) -> None:
         """Each image on its own, into `output`; one that fails is told and left out.
@@ -141,22 +136,64 @@ class Session:
         if failed == len(paths):
             raise UserError(f"{output.name}: none of the {failed} images gave a result")
 
-    def _estimated(
-        self, media: MediaSource, first_frame: int
-    ) -> Generator[EstimatedFrame, None, None]:
-        fps = media.info.fps
+    def _clip(self, media: MediaSource) -> Clip:
+        info, words = media.info, self.arguments
+        image = media.path if info.kind == "image" else None
+        camera = choose_camera(
+            info.width, info.height, focal_px=words.focal, fov_deg=words.fov, image=image
+        )
+        factor = 0.0 if info.kind == "image" else smoothing_factor(words.smooth)
+        strengths = Strengths().times(factor)
+        return Clip(camera, (info.width, info.height), float(info.fps), strengths)
+
+    def _estimate(self, media: MediaSource, first_frame: int, file: RowFile, clip: Clip) -> int:
+        """Fill `file` with people and give the number of frames.
+
+        Raises:
+            UserError: nobody was found.
+        """
         seen = find_people(
             prefetch(media, READ_AHEAD),
             lambda index, image: self.detector(first_frame + index, image),
-            Tracker(fps),
-            make_choice(self.arguments.person, fps),
+            Tracker(clip.fps),
             self.estimator,
         )
-        want_vertices = self.overlay is not None and self.overlay.needs_vertices
-        people = estimate_people(seen, self.estimator, self.batch_size, want_vertices=want_vertices)
-        return prefetch(people, READ_AHEAD)
+        estimated = prefetch(estimate_people(seen, self.estimator, self.batch_size), READ_AHEAD)
+        count = 0
+        with closing(estimated):
+            for index, people in with_progress(
+                estimated, media.info.frame_count_estimate, "frames"
+            ):
+                count += 1
+                for track, score, person in people:
+                    file.append(row_of(track, index, score, person))
+        if not file.count:
+            raise UserError(f"{media.path}: nobody found in {count} frame(s); {_ADVICE}")
+        assemble_people(file, self.estimator.body, clip)
+        return count
 
-    def _about(self, media: MediaSource, frame_count: int) -> dict[str, object]:
+    def _chosen(self, rows: np.ndarray) -> Collection[int]:
+        return choose_people(rows, self.arguments.person, self.arguments.keep_longest)
+
+    def _draw(
+        self, media: MediaSource, rows: np.ndarray, chosen: Collection[int], result: Path
+    ) -> None:
+        assert self.overlay is not None
+        posed = self.overlay.people(prefetch(media, READ_AHEAD), rows, chosen)
+        numbers = media.info.kind != "image"
+        with open_overlay(media, result) as drawn, closing(prefetch(posed, READ_AHEAD)) as frames:
+            expected = media.info.frame_count_estimate
+            for frame, people in with_progress(frames, expected, "frames drawn"):
+                drawn.write(self.overlay.draw(frame.image, people, with_numbers=numbers))
+
+    def _export(self, result: Path) -> None:
+        if self.arguments.export:
+            from main.exporting.results import export_result
+
+            export_result(result, _formats(self.arguments.export))
+
+    def _about(self, media: MediaSource, frame_count: int, clip: Clip) -> dict[str, object]:
+        smoothing = {name: round(value, 4) for name, value in vars(clip.strengths).items()}
         return {
             "input": media.path.name,
             "frames": frame_count,
@@ -164,6 +201,8 @@ class Session:
             "precision": self.arguments.precision,
             "body_model": self.estimator.body_name,
             "flat_hand_mean": False,
+            "camera": clip.camera._asdict(),
+            "smoothing_s": smoothing if any(smoothing.values()) else None,
         }
 
 
@@ -173,9 +212,28 @@ _ADVICE: Final = (
 )
 
 
+def _formats(words: str | None) -> list[str]:
+    """What --export asks for.
+
+    Raises:
+        UserError: there is no such format.
+    """
+    if words is None:
+        return []
+    from main.exporting.results import ExportOptions, check_formats
+
+    formats = [word.strip() for word in words.split(",")]
+    check_formats(formats, ExportOptions())
+    return formats
+
+
 def run(arguments: argparse.Namespace) -> None:
     source = find_input(arguments.file_name)
-    make_choice(arguments.person, 1)  # a wrong word is told before the model is loaded
+    # Wrong words are told before the model is loaded.
+    check_person_flag(arguments.person)
+    check_camera_flags(arguments.focal, arguments.fov)
+    smoothing_factor(arguments.smooth)
+    _formats(arguments.export)
     photographs = _different_photographs(source) if source.is_dir() else []
     with ExitStack() as stack:
         media = None if photographs else stack.enter_context(open_media(source, arguments.fps))
@@ -209,7 +267,14 @@ def make_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=DEMO, help="folder for the results (default: demo/)")
     add("--boxes", metavar="FILE", help='{"frame": [[x, y, width, height], ...]} instead of YOLO')
     add("--detector", choices=("yolo", "whole-image"), default="yolo")
-    add("--person", metavar="largest|N", help="only this person (default: everyone)")
+    add("--person", metavar="largest|N,N", help="only these people (default: everyone)")
+    add("--keep-longest", type=_count, metavar="N", help="only the N people with the most frames")
+    add("--preview", action="store_true", help="only a sheet of the people, to choose from")
+    add("--smooth", default="auto", metavar="auto|off|FACTOR", help="of frames (default: auto)")
+    add("--focal", type=float, metavar="PX", help="the camera's focal length in pixels")
+    add("--fov", type=float, metavar="DEG", help="or its angle of view across the width")
+    add("--floor", action="store_true", help="find the ground and the feet that touch it")
+    add("--export", metavar="FORMAT,...", help="characters for other programs: glb, bvh, ...")
     add("--batch-size", type=_count, help="people a batch (default: 8 on a CPU, else 32)")
     add("--overlay", choices=OVERLAYS, default="mesh", help="what is drawn")
     add("--no-overlay", action="store_true", help="parameters only")

@@ -1,71 +1,142 @@
 """Drawing people over their frames, and the file that the frames go to."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
+import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from human_models.body import BodyModel
 from human_models.joints import JOINTS, edges
-from main.estimator import Person
-from main.flow import EstimatedPerson
-from utils.camera import DEPTH_EPSILON
+from main.tracks.camera import PELVIS
+from main.tracks.refine import pose_vertices
+from main.tracks.rows import frames_of
 from utils.draw import draw_skeleton, draw_vertices, person_colour
 from utils.image import write_image
-from utils.media import MediaSource
+from utils.media import Frame, MediaSource
 from utils.render import MeshRenderer, PlacedMesh
 from utils.video_write import VideoWriter
 
 OVERLAYS: Final = ("mesh", "vertices", "skeleton")
+_POSED_AT_ONCE: Final = 16
+"""People whose meshes are computed together; as many frames wait for it at most."""
+
+
+class DrawnPerson(NamedTuple):
+    """Final values of a person in one frame, in the clip's camera (metres, pixels)."""
+
+    identity: int
+    box: Float[np.ndarray, "4"]
+    joints_2d_px: Float[np.ndarray, "137 2"]
+    depth_m: float
+    focal: Float[np.ndarray, "2"]
+    princpt: Float[np.ndarray, "2"]
+    vertices_m: Float[np.ndarray, "V 3"] | None
 
 
 class Overlay:
     """Draws the people of a frame, far ones first; one renderer a run."""
 
     def __init__(self, mode: str, body: BodyModel) -> None:
-        self.mode = mode
-        self.needs_vertices = mode != "skeleton"
+        self.mode, self.body = mode, body
         self.renderer = MeshRenderer(body.faces.cpu().numpy(), body.vertex_count)
         self.bones = edges(JOINTS)
 
+    def people(
+        self, frames: Iterable[Frame], rows: np.ndarray, chosen: Collection[int]
+    ) -> Iterator[tuple[Frame, list[DrawnPerson]]]:
+        """Every frame with its people, their meshes computed in batches over frames."""
+        rows_of = {
+            frame: [row for row in mine.tolist() if int(rows["person"][row]) in chosen]
+            for frame, mine in frames_of(rows)
+        }
+        waiting: list[tuple[Frame, list[int]]] = []
+        for frame in frames:
+            waiting.append((frame, rows_of.get(frame.index, [])))
+            if max(len(waiting), sum(len(mine) for _, mine in waiting)) >= _POSED_AT_ONCE:
+                yield from self._posed(waiting, rows)
+                waiting = []
+        yield from self._posed(waiting, rows)
+
+    def _posed(
+        self, waiting: list[tuple[Frame, list[int]]], rows: np.ndarray
+    ) -> Iterator[tuple[Frame, list[DrawnPerson]]]:
+        needed = rows[[row for _, mine in waiting for row in mine]]
+        vertices: Sequence[np.ndarray | None] = [None] * len(needed)
+        if len(needed) and self.mode != "skeleton":
+            vertices = list(pose_vertices(self.body, needed))
+        people = iter(
+            DrawnPerson(
+                int(row["person"]),
+                row["box_xywh"],
+                row["joints_2d_px"],
+                float(row["joints_3d_m"][PELVIS, 2]),
+                row["focal"],
+                row["princpt"],
+                mesh,
+            )
+            for row, mesh in zip(needed, vertices, strict=True)
+        )
+        for frame, mine in waiting:
+            yield frame, [next(people) for _ in mine]
+
     def draw(
-        self, image: UInt8[np.ndarray, "H W 3"], people: Sequence[EstimatedPerson]
+        self,
+        image: UInt8[np.ndarray, "H W 3"],
+        people: Sequence[DrawnPerson],
+        *,
+        with_numbers: bool,
     ) -> UInt8[np.ndarray, "H W 3"]:
-        """A new image; each identity keeps its colour."""
+        """A new image; each person keeps their colour, and has their number above the head."""
         if self.mode == "mesh":
-            return self.renderer.overlay(image, [_placed(one) for one in people])
-        for identity, _, person in sorted(people, key=lambda one: -_apparent_depth(one.person)):
-            colour = person_colour(identity)
-            if self.mode == "vertices":
-                image = draw_vertices(image, _vertices_px(person), colour)
-            else:
-                image = draw_skeleton(image, person.joints_2d_px, self.bones, colour)
-        return image
+            image = self.renderer.overlay(image, [_placed(one) for one in people])
+        else:
+            for one in sorted(people, key=lambda one: -one.depth_m):
+                colour = person_colour(one.identity)
+                if self.mode == "vertices":
+                    image = draw_vertices(image, _vertices_px(one), colour)
+                else:
+                    image = draw_skeleton(image, one.joints_2d_px, self.bones, colour)
+        return _numbered(image, people) if with_numbers else image
 
 
-def _placed(one: EstimatedPerson) -> PlacedMesh:
-    person = one.person
-    assert person.vertices_m is not None
+def _placed(one: DrawnPerson) -> PlacedMesh:
+    assert one.vertices_m is not None
     return PlacedMesh(
-        vertices_cam_m=person.vertices_m,
-        focal_px=(float(person.focal[0]), float(person.focal[1])),
-        princpt_px=(float(person.princpt[0]), float(person.princpt[1])),
+        vertices_cam_m=one.vertices_m,
+        focal_px=(float(one.focal[0]), float(one.focal[1])),
+        princpt_px=(float(one.princpt[0]), float(one.princpt[1])),
         colour=person_colour(one.identity),
+        depth_m=one.depth_m,
     )
 
 
-def _apparent_depth(person: Person) -> float:
-    """Depth by apparent size, which compares people whose crops have cameras of their own."""
-    return float(person.transl[2] / person.focal[1])
+def _vertices_px(one: DrawnPerson) -> Float[np.ndarray, "V 2"]:
+    assert one.vertices_m is not None
+    in_front = one.vertices_m[one.vertices_m[:, 2] > 0]
+    return in_front[:, :2] / in_front[:, 2:] * one.focal + one.princpt
 
 
-def _vertices_px(person: Person) -> np.ndarray:
-    assert person.vertices_m is not None
-    depth = person.vertices_m[:, 2:] + DEPTH_EPSILON
-    return person.vertices_m[:, :2] / depth * person.focal + person.princpt
+def _numbered(
+    image: UInt8[np.ndarray, "H W 3"], people: Sequence[DrawnPerson]
+) -> UInt8[np.ndarray, "H W 3"]:
+    result = image.copy()
+    scale = max(0.4, min(image.shape[:2]) / 900)
+    thickness = max(1, round(2 * scale))
+    font, smooth = cv2.FONT_HERSHEY_SIMPLEX, cv2.LINE_AA
+    for one in people:
+        text = str(one.identity)
+        (width, height), _ = cv2.getTextSize(text, font, scale, thickness)
+        x = int(np.clip(one.box[0] + one.box[2] / 2 - width / 2, 0, image.shape[1]))
+        y = int(np.clip(one.box[1] - height / 2, height + 2, image.shape[0]))
+        cv2.putText(result, text, (x, y), font, scale, (0, 0, 0), 2 + thickness, smooth)
+        cv2.putText(
+            result, text, (x, y), font, scale, person_colour(one.identity), thickness, smooth
+        )
+    return result
 
 
 @runtime_checkable

@@ -1,11 +1,8 @@
-"""Result files: one .npz a person and a summary, written whole or not at all.
-
-Rows wait in one file on the disk, so that memory does not grow with the length of a video.
-"""
+"""Result files: one .npz a person and a summary, written whole or not at all."""
 
 import json
-import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -14,28 +11,12 @@ import numpy as np
 from jaxtyping import Int
 
 from main.estimator import Person
+from main.tracks.rows import COLUMNS as COLUMNS
+from main.tracks.rows import FLAGS, RAW_COLUMNS, RowFile, blocks, people_of, row_of
 from utils.files import atomic_path
 
-# Name and shape of the columns that people of all frames have.
-COLUMNS: Final = {
-    "global_orient": (3,),
-    "body_pose": (63,),
-    "left_hand_pose": (45,),
-    "right_hand_pose": (45,),
-    "jaw_pose": (3,),
-    "betas": (10,),
-    "expression": (10,),
-    "transl": (3,),
-    "focal": (2,),
-    "princpt": (2,),
-    "box_xywh": (4,),
-    "joints_3d_m": (137, 3),
-    "joints_2d_px": (137, 2),
-}
-_ROW: Final = np.dtype(
-    [("person", "<i4"), ("frame_index", "<i4"), ("score", "<f4")]
-    + [(name, "<f4", shape) for name, shape in COLUMNS.items()]
-)
+FILE_COLUMNS: Final = ("frame_index", "score", *COLUMNS, *RAW_COLUMNS, *FLAGS)
+"""What every file has a row of for each frame."""
 
 
 class ResultWriter:
@@ -43,61 +24,88 @@ class ResultWriter:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # Without a name: it goes when it is closed, or with the process.
-        self.rows = tempfile.TemporaryFile(dir=folder, suffix=".rows")  # noqa: SIM115
-        self.count = 0
+        self.rows = RowFile(folder)
+
+    @property
+    def count(self) -> int:
+        return self.rows.count
 
     def add(self, identity: int, frame_index: int, score: float, person: Person) -> None:
-        row = np.zeros((), _ROW)
-        row["person"], row["frame_index"], row["score"] = identity, frame_index, score
-        for name in COLUMNS:
-            row[name] = getattr(person, name)
-        self.rows.write(row.tobytes())
-        self.count += 1
+        self.rows.append(row_of(identity, frame_index, score, person))
 
-    def finish(self, about: dict[str, Any], image_size: tuple[int, int], fps: float) -> None:
+    def finish(
+        self,
+        about: Mapping[str, Any],
+        image_size: tuple[int, int],
+        fps: float,
+        *,
+        chosen: Collection[int] | None = None,
+        extra: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         """Write person_001.npz, ... and summary.json.
 
         Args:
             about: what the summary tells beside the people; `body_model` goes into every file.
             image_size: width and height in pixels.
+            chosen: people to write; None: everyone.
+            extra: further entries of every file; with `world_from_camera` in it, the contacts of
+                the feet are written, too.
         """
-        self.rows.flush()
-        rows = np.memmap(self.rows, _ROW, mode="r", shape=(self.count,)) if self.count else None
+        rows = self.rows.view()
+        constants: dict[str, np.ndarray] = {
+            "fps": np.array(fps, np.float64),
+            "image_size": np.array(image_size, np.int32),
+            "body_model": np.array(about["body_model"]),
+            "flat_hand_mean": np.array(False),
+            **(extra or {}),
+        }
+        contacts = ("foot_contact",) if "world_from_camera" in constants else ()
         people = []
-        for identity, mine in self._by_person(rows):
-            assert rows is not None
-            columns = {name: rows[name][mine] for name in ("frame_index", "score", *COLUMNS)}
+        for identity, mine in people_of(rows).items():
+            if chosen is not None and identity not in chosen:
+                continue
             name = f"person_{identity:03d}.npz"
-            np.savez(
-                self.folder / name,
-                **columns,
-                fps=np.float64(fps),
-                image_size=np.array(image_size, np.int32),
-                body_model=np.array(about["body_model"]),
-                flat_hand_mean=np.bool_(False),
-            )
-            frames = columns["frame_index"]
-            people.append(
-                {
-                    "person": identity,
-                    "file": name,
-                    "rows": len(frames),
-                    "first_frame": int(frames[0]),
-                    "last_frame": int(frames[-1]),
-                    "mean_score": round(float(columns["score"].mean()), 4),
-                }
-            )
+            with zipfile.ZipFile(self.folder / name, "w") as archive:
+                for column in (*FILE_COLUMNS, *contacts):
+                    _write_column(archive, column, rows, mine)
+                for entry, value in constants.items():
+                    with archive.open(f"{entry}.npy", "w") as file:
+                        np.lib.format.write_array(file, value, allow_pickle=False)
+            people.append(_about_person(identity, name, rows, mine))
         summary = {**about, "fps": fps, "image_size": list(image_size), "people": people}
         text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
         (self.folder / "summary.json").write_text(text, encoding="utf-8")
 
-    def _by_person(self, rows: np.ndarray | None) -> Iterator[tuple[int, Int[np.ndarray, " T"]]]:
-        if rows is None:
-            return
-        identities = np.array(rows["person"])
-        for identity in np.unique(identities):
-            yield int(identity), np.flatnonzero(identities == identity)
+
+def _write_column(
+    archive: zipfile.ZipFile, column: str, rows: np.ndarray, mine: Int[np.ndarray, " T"]
+) -> None:
+    """One array, block after block: a person of a long video is never in memory as a whole."""
+    kind, inner = rows.dtype[column].base, rows.dtype[column].shape
+    header = {
+        "descr": np.lib.format.dtype_to_descr(kind),
+        "fortran_order": False,
+        "shape": (len(mine), *inner),
+    }
+    with archive.open(f"{column}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks(len(mine)):
+            file.write(np.ascontiguousarray(rows[column][mine[block]]).tobytes())
+
+
+def _about_person(
+    identity: int, name: str, rows: np.ndarray, mine: Int[np.ndarray, " T"]
+) -> dict[str, Any]:
+    frames, estimated = rows["frame_index"][mine], ~rows["interpolated"][mine]
+    return {
+        "person": identity,
+        "file": name,
+        "rows": len(mine),
+        "interpolated": int((~estimated).sum()),
+        "first_frame": int(frames[0]),
+        "last_frame": int(frames[-1]),
+        "mean_score": round(float(rows["score"][mine][estimated].mean()), 4),
+    }
 
 
 @contextmanager

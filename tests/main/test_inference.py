@@ -100,8 +100,10 @@ def test_video(tmp_path, model, video):
         assert sum(1 for _ in container.decode(stream)) == 12
 
     one, two = (load(out / name / f"person_00{k}.npz") for k in (1, 2))
-    assert one["frame_index"].tolist() == [0, 1, 2, 3, 4, 7, 8, 9, 10, 11]
-    assert two["frame_index"].tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
+    for person, absent in ((one, [5, 6]), (two, [5])):
+        assert person["frame_index"].tolist() == list(range(12))
+        assert np.flatnonzero(person["interpolated"]).tolist() == absent
+        assert (np.flatnonzero(person["score"] == 0)).tolist() == absent
     rows = len(two["frame_index"])
     shapes = {
         "global_orient": (3,),
@@ -119,20 +121,33 @@ def test_video(tmp_path, model, video):
         "joints_3d_m": (137, 3),
         "joints_2d_px": (137, 2),
     }
+    parameters = list(shapes)[:10]
+    shapes |= {f"raw_{key}": shapes[key] for key in parameters}
+    shapes |= dict.fromkeys(("truncation", "occlusion", "interpolated", "out_of_range"), ())
     for key, shape in shapes.items():
         assert two[key].shape == (rows, *shape), key
         assert np.isfinite(two[key]).all(), key
     np.testing.assert_allclose(two["box_xywh"][0], [100, 20, 40, 90])
-    np.testing.assert_allclose(two["box_xywh"][5], [106, 20, 40, 90])
+    np.testing.assert_allclose(two["box_xywh"][5], [105, 20, 40, 90])  # halfway
+    np.testing.assert_allclose(two["box_xywh"][6], [106, 20, 40, 90])
     assert two["fps"] == 10
     assert two["image_size"].tolist() == list(SIZE)
     assert str(two["body_model"]) == "open body (stand-in)"
     assert not two["flat_hand_mean"]
 
     assert load_config(out / name / "config_base.py") == load_config(model / "config_base.py")
+    assert (one["betas"] == one["betas"][0]).all()
+    for key in ("focal", "princpt"):  # one camera for everyone, always
+        assert len(np.unique(np.concatenate([one[key], two[key]]), axis=0)) == 1
+
+    assert len(np.unique(two["raw_princpt"], axis=0)) > 1
+
     summary = json.loads((out / name / "summary.json").read_text())
     assert summary["frames"] == 12
-    assert [person["rows"] for person in summary["people"]] == [10, 11]
+    assert summary["camera"]["focal"] == pytest.approx([200, 200])  # the diagonal of 160 x 120
+    assert summary["smoothing_s"]["body_pose"] == 0.06
+    assert [person["rows"] for person in summary["people"]] == [12, 12]
+    assert [person["interpolated"] for person in summary["people"]] == [2, 1]
 
 
 def test_rows_do_not_depend_on_the_batch_size(run, tmp_path, model, video):
@@ -188,6 +203,61 @@ def test_one_person_can_be_chosen(run, tmp_path, model, video):
         )
         assert done.returncode == 0, done.stderr
         assert [path.name for path in sorted(out.rglob("*.npz"))] == [expected]
+
+
+def test_people_with_the_most_frames(run, tmp_path, model, video):
+    boxes = {frame: [[5, 10, 30, 60], [80, 5, 60, 110]][frame < 3 :] for frame in range(12)}
+    file = write_boxes(tmp_path / "b.json", boxes)
+    words = ("--boxes", file, "--output", tmp_path, "--keep-longest", 1, "--no-overlay")
+    done = run(model, video, *words)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.rglob("person_*.npz")
+    assert len(load(path)["frame_index"]) == 12
+
+
+def test_preview_is_a_sheet_and_nothing_else(run, tmp_path, model, video):
+    boxes = {frame: [[5, 10, 30, 60], [80, 5, 60, 110]] for frame in range(12)}
+    file = write_boxes(tmp_path / "b.json", boxes)
+    done = run(model, video, "--boxes", file, "--output", tmp_path / "out", "--preview")
+    assert done.returncode == 0, done.stderr
+    (name,) = everything_under(tmp_path / "out")
+    assert name == f"result_{video.stem}_preview.jpg"
+    assert Image.open(tmp_path / "out" / name).size == (400, 324)
+
+
+def test_still_image_keeps_raw_values_but_for_the_camera(run, tmp_path, model):
+    Image.new("RGB", (320, 240)).save(tmp_path / "photo.png")
+    file = write_boxes(tmp_path / "b.json", {0: [[180, 30, 80, 180]]})
+    words = ("--boxes", file, "--output", tmp_path, "--no-overlay", "--fov", 60, "--floor")
+    done = run(model, tmp_path / "photo.png", *words)
+    assert done.returncode == 0, done.stderr
+    assert "no foot rests" in done.stderr
+    one = load(tmp_path / "result_photo" / "person_001.npz")
+    for key in (
+        "body_pose",
+        "left_hand_pose",
+        "right_hand_pose",
+        "jaw_pose",
+        "betas",
+        "expression",
+    ):
+        np.testing.assert_array_equal(one[key], one[f"raw_{key}"])
+    assert one["focal"][0] == pytest.approx([160 / np.tan(np.radians(30))] * 2)
+    joints = one["joints_3d_m"][0]
+    seen = joints[:, :2] / joints[:, 2:] * one["focal"] + one["princpt"]
+    np.testing.assert_allclose(one["joints_2d_px"][0], seen, atol=0.05)
+
+
+def test_smoothing_can_be_off(run, tmp_path, model, video):
+    done = run(
+        *(model, video, "--detector", "whole-image", "--output", tmp_path, "--no-overlay"),
+        *("--smooth", "off"),
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / f"result_{video.stem}"
+    one = load(folder / "person_001.npz")
+    np.testing.assert_array_equal(one["body_pose"], one["raw_body_pose"])
+    assert json.loads((folder / "summary.json").read_text())["smoothing_s"] is None
 
 
 def test_folder_of_frames_is_a_video(run, tmp_path, model):
@@ -292,6 +362,11 @@ BAD_INPUT = {
     "nobody": ("{model} {video} --boxes {tmp}/later.json", "nobody found"),
     "nobody by that number": ("{model} {video} --boxes {boxes} --person 7", "nobody found"),
     "wrong person": ("{model} {video} --boxes {boxes} --person tallest", "--person tallest"),
+    "wrong smoothing": ("{model} {video} --boxes {boxes} --smooth much", "--smooth much"),
+    "wrong focal length": ("{model} {video} --boxes {boxes} --focal -3", "--focal -3"),
+    "wrong angle of view": ("{model} {video} --boxes {boxes} --fov 200", "--fov 200"),
+    "two cameras": ("{model} {video} --boxes {boxes} --fov 60 --focal 900", "one of them"),
+    "wrong format": ("{model} {video} --boxes {boxes} --export fbx", "fbx"),
     "wrong batch size": ("{model} {video} --boxes {boxes} --batch-size 0", "a number from 1"),
     "output is no folder": (
         "{model} {video} --boxes {boxes} --output {tmp}/text.mp4/out",
@@ -358,7 +433,7 @@ def test_run_that_is_ended_leaves_nothing(tmp_path, model):
     process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT)
     try:
         deadline = time.monotonic() + 60
-        while not list(out.glob(".partial_*/*.mp4")):
+        while not list(out.glob(".partial_*/result_long")):
             assert process.poll() is None, "ended before it wrote anything"
             assert time.monotonic() < deadline
             time.sleep(0.05)

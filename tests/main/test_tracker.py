@@ -1,58 +1,61 @@
-"""Identities stay with people, and no detection is lost."""
+"""Numbers stay with people, and no detection is lost."""
 
 import numpy as np
 
 from main.detector import Detection
-from main.flow import ChooseLargest, choose_identity
-from main.tracker import Tracker, overlaps
+from main.tracker import Tracker
 from utils.box import Box
 
 
-def detections(*boxes):
-    return [Detection(Box(*box), 0.9) for box in boxes]
+def detections(*boxes, score=0.9):
+    return [Detection(Box(*box), score) for box in boxes]
 
 
-def test_overlap():
-    table = overlaps([Box(0, 0, 10, 10)], [Box(0, 0, 10, 10), Box(5, 0, 10, 10), Box(20, 0, 5, 5)])
-    np.testing.assert_allclose(table, [[1, 1 / 3, 0]])
-    assert overlaps([], [Box(0, 0, 1, 1)]).shape == (0, 1)
-
-
-def test_identities_follow_people_who_move_and_change_order():
+def test_numbers_follow_people_who_move_and_change_order():
     tracker = Tracker(fps=30)
     for frame in range(20):
         left, right = (10 + 4 * frame, 0, 50, 100), (400 - 4 * frame, 0, 50, 100)
         order = (left, right) if frame % 2 == 0 else (right, left)
-        identities = tracker(frame, detections(*order))
-        assert identities == ([1, 2] if frame % 2 == 0 else [2, 1])
+        assert tracker(detections(*order)) == ([1, 2] if frame % 2 == 0 else [2, 1])
 
 
-def test_short_absence_keeps_the_identity_and_a_long_one_does_not():
+def test_short_absence_keeps_the_number_and_a_long_one_does_not():
     tracker = Tracker(fps=10)
     box = (10, 10, 50, 100)
-    assert tracker(0, detections(box)) == [1]
-    assert tracker(1, []) == []
-    assert tracker(9, detections(box)) == [1]
-    assert tracker(30, detections(box)) == [2]
+    for _ in range(5):
+        assert tracker(detections(box)) == [1]
+    for _ in range(20):
+        assert tracker([]) == []
+    assert tracker(detections(box)) == [1]
+    for _ in range(30):
+        tracker([])
+    assert tracker(detections(box)) == [2]
 
 
 def test_everyone_gets_a_number_of_their_own():
-    identities = Tracker(30)(0, detections(*[(0, 0, 50, 100)] * 5))
-    assert identities == [1, 2, 3, 4, 5]
+    assert Tracker(30)(detections(*[(0, 0, 50, 100)] * 5)) == [1, 2, 3, 4, 5]
 
 
-def test_choice_by_number():
-    people = list(zip([2, 5], detections((0, 0, 5, 5), (0, 0, 9, 9)), strict=True))
-    assert [one for one, _ in choose_identity(5)(people)] == [5]
-    assert choose_identity(1)(people) == []
+def test_whoever_comes_later_is_numbered_at_once():
+    tracker = Tracker(30)
+    there = (10, 10, 50, 100)
+    assert tracker(detections(there)) == [1]
+    assert tracker(detections(there, (300, 10, 50, 100))) == [1, 2]
+    assert tracker(detections(there, (303, 10, 50, 100))) == [1, 2]
 
 
-def test_largest_stays_the_same_person():
-    choose = ChooseLargest(patience=3)
-    one, two = detections((0, 0, 50, 100), (0, 0, 40, 90))
-    assert choose([(1, one), (2, two)]) == [(1, one)]
-    assert choose([(1, two), (2, one)]) == [(1, two)]
-    assert choose([(2, one)]) == []
-    assert choose([(2, one)]) == []
-    assert choose([(2, one)]) == []
-    assert choose([(2, one)]) == [(2, one)]
+def test_no_detection_is_dropped_whatever_it_is_like():
+    tracker = Tracker(30)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        boxes = rng.uniform(0, 300, (rng.integers(0, 6), 4))
+        odd = [(5, 5, 0, 10), (float("nan"), 0, 5, 5), (0, 0, float("inf"), 5)]
+        frame = detections(*boxes.tolist(), *odd, score=float(rng.uniform(0, 1)))
+        numbers = tracker(frame)
+        assert len(set(numbers)) == len(frame)
+        assert min(numbers) >= 1
+
+
+def test_each_tracker_counts_from_one():
+    for _ in range(2):
+        assert Tracker(30)(detections((0, 0, 50, 100))) == [1]

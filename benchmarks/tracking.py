@@ -1,0 +1,200 @@
+"""How well people keep their identity, and how much smoothing helps, on simulated clips.
+
+    python -m benchmarks.tracking [--clips 10] [--frames 300] [--annotations FILE.npz ...]
+
+IDF1 (Ristani et al., 2016): the share of correctly identified boxes under the best assignment of
+found to true people. Boxes match from an overlap of 0.5; a person of whom less than a quarter is
+seen is neither demanded nor counted as wrong.
+"""
+
+import argparse
+import logging
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
+
+from benchmarks.rendered import read_clip
+from benchmarks.walkers import CAMERA, FPS, HEIGHT, WIDTH, Estimate, Walker, estimates, walkers
+from human_models.body import BodyLibrary, BodyModel
+from human_models.files import find_model_folder
+from main.detector import Detection
+from main.model_files import ROOT
+from main.tracker import Tracker
+from main.tracks.gaps import fill_gaps
+from main.tracks.placing import place_rows
+from main.tracks.refine import Refiner, Strengths
+from main.tracks.rows import RowFile, frames_of, row_of
+from main.tracks.stitch import stitch
+from utils.box import Box
+
+logger = logging.getLogger("tracking")
+
+
+class Score(NamedTuple):
+    """Counts of identified boxes, and of true people whose number changed."""
+
+    right: int
+    wrong: int
+    missed: int
+    switches: int
+
+    def __add__(self, other: "Score") -> "Score":  # type: ignore[override]
+        return Score(*(a + b for a, b in zip(self, other, strict=True)))
+
+    @property
+    def idf1(self) -> float:
+        return 2 * self.right / max(2 * self.right + self.wrong + self.missed, 1)
+
+
+def overlaps(
+    ours: Float[np.ndarray, "A 4"], theirs: Float[np.ndarray, "B 4"]
+) -> Float[np.ndarray, "A B"]:
+    """Intersection over union of every pair of boxes."""
+    a, b = ours[:, None], theirs[None]
+    end = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
+    shared = np.prod(np.clip(end - np.maximum(a[..., :2], b[..., :2]), 0, None), axis=-1)
+    union = np.prod(a[..., 2:], axis=-1) + np.prod(b[..., 2:], axis=-1) - shared
+    return shared / np.maximum(union, 1e-9)
+
+
+def identity_score(rows: np.ndarray, people: list[Walker]) -> Score:
+    """IDF1's counts; switches as in CLEAR MOT: a person keeps the number that still fits."""
+    together: Counter[tuple[int, int]] = Counter()
+    demanded, found, switches = 0, 0, 0
+    last: dict[int, int] = {}
+    for frame, mine in frames_of(rows):
+        share = np.array([(1 - one.covered[frame]) * one.in_image[frame] for one in people])
+        table = overlaps(np.stack([one.boxes[frame] for one in people]), rows["box_xywh"][mine])
+        numbers = rows["person"][mine].tolist()
+        kept = np.array([[last.get(k) == number for number in numbers] for k in range(len(people))])
+        for true, ours in zip(
+            *linear_sum_assignment(-table - (kept & (table >= 0.5))), strict=True
+        ):
+            if table[true, ours] < 0.5:
+                continue
+            identity = numbers[ours]
+            if share[true] < 0.25:
+                found -= 1
+                continue
+            together[int(true), identity] += 1
+            switches += last.get(int(true), identity) != identity
+            last[int(true)] = identity
+        found += len(mine)
+    for one in people:
+        demanded += int(((1 - one.covered) * one.in_image >= 0.25).sum())
+    identities = sorted({identity for _, identity in together})
+    table = np.array([[together[k, i] for i in identities] for k in range(len(people))])
+    right = int(table[linear_sum_assignment(-table)].sum())
+    return Score(right, found - right, demanded - right, switches)
+
+
+def fill_rows(file: RowFile, seen: list[Estimate], frames: int) -> None:
+    """Track the estimates of a clip and write them as inference does."""
+    tracker = Tracker(FPS)
+    of_frame: dict[int, list[Estimate]] = {}
+    for one in seen:
+        of_frame.setdefault(one.frame, []).append(one)
+    for frame in range(frames):
+        present = of_frame.get(frame, [])
+        boxes = [Detection(Box(*one.person.box_xywh.tolist()), one.score) for one in present]
+        for identity, one in zip(tracker(boxes), present, strict=True):
+            file.append(row_of(identity, frame, one.score, one.person))
+
+
+def track_clips(body: BodyModel, files: list[Path], clips: int, frames: int, seed: int) -> None:
+    total = {"boxes alone": Score(0, 0, 0, 0), "stitched": Score(0, 0, 0, 0)}
+    seconds = 0.0
+    for clip in range(len(files) or clips):
+        rng, camera = np.random.default_rng((seed, clip)), CAMERA
+        if files:
+            people, camera, frames = read_clip(files[clip], body)
+        else:
+            people = walkers(body, rng, 2 + clip % 3, frames)
+        with tempfile.TemporaryDirectory() as folder:
+            file = RowFile(Path(folder))
+            fill_rows(file, estimates(body, rng, people, camera), frames)
+            rows = file.view()
+            place_rows(rows, camera, (WIDTH, HEIGHT))
+            before = identity_score(rows, people)
+            start = time.perf_counter()
+            rows["person"] = stitch(rows, camera, FPS)
+            seconds += time.perf_counter() - start
+            fill_gaps(file, FPS)
+            after = identity_score(file.view(), people)
+            file.close()
+        for name, score in (("boxes alone", before), ("stitched", after)):
+            total[name] += score
+        told = "clip %2d, %d people: IDF1 %.3f -> %.3f, switches %d -> %d"
+        logger.info(
+            told,
+            *(clip, len(people), before.idf1, after.idf1, before.switches, after.switches),
+        )
+    for name, score in total.items():
+        logger.info("%-12s IDF1 %.3f, %d switches", name, score.idf1, score.switches)
+    logger.info("stitching: %.2f ms a frame", 1e3 * seconds / (len(files) or clips) / frames)
+
+
+def acceleration(joints: Float[np.ndarray, "T 137 3"]) -> Float[np.ndarray, "T-2 137 3"]:
+    """mm a squared frame."""
+    return 1e3 * (joints[2:] - 2 * joints[1:-1] + joints[:-2])
+
+
+def smooth_clips(body: BodyModel, clips: int, frames: int, seed: int) -> None:
+    """Errors of raw and smoothed bodies that are never covered or out of view."""
+    table: dict[str, list[tuple[float, float, float]]] = {}
+    for clip in range(clips):
+        rng = np.random.default_rng((seed, clip, 1))
+        people = walkers(body, rng, 1, frames, crossing=False)
+        seen = estimates(body, rng, people)
+        for name, factor in (("raw", 0.0), ("half", 0.5), ("default", 1.0), ("double", 2.0)):
+            with tempfile.TemporaryDirectory() as folder:
+                file = RowFile(Path(folder))
+                for one in seen:
+                    file.append(row_of(1, one.frame, one.score, one.person))
+                place_rows(file.view(), CAMERA, (WIDTH, HEIGHT))
+                fill_gaps(file, FPS)
+                rows = file.view()
+                strengths = Strengths().times(factor)
+                Refiner(body, CAMERA, (WIDTH, HEIGHT), FPS, strengths)(rows)
+                order = np.argsort(rows["frame_index"])
+                ours, truth = (
+                    rows["joints_3d_m"][order],
+                    people[0].joints[rows["frame_index"][order]],
+                )
+                file.close()
+            place = 1e3 * np.linalg.norm(ours - truth, axis=-1)
+            pose = 1e3 * np.linalg.norm((ours - ours[:, :1]) - (truth - truth[:, :1]), axis=-1)
+            jitter = np.linalg.norm(acceleration(ours) - acceleration(truth), axis=-1)
+            body_joints = slice(0, 25)
+            table.setdefault(name, []).append(
+                tuple(float(one[:, body_joints].mean()) for one in (pose, place, jitter))  # type: ignore[arg-type]
+            )
+    for name, values in table.items():
+        pose_mm, place_mm, jitter_mm = np.mean(values, axis=0)
+        told = "%-8s pose error %.1f mm, with place %.1f mm, acceleration error %.1f mm/frame^2"
+        logger.info(told, name, pose_mm, place_mm, jitter_mm)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=10)
+    parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    told = "rendered clips instead of simulated ones: files of main.synthesize --video"
+    parser.add_argument("--annotations", type=Path, nargs="+", default=[], help=told)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    library = BodyLibrary(find_model_folder(ROOT / "human_models" / "human_model_files"))
+    body = library.smplx()
+    track_clips(body, arguments.annotations, arguments.clips, arguments.frames, arguments.seed)
+    smooth_clips(body, min(arguments.clips, 5), arguments.frames, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()

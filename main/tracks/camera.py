@@ -1,0 +1,152 @@
+"""One camera a clip, and people moved into it from the cameras of their crops.
+
+Frames: x right, y down, z forward, metres; focal lengths and principal points in pixels of the
+whole image. A point is seen at focal * (X, Y) / Z + princpt.
+"""
+
+import math
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, UnidentifiedImageError
+
+from human_models.joints import JOINT_PARTS, JOINTS
+from utils.errors import UserError
+
+_EXIF_PHOTO: Final = 0x8769
+_FOCAL_LENGTH_35MM: Final = 0xA405
+_DIAGONAL_35MM: Final = math.hypot(36, 24)
+_NEAREST_M: Final = 0.2
+# How much a joint counts: bodies decide, hands and faces of many joints do not outvote them.
+_PART_WEIGHTS: Final = {"body": 1.0, "left_hand": 0.15, "right_hand": 0.15, "face": 0.05}
+JOINT_WEIGHTS: Final = np.concatenate(
+    [np.full(part.stop - part.start, _PART_WEIGHTS[name]) for name, part in JOINT_PARTS.items()]
+)
+PELVIS: Final = JOINTS.index("pelvis")
+
+
+class ClipCamera(NamedTuple):
+    """The camera that all people and frames of a clip share.
+
+    Attributes:
+        focal, princpt: (x, y), pixels of the whole image.
+            Pixels count from the centre of the top left one.
+        origin: where the focal length is from, for the summary.
+    """
+
+    focal: tuple[float, float]
+    princpt: tuple[float, float]
+    origin: str
+
+
+def choose_camera(
+    width: int, height: int, *, focal_px: float | None, fov_deg: float | None, image: Path | None
+) -> ClipCamera:
+    """The focal length as given, or of the photograph's EXIF data, or a guess.
+
+    The guess is the diagonal of the image in pixels, an angle of view of 53 degrees across the
+    diagonal, which is between a telephone's main camera and a normal lens.
+
+    Args:
+        width, height: of the image in pixels.
+        focal_px: in pixels.
+        fov_deg: the angle of view across the image's width, in degrees.
+        image: a photograph that may have EXIF data.
+    """
+    if focal_px is not None:
+        focal, origin = focal_px, "--focal"
+    elif fov_deg is not None:
+        focal, origin = width / 2 / math.tan(math.radians(fov_deg) / 2), "--fov"
+    elif image is not None and (from_exif := _exif_focal(image, width, height)) is not None:
+        focal, origin = from_exif, "EXIF"
+    else:
+        focal, origin = math.hypot(width, height), "default: the image's diagonal"
+    return ClipCamera((focal, focal), ((width - 1) / 2, (height - 1) / 2), origin)
+
+
+def check_camera_flags(focal_px: float | None, fov_deg: float | None) -> None:
+    """Raises UserError where the flags contradict each other or are no camera's."""
+    if focal_px is not None and fov_deg is not None:
+        raise UserError("--focal and --fov: give one of them")
+    if focal_px is not None and not 0 < focal_px < 1e6:
+        raise UserError(f"--focal {focal_px:g}: give a focal length in pixels, above 0")
+    if fov_deg is not None and not 0 < fov_deg < 179:
+        raise UserError(f"--fov {fov_deg:g}: give an angle between 0 and 179 degrees")
+
+
+def _exif_focal(path: Path, width: int, height: int) -> float | None:
+    """In pixels, from the focal length that would give the same view on 35 mm film."""
+    try:
+        with Image.open(path) as image:
+            equivalent = float(image.getexif().get_ifd(_EXIF_PHOTO).get(_FOCAL_LENGTH_35MM, 0))
+    except (OSError, UnidentifiedImageError, TypeError, ValueError, SyntaxError):
+        return None
+    return equivalent / _DIAGONAL_35MM * math.hypot(width, height) if equivalent > 0 else None
+
+
+def turn_into_view(
+    princpt: Float[np.ndarray, "T 2"], camera: ClipCamera
+) -> Float[np.ndarray, "T 3 3"]:
+    """Rotations from the frames of crops' cameras to the clip's.
+
+    The network sees a person straight ahead, wherever in the image the crop is. Its camera's axis
+    passes through the crop's principal point; in the clip's camera that is the direction d, and
+    the turn is the smallest that brings z to d. Without it a person at the image's edge would
+    show another side than the crop does.
+    """
+    direction = np.concatenate(
+        [(princpt - camera.princpt) / camera.focal, np.ones((len(princpt), 1))], axis=1
+    )
+    x, y, z = (direction / np.linalg.norm(direction, axis=1, keepdims=True)).T
+    k = 1 / (1 + z)
+    rows = [[1 - k * x * x, -k * x * y, x], [-k * x * y, 1 - k * y * y, y], [-x, -y, z]]
+    return np.array(rows).transpose(2, 0, 1)
+
+
+def solve_translation(
+    joints: Float[np.ndarray, "T 137 3"],
+    target_px: Float[np.ndarray, "T 137 2"],
+    camera: ClipCamera,
+) -> Float[np.ndarray, "T 3"]:
+    """Where bodies stand, so that the clip's camera sees their joints where the crops' cameras did.
+
+    With a = (target - princpt) / focal, a joint (X, Y, Z) at translation t is seen at its target if
+    X + t_x - a_x (Z + t_z) = 0 and Y + t_y - a_y (Z + t_z) = 0: linear in t. The weighted sum of
+    squares over all joints is minimised by its 3 x 3 normal equations; a second pass divides by
+    the depth that the first one found, which makes the residuals those of the image.
+
+    Args:
+        joints: metres, in the orientation of the clip's camera, without translation.
+        target_px: pixels of the whole image.
+    """
+    ax, ay = np.moveaxis((target_px - camera.princpt) / camera.focal, -1, 0).astype(np.float64)
+    x, y, z = np.moveaxis(joints.astype(np.float64), -1, 0)
+    weights = np.broadcast_to(JOINT_WEIGHTS, ax.shape)
+    for _ in range(2):
+        total = weights.sum(axis=1)
+        sum_ax, sum_ay = (weights * ax).sum(axis=1), (weights * ay).sum(axis=1)
+        right_x, right_y = weights * (ax * z - x), weights * (ay * z - y)
+        zero = np.zeros_like(total)
+        normal = np.array(
+            [
+                [total, zero, -sum_ax],
+                [zero, total, -sum_ay],
+                [-sum_ax, -sum_ay, (weights * (ax**2 + ay**2)).sum(axis=1) + 1e-9 * total],
+            ]
+        ).transpose(2, 0, 1)
+        right = np.stack(
+            [right_x.sum(axis=1), right_y.sum(axis=1), -(ax * right_x + ay * right_y).sum(axis=1)],
+            axis=1,
+        )
+        translation = np.linalg.solve(normal, right[..., None])[..., 0]
+        depth = np.maximum(z + translation[:, 2:], _NEAREST_M)
+        weights = JOINT_WEIGHTS / depth**2
+    return translation.astype(np.float32)
+
+
+def project(points: Float[np.ndarray, "T J 3"], camera: ClipCamera) -> Float[np.ndarray, "T J 2"]:
+    """Metres in the clip's camera to pixels; points behind the camera as if just before it."""
+    depth = np.maximum(points[..., 2:], 1e-3)
+    return (points[..., :2] / depth * camera.focal + camera.princpt).astype(np.float32)
