@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _BONES: Final = edges(JOINTS)
 _COLOURS: Final[dict[str, Colour]] = dict(
-    zip(("body", "left_hand", "right_hand", "face"), PERSON_COLOURS, strict=False)
+    zip(("body", "left_hand", "right_hand", "face"), PERSON_COLOURS[:4], strict=True)
 )
 _MESH_COLOUR: Final[Colour] = (200, 205, 215)
 _MESH_OPACITY: Final = 0.7

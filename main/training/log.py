@@ -123,10 +123,10 @@ class TrainLog:
         if not self._world.is_first:
             return
         total = [sum(column) for column in zip(*sums, strict=True)]
-        means = dict(zip(self._names, (value / total[-1] for value in total), strict=False))
+        means = dict(zip(self._names, (value / total[-1] for value in total[:-1]), strict=True))
         loss = sum(means.values())
         by_dataset = {
-            dataset: dict(zip(self._names, (value / row[-1] for value in row), strict=False))
+            dataset: dict(zip(self._names, (value / row[-1] for value in row[:-1]), strict=True))
             for dataset, row in zip(self._datasets, sums, strict=True)
             if row[-1]
         }
