@@ -22,6 +22,7 @@ config = {
         "validate_on": ("OpenPeople",),
         "keypoint_weight": 2.0,
         "token_joint_weight": 20.0,
+        "first_glance_weight": 2.0,
     },
     "test": {"test_batch_size": 32},
     "model": {

@@ -92,3 +92,5 @@ class TrainConfig(Section):
     """Of finding every joint on the encoder's feature map; see models/auxiliary.py."""
     token_joint_weight: Annotated[float, Field(ge=0)] = 0.0
     """Of every pose token telling where its joint is."""
+    first_glance_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of every pose token's attention going to its joint; see models/pointing.py."""

@@ -11,7 +11,7 @@ from typing import Final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from configs.schema import ModelConfig
@@ -20,19 +20,35 @@ from models.heads import HEADS
 
 _TOKENS_OF_JOINTS: Final = ("body_root_pose", "body_pose", "hand_pose", "face_jaw_pose")
 """Heads whose tokens stand for a joint each, in the order of `joints.POSE_JOINTS`."""
+_DEPTH_UNIT_M: Final = 0.5
 _PLACED: Final = [name for name in POSE_JOINTS if name in JOINTS]
+PLACED_JOINTS: Final = [JOINTS.index(name) for name in _PLACED]
+PLACED_POSES: Final = [POSE_JOINTS.index(name) for name in _PLACED]
+"""Joints that are both regressed as rotations and supervised as points; as points, as rotations."""
+
+
+def _pose_tokens() -> list[int]:
+    start, of_heads = 0, {}
+    for head in HEADS:
+        of_heads[head.name] = range(start, start + head.tokens)
+        start += head.tokens
+    return [token for name in _TOKENS_OF_JOINTS for token in of_heads[name]]
+
+
+POSE_TOKENS: Final = _pose_tokens()
+"""The task token of each rotation, in the order of `joints.POSE_JOINTS`."""
 
 
 class KeypointHead(nn.Module):
-    """Scores of the feature map's cells for every joint, and the place within the cell."""
+    """Scores of the feature map's cells for every joint, the place within the cell, the depth."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.final_layer = nn.Conv2d(channels, 3 * len(JOINTS), kernel_size=1)
+        self.final_layer = nn.Conv2d(channels, 4 * len(JOINTS), kernel_size=1)
 
-    def forward(self, feature_map: Float[Tensor, "B D h w"]) -> Float[Tensor, "B 137 3 h w"]:
-        """Score, and offset x and y from the cell's middle in cells."""
-        return self.final_layer(feature_map).float().unflatten(1, (-1, 3))
+    def forward(self, feature_map: Float[Tensor, "B D h w"]) -> Float[Tensor, "B 137 4 h w"]:
+        """Score; x and y from the cell's middle in cells; depth from the pelvis in half metres."""
+        return self.final_layer(feature_map).float().unflatten(1, (len(JOINTS), 4))
 
 
 class TokenJointHead(nn.Module):
@@ -41,34 +57,30 @@ class TokenJointHead(nn.Module):
     def __init__(self, token_dim: int) -> None:
         super().__init__()
         self.place = nn.Linear(token_dim, 3)
-        starts = {}
-        start = 0
-        for head in HEADS:
-            starts[head.name] = range(start, start + head.tokens)
-            start += head.tokens
-        self._tokens = [token for name in _TOKENS_OF_JOINTS for token in starts[name]]
 
     def forward(self, tokens: Float[Tensor, "B 80 O"]) -> Float[Tensor, "B 53 3"]:
         """x, y from the crop's middle in its widths and heights; depth from the pelvis, metres."""
-        return self.place(tokens[:, self._tokens].float())
+        return self.place(tokens[:, POSE_TOKENS].float())
 
 
 def keypoint_loss(
-    predicted: Float[Tensor, "B 137 3 h w"], targets: Mapping[str, Tensor], config: ModelConfig
+    predicted: Float[Tensor, "B 137 4 h w"], targets: Mapping[str, Tensor], config: ModelConfig
 ) -> Float[Tensor, " B"]:
-    """Cross-entropy of the right cell plus the offset's error in cells; body, hands, face alike."""
+    """Cross-entropy of the right cell plus, in it, the errors of place and depth.
+
+    Body, hands and face weigh alike; depth counts where there are 3D joints.
+    """
     height, width = predicted.shape[-2:]
     places, known = places_in_crop(targets, config)
     cells = places * places.new_tensor([width, height])
-    column, row = (
-        cells[..., k].floor().clamp(0, size - 1).long() for k, size in enumerate((width, height))
+    right = cell_of(places, height, width)
+    miss = F.cross_entropy(
+        predicted[:, :, 0].flatten(2).flatten(0, 1), right.flatten(), reduction="none"
     )
-    scores, offsets = predicted[:, :, 0].flatten(2), predicted[:, :, 1:].flatten(3)
-    right = row * width + column
-    miss = F.cross_entropy(scores.flatten(0, 1), right.flatten(), reduction="none")
-    offset = offsets.gather(3, right[..., None, None].expand(-1, -1, 2, -1))[..., 0]
-    middle = torch.stack([column, row], dim=-1) + 0.5
-    error = miss.unflatten(0, right.shape) + (offset - (cells - middle)).abs().mean(-1)
+    there = _at_cells(predicted[:, :, 1:], right)
+    offset = (there[..., :2] - (cells - _middles(right, width))).abs().mean(-1)
+    depth = (there[..., 2] - targets["target_joint_cam"][..., 2] / _DEPTH_UNIT_M).abs()
+    error = miss.unflatten(0, right.shape) + offset + depth * targets["meta_is_3D"][:, None]
     parts = [
         (error * known)[:, part].sum(1) / known[:, part].sum(1).clamp(min=1)
         for part in JOINT_PARTS.values()
@@ -77,30 +89,49 @@ def keypoint_loss(
 
 
 def found_keypoints(
-    predicted: Float[Tensor, "B 137 3 h w"], config: ModelConfig
+    predicted: Float[Tensor, "B 137 4 h w"], config: ModelConfig
 ) -> Float[Tensor, "B 137 2"]:
     """Where the best cell of each joint says it is, in pixels of the network's input."""
     height, width = predicted.shape[-2:]
-    scores, offsets = predicted[:, :, 0].flatten(2), predicted[:, :, 1:].flatten(3)
-    best = scores.argmax(2)
-    offset = offsets.gather(3, best[..., None, None].expand(-1, -1, 2, -1))[..., 0]
-    cells = torch.stack([best % width, best // width], dim=-1) + 0.5 + offset
+    best = predicted[:, :, 0].flatten(2).argmax(2)
+    offset = _at_cells(predicted[:, :, 1:3], best)
+    cells = _middles(best, width) + offset
     input_height, input_width = config.input_body_shape
     return cells * cells.new_tensor([input_width / width, input_height / height])
+
+
+def cell_of(places: Float[Tensor, "B J 2"], height: int, width: int) -> Int[Tensor, "B J"]:
+    """The cell of a grid over the crop, row by row; places outside have the nearest."""
+    column, row = (
+        (places[..., k] * size).floor().clamp(0, size - 1).long()
+        for k, size in enumerate((width, height))
+    )
+    return row * width + column
+
+
+def _middles(cells: Int[Tensor, "B J"], width: int) -> Float[Tensor, "B J 2"]:
+    """x, y of cells' middles, in cells."""
+    return torch.stack([cells % width, cells // width], dim=-1) + 0.5
+
+
+def _at_cells(
+    values: Float[Tensor, "B 137 C h w"], cells: Int[Tensor, "B 137"]
+) -> Float[Tensor, "B 137 C"]:
+    """Values of one cell a joint."""
+    chosen = cells[:, :, None, None].expand(-1, -1, values.shape[2], 1)
+    return values.flatten(3).gather(3, chosen)[..., 0]
 
 
 def token_joint_loss(
     predicted: Float[Tensor, "B 53 3"], targets: Mapping[str, Tensor], config: ModelConfig
 ) -> Float[Tensor, " B"]:
     """Mean absolute error of places in the crop, and of depths where there are 3D joints."""
-    joints = [JOINTS.index(name) for name in _PLACED]
-    tokens = [POSE_JOINTS.index(name) for name in _PLACED]
     places, known = places_in_crop(targets, config)
-    depth = targets["target_joint_cam"][:, joints, 2:]
-    target = torch.cat([places[:, joints] - 0.5, depth], dim=2)
-    seen = known[:, joints, None].float()
+    depth = targets["target_joint_cam"][:, PLACED_JOINTS, 2:]
+    target = torch.cat([places[:, PLACED_JOINTS] - 0.5, depth], dim=2)
+    seen = known[:, PLACED_JOINTS, None].float()
     weight = torch.cat([seen.expand(-1, -1, 2), seen * targets["meta_is_3D"][:, None, None]], dim=2)
-    return ((predicted[:, tokens] - target).abs() * weight).sum(2).mean(1)
+    return ((predicted[:, PLACED_POSES] - target).abs() * weight).sum(2).mean(1)
 
 
 def places_in_crop(

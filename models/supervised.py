@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from configs.schema import Config
 from models.auxiliary import KeypointHead, TokenJointHead
 from models.heads import HeadOutputs
+from models.pointing import FirstGlances
 from models.smplest_x import SMPLestX
 from models.vit import ViT
 
@@ -17,8 +18,10 @@ NETWORK = "network."
 
 class SupervisedOutputs(NamedTuple):
     heads: HeadOutputs
-    keypoints: Float[Tensor, "B 137 3 h w"] | None
+    keypoints: Float[Tensor, "B 137 4 h w"] | None
     token_joints: Float[Tensor, "B 53 3"] | None
+    glances: Float[Tensor, "L B J N"] | None
+    """See models/pointing.py."""
 
 
 class SupervisedSMPLestX(nn.Module):
@@ -34,6 +37,11 @@ class SupervisedSMPLestX(nn.Module):
         self.token_joint_head = (
             TokenJointHead(model.decoder_config.dim_out) if train.token_joint_weight else None
         )
+        self._glances = (
+            FirstGlances(network.decoder, model.decoder_config.head_dim)
+            if train.first_glance_weight
+            else None
+        )
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> SupervisedOutputs:
         tokens, feature_map = self.network.tokens(images)
@@ -41,6 +49,7 @@ class SupervisedSMPLestX(nn.Module):
             self.network.regress(tokens),
             self.keypoint_head(feature_map) if self.keypoint_head else None,
             self.token_joint_head(tokens) if self.token_joint_head else None,
+            self._glances.scores() if self._glances and self.training else None,
         )
 
 
@@ -59,5 +68,5 @@ class KeypointNetwork(nn.Module):
         assert isinstance(encoder, ViT)
         return encoder
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 137 3 h w"]:
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 137 4 h w"]:
         return self.keypoint_head(self.encoder.feature_map(images))

@@ -10,6 +10,7 @@ from configs.schema import Config
 from human_models.body import BodyModel
 from models.auxiliary import keypoint_loss, token_joint_loss
 from models.losses import training_losses
+from models.pointing import first_glance_loss
 from models.posing import body_parameters, pose_body
 
 Objective = Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Float[Tensor, " B"]]]
@@ -25,7 +26,7 @@ class Regression:
     def __call__(
         self, model: nn.Module, batch: Mapping[str, Tensor]
     ) -> dict[str, Float[Tensor, " B"]]:
-        heads, keypoints, token_joints = model(images_of(batch))
+        heads, keypoints, token_joints, glances = model(images_of(batch))
         config, train = self._config.model, self._config.train
         posed = pose_body(body_parameters(heads, config), self._body, config, want_vertices=False)
         terms = training_losses(heads, posed, batch, self._config)
@@ -34,6 +35,9 @@ class Regression:
         if token_joints is not None:
             loss = token_joint_loss(token_joints, batch, config)
             terms["token_joints"] = train.token_joint_weight * loss
+        if glances is not None:
+            loss = first_glance_loss(glances, batch, config)
+            terms["first_glances"] = train.first_glance_weight * loss
         return terms
 
 
@@ -51,8 +55,8 @@ class Keypoints:
 
 
 def images_of(batch: Mapping[str, Tensor]) -> Float[Tensor, "B 3 H W"]:
-    """The network's input, 0..1."""
-    return batch["input_img"].permute(0, 3, 1, 2) / 255
+    """The network's input, 0..1; plane by plane, as convolutions on CPUs like it best."""
+    return batch["input_img"].permute(0, 3, 1, 2).contiguous() / 255
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -35,11 +35,11 @@ def targets():
 
 
 def perfect(targets):
-    """Scores and offsets that say exactly where the joints are."""
+    """Scores, offsets and depths that say exactly where the joints are."""
     cells = targets["target_joint_img"][..., :2] * torch.tensor(
         [WIDTH / GRID_WIDTH, HEIGHT / GRID_HEIGHT]
     )
-    predicted = torch.zeros(2, len(JOINTS), 3, HEIGHT, WIDTH)
+    predicted = torch.zeros(2, len(JOINTS), 4, HEIGHT, WIDTH)
     for person in range(2):
         for joint in range(len(JOINTS)):
             x, y = cells[person, joint]
@@ -47,6 +47,8 @@ def perfect(targets):
             predicted[person, joint, 0, row, column] = 50
             predicted[person, joint, 1, row, column] = x - column - 0.5
             predicted[person, joint, 2, row, column] = y - row - 0.5
+            depth = targets["target_joint_cam"][person, joint, 2]
+            predicted[person, joint, 3, row, column] = 2 * depth
     return predicted
 
 
@@ -66,6 +68,13 @@ def test_parts_count_alike_however_many_joints_they_have(targets):
     predicted[1, JOINT_PARTS["face"], 1] += 0.2
     losses = keypoint_loss(predicted, targets, CONFIG)
     torch.testing.assert_close(losses, torch.full((2,), 0.1 / len(JOINT_PARTS)))
+
+
+def test_depths_count_where_there_are_3d_joints(targets):
+    predicted = perfect(targets)
+    predicted[:, JOINT_PARTS["body"], 3] += 0.2
+    losses = keypoint_loss(predicted, targets, CONFIG)
+    torch.testing.assert_close(losses, torch.tensor([0.2 / len(JOINT_PARTS), 0.0]))
 
 
 def test_joints_outside_or_unknown_do_not_count(targets):
@@ -110,4 +119,4 @@ def test_token_joints_are_places_and_depths(targets):
 
 def test_head_has_a_cell_for_every_patch():
     head = KeypointHead(8)
-    assert head(torch.zeros(2, 8, HEIGHT, WIDTH)).shape == (2, len(JOINTS), 3, HEIGHT, WIDTH)
+    assert head(torch.zeros(2, 8, HEIGHT, WIDTH)).shape == (2, len(JOINTS), 4, HEIGHT, WIDTH)

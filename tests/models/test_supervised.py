@@ -33,24 +33,24 @@ def test_auxiliary_heads_change_nothing_of_the_network(images):
     network = with_random_weights(SMPLestX(CONFIG.model), 0)
     supervised = SupervisedSMPLestX(network, CONFIG).eval()
     with torch.inference_mode():
-        heads, keypoints, token_joints = supervised(images)
+        heads, keypoints, token_joints, glances = supervised(images)
         for output, alone in zip(heads, network(images), strict=True):
             torch.testing.assert_close(output, alone)
     assert keypoints.shape[-2:] == network.encoder.grid
     assert token_joints.shape == (2, 53, 3)
+    assert glances is None  # training alone needs them
     names = {name for name, _ in supervised.named_parameters()}
     published = {name.removeprefix(NETWORK) for name in names if name.startswith(NETWORK)}
     assert published == {name for name, _ in network.named_parameters()}
 
 
 def test_without_weights_there_are_no_auxiliary_heads(images):
-    overrides = ["train.keypoint_weight=0", "train.token_joint_weight=0"]
+    weights = ("keypoint", "token_joint", "first_glance")
+    overrides = [f"train.{name}_weight=0" for name in weights]
     config = load_config("configs/config_smplest_x_demo.py", overrides)
     supervised = SupervisedSMPLestX(SMPLestX(config.model), config)
     assert all(name.startswith(NETWORK) for name, _ in supervised.named_parameters())
-    _, keypoints, token_joints = supervised(images)
-    assert keypoints is None
-    assert token_joints is None
+    assert supervised(images)[1:] == (None, None, None)
 
 
 def test_encoder_goes_from_pre_training_to_training(tmp_path, images):
