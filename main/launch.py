@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+import torch
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
@@ -57,6 +58,10 @@ def launch(arguments: argparse.Namespace) -> int:
     # Its processes share the machine's cores; torchrun itself would give each a single thread.
     threads = max(1, len(os.sched_getaffinity(0)) // arguments.processes)
     environment.setdefault("OMP_NUM_THREADS", str(threads))
+    if not torch.cuda.is_available():
+        # On CPUs a quarter of a step is glibc giving memory back that the next step asks for.
+        environment.setdefault("MALLOC_MMAP_MAX_", "0")
+        environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**40))
     environment.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     parsed = get_args_parser().parse_args([*words, "-m", arguments.module, *arguments.words])
