@@ -55,8 +55,8 @@ class Keypoints:
 
 
 def images_of(batch: Mapping[str, Tensor]) -> Float[Tensor, "B 3 H W"]:
-    """The network's input, 0..1; plane by plane, as convolutions on CPUs like it best."""
-    return batch["input_img"].permute(0, 3, 1, 2).contiguous() / 255
+    """The network's input, 0..1."""
+    return batch["input_img"].permute(0, 3, 1, 2) / 255
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
