@@ -2,11 +2,12 @@
 
 import json
 import logging
+import math
 import os
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from utils.box import Box
 from utils.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
+
+_ROUNDING: Final = 0.05
+"""Share of a frame by which times of frames at two rates may differ and still be one time."""
 
 
 class Detection(NamedTuple):
@@ -46,8 +50,17 @@ class BoxFileDetector:
     Frames are those of the result: after resampling, if a frame rate was asked for.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, step: float = 1.0) -> None:
+        """Read a file.
+
+        Args:
+            step: frames of the file for a frame of the result. Boxes are those of the last one
+                that began by then.
+
+        Raises:
+            UserError: it is missing, holds no box or something else.
+        """
+        self.path, self.step = Path(path), step
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -61,7 +74,8 @@ class BoxFileDetector:
             raise UserError(f"{path}: there is no box in it")
 
     def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
-        return [Detection(box, 1.0) for box in self.boxes.get(index, [])]
+        frame = math.floor(index * self.step + _ROUNDING)
+        return [Detection(box, 1.0) for box in self.boxes.get(frame, [])]
 
     def _frame(self, key: str) -> int:
         if not key.isdecimal():
@@ -96,7 +110,8 @@ class YoloDetector:
         path = ROOT / config.model_path
         advice = (
             f"put the weights at {path}, name others with --set inference.detection.model_path=, "
-            "or do without: --boxes FILE.json, --detector whole-image"
+            "or do without: a file NAME.boxes.json beside the input, --boxes FILE.json, "
+            "--detector whole-image"
         )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,8 +132,10 @@ class YoloDetector:
                 f"the person detector {path} cannot be used ({first_line(error)}); {advice}"
             ) from None
         self.config, self.device = config, device
+        self.threads = torch.get_num_threads()
 
     def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
+        torch.set_num_threads(self.threads)  # of this thread; the network's have their own number
         # Ultralytics takes arrays to be BGR.
         (result,) = self.model.predict(
             np.ascontiguousarray(image[..., ::-1]),
@@ -134,3 +151,68 @@ class YoloDetector:
             Detection(Box(x1, y1, x2 - x1, y2 - y1), score)
             for (x1, y1, x2, y2), score in zip(corners, scores, strict=True)
         ]
+
+
+def boxes_beside(path: Path) -> Path | None:
+    """The file NAME.boxes.json beside a video, image or folder NAME, if there is one."""
+    path = path.resolve()
+    file = path.with_name(f"{path.name if path.is_dir() else path.stem}.boxes.json")
+    return file if file.is_file() else None
+
+
+class Detectors:
+    """Who says where people are in a medium: a flag, a file of boxes beside the medium, else YOLO.
+
+    YOLO is loaded once, and not before it is needed.
+    """
+
+    def __init__(
+        self,
+        boxes: str | None,
+        named: str | None,
+        config: DetectionConfig,
+        device: torch.device,
+    ) -> None:
+        """Prepare what flags ask for.
+
+        Args:
+            boxes: --boxes.
+            named: --detector; None: it is not said.
+
+        Raises:
+            UserError: it cannot be used.
+        """
+        self.config, self.device = config, device
+        self.yolo: YoloDetector | UserError | None = None
+        self.asked_for: Detector | None = None
+        if boxes is not None:
+            self.asked_for = BoxFileDetector(boxes)
+        elif named is not None:
+            self.asked_for = WholeImageDetector() if named == "whole-image" else self._load_yolo()
+
+    def of(self, path: Path, step: float = 1.0) -> Detector:
+        """The detector of a medium.
+
+        Args:
+            step: frames of the medium for a frame of the result; files beside a medium count the
+                medium's own frames.
+
+        Raises:
+            UserError: the file of boxes or the detector cannot be used.
+        """
+        if self.asked_for is not None:
+            return self.asked_for
+        if (file := boxes_beside(path)) is not None:
+            log.info("people: boxes of %s", file)
+            return BoxFileDetector(file, step)
+        return self._load_yolo()
+
+    def _load_yolo(self) -> YoloDetector:
+        if self.yolo is None:
+            try:
+                self.yolo = YoloDetector(self.config, self.device)
+            except UserError as error:
+                self.yolo = error
+        if isinstance(self.yolo, UserError):
+            raise self.yolo
+        return self.yolo

@@ -22,6 +22,7 @@ from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from main.model_files import ROOT, find_model
 from models.checkpoint import load_network
+from models.heads import HeadOutputs
 from models.posing import BodyParameters, PosedBody, body_parameters, pose_body
 from models.smplest_x import SMPLestX
 from utils.box import Box, person_box
@@ -149,21 +150,27 @@ class Estimator:
         self, pixels: Float[Tensor, "B h w 3"], *, want_vertices: bool
     ) -> tuple[BodyParameters, PosedBody]:
         """Network and body on a batch of inputs as `crop` cuts them, 0..255; on the device."""
-        if self.device.type == "cuda":
-            pixels = pixels.pin_memory()
-        images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2) / 255
-        parameters = body_parameters(self.network(images), self.config.model)
-        posed = pose_body(parameters, self.body, self.config.model, want_vertices=want_vertices)
-        return parameters, posed
+        return self._pose(self._regress(pixels), want_vertices=want_vertices)
 
     @torch.inference_mode()
     def estimate(self, crops: Sequence[PersonCrop], *, want_vertices: bool = True) -> list[Person]:
         """People of one batch of crops, of one image or of many."""
         if not crops:
             return []
+        return self.people(crops, self.heads(crops), want_vertices=want_vertices)
+
+    @torch.inference_mode()
+    def heads(self, crops: Sequence[PersonCrop]) -> HeadOutputs:
+        """What the network says of a batch of crops."""
+        return self._regress(torch.from_numpy(np.stack([crop.pixels for crop in crops])))
+
+    @torch.inference_mode()
+    def people(
+        self, crops: Sequence[PersonCrop], heads: HeadOutputs, *, want_vertices: bool = True
+    ) -> list[Person]:
+        """The people whom the network saw, in their crops' order."""
         config = self.config.model
-        pixels = torch.from_numpy(np.stack([crop.pixels for crop in crops]))
-        parameters, posed = self.predict(pixels, want_vertices=want_vertices)
+        parameters, posed = self._pose(heads, want_vertices=want_vertices)
         rows = {name: value.cpu().numpy() for name, value in parameters._asdict().items()}
         joints, joints_2d = posed.joints.cpu().numpy(), posed.joints_2d.cpu().numpy()
         vertices = None if posed.vertices is None else posed.vertices.cpu().numpy()
@@ -186,3 +193,15 @@ class Estimator:
                 )
             )
         return people
+
+    def _regress(self, pixels: Float[Tensor, "B h w 3"]) -> HeadOutputs:
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()
+        images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2) / 255
+        heads: HeadOutputs = self.network(images)
+        return heads
+
+    def _pose(self, heads: HeadOutputs, *, want_vertices: bool) -> tuple[BodyParameters, PosedBody]:
+        parameters = body_parameters(heads, self.config.model)
+        posed = pose_body(parameters, self.body, self.config.model, want_vertices=want_vertices)
+        return parameters, posed

@@ -4,13 +4,18 @@ Each step is a generator; at most a few batches of frames are in memory.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from typing import Final, NamedTuple
+
+import torch
 
 from main.detector import Detector
 from main.estimator import Estimator, Person, PersonCrop
 from main.tracker import Tracker
 from utils.media import Frame
+from utils.prefetch import parallel_map
 
 log = logging.getLogger(__name__)
 
@@ -61,29 +66,48 @@ def find_people(
         yield SeenFrame(frame.index, sightings)
 
 
+class Batch(NamedTuple):
+    """Inputs for one run of the network, and the frames whose last person is among them."""
+
+    crops: list[PersonCrop]
+    frames: list[SeenFrame]
+
+
+def batches(seen: Iterable[SeenFrame], size: int) -> Iterator[Batch]:
+    """Full batches over people and frames; a frame's people may be in several."""
+    crops: list[PersonCrop] = []
+    frames: list[SeenFrame] = []
+    for frame in seen:
+        for sighting in frame.sightings:
+            if len(crops) == size:
+                yield Batch(crops, frames)
+                crops, frames = [], []
+            crops.append(sighting.crop)
+        frames.append(frame)
+        if len(frames) >= FRAMES_PER_BATCH * size:
+            yield Batch(crops, frames)
+            crops, frames = [], []
+    yield Batch(crops, frames)
+
+
 def estimate_people(
-    seen: Iterable[SeenFrame], estimator: Estimator, batch_size: int
-) -> Iterator[EstimatedFrame]:
-    """Run the network on batches filled over persons and frames; frames leave in order."""
-    waiting: list[SeenFrame] = []
-    for one in seen:
-        waiting.append(one)
-        crops = sum(len(frame.sightings) for frame in waiting)
-        if crops >= batch_size or len(waiting) >= FRAMES_PER_BATCH * batch_size:
-            yield from _estimate(waiting, estimator, batch_size)
-            waiting = []
-    yield from _estimate(waiting, estimator, batch_size)
+    seen: Iterable[SeenFrame], estimator: Estimator, batch_size: int, workers: int = 1
+) -> Generator[EstimatedFrame, None, None]:
+    """Run the network on batches, `workers` of them at a time; frames leave in order.
 
+    The workers share PyTorch's threads: each that works alone wastes no time on waiting for others.
+    """
+    threads = max(1, torch.get_num_threads() // workers)
 
-def _estimate(
-    seen: list[SeenFrame], estimator: Estimator, batch_size: int
-) -> Iterator[EstimatedFrame]:
-    crops = [sighting.crop for frame in seen for sighting in frame.sightings]
-    people: list[Person] = []
-    for start in range(0, len(crops), batch_size):
-        people += estimator.estimate(crops[start : start + batch_size], want_vertices=False)
-    remaining = iter(people)
-    for number, sightings in seen:
-        yield EstimatedFrame(
-            number, [EstimatedPerson(s.track, s.score, next(remaining)) for s in sightings]
-        )
+    def estimate(batch: Batch) -> tuple[list[SeenFrame], list[Person]]:
+        torch.set_num_threads(threads)  # of this thread, and of those that begin later
+        return batch.frames, estimator.estimate(batch.crops, want_vertices=False)
+
+    people: deque[Person] = deque()
+    with closing(parallel_map(estimate, batches(seen, batch_size), workers)) as estimated:
+        for frames, found in estimated:
+            people.extend(found)
+            for number, sightings in frames:
+                yield EstimatedFrame(
+                    number, [EstimatedPerson(s.track, s.score, people.popleft()) for s in sightings]
+                )

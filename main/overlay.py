@@ -92,15 +92,18 @@ class Overlay:
     ) -> UInt8[np.ndarray, "H W 3"]:
         """A new image; each person keeps their colour, and has their number above the head."""
         if self.mode == "mesh":
-            image = self.renderer.overlay(image, [_placed(one) for one in people])
+            result = self.renderer.overlay(image, [_placed(one) for one in people])
         else:
+            result = image.copy()
             for one in sorted(people, key=lambda one: -one.depth_m):
                 colour = person_colour(one.identity)
                 if self.mode == "vertices":
-                    image = draw_vertices(image, _vertices_px(one), colour)
+                    result = draw_vertices(result, _vertices_px(one), colour)
                 else:
-                    image = draw_skeleton(image, one.joints_2d_px, self.bones, colour)
-        return _numbered(image, people) if with_numbers else image
+                    result = draw_skeleton(result, one.joints_2d_px, self.bones, colour)
+        if with_numbers:
+            _write_numbers(result, people)
+        return result
 
 
 def _placed(one: DrawnPerson) -> PlacedMesh:
@@ -110,7 +113,6 @@ def _placed(one: DrawnPerson) -> PlacedMesh:
         focal_px=(float(one.focal[0]), float(one.focal[1])),
         princpt_px=(float(one.princpt[0]), float(one.princpt[1])),
         colour=person_colour(one.identity),
-        depth_m=one.depth_m,
     )
 
 
@@ -120,23 +122,17 @@ def _vertices_px(one: DrawnPerson) -> Float[np.ndarray, "V 2"]:
     return in_front[:, :2] / in_front[:, 2:] * one.focal + one.princpt
 
 
-def _numbered(
-    image: UInt8[np.ndarray, "H W 3"], people: Sequence[DrawnPerson]
-) -> UInt8[np.ndarray, "H W 3"]:
-    result = image.copy()
+def _write_numbers(image: UInt8[np.ndarray, "H W 3"], people: Sequence[DrawnPerson]) -> None:
     scale = max(0.4, min(image.shape[:2]) / 900)
     thickness = max(1, round(2 * scale))
     font, smooth = cv2.FONT_HERSHEY_SIMPLEX, cv2.LINE_AA
     for one in people:
         text = str(one.identity)
-        (width, height), _ = cv2.getTextSize(text, font, scale, thickness)
-        x = int(np.clip(one.box[0] + one.box[2] / 2 - width / 2, 0, image.shape[1]))
+        (across, height), _ = cv2.getTextSize(text, font, scale, thickness)
+        x = int(np.clip(one.box[0] + one.box[2] / 2 - across / 2, 0, image.shape[1]))
         y = int(np.clip(one.box[1] - height / 2, height + 2, image.shape[0]))
-        cv2.putText(result, text, (x, y), font, scale, (0, 0, 0), 2 + thickness, smooth)
-        cv2.putText(
-            result, text, (x, y), font, scale, person_colour(one.identity), thickness, smooth
-        )
-    return result
+        for colour, width in (((0, 0, 0), 2 + thickness), (person_colour(one.identity), thickness)):
+            cv2.putText(image, text, (x, y), font, scale, colour, width, smooth)
 
 
 @runtime_checkable

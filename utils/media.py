@@ -29,6 +29,8 @@ class MediaInfo:
         kind: a video file, one still image or a folder of images.
         width, height: of every frame in pixels, upright.
         fps: rate of the frames given out (for images: the rate asked for, or 30).
+        own_fps: the medium's own rate, on average; it differs from `fps` where frames are
+            repeated or left out.
         frame_count_estimate: frames to expect; a damaged file gives fewer. None if unknown.
         has_audio: the file has a sound track.
     """
@@ -37,6 +39,7 @@ class MediaInfo:
     width: int
     height: int
     fps: float
+    own_fps: float
     frame_count_estimate: int | None
     has_audio: bool
 
@@ -130,7 +133,8 @@ class _StillImage:
     def __init__(self, path: Path, fps: float | None) -> None:
         self._image = read_image(path)
         height, width = self._image.shape[:2]
-        self.info = MediaInfo("image", width, height, fps or _FOLDER_FPS, 1, False)
+        fps = fps or _FOLDER_FPS
+        self.info = MediaInfo("image", width, height, fps, fps, 1, False)
 
     def images(self) -> Generator[UInt8[np.ndarray, "H W 3"], None, None]:
         yield self._image.copy()
@@ -146,8 +150,8 @@ class _ImageFolder:
         if first is None:
             raise UserError(f"none of the {len(self._files)} images in '{path}' can be read")
         height, width = first[1].shape[:2]
-        count = len(self._files)
-        self.info = MediaInfo("folder", width, height, fps or _FOLDER_FPS, count, False)
+        fps = fps or _FOLDER_FPS
+        self.info = MediaInfo("folder", width, height, fps, fps, len(self._files), False)
 
     def images(self) -> Generator[UInt8[np.ndarray, "H W 3"], None, None]:
         size = (self.info.width, self.info.height)
@@ -186,6 +190,7 @@ class _Video:
             width=self._file.width,
             height=self._file.height,
             fps=self._resample_fps or timing.fps,
+            own_fps=timing.fps,
             frame_count_estimate=self._file.count_at(self._resample_fps),
             has_audio=self._file.has_audio,
         )

@@ -1,12 +1,15 @@
-"""Run an iterator ahead of its consumer, in a thread of its own, by a bounded number of items."""
+"""Run iterators ahead of their consumers, in threads, by a bounded number of items."""
 
 import contextlib
 import queue
 import threading
-from collections.abc import Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _POLL_S = 0.1
 
@@ -60,3 +63,29 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     finally:
         stopped.set()
         thread.join()
+
+
+def parallel_map(
+    function: Callable[[T], R], items: Iterable[T], workers: int
+) -> Generator[R, None, None]:
+    """Yield `function` of each item, in order, while `workers` threads compute those that follow.
+
+    Items are taken in the consumer's thread; twice as many as there are workers are under way at
+    most. An exception of the function is raised here in its item's turn. When the consumer stops
+    early, what is under way is waited for and the iterator is closed.
+    """
+    under_way: deque[Future[R]] = deque()
+    iterator = iter(items)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="parallel_map")
+    try:
+        for item in iterator:
+            under_way.append(pool.submit(function, item))
+            if len(under_way) >= 2 * workers:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()

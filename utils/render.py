@@ -13,20 +13,15 @@ from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Float, Float32, Int, Int32, UInt8
 from scipy import sparse
 
-Colour = tuple[int, int, int]
+from utils.shading import Colour, cross, length, shade
 
 _NEAR_M: Final = 0.05
 """Faces with a corner nearer than this are left out: beyond it a projection has no meaning."""
-_SUPERSAMPLED_PIXELS: Final = 120_000
+_SUPERSAMPLED_PIXELS: Final = 30_000
 """Regions up to this size are drawn at twice the resolution; larger ones get blurred edges."""
-
-# Light from the camera shows the form, light from the upper left the relief, as in a studio.
-_KEY_LIGHT: Final = np.array([-0.45, -0.65, -0.6], np.float32) / math.sqrt(0.985)
-_AMBIENT, _HEADLIGHT, _KEY, _GLOSS = 0.25, 0.45, 0.4, 0.12
-_SHININESS: Final = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +33,9 @@ class PlacedMesh:
         focal_px: focal lengths (fx, fy) in pixels of the whole image.
         princpt_px: principal point (cx, cy) in pixels of the whole image.
         colour: RGB, 0-255.
-        depth_m: how far away the person is, for the order of drawing. Cameras of different
-            crops measure depth differently; None compares apparent size (median z / fy) instead.
-            Give it for all meshes of an image or for none.
+        depth_m: how far away the person is, for the order of drawing where cameras measure depth
+            differently. None: by their own depths in one camera, else by apparent size (median
+            z / fy). Give it for all meshes of an image or for none.
     """
 
     vertices_cam_m: Float[np.ndarray, "V 3"]
@@ -66,10 +61,34 @@ class _Region(NamedTuple):
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        return (
-            slice(self.top, self.top + self.height),
-            slice(self.left, self.left + self.width),
-        )
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    @property
+    def right(self) -> int:
+        return self.left + self.width
+
+    @property
+    def bottom(self) -> int:
+        return self.top + self.height
+
+    def meets(self, other: "_Region") -> bool:
+        across = self.left < other.right and other.left < self.right
+        return across and self.top < other.bottom and other.top < self.bottom
+
+    def with_(self, other: "_Region") -> "_Region":
+        """The smallest region around both."""
+        left, top = min(self.left, other.left), min(self.top, other.top)
+        right, bottom = max(self.right, other.right), max(self.bottom, other.bottom)
+        return _Region(left, top, right - left, bottom - top)
+
+
+class _Surface(NamedTuple):
+    """A mesh ready to be drawn: what faces the camera, and the part of the image it covers."""
+
+    vertices: Float32[np.ndarray, "V 3"]
+    faces: Int32[np.ndarray, "F 3"]
+    colours: Float32[np.ndarray, "V 3"]
+    region: _Region
 
 
 class MeshRenderer:
@@ -99,11 +118,11 @@ class MeshRenderer:
         meshes: Sequence[PlacedMesh],
         alpha: float = 0.9,
     ) -> UInt8[np.ndarray, "H W 3"]:
-        """Draw meshes over a copy of an RGB image, the farthest first.
+        """Draw meshes over a copy of an RGB image.
 
-        Each mesh hides what is behind it in its own depth; between meshes the order decides,
-        since cameras may differ. Meshes with values that are not finite, outside the image or
-        behind the camera leave it as it is.
+        Meshes of one camera hide each other point by point. Where cameras differ, or `depth_m` is
+        given, each mesh hides itself only, and the farthest are drawn first. Meshes with values
+        that are not finite, outside the image or behind the camera leave it as it is.
 
         Args:
             image: RGB background.
@@ -112,33 +131,84 @@ class MeshRenderer:
         """
         result = image.copy()
         drawable = [mesh for mesh in meshes if _is_finite(mesh)]
-        for mesh in sorted(drawable, key=lambda mesh: mesh.drawing_depth, reverse=True):
-            self._draw(result, mesh, alpha)
+        drawable.sort(key=lambda mesh: mesh.drawing_depth, reverse=True)
+        cameras = {(mesh.focal_px, mesh.princpt_px, mesh.depth_m) for mesh in drawable}
+        one_camera = len(cameras) == 1 and drawable[0].depth_m is None
+        size = (image.shape[1], image.shape[0])
+        seen = [(mesh, self._surface(mesh, size)) for mesh in drawable]
+        groups = [([surface], mesh) for mesh, surface in seen if surface is not None]
+        if one_camera and len(groups) > 1:
+            surfaces = [surface for group, _ in groups for surface in group]
+            groups = [(group, drawable[0]) for group in _overlapping(surfaces)]
+        for group, camera in groups:
+            _draw(result, group, camera, alpha)
         return result
 
-    def _draw(self, image: UInt8[np.ndarray, "H W 3"], mesh: PlacedMesh, alpha: float) -> None:
+    def _surface(self, mesh: PlacedMesh, image_size: tuple[int, int]) -> _Surface | None:
+        """A mesh, shaded; None if none of it is in the image."""
         vertices = np.ascontiguousarray(mesh.vertices_cam_m, np.float32)
-        in_front = vertices[:, 2] > _NEAR_M
-        faces = self._faces
-        if not in_front.all():
-            faces = faces[in_front[faces].all(axis=1)]
-        region = _covered_region(vertices[in_front], mesh, image.shape[1], image.shape[0])
-        if region is None or len(faces) == 0:
-            return
-        colours = _shade(vertices, self._normals(vertices), mesh.colour)
-        scale = 2 if region.width * region.height <= _SUPERSAMPLED_PIXELS else 1
-        drawn, mask = _rasterize(vertices, faces, colours, mesh, region, scale)
-        drawn, coverage = _soften(drawn, mask, scale)
-        opacity = coverage.astype(np.float32) * np.float32(alpha / 255)
-        background = np.ascontiguousarray(image[region.slices])
-        image[region.slices] = cv2.blendLinear(background, drawn, 1 - opacity, opacity)
+        xyz = np.ascontiguousarray(vertices.T)
+        in_front = xyz[2] > _NEAR_M
+        all_in_front = bool(in_front.all())
+        region = _covered_region(xyz if all_in_front else xyz[:, in_front], mesh, image_size)
+        if region is None:
+            return None
+        corners = [xyz.take(self._faces[:, k], axis=1) for k in range(3)]
+        normals = cross(corners[1] - corners[0], corners[2] - corners[0])
+        drawn = (normals * corners[0]).sum(axis=0) < 0
+        if not all_in_front:
+            drawn &= in_front[self._faces].all(axis=1)
+        faces = self._faces[drawn]
+        if len(faces) == 0:
+            return None
+        return _Surface(
+            vertices, faces, shade(xyz, self._at_vertices(normals), mesh.colour), region
+        )
 
-    def _normals(self, vertices: Float32[np.ndarray, "V 3"]) -> Float32[np.ndarray, "V 3"]:
-        """Unit normals, outward: mean of the adjoining faces weighted by area."""
-        corners = vertices[self._faces]
-        face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        normals = self._faces_of_vertex @ face_normals
-        return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    def _at_vertices(self, normals: Float32[np.ndarray, "3 F"]) -> Float32[np.ndarray, "3 V"]:
+        """Unit normals, outward: mean of the adjoining faces' weighted by area."""
+        summed = np.stack([self._faces_of_vertex @ axis for axis in normals])
+        return summed / np.maximum(length(summed), 1e-12)
+
+
+def _overlapping(surfaces: Sequence[_Surface]) -> list[list[_Surface]]:
+    """Surfaces in groups such that no region meets one of another group."""
+    groups: list[list[_Surface]] = []
+    for surface in surfaces:
+        apart: list[list[_Surface]] = []
+        joined = [surface]
+        for group in groups:
+            if any(surface.region.meets(other.region) for other in group):
+                joined = group + joined
+            else:
+                apart.append(group)
+        groups = [*apart, joined]
+    return groups
+
+
+def _draw(
+    image: UInt8[np.ndarray, "H W 3"],
+    surfaces: Sequence[_Surface],
+    camera: PlacedMesh,
+    alpha: float,
+) -> None:
+    """Draw surfaces seen by one camera, in one depth buffer."""
+    region = surfaces[0].region
+    for surface in surfaces[1:]:
+        region = region.with_(surface.region)
+    starts = np.cumsum([0] + [len(surface.vertices) for surface in surfaces]).tolist()
+    vertices = np.concatenate([surface.vertices for surface in surfaces])
+    colours = np.concatenate([surface.colours for surface in surfaces])
+    faces = np.concatenate(
+        [surface.faces + start for start, surface in zip(starts, surfaces, strict=False)]
+    )
+    room = _SUPERSAMPLED_PIXELS * len(surfaces)
+    scale = 2 if region.width * region.height <= room else 1
+    drawn, mask = _rasterize(vertices, faces.astype(np.int32), colours, camera, region, scale)
+    drawn, coverage = _soften(drawn, mask, scale)
+    opacity = coverage.astype(np.float32) * np.float32(alpha / 255)
+    background = np.ascontiguousarray(image[region.slices])
+    image[region.slices] = cv2.blendLinear(background, drawn, 1 - opacity, opacity)
 
 
 def _is_finite(mesh: PlacedMesh) -> bool:
@@ -147,32 +217,20 @@ def _is_finite(mesh: PlacedMesh) -> bool:
 
 
 def _covered_region(
-    vertices: Float32[np.ndarray, "V 3"], mesh: PlacedMesh, width: int, height: int
+    xyz: Float32[np.ndarray, "3 V"], mesh: PlacedMesh, image_size: tuple[int, int]
 ) -> _Region | None:
     """Pixels that the vertices' bounding box and a margin for soft edges cover, in the image."""
-    if len(vertices) == 0:
+    if xyz.shape[1] == 0:
         return None
-    pixels = vertices[:, :2] / vertices[:, 2:] * np.array(mesh.focal_px) + mesh.princpt_px
     margin = 2
-    first = np.clip(np.floor(pixels.min(axis=0)) - margin, 0, (width, height)).astype(int)
-    last = np.clip(np.ceil(pixels.max(axis=0)) + margin, -1, (width - 1, height - 1)).astype(int)
-    (left, top), (columns, rows) = first.tolist(), (last - first + 1).tolist()
+    edges = []
+    for axis, size in enumerate(image_size):
+        pixels = xyz[axis] / xyz[2] * np.float32(mesh.focal_px[axis]) + mesh.princpt_px[axis]
+        first = max(math.floor(min(float(pixels.min()), size)) - margin, 0)
+        last = min(math.ceil(max(float(pixels.max()), -1)) + margin, size - 1)
+        edges.append((first, last - first + 1))
+    (left, columns), (top, rows) = edges
     return _Region(left, top, columns, rows) if columns > 0 and rows > 0 else None
-
-
-def _shade(
-    vertices: Float32[np.ndarray, "V 3"], normals: Float32[np.ndarray, "V 3"], colour: Colour
-) -> Float32[np.ndarray, "V 3"]:
-    """Colours of the vertices, 0 to 1: Blinn-Phong with a light at the camera and a key light."""
-    to_camera = -vertices / np.linalg.norm(vertices, axis=1, keepdims=True)
-    facing = np.einsum("vi,vi->v", normals, to_camera).clip(0, 1)
-    key = (normals @ _KEY_LIGHT).clip(0, 1)
-    halfway = to_camera + _KEY_LIGHT
-    halfway /= np.maximum(np.linalg.norm(halfway, axis=1, keepdims=True), 1e-6)
-    gloss = np.einsum("vi,vi->v", normals, halfway).clip(0, 1) ** _SHININESS
-    diffuse = _AMBIENT + _HEADLIGHT * facing + _KEY * key
-    shaded = diffuse[:, None] * np.array(colour, np.float32) / 255 + _GLOSS * gloss[:, None]
-    return shaded.clip(0, 1).astype(np.float32)
 
 
 def _rasterize(

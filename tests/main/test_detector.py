@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from configs.schema import DetectionConfig
-from main.detector import BoxFileDetector, WholeImageDetector, YoloDetector, import_ultralytics
+from main.detector import (
+    BoxFileDetector,
+    Detectors,
+    WholeImageDetector,
+    YoloDetector,
+    import_ultralytics,
+)
 from utils.box import Box
 from utils.errors import UserError
 from utils.image import read_image
@@ -29,6 +35,45 @@ def test_box_file(tmp_path):
     assert [d.box for d in detector(0, IMAGE)] == [Box(1, 2, 3, 4), Box(5.5, 6, 7, 8)]
     assert detector(1, IMAGE) == []
     assert detector(2, IMAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "frames"),
+    [(1, [0, 1, 2, 3]), (3, [0, 3, 6, 9]), (0.5, [0, 0, 1, 1]), (30 / 29.97, [0, 1, 2, 3])],
+)
+def test_box_file_of_another_rate(tmp_path, step, frames):
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps({str(frame): [[frame, 0, 9, 9]] for frame in range(10)}))
+    detector = BoxFileDetector(path, step)
+    assert [detector(index, IMAGE)[0].box.x for index in range(4)] == frames
+
+
+def test_flags_go_before_boxes_beside_the_input_and_those_before_yolo(tmp_path, caplog):
+    caplog.set_level("INFO")
+    video, folder = tmp_path / "a.b.mp4", tmp_path / "frames.1"
+    folder.mkdir()
+    config = DetectionConfig(model_path=str(tmp_path / "no_such_detector.pt"))
+
+    def detectors(boxes=None, named=None):
+        return Detectors(boxes, named, config, torch.device("cpu"))
+
+    for name in ("a.b.boxes.json", "frames.1.boxes.json", "other.json"):
+        (tmp_path / name).write_text(json.dumps({"0": [[len(name), 0, 9, 9]]}))
+    assert detectors().of(video)(0, IMAGE)[0].box.x == len("a.b.boxes.json")
+    assert caplog.messages == [f"people: boxes of {tmp_path / 'a.b.boxes.json'}"]
+    assert detectors().of(folder)(0, IMAGE)[0].box.x == len("frames.1.boxes.json")
+    assert detectors(boxes=str(tmp_path / "other.json")).of(video)(0, IMAGE)[0].box.x == len(
+        "other.json"
+    )
+    assert isinstance(detectors(named="whole-image").of(video), WholeImageDetector)
+    with pytest.raises(UserError, match=r"NAME\.boxes\.json beside the input"):
+        detectors(named="yolo")
+    lazy = detectors()
+    with pytest.raises(UserError) as first:
+        lazy.of(tmp_path / "c.mp4")
+    with pytest.raises(UserError) as second:
+        lazy.of(tmp_path / "d.mp4")
+    assert first.value is second.value  # it is not tried again for every clip
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
-"""The inference door as a user runs it."""
+"""The inference door as a user runs it.
 
+In processes of their own where that matters; else in this one, with models that stay loaded.
+"""
+
+import functools
 import json
 import resource
 import shlex
@@ -12,10 +16,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from configs.reader import load_config
 from main import inference
+from main.estimator import Estimator
 from main.initialise import initialise
 from utils.video_write import VideoWriter
 
@@ -23,6 +29,22 @@ ROOT = Path(__file__).parents[2]
 PARITY_MODEL = ROOT / "tests" / "parity" / "snapshot_fp16.pth.tar"
 SIZE = (160, 120)
 BOX = [40, 10, 50, 100]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_once():
+    """A model and its body are loaded at its first use; two threads would wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    loaded = functools.cache(Estimator.load)
+
+    def load(model_dir, *, overrides=(), **settings):
+        return loaded(model_dir, overrides=tuple(overrides), **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Estimator, "load", load)
+        yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +170,25 @@ def test_video(tmp_path, model, video):
     assert summary["smoothing_s"]["body_pose"] == 0.06
     assert [person["rows"] for person in summary["people"]] == [12, 12]
     assert [person["interpolated"] for person in summary["people"]] == [2, 1]
+
+
+def test_boxes_beside_the_input_are_used_before_yolo(run, tmp_path, model):
+    video = tmp_path / "walk.mp4"
+    with VideoWriter(video, fps=10) as writer:
+        for _ in range(6):
+            writer.write(np.zeros((SIZE[1], SIZE[0], 3), np.uint8))
+    boxes = {frame: [[20 + 10 * frame, 10, 40, 90]] for frame in range(6)}
+    file = write_boxes(tmp_path / "walk.boxes.json", boxes)
+    done = run(model, video, 5, "--output", tmp_path / "out", "--no-overlay")
+    assert done.returncode == 0, done.stderr
+    assert f"people: boxes of {file}" in done.stderr.splitlines()
+    one = load(tmp_path / "out" / "result_walk" / "person_001.npz")
+    assert one["box_xywh"][:, 0].tolist() == [20, 40, 60]  # every other frame of the file
+
+    weights = f"inference.detection.model_path={tmp_path / 'no_such_detector.pt'}"
+    done = run(model, video, "--detector", "yolo", "--set", weights, "--output", tmp_path)
+    assert done.returncode == 2
+    assert "NAME.boxes.json beside the input" in done.stderr.splitlines()[-1]
 
 
 def test_rows_do_not_depend_on_the_batch_size(run, tmp_path, model, video):
@@ -372,6 +413,16 @@ BAD_INPUT = {
         "{model} {video} --boxes {boxes} --output {tmp}/text.mp4/out",
         "text.mp4",
     ),
+    "neither file nor list": ("{model}", "FILE_NAME is missing"),
+    "file and list": ("{model} {video} --input {tmp}", "give one of them"),
+    "list without output": ("{model} --input {tmp}", "needs --output"),
+    "no such list": ("{model} --input {tmp}/gone.txt --output {tmp}/out", "gone.txt"),
+    "list that is none": ("{model} --input {tmp}/list.txt --output {tmp}/out", "no list of paths"),
+    "folder without videos": ("{model} --input {tmp}/nothing --output {tmp}/out", "no video in it"),
+    "boxes for many": (
+        "{model} --input {tmp} --output {tmp}/out --boxes {boxes}",
+        "beside each clip",
+    ),
     "wrong rate": ("{model} {video} 0 --boxes {boxes}", "frames a second"),
     "rate is no number": ("{model} {video} fast --boxes {boxes}", "FPS"),
     "wrong device": ("{model} {video} --boxes {boxes} --device tpu", "--device tpu"),
@@ -391,6 +442,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path, model, video, c
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "nothing").mkdir()
+    (tmp_path / "list.txt").write_bytes(b"\0\1\2")
     (tmp_path / "corrupt.pth.tar").write_bytes(PARITY_MODEL.read_bytes()[:5000])
     (tmp_path / "config_base.py").write_text((PARITY_MODEL.parent / "config_base.py").read_text())
     files = {
@@ -403,7 +455,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path, model, video, c
     write_boxes(tmp_path / "later.json", {500: [BOX]})
     before = everything_under(tmp_path)
     words = shlex.split(command.format(**files))
-    done = run(*words, *([] if "--output" in words else ["--output", tmp_path / "out"]))
+    has_output = "--output" in words or "--input" in words
+    done = run(*words, *([] if has_output else ["--output", tmp_path / "out"]))
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from utils.prefetch import prefetch
+from utils.prefetch import parallel_map, prefetch
 
 
 def test_order():
@@ -54,3 +54,49 @@ def test_stopping_early_closes_the_iterator_and_ends_the_thread():
     ahead.close()
     assert closed.is_set()
     assert threading.active_count() == before
+
+
+def test_parallel_map_keeps_the_order_and_works_at_the_same_time():
+    barrier = threading.Barrier(3, timeout=20)
+
+    def slow_if_even(number):
+        if number < 3:
+            barrier.wait()  # passes only if three are under way at once
+        time.sleep(0.02 * (number % 2 == 0))
+        return number * 10
+
+    assert list(parallel_map(slow_if_even, range(9), workers=3)) == [n * 10 for n in range(9)]
+
+
+def test_parallel_map_takes_no_more_than_it_needs():
+    taken = []
+    results = parallel_map(lambda n: n, (taken.append(n) or n for n in range(100)), workers=2)
+    assert next(results) == 0
+    assert len(taken) <= 4
+    results.close()
+    assert len(taken) <= 4
+
+
+def test_parallel_map_raises_in_turn_and_closes_its_source():
+    closed = []
+
+    def source():
+        try:
+            yield from range(100)
+        finally:
+            closed.append(True)
+
+    def fail_at_three(number):
+        if number == 3:
+            raise ValueError("three")
+        return number
+
+    given = []
+    with pytest.raises(ValueError, match="three"):
+        given.extend(parallel_map(fail_at_three, source(), workers=2))
+    assert closed == [True]
+    assert not [thread for thread in threading.enumerate() if "parallel_map" in thread.name]
+
+
+def test_parallel_map_of_nothing():
+    assert list(parallel_map(str, [], workers=2)) == []

@@ -229,3 +229,30 @@ def test_tiny_mesh_and_tiny_image() -> None:
     assert changed.sum() <= 9
     near = PlacedMesh(vertices - (0, 0, 1998), FOCAL, (0.0, 0.0), WHITE)
     assert (renderer.overlay(grey(1, 1), [near]) != grey(1, 1)).all()
+
+
+def test_people_of_one_camera_hide_each_other_point_by_point() -> None:
+    """Two spheres that go through each other: each shows the side that it has in front."""
+    near_left, faces = sphere(60, 0.5, (-0.2, 0.0, 3.0))
+    near_right, _ = sphere(60, 0.5, (0.2, 0.0, 3.0))
+    renderer = MeshRenderer(faces, len(near_left))
+    meshes = [
+        PlacedMesh(near_left, FOCAL, PRINCPT, (255, 0, 0)),
+        PlacedMesh(near_right, FOCAL, PRINCPT, (0, 0, 255)),
+    ]
+    for order in (meshes, meshes[::-1]):
+        shown = renderer.overlay(grey(), order, alpha=1.0).astype(int)
+        row = shown[97]
+        red, blue = row[:, 0] > 2 * row[:, 2], row[:, 2] > 2 * row[:, 0]
+        middle = round(PRINCPT[0])
+        assert red[middle - 40 : middle - 2].all()
+        assert blue[middle + 3 : middle + 41].all()
+
+
+def test_people_apart_are_drawn_as_if_alone() -> None:
+    left, faces = sphere(40, 0.2, (-0.6, 0.0, 3.0))
+    right, _ = sphere(40, 0.2, (0.6, 0.0, 3.0))
+    renderer = MeshRenderer(faces, len(left))
+    one, two = (PlacedMesh(v, FOCAL, PRINCPT, (60, 160, 250)) for v in (left, right))
+    both = renderer.overlay(grey(), [one, two])
+    np.testing.assert_array_equal(both, renderer.overlay(renderer.overlay(grey(), [one]), [two]))

@@ -1,0 +1,283 @@
+"""How near a video's whole way comes to the machine's limit, and what each stage of it takes.
+
+    python -m benchmarks.video [--json] [--model MODEL_DIR] [--seconds 60] [--people 1] [--memory]
+
+demo/test_video.mp4 (720p, three people) is repeated to --seconds. Each stage runs alone first: its
+rate in frames of the video a second, with all cores its own, and the seconds of all cores together
+that a frame takes. The limit is the smaller of the slowest stage's rate and of cores / (CPU seconds
+a frame of all stages together). --memory: only the largest memory of inference on this video and
+on one ten times as long. All of it means something on a machine that does nothing else.
+"""
+
+import argparse
+import itertools
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import av
+import numpy as np
+import torch
+
+from main.estimator import PersonCrop
+from main.flow import batches, estimate_people, find_people
+from main.inference import make_parser
+from main.model_files import ROOT
+from main.overlay import DrawnPerson
+from main.session import Session
+from main.tracker import Tracker
+from main.tracks.assemble import assemble_people
+from main.tracks.refine import pose_vertices
+from main.tracks.rows import RowFile, row_of
+from models.heads import HeadOutputs
+from utils.media import Frame, open_media
+from utils.prefetch import parallel_map, prefetch
+from utils.video_write import VideoWriter
+
+DEMO: Final = ROOT / "demo" / "test_video.mp4"
+TRIED: Final = 96
+"""Frames that stages are tried with."""
+REPEATS: Final = 3
+
+
+class Cost(NamedTuple):
+    """Seconds for a frame of the video: of wall-clock time, and of all cores together."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def repeated_demo(folder: Path, seconds: float, people: int) -> Path:
+    """The demo's video and boxes, over and over; packets are copied, nothing is encoded anew."""
+    path = folder / f"demo_{seconds:g}_s.mp4"
+    with av.open(str(DEMO)) as source:
+        stream = source.streams.video[0]
+        packets = [packet for packet in source.demux(stream) if packet.size]
+        times = [(packet.pts, packet.dts) for packet in packets]
+        length = sum(packet.duration for packet in packets)
+        count = round(seconds * float(stream.average_rate))
+        with av.open(str(path), "w") as target:
+            copy = target.add_stream_from_template(stream)
+            for turn, k in (divmod(k, len(packets)) for k in range(count)):
+                packets[k].pts, packets[k].dts = (time + turn * length for time in times[k])
+                packets[k].stream = copy
+                target.mux(packets[k])
+    boxes = json.loads(DEMO.with_suffix(".boxes.json").read_text())
+    boxes = {k: boxes.get(str(k % len(packets)), [])[:people] for k in range(count)}
+    path.with_suffix(".boxes.json").write_text(json.dumps(boxes))
+    return path
+
+
+def cost(frames: int, work: Callable[[], object], repeats: int = REPEATS) -> Cost:
+    """Median of some repetitions."""
+    costs = []
+    for _ in range(repeats):
+        wall, cpu = time.perf_counter(), time.process_time()
+        work()
+        costs.append((time.perf_counter() - wall, time.process_time() - cpu))
+    return Cost(*(statistics.median(times) / frames for times in zip(*costs, strict=True)))
+
+
+def exhaust(items: Iterable[object]) -> None:
+    for _ in items:
+        pass
+
+
+def stage_costs(session: Session, path: Path, folder: Path) -> Iterator[tuple[str, Cost]]:
+    """Every stage alone, as the session does it, with results of the stages before it."""
+    estimator, workers = session.estimator, session.workers
+    with open_media(path) as media:
+        clip = session.clip(media)
+        frames = list(itertools.islice(media, TRIED))
+        readings = 2  # once to estimate, once to draw
+        decoded = cost(TRIED, lambda: exhaust(itertools.islice(media, TRIED)))
+        yield "decode, twice", Cost(*(readings * value for value in decoded))
+
+    detector = session.detectors.of(path)
+    yield "detect", cost(TRIED, lambda: [detector(one.index, one.image) for one in frames])
+    found = [detector(one.index, one.image) for one in frames]
+
+    def crop() -> None:
+        for frame, detections in zip(frames, found, strict=True):
+            for one in detections:
+                estimator.crop(frame.image, one.box)
+
+    yield "crop", cost(TRIED, crop)
+    seen = list(find_people(frames, detector, Tracker(clip.fps), estimator))
+    inputs = [batch.crops for batch in batches(seen, session.batch_size) if batch.crops]
+
+    def network(crops: list[PersonCrop]) -> HeadOutputs:
+        torch.set_num_threads(max(1, session.cores // workers))
+        return estimator.heads(crops)
+
+    outputs = list(parallel_map(network, inputs, workers))
+    yield "network", cost(TRIED, lambda: exhaust(parallel_map(network, inputs, workers)))
+
+    estimated = list(estimate_people(seen, estimator, session.batch_size, workers))
+    rows = np.concatenate(
+        [row_of(one.track, n, one.score, one.person) for n, all_ in estimated for one in all_],
+        axis=None,
+    )
+
+    def body(given: tuple[list[PersonCrop], HeadOutputs]) -> None:
+        estimator.people(*given, want_vertices=False)
+
+    def meshes() -> Iterator[np.ndarray]:
+        torch.set_num_threads(max(1, session.cores // workers))
+        for start in range(0, len(rows), 16):
+            yield pose_vertices(estimator.body, rows[start : start + 16])
+
+    def all_bodies() -> None:
+        exhaust(parallel_map(body, zip(inputs, outputs, strict=True), workers))
+        exhaust(prefetch(meshes(), 1))
+
+    yield "body, twice", cost(TRIED, all_bodies)
+
+    def tracks() -> None:
+        tracker = Tracker(clip.fps)
+        for detections in found:
+            tracker(detections)
+        file = RowFile(folder)
+        for number, people in estimated:
+            for one in people:
+                file.append(row_of(one.track, number, one.score, one.person))
+        assemble_people(file, estimator.body, clip)
+        file.close()
+
+    yield "tracks", cost(TRIED, tracks)
+
+    assert session.overlay is not None
+    overlay = session.overlay
+    posed = list(overlay.people(frames, rows, set(rows["person"].tolist())))
+
+    def draw(given: tuple[Frame, list[DrawnPerson]]) -> np.ndarray:
+        return overlay.draw(given[0].image, given[1], with_numbers=True)
+
+    yield "draw", cost(TRIED, lambda: exhaust(parallel_map(draw, posed, workers)))
+    drawn = [draw(one) for one in posed]
+
+    def encode() -> None:
+        with VideoWriter(folder / "encoded.mp4", clip.fps) as writer:
+            for image in drawn:
+                writer.write(image)
+
+    yield "encode", cost(TRIED, encode)
+
+
+def cores_of_others(work: Callable[[], object]) -> float:
+    """Cores that the rest of the machine used while `work` ran."""
+
+    def used() -> float:
+        fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+        ticks = sum(map(int, fields)) - int(fields[3]) - int(fields[4])  # idle, waiting for disks
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    if not Path("/proc/stat").is_file():
+        work()
+        return float("nan")
+    start, before, own = time.perf_counter(), used(), time.process_time()
+    work()
+    others = used() - before - (time.process_time() - own)
+    return max(0.0, others / (time.perf_counter() - start))
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
+    path = repeated_demo(folder, arguments.seconds, arguments.people)
+    words = make_parser().parse_args([arguments.model, str(path), "--output", str(folder)])
+    session = Session.load(words)
+    print(
+        f"python -m benchmarks.video --model {arguments.model} --seconds {arguments.seconds:g} "
+        f"--people {arguments.people}\n{session.cores} cores, torch {torch.__version__}; "
+        "people: a file of boxes stands in for the detector"
+    )
+    stages = {}
+    for name, one in stage_costs(session, path, folder):
+        stages[name] = one
+        print(
+            f"{name:14} {1 / one.wall_s:8.1f} frames/s alone {one.cpu_s * 1e3:8.2f} CPU ms a frame"
+        )
+    sum_s = sum(one.cpu_s for one in stages.values())
+    slowest = min(1 / one.wall_s for one in stages.values())
+    limit = min(slowest, session.cores / sum_s)
+    frames = 0
+
+    def whole() -> None:
+        nonlocal frames
+        with open_media(path) as media:
+            frames = session.media(media, folder, "whole").frames or 0
+
+    costs: list[Cost] = []
+    others = cores_of_others(lambda: costs.append(cost(1, whole, repeats=1)))
+    wall_s, cpu_s = (value / frames for value in costs[0])
+    print(
+        f"{'sum':14} {slowest:8.1f} frames/s slowest {sum_s * 1e3:6.2f} CPU ms a frame\n"
+        f"{'whole':14} {1 / wall_s:8.1f} frames/s       {cpu_s * 1e3:8.2f} CPU ms a frame "
+        f"({frames} frames; others used {others:.2f} cores)\n"
+        f"limit {limit:.1f} frames/s, share of it {1 / wall_s / limit:.2f}"
+    )
+    return {
+        "stages": {name: one._asdict() for name, one in stages.items()},
+        "cpu_s_a_frame": sum_s,
+        "limit_fps": limit,
+        "whole_fps": 1 / wall_s,
+        "whole_cpu_s_a_frame": cpu_s,
+        "share_of_limit": round(1 / wall_s / limit, 4),
+        "frames": frames,
+        "people": arguments.people,
+        "cores": session.cores,
+        "cores_of_others": round(others, 2),
+        "model": arguments.model,
+        "detector": "file of boxes",
+    }
+
+
+def memory_mb(arguments: argparse.Namespace, folder: Path, seconds: float) -> dict[str, float]:
+    """The largest resident memory of an inference in a process of its own."""
+    path = repeated_demo(folder, seconds, arguments.people)
+    command = ["-m", "main.inference", arguments.model, str(path), "--output", str(folder)]
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stderr=subprocess.DEVNULL)
+    most = {"VmRSS": 0.0, "RssAnon": 0.0, "RssFile": 0.0}
+    while process.poll() is None:
+        time.sleep(0.2)
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name in most:
+                most[name] = max(most[name], int(value.split()[0]) / 1024)
+    if process.returncode:
+        raise SystemExit(f"inference failed; try: python {' '.join(command)}")
+    return most
+
+
+def measure_memory(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
+    short, long = (memory_mb(arguments, folder, arguments.seconds * k) for k in (1, 10))
+    for name in short:
+        print(f"{name:8} {short[name]:7.0f} MB, ten times as long: {long[name]:7.0f} MB")
+    return {"short_mb": short, "long_mb": long, "ratio": long["VmRSS"] / short["VmRSS"]}
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="the last line is one of JSON")
+    parser.add_argument("--model", default="untrained", metavar="MODEL_DIR")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--people", type=int, default=3, help="of the demo's three")
+    parser.add_argument("--memory", action="store_true")
+    arguments = parser.parse_args(words)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    with tempfile.TemporaryDirectory() as folder:
+        work = measure_memory if arguments.memory else measure
+        results = work(arguments, Path(folder))
+    if arguments.json:
+        print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

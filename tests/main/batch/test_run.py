@@ -1,0 +1,191 @@
+"""Many clips by one call: resumed, never stopped by a bad one, told at the end."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from main import inference, session
+from main.estimator import Estimator
+from main.initialise import initialise
+from utils.video_write import VideoWriter
+
+ROOT = Path(__file__).parents[3]
+DONE = ["config_base.py", "person_001.npz", "summary.json"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "untrained"
+    return initialise(str(ROOT / "configs" / "config_debug.py"), str(folder), seed=0)
+
+
+@pytest.fixture
+def loads(monkeypatch, model, estimator):
+    """How often a model was loaded; it is the same one each time."""
+    calls = []
+    monkeypatch.setattr(Estimator, "load", lambda *_, **__: calls.append(1) or estimator)
+    return calls
+
+
+@pytest.fixture(scope="module")
+def estimator(model):
+    return Estimator.load(str(model))
+
+
+@pytest.fixture
+def clips(tmp_path):
+    folder = tmp_path / "clips"
+    for name in ("a/walk.mp4", "b/walk.mp4"):
+        (folder / name).parent.mkdir(parents=True)
+        with VideoWriter(folder / name, fps=10) as writer:
+            for _ in range(3):
+                writer.write(np.zeros((120, 160, 3), np.uint8))
+    return folder
+
+
+@pytest.fixture
+def run(model, clips, tmp_path, capfd):
+    """Exit status, report.json, and stderr."""
+
+    def run_door(*words, detector=("--detector", "whole-image")):
+        places = ("--input", clips, "--output", tmp_path / "out")
+        status = inference.main([str(word) for word in (model, *places, *detector, *words)])
+        file = tmp_path / "out" / "report.json"
+        report = json.loads(file.read_text()) if file.is_file() else None
+        return status, report, capfd.readouterr().err
+
+    return run_door
+
+
+def statuses(report):
+    return {clip["clip"]: clip["status"] for clip in report["clips"]}
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_every_clip_with_one_model(run, loads, tmp_path):
+    status, report, told = run()
+    assert status == 0, told
+    assert len(loads) == 1
+    for folder in ("a", "b"):
+        assert names(tmp_path / "out" / folder) == ["result_walk", "result_walk.mp4"]
+        assert names(tmp_path / "out" / folder / "result_walk") == DONE
+    assert names(tmp_path / "out") == ["a", "b", "report.json"]
+    assert statuses(report) == {"a/walk.mp4": "done", "b/walk.mp4": "done"}
+    assert [(clip["frames"], clip["people"]) for clip in report["clips"]] == [(3, 1)] * 2
+    assert all(clip["seconds"] > 0 for clip in report["clips"])
+    assert "2 done" in told.splitlines()
+
+
+def test_finished_clips_are_passed_over_and_half_ones_done_again(run, loads, tmp_path):
+    run("--no-overlay")
+    result = tmp_path / "out" / "a" / "result_walk"
+    before = (result / "person_001.npz").stat().st_mtime_ns
+    # As if the other one had been killed before its folder got its name.
+    half = tmp_path / "out" / "b"
+    shutil.rmtree(half / "result_walk")
+    (half / "result_walk.mp4").write_bytes(b"old")
+    (half / ".partial_x" / "result_walk").mkdir(parents=True)
+    status, report, told = run()
+    assert status == 0, told
+    assert statuses(report) == {"a/walk.mp4": "finished before", "b/walk.mp4": "done"}
+    assert report["clips"][0]["frames"] == 3
+    assert (result / "person_001.npz").stat().st_mtime_ns == before
+    assert names(half) == ["result_walk", "result_walk.mp4"]
+    assert (half / "result_walk.mp4").stat().st_size > 100
+
+    loads.clear()
+    status, report, told = run()
+    assert (status, report["finished_before"], len(loads)) == (0, 2, 0), told
+
+
+def test_folder_of_results_comes_last(run, loads, tmp_path, monkeypatch):
+    """What stops a clip in its last step leaves it unfinished."""
+
+    def full_disk(*_):
+        assert (tmp_path / "out" / "a" / "result_walk.mp4").is_file()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(session, "save_config", full_disk)
+    status, report, _ = run()
+    assert status == 1
+    assert statuses(report) == {"a/walk.mp4": "failed", "b/walk.mp4": "failed"}
+    assert not (tmp_path / "out" / "a" / "result_walk").exists()
+    monkeypatch.undo()
+    assert run()[0] == 0
+    assert names(tmp_path / "out" / "a" / "result_walk") == DONE
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyError, ZeroDivisionError, AssertionError])
+def test_bad_clips_do_not_stop_the_rest(run, loads, clips, tmp_path, monkeypatch, error):
+    (clips / "0.mp4").write_text("no video")
+    draw = session.Session._draw
+
+    def strange(self, media, *rest):
+        if media.path.parent.name == "a":
+            raise error("strange\nindeed")
+        draw(self, media, *rest)
+
+    monkeypatch.setattr(session.Session, "_draw", strange)
+    status, report, told = run()
+    assert status == 1
+    assert statuses(report) == {"0.mp4": "failed", "a/walk.mp4": "failed", "b/walk.mp4": "done"}
+    assert "no readable video" in report["clips"][0]["reason"]
+    assert report["clips"][1]["reason"].startswith(f"{error.__name__}: ")
+    assert "\n" not in report["clips"][1]["reason"]
+    assert names(tmp_path / "out" / "a") == []
+    assert "Traceback" not in told
+
+
+def test_interrupted_run_tells_what_it_has(run, loads, tmp_path, monkeypatch):
+    draw = session.Session._draw
+
+    def interrupted(self, media, *rest):
+        if media.path.parent.name == "b":
+            raise KeyboardInterrupt
+        draw(self, media, *rest)
+
+    monkeypatch.setattr(session.Session, "_draw", interrupted)
+    status, report, _ = run()
+    assert status == 130
+    assert statuses(report) == {"a/walk.mp4": "done"}
+    assert names(tmp_path / "out" / "b") == []
+
+
+def test_clips_use_boxes_beside_them(run, loads, clips):
+    (clips / "a" / "walk.boxes.json").write_text('{"0": [[10, 10, 50, 90], [90, 10, 50, 90]]}')
+    (clips / "b" / "walk.boxes.json").write_text('{"0": []}')
+    status, report, _ = run("--no-overlay", detector=())
+    assert status == 1
+    assert [clip["people"] for clip in report["clips"]] == [2, None]
+    assert "no box in it" in report["clips"][1]["reason"]
+
+
+def test_characters_that_lack_are_made(run, loads, tmp_path):
+    run("--no-overlay")
+    status, report, told = run("--no-overlay", "--export", "bvh")
+    assert status == 0, told
+    assert report["finished_before"] == 2
+    assert names(tmp_path / "out" / "a" / "result_walk" / "export") == ["person_001.bvh"]
+
+
+def test_previews(run, loads, tmp_path):
+    for expected in ("done", "finished before"):
+        status, report, told = run("--preview")
+        assert status == 0, told
+        assert set(statuses(report).values()) == {expected}
+    assert names(tmp_path / "out" / "a") == ["result_walk_preview.jpg"]
