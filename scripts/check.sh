@@ -7,4 +7,5 @@ sh scripts/install_web.sh
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-exec .venv/bin/python -m pytest "$@"
+# Each worker computes with one thread: threads of several would wait for each other.
+OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile "$@"
