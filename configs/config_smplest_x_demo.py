@@ -7,10 +7,10 @@ config = {
         "data_strategy": "concat",
     },
     "train": {
-        "end_epoch": 4,
+        "end_epoch": 3,
         "train_batch_size": 8,
         "num_thread": 0,
-        "lr": 5e-4,
+        "lr": 2.5e-4,
         "min_lr": 1e-5,
         "warmup_iters": 300,
         "weight_decay": 0.02,
