@@ -1,6 +1,6 @@
 """The export door: results of inference as characters that other programs open.
 
-python -m main.export RESULT --format glb,bvh,amass,obj,ply,usd [--person N] [--up y|z] [flags]
+python -m main.export RESULT --format glb,bvh,amass,obj,ply,usd,viewer [--person N] [flags]
 """
 
 import argparse
@@ -70,8 +70,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--every", type=_positive, default=1, metavar="K", help="obj, ply: each K-th frame"
     )
-    parser.add_argument("--no-clothes", action="store_true", help="glb, usd: undressed")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: RESULT/export")
+    parser.add_argument("--no-clothes", action="store_true", help="glb, usd, viewer: undressed")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="default: RESULT/export; the viewer: RESULT"
+    )
     return parser
 
 

@@ -1,8 +1,9 @@
 """A person's file of results as a character: one shape, and rotations of 55 joints over time."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from human_models.body import BodyModel
 from human_models.safe_pickle import load_npz
+from main.results import FILE_COLUMNS
 from utils.errors import UserError
 from utils.rotation import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_quaternion
 
@@ -98,12 +100,15 @@ def read_character(file: Path, body: BodyModel, up: UpAxis = "y") -> Character:
     Raises:
         UserError: the file is unreadable, lacks something or holds numbers that are none.
     """
-    content = _read_columns(file)
-    order = np.argsort(content["frame_index"], kind="stable")
-    frames = content["frame_index"][order].astype(np.int64)
-    if len(np.unique(frames)) < len(frames):
-        raise UserError(f"{file} has a frame twice; run the inference again")
-    columns = {name: torch.from_numpy(content[name][order].astype(np.float64)) for name in _SHAPES}
+    return make_character(file.stem, read_columns(file), body, up)
+
+
+def make_character(
+    name: str, content: Mapping[str, np.ndarray], body: BodyModel, up: UpAxis = "y"
+) -> Character:
+    """A character out of what `read_columns` gives."""
+    frames = content["frame_index"].astype(np.int64)
+    columns = {key: torch.from_numpy(content[key].astype(np.float64)) for key in _SHAPES}
 
     count = len(frames)
     columns["eyes"] = columns["jaw_pose"].new_zeros(count, 6)
@@ -116,7 +121,7 @@ def read_character(file: Path, body: BodyModel, up: UpAxis = "y") -> Character:
     to_world = np.array(TO_WORLD[up], np.float64)
     rotations[:, 0] = to_world @ rotations[:, 0]
     return Character(
-        name=file.stem,
+        name=name,
         body_model=str(content["body_model"]),
         fps=float(content["fps"]),
         up=up,
@@ -131,10 +136,15 @@ def read_character(file: Path, body: BodyModel, up: UpAxis = "y") -> Character:
 
 def read_body_name(file: Path) -> str:
     """The body that a file of results was made with, by its name in `human_models.files`."""
-    return str(_read_columns(file)["body_model"])
+    return str(read_columns(file)["body_model"])
 
 
-def _read_columns(file: Path) -> dict[str, Any]:
+def read_columns(file: Path) -> dict[str, np.ndarray]:
+    """What a file of results has, checked as far as characters need it, in the order of frames.
+
+    Raises:
+        UserError: the file is unreadable, lacks something or holds numbers that are none.
+    """
     content = load_npz(file)
     lacking = {"frame_index", "fps", "body_model", "flat_hand_mean", *_SHAPES} - content.keys()
     if lacking:
@@ -145,7 +155,12 @@ def _read_columns(file: Path) -> dict[str, Any]:
             raise UserError(f"{file}: '{name}' is not ({count}, {size}) numbers; mend that file")
     if not count or not np.isfinite(content["fps"]) or content["fps"] <= 0:
         raise UserError(f"{file} has no frames or no frame rate; run the inference again")
-    return content
+    order = np.argsort(content["frame_index"], kind="stable")
+    frames = content["frame_index"][order]
+    if len(np.unique(frames)) < count:
+        raise UserError(f"{file} has a frame twice; run the inference again")
+    rows = {*FILE_COLUMNS, "foot_contact"}
+    return {name: values[order] if name in rows else values for name, values in content.items()}
 
 
 def without_gaps(character: Character) -> Character:

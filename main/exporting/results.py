@@ -1,4 +1,4 @@
-"""A folder of results -> characters in the formats that were asked for."""
+"""A folder of results -> characters in the formats that were asked for, and the viewer."""
 
 import logging
 import re
@@ -24,6 +24,7 @@ from main.exporting.glb import write_glb
 from main.exporting.meshes import write_meshes
 from main.exporting.usd import require_usd, write_usd
 from main.model_files import CONFIG_NAME, ROOT
+from main.viewing.viewer import write_viewer
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,8 @@ _EXPORTERS: Final[dict[str, Callable[[_Person, Path], Path]]] = {
     "ply": _export_ply,
     "usd": _export_usd,
 }
-FORMATS: Final = tuple(_EXPORTERS)
+_VIEWER: Final = "viewer"
+FORMATS: Final = (*_EXPORTERS, _VIEWER)
 
 
 def export_result(
@@ -120,23 +122,32 @@ def export_result(
 ) -> list[Path]:
     """Write the people of a result folder as characters; the files and folders that were written.
 
+    The viewer is one page of all people, written last, so that it offers the other formats.
+
     Args:
         formats: of FORMATS.
         persons: their numbers; None: all.
-        output: None: `folder`/export.
+        output: None: `folder`/export, and `folder` for the viewer.
 
     Raises:
         UserError: the folder is no result, a person or format is unknown, a body file is missing.
     """
     check_formats(formats, options)
-    output = folder / "export" if output is None else output
+    characters = folder / "export" if output is None else output
     written = []
-    for number, file in _person_files(folder, persons).items():
+    files = _person_files(folder, persons)
+    for number, file in files.items():
         data = _read_body(folder, file)
-        person = _Person(number, file, data, BodyModel(data).eval(), options)
+        body = BodyModel(data).eval()
+        person = _Person(number, file, data, body, options)
         for name in dict.fromkeys(formats):
-            written.append(_EXPORTERS[name](person, output))
-            log.info("%s", written[-1])
+            if name != _VIEWER:
+                written.append(_EXPORTERS[name](person, characters))
+                log.info("%s", written[-1])
+    if _VIEWER in formats:
+        written.append((folder if output is None else output) / "viewer.html")
+        write_viewer(written[-1], folder, files, data, body, clothes=options.clothes)
+        log.info("%s", written[-1])
     if "amass" in formats and data.name == STAND_IN_NAME:
         told = "the %s has betas and expressions of its own: SMPL-X shows other shapes for them"
         log.warning(told, STAND_IN_NAME)
@@ -148,8 +159,9 @@ def check_formats(formats: Sequence[str], options: ExportOptions) -> None:
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise UserError(f"--format {','.join(unknown)}: choose of {','.join(FORMATS)}")
-    if options.up == "z" and {"glb", "usd"} & set(formats):
-        raise UserError("--up z: glTF is y up by its standard, usd as we write it; leave --up away")
+    if options.up == "z" and {"glb", "usd", _VIEWER} & set(formats):
+        told = "glTF is y up by its standard, usd and the viewer as we write them"
+        raise UserError(f"--up z: {told}; leave --up away")
     if "usd" in formats:
         require_usd()
 

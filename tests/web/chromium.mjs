@@ -2,11 +2,12 @@
 import { access, readFile } from "node:fs/promises";
 import { constants } from "node:fs";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { chromium } from "playwright-core";
 
 export const FOLDER = path.dirname(fileURLToPath(import.meta.url));
 export const ORIGIN = "http://page.test";
+const PATIENCE_MS = 120_000; // machines may be busy
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript" };
 
 async function findChromium() {
@@ -21,20 +22,57 @@ async function findChromium() {
   throw new Error("no chromium on PATH; run scripts/install_web.sh or set CHROMIUM to its path");
 }
 
+async function withBrowser(use) {
+  const browser = await chromium.launch({
+    executablePath: await findChromium(),
+    // As on a machine without a graphics card: WebGL by SwiftShader, the rest without any GPU.
+    args: [
+      "--no-sandbox",
+      "--use-angle=swiftshader",
+      "--enable-unsafe-swiftshader",
+      "--disable-gpu-compositing",
+    ],
+  });
+  try {
+    return await use(browser);
+  } finally {
+    await browser.close();
+  }
+}
+
+// Adds everything that goes wrong on a page to `errors`, as it happens.
+function collectErrors(page, errors) {
+  page.on("pageerror", (error) => errors.push(String(error)));
+  page.on("console", (message) => {
+    if (message.type() === "error") errors.push(message.text());
+  });
+}
+
+// Opens pages from the disk: `use(open, errors, requests)`, where `open(file, options)` gives a page
+// of its own (options: playwright's of a context). Nothing that is not on the disk is answered.
+export async function withFiles(use) {
+  return withBrowser(async (browser) => {
+    const [errors, requests] = [[], []];
+    const open = async (file, options) => {
+      const context = await browser.newContext({ ...options, offline: true });
+      const page = await context.newPage();
+      page.on("request", (request) => requests.push(request.url()));
+      collectErrors(page, errors);
+      page.setDefaultTimeout(PATIENCE_MS);
+      await page.goto(pathToFileURL(file).href, { waitUntil: "commit" });
+      return page;
+    };
+    return use(open, errors, requests);
+  });
+}
+
 // A page at ORIGIN whose requests are answered by `answer(path)`, or by this folder's files.
 // Errors of the page end the program.
 export async function withPage(size, answer, use) {
-  const browser = await chromium.launch({
-    executablePath: await findChromium(),
-    args: ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
-  });
-  try {
+  return withBrowser(async (browser) => {
     const page = await browser.newPage({ viewport: size });
     const errors = [];
-    page.on("pageerror", (error) => errors.push(String(error)));
-    page.on("console", (message) => {
-      if (message.type() === "error") errors.push(message.text());
-    });
+    collectErrors(page, errors);
     await page.route("**/*", async (route) => {
       const name = new URL(route.request().url()).pathname;
       if (name === "/favicon.ico") return route.fulfill({ status: 204 });
@@ -44,7 +82,5 @@ export async function withPage(size, answer, use) {
     const result = await use(page);
     if (errors.length) throw new Error(errors.join("\n"));
     return result;
-  } finally {
-    await browser.close();
-  }
+  });
 }

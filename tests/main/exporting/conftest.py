@@ -1,9 +1,6 @@
 """A made-up result folder: someone walks towards the camera, moving fingers, jaw and face."""
 
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -94,33 +91,3 @@ def data():
 @pytest.fixture(scope="session")
 def body(data) -> BodyModel:
     return BodyModel(data).eval()
-
-
-WEB = Path(__file__).parents[2] / "web"
-
-
-@pytest.fixture(scope="session")
-def run_web():
-    """Runs a script of tests/web with node; what it prints."""
-    lacking = [
-        name
-        for name, there in (
-            ("node 18 or newer", shutil.which("node")),
-            ("tests/web/node_modules", (WEB / "node_modules" / "three").is_dir()),
-            ("chromium", shutil.which("chromium") or os.environ.get("CHROMIUM")),
-        )
-        if not there
-    ]
-    if lacking:
-        told = f"{', '.join(lacking)} missing: sh scripts/install_web.sh"
-        if os.environ.get("REQUIRE_WEB") == "1":
-            pytest.fail(told)
-        pytest.skip(told)
-
-    def run(script: str, *words: object) -> str:
-        command = ["node", str(WEB / script), *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run

@@ -1,0 +1,65 @@
+"""What the network gave, frame by frame, as a motion that can be laid beside the smoothed one."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from human_models.body import BodyModel
+from human_models.joints import JOINTS_FROM_MODEL
+from main.exporting.character import Character, make_character
+from main.tracks.camera import PELVIS, ClipCamera, solve_translation, turn_into_view
+from main.tracks.placing import turned
+from main.tracks.rows import PARAMETERS
+
+_BATCH: Final = 256
+_EPSILON_M: Final = 1e-4
+"""What the crops' cameras add to the depth before they divide by it."""
+_NEEDED: Final = tuple(f"raw_{name}" for name in PARAMETERS)
+
+
+def raw_character(
+    name: str, content: Mapping[str, np.ndarray], body: BodyModel
+) -> Character | None:
+    """The raw values of a file of results, only moved into the clip's camera.
+
+    Every frame has its own shape there, which the camera's depth depends on; poses are drawn on the
+    one shape of the person. None where the file has no raw values.
+
+    Args:
+        content: of `main.exporting.character.read_columns`.
+    """
+    if any(key not in content for key in (*_NEEDED, "focal", "princpt")):
+        return None
+    focal, princpt = (tuple(map(float, content[key][0])) for key in ("focal", "princpt"))
+    camera = ClipCamera((focal[0], focal[1]), (princpt[0], princpt[1]), "")
+    turn = turn_into_view(content["raw_princpt"].astype(np.float64), camera)
+    placed = {key: content[f"raw_{key}"] for key in PARAMETERS}
+    joints = _joints(placed, body)
+    pelvis = joints[:, PELVIS, None]
+    rest = pelvis - placed["transl"][:, None]
+    seen_px = (
+        joints[..., :2] / (joints[..., 2:] + _EPSILON_M) * placed["focal"][:, None]
+        + placed["princpt"][:, None]
+    )
+    joints = np.einsum("tij,tkj->tki", turn, joints - pelvis) + rest
+    placed |= {
+        "global_orient": turned(placed["global_orient"], turn),
+        "transl": solve_translation(joints, seen_px, camera),
+    }
+    return make_character(name, {**content, **placed}, body)
+
+
+def _joints(raw: Mapping[str, np.ndarray], body: BodyModel) -> Float[np.ndarray, "T 137 3"]:
+    """In the cameras of the crops, metres."""
+    names = [name for name in PARAMETERS if name not in ("focal", "princpt")]
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(raw["transl"]), _BATCH):
+            rows = slice(start, start + _BATCH)
+            parameters = {name: torch.from_numpy(raw[name][rows]).float() for name in names}
+            output = body(**parameters, want_vertices=False)
+            parts.append(output.joints[:, list(JOINTS_FROM_MODEL)].numpy())
+    return np.concatenate(parts)
