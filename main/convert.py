@@ -1,71 +1,34 @@
-"""Strip a checkpoint to its network: `python -m main.convert MODEL_DIR [--precision fp16]`.
+"""The network alone, as a file: `python -m main.convert MODEL_DIR [--precision fp16 | --onnx]`.
 
 A training checkpoint carries the optimizer's state, two thirds of its bytes. The safetensors file
-written beside it holds the network alone and is found first by every door.
+written beside it holds the network alone and is found first by every door. With --onnx it is an
+ONNX file for other programs, and for `main.inference --backend onnx`.
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
-import torch
-
-from configs.reader import load_config
-from main.door import door_parser, run_door
-from main.estimator import PRECISIONS
-from main.model_files import find_model
-from models.checkpoint import load_network, save_safetensors
-from utils.errors import UserError
-
-log = logging.getLogger(__name__)
-
-STORED: Final = {**PRECISIONS, "fp16": torch.float16}
-"""Half the size; fp16 is nearer to fp32 than bf16 where no weight is large."""
-
-
-def convert(model_dir: str, output: Path | None, precision: str) -> Path:
-    """Write the network of MODEL_DIR as safetensors and return the file's path.
-
-    Args:
-        output: default: beside the weights, with their name.
-        precision: a name of STORED, of encoder and decoder; the heads stay fp32.
-
-    Raises:
-        UserError: see `find_model`, `load_config`, `load_network`.
-    """
-    files = find_model(model_dir)
-    target = output or files.weights.with_name(f"{files.name}.safetensors")
-    if target.suffix != ".safetensors":
-        raise UserError(f"--output {target}: the name must end in .safetensors")
-    if target.resolve() == files.weights.resolve():
-        raise UserError(f"{files.weights} is a safetensors file already; name another --output")
-    config = load_config(files.config)
-    network = load_network(config.model, files.weights, STORED[precision])
-    state = network.state_dict()
-    save_safetensors(state, target, {"source": files.weights.name, "precision": precision})
-    parameters = sum(value.numel() for value in state.values())
-    log.info(
-        "%s: %.1f M parameters, %.2f GB (from %.2f GB)",
-        target,
-        parameters / 1e6,
-        target.stat().st_size / 1e9,
-        files.weights.stat().st_size / 1e9,
-    )
-    return target
+from main.door import PRECISIONS, door_parser, run_door
 
 
 def run(arguments: argparse.Namespace) -> None:
-    convert(arguments.model_dir, arguments.output, arguments.precision)
+    from main.converting import to_onnx, to_safetensors
+
+    if arguments.onnx:
+        to_onnx(arguments.model_dir, arguments.output)
+    else:
+        to_safetensors(arguments.model_dir, arguments.output, arguments.precision)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("convert", "Strip a checkpoint to its network, as safetensors.")
+    parser = door_parser("convert", "A checkpoint's network alone, as safetensors or ONNX.")
     parser.add_argument("model_dir", metavar="MODEL_DIR", help="as for inference, or a file")
     parser.add_argument("--output", type=Path, help="default: beside the weights")
-    parser.add_argument("--precision", choices=STORED, default="fp32")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--precision", choices=(*PRECISIONS, "fp16"), default="fp32")
+    kind.add_argument("--onnx", action="store_true", help="an ONNX file, in fp32")
     return parser
 
 

@@ -1,4 +1,8 @@
-"""What all doors share: one-line errors, log format, common flags."""
+"""What all doors share: one-line errors, log format, common flags.
+
+A door's own module is its parser and a `run` that imports what does the work: words are read, and
+--help is told, before PyTorch and others are loaded, which takes seconds.
+"""
 
 import argparse
 import logging
@@ -6,9 +10,9 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
-import torch
-
+from main.model_files import OUTPUTS
 from utils.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -48,6 +52,14 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """Words and flags of doors that train."""
+    parser.add_argument("job_name", metavar="JOB_NAME", help="of the run's folder in outputs/")
+    parser.add_argument("config_file", metavar="CONFIG_FILE", help="e.g. configs/config_debug.py")
+    parser.add_argument("--output", type=Path, default=OUTPUTS, help="where runs have folders")
+    add_config_flags(parser)
+
+
 @contextmanager
 def logging_to_stderr() -> Iterator[logging.Handler]:
     """Show what the project's folders log, as bare messages, while the block runs."""
@@ -85,7 +97,9 @@ def run_door(
         except UserError as error:
             log.error("error: %s", error)
             return 2
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
             log.error("error: the device's memory is full; choose a smaller --batch-size")
             return 2
         except OSError as error:  # the system's refusal: a full disk, no permission, no such place
@@ -97,3 +111,9 @@ def run_door(
         except KeyboardInterrupt:
             log.error("stopped")
             return 130
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    import torch  # has been loaded where the error came from
+
+    return isinstance(error, torch.OutOfMemoryError)

@@ -20,15 +20,17 @@ from configs.reader import load_config
 from configs.schema import Config
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
-from main.model_files import ROOT, find_model
+from main.model_files import ROOT, ModelFiles, find_model
 from models.checkpoint import load_network
 from models.heads import HeadOutputs
+from models.onnx import OnnxNetwork
 from models.posing import BodyParameters, PosedBody, body_parameters, pose_body
 from models.smplest_x import SMPLestX
 from utils.box import Box, person_box
 from utils.camera import Camera
 from utils.crop import crop_person
 from utils.device import has_bf16_units, pick_device
+from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +74,14 @@ class Estimator:
     """A network and a body, ready on one device; use `Estimator.load`."""
 
     def __init__(
-        self, config: Config, network: SMPLestX, bodies: BodyLibrary, device: torch.device
+        self,
+        config: Config,
+        network: SMPLestX | OnnxNetwork,
+        bodies: BodyLibrary,
+        device: torch.device,
     ) -> None:
         self.config, self.device = config, device
-        self.network = network.to(device)
+        self.network = network if isinstance(network, OnnxNetwork) else network.to(device)
         self.bodies = bodies
         self.body = bodies.smplx("neutral").to(device)
         self.body_name = bodies.folder.name
@@ -87,6 +93,7 @@ class Estimator:
         *,
         device: str = "auto",
         precision: str = "fp32",
+        backend: str = "torch",
         overrides: Sequence[str] = (),
         download: bool = False,
     ) -> "Estimator":
@@ -94,6 +101,7 @@ class Estimator:
 
         Args:
             precision: "fp32" or "bf16", of encoder and decoder.
+            backend: what runs the network, "torch" or "onnx"; the latter in fp32.
             overrides: changes of the config, "section.key=value".
             download: fetch a published model if it is absent.
 
@@ -105,7 +113,11 @@ class Estimator:
         chosen = pick_device(device)
         if precision == "bf16" and chosen.type == "cpu" and not has_bf16_units():
             log.warning("this CPU has no bf16 units: --precision fp32 is faster on it")
-        network = load_network(config.model, files.weights, PRECISIONS[precision])
+        network: SMPLestX | OnnxNetwork
+        if backend == "onnx":
+            network = _onnx_network(files, precision, chosen)
+        else:
+            network = load_network(config.model, files.weights, PRECISIONS[precision])
         folder = find_model_folder(ROOT / config.model.human_model_path)
         log.info("model %s (%s) on %s, body: %s", files.name, precision, chosen, folder.name)
         return cls(config, network, BodyLibrary(folder), chosen)
@@ -205,3 +217,12 @@ class Estimator:
         parameters = body_parameters(heads, self.config.model)
         posed = pose_body(parameters, self.body, self.config.model, want_vertices=want_vertices)
         return parameters, posed
+
+
+def _onnx_network(files: ModelFiles, precision: str, device: torch.device) -> OnnxNetwork:
+    if precision != "fp32":
+        raise UserError(f"--backend onnx computes in fp32, not in {precision}; leave one out")
+    network = OnnxNetwork(files.onnx, device)
+    if files.onnx.stat().st_mtime < files.weights.stat().st_mtime:
+        log.warning("%s is older than %s; main.convert --onnx", files.onnx, files.weights.name)
+    return network

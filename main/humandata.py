@@ -11,11 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from main.door import door_parser, run_door
-from main.humandata_tools.cut import merge_files, slice_file, subset
-from main.humandata_tools.parameters import from_parameters
-from main.humandata_tools.report import check, stats
-from main.humandata_tools.results import from_results
-from main.humandata_tools.show import show
 from main.model_files import ROOT
 
 _BODY_FOLDER: Final = ROOT / "human_models" / "human_model_files"
@@ -38,20 +33,20 @@ def _add_check(tools: Any) -> None:
     add = tools.add_parser(
         "check", help="what is wrong; status 0: no errors, 1: errors, 2: a file is unreadable"
     )
-    add.set_defaults(run=check)
+    add.set_defaults(tool="check")
     add.add_argument("files", nargs="+", type=Path, metavar="FILE")
     add.add_argument("--images", type=Path, metavar="DIR", help="look at the images as well")
     add.add_argument("--images-sample", type=_count, metavar="K", help="at K of them only")
     add.add_argument("--json", action="store_true", help="the findings as JSON")
     add = tools.add_parser("stats", help="what is in files")
-    add.set_defaults(run=stats)
+    add.set_defaults(tool="stats")
     add.add_argument("files", nargs="+", type=Path, metavar="FILE")
     add.add_argument("--json", action="store_true", help="the numbers as JSON")
 
 
 def _add_show(tools: Any) -> None:
     add = tools.add_parser("show", help="draw rows on their images")
-    add.set_defaults(run=show)
+    add.set_defaults(tool="show")
     add.add_argument("file", type=Path, metavar="FILE")
     add.add_argument("--images", type=Path, metavar="DIR", required=True)
     add.add_argument("--output", type=Path, metavar="DIR", required=True)
@@ -64,7 +59,7 @@ def _add_show(tools: Any) -> None:
 
 def _add_cuts(converters: Any) -> None:
     add = converters.add_parser("merge", help="several files into one")
-    add.set_defaults(run=merge_files)
+    add.set_defaults(tool="merge")
     add.add_argument("files", nargs="+", type=Path, metavar="FILE")
     add.add_argument(
         "--keep",
@@ -74,12 +69,12 @@ def _add_cuts(converters: Any) -> None:
     )
     _add_output(add)
     add = converters.add_parser("slice", help="rows START:STOP[:STEP]")
-    add.set_defaults(run=slice_file)
+    add.set_defaults(tool="slice")
     add.add_argument("file", type=Path, metavar="FILE")
     add.add_argument("--rows", required=True, metavar="START:STOP[:STEP]")
     _add_output(add)
     add = converters.add_parser("subset", help="rows by their images, or at random")
-    add.set_defaults(run=subset)
+    add.set_defaults(tool="subset")
     add.add_argument("file", type=Path, metavar="FILE")
     add.add_argument("--images-matching", metavar="GLOB", help="such as 'seq_03/*'")
     add.add_argument("--sample", type=_count, metavar="K", help="K rows of them at random")
@@ -89,7 +84,7 @@ def _add_cuts(converters: Any) -> None:
 
 def _add_sources(converters: Any) -> None:
     add = converters.add_parser("from-results", help="pseudo-labels from results of inference")
-    add.set_defaults(run=from_results)
+    add.set_defaults(tool="from-results")
     add.add_argument("results", type=Path, metavar="RESULT_DIR", help="with summary.json in it")
     add.add_argument("--images", type=Path, metavar="DIR", help="that image_path counts from")
     add.add_argument("--input", metavar="FILE", help="what the inference was of, if it was moved")
@@ -99,7 +94,7 @@ def _add_sources(converters: Any) -> None:
     add.add_argument("--min-score", type=float, default=0.0, help="of detections, 0..1")
     _add_output(add)
     add = converters.add_parser("from-params", help="from .json or .npz files of SMPL-X parameters")
-    add.set_defaults(run=from_parameters)
+    add.set_defaults(tool="from-params")
     add.add_argument("parameters", nargs="+", type=Path, metavar="FOLDER|FILE")
     add.add_argument("--images", type=Path, metavar="DIR", required=True)
     _add_output(add)
@@ -135,8 +130,9 @@ def _seed(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int | None:
-    status: int | None = arguments.run(arguments)
-    return status
+    from main.humandata_tools.tools import TOOLS
+
+    return TOOLS[arguments.tool](arguments)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -5,7 +5,6 @@ python -m main.inference MODEL_DIR --input FOLDER|LIST.txt --output FOLDER [flag
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +12,11 @@ from typing import Final
 
 from main.door import add_network_flags, door_parser, run_door
 from main.model_files import ROOT
-from main.overlay import OVERLAYS
-from main.session import Session, check_words
 from utils.errors import UserError
-from utils.image import image_size, list_images
-from utils.media import open_media
-
-log = logging.getLogger(__name__)
 
 DEMO: Final = ROOT / "demo"
+BACKENDS: Final = ("torch", "onnx")
+OVERLAYS: Final = ("mesh", "vertices", "skeleton")
 
 
 def find_input(file_name: str) -> Path:
@@ -43,35 +38,17 @@ def name_of(path: Path) -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from main.batch.run import run_batch
+    from main.medium import run_one
+    from main.session import check_words
+
     check_words(arguments)
     if arguments.input is not None:
-        from main.batch.run import run_batch
-
         return run_batch(arguments)
     if arguments.file_name is None:
         raise UserError("FILE_NAME is missing, or --input with many of them; see --help")
     run_one(arguments, find_input(arguments.file_name))
     return 0
-
-
-def run_one(arguments: argparse.Namespace, source: Path) -> None:
-    output = arguments.output or DEMO
-    photographs = _different_photographs(source) if source.is_dir() else []
-    if photographs:
-        session = Session.load(arguments)
-        log.info("%s: images of different sizes, each is taken on its own", source)
-        session.photographs(source, photographs, output / f"result_{name_of(source)}")
-        return
-    fps = arguments.rate if arguments.fps is None else arguments.fps
-    # What cannot be read is told before the model is loaded.
-    with open_media(source, fps) as media:
-        Session.load(arguments).media(media, output, name_of(source))
-
-
-def _different_photographs(folder: Path) -> list[Path]:
-    """The images of a folder if they differ in size: then they are no frames of one video."""
-    images = list_images(folder)
-    return images if len({image_size(image) for image in images} - {None}) > 1 else []
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -95,6 +72,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--fov", type=float, metavar="DEG", help="or its angle of view across the width")
     add("--floor", action="store_true", help="find the ground and the feet that touch it")
     add("--export", metavar="FORMAT,...", help="characters for other programs: glb, bvh, ...")
+    add(
+        "--backend", choices=BACKENDS, default="torch", help="onnx: the file of main.convert --onnx"
+    )
     add("--batch-size", type=_count, help="people a batch (default: 8 on a CPU, else 32)")
     add("--overlay", choices=OVERLAYS, default="mesh", help="what is drawn")
     add("--no-overlay", action="store_true", help="parameters only")

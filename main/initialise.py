@@ -9,15 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from configs.reader import load_config, save_config
-from human_models.body import BodyLibrary
-from human_models.files import find_model_folder
 from main.door import door_parser, run_door
 from main.model_files import CONFIG_NAME, PRETRAINED, ROOT
-from models.checkpoint import save_safetensors
-from models.initialise import initial_network
 from utils.files import atomic_path
 
 
@@ -27,6 +20,14 @@ def initialise(config_file: str, model_dir: str, seed: int) -> Path:
     Raises:
         UserError: the config cannot be read.
     """
+    import torch
+
+    from configs.reader import load_config, save_config
+    from human_models.body import BodyLibrary
+    from human_models.files import find_model_folder
+    from models.checkpoint import save_safetensors
+    from models.initialise import initial_network
+
     config = load_config(config_file)
     body = BodyLibrary(find_model_folder(ROOT / config.model.human_model_path)).smplx()
     torch.manual_seed(seed)

@@ -15,11 +15,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-import torch
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import get_args_parser, run
-
 from main.door import door_parser, run_door
 from utils.errors import UserError
 
@@ -32,6 +27,11 @@ DATE: Final = "%Y%m%d_%H%M%S"
 
 def launch(arguments: argparse.Namespace) -> int:
     """Run a module in so many processes; the exit status of the first one that failed, or 0."""
+    import torch
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import get_args_parser, run
+
     if arguments.processes < 1:
         raise UserError(f"{arguments.processes} processes; start 1 or more")
     environment = os.environ

@@ -9,7 +9,6 @@ import logging
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from models.checkpoint import WEIGHT_SUFFIXES
 from utils.errors import UserError, first_line
 from utils.files import atomic_path
 
@@ -19,6 +18,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 PRETRAINED: Final = ROOT / "pretrained_models"
 OUTPUTS: Final = ROOT / "outputs"
 CONFIG_NAME: Final = "config_base.py"
+WEIGHT_SUFFIXES: Final = (".safetensors", ".pth.tar", ".pth", ".pt")
 
 
 class HubModel(NamedTuple):
@@ -35,6 +35,11 @@ class ModelFiles(NamedTuple):
     name: str
     weights: Path
     config: Path
+
+    @property
+    def onnx(self) -> Path:
+        """Where the same network is as ONNX, if `main.convert --onnx` made it."""
+        return self.weights.with_name(f"{self.name}.onnx")
 
 
 def find_model(model_dir: str, *, download: bool = False) -> ModelFiles:

@@ -20,7 +20,6 @@ from utils.media import Frame, MediaSource
 from utils.render import MeshRenderer, PlacedMesh
 from utils.video_write import VideoWriter
 
-OVERLAYS: Final = ("mesh", "vertices", "skeleton")
 _POSED_AT_ONCE: Final = 16
 """People whose meshes are computed together; as many frames wait for it at most."""
 

@@ -83,6 +83,7 @@ class Session:
             arguments.model_dir,
             device=arguments.device,
             precision=arguments.precision,
+            backend=arguments.backend,
             overrides=arguments.overrides,
             download=arguments.download,
         )

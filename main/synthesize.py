@@ -13,19 +13,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from datasets.sources import Split
-from datasets.synthetic.backgrounds import bundled_photographs
-from datasets.synthetic.production import Kind, Order, produce
 from main.door import door_parser, run_door
 from utils.errors import UserError
-from utils.progress import with_progress
 
 _SIZES: Final = {"crops": (192, 256), "scenes": (1280, 720), "clips": (1280, 720)}
-_SPLITS: Final[tuple[Split, ...]] = ("train", "test")
+_SPLITS: Final = ("train", "test")
 _LARGEST_SIDE: Final = 4096
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from datasets.synthetic.backgrounds import bundled_photographs
+    from datasets.synthetic.production import Kind, Order, produce
+    from utils.progress import with_progress
+
     kind: Kind = "crops" if arguments.crops else "clips" if arguments.video else "scenes"
     size = _SIZES[kind] if arguments.size is None else _parsed_size(arguments.size)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", arguments.name):

@@ -26,8 +26,6 @@ from utils.files import atomic_path
 
 log = logging.getLogger(__name__)
 
-WEIGHT_SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt")
-
 
 def read_torch(path: Path) -> dict[str, Any]:
     """The content of a file of `torch.save`, on the CPU, mapped from the file; weights only.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make .venv with everything that running needs; with --dev also what checking needs, and Ray.
+# Make .venv with everything that running needs; with --dev also what checking needs, Ray and ONNX.
 # Does nothing when it has been done. PYTHON=python3.12 chooses another Python.
 set -eu
 cd "$(dirname "$0")/.."
@@ -24,7 +24,7 @@ echo "installing into .venv (PyTorch is large; the first time takes minutes)" >&
 $pip -r requirements.txt
 $pip --no-deps -r requirements-files.txt
 if [ "$dev" = 1 ]; then
-    $pip -r requirements-dev.txt -r requirements-ray.txt
+    $pip -r requirements-dev.txt -r requirements-ray.txt -r requirements-onnx.txt
     touch .venv/.dev
 fi
 echo "$wanted $dev" > .venv/.installed

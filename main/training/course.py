@@ -18,9 +18,8 @@ from configs.schema import Config
 from datasets.training_set import Share, TrainingLoader, TrainingSet
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
-from main.door import add_config_flags
 from main.launch import LAUNCH_DATE
-from main.model_files import OUTPUTS, ROOT
+from main.model_files import ROOT
 from main.training.log import TrainLog, log_file
 from main.training.objective import Objective
 from main.training.peers import one_tells
@@ -49,13 +48,6 @@ class Course:
     """What the first process does in the run's folder at the end."""
     preview: Callable[[BodyModel, Config], Preview] | None = None
     """Pictures of what the network makes of a batch."""
-
-
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("job_name", metavar="JOB_NAME", help="of the run's folder in outputs/")
-    parser.add_argument("config_file", metavar="CONFIG_FILE", help="e.g. configs/config_debug.py")
-    parser.add_argument("--output", type=Path, default=OUTPUTS, help="where runs have folders")
-    add_config_flags(parser)
 
 
 def run_course(course: Course, arguments: argparse.Namespace) -> int:

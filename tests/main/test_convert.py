@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from configs.reader import load_config
-from main.convert import convert, main
+from main.convert import main
+from main.converting import to_onnx, to_safetensors
 from models.checkpoint import load_network
 from utils.errors import UserError
 
@@ -17,7 +18,7 @@ CONFIG = load_config(PARITY / "config_base.py").model
 
 @pytest.mark.parametrize(("precision", "bytes_each"), [("fp32", 4), ("fp16", 2), ("bf16", 2)])
 def test_conversion(tmp_path, precision, bytes_each):
-    path = convert(str(WEIGHTS), tmp_path / "x.safetensors", precision)
+    path = to_safetensors(str(WEIGHTS), tmp_path / "x.safetensors", precision)
     original, converted = load_network(CONFIG, WEIGHTS), load_network(CONFIG, path)
     tolerance = 0 if precision == "fp32" else 2**-8
     for one, other in zip(original.parameters(), converted.parameters(), strict=True):
@@ -40,5 +41,8 @@ def test_door_writes_beside_the_weights_and_doors_find_it(tmp_path):
 
 def test_wrong_output_is_told(tmp_path):
     with pytest.raises(UserError, match=r"must end in \.safetensors"):
-        convert(str(WEIGHTS), tmp_path / "x.pth", "fp32")
+        to_safetensors(str(WEIGHTS), tmp_path / "x.pth", "fp32")
+    with pytest.raises(UserError, match=r"must end in \.onnx"):
+        to_onnx(str(WEIGHTS), tmp_path / "x.pth")
     assert not list(tmp_path.iterdir())
+    assert main([str(WEIGHTS), "--onnx", "--precision", "fp16"]) == 2

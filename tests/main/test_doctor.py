@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from main import doctor
+from main import doctor, health
 from main.initialise import initialise
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def examine(tmp_path, capsys, model):
 
 def test_inference_runs_with_the_stand_in(examine, tmp_path):
     status, report = examine()
-    assert status == doctor.TASKS["training"] + doctor.TASKS["testing"]
+    assert status == health.TASKS["training"] + health.TASKS["testing"]
     assert "inference: nothing is missing" in report
     assert "used since SMPL-X is absent" in report
     assert "golden crop: right" in report
@@ -65,14 +65,14 @@ def test_datasets_open_testing(examine, tmp_path):
 
 def test_missing_network_blocks_inference(examine, tmp_path):
     status, report = examine(model_dir="no_such_model")
-    assert status & doctor.TASKS["inference"]
+    assert status & health.TASKS["inference"]
     assert "inference: cannot run" in report
 
 
 def test_wrong_numbers_are_noticed(examine, monkeypatch):
-    monkeypatch.setattr(doctor, "golden_error", lambda *_: 0.5)
+    monkeypatch.setattr(health, "golden_error", lambda *_: 0.5)
     status, report = examine()
-    assert status & doctor.WRONG_NUMBERS
+    assert status & health.WRONG_NUMBERS
     assert "WRONG" in report
 
 

@@ -9,6 +9,7 @@ import pytest
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from main import score as door
+from main.testing import scoring
 
 TRUTH = Path(__file__).parents[2] / "demo" / "test_video_truth.npz"
 
@@ -21,10 +22,10 @@ def bodies():
 @pytest.fixture(scope="module")
 def truth():
     """The first frames of the bundled video."""
-    people = door.read_truth(TRUTH)
+    people = scoring.read_truth(TRUTH)
     kept = people.frames < 4
     parameters = {name: values[kept] for name, values in people.parameters.items()}
-    return door.People(people.frames[kept], people.boxes[kept], parameters)
+    return scoring.People(people.frames[kept], people.boxes[kept], parameters)
 
 
 def changed(people, **parameters):
@@ -32,7 +33,7 @@ def changed(people, **parameters):
 
 
 def test_the_truth_is_perfect(truth, bodies):
-    found = door.score(truth, truth, bodies)
+    found = scoring.score(truth, truth, bodies)
     assert (found.recall, found.precision) == (1, 1)
     assert found.metrics["mpvpe_all"] == {
         "mean": pytest.approx(0, abs=1e-3),
@@ -43,27 +44,28 @@ def test_the_truth_is_perfect(truth, bodies):
 def test_a_wrong_pose_costs_and_people_are_not_mixed_up(truth, bodies):
     bent = truth.parameters["body_pose"] + 0.3
     assert (
-        door.score(changed(truth, body_pose=bent), truth, bodies).metrics["mpvpe_all"]["mean"] > 50
+        scoring.score(changed(truth, body_pose=bent), truth, bodies).metrics["mpvpe_all"]["mean"]
+        > 50
     )
     order = np.random.default_rng(0).permutation(len(truth.frames))
-    shuffled = door.People(
+    shuffled = scoring.People(
         truth.frames[order],
         truth.boxes[order],
         {name: values[order] for name, values in truth.parameters.items()},
     )
-    assert door.score(shuffled, truth, bodies).metrics["mpvpe_all"]["mean"] < 1e-2
+    assert scoring.score(shuffled, truth, bodies).metrics["mpvpe_all"]["mean"] < 1e-2
 
 
 def test_missed_and_invented_people_are_counted(truth, bodies):
     seen = truth.frames > 0
-    fewer = door.People(
+    fewer = scoring.People(
         truth.frames[seen],
         truth.boxes[seen],
         {name: values[seen] for name, values in truth.parameters.items()},
     )
-    assert door.score(fewer, truth, bodies).recall == pytest.approx(seen.mean())
+    assert scoring.score(fewer, truth, bodies).recall == pytest.approx(seen.mean())
     far = truth._replace(boxes=np.where(truth.frames[:, None] == 1, 9000.0, truth.boxes))
-    found = door.score(far, truth, bodies)
+    found = scoring.score(far, truth, bodies)
     assert found.recall == found.precision == pytest.approx((truth.frames != 1).mean())
 
 

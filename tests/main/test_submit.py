@@ -20,6 +20,7 @@ from human_models.safe_pickle import load_pickle
 from main import submit as door
 from main.detector import Detection
 from main.estimator import Estimator
+from main.submitting import session
 from main.submitting.people import people_of_table
 from models.checkpoint import load_network
 from utils.box import Box
@@ -127,7 +128,7 @@ def test_the_detector_finds_people_where_no_boxes_are_given(run, tmp_path, monke
         assert image.shape == (*SIZE[::-1], 3)
         return [Detection(Box(*box), 0.9) for box in BOXES[index:]]
 
-    monkeypatch.setattr(door, "YoloDetector", lambda config, device: found)
+    monkeypatch.setattr(session, "YoloDetector", lambda config, device: found)
     for i in range(3):
         write_image(tmp_path / "test" / f"ag_{i}.png", i)
     assert run("agora", "--images", tmp_path / "test") == 0

@@ -12,6 +12,7 @@ import torch
 from configs.reader import load_config
 from datasets.sources import SOURCES
 from main import test as door
+from main.testing import session
 from main.testing.protocol import HAND_SET_METRICS, SMPLX_METRICS
 from utils.image import read_image
 
@@ -151,7 +152,7 @@ def test_any_humandata_file(run, tmp_path):
 
 
 def test_results_have_a_folder_of_their_own(command, monkeypatch, tmp_path):
-    monkeypatch.setattr(door, "OUTPUTS", tmp_path / "outputs")
+    monkeypatch.setattr(session, "OUTPUTS", tmp_path / "outputs")
     assert door.main(command("EgoBody_Kinect", WEIGHTS, "--worst", "0")[:-2]) == 0
     (folder,) = (tmp_path / "outputs").iterdir()
     assert folder.name.startswith("test_EgoBody_Kinect_epnone_20")

@@ -1,0 +1,52 @@
+"""What runs learn: bodies from crops (main.train), or joints, as pre-training (main.pretrain)."""
+
+import logging
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Final
+
+from configs.schema import Config
+from human_models.body import BodyModel
+from main.training.course import Course
+from main.training.keypoint_validation import KeypointValidator
+from main.training.objective import Keypoints, Regression
+from main.training.optimizer import freeze
+from main.training.pictures import JointPreview
+from main.training.setup import starting_network
+from main.training.state import Learner, Snapshots
+from main.training.validation import Validator
+from models.supervised import KeypointNetwork, SupervisedSMPLestX
+from models.vitpose import save_encoder
+from utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def start_regression(config: Config, body: BodyModel, snapshots: Snapshots) -> SupervisedSMPLestX:
+    """The network that learns, on the CPU; raises UserError where its first weights do not fit."""
+    network = starting_network(config, body, snapshots)
+    freeze(network, config.train)
+    return SupervisedSMPLestX(network, config)
+
+
+def start_keypoints(config: Config, body: BodyModel, snapshots: Snapshots) -> KeypointNetwork:
+    """The encoder that learns, on the CPU; raises UserError where its first weights do not fit."""
+    if config.train.parallel == "fsdp":
+        raise UserError(
+            "pre-training has no train.parallel = 'fsdp'; use 'ddp', encoders are small"
+        )
+    encoder = starting_network(config, body, snapshots).encoder
+    return KeypointNetwork(encoder, config.model.encoder_config.embed_dim)
+
+
+def write_encoder(learner: Learner, folder: Path) -> None:
+    """Write the encoder, averaged if the run averages its weights."""
+    assert isinstance(learner.network, KeypointNetwork)
+    path = folder / "model_dump" / "encoder.pth"
+    with learner.average.in_place() if learner.average else nullcontext():
+        save_encoder(learner.network, path)
+    log.info("encoder: %s", path)
+
+
+REGRESSION: Final = Course("train", start_regression, Regression, Validator, preview=JointPreview)
+KEYPOINTS: Final = Course("pretrain", start_keypoints, Keypoints, KeypointValidator, write_encoder)

@@ -1,0 +1,143 @@
+"""The network as an ONNX file: written from PyTorch, checked, and run by onnxruntime.
+
+What this needs beside PyTorch is in requirements-onnx.txt.
+"""
+
+import logging
+import threading
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from models.heads import HeadOutputs
+from models.smplest_x import SMPLestX
+from utils.errors import UserError
+from utils.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+TOLERANCE: Final = 1e-4
+"""Largest difference between head outputs in onnxruntime and in PyTorch; they are of order 3."""
+LARGEST_FILE: Final = 2**31 - 2**24
+"""Bytes of weights from which they get a file of their own: ONNX files end at 2 GB."""
+_INPUT: Final = "images"
+_BATCH: Final = 2
+"""Of the example by which the network is traced; one would be taken for a constant."""
+
+
+def save_onnx(network: SMPLestX, shape: tuple[int, int], path: Path) -> float:
+    """Write a network (float32, in evaluation mode) with a free batch size, and try it.
+
+    Input `images` (batch, 3, height, width), RGB in 0..1; outputs are named as HeadOutputs. Weights
+    over 2 GB go into PATH.data beside it.
+
+    Args:
+        shape: height and width of the input.
+
+    Returns:
+        The largest difference from PyTorch in any output, for a batch of another size.
+
+    Raises:
+        UserError: a package of requirements-onnx.txt is missing, or the file computes otherwise.
+    """
+    for name in ("onnxscript", "onnxruntime"):
+        _package(name)
+    example = torch.rand(_BATCH, 3, *shape)
+    # Strict tracing knows that the length of a tensor may vary; the other kind makes it a constant.
+    traced = torch.export.export(
+        network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=True
+    )
+    program = torch.onnx.export(
+        traced, (), input_names=[_INPUT], output_names=HeadOutputs._fields, verbose=False
+    )
+    assert program is not None
+    axes: Any = program.model.graph.inputs[0].shape
+    program.rename_axes({axes[0]: "batch"})
+    weights = sum(value.nbytes for value in network.state_dict().values())
+    with atomic_path(path) as partial:
+        program.save(partial, external_data=weights > LARGEST_FILE)
+        error = _difference(network, OnnxNetwork(partial, torch.device("cpu")), shape)
+        if not error <= TOLERANCE:
+            raise UserError(
+                f"{path}: not written, it differs from PyTorch by {error:.1e}; "
+                "try other versions of the packages in requirements-onnx.txt"
+            )
+        data = partial.with_name(f"{partial.name}.data")
+        if data.is_file():
+            data.replace(path.with_name(data.name))
+    return error
+
+
+class OnnxNetwork:
+    """A network in an ONNX file, called as SMPLestX is, by as many threads at a time as one likes.
+
+    It runs on the GPU where the device is one and onnxruntime-gpu is installed, else on the CPU.
+    """
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        """Raises UserError: onnxruntime or the file is missing, or the file is damaged."""
+        self.path, self.device = path, device
+        self._runtime = _package("onnxruntime")
+        self._sessions: dict[int, Any] = {}
+        self._lock = threading.Lock()
+        providers = self._session().get_providers()
+        if device.type == "cuda" and "CUDAExecutionProvider" not in providers:
+            log.warning("onnxruntime computes on the CPU: onnxruntime-gpu is not installed")
+
+    def __call__(self, images: Float[Tensor, "B 3 H W"]) -> HeadOutputs:
+        """RGB crops in 0..1, as SMPLestX takes them."""
+        given = {_INPUT: np.ascontiguousarray(images.cpu().numpy())}
+        outputs = self._session().run(list(HeadOutputs._fields), given)
+        return HeadOutputs(*(torch.from_numpy(value).to(images.device) for value in outputs))
+
+    def _session(self) -> Any:
+        """The one that takes as many threads as PyTorch would in the caller's thread."""
+        threads = torch.get_num_threads()
+        with self._lock:
+            if threads not in self._sessions:
+                self._sessions[threads] = self._open(threads)
+            return self._sessions[threads]
+
+    def _open(self, threads: int) -> Any:
+        runtime = self._runtime
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors
+        wanted = ["CPUExecutionProvider"]
+        if self.device.type == "cuda":
+            wanted.insert(0, "CUDAExecutionProvider")
+        available = runtime.get_available_providers()
+        providers = [name for name in wanted if name in available]
+        kinds = runtime.capi.onnxruntime_pybind11_state
+        try:
+            return runtime.InferenceSession(self.path, options, providers=providers)
+        except kinds.NoSuchFile:
+            raise UserError(
+                f"{self.path}: no such file; make it with python -m main.convert MODEL_DIR --onnx"
+            ) from None
+        except (kinds.Fail, kinds.InvalidProtobuf, kinds.InvalidGraph, kinds.RuntimeException):
+            raise UserError(
+                f"{self.path}: damaged; make it anew with python -m main.convert MODEL_DIR --onnx"
+            ) from None
+
+
+@torch.inference_mode()
+def _difference(network: SMPLestX, other: OnnxNetwork, shape: tuple[int, int]) -> float:
+    images = torch.rand(_BATCH + 1, 3, *shape)
+    pairs = zip(network(images), other(images), strict=True)
+    return max(float((ours - theirs).abs().max()) for ours, theirs in pairs)
+
+
+def _package(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{name} is not installed; .venv/bin/python -m pip install -r requirements-onnx.txt"
+        ) from None
