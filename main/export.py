@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Final, get_args
 
 from main.door import door_parser, run_door
-from main.exporting.character import UpAxis
-from main.exporting.results import FORMATS, ExportOptions, Origin, export_result
+from main.exporting.options import FORMATS, ExportOptions, Origin, UpAxis
 from main.model_files import ROOT
 from utils.errors import UserError
 
@@ -19,6 +18,8 @@ _DEMO: Final = ROOT / "demo"
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from main.exporting.results import export_result
+
     export_result(
         find_result(arguments.result),
         [name.strip() for name in arguments.format.split(",")],

@@ -272,10 +272,11 @@ def export_formats(words: str | None) -> list[str]:
     """
     if words is None:
         return []
-    from main.exporting.results import ExportOptions, check_formats
+    from main.exporting.options import DEFAULTS
+    from main.exporting.results import check_formats
 
     formats = [word.strip() for word in words.split(",")]
-    check_formats(formats, ExportOptions())
+    check_formats(formats, DEFAULTS)
     return formats
 
 

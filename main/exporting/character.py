@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import torch
@@ -12,11 +12,10 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from human_models.body import BodyModel
 from human_models.safe_pickle import load_npz
+from main.exporting.options import UpAxis
 from main.results import FILE_COLUMNS
 from utils.errors import UserError
 from utils.rotation import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_quaternion
-
-UpAxis = Literal["y", "z"]
 
 TO_WORLD: Final[dict[UpAxis, tuple[tuple[int, int, int], ...]]] = {
     "y": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from configs.reader import load_config
 from human_models.body import BodyModel
@@ -19,9 +19,10 @@ from human_models.files import (
 )
 from main.exporting.amass import write_amass
 from main.exporting.bvh import write_bvh
-from main.exporting.character import Character, UpAxis, on_the_spot, read_body_name, read_character
+from main.exporting.character import Character, on_the_spot, read_body_name, read_character
 from main.exporting.glb import write_glb
 from main.exporting.meshes import write_meshes
+from main.exporting.options import DEFAULTS, FORMATS, VIEWER, ExportOptions, UpAxis
 from main.exporting.usd import require_usd, write_usd
 from main.model_files import CONFIG_NAME, ROOT
 from main.viewing.viewer import write_viewer
@@ -29,24 +30,8 @@ from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
-Origin = Literal["camera", "person"]
-
 _PERSON_FILE: Final = re.compile(r"person_(\d+)\.npz")
 _DEFAULT_BODIES: Final = "human_models/human_model_files"
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What can be chosen beside the formats."""
-
-    up: UpAxis | None = None
-    """None: as each format's readers expect it, z for amass, y for the others."""
-    origin: Origin = "camera"
-    """person: the pelvis starts above the origin, feet at height 0."""
-    every: int = 1
-    """Step between the frames of obj and ply."""
-    clothes: bool = True
-    """Dress the open body in glb and usd."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +93,7 @@ _EXPORTERS: Final[dict[str, Callable[[_Person, Path], Path]]] = {
     "ply": _export_ply,
     "usd": _export_usd,
 }
-_VIEWER: Final = "viewer"
-FORMATS: Final = (*_EXPORTERS, _VIEWER)
+assert set(FORMATS) == {*_EXPORTERS, VIEWER}
 
 
 def export_result(
@@ -118,7 +102,7 @@ def export_result(
     *,
     persons: Collection[int] | None = None,
     output: Path | None = None,
-    options: ExportOptions = ExportOptions(),
+    options: ExportOptions = DEFAULTS,
 ) -> list[Path]:
     """Write the people of a result folder as characters; the files and folders that were written.
 
@@ -141,10 +125,10 @@ def export_result(
         body = BodyModel(data).eval()
         person = _Person(number, file, data, body, options)
         for name in dict.fromkeys(formats):
-            if name != _VIEWER:
+            if name != VIEWER:
                 written.append(_EXPORTERS[name](person, characters))
                 log.info("%s", written[-1])
-    if _VIEWER in formats:
+    if VIEWER in formats:
         written.append((folder if output is None else output) / "viewer.html")
         write_viewer(written[-1], folder, files, data, body, clothes=options.clothes)
         log.info("%s", written[-1])
@@ -159,7 +143,7 @@ def check_formats(formats: Sequence[str], options: ExportOptions) -> None:
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise UserError(f"--format {','.join(unknown)}: choose of {','.join(FORMATS)}")
-    if options.up == "z" and {"glb", "usd", _VIEWER} & set(formats):
+    if options.up == "z" and {"glb", "usd", VIEWER} & set(formats):
         told = "glTF is y up by its standard, usd and the viewer as we write them"
         raise UserError(f"--up z: {told}; leave --up away")
     if "usd" in formats:

@@ -4,7 +4,8 @@ import pytest
 from configs.reader import load_config, save_config
 from human_models.safe_pickle import load_npz
 from main.export import main
-from main.exporting.results import ExportOptions, export_result
+from main.exporting.options import ExportOptions
+from main.exporting.results import export_result
 from main.model_files import ROOT
 from utils.errors import UserError
 

@@ -9,7 +9,8 @@ import pytest
 
 from main.export import main
 from main.exporting.character import make_character, read_columns
-from main.exporting.results import ExportOptions, export_result
+from main.exporting.options import ExportOptions
+from main.exporting.results import export_result
 from main.viewing import viewer as viewing
 from main.viewing.coarse import coarse_faces
 from main.viewing.pack import Pack
