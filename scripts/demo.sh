@@ -1,11 +1,11 @@
 #!/bin/sh
-# The main job on bundled input, from nothing: installs, then runs inference on a photograph.
-# No trained weights are bundled yet: an untrained network puts an average person into each box.
+# The main job on bundled input, from nothing: installs, then finds the people of a video with the
+# bundled network, exports them and tells how far they are from the truth.
 set -eu
 cd "$(dirname "$0")/.."
-sh scripts/install.sh
-photograph=$(.venv/bin/python -c 'import importlib.util as u; print(u.find_spec("ultralytics").submodule_search_locations[0])')/assets/bus.jpg
-[ -d pretrained_models/untrained ] || .venv/bin/python -m main.initialise configs/config_debug.py untrained
-sh scripts/inference.sh untrained "$photograph" --boxes demo/bus_boxes.json --overlay mesh
-echo "drawn:      $PWD/demo/result_bus.jpg"
-echo "parameters: $PWD/demo/result_bus/person_001.npz ... (read with numpy.load)"
+sh scripts/inference.sh smplest_x_demo test_video.mp4 30 --export glb,bvh,amass,viewer
+.venv/bin/python -m main.score demo/result_test_video demo/test_video_truth.npz
+echo "video:      $PWD/demo/result_test_video.mp4"
+echo "viewer:     $PWD/demo/result_test_video/viewer.html (open it in a browser)"
+echo "characters: $PWD/demo/result_test_video/export/"
+echo "parameters: $PWD/demo/result_test_video/person_001.npz ... (read with numpy.load)"
