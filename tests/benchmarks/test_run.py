@@ -11,7 +11,8 @@ from benchmarks.run import BENCHMARKS, MODEL, Benchmark
 
 ROOT = Path(__file__).parents[2]
 GOOD = """
-import json, sys
+import json, sys, time
+time.sleep(0.2)
 print("python -m standins.good")
 print("ratio 0.50 | twice as fast")
 print(json.dumps({"share_of_limit": 0.9, "words": sys.argv[1:]}))
@@ -59,7 +60,7 @@ def test_one_failure_stops_no_other(results, capsys):
     assert good["command"] == "python -m standins.good --model 'my model'"
     assert good["lines"] == ["python -m standins.good", "ratio 0.50 | twice as fast"]
     assert good["result"] == {"share_of_limit": 0.9, "words": ["--model", "my model"]}
-    assert good["seconds"] > 0
+    assert good["seconds"] >= 0.2
     assert (silent["lines"], silent["result"], silent["errors"]) == ([], None, [])
     told = capsys.readouterr().out
     assert "failed: bad" in told
