@@ -200,7 +200,7 @@ def _draw(
     vertices = np.concatenate([surface.vertices for surface in surfaces])
     colours = np.concatenate([surface.colours for surface in surfaces])
     faces = np.concatenate(
-        [surface.faces + start for start, surface in zip(starts, surfaces, strict=False)]
+        [surface.faces + start for start, surface in zip(starts[:-1], surfaces, strict=True)]
     )
     room = _SUPERSAMPLED_PIXELS * len(surfaces)
     scale = 2 if region.width * region.height <= room else 1
