@@ -5,6 +5,7 @@ config = {
     "data": {
         "trainset_humandata": ("OpenPeople",),
         "data_strategy": "concat",
+        "aug_strength": 0.3,
     },
     "train": {
         "end_epoch": 3,

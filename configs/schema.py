@@ -55,6 +55,8 @@ class DataConfig(Section):
     bbox_ratio: Positive = 1.25
     """How much larger than the person's box a crop is cut."""
     no_aug: bool = False
+    aug_strength: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the usual turns and changes of size; mirroring and colours stay as they are."""
     data_strategy: Literal["concat", "balance", "weighted"] = "balance"
     total_data_len: Count | Literal["auto"] = "auto"
     """Samples an epoch for the mixture `balance`; auto: as many as there are."""

@@ -33,11 +33,14 @@ class Augmentation(NamedTuple):
 NO_AUGMENTATION: Final = Augmentation()
 
 
-def draw_augmentation(seed: int, epoch: int, index: int, *, off: bool = False) -> Augmentation:
+def draw_augmentation(
+    seed: int, epoch: int, index: int, *, strength: float = 1.0, off: bool = False
+) -> Augmentation:
     """The augmentation of sample `index` in `epoch`.
 
     It depends on these numbers alone, so it is the same in whatever process a sample is made and
-    however often training was stopped. `off` (`data.no_aug`) gives the plain crop.
+    however often training was stopped. `strength` (`data.aug_strength`) weakens turns and changes
+    of size; `off` (`data.no_aug`) gives the plain crop.
     """
     if off:
         return NO_AUGMENTATION
@@ -45,9 +48,9 @@ def draw_augmentation(seed: int, epoch: int, index: int, *, off: bool = False) -
     normal_scale, normal_rotation = generator.standard_normal(2)
     turned, flipped = generator.random(2)
     red, green, blue = generator.uniform(*_COLOUR_RANGE, size=3)
-    rotation = _ROTATION_SPREAD_DEG * float(np.clip(normal_rotation, -2, 2))
+    rotation = strength * _ROTATION_SPREAD_DEG * float(np.clip(normal_rotation, -2, 2))
     return Augmentation(
-        scale=1 + _SCALE_SPREAD * float(np.clip(normal_scale, -1, 1)),
+        scale=1 + strength * _SCALE_SPREAD * float(np.clip(normal_scale, -1, 1)),
         rotation_deg=rotation if turned < _ROTATION_PROBABILITY else 0.0,
         flip=bool(flipped < _FLIP_PROBABILITY),
         colour=(float(red), float(green), float(blue)),

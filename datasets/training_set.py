@@ -132,7 +132,11 @@ class TrainingSet(Dataset[TrainingBatch | UserError]):
         data, source = self.config.data, self.sources[key.dataset]
         instance = self.tables[key.dataset][row]
         augmentation = draw_augmentation(
-            self.config.train.seed, key.epoch, key.position, off=data.no_aug
+            self.config.train.seed,
+            key.epoch,
+            key.position,
+            strength=data.aug_strength,
+            off=data.no_aug,
         )
         joints = joints_of_body(instance, self.bodies) if source.joints_from_body else None
         folder = self.image_folders[key.dataset]

@@ -29,6 +29,14 @@ def test_augmentations_are_as_told():
     assert draw_augmentation(7, 1, 0, off=True) == NO_AUGMENTATION
 
 
+def test_strength_weakens_turns_and_sizes_and_nothing_else():
+    for index in range(20):
+        whole, half = (draw_augmentation(7, 1, index, strength=k) for k in (1, 0.5))
+        assert half.rotation_deg == pytest.approx(whole.rotation_deg / 2)
+        assert half.scale - 1 == pytest.approx((whole.scale - 1) / 2)
+        assert half[2:] == whole[2:]
+
+
 def test_augmentations_are_the_same_in_another_process():
     code = (
         "from datasets.augmentation import draw_augmentation as draw\n"
