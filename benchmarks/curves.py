@@ -2,6 +2,7 @@
 
 Each RUN is a folder in outputs/; a column a run, its loss and its terms above, below what its
 validations found. A run that went on elsewhere is told whole by its metrics.jsonl.
+`--together body_px`: instead, what the validations of all runs found of that, in one picture.
 """
 
 import argparse
@@ -14,6 +15,8 @@ from typing import Any, Final
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from configs.reader import load_config
 from main.door import door_parser, run_door
@@ -38,23 +41,33 @@ def rows_of(run: Path) -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-def draw_run(run: Path, processes: int, losses: Axes, validations: Axes) -> None:
+def thousands_seen(run: Path, processes: int, rows: Sequence[dict[str, Any]]) -> np.ndarray:
+    """How many thousand samples the run had seen at each of its rows."""
     batch = load_config(run / "config_base.py").train.train_batch_size * processes
-    trained = [row for row in rows_of(run) if row["kind"] == "train"]
-    if not trained:
+    iterations = [row["iteration"] for row in rows_of(run) if row["kind"] == "train"]
+    if not iterations:
         raise UserError(f"{run}: nothing in it is of training")
-    per_epoch = max(row["iteration"] for row in trained)
-    samples = batch * np.array([row["epoch"] * per_epoch + row["iteration"] for row in trained])
+    per_epoch = max(iterations)
+    return batch / 1000 * np.array([row["epoch"] * per_epoch + row["iteration"] for row in rows])
+
+
+def validated(run: Path, processes: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Thousand samples seen, and what the validations then found of `name`."""
+    found = [row for row in rows_of(run) if row["kind"].startswith("validation/")]
+    return thousands_seen(run, processes, found), np.array([row.get(name, np.nan) for row in found])
+
+
+def draw_run(run: Path, processes: int, losses: Axes, validations: Axes) -> None:
+    trained = [row for row in rows_of(run) if row["kind"] == "train"]
+    samples = thousands_seen(run, processes, trained)
     for name in ("loss", *_TERMS):
         values = np.array([row.get(name, np.nan) for row in trained])
         if np.isfinite(values).any() and len(values) >= _SMOOTHED:
             mean = np.convolve(values, np.full(_SMOOTHED, 1 / _SMOOTHED), mode="valid")
-            losses.plot(samples[_SMOOTHED - 1 :] / 1000, mean, label=name)
+            losses.plot(samples[_SMOOTHED - 1 :], mean, label=name)
     losses.set(title=run.name, yscale="log", ylabel="loss and its terms")
-    found = [row for row in rows_of(run) if row["kind"].startswith("validation/")]
-    at = batch * np.array([row["epoch"] * per_epoch + row["iteration"] for row in found]) / 1000
     for name in _VALIDATED:
-        values = [row.get(name, np.nan) for row in found]
+        at, values = validated(run, processes, name)
         if np.isfinite(values).any():
             validations.plot(at, values, "o-", label=name)
     validations.set(xlabel="thousand samples", ylabel="median px, mean mm")
@@ -65,21 +78,54 @@ def draw_run(run: Path, processes: int, losses: Axes, validations: Axes) -> None
             axes.legend()
 
 
-def run(arguments: argparse.Namespace) -> None:
-    runs = arguments.runs
+def draw_columns(runs: Sequence[Path], processes: int) -> Figure:
     figure, grid = plt.subplots(
         2, len(runs), figsize=(6 * len(runs), 7), squeeze=False, layout="constrained"
     )
     for column, folder in enumerate(runs):
-        draw_run(folder, arguments.processes, *grid[:, column])
+        draw_run(folder, processes, *grid[:, column])
+    return figure
+
+
+def draw_together(runs: Sequence[Path], processes: int, name: str) -> Figure:
+    """One value of all runs over samples, both axes logarithmic: a power law is a line."""
+    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
+    for folder in runs:
+        at, values = validated(folder, processes, name)
+        if not np.isfinite(values).any():
+            raise UserError(f"{folder}: its validations tell no '{name}'")
+        axes.plot(at, values, "o-", label=_job(folder))
+    axes.set(xscale="log", yscale="log", xlabel="thousand samples", ylabel=name)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(ScalarFormatter())
+        axis.set_minor_formatter(ScalarFormatter())
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    return figure
+
+
+def _job(run: Path) -> str:
+    """What a run is called: KIND_JOB_DATE_TIME without kind and date."""
+    return "_".join(run.name.split("_")[1:-2]) or run.name
+
+
+def run(arguments: argparse.Namespace) -> None:
+    runs, processes = arguments.runs, arguments.processes
+    figure = (
+        draw_together(runs, processes, arguments.together)
+        if arguments.together
+        else draw_columns(runs, processes)
+    )
     with atomic_path(arguments.picture) as partial:
         figure.savefig(partial, dpi=90)
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = door_parser("curves", "Draw the curves of training runs.")
+    parser.prog = "python -m benchmarks.curves"
     parser.add_argument("picture", metavar="PICTURE.png", type=Path)
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+")
+    parser.add_argument("--together", metavar="VALUE", help="this of all runs in one picture")
     parser.add_argument("--processes", type=int, default=1, help="that the runs had (default: 1)")
     return parser
 

@@ -1,0 +1,78 @@
+"""The pictures of documents: curves of runs, and videos as GIFs."""
+
+import json
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import curves, moving_picture
+from configs.reader import load_config, save_config
+from main.model_files import ROOT
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of two epochs of 30 iterations, two validations."""
+    folder = tmp_path / "train_tiny_20261123_101500"
+    (folder / "log").mkdir(parents=True)
+    save_config(load_config(ROOT / "configs" / "config_debug.py"), folder / "config_base.py")
+    rows = []
+    for epoch in range(2):
+        for iteration in range(5, 31, 5):
+            rows.append({"kind": "train", "epoch": epoch, "iteration": iteration, "loss": 2.0})
+        rows.append({"kind": "validation/EHF", "epoch": epoch, "iteration": 30, "mpvpe_all": 90.0})
+    text = "\n".join(json.dumps(row) for row in rows)
+    (folder / "log" / "metrics.jsonl").write_text(text + "\n")
+    return folder
+
+
+def test_samples_are_counted_over_epochs_and_processes(run):
+    batch = load_config(run / "config_base.py").train.train_batch_size
+    seen, values = curves.validated(run, 2, "mpvpe_all")
+    assert seen * 1000 == pytest.approx([60 * batch, 120 * batch])
+    assert values.tolist() == [90, 90]
+
+
+@pytest.mark.parametrize("words", [(), ("--together", "mpvpe_all")])
+def test_curves_become_a_picture(run, tmp_path, words):
+    picture = tmp_path / "curves.png"
+    assert curves.main([str(picture), str(run), str(run), *words]) == 0
+    assert len(np.unique(np.asarray(Image.open(picture).convert("L")))) > 10
+
+
+@pytest.mark.parametrize(
+    ("words", "told"), [(("--together", "ap"), "tell no 'ap'"), (("no_run",), "metrics.jsonl")]
+)
+def test_curves_of_what_is_not_there_are_one_line(run, tmp_path, caplog, words, told):
+    picture = tmp_path / "curves.png"
+    assert curves.main([str(picture), str(run), *words]) == 2
+    assert told in caplog.text
+    assert not picture.exists()
+
+
+def test_a_video_becomes_a_gif(tmp_path):
+    video, picture = tmp_path / "moving.mp4", tmp_path / "moving.gif"
+    with av.open(str(video), "w") as target:
+        stream = target.add_stream("h264", rate=20)
+        stream.width, stream.height = 64, 48
+        for k in range(20):
+            image = np.zeros((48, 64, 3), np.uint8)
+            image[:, 3 * k : 3 * k + 6] = (255, 128, 0)
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+        target.mux(stream.encode())
+    assert moving_picture.main([str(video), str(picture), "--width", "32", "--fps", "10"]) == 0
+    with Image.open(picture) as gif:
+        assert gif.size == (32, 24)
+        assert gif.n_frames == 10
+        assert gif.info["duration"] == 100
+        gif.seek(9)
+        last = np.asarray(gif.convert("RGB")).astype(int)
+    assert last[12, 28, 0] > 150 > 60 > last[12, 2, 0]
+
+
+def test_no_video_is_one_line(tmp_path, caplog):
+    assert moving_picture.main([str(tmp_path / "a.mp4"), str(tmp_path / "a.gif")]) == 2
+    assert "a.mp4" in caplog.text
+    assert not (tmp_path / "a.gif").exists()
