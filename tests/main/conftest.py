@@ -1,4 +1,4 @@
-"""What tests of several folders share: programs that run in node and in a browser."""
+"""What tests of several folders share: an untrained network, and programs that run in a browser."""
 
 import os
 import shutil
@@ -6,8 +6,28 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
-WEB = Path(__file__).parents[1] / "web"
+from main.initialise import initialise
+
+ROOT = Path(__file__).parents[2]
+WEB = ROOT / "tests" / "web"
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """On machines with few cores the threads of small networks wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory):
+    """Weights of a small network as it begins: an average person stands in every box."""
+    folder = tmp_path_factory.mktemp("model") / "untrained"
+    return initialise(str(ROOT / "configs" / "config_debug.py"), str(folder), seed=0)
 
 
 @pytest.fixture(scope="session")

@@ -1,26 +1,15 @@
 """The health check tells what is missing, and its exit status what can run."""
 
-from pathlib import Path
-
 import pytest
 
 from main import doctor, health
-from main.initialise import initialise
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "untrained"
-    return str(initialise(str(ROOT / "configs" / "config_debug.py"), str(folder), seed=0))
 
 
 @pytest.fixture
-def examine(tmp_path, capsys, model):
+def examine(tmp_path, capsys, untrained):
     """Runs the door with no body files, datasets or detector; gives status and report."""
 
-    def examine_with(*flags, model_dir=model):
+    def examine_with(*flags, model_dir=str(untrained)):
         nowhere = [
             f"--set=model.human_model_path={tmp_path / 'bodies'}",
             f"--set=data.data_dir={tmp_path / 'data'}",

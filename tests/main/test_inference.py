@@ -16,13 +16,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from configs.reader import load_config
 from main import inference
 from main.estimator import Estimator
-from main.initialise import initialise
 from utils.video_write import VideoWriter
 
 ROOT = Path(__file__).parents[2]
@@ -32,10 +30,8 @@ BOX = [40, 10, 50, 100]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def loaded_once():
-    """A model and its body are loaded at its first use; two threads would wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def loaded_once(one_thread):
+    """A model and its body are loaded at its first use."""
     loaded = functools.cache(Estimator.load)
 
     def load(model_dir, *, overrides=(), **settings):
@@ -44,14 +40,11 @@ def loaded_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Estimator, "load", load)
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """An untrained network: an average person stands in every box."""
-    folder = tmp_path_factory.mktemp("model") / "untrained"
-    return initialise(str(ROOT / "configs" / "config_debug.py"), str(folder), seed=0)
+def model(untrained):
+    return untrained
 
 
 @pytest.fixture(scope="module")

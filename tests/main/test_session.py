@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from main.inference import make_parser
-from main.initialise import initialise
 from main.session import Session
 from utils.image import list_images
 from utils.media import open_media
@@ -18,19 +16,12 @@ from utils.video_write import VideoWriter
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "untrained"
-    model = initialise(str(ROOT / "configs" / "config_debug.py"), str(folder), seed=0)
-    return Session.load(make_parser().parse_args([str(model), "FILE"]))
+def session(untrained):
+    return Session.load(make_parser().parse_args([str(untrained), "FILE"]))
 
 
 def load(path):

@@ -6,33 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from main import inference, session
 from main.estimator import Estimator
-from main.initialise import initialise
 from utils.video_write import VideoWriter
 
 ROOT = Path(__file__).parents[3]
 DONE = ["config_base.py", "person_001.npz", "summary.json"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "untrained"
-    return initialise(str(ROOT / "configs" / "config_debug.py"), str(folder), seed=0)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def loads(monkeypatch, model, estimator):
+def loads(monkeypatch, untrained, estimator):
     """How often a model was loaded; it is the same one each time."""
     calls = []
     monkeypatch.setattr(Estimator, "load", lambda *_, **__: calls.append(1) or estimator)
@@ -40,8 +27,8 @@ def loads(monkeypatch, model, estimator):
 
 
 @pytest.fixture(scope="module")
-def estimator(model):
-    return Estimator.load(str(model))
+def estimator(untrained):
+    return Estimator.load(str(untrained))
 
 
 @pytest.fixture
@@ -56,12 +43,12 @@ def clips(tmp_path):
 
 
 @pytest.fixture
-def run(model, clips, tmp_path, capfd):
+def run(untrained, clips, tmp_path, capfd):
     """Exit status, report.json, and stderr."""
 
     def run_door(*words, detector=("--detector", "whole-image")):
         places = ("--input", clips, "--output", tmp_path / "out")
-        status = inference.main([str(word) for word in (model, *places, *detector, *words)])
+        status = inference.main([str(word) for word in (untrained, *places, *detector, *words)])
         file = tmp_path / "out" / "report.json"
         report = json.loads(file.read_text()) if file.is_file() else None
         return status, report, capfd.readouterr().err
