@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from datasets.fixes import DROPPING_FIXES, keep, subtract_mean_hand, use_neutral_betas
-from datasets.humandata.reader import FAMILIES, Columns, HumanData, read_humandata
+from datasets.humandata.layout import FAMILIES
+from datasets.humandata.reader import Columns, HumanData, read_humandata
 from datasets.instance import Instance
 from datasets.sources import Source, Split
 from human_models.joints import JOINT_PARTS, JOINTS, POSE_JOINTS, POSE_PARTS, SIDES

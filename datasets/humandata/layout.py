@@ -7,6 +7,7 @@ import numpy as np
 JOINTS: Final = 190
 """Joints of a keypoint array; smaller sets are its beginning."""
 JOINT_COUNTS: Final = (127, 144, JOINTS)
+"""Of whole sets; each begins with the smaller ones."""
 KEYPOINTS_2D: Final = (
     "keypoints2d",
     "keypoints2d_smplx",

@@ -7,40 +7,29 @@ those of the mask). All columns are read at once, with no loop over rows.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from datasets.humandata.file import HumanDataFile, numbers, texts
+from datasets.humandata.layout import (
+    FAMILIES,
+    JOINT_COUNTS,
+    KEYPOINTS_2D,
+    KEYPOINTS_3D,
+    PART_BOXES,
+    TRIPLES,
+)
 from human_models.joints import JOINTS, JOINTS_FROM_HUMANDATA
 from utils.errors import UserError
 
 Columns = dict[str, np.ndarray]
 """Arrays with the people on the first axis; what a file lacks has no column."""
 
-FAMILIES: Final = ("smplx", "smpl", "smplh")
-_KEYPOINTS_2D = ("keypoints2d", "keypoints2d_smplx", "keypoints2d_smpl", "keypoints2d_original")
-_KEYPOINTS_3D = (
-    "keypoints3d_cam",
-    "keypoints3d",
-    "keypoints3d_smplx",
-    "keypoints3d_smpl",
-    "keypoints3d_original",
-)
-_JOINT_COUNTS = (127, 144, 190)  # each set begins with the smaller ones
-_PART_BOXES = ("lhand_bbox_xywh", "rhand_bbox_xywh", "face_bbox_xywh")
-# Parameter of the file -> column and numbers a row; longer rows are cut where told so below.
-_PARAMETERS = {
-    "global_orient": ("global_orient", 3),
-    "left_hand_pose": ("left_hand_pose", 45),
-    "right_hand_pose": ("right_hand_pose", 45),
-    "jaw_pose": ("jaw_pose", 3),
-    "transl": ("transl", 3),
-    "lhand_root": ("left_hand_root", 3),
-    "rhand_root": ("right_hand_root", 3),
-}
-_BODY_JOINTS = {"smplx": 21, "smpl": 23, "smplh": 21}
+_UNREAD = ("leye_pose", "reye_pose")  # nothing regresses eyes
+_COLUMN_NAMES = {"lhand_root": "left_hand_root", "rhand_root": "right_hand_root"}
+"""Of columns that are not called as in the file."""
 _COEFFICIENTS = ("betas", "betas_neutral", "expression")  # brought to ten: cut, or zeros behind
 _META_NUMBERS = ("annot_valid", "iscrowd", "num_keypoints", "valid_label")
 
@@ -117,8 +106,8 @@ def _boxes(file: HumanDataFile, key: str, value: Any, length: int) -> Float32[np
 
 
 def _part_boxes(file: HumanDataFile, length: int) -> Float32[np.ndarray, "N 3 5"]:
-    boxes = np.zeros((length, len(_PART_BOXES), 5), np.float32)
-    for part, key in enumerate(_PART_BOXES):
+    boxes = np.zeros((length, len(PART_BOXES), 5), np.float32)
+    for part, key in enumerate(PART_BOXES):
         value = file.get(key)
         if value is not None:
             boxes[:, part] = _boxes(file, key, value, length)
@@ -128,18 +117,16 @@ def _part_boxes(file: HumanDataFile, length: int) -> Float32[np.ndarray, "N 3 5"
 
 def _keypoints(file: HumanDataFile, length: int, interval: int, *, needed: bool) -> Columns:
     """The 137 joints, and which of them the file has: by its 3D points, else by its 2D ones."""
-    key, value = _first(file, _KEYPOINTS_2D)
+    key, value = _first(file, KEYPOINTS_2D)
     if key is None and not needed:
         rows = len(range(0, length, interval))
         return {"joints_valid": np.zeros((rows, len(JOINTS)), np.uint8)}
     if key is None:
-        raise UserError(
-            f"{file.path}: no 2D keypoints; expected one of {', '.join(_KEYPOINTS_2D)}."
-        )
+        raise UserError(f"{file.path}: no 2D keypoints; expected one of {', '.join(KEYPOINTS_2D)}.")
     joints_2d, mask_2d, seen = _joints(file, key, value, length, interval, dimensions=2)
     columns, mask_3d = {"joints_2d": joints_2d}, None
     del value  # gigabytes
-    key, value = _first(file, _KEYPOINTS_3D)
+    key, value = _first(file, KEYPOINTS_3D)
     if key is not None:
         joints_3d, mask_3d, seen = _joints(file, key, value, length, interval, dimensions=3)
         columns["joints_3d"] = joints_3d
@@ -174,14 +161,14 @@ def _joints(
         if len(present) != stored:
             reason = f"{stored} joints; the mask has {len(present)} of {len(mask)}"
             raise file.wrong(key, reason)
-    elif mask is None and file.get("__keypoints_compressed__") and stored not in _JOINT_COUNTS:
+    elif mask is None and file.get("__keypoints_compressed__") and stored not in JOINT_COUNTS:
         raise file.wrong(f"{key}_mask", f"missing, but '{key}' is compressed by it")
     else:
         present = np.arange(stored)
     full = stored if mask is None else len(mask)
-    if full not in _JOINT_COUNTS:
+    if full not in JOINT_COUNTS:
         raise file.wrong(key, f"{full} joints; HumanData has 190, 144 or 127")
-    position = np.full(max(_JOINT_COUNTS), -1)
+    position = np.full(max(JOINT_COUNTS), -1)
     position[present] = np.arange(stored)
     source = position[list(JOINTS_FROM_HUMANDATA)]
     confidence = points[:, :, dimensions:]  # none, or one number
@@ -194,7 +181,7 @@ def _joints(
 
 
 def _chosen(mask: np.ndarray) -> UInt8[np.ndarray, "137"]:
-    padded = np.zeros(max(_JOINT_COUNTS), np.uint8)
+    padded = np.zeros(max(JOINT_COUNTS), np.uint8)
     padded[: len(mask)] = mask
     return padded[list(JOINTS_FROM_HUMANDATA)]
 
@@ -236,14 +223,14 @@ def _body_parameters(
             return None
         return numbers(file, f"{family}.{key}", parameters[key], length).reshape(length, -1)
 
-    sizes = _PARAMETERS | {"body_pose": ("body_pose", 3 * _BODY_JOINTS[family])}
-    for key, (name, size) in sizes.items():
-        values = read(key)
+    for key, count in TRIPLES[family].items():
+        values = None if key in _UNREAD else read(key)
         if values is not None:
-            if values.shape[1] != size:
-                found = f"has {values.shape[1]} numbers a row, expected {size}"
+            if values.shape[1] != 3 * count:
+                found = f"has {values.shape[1]} numbers a row, expected {3 * count}"
                 raise file.wrong(f"{family}.{key}", found)
-            columns[name] = values.reshape(length, -1, 3) if size > 3 else values
+            name = _COLUMN_NAMES.get(key, key)
+            columns[name] = values.reshape(length, -1, 3) if count > 1 else values
     for key in _COEFFICIENTS:
         values = read(key)
         if values is not None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datasets.humandata.reader import FAMILIES, read_humandata
+from datasets.humandata.layout import FAMILIES
+from datasets.humandata.reader import read_humandata
 from human_models.joints import JOINTS, JOINTS_FROM_HUMANDATA
 from utils.errors import UserError
 
