@@ -36,7 +36,7 @@ config = {
             "patch_size": 16,
             "stem": "conv",
             "embed_dim": 128,
-            "depth": 4,
+            "depth": 8,
             "num_heads": 4,
             "drop_path_rate": 0.0,
         },

@@ -54,6 +54,8 @@ class TrainConfig(Section):
     optimizer and the epoch too."""
     interpolate_pos_embed: bool = False
     """Allow encoder weights of another input size."""
+    deepen_encoder: bool = False
+    """Allow encoder weights of fewer blocks; those behind them begin as the identity."""
 
     # What is kept and told.
     save_epoch: Count = 1

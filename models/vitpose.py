@@ -6,6 +6,8 @@ and which may carry heads that mean nothing here.
 
 import logging
 import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -23,16 +25,21 @@ from utils.files import atomic_path
 log = logging.getLogger(__name__)
 
 _PREFIX: Final = "backbone."
+_BLOCK: Final = re.compile(r"blocks\.(\d+)\.")
 # What no such file has: it belongs to the body, not to the image.
 _OWN: Final = frozenset({"task_tokens"})
 
 
 @torch.no_grad()
-def load_encoder(encoder: ViT, path: Path, *, interpolate: bool = False) -> None:
+def load_encoder(
+    encoder: ViT, path: Path, *, interpolate: bool = False, deepen: bool = False
+) -> None:
     """Give an encoder the weights of a file, all but its task tokens; tells what was left over.
 
     Args:
         interpolate: resize the position embedding where it is of another input size.
+        deepen: the file may end before the encoder does: blocks behind its last one begin as the
+            identity (Net2Net, Chen et al., ICLR 2016).
 
     Raises:
         UserError: the file is missing or damaged, or an encoder's weight is missing in it or of
@@ -44,6 +51,8 @@ def load_encoder(encoder: ViT, path: Path, *, interpolate: bool = False) -> None
         raise UserError(f"{path}: there is no 'state_dict' in it; is it a file of ViTPose?")
     given = {key.removeprefix(_PREFIX): value for key, value in given.items()}
     wanted = {key: value for key, value in encoder.state_dict().items() if key not in _OWN}
+    new = _blocks_behind(given, wanted) if deepen else {}
+    wanted = {key: value for key, value in wanted.items() if key not in new}
     if not wanted.keys() & given.keys():
         raise UserError(f"{path}: none of its {len(given)} weights is an encoder's; wrong file?")
     absent = sorted(wanted.keys() - given.keys())
@@ -66,9 +75,27 @@ def load_encoder(encoder: ViT, path: Path, *, interpolate: bool = False) -> None
                 f"{path}: {key} has shape {tuple(value.shape)}, "
                 f"expected {tuple(wanted[key].shape)}; {advice}"
             )
-    encoder.load_state_dict({**encoder.state_dict(), **state})
+    encoder.load_state_dict({**encoder.state_dict(), **state, **_as_identity(new)})
     unused = len(given.keys() - wanted.keys())
     log.info("encoder: %d weights from %s, %d others in it unused", len(state), path, unused)
+
+
+def _blocks_behind(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the blocks behind the last one that is given."""
+    depth = max((1 + int(block[1]) for key in given if (block := _BLOCK.match(key))), default=0)
+    return {
+        key: value
+        for key, value in wanted.items()
+        if (block := _BLOCK.match(key)) and int(block[1]) >= depth > 0
+    }
+
+
+def _as_identity(blocks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What blocks add to their input begins as zero."""
+    return {
+        key: torch.zeros_like(value) if ".attn.proj." in key or ".mlp.fc2." in key else value
+        for key, value in blocks.items()
+    }
 
 
 def save_encoder(network: KeypointNetwork, path: Path) -> None:

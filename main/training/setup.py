@@ -121,7 +121,12 @@ def starting_network(config: Config, body: BodyModel, snapshots: Snapshots) -> S
                 f"{path} is missing; put the pre-trained encoder there, or set "
                 "model.encoder_pretrained_model_path = None to train from random weights"
             )
-        load_encoder(network.encoder, path, interpolate=config.train.interpolate_pos_embed)
+        load_encoder(
+            network.encoder,
+            path,
+            interpolate=config.train.interpolate_pos_embed,
+            deepen=config.train.deepen_encoder,
+        )
     else:
         log.warning("the encoder begins with random weights: no file of pre-trained ones is named")
     return network

@@ -76,6 +76,25 @@ def test_a_missing_weight_is_named(weights, save):
     check_refused(save(weights), "lacks 1", "blocks.1.mlp.fc1.bias")
 
 
+def test_a_deeper_encoder_begins_as_the_shallow_one(weights, save):
+    deep = ViT(CONFIG.model_copy(update={"depth": CONFIG.depth + 2}))
+    for parameter in deep.parameters():
+        torch.nn.init.normal_(parameter)
+    path = save(weights)
+    check_refused(path, f"blocks.{CONFIG.depth}.", encoder=deep)
+    load_encoder(deep, path, deepen=True)
+    shallow = make_encoder()
+    load_encoder(shallow, path)
+    images = torch.rand(2, 3, *CONFIG.img_size)
+    torch.testing.assert_close(deep.feature_map(images), shallow.feature_map(images))
+
+
+def test_a_hole_is_no_depth(weights, save):
+    given = {k: v for k, v in weights.items() if ".blocks.0." not in k}
+    with pytest.raises(UserError, match=r"lacks .* blocks\.0\."):
+        load_encoder(make_encoder(), save(given), deepen=True)
+
+
 def test_other_sizes_are_told_what_to_do(weights, save):
     path = save(weights)
     smaller = make_encoder(img_size=(128, 96))
