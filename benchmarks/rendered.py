@@ -11,6 +11,14 @@ from human_models.safe_pickle import load_npz
 from main.tracks.camera import ClipCamera
 
 
+def video_of(file: Path) -> Path:
+    """The video of an annotation file, where `main.synthesize --video` put it."""
+    frame = Path(str(load_npz(file)["image_path"][0]))
+    split, clip = frame.parts[0], frame.parts[1]
+    name = file.stem.removesuffix(f"_{split}_{clip}")
+    return file.parent.parent / "img" / name / split / f"{clip}.mp4"
+
+
 def read_clip(file: Path, body: BodyModel) -> tuple[list[Walker], ClipCamera, int]:
     """People, camera and number of frames of a clip's annotation file.
 

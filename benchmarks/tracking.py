@@ -1,4 +1,4 @@
-"""How well people keep their identity, and how much smoothing helps, on simulated clips.
+"""Simulated clips: whether people keep their identity, match the crops, and move smoothly.
 
     python -m benchmarks.tracking [--clips 10] [--frames 300] [--annotations FILE.npz ...]
 
@@ -8,12 +8,13 @@ seen is neither demanded nor counted as wrong.
 """
 
 import argparse
+import itertools
 import logging
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -23,9 +24,11 @@ from benchmarks.rendered import read_clip
 from benchmarks.walkers import CAMERA, FPS, HEIGHT, WIDTH, Estimate, Walker, estimates, walkers
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
+from human_models.joints import JOINT_PARTS
 from main.detector import Detection
 from main.model_files import ROOT
 from main.tracker import Tracker
+from main.tracks.camera import PELVIS
 from main.tracks.gaps import fill_gaps
 from main.tracks.placing import place_rows
 from main.tracks.refine import Refiner, Strengths
@@ -34,6 +37,8 @@ from main.tracks.stitch import stitch
 from utils.box import Box
 
 logger = logging.getLogger("tracking")
+HEIGHTS_PX: Final = (250, 350, 450, 600, HEIGHT)
+"""Of people in the image, by which distances are told."""
 
 
 class Score(NamedTuple):
@@ -140,6 +145,35 @@ def track_clips(body: BodyModel, files: list[Path], clips: int, frames: int, see
     logger.info("stitching: %.2f ms a frame", 1e3 * seconds / (len(files) or clips) / frames)
 
 
+def match_clips(body: BodyModel, clips: int, frames: int, seed: int) -> None:
+    """The clip's projections beside the crops', and depths beside the truth.
+
+    People stay inside the image.
+    """
+    rows, truth = [], []
+    for clip in range(clips):
+        rng = np.random.default_rng((seed, clip, 2))
+        people = walkers(body, rng, 3, frames, crossing=False)
+        for one in estimates(body, rng, people):
+            rows.append(row_of(1, one.frame, one.score, one.person))
+            truth.append(people[one.walker].joints[one.frame, PELVIS, 2])
+    placed = np.stack(rows)
+    start = time.perf_counter()
+    place_rows(placed, CAMERA, (WIDTH, HEIGHT))
+    milliseconds = 1e3 * (time.perf_counter() - start) / len(rows)
+    seen_px = placed["raw_joints_2d_px"]
+    height = np.ptp(seen_px[..., 1], axis=1)
+    distance = np.linalg.norm(placed["joints_2d_px"] - seen_px, axis=-1)
+    for low, high in ((0, HEIGHT), *itertools.pairwise(HEIGHTS_PX)):
+        those = distance[(height >= low) & (height < high)]
+        if those.size:
+            medians = np.median(those), np.median(those[:, JOINT_PARTS["body"]])
+            told = "people of %3d to %3d px match their crops to %.2f px, the body alone to %.2f"
+            logger.info(told, low, high, *medians)
+    depth_error = float(np.abs(placed["joints_3d_m"][:, PELVIS, 2] / truth - 1).mean())
+    logger.info("depth error %.2f %%; placing: %.2f ms a row", 100 * depth_error, milliseconds)
+
+
 def acceleration(joints: Float[np.ndarray, "T 137 3"]) -> Float[np.ndarray, "T-2 137 3"]:
     """mm a squared frame."""
     return 1e3 * (joints[2:] - 2 * joints[1:-1] + joints[:-2])
@@ -193,6 +227,7 @@ def main() -> None:
     library = BodyLibrary(find_model_folder(ROOT / "human_models" / "human_model_files"))
     body = library.smplx()
     track_clips(body, arguments.annotations, arguments.clips, arguments.frames, arguments.seed)
+    match_clips(body, arguments.clips, arguments.frames // 5, arguments.seed)
     smooth_clips(body, min(arguments.clips, 5), arguments.frames, arguments.seed)
 
 

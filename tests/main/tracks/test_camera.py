@@ -103,3 +103,13 @@ def test_whole_image_and_crop_agree_in_the_picture():
     assert np.median(worse) > 2 * np.median(error)
     order = np.argsort(scale)
     assert (np.diff(translation[order, 2]) < 0.2).all()  # whoever appears larger is nearer
+
+
+def test_single_joints_do_not_move_the_others_in_the_picture():
+    joints = bodies()
+    translation = np.random.default_rng(1).uniform([-2, -1, 2], [2, 1, 9], (6, 3))
+    target = project(joints + translation[:, None], CAMERA)
+    moved = target.copy()
+    moved[:, [5, 6]] += 40.0  # both ankles
+    ours = project(joints + solve_translation(joints, moved, CAMERA)[:, None], CAMERA)
+    assert np.median(np.linalg.norm(ours - target, axis=-1)) < 0.4

@@ -1,0 +1,209 @@
+"""What smoothing does to a network's estimates of rendered clips, whose truth is known.
+
+    python -m benchmarks.smoothing [--model MODEL_DIR] [--data FOLDER] [--people 15] [--frames 150]
+
+Clips of people who cross each other are drawn into --data unless they are there (15 people, 150
+frames: some minutes). The network runs once over each with true boxes and the true camera; tracks
+and people are made of its estimates as inference does it, without smoothing and with it. Of the
+25 joints of the body, of people of whom at least a quarter is seen, in millimetres:
+
+    PA        after the similarity that fits best
+    pose      relative to the pelvis
+    place     in the camera
+    jitter    error of the acceleration of joints relative to the pelvis, mm/frame^2
+    in place  the same in the camera
+
+`raw` is what the network says, in the cameras of its crops.
+"""
+
+import argparse
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.rendered import read_clip, video_of
+from benchmarks.tracking import overlaps
+from benchmarks.walkers import Walker
+from datasets.synthetic.production import Order, produce
+from human_models.joints import JOINT_PARTS
+from main.detector import Detection
+from main.estimator import Estimator
+from main.flow import estimate_people, find_people
+from main.model_files import ROOT
+from main.tracker import Tracker
+from main.tracks.assemble import Clip, assemble_people
+from main.tracks.camera import ClipCamera
+from main.tracks.refine import Strengths, smoothing_factor
+from main.tracks.rows import RowFile, frames_of, row_of
+from utils.alignment import align_similarity
+from utils.box import Box
+from utils.media import open_media
+from utils.progress import with_progress
+
+SMOOTH: Final = ("off", "0.5", "auto", "2")
+"""What --smooth may say."""
+_SIZE: Final = (1280, 720)
+_PADDING: Final = 1.2
+"""Boxes in HumanData files are so much larger than people."""
+_BODY: Final = JOINT_PARTS["body"]
+_MOST_WORKERS: Final = 4
+_LEAST_SEEN: Final = 0.25
+_LEAST_OVERLAP: Final = 0.5
+
+
+class Series(NamedTuple):
+    """One person's estimates beside the truth, in the order of frames; metres, pelvis first."""
+
+    frames: Int[np.ndarray, " T"]
+    ours: Float[np.ndarray, "T 25 3"]
+    truth: Float[np.ndarray, "T 25 3"]
+
+
+class Errors(NamedTuple):
+    """Of every joint of every row, or of every three consecutive frames; mm or mm/frame^2."""
+
+    pa: Float[np.ndarray, " N"]
+    pose: Float[np.ndarray, " N"]
+    place: Float[np.ndarray, " N"]
+    jitter: Float[np.ndarray, " M"]
+    jitter_in_place: Float[np.ndarray, " M"]
+
+
+def draw_clips(data: Path, people: int, frames: int, seed: int) -> list[Path]:
+    """Annotation files of clips with so many people together; drawn unless they are there."""
+    name = f"smoothing-{seed}-{people}x{frames}"
+    order = Order("clips", name, "test", seed, people, _SIZE, frames)
+    annotations = f"{name}_test_clip_*.npz"
+    if len(list((data / "annot").glob(annotations))) < order.picture_count():
+        workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+        pictures = produce(order, data, workers)
+        for _ in with_progress(pictures, order.picture_count(), "clips"):
+            pass
+    return sorted((data / "annot").glob(annotations))
+
+
+def estimate(estimator: Estimator, video: Path, people: list[Walker], file: RowFile) -> float:
+    """Fill a file with the network's rows, by true boxes; frames a second of the video."""
+    frame_count = len(people[0].boxes)
+
+    def detector(index: int, image: np.ndarray) -> list[Detection]:
+        if index >= frame_count:  # nobody is seen at the end
+            return []
+        there = [one.boxes[index] for one in people if one.covered[index] < 1]
+        return [Detection(_unpadded(box), 1.0) for box in there]
+
+    with open_media(video) as media:
+        fps = float(media.info.fps)
+        seen = find_people(media, detector, Tracker(fps), estimator)
+        frames = estimate_people(seen, estimator, batch_size=8, workers=1)
+        with closing(frames):
+            for number, persons in with_progress(frames, media.info.frame_count_estimate, "frames"):
+                for track, score, person in persons:
+                    file.append(row_of(track, number, score, person))
+    return fps
+
+
+def _unpadded(box: Float[np.ndarray, "4"]) -> Box:
+    x, y, width, height = map(float, box)
+    spare_x, spare_y = (side * (1 - 1 / _PADDING) / 2 for side in (width, height))
+    return Box(x + spare_x, y + spare_y, width - 2 * spare_x, height - 2 * spare_y)
+
+
+def series_of(
+    rows: np.ndarray, joints: Float[np.ndarray, "N 137 3"], people: list[Walker]
+) -> Iterator[Series]:
+    """What rows, and joints in their order, say of each true person where that is well seen."""
+    of_person: dict[int, list[tuple[int, int]]] = {k: [] for k in range(len(people))}
+    for frame, mine in frames_of(rows):
+        mine = mine[~rows["interpolated"][mine]]
+        boxes = np.stack([_unpadded(one.boxes[frame]) for one in people])
+        table = overlaps(boxes, rows["box_xywh"][mine])
+        for k, one in enumerate(people):
+            share = (1 - one.covered[frame]) * one.in_image[frame]
+            if share >= _LEAST_SEEN and table.size and table[k].max() >= _LEAST_OVERLAP:
+                of_person[k].append((frame, int(mine[table[k].argmax()])))
+    for k, found in of_person.items():
+        if found:
+            frames, numbers = map(np.array, zip(*found, strict=True))
+            yield Series(frames, joints[numbers][:, _BODY], people[k].joints[frames][:, _BODY])
+
+
+def errors_of(series: Series) -> Errors:
+    frames, ours, truth = series
+    aligned = align_similarity(*map(torch.from_numpy, (ours.astype(float), truth.astype(float))))
+    relative = (ours - ours[:, :1]) - (truth - truth[:, :1])
+    adjoining = frames[2:] - frames[:-2] == 2
+
+    def length(vectors: np.ndarray) -> Float[np.ndarray, " N"]:
+        return 1e3 * np.linalg.norm(vectors, axis=-1).ravel()
+
+    def jitter(error: np.ndarray) -> Float[np.ndarray, " M"]:
+        return length((error[2:] - 2 * error[1:-1] + error[:-2])[adjoining])
+
+    pa = length(aligned.numpy() - truth)
+    return Errors(
+        pa, length(relative), length(ours - truth), jitter(relative), jitter(ours - truth)
+    )
+
+
+def compare(
+    estimator: Estimator, video: Path, people: list[Walker], camera: ClipCamera
+) -> Iterator[tuple[str, Errors]]:
+    """Of one clip: errors of raw values and for every word of --smooth, a person at a time."""
+    with tempfile.TemporaryDirectory() as folder, closing(RowFile(Path(folder))) as raw:
+        fps = estimate(estimator, video, people, raw)
+        rows = np.array(raw.view())
+        for one in series_of(rows, rows["joints_3d_m"], people):
+            yield "raw", errors_of(one)
+        for word in SMOOTH:
+            strengths = Strengths().times(smoothing_factor(word))
+            with closing(RowFile(Path(folder))) as file:
+                file.append(rows)
+                assemble_people(file, estimator.body, Clip(camera, _SIZE, fps, strengths))
+                final = np.array(file.view())
+            for one in series_of(final, final["joints_3d_m"], people):
+                yield word, errors_of(one)
+
+
+def table_of(found: dict[str, list[Errors]]) -> Table:
+    table = Table("--smooth", "PA", "pose", "place", "jitter", "in place")
+    for word, errors in found.items():
+        means = [float(np.concatenate(values).mean()) for values in zip(*errors, strict=True)]
+        cells = [f"{mean:.1f}" for mean in means]
+        if word == "raw":  # has no place in the clip's camera
+            cells[2] = cells[4] = ""
+        table.add_row(word, *cells)
+    return table
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="smplest_x_demo", metavar="MODEL_DIR")
+    parser.add_argument("--data", type=Path, default=ROOT / "data", help="gets annot/ and img/")
+    parser.add_argument("--people", type=int, default=15, help="in all clips together, about")
+    parser.add_argument("--frames", type=int, default=150, help="of a clip")
+    parser.add_argument("--seed", type=int, default=31, help="of the clips")
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args(words)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    estimator = Estimator.load(arguments.model, device=arguments.device)
+    found: dict[str, list[Errors]] = {}
+    for file in draw_clips(arguments.data, arguments.people, arguments.frames, arguments.seed):
+        people, camera, _ = read_clip(file, estimator.body)
+        for word, errors in compare(estimator, video_of(file), people, camera):
+            found.setdefault(word, []).append(errors)
+    Console().print(table_of(found))
+
+
+if __name__ == "__main__":
+    main()
