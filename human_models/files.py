@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
-import scipy.sparse
+import scipy  # its parts are loaded when they are first used: most files need none
 from jaxtyping import Float, Int
 
 from human_models.joints import RIG_PARENTS, SMPL_PARENTS
@@ -228,7 +228,7 @@ def _indices(content: dict[str, object], key: str, source: Path) -> Int[np.ndarr
 
 def _numbers(content: dict[str, object], key: str, source: Path) -> np.ndarray:
     value = content.get(key)
-    if isinstance(value, scipy.sparse.csr_matrix):
+    if not isinstance(value, np.ndarray) and isinstance(value, scipy.sparse.csr_matrix):
         value = value.toarray()
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
         problem = "lacks the array" if value is None else "has no numbers in"
@@ -264,7 +264,7 @@ def read_head_vertices(folder: ModelFolder) -> Int[np.ndarray, "5023"]:
     return _indices({"indices": load_npy(file)}, "indices", file)
 
 
-def read_smplx_to_smpl(folder: ModelFolder) -> scipy.sparse.csr_matrix:
+def read_smplx_to_smpl(folder: ModelFolder) -> "scipy.sparse.csr_matrix":
     """Matrix (6890, 10475), float32, that makes SMPL vertices from SMPL-X vertices."""
     file = _companion(folder, "smplx2smpl.pkl")
     matrix = _read_arrays(file).get("matrix")

@@ -8,6 +8,7 @@ import logging
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -70,7 +71,6 @@ class Session:
         self.batch_size = arguments.batch_size or default_batch
         self.cores = torch.get_num_threads()
         self.workers = min(MOST_WORKERS, self.cores)
-        self.overlay = None if arguments.no_overlay else Overlay(arguments.overlay, estimator.body)
 
     @classmethod
     def load(cls, arguments: argparse.Namespace) -> "Session":
@@ -88,6 +88,12 @@ class Session:
             download=arguments.download,
         )
         return cls(arguments, estimator)
+
+    @cached_property
+    def overlay(self) -> Overlay | None:
+        """Made when the first frame is drawn, as what it needs takes time to load."""
+        words = self.arguments
+        return None if words.no_overlay else Overlay(words.overlay, self.estimator.body)
 
     def media(self, media: MediaSource, output: Path, name: str) -> Found:
         """Write `output`/result_NAME(.mp4, .jpg, .png) and the folder `output`/result_NAME.

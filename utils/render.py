@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
+import scipy  # its parts are loaded when they are first used: a renderer is late to be made
 from jaxtyping import Float, Float32, Int, Int32, UInt8
-from scipy import sparse
 
 from utils.shading import Colour, cross, length, shade
 
@@ -108,7 +108,7 @@ class MeshRenderer:
         self._faces = np.ascontiguousarray(faces, np.int32)
         face_count = len(faces)
         rows, columns = self._faces.ravel(), np.repeat(np.arange(face_count), 3)
-        self._faces_of_vertex: sparse.csr_matrix = sparse.csr_matrix(
+        self._faces_of_vertex = scipy.sparse.csr_matrix(
             (np.ones(3 * face_count, np.float32), (rows, columns)), (vertex_count, face_count)
         )
 
@@ -158,7 +158,7 @@ class MeshRenderer:
         drawn = (normals * corners[0]).sum(axis=0) < 0
         if not all_in_front:
             drawn &= in_front[self._faces].all(axis=1)
-        faces = self._faces[drawn]
+        faces = self._faces.compress(drawn, axis=0)
         if len(faces) == 0:
             return None
         return _Surface(
@@ -272,7 +272,7 @@ def _rasterize(
         *(2 * math.atan(height / 2 / fy), _NEAR_M / 2, far_m, settings),
     )
     # Drawing rounds the depth of empty pixels as well: they are near `far_m`, not at it.
-    mask = (depth_buffer < (farthest_m + far_m) / 2).astype(np.uint8) * 255
+    mask = (depth_buffer < (farthest_m + far_m) / 2).view(np.uint8) * np.uint8(255)
     return cv2.convertScaleAbs(colour_buffer, alpha=255), mask
 
 
@@ -293,6 +293,7 @@ def _soften(
         coverage = cv2.blur(mask, (3, 3), borderType=cv2.BORDER_REPLICATE)
         averaged = cv2.blur(drawn, (3, 3), borderType=cv2.BORDER_REPLICATE)
         colours, edge = drawn, (coverage > 0) & (mask == 0)
-    share = coverage[edge].astype(np.float32)[:, None] / 255
-    colours[edge] = np.minimum(averaged[edge] / share, 255)
+    pixels = np.flatnonzero(edge)  # one number a pixel: several times as fast as two
+    share = coverage.ravel()[pixels].astype(np.float32)[:, None] / 255
+    colours.reshape(-1, 3)[pixels] = np.minimum(averaged.reshape(-1, 3)[pixels] / share, 255)
     return colours, coverage

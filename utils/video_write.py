@@ -1,6 +1,7 @@
 """Frames into an .mp4 that every player and browser shows: H.264, yuv420p, sound kept."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -25,7 +26,14 @@ from utils.video_audio import AudioTrack
 logger = logging.getLogger(__name__)
 
 _OUTPUT_SUFFIXES: Final = (".mp4", ".m4v", ".mov")
-_ENCODER_OPTIONS: Final = {"crf": "20", "preset": "veryfast"}
+# A quarter less work than veryfast and crf 20 alone, for 0.4 dB of 50 and 7 % more bytes.
+_ENCODER_OPTIONS: Final = {
+    "crf": "19.5",
+    "preset": "veryfast",
+    "x264-params": "me=dia:subme=1:b-adapt=0",
+}
+# The other half is left to those who draw; one thread alone does the work with the least effort.
+_ENCODER_THREADS: Final = max(1, (os.cpu_count() or 1) // 2)
 _BT709_MATRIX: Final = 1  # the number of BT.709 in H.264's own table of colour matrices
 # Turns 29.97002997 back into 30000/1001, the finest rate in use.
 _LARGEST_RATE_DENOMINATOR: Final = 1001
@@ -142,6 +150,7 @@ class _Encoder:
         context = self._stream.codec_context
         context.width, context.height = width + width % 2, height + height % 2
         context.pix_fmt = "yuv420p"
+        context.thread_count = _ENCODER_THREADS
         context.time_base = 1 / self._fps
         context.colorspace = _BT709_MATRIX
         context.color_range = ColorRange.MPEG
@@ -152,12 +161,13 @@ class _Encoder:
     def write(self, image: UInt8[np.ndarray, "H W 3"]) -> None:
         if image.shape[1::-1] != self._size:
             raise ValueError(f"frame of {image.shape[1::-1]} pixels in a video of {self._size}")
-        picture = VideoFrame.from_ndarray(_evened(image), format="rgb24")
+        picture = VideoFrame.from_numpy_buffer(_evened(image), format="rgb24")
         picture = self._reformatter.reformat(
             picture,
             format="yuv420p",
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
+            threads=1,
         )
         picture.pts, picture.time_base = self._frame_count, 1 / self._fps
         self._frame_count += 1

@@ -1,0 +1,92 @@
+"""How long the inference door takes until its network is ready, in a fresh process.
+
+    python -m benchmarks.startup [--json] [--model MODEL_DIR] [--rounds 5]
+
+From the start of Python, over reading the command line, opening the demo's video and loading
+network and body, to where the first frame would be estimated; the median of some rounds after one
+that warms the disk's cache. CPU seconds longer than the clock's are work of several cores; a clock
+much longer than they says that others used the machine.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from main.model_files import ROOT
+
+SCRIPT: Final = """
+import json, os, sys, time
+
+def ready(session, media, *rest):
+    told = {"cpu_s": time.process_time(), "modules": sorted(sys.modules)}
+    os.write(1, json.dumps(told).encode() + b"\\n")
+    os._exit(0)
+
+def door(words):
+    from main.session import Session
+    Session.media = ready
+    return run(words)
+
+import main.inference
+run, main.inference.run = main.inference.run, door
+sys.exit(main.inference.main(sys.argv[1:]))
+"""
+"""The door itself, which ends where the first frame would be read."""
+
+
+class Start(NamedTuple):
+    """Seconds of the clock and of all cores until the network is ready, and what was imported."""
+
+    wall_s: float
+    cpu_s: float
+    modules: list[str]
+
+
+def start(model: str, medium: str = "test_video.mp4") -> Start:
+    """Open the door once, in a process of its own.
+
+    Raises:
+        SystemExit: the door refuses.
+    """
+    begin = time.perf_counter()
+    words = [sys.executable, "-c", SCRIPT, model, medium]
+    with subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        wall_s = time.perf_counter() - begin
+        _, errors = process.communicate()
+    if process.returncode or not line:
+        raise SystemExit(errors.decode(errors="replace"))
+    told = json.loads(line)
+    return Start(wall_s, told["cpu_s"], told["modules"])
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="the last line is one of JSON")
+    parser.add_argument("--model", default="smplest_x_demo", metavar="MODEL_DIR")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args(words)
+    start(arguments.model)
+    starts = [start(arguments.model) for _ in range(arguments.rounds)]
+    wall_s = statistics.median(one.wall_s for one in starts)
+    cpu_s = statistics.median(one.cpu_s for one in starts)
+    print(
+        f"python -m benchmarks.startup --model {arguments.model} --rounds {arguments.rounds}\n"
+        f"network ready after {wall_s:.2f} s, {cpu_s:.2f} s of all cores together, "
+        f"{len(starts[0].modules)} modules"
+    )
+    if arguments.json:
+        results = {"wall_s": round(wall_s, 3), "cpu_s": round(cpu_s, 3), "model": arguments.model}
+        print(json.dumps(results | {"all_wall_s": [round(one.wall_s, 3) for one in starts]}))
+
+
+if __name__ == "__main__":
+    main()
