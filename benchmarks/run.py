@@ -57,7 +57,11 @@ BENCHMARKS: Final = (
     Benchmark("inference", "benchmarks.inference", (), ("--repeats", "1", *_DEBUG)),
     Benchmark("metrics", "benchmarks.metrics", (), ("--rounds", "2")),
     Benchmark("onnx", "benchmarks.onnx", ("--json",), ("--rounds", "3", *_DEBUG)),
+    Benchmark("startup", "benchmarks.startup", _VIDEO, ("--rounds", "1")),
     Benchmark("smoothing", "benchmarks.smoothing", (), ("--people", "2", "--frames", "20")),
+    Benchmark(
+        "precision", "benchmarks.precision", (), ("--rounds", "1", "--threads", "1", *_DEBUG)
+    ),
     Benchmark("synthesis", "benchmarks.synthesis", (), ("--rounds", "1", "--crops", "8")),
     Benchmark("tracking", "benchmarks.tracking", (), ("--clips", "1", "--frames", "60")),
     Benchmark("train", "benchmarks.train", (), ("--rounds", "1", *_DEBUG)),

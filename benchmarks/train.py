@@ -1,201 +1,279 @@
-"""Where a training step's time goes: `python -m benchmarks.train`.
+"""Where a training step's time goes, and how fast training is: `python -m benchmarks.train`.
 
-Synthetic rows over one full-HD JPEG. All candidates take turns, so that whatever else the machine
-does strikes them alike; trust the ratios. Claim: losses and body are at most 10 % of a step of the
-Base model. The efficiency of two processes is their samples per second against those of one
-process that has half of the cores, as each of the two has.
+Synthetic rows. Parts of a step: over one full-HD JPEG, all candidates in turn, so that whatever
+else the machine does strikes them alike; trust the ratios. Claim: losses and body are at most 10 %
+of a step of the Base model.
+
+Rates: of the demo network over a crop of 256 x 192, as `main.synthesize --crops` stores them, in
+processes of one thread as `main.launch` starts them, with data made by the process itself (0
+workers) or ahead of it. The share of the matrix product's rate counts operations of matrix
+products and convolutions, forward and backward, against torch.matmul on the encoder's largest
+product, measured in the same process between the steps; both by CPU time, the data left out.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from itertools import count, product
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.data import make_instance, write_photograph
 from configs.reader import load_config
-from configs.schema import Config
+from configs.schema import Config, EncoderConfig
 from datasets.augmentation import draw_augmentation
+from datasets.instance import Instance
 from datasets.sample import TrainingSample, training_sample
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
-from main.training.objective import autocast, images_of
-from main.training.optimizer import freeze, make_optimizer
+from main.training.objective import Regression, autocast, images_of
+from main.training.optimizer import AveragedWeights, freeze, make_optimizer
 from models.initialise import initial_network
-from models.losses import training_losses
-from models.posing import body_parameters, pose_body
+from models.supervised import SupervisedOutputs, SupervisedSMPLestX
 from utils.device import has_bf16_units
 from utils.distributed import process_group
 
 _MOST = 0.10
 _CPU = torch.device("cpu")
 _PARTS = ("data", "forward", "body + losses", "backward", "optimizer")
+_CROP = (192, 256)
+"""Width and height of a stored crop."""
 
 
 class Samples(Dataset[TrainingSample]):
-    def __init__(self, path: Path, config: Config, length: int) -> None:
-        self.path, self.config, self.length = path, config, length
-        self.instance = make_instance(path)
+    def __init__(self, instance: Instance, folder: Path, config: Config, length: int) -> None:
+        self.instance, self.folder, self.config, self.length = instance, folder, config, length
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> TrainingSample:
         augmentation = draw_augmentation(0, 0, index)
-        return training_sample(self.instance, self.path.parent, self.config, augmentation)
+        return training_sample(self.instance, self.folder, self.config, augmentation)
+
+
+def write_crop(path: Path) -> Instance:
+    """A photograph as small as a stored crop, and the row of who fills it."""
+    write_photograph(path)
+    photograph = cv2.imread(str(path))
+    assert photograph is not None
+    cv2.imwrite(str(path), cv2.resize(photograph, _CROP, interpolation=cv2.INTER_AREA))
+    width, height = _CROP
+    person = make_instance(path)
+    return person._replace(
+        image_size=_CROP,
+        body_box=np.array([0.1 * width, 0.05 * height, 0.8 * width, 0.9 * height], np.float32),
+        joints_2d=(person.joints_2d - (960, 540)) / 5 + (width / 2, height / 2),
+    )
 
 
 class Step:
-    """One iteration after another of a network, each part timed."""
+    """One iteration after another of a network, as main/training/trainer.py has them, timed."""
 
-    def __init__(self, config: Config, samples: Samples, batch_size: int) -> None:
-        self.config, self.samples, self.batch_size = config, samples, batch_size
-        self.body = BodyLibrary(ModelFolder(STAND_IN, STAND_IN_NAME)).smplx()
-        self.network: Any = initial_network(config.model, self.body)
-        freeze(self.network, config.train)
+    def __init__(self, config: Config, batch_size: int) -> None:
+        self.config, self.batch_size = config, batch_size
+        body = BodyLibrary(ModelFolder(STAND_IN, STAND_IN_NAME)).smplx()
+        network = initial_network(config.model, body)
+        freeze(network, config.train)
+        self.network: nn.Module = SupervisedSMPLestX(network, config)
+        self.objective = Regression(body, config)
         self.optimizer = make_optimizer(self.network, config.train)
+        decay = config.train.ema_decay
+        self.average = None if decay is None else AveragedWeights(self.network, decay)
 
-    def batch(self) -> dict[str, torch.Tensor]:
-        return default_collate([self.samples[k] for k in range(self.batch_size)])
-
-    def __call__(
-        self, precision: str, batch: dict[str, torch.Tensor] | None = None
-    ) -> dict[str, float]:
-        """Seconds of each part; making the batch is timed where none is given."""
+    def __call__(self, precision: str, batches: Iterator[dict[str, torch.Tensor]]) -> list[float]:
+        """Seconds of each part."""
         times = [time.perf_counter()]
-        batch = batch or self.batch()
+        batch = next(batches)
         times.append(time.perf_counter())
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(_CPU, precision):
-            heads = self.network(images_of(batch))
+            outputs: SupervisedOutputs = self.network(images_of(batch))
             times.append(time.perf_counter())
-            parameters = body_parameters(heads, self.config.model)
-            posed = pose_body(parameters, self.body, self.config.model, want_vertices=False)
-            terms = training_losses(heads, posed, batch, self.config)
+            terms = self.objective(_Given(outputs), batch)
             loss = torch.stack([term.mean() for term in terms.values()]).sum()
-        gradients = torch.autograd.grad(loss, heads, allow_unused=True)
+        read = [*outputs.heads, *(output for output in outputs[1:] if output is not None)]
+        gradients = torch.autograd.grad(loss, read, allow_unused=True)
         times.append(time.perf_counter())
-        used = [(h, g) for h, g in zip(heads, gradients, strict=True) if g is not None]
+        used = [(h, g) for h, g in zip(read, gradients, strict=True) if g is not None]
         torch.autograd.backward([h for h, _ in used], [g for _, g in used])
         times.append(time.perf_counter())
+        if self.config.train.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.clip_grad_norm)
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
         times.append(time.perf_counter())
-        return dict(zip(_PARTS, np.diff(times).tolist(), strict=True))
+        return np.diff(times).tolist()
+
+
+class _Given(nn.Module):
+    """Stands for a network that has been run."""
+
+    def __init__(self, outputs: SupervisedOutputs) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, images: torch.Tensor) -> SupervisedOutputs:
+        return self.outputs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--half-rounds", type=int, default=1, help="of bf16 against fp32")
-    parser.add_argument("--batch-size", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=2, help="where parts are timed")
     parser.add_argument("--config", type=Path, default=Path("configs/config_smplest_x_b.py"))
-    parser.add_argument("--small", type=Path, default=Path("configs/config_debug.py"))
-    parser.add_argument("--rank-of-two", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--small", default="configs/config_smplest_x_demo.py", help="for rates")
+    parser.add_argument("--steps", type=int, default=30, help="of each rate")
+    parser.add_argument("--only", choices=("parts", "rates"))
+    parser.add_argument("--workers-of-one", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    config, small = load_config(arguments.config), load_config(arguments.small)
+    if arguments.workers_of_one is not None:
+        config = load_config(Path(arguments.small))
+        rate = _rate_of_one(config, arguments.workers_of_one, arguments.steps)
+        sys.stdout.write(f"{json.dumps(rate._asdict())}\n")
+        return
+    print(
+        f"python -m benchmarks.train --rounds {arguments.rounds} --batch-size "
+        f"{arguments.batch_size}\n{torch.get_num_threads()} threads, PyTorch "
+        f"{torch.__version__}, load {os.getloadavg()[0]:.1f}"
+    )
+    if arguments.only != "rates":
+        _print_parts(load_config(arguments.config), arguments)
+    if arguments.only != "parts":
+        _print_rates(arguments.small, arguments.steps)
+
+
+def _print_parts(config: Config, arguments: argparse.Namespace) -> None:
+    step = Step(config, arguments.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image.jpg"
         write_photograph(path)
-        if arguments.rank_of_two:
-            sys.stdout.write(f"{_rate_in_processes(small, path, arguments.batch_size)}\n")
-            return
-        print(
-            f"python -m benchmarks.train --rounds {arguments.rounds} --batch-size "
-            f"{arguments.batch_size}\n{torch.get_num_threads()} threads, PyTorch "
-            f"{torch.__version__}, load {os.getloadavg()[0]:.1f}"
-        )
-        _print_parts(config, path, arguments)
-        _print_waiting(small, path, arguments.batch_size)
-    one, two = (_rate_started(count) for count in (1, 2))
-    print(f"two processes: {two / (2 * one):.2f} of twice the rate of one ({arguments.small.stem})")
-
-
-def _print_parts(config: Config, path: Path, arguments: argparse.Namespace) -> None:
-    step = Step(config, Samples(path, config, 1), arguments.batch_size)
-    step("fp32")  # warms up
-    rounds = [step("fp32") for _ in range(arguments.rounds)]
-    whole = [sum(one.values()) for one in rounds]
+        samples = Samples(make_instance(path), path.parent, config, arguments.batch_size)
+        rows = range(len(samples))
+        batches = (default_collate([samples[k] for k in rows]) for _ in count())
+        step("fp32", batches)  # warms up
+        rounds = [step("fp32", batches) for _ in range(arguments.rounds)]
+        ratios = [
+            sum(step("bf16", batches)) / sum(step("fp32", batches))
+            for _ in range(arguments.half_rounds)
+        ]
+    whole = [sum(one) for one in rounds]
     print(f"{arguments.config.stem}: {statistics.median(whole):.2f} s a step in fp32")
     shares = {
-        part: statistics.median(one[part] / total for one, total in zip(rounds, whole, strict=True))
-        for part in _PARTS
+        part: statistics.median(one[k] / total for one, total in zip(rounds, whole, strict=True))
+        for k, part in enumerate(_PARTS)
     }
     for part, share in shares.items():
         print(f"  {part:14} {100 * share:5.1f} %")
     kept = "kept" if shares["body + losses"] <= _MOST else "BROKEN"
     print(f"  claim (body + losses at most {100 * _MOST:.0f} %): {kept}", flush=True)
-    ratios = []
-    for _ in range(arguments.half_rounds):
-        half, single = (sum(step(precision).values()) for precision in ("bf16", "fp32"))
-        ratios.append(half / single)
     units = "has" if has_bf16_units() else "has no"
     told = f"{statistics.median(ratios):.2f} of a step in fp32" if ratios else "not measured"
     print(f"bf16: {told} (this CPU {units} bf16 units)", flush=True)
 
 
-def _print_waiting(config: Config, path: Path, batch_size: int, steps: int = 20) -> None:
-    """Share of the time that a small network's steps wait for their batches."""
-    samples = Samples(path, config, batch_size * (steps + 3))
-    step = Step(config, samples, batch_size)
-    name = config.model.model_type
-    for workers in (1, 2):
+class Rate(NamedTuple):
+    """Of one process."""
+
+    samples_s: float
+    waited: float
+    """Share of the time that steps waited for their batches."""
+    step_cpu_s: float
+    """CPU time of a sample, without what makes it."""
+    gflop: float
+    """A sample and step."""
+    matmul_gflop_s: float
+
+
+def _print_rates(config: str, steps: int) -> None:
+    one = 0.0
+    for processes, workers in product((1, 2), (0, 1, 2)):
+        if processes * workers > 2:
+            continue
+        command = [sys.executable, "-m", "main.launch", str(processes), "benchmarks.train"]
+        command += ["--small", config, "--steps", str(steps), "--workers-of-one", str(workers)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        rates = [Rate(**json.loads(x)) for x in done.stdout.splitlines() if x.startswith("{")]
+        total = sum(rate.samples_s for rate in rates)
+        one = one or total
+        share = statistics.mean(r.gflop / r.step_cpu_s / r.matmul_gflop_s for r in rates)
+        step_ms = 1e3 * statistics.mean(rate.step_cpu_s for rate in rates)
+        print(
+            f"{processes} process(es) of one thread, {workers} workers each: {total:.1f} samples/s "
+            f"({total / (processes * one):.2f} of {processes} x one), "
+            f"waited {100 * statistics.mean(r.waited for r in rates):.1f} %, "
+            f"{rates[0].gflop:.2f} GFLOP, {step_ms:.1f} CPU ms a sample, {share:.2f} of matmul's "
+            f"{statistics.mean(r.matmul_gflop_s for r in rates):.0f} GFLOP/s",
+            flush=True,
+        )
+
+
+def _rate_of_one(config: Config, workers: int, steps: int) -> Rate:
+    with process_group(_CPU) as here, tempfile.TemporaryDirectory() as folder:
+        path, batch_size = Path(folder) / "crop.jpg", config.train.train_batch_size
+        samples = Samples(write_crop(path), path.parent, config, batch_size * (steps + 3))
+        step = Step(config, batch_size)
         loader = DataLoader(samples, batch_size, num_workers=workers, worker_init_fn=_one_thread)
-        waited = _waited(iter(loader), lambda batch: step("fp32", batch), steps)
-        told = f"{100 * waited:.0f} % ({name})"
-        print(f"waiting for data with {workers} workers: {told}", flush=True)
+        batches = iter(loader)
+        # Fused attention is not counted on CPUs; its plain form is.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            step("fp32", batches)
+        if here.size > 1:
+            step.network = DistributedDataParallel(step.network, gradient_as_bucket_view=True)
+        for _ in range(2):
+            step("fp32", batches)
+        parts, cpu_s, matmul = [], [], []
+        for _ in range(steps):
+            start = time.process_time()
+            parts.append(step("fp32", batches))
+            made_here = 0.0 if workers else parts[-1][0]
+            cpu_s.append(time.process_time() - start - made_here)
+            matmul.append(_matmul_gflop_s(config.model.encoder_config, batch_size))
+        whole = sum(map(sum, parts))
+        return Rate(
+            samples_s=steps * batch_size / whole,
+            waited=sum(part[0] for part in parts) / whole,
+            step_cpu_s=statistics.median(cpu_s) / batch_size,
+            gflop=counter.get_total_flops() / batch_size / 1e9,
+            matmul_gflop_s=statistics.median(matmul),
+        )
 
 
-def _waited(
-    batches: Iterator[dict[str, torch.Tensor]], work: Callable[[Any], object], steps: int
-) -> float:
-    for _ in range(3):
-        work(next(batches))
-    waited, start = 0.0, time.perf_counter()
-    for _ in range(steps):
-        asked = time.perf_counter()
-        batch = next(batches)
-        waited += time.perf_counter() - asked
-        work(batch)
-    return waited / (time.perf_counter() - start)
+def _matmul_gflop_s(config: EncoderConfig, batch_size: int) -> float:
+    height, width = (side // config.patch_size for side in config.img_size)
+    rows, dim = batch_size * (config.task_tokens_num + height * width), config.embed_dim
+    left, right = torch.rand(rows, dim), torch.rand(int(config.mlp_ratio * dim), dim).mT
+    times = []
+    for _ in range(5):
+        start = time.process_time()
+        torch.matmul(left, right)
+        times.append(time.process_time() - start)
+    return 2e-9 * rows * right.numel() / statistics.median(times)
 
 
 def _one_thread(worker: int) -> None:
     del worker
+    cv2.setNumThreads(0)
     torch.set_num_threads(1)
-
-
-def _rate_started(processes: int) -> float:
-    """Samples a second of so many processes with one thread each."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={processes}", "-m", "benchmarks.train", "--rank-of-two"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return sum(map(float, done.stdout.split()))
-
-
-def _rate_in_processes(config: Config, path: Path, batch_size: int, steps: int = 30) -> float:
-    with process_group(_CPU) as here:
-        step = Step(config, Samples(path, config, 1), batch_size)
-        if here.size > 1:
-            step.network = DistributedDataParallel(step.network, gradient_as_bucket_view=True)
-        batch = step.batch()
-        for _ in range(3):
-            step("fp32", batch)
-        start = time.perf_counter()
-        for _ in range(steps):
-            step("fp32", batch)
-        return steps * batch_size / (time.perf_counter() - start)
 
 
 if __name__ == "__main__":

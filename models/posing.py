@@ -59,13 +59,18 @@ def camera_translation(camera: Float[Tensor, "B 3"], config: ModelConfig) -> Flo
 
 def body_parameters(heads: HeadOutputs, config: ModelConfig) -> BodyParameters:
     """What the heads mean, in the units that the body model takes."""
-    left_hand_pose, right_hand_pose = _axis_angles(heads.hand_pose).chunk(2, dim=1)
+    # All joints at once: in small batches the number of calls decides, not the arithmetic.
+    parts = (heads.body_root_pose, heads.body_pose, heads.hand_pose, heads.face_jaw_pose)
+    rotations = _axis_angles(torch.cat(parts, dim=1))
+    sizes = [part.shape[1] // 2 for part in parts]
+    global_orient, body_pose, hand_pose, jaw_pose = rotations.split(sizes, dim=1)
+    left_hand_pose, right_hand_pose = hand_pose.chunk(2, dim=1)
     return BodyParameters(
-        global_orient=_axis_angles(heads.body_root_pose),
-        body_pose=_axis_angles(heads.body_pose),
+        global_orient=global_orient,
+        body_pose=body_pose,
         left_hand_pose=left_hand_pose,
         right_hand_pose=right_hand_pose,
-        jaw_pose=_axis_angles(heads.face_jaw_pose),
+        jaw_pose=jaw_pose,
         betas=heads.body_shape,
         expression=heads.face_expression,
         transl=camera_translation(heads.body_cam, config),
