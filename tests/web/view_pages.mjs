@@ -42,12 +42,65 @@ async function settled(page) {
   return { frame: await frameOf(page), shade: await shade(page) };
 }
 
+// How far out in the canvas people get at some frames: 1 is its edge.
+async function framing(page) {
+  return page.evaluate(() => {
+    const { scene, state } = viewer;
+    const place = scene.views.orbit.position.clone();
+    const outermost = [0, 6, 14, 29].map((frame) => {
+      state.set({ frame });
+      scene.draw();
+      let most = 0;
+      for (const figure of scene.figures.filter(({ group }) => group.visible)) {
+        for (const { places } of figure.vertices()) {
+          for (let at = 0; at < places.length; at += 3) {
+            place.fromArray(places, at).applyMatrix4(scene.root.matrixWorld).project(scene.views.orbit);
+            most = Math.max(most, Math.abs(place.x), Math.abs(place.y));
+          }
+        }
+      }
+      return most;
+    });
+    state.set({ frame: 0 });
+    return outermost;
+  });
+}
+
 async function play(page) {
+  const drawn = () => viewer.scene.figures[0].group.children.filter((mesh) => mesh.visible && mesh.isMesh).length;
+  const draws = () => viewer.scene.renderer.info.render.frame;
   await page.click("[data-do=play]");
+  const meshes = await page.evaluate(drawn);
   await until(page, () => viewer.state.get("frame") >= 4);
   await page.keyboard.press("Space");
   await page.waitForTimeout(300);
-  return { ...(await settled(page)), playing: (await values(page)).playing };
+  const seen = { ...(await settled(page)), playing: (await values(page)).playing };
+  const before = await page.evaluate(draws);
+  await page.waitForTimeout(300);
+  const idle = (await page.evaluate(draws)) - before;
+  return { ...seen, meshes, idle };
+}
+
+// How far the coarse surface's vertices are from those of the surface as it is, metres.
+async function coarse(page) {
+  return page.evaluate(() => {
+    const { scene } = viewer;
+    const [figure] = scene.figures;
+    figure.refine(true);
+    scene.draw();
+    const { parts, positions, index } = figure.coarse;
+    const [here, there] = [scene.views.orbit.position.clone(), scene.views.orbit.position.clone()];
+    let away = 0;
+    for (const { mesh, points, start } of parts) {
+      points.forEach((point, k) => {
+        mesh.getVertexPosition(point, here).applyMatrix4(mesh.matrixWorld);
+        away = Math.max(away, here.distanceTo(there.fromBufferAttribute(positions, start + k)));
+      });
+    }
+    const shown = figure.coarse.mesh.geometry.drawRange.count / index.count;
+    figure.refine(false);
+    return { parts: parts.map(({ mesh }) => mesh.name), away, shown };
+  });
 }
 
 async function seek(page) {
@@ -138,6 +191,28 @@ async function geometry(page, frames) {
   }, frames);
 }
 
+// Where the camera's view shows joints of the first person, in pixels of the picture.
+async function recorded(page, frame, joints) {
+  return page.evaluate(([frame, names]) => {
+    const { clip, scene, state } = viewer;
+    const before = state.get("view");
+    state.set({ view: "camera", frame });
+    scene.draw();
+    const { clientWidth: width, clientHeight: height } = scene.panel;
+    const [marginY, marginX] = scene.gate.style.inset.split(" ").map(parseFloat);
+    const place = scene.views.orbit.position.clone();
+    const pixels = names.map((name) => {
+      const bone = scene.figures[0].bones[clip.joints.indexOf(name)];
+      place.setFromMatrixPosition(bone.matrixWorld).project(scene.views.recorded);
+      const scale = clip.size[0] / (width - 2 * marginX);
+      const [x, y] = [(0.5 + place.x / 2) * width - marginX, (0.5 - place.y / 2) * height - marginY];
+      return [x * scale - 0.5, y * scale - 0.5];
+    });
+    state.set({ view: before });
+    return pixels;
+  }, [frame, joints]);
+}
+
 async function downloads(page) {
   await page.click("#downloads-open");
   const saved = {};
@@ -160,9 +235,12 @@ await withFiles(async (open, errors, requests) => {
   await ready(whole);
   await picture(whole, "desktop");
   found.first = await values(whole);
+  found.framing = { desktop: await framing(whole) };
   found.played = await play(whole);
   found.sought = await seek(whole);
   found.geometry = await geometry(whole, [0, 7, 29]);
+  found.recorded = await recorded(whole, 7, ["neck", "right_wrist", "left_ankle"]);
+  found.coarse = await coarse(whole);
   found.controls = await controls(whole);
   found.downloads = await downloads(whole);
   await whole.context().close();
@@ -171,6 +249,7 @@ await withFiles(async (open, errors, requests) => {
   const phone = await open(file("whole.html"), PHONE);
   await ready(phone);
   await picture(phone, "phone");
+  found.framing.phone = await framing(phone);
   found.phone = { overflow: await overflow(phone), dark: (await values(phone)).dark };
   await phone.tap("[data-do=play]");
   found.phone.playing = (await values(phone)).playing;

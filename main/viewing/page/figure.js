@@ -1,6 +1,7 @@
 // One person in the scene: a skinned body and clothes on 55 bones, posed by a row of a motion.
 import * as THREE from "three";
 import { BoneShapes } from "./bones.js";
+import { CoarseSurface } from "./coarse.js";
 import { restOffset } from "./series.js";
 
 // Ghosts are seen at their rims, and where they are before the other body by more than a centimetre.
@@ -23,9 +24,7 @@ const attribute = (array, size) => new THREE.BufferAttribute(array, size);
 
 function geometryOf({ positions, normals, joints, weights, colors }, faces) {
   const geometry = new THREE.BufferGeometry();
-  const index = (corners) => attribute(Uint16Array.from(corners), 1);
-  geometry.userData = { fine: index(faces.fine), coarse: index(faces.coarse) };
-  geometry.setIndex(geometry.userData.fine);
+  geometry.setIndex(attribute(Uint16Array.from(faces), 1));
   geometry.setAttribute("position", positions);
   geometry.setAttribute("normal", normals);
   geometry.setAttribute("skinIndex", joints);
@@ -36,6 +35,7 @@ function geometryOf({ positions, normals, joints, weights, colors }, faces) {
 
 export class Figure {
   #expressed = null;
+  #coarseOf = new Map(); // by the first mesh that it replaces
 
   // ghost: translucent and without clothes, to compare with.
   constructor(clip, person, ghost) {
@@ -43,6 +43,9 @@ export class Figure {
     this.person = person;
     this.template = template;
     this.ghost = ghost;
+    this.worn = [];
+    this.coarse = null;
+    this.coarsely = false;
     this.group = new THREE.Group();
     this.#makeBones(clip);
 
@@ -55,11 +58,11 @@ export class Figure {
       weights: attribute(template.weights, 4),
       colors: template.colors && attribute(template.colors, 3),
     };
-    this.body = this.#mesh("body", geometryOf(shared, template.faces), {});
+    this.body = this.#mesh("body", shared, template.faces, {});
     if (ghost) asGhost(this.body.material);
     this.clothes = [];
     if (template.uncovered && !ghost) {
-      this.skin = this.#mesh("skin", geometryOf(shared, template.uncovered), { vertexColors: true });
+      this.skin = this.#mesh("skin", shared, template.uncovered, { vertexColors: true });
       this.clothes = [this.skin, ...person.garments.map((garment) => this.#garment(garment))];
     }
     this.shapes = new BoneShapes(this.bones, template.parents, ghost);
@@ -84,9 +87,11 @@ export class Figure {
     this.group.add(this.bones[0]);
   }
 
-  #mesh(name, geometry, look) {
-    const mesh = new THREE.SkinnedMesh(geometry, new THREE.MeshLambertMaterial(look));
+  #mesh(name, surface, faces, look) {
+    const material = new THREE.MeshLambertMaterial(look);
+    const mesh = new THREE.SkinnedMesh(geometryOf(surface, faces.fine), material);
     mesh.name = name;
+    mesh.userData.coarse = faces.coarse;
     mesh.frustumCulled = false; // its bounds are those of the rest pose
     mesh.bind(this.skeleton, new THREE.Matrix4());
     this.group.add(mesh);
@@ -94,26 +99,22 @@ export class Figure {
   }
 
   #garment({ name, positions, normals, faces, joints, weights, color, colors }) {
-    const geometry = geometryOf(
-      {
-        positions: attribute(positions, 3),
-        normals: attribute(normals, 3),
-        joints: attribute(joints, 4),
-        weights: attribute(weights, 4),
-        colors: colors && attribute(colors, 3),
-      },
-      faces,
-    );
-    const mesh = this.#mesh(name, geometry, {
+    const surface = {
+      positions: attribute(positions, 3),
+      normals: attribute(normals, 3),
+      joints: attribute(joints, 4),
+      weights: attribute(weights, 4),
+      colors: colors && attribute(colors, 3),
+    };
+    return this.#mesh(name, surface, faces, {
       color: new THREE.Color(...color),
       vertexColors: Boolean(colors),
       side: THREE.DoubleSide,
     });
-    return mesh;
   }
 
-  // motion: rotations, pelvis and expressions of all rows.
-  pose(motion, row) {
+  // motion: rotations, pelvis and expressions of all rows. eye: where it is seen from, in the world.
+  pose(motion, row, eye) {
     const count = this.bones.length;
     this.bones.forEach((bone, joint) => {
       bone.quaternion.fromArray(motion.rotations, 4 * (row * count + joint)).normalize();
@@ -121,6 +122,7 @@ export class Figure {
     this.bones[0].position.fromArray(motion.pelvis, 3 * row);
     this.#express(motion.expressions, row);
     this.bones[0].updateMatrixWorld(true);
+    this.coarse?.update(eye);
     if (this.shapes.mesh.visible) {
       this.shapes.update(this.group.matrixWorld.clone().invert());
     }
@@ -150,23 +152,39 @@ export class Figure {
     this.positions.needsUpdate = true;
   }
 
-  // detail: fine or coarse.
-  refine(detail) {
-    for (const { geometry } of [this.body, ...this.clothes]) geometry.setIndex(geometry.userData[detail]);
-  }
-
   // surface: clothes, body or none.
   style({ surface, skeleton, color }) {
-    const dressed = surface === "clothes" && this.clothes.length > 0;
-    this.body.visible = surface !== "none" && !dressed;
     this.body.material.color.set(color);
     if (this.ghost) this.body.material.color.lerp(WHITE, 0.4);
-    for (const mesh of this.clothes) {
-      mesh.visible = dressed;
-      if (mesh.name === "shirt") mesh.material.color.set(color);
-    }
+    for (const mesh of this.clothes) if (mesh.name === "shirt") mesh.material.color.set(color);
+    if (surface === "none") this.worn = [];
+    else this.worn = surface === "clothes" && this.clothes.length ? this.clothes : [this.body];
     this.shapes.mesh.visible = skeleton;
     this.shapes.style(color, surface !== "none");
+    this.refine(this.coarsely);
+  }
+
+  // Shows the surface as it is, or a coarse one in its place.
+  refine(coarsely) {
+    this.coarsely = coarsely;
+    for (const mesh of [this.body, ...this.clothes]) {
+      mesh.visible = !coarsely && this.worn.includes(mesh);
+    }
+    this.coarse?.mesh.removeFromParent();
+    this.coarse = coarsely && this.worn.length ? this.#coarseSurface() : null;
+    if (!this.coarse) return;
+    this.coarse.recolor();
+    this.group.add(this.coarse.mesh);
+  }
+
+  #coarseSurface() {
+    const [first] = this.worn;
+    if (!this.#coarseOf.has(first)) {
+      const material = new THREE.MeshLambertMaterial({ vertexColors: true });
+      if (this.ghost) asGhost(material);
+      this.#coarseOf.set(first, new CoarseSurface(this.worn, this.skeleton, material));
+    }
+    return this.#coarseOf.get(first);
   }
 
   // Names and places of what is drawn, in the frame of the camera (y up, metres): for tests.

@@ -4,10 +4,11 @@ import * as THREE from "three";
 const RADIUS_M = 9;
 const STEP_M = 0.5;
 const STRONG_EVERY = 5;
+const PIECE_M = 1.5;
 
-// Lines in pieces of a step, each end as faint as it is far from the middle.
+// Lines in pieces, each end as faint as it is far from the middle.
 function gridLines() {
-  const count = Math.round(RADIUS_M / STEP_M);
+  const [count, pieces] = [Math.round(RADIUS_M / STEP_M), Math.round(RADIUS_M / PIECE_M)];
   const places = [];
   const colors = [];
   const add = (x, z, strong) => {
@@ -17,8 +18,8 @@ function gridLines() {
   };
   for (let line = -count; line <= count; line++) {
     const strong = line % STRONG_EVERY === 0;
-    for (let piece = -count; piece < count; piece++) {
-      const [across, from, to] = [line * STEP_M, piece * STEP_M, (piece + 1) * STEP_M];
+    for (let piece = -pieces; piece < pieces; piece++) {
+      const [across, from, to] = [line * STEP_M, piece * PIECE_M, (piece + 1) * PIECE_M];
       if (Math.hypot(across, Math.min(Math.abs(from), Math.abs(to))) >= RADIUS_M) continue;
       add(across, from, strong);
       add(across, to, strong);

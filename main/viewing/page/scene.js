@@ -2,6 +2,7 @@
 import * as THREE from "three";
 import { Figure } from "./figure.js";
 import { Floor, cameraMarker } from "./floor.js";
+import { placesOf } from "./reach.js";
 import { isHidden } from "./state.js";
 import { Views } from "./views.js";
 
@@ -23,6 +24,7 @@ export class Scene {
   #due = 0;
   #late = 0;
   #drawn = 0;
+  #eye = new THREE.Vector3();
 
   constructor(clip, state, panel) {
     Object.assign(this, { clip, state, panel });
@@ -31,7 +33,8 @@ export class Scene {
     this.slow = drawsInSoftware();
     const antialias = !this.slow;
     this.renderer = new THREE.WebGLRenderer({ canvas: this.canvas, alpha: true, antialias });
-    this.pixelRatio = Math.min(devicePixelRatio, this.slow ? 1 : 2);
+    this.stillRatio = Math.min(devicePixelRatio, this.slow ? 1 : 2);
+    this.pixelRatio = this.stillRatio; // while it plays
     this.scene = new THREE.Scene();
     this.root = new THREE.Group();
     this.root.matrixAutoUpdate = false;
@@ -42,13 +45,13 @@ export class Scene {
 
     this.figures = clip.people.map((person) => this.#figure(person, false));
     this.ghosts = clip.people.map((person) => person.raw && this.#figure(person, true));
-    const places = this.#pelvisPlaces();
+    const places = placesOf(this.figures, clip);
     this.floor = new Floor(new THREE.Box3().setFromPoints(places).getCenter(new THREE.Vector3()));
     this.shadows = clip.people.map(() => this.floor.addShadow());
     this.scene.add(this.floor.group);
     this.marker = cameraMarker(clip);
     this.root.add(this.marker);
-    this.views = new Views(clip, this.canvas, this.root.matrix, () => this.invalidate());
+    this.views = new Views(clip, this.canvas, this.root.matrix, () => this.#turned());
     this.views.start(places);
     this.#listen();
   }
@@ -65,20 +68,8 @@ export class Scene {
   #figure(person, ghost) {
     const figure = new Figure(this.clip, person, ghost);
     this.root.add(figure.group);
+    figure.group.updateMatrixWorld(true);
     return figure;
-  }
-
-  // Of all people, at some frames, in the world.
-  #pelvisPlaces() {
-    return this.clip.people.flatMap(({ smoothed, frames }) => {
-      const step = 3 * Math.max(1, Math.floor(frames.length / 20));
-      const places = [];
-      for (let at = 0; at < smoothed.pelvis.length; at += step) {
-        const place = new THREE.Vector3().fromArray(smoothed.pelvis, at);
-        places.push(place.applyMatrix4(this.root.matrix));
-      }
-      return places;
-    });
   }
 
   #listen() {
@@ -90,6 +81,10 @@ export class Scene {
     this.state.watch(["dark"], ({ dark }) => {
       this.floor.theme(dark);
       this.invalidate();
+    });
+    this.views.controls.addEventListener("end", () => {
+      this.turning = false;
+      this.#refine();
     });
     let from = null;
     this.canvas.addEventListener("pointerdown", (event) => (from = [event.clientX, event.clientY]));
@@ -117,7 +112,7 @@ export class Scene {
   #resize() {
     const { clientWidth: width, clientHeight: height } = this.panel;
     if (!width || !height) return;
-    this.renderer.setPixelRatio(this.pixelRatio);
+    this.renderer.setPixelRatio(this.#ratio);
     this.renderer.setSize(width, height, false);
     const margin = this.views.resize(width, height);
     this.gate.style.inset = `${margin.y}px ${margin.x}px`;
@@ -132,6 +127,8 @@ export class Scene {
     cancelAnimationFrame(this.#due);
     this.#due = 0;
     if (!this.camera) return;
+    this.camera.updateMatrixWorld();
+    this.#eye.setFromMatrixPosition(this.camera.matrixWorld);
     const { frame, motion } = this.state.values;
     this.clip.people.forEach((person, index) => {
       const row = isHidden(this.state.values, index) ? -1 : person.rowOf[frame];
@@ -150,17 +147,29 @@ export class Scene {
     figure.group.visible = row >= 0;
     if (shadow) shadow.visible = row >= 0;
     if (row < 0) return;
-    figure.pose(motion, row);
+    figure.pose(motion, row, this.#eye);
     if (!shadow) return;
     shadow.position.setFromMatrixPosition(figure.bones[0].matrixWorld);
     shadow.position.y = 0.004;
   }
 
-  // Slow machines play coarse surfaces; what stands still is fine everywhere.
+  // Slow machines play and turn coarse surfaces; what stands still is fine and sharp everywhere.
   #refine() {
-    const detail = this.slow && this.state.get("playing") ? "coarse" : "fine";
-    for (const figure of [...this.figures, ...this.ghosts]) figure?.refine(detail);
+    this.hurried = this.slow && (this.state.get("playing") || this.turning);
+    for (const figure of [...this.figures, ...this.ghosts]) figure?.refine(this.hurried);
+    if (this.renderer.getPixelRatio() === this.#ratio) this.invalidate();
+    else this.#resize();
+  }
+
+  get #ratio() {
+    return this.hurried ? this.pixelRatio : this.stillRatio;
+  }
+
+  #turned() {
     this.invalidate();
+    if (this.turning || !this.views.held) return;
+    this.turning = true;
+    this.#refine();
   }
 
   // Where frames come late there are coarse surfaces first, then fewer pixels.

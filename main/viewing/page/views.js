@@ -4,10 +4,17 @@ import { OrbitControls } from "three/addons/controls/OrbitControls.js";
 
 const NEAR = 0.05;
 const FAR = 200;
+const ASIDE = 0.5; // radians, from the camera's side
+const ABOVE = 0.3;
+const FILLED = 0.86; // of the canvas
+const SKIN_M = 0.2; // around the joints
+const CENTERING_STEPS = 12;
 
-function middleOf(places, axis) {
-  const values = places.map((place) => place[axis]).sort((a, b) => a - b);
-  return values[Math.floor(values.length / 2)];
+// The highest score that a place has.
+function most(places, score) {
+  let highest = -Infinity;
+  for (const place of places) highest = Math.max(highest, score(place));
+  return highest;
 }
 
 export class Views {
@@ -24,27 +31,64 @@ export class Views {
     this.controls.zoomToCursor = true;
     this.controls.maxPolarAngle = Math.PI * 0.98;
     this.controls.minDistance = 0.3;
-    this.controls.maxDistance = 60;
-    this.controls.addEventListener("change", changed);
+    this.controls.maxDistance = 150;
+    this.controls.addEventListener("start", () => (this.held = true));
+    this.controls.addEventListener("end", () => (this.held = false));
+    this.controls.addEventListener("change", () => {
+      if (this.held) this.atHome = false;
+      changed();
+    });
   }
 
-  // The free view starts beside the camera's, a little above, with most of what happens in it.
+  // The free view starts beside the camera's, a little above, with all of `places` in it.
   start(places) {
-    const middle = new THREE.Vector3(...["x", "y", "z"].map((axis) => middleOf(places, axis)));
-    const distances = places.map((place) => place.distanceTo(middle)).sort((a, b) => a - b);
-    const eye = new THREE.Vector3().setFromMatrixPosition(this.recorded.matrix);
-    const back = eye.clone().sub(middle).setY(0).normalize();
-    const reach = distances[Math.floor(0.6 * distances.length)] + 1.05;
-    const distance = reach / Math.tan((this.orbit.fov * Math.PI) / 360);
-    const direction = back.applyAxisAngle(new THREE.Vector3(0, 1, 0), 0.5).setY(0.3).normalize();
-    this.home = { target: middle, position: middle.clone().addScaledVector(direction, distance) };
+    this.places = places;
     this.reset();
   }
 
   reset() {
-    this.controls.target.copy(this.home.target);
-    this.orbit.position.copy(this.home.position);
+    const { position, target } = this.#home();
+    this.controls.target.copy(target);
+    this.orbit.position.copy(position);
     this.controls.update();
+    this.atHome = true;
+  }
+
+  // As near as everyone is inside the four sides of the view's pyramid: each side and its opposite
+  // say how far along `back` the eye must be.
+  #home() {
+    const { places } = this;
+    const middle = new THREE.Box3().setFromPoints(places).getCenter(new THREE.Vector3());
+    const back = new THREE.Vector3().setFromMatrixPosition(this.recorded.matrix).sub(middle);
+    back.setY(0).normalize().applyAxisAngle(this.orbit.up, ASIDE).setY(ABOVE).normalize();
+    const across = new THREE.Vector3().crossVectors(this.orbit.up, back).normalize();
+    const upward = new THREE.Vector3().crossVectors(back, across);
+    const slope = FILLED * Math.tan((this.orbit.fov * Math.PI) / 360);
+    const sides = [[across, slope * this.orbit.aspect], [upward, slope]];
+    const distances = sides.map(([axis, steep]) => {
+      const one = most(places, (place) => steep * place.dot(back) + place.dot(axis));
+      const other = most(places, (place) => steep * place.dot(back) - place.dot(axis));
+      return (one + other) / (2 * steep) + SKIN_M * Math.hypot(1, 1 / steep);
+    });
+    const distance = Math.max(...distances);
+    const position = back.clone().multiplyScalar(distance);
+    for (const [axis] of sides) position.addScaledVector(axis, this.#center(axis, back, distance));
+    const target = position.clone().addScaledVector(back, middle.dot(back) - distance);
+    return { position, target };
+  }
+
+  // Where along `axis` the eye sees as much on one side as on the other, by bisection.
+  #center(axis, back, distance) {
+    const { places } = this;
+    let low = -most(places, (place) => -place.dot(axis));
+    let high = most(places, (place) => place.dot(axis));
+    for (let step = 0; step < CENTERING_STEPS; step++) {
+      const middle = (low + high) / 2;
+      const seen = (place) => (place.dot(axis) - middle) / (distance - place.dot(back));
+      if (most(places, seen) > most(places, (place) => -seen(place))) low = middle;
+      else high = middle;
+    }
+    return low;
   }
 
   // Moves the free view so that it looks at `place`, from where it did and at most `distance` away.
@@ -54,11 +98,13 @@ export class Views {
     this.controls.target.copy(place);
     this.orbit.position.copy(place).add(offset);
     this.controls.update();
+    this.atHome = false;
   }
 
   resize(width, height) {
     this.orbit.aspect = width / height;
     this.orbit.updateProjectionMatrix();
+    if (this.atHome) this.reset();
     const { size, focal, center } = this.clip;
     // The picture is as large as fits, in the middle; pixels count from the first one's centre.
     const scale = Math.max(size[0] / width, size[1] / height);

@@ -20,6 +20,8 @@ from main.exporting.surfaces import make_layers, make_morphs, make_skeleton, str
 from main.viewing import viewer as viewing
 
 FRAMES, FPS = 30, 20.0
+ASIDE = np.array([0.1, 0, 0])
+"""The fixture's final people stand so far beside the joints in their files, metres."""
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,33 @@ def test_it_plays_and_the_scene_shows_the_videos_frame(found):
     assert not played["playing"]
     assert 4 <= played["frame"] < FRAMES
     assert grey_frame(played["shade"]) == played["frame"]
+
+
+@pytest.mark.parametrize("screen", ["desktop", "phone"])
+def test_the_first_view_has_everybody_in_it(found, screen):
+    outermost = np.array(found["framing"][screen])
+    assert (outermost < 0.98).all()
+    assert outermost.max() > 0.6
+
+
+def test_the_cameras_view_shows_joints_where_the_picture_has_them(found, result):
+    content = load_npz(result / "person_001.npz")
+    names = ("neck", "right_wrist", "left_ankle")
+    joints = content["joints_3d_m"][7, [JOINTS.index(name) for name in names]] + ASIDE
+    expected = joints[:, :2] / joints[:, 2:] * content["focal"][7] + content["princpt"][7]
+    assert np.array(found["recorded"]) == pytest.approx(expected, abs=0.5)
+
+
+def test_without_a_graphics_card_it_plays_one_coarse_surface_of_the_same_shape(found):
+    assert found["played"]["meshes"] == 1
+    coarse = found["coarse"]
+    assert coarse["parts"] == ["skin", "shirt", "trousers", "shoes", "hair"]
+    assert coarse["away"] < 1e-4
+    assert 0.3 < coarse["shown"] < 0.7  # what faces away is left out
+
+
+def test_a_paused_page_draws_nothing(found):
+    assert found["played"]["idle"] == 0
 
 
 def test_it_seeks_and_the_video_follows_to_the_frame(found):
@@ -102,8 +131,7 @@ def test_charts_tell_where_the_joint_is_and_how_fast(found, result):
     content = load_npz(result / "person_001.npz")
     wrist = content["joints_3d_m"][:, JOINTS.index("right_wrist")]
     series = found["geometry"]["series"]
-    # The file's joints were not moved aside as its translations were.
-    assert np.array(series["across"]) == pytest.approx(wrist[:, 0] + 0.1, abs=0.003)
+    assert np.array(series["across"]) == pytest.approx(wrist[:, 0] + ASIDE[0], abs=0.003)
     assert np.array(series["distance"]) == pytest.approx(wrist[:, 2], abs=0.003)
     moved = np.linalg.norm(wrist[2:] - wrist[:-2], axis=1) * FPS / 2
     assert np.array(series["speed"])[1:-1] == pytest.approx(moved, abs=0.05)
