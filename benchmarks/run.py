@@ -216,7 +216,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", metavar="NAME,...", help="some of the benchmarks")
     parser.add_argument("--quick", action="store_true", help="see that they run; trust no number")
-    parser.add_argument("--model", default="untrained", metavar="MODEL_DIR", help="of the videos")
+    parser.add_argument(
+        "--model", default="smplest_x_demo", metavar="MODEL_DIR", help="of the videos"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS, metavar="FILE.json")
     arguments = parser.parse_args(words)
     outcomes = dict(

@@ -2,11 +2,12 @@
 
     python -m benchmarks.video [--json] [--model MODEL_DIR] [--seconds 60] [--people 1] [--memory]
 
-demo/test_video.mp4 (720p, three people) is repeated to --seconds. Each stage runs alone first: its
-rate in frames of the video a second, with all cores its own, and the seconds of all cores together
-that a frame takes. The limit is the smaller of the slowest stage's rate and of cores / (CPU seconds
-a frame of all stages together). --memory: only the largest memory of inference on this video and
-on one ten times as long. All of it means something on a machine that does nothing else.
+demo/test_video.mp4 (720p, three people) is repeated to --seconds. Each stage runs alone first over
+--frames of it: its rate in frames of the video a second, with all cores its own, and the seconds of
+all cores together that a frame takes. The limit is the smaller of the slowest stage's rate and of
+cores / (CPU seconds a frame of all stages together). --memory: only the largest memory of inference
+on this video and on one ten times as long. All of it means something on a machine that does nothing
+else.
 """
 
 import argparse
@@ -43,8 +44,6 @@ from utils.prefetch import parallel_map, prefetch
 from utils.video_write import VideoWriter
 
 DEMO: Final = ROOT / "demo" / "test_video.mp4"
-TRIED: Final = 96
-"""Frames that stages are tried with."""
 REPEATS: Final = 3
 
 
@@ -91,18 +90,21 @@ def exhaust(items: Iterable[object]) -> None:
         pass
 
 
-def stage_costs(session: Session, path: Path, folder: Path) -> Iterator[tuple[str, Cost]]:
-    """Every stage alone, as the session does it, with results of the stages before it."""
+def stage_costs(
+    session: Session, path: Path, folder: Path, count: int
+) -> Iterator[tuple[str, Cost]]:
+    """Every stage alone over the first frames, with results of the stages before it."""
     estimator, workers = session.estimator, session.workers
     with open_media(path) as media:
         clip = session.clip(media)
-        frames = list(itertools.islice(media, TRIED))
+        frames = list(itertools.islice(media, count))
+        count = len(frames)
         readings = 2  # once to estimate, once to draw
-        decoded = cost(TRIED, lambda: exhaust(itertools.islice(media, TRIED)))
+        decoded = cost(count, lambda: exhaust(itertools.islice(media, count)))
         yield "decode, twice", Cost(*(readings * value for value in decoded))
 
     detector = session.detectors.of(path)
-    yield "detect", cost(TRIED, lambda: [detector(one.index, one.image) for one in frames])
+    yield "detect", cost(count, lambda: [detector(one.index, one.image) for one in frames])
     found = [detector(one.index, one.image) for one in frames]
 
     def crop() -> None:
@@ -110,7 +112,7 @@ def stage_costs(session: Session, path: Path, folder: Path) -> Iterator[tuple[st
             for one in detections:
                 estimator.crop(frame.image, one.box)
 
-    yield "crop", cost(TRIED, crop)
+    yield "crop", cost(count, crop)
     seen = list(find_people(frames, detector, Tracker(clip.fps), estimator))
     inputs = [batch.crops for batch in batches(seen, session.batch_size) if batch.crops]
 
@@ -119,7 +121,7 @@ def stage_costs(session: Session, path: Path, folder: Path) -> Iterator[tuple[st
         return estimator.heads(crops)
 
     outputs = list(parallel_map(network, inputs, workers))
-    yield "network", cost(TRIED, lambda: exhaust(parallel_map(network, inputs, workers)))
+    yield "network", cost(count, lambda: exhaust(parallel_map(network, inputs, workers)))
 
     estimated = list(estimate_people(seen, estimator, session.batch_size, workers))
     rows = np.concatenate(
@@ -139,7 +141,7 @@ def stage_costs(session: Session, path: Path, folder: Path) -> Iterator[tuple[st
         exhaust(parallel_map(body, zip(inputs, outputs, strict=True), workers))
         exhaust(prefetch(meshes(), 1))
 
-    yield "body, twice", cost(TRIED, all_bodies)
+    yield "body, twice", cost(count, all_bodies)
 
     def tracks() -> None:
         tracker = Tracker(clip.fps)
@@ -152,7 +154,7 @@ def stage_costs(session: Session, path: Path, folder: Path) -> Iterator[tuple[st
         assemble_people(file, estimator.body, clip)
         file.close()
 
-    yield "tracks", cost(TRIED, tracks)
+    yield "tracks", cost(count, tracks)
 
     assert session.overlay is not None
     overlay = session.overlay
@@ -161,7 +163,7 @@ def stage_costs(session: Session, path: Path, folder: Path) -> Iterator[tuple[st
     def draw(given: tuple[Frame, list[DrawnPerson]]) -> np.ndarray:
         return overlay.draw(given[0].image, given[1], with_numbers=True)
 
-    yield "draw", cost(TRIED, lambda: exhaust(parallel_map(draw, posed, workers)))
+    yield "draw", cost(count, lambda: exhaust(parallel_map(draw, posed, workers)))
     drawn = [draw(one) for one in posed]
 
     def encode() -> None:
@@ -169,7 +171,7 @@ def stage_costs(session: Session, path: Path, folder: Path) -> Iterator[tuple[st
             for image in drawn:
                 writer.write(image)
 
-    yield "encode", cost(TRIED, encode)
+    yield "encode", cost(count, encode)
 
 
 def cores_of_others(work: Callable[[], object]) -> float:
@@ -199,7 +201,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         "people: a file of boxes stands in for the detector"
     )
     stages = {}
-    for name, one in stage_costs(session, path, folder):
+    for name, one in stage_costs(session, path, folder, arguments.frames):
         stages[name] = one
         print(
             f"{name:14} {1 / one.wall_s:8.1f} frames/s alone {one.cpu_s * 1e3:8.2f} CPU ms a frame"
@@ -266,9 +268,10 @@ def measure_memory(arguments: argparse.Namespace, folder: Path) -> dict[str, obj
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="the last line is one of JSON")
-    parser.add_argument("--model", default="untrained", metavar="MODEL_DIR")
+    parser.add_argument("--model", default="smplest_x_demo", metavar="MODEL_DIR")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--people", type=int, default=3, help="of the demo's three")
+    parser.add_argument("--frames", type=int, default=96, help="of which stages are timed")
     parser.add_argument("--memory", action="store_true")
     arguments = parser.parse_args(words)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
