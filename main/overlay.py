@@ -13,7 +13,7 @@ from human_models.body import BodyModel
 from human_models.joints import JOINTS, edges
 from main.tracks.camera import PELVIS
 from main.tracks.refine import pose_vertices
-from main.tracks.rows import frames_of
+from main.tracks.rows import frames_of, give_back, read_column
 from utils.draw import draw_skeleton, draw_vertices, person_colour
 from utils.image import write_image
 from utils.media import Frame, MediaSource
@@ -48,10 +48,8 @@ class Overlay:
         self, frames: Iterable[Frame], rows: np.ndarray, chosen: Collection[int]
     ) -> Iterator[tuple[Frame, list[DrawnPerson]]]:
         """Every frame with its people, their meshes computed in batches over frames."""
-        rows_of = {
-            frame: [row for row in mine.tolist() if int(rows["person"][row]) in chosen]
-            for frame, mine in frames_of(rows)
-        }
+        of_chosen = np.isin(read_column(rows, "person"), list(chosen))
+        rows_of = {frame: mine[of_chosen[mine]].tolist() for frame, mine in frames_of(rows)}
         waiting: list[tuple[Frame, list[int]]] = []
         for frame in frames:
             waiting.append((frame, rows_of.get(frame.index, [])))
@@ -64,6 +62,7 @@ class Overlay:
         self, waiting: list[tuple[Frame, list[int]]], rows: np.ndarray
     ) -> Iterator[tuple[Frame, list[DrawnPerson]]]:
         needed = rows[[row for _, mine in waiting for row in mine]]
+        give_back(rows)
         vertices: Sequence[np.ndarray | None] = [None] * len(needed)
         if len(needed) and self.mode != "skeleton":
             vertices = list(pose_vertices(self.body, needed))

@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from main.estimator import Person
 from main.tracks.rows import COLUMNS as COLUMNS
-from main.tracks.rows import FLAGS, RAW_COLUMNS, RowFile, blocks, people_of, row_of
+from main.tracks.rows import FLAGS, RAW_COLUMNS, RowFile, blocks, give_back, people_of, row_of
 from utils.files import atomic_path
 
 FILE_COLUMNS: Final = ("frame_index", "score", *COLUMNS, *RAW_COLUMNS, *FLAGS)
@@ -72,6 +72,7 @@ class ResultWriter:
                     with archive.open(f"{entry}.npy", "w") as file:
                         np.lib.format.write_array(file, value, allow_pickle=False)
             people.append(_about_person(identity, name, rows, mine))
+            give_back(rows)
         summary = {**about, "fps": fps, "image_size": list(image_size), "people": people}
         text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
         (self.folder / "summary.json").write_text(text, encoding="utf-8")
@@ -89,8 +90,9 @@ def _write_column(
     }
     with archive.open(f"{column}.npy", "w", force_zip64=True) as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for block in blocks(len(mine)):
+        for block in blocks(mine):
             file.write(np.ascontiguousarray(rows[column][mine[block]]).tobytes())
+            give_back(rows)
 
 
 def _about_person(

@@ -15,7 +15,7 @@ from main.tracks.flags import flag_rows
 from main.tracks.gaps import fill_gaps
 from main.tracks.placing import place_rows
 from main.tracks.refine import Refiner, Strengths
-from main.tracks.rows import RowFile, people_of
+from main.tracks.rows import RowFile, blocks, people_of, read_column
 from main.tracks.stitch import stitch
 from utils.errors import UserError
 
@@ -41,9 +41,11 @@ def assemble_people(file: RowFile, body: BodyModel, clip: Clip) -> None:
     """Give rows with a tracker's numbers and raw values their people and final values."""
     rows = file.view()
     place_rows(rows, clip.camera, clip.image_size)
-    tracks = len(np.unique(rows["person"]))
-    rows["person"] = stitch(rows, clip.camera, clip.fps)
-    log.info("%d people, from %d tracks", len(np.unique(rows["person"])), tracks)
+    tracks = len(people_of(rows))
+    people = stitch(rows, clip.camera, clip.fps)
+    for block in blocks(rows):
+        rows["person"][block] = people[block]
+    log.info("%d people, from %d tracks", len(np.unique(people)), tracks)
     fill_gaps(file, clip.fps)
     rows = file.view()
     Refiner(body, clip.camera, clip.image_size, clip.fps, clip.strengths)(rows)
@@ -70,8 +72,9 @@ def choose_people(
     """
     people = people_of(rows)
     if person == "largest":
+        sides = read_column(rows, "box_xywh")[:, 2:]
         area = {
-            one: float(np.prod(rows["box_xywh"][mine][:, 2:], axis=1, dtype=np.float64).sum())
+            one: float(np.prod(sides[mine], axis=1, dtype=np.float64).sum())
             for one, mine in people.items()
         }
         people = {(one := max(area, key=lambda key: area[key])): people[one]}

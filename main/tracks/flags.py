@@ -79,7 +79,7 @@ def occlusion(
 
 def flag_rows(rows: np.ndarray) -> None:
     """Write `out_of_range` and `occlusion` of all rows from their final values."""
-    for block in blocks(len(rows)):
+    for block in blocks(rows):
         rows["out_of_range"][block] = out_of_range(
             rows["body_pose"][block], rows["jaw_pose"][block]
         )

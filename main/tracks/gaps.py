@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from main.tracks.rows import COLUMNS, RAW_COLUMNS, ROTATIONS, ROW, RowFile, people_of
+from main.tracks.rows import COLUMNS, RAW_COLUMNS, ROTATIONS, ROW, RowFile, people_of, read_column
 from utils.smoothing import interpolate_axis_angles
 
 LONGEST_S: Final = 0.5
@@ -24,8 +24,9 @@ def fill_gaps(file: RowFile, fps: float) -> None:
     detected there, so the score is 0.
     """
     rows = file.view()
+    frames = read_column(rows, "frame_index")
     for mine in people_of(rows).values():
-        missing = np.diff(rows["frame_index"][mine]) - 1
+        missing = np.diff(frames[mine]) - 1
         for k in np.flatnonzero((missing > 0) & (missing <= LONGEST_S * fps)).tolist():
             file.append(_between(rows[mine[k : k + 2]]))
 

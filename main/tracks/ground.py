@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from human_models.joints import JOINTS
-from main.tracks.rows import blocks, people_of, runs_of
+from main.tracks.rows import blocks, people_of, read_column, runs_of
 from utils.floor import Plane, fit_floor
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def find_floor(rows: np.ndarray, fps: float) -> Plane | None:
         log.warning("--floor: no foot rests for a moment, so there is no floor to be found")
         return None
     plane = fit_floor(points, _trunks_up(rows))
-    for block in blocks(len(rows)):
+    for block in blocks(rows):
         height = plane.height_of(rows["joints_3d_m"][block][:, _FEET])
         rows["foot_contact"][block] = slow[block] & (np.abs(height) < _NEAR_M)
     return plane
@@ -46,11 +46,14 @@ def find_floor(rows: np.ndarray, fps: float) -> Plane | None:
 
 def _slow_feet(rows: np.ndarray, fps: float) -> np.ndarray:
     slow = np.zeros((len(rows), len(_FEET)), bool)
+    feet = np.empty((len(rows), len(_FEET), 3), np.float32)
+    for block in blocks(rows):
+        feet[block] = rows["joints_3d_m"][block][:, _FEET]
+    frames = read_column(rows, "frame_index")
     for mine in people_of(rows).values():
-        for run in runs_of(rows["frame_index"][mine]):
+        for run in runs_of(frames[mine]):
             if run.stop - run.start > 1:
-                feet = np.stack([rows["joints_3d_m"][mine[run], joint] for joint in _FEET], axis=1)
-                speed = np.linalg.norm(np.gradient(feet, axis=0), axis=-1) * fps
+                speed = np.linalg.norm(np.gradient(feet[mine[run]], axis=0), axis=-1) * fps
                 slow[mine[run]] = speed < _SLOW_M_S
     return slow
 

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from main.tracks.camera import PELVIS
-from main.tracks.rows import blocks, frames_of, people_of
-from main.tracks.shape import confidence, fuse_shape
+from main.tracks.rows import blocks, frames_of, people_of, read_column
+from main.tracks.shape import CONFIDENCE, confidence, fuse_shape
 
 CUT_GAP_S: Final = 0.5
 """A person who was lost for longer may have been found as somebody else."""
@@ -59,17 +59,17 @@ class Pieces(NamedTuple):
 def read_sightings(rows: np.ndarray) -> Sightings:
     """What stitching needs of rows that are placed in the clip's camera."""
     position = np.empty((len(rows), 3))
-    for block in blocks(len(rows)):
+    for block in blocks(rows):
         position[block] = rows["joints_3d_m"][block, PELVIS]
     overlap, hidden = _overlaps(rows, position[:, 2])
     return Sightings(
-        np.array(rows["person"]),
-        np.array(rows["frame_index"]),
+        read_column(rows, "person"),
+        read_column(rows, "frame_index"),
         position,
-        np.array(rows["raw_betas"]),
-        confidence(rows) * (1 - hidden) ** 2,
+        read_column(rows, "raw_betas"),
+        confidence({name: read_column(rows, name) for name in CONFIDENCE}) * (1 - hidden) ** 2,
         overlap,
-        (hidden < COVERED) & (np.array(rows["truncation"]) < 0.5),
+        (hidden < COVERED) & (read_column(rows, "truncation") < 0.5),
     )
 
 
@@ -77,7 +77,7 @@ def _overlaps(
     rows: np.ndarray, depth_m: Float[np.ndarray, " T"]
 ) -> tuple[Float[np.ndarray, " T"], Float[np.ndarray, " T"]]:
     """Shares that boxes have in common: of the smaller one, and of one's own with a nearer one."""
-    boxes = np.array(rows["box_xywh"], np.float64)
+    boxes = read_column(rows, "box_xywh").astype(np.float64)
     start, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     area = np.maximum(boxes[:, 2] * boxes[:, 3], 1e-9)
     overlap, hidden = np.zeros(len(rows)), np.zeros(len(rows))

@@ -17,7 +17,7 @@ def place_rows(rows: np.ndarray, camera: ClipCamera, image_size: tuple[int, int]
     Args:
         image_size: width and height in pixels.
     """
-    for block in blocks(len(rows)):
+    for block in blocks(rows):
         _place(rows[block], camera, image_size)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from main.tracks.rows import people_of
-from main.tracks.shape import confidence
+from main.tracks.shape import CONFIDENCE, confidence
 from utils.draw import person_colour
 from utils.media import Frame
 
@@ -61,7 +61,7 @@ def _portraits(rows: np.ndarray, chosen: Collection[int]) -> list[_Portrait]:
     portraits = []
     for one in sorted(longest):
         mine = people[one]
-        light = {n: rows[n][mine] for n in ("score", "box_xywh", "truncation", "interpolated")}
+        light = {name: rows[name][mine] for name in CONFIDENCE}
         seen = confidence(light) * (1 - 0.9 * rows["occlusion"][mine])
         # Beyond the network's size a larger picture still is the better portrait.
         best = mine[int((seen * np.sqrt(light["box_xywh"][:, 3])).argmax())]

@@ -11,8 +11,8 @@ from human_models.body import BodyModel
 from human_models.joints import JOINTS_FROM_MODEL
 from main.tracks.camera import ClipCamera, project, solve_translation
 from main.tracks.placing import truncation
-from main.tracks.rows import BLOCK, PARAMETERS, people_of, runs_of
-from main.tracks.shape import confidence, fuse_shape
+from main.tracks.rows import BLOCK, PARAMETERS, give_back, people_of, read_column, runs_of
+from main.tracks.shape import CONFIDENCE, confidence, fuse_shape
 from utils.errors import UserError
 from utils.smoothing import reach_of, smooth, smooth_axis_angles
 
@@ -75,17 +75,16 @@ class Refiner:
         self.margin = reach_of(max(self.sigmas.values()))
 
     def __call__(self, rows: np.ndarray) -> None:
+        frames, betas = read_column(rows, "frame_index"), read_column(rows, "raw_betas")
+        weights = confidence({name: read_column(rows, name) for name in CONFIDENCE})
         for mine in people_of(rows).values():
-            self._one_shape(rows, mine)
-            for run in runs_of(rows["frame_index"][mine]):
-                self._run(rows, mine[run])
+            shape = fuse_shape(betas[mine], weights[mine])
+            for run in runs_of(frames[mine]):
+                self._run(rows, mine[run], shape)
 
-    def _one_shape(self, rows: np.ndarray, mine: Int[np.ndarray, " T"]) -> None:
-        light = ("score", "box_xywh", "truncation", "interpolated")
-        weights = confidence({name: rows[name][mine] for name in light})
-        rows["betas"][mine] = fuse_shape(rows["raw_betas"][mine], weights)
-
-    def _run(self, rows: np.ndarray, mine: Int[np.ndarray, " T"]) -> None:
+    def _run(
+        self, rows: np.ndarray, mine: Int[np.ndarray, " T"], shape: Float[np.ndarray, "10"]
+    ) -> None:
         """Consecutive frames, in blocks whose margins overlap, so that they join without a seam.
 
         A margin is read before the block that owns it is written, since smoothing reads what
@@ -95,11 +94,13 @@ class Refiner:
         for start in range(0, len(mine), BLOCK):
             first, last = max(0, start - self.margin), start + BLOCK + self.margin
             block = rows[mine[first:last]]
+            block["betas"] = shape
             self._refine(block)
             if written is not None:
                 rows[written[0]] = written[1]
             own = slice(start - first, start - first + BLOCK)
             written = mine[start : start + BLOCK], block[own]
+            give_back(rows)
         if written is not None:
             rows[written[0]] = written[1]
 

@@ -3,6 +3,7 @@
 Memory does not grow with the length of a video: steps go over the rows in blocks.
 """
 
+import mmap
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,26 +88,49 @@ class RowFile:
         self.file.close()
 
 
-def blocks(count: int, size: int = BLOCK) -> Iterator[slice]:
-    """Slices that cover `count` rows."""
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
+def blocks(rows: np.ndarray) -> Iterator[slice]:
+    """Slices that cover all rows; the memory that one took is given back before the next."""
+    for start in range(0, len(rows), BLOCK):
+        yield slice(start, min(start + BLOCK, len(rows)))
+        give_back(rows)
+
+
+def give_back(rows: np.ndarray) -> None:
+    """Let go of what a file's rows have in memory; it comes from the file when it is touched again.
+
+    Without, memory grows with all that was ever touched, until somebody else needs it.
+    """
+    mapped = getattr(rows, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def read_column(rows: np.ndarray, name: str) -> np.ndarray:
+    """A copy of one entry of all rows."""
+    values = np.empty(rows.shape + rows.dtype[name].shape, rows.dtype[name].base)
+    for block in blocks(rows):
+        values[block] = rows[name][block]
+    return values
 
 
 def people_of(rows: np.ndarray) -> dict[int, Int[np.ndarray, " T"]]:
     """Each person's rows, in the order of the frames."""
-    people = np.array(rows["person"])
-    order = np.lexsort((np.array(rows["frame_index"]), people))
+    people = read_column(rows, "person")
+    order = np.lexsort((read_column(rows, "frame_index"), people))
     present, starts = np.unique(people[order], return_index=True)
     return dict(zip(present.tolist(), np.split(order, starts[1:]), strict=True))
 
 
 def frames_of(rows: np.ndarray) -> Iterator[tuple[int, Int[np.ndarray, " P"]]]:
     """Each frame that shows anyone, and its rows, in the order of people."""
-    frames = np.array(rows["frame_index"])
-    order = np.lexsort((np.array(rows["person"]), frames))
+    frames = read_column(rows, "frame_index")
+    order = np.lexsort((read_column(rows, "person"), frames))
     present, starts = np.unique(frames[order], return_index=True)
-    yield from zip(present.tolist(), np.split(order, starts[1:]), strict=True)
+    found = zip(present.tolist(), np.split(order, starts[1:]), strict=True)
+    for number, one in enumerate(found, 1):
+        yield one
+        if number % BLOCK == 0:
+            give_back(rows)
 
 
 def runs_of(frames: Int[np.ndarray, " T"]) -> Iterator[slice]:

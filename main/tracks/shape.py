@@ -12,11 +12,15 @@ _HUBER: Final = 1.345
 _PASSES: Final = 5
 
 
-def confidence(rows: np.ndarray | Mapping[str, np.ndarray]) -> Float[np.ndarray, " T"]:
+CONFIDENCE: Final = ("score", "box_xywh", "truncation", "interpolated")
+"""The entries of rows that confidence is made of."""
+
+
+def confidence(rows: Mapping[str, np.ndarray]) -> Float[np.ndarray, " T"]:
     """How far a frame's shape can be trusted: score x size x share of the body in the image.
 
     Args:
-        rows: their columns `score`, `box_xywh`, `truncation` and `interpolated`.
+        rows: their entries `CONFIDENCE`.
     """
     size = np.clip(rows["box_xywh"][:, 3] / _FULL_SIZE_PX, 0.05, 1)
     seen = 1 - 0.95 * rows["truncation"]

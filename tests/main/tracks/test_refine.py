@@ -17,7 +17,7 @@ from main.tracks.ground import FOOT_JOINTS, find_floor
 from main.tracks.placing import place_rows
 from main.tracks.refine import Strengths, pose_joints, smoothing_factor
 from main.tracks.rows import PARAMETERS, ROW, RowFile, people_of, row_of
-from main.tracks.shape import confidence
+from main.tracks.shape import CONFIDENCE, confidence
 from utils.errors import UserError
 
 SIZE = (WIDTH, HEIGHT)
@@ -228,5 +228,5 @@ def test_strength_of_smoothing():
 
 def test_interpolated_frames_say_nothing_about_the_shape(assembled):
     rows = assembled()
-    assert (confidence(rows)[rows["interpolated"]] == 0).all()
+    assert (confidence({name: rows[name] for name in CONFIDENCE})[rows["interpolated"]] == 0).all()
     assert len(people_of(rows)) == 1

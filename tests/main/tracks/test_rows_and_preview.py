@@ -1,6 +1,8 @@
 """Rows on the disk, result files, and the sheet of people."""
 
 import json
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,16 @@ from main.results import FILE_COLUMNS, open_results
 from main.tracks import rows as rows_module
 from main.tracks.gaps import fill_gaps
 from main.tracks.preview import contact_sheet
-from main.tracks.rows import COLUMNS, PARAMETERS, ROW, RowFile, frames_of, people_of, runs_of
+from main.tracks.rows import (
+    COLUMNS,
+    PARAMETERS,
+    ROW,
+    RowFile,
+    blocks,
+    frames_of,
+    people_of,
+    runs_of,
+)
 from utils.media import Frame
 
 SIZE = (160, 120)
@@ -43,6 +54,37 @@ def result(tmp_path, monkeypatch):
         return tmp_path / "result"
 
     return write
+
+
+def resident_mb():
+    """Of mapped files."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    sizes = dict(line.split(":", 1) for line in lines)
+    return sum(int(sizes[name].split()[0]) for name in ("RssFile", "RssShmem")) / 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="Linux tells it there")
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    with closing(RowFile(tmp_path)) as file:
+        row = np.zeros(1000, ROW)
+        for k in range(20):
+            row["frame_index"] = np.arange(1000 * k, 1000 * (k + 1))
+            file.append(row)
+        rows = file.view()
+        before = resident_mb()
+        people_of(rows)
+        after = [resident_mb()]
+        for frame, mine in frames_of(rows):
+            rows["score"][mine] = 0.5
+            if frame % 100 == 0:
+                after.append(resident_mb())
+        for block in blocks(rows):
+            rows["transl"][block] = 1
+            after.append(resident_mb())
+        assert max(after) - before < 12 < rows.nbytes / 2**20 / 8
+        assert (rows["transl"] == 1).all()
+        assert (rows["score"] == 0.5).all()
+        assert resident_mb() - before > 50
 
 
 def test_files_hold_every_row_in_the_order_of_frames(result):
