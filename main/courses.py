@@ -7,6 +7,7 @@ from typing import Final
 
 from configs.schema import Config
 from human_models.body import BodyModel
+from main.training.body_validation import BodyValidator
 from main.training.course import Course
 from main.training.keypoint_validation import KeypointValidator
 from main.training.objective import Keypoints, Regression
@@ -14,7 +15,6 @@ from main.training.optimizer import freeze
 from main.training.pictures import JointPreview
 from main.training.setup import starting_network
 from main.training.state import Learner, Snapshots
-from main.training.validation import Validator
 from models.supervised import KeypointNetwork, SupervisedSMPLestX
 from models.vitpose import save_encoder
 from utils.errors import UserError
@@ -48,5 +48,7 @@ def write_encoder(learner: Learner, folder: Path) -> None:
     log.info("encoder: %s", path)
 
 
-REGRESSION: Final = Course("train", start_regression, Regression, Validator, preview=JointPreview)
+REGRESSION: Final = Course(
+    "train", start_regression, Regression, BodyValidator, preview=JointPreview
+)
 KEYPOINTS: Final = Course("pretrain", start_keypoints, Keypoints, KeypointValidator, write_encoder)
