@@ -8,10 +8,10 @@ config = {
         "aug_strength": 0.3,
     },
     "train": {
-        "end_epoch": 3,
-        "train_batch_size": 8,
+        "end_epoch": 5,
+        "train_batch_size": 12,
         "num_thread": 0,
-        "lr": 2.5e-4,
+        "lr": 3e-4,
         "min_lr": 1e-5,
         "warmup_iters": 300,
         "weight_decay": 0.02,

@@ -26,6 +26,7 @@ from models.heads import HeadOutputs
 from models.onnx import OnnxNetwork
 from models.posing import BodyParameters, PosedBody, body_parameters, pose_body
 from models.smplest_x import SMPLestX
+from models.static import PROGRAMS, StaticNetwork
 from utils.box import Box, person_box
 from utils.camera import Camera
 from utils.crop import crop_person
@@ -34,6 +35,7 @@ from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
+Network = SMPLestX | OnnxNetwork | StaticNetwork
 PRECISIONS: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -76,12 +78,12 @@ class Estimator:
     def __init__(
         self,
         config: Config,
-        network: SMPLestX | OnnxNetwork,
+        network: Network,
         bodies: BodyLibrary,
         device: torch.device,
     ) -> None:
         self.config, self.device = config, device
-        self.network = network if isinstance(network, OnnxNetwork) else network.to(device)
+        self.network = network.to(device) if isinstance(network, SMPLestX) else network
         self.bodies = bodies
         self.body = bodies.smplx("neutral").to(device)
         self.body_name = bodies.folder.name
@@ -101,7 +103,8 @@ class Estimator:
 
         Args:
             precision: "fp32" or "bf16", of encoder and decoder.
-            backend: what runs the network, "torch" or "onnx"; the latter in fp32.
+            backend: what runs the network: "torch", "onnx" (in fp32), "compile" (torch.compile) or
+                "cuda-graphs".
             overrides: changes of the config, "section.key=value".
             download: fetch a published model if it is absent.
 
@@ -113,11 +116,15 @@ class Estimator:
         chosen = pick_device(device)
         if precision == "bf16" and chosen.type == "cpu" and not has_bf16_units():
             log.warning("this CPU has no bf16 units: --precision fp32 is faster on it")
-        network: SMPLestX | OnnxNetwork
+        if backend == "cuda-graphs" and chosen.type != "cuda":
+            raise UserError(f"--backend cuda-graphs needs a CUDA device, and this is {chosen}")
+        network: Network
         if backend == "onnx":
             network = _onnx_network(files, precision, chosen)
         else:
             network = load_network(config.model, files.weights, PRECISIONS[precision])
+            if backend in PROGRAMS:
+                network = StaticNetwork(network.to(chosen), PROGRAMS[backend])
         folder = find_model_folder(ROOT / config.model.human_model_path)
         log.info("model %s (%s) on %s, body: %s", files.name, precision, chosen, folder.name)
         return cls(config, network, BodyLibrary(folder), chosen)

@@ -16,7 +16,7 @@ from main.model_files import ROOT
 from utils.errors import UserError
 
 DEMO: Final = ROOT / "demo"
-BACKENDS: Final = ("torch", "onnx")
+BACKENDS: Final = ("torch", "onnx", "compile", "cuda-graphs")
 OVERLAYS: Final = ("mesh", "vertices", "skeleton")
 
 
@@ -76,9 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--fov", type=float, metavar="DEG", help="or its angle of view across the width")
     add("--floor", action="store_true", help="find the ground and the feet that touch it")
     add("--export", metavar="FORMAT,...", help="characters for other programs: glb, bvh, ...")
-    add(
-        "--backend", choices=BACKENDS, default="torch", help="onnx: the file of main.convert --onnx"
-    )
+    add("--backend", choices=BACKENDS, default="torch", help="what runs the network")
     add("--batch-size", type=_count, help="people a batch (default: 8 on a CPU, else 32)")
     add("--overlay", choices=OVERLAYS, default="mesh", help="what is drawn")
     add("--no-overlay", action="store_true", help="parameters only")

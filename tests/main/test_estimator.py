@@ -103,3 +103,8 @@ def test_load_names_the_body(caplog):
 def test_unknown_device_is_told():
     with pytest.raises(UserError, match="--device tpu9"):
         Estimator.load(str(PARITY / "snapshot_fp16.pth.tar"), device="tpu9")
+
+
+def test_cuda_graphs_need_cuda(untrained):
+    with pytest.raises(UserError, match="needs a CUDA device, and this is cpu"):
+        Estimator.load(str(untrained), device="cpu", backend="cuda-graphs")
