@@ -71,11 +71,12 @@ def draw_run(run: Path, processes: int, losses: Axes, validations: Axes) -> None
         if np.isfinite(values).any():
             validations.plot(at, values, "o-", label=name)
     validations.set(xlabel="thousand samples", ylabel="median px, mean mm")
+    validations.set_ylim(0, 1.3 * validations.get_ylim()[1])  # room for the legend
     for axes in (losses, validations):
         axes.set_xlim(0, None)
         axes.grid(alpha=0.3)
         if axes.lines:
-            axes.legend()
+            axes.legend(loc="upper right")
 
 
 def draw_columns(runs: Sequence[Path], processes: int) -> Figure:

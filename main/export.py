@@ -7,14 +7,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, get_args
+from typing import get_args
 
 from main.door import door_parser, run_door
 from main.exporting.options import FORMATS, ExportOptions, Origin, UpAxis
-from main.model_files import ROOT
+from main.model_files import DEMO
 from utils.errors import UserError
-
-_DEMO: Final = ROOT / "demo"
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -40,7 +38,7 @@ def find_result(name: str) -> Path:
     Raises:
         UserError: it is in neither place.
     """
-    for folder in (Path(name), _DEMO / name):
+    for folder in (Path(name), DEMO / name):
         if folder.is_dir():
             return folder
     raise UserError(f"{name}: no such folder, neither as a path nor in demo/")

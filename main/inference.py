@@ -12,30 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from main.door import add_network_flags, door_parser, run_door
-from main.model_files import ROOT
 from utils.errors import UserError
 
-DEMO: Final = ROOT / "demo"
 BACKENDS: Final = ("torch", "onnx", "compile", "cuda-graphs")
 OVERLAYS: Final = ("mesh", "vertices", "skeleton")
-
-
-def find_input(file_name: str) -> Path:
-    """FILE_NAME as a path of its own, or in demo/.
-
-    Raises:
-        UserError: it is in neither place.
-    """
-    for path in (Path(file_name), DEMO / file_name):
-        if path.exists():
-            return path
-    raise UserError(f"{file_name}: no such file or folder, neither as a path nor in demo/")
-
-
-def name_of(path: Path) -> str:
-    """What results are called after: the file's name without its ending."""
-    path = path.resolve()
-    return path.name if path.is_dir() else path.stem
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         return run_batch(arguments)
     if arguments.file_name is None:
         raise UserError("FILE_NAME is missing, or --input with many of them; see --help")
-    run_one(arguments, find_input(arguments.file_name))
+    run_one(arguments, arguments.file_name)
     return 0
 
 

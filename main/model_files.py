@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 ROOT: Final = Path(__file__).resolve().parent.parent
 PRETRAINED: Final = ROOT / "pretrained_models"
 OUTPUTS: Final = ROOT / "outputs"
+DEMO: Final = ROOT / "demo"
 CONFIG_NAME: Final = "config_base.py"
 WEIGHT_SUFFIXES: Final = (".safetensors", ".pth.tar", ".pth", ".pt")
 

@@ -15,7 +15,7 @@ from datasets.humandata.entries import Entries
 from datasets.humandata.people import People, humandata_entries, scatter_network_joints
 from datasets.humandata.writer import write_humandata
 from human_models.safe_pickle import load_npz
-from main.inference import DEMO
+from main.model_files import DEMO
 from main.results import COLUMNS
 from utils.errors import UserError
 from utils.image import IMAGE_SUFFIXES, image_size, list_images, write_image
