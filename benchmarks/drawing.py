@@ -6,7 +6,6 @@ The person is an ellipsoid with about as many faces as SMPL-X that covers about 
 """
 
 import argparse
-import logging
 import tempfile
 import time
 from pathlib import Path
@@ -22,8 +21,6 @@ from utils.video_write import VideoWriter
 
 WIDTH, HEIGHT, FPS = 1920, 1080, 30
 FOCAL, PRINCPT = (1500.0, 1500.0), (WIDTH / 2, HEIGHT / 2)
-
-logger = logging.getLogger("drawing")
 
 
 def ellipsoid(vertex_count: int) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
@@ -52,9 +49,9 @@ def moving_scene(count: int) -> list[UInt8[np.ndarray, "H W 3"]]:
 
 def report(step: str, seconds: list[float]) -> None:
     milliseconds = np.array(seconds) * 1e3
-    logger.info(
-        "%-34s %7.1f ms/frame median, %6.1f best, %6.1f frames/s",
-        *(step, np.median(milliseconds), milliseconds.min(), len(seconds) / sum(seconds)),
+    print(
+        f"{step:34} {np.median(milliseconds):7.1f} ms/frame median, "
+        f"{milliseconds.min():6.1f} best, {len(seconds) / sum(seconds):6.1f} frames/s"
     )
 
 
@@ -92,7 +89,7 @@ def time_decoding(path: Path) -> None:
     source = open_media(path)
     opened = time.perf_counter()
     count = sum(1 for _ in source)
-    logger.info("%-34s %7.1f ms", "open (all time stamps, one frame)", (opened - start) * 1e3)
+    print(f"{'open (all time stamps, one frame)':34} {(opened - start) * 1e3:7.1f} ms")
     report("decode to RGB", [(time.perf_counter() - opened) / count] * count)
 
 
@@ -101,7 +98,6 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=90)
     parser.add_argument("--vertices", type=int, default=10_400)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     # One thread, since the other cores belong to the network and the codec.
     threads = cv2.getNumThreads()

@@ -9,7 +9,6 @@ seen is neither demanded nor counted as wrong.
 
 import argparse
 import itertools
-import logging
 import tempfile
 import time
 from collections import Counter
@@ -36,7 +35,6 @@ from main.tracks.rows import RowFile, frames_of, row_of
 from main.tracks.stitch import stitch
 from utils.box import Box
 
-logger = logging.getLogger("tracking")
 HEIGHTS_PX: Final = (250, 350, 450, 600, HEIGHT)
 """Of people in the image, by which distances are told."""
 
@@ -135,14 +133,13 @@ def track_clips(body: BodyModel, files: list[Path], clips: int, frames: int, see
             file.close()
         for name, score in (("boxes alone", before), ("stitched", after)):
             total[name] += score
-        told = "clip %2d, %d people: IDF1 %.3f -> %.3f, switches %d -> %d"
-        logger.info(
-            told,
-            *(clip, len(people), before.idf1, after.idf1, before.switches, after.switches),
+        print(
+            f"clip {clip:2d}, {len(people)} people: IDF1 {before.idf1:.3f} -> {after.idf1:.3f}, "
+            f"switches {before.switches} -> {after.switches}"
         )
     for name, score in total.items():
-        logger.info("%-12s IDF1 %.3f, %d switches", name, score.idf1, score.switches)
-    logger.info("stitching: %.2f ms a frame", 1e3 * seconds / (len(files) or clips) / frames)
+        print(f"{name:12} IDF1 {score.idf1:.3f}, {score.switches} switches")
+    print(f"stitching: {1e3 * seconds / (len(files) or clips) / frames:.2f} ms a frame")
 
 
 def match_clips(body: BodyModel, clips: int, frames: int, seed: int) -> None:
@@ -167,11 +164,12 @@ def match_clips(body: BodyModel, clips: int, frames: int, seed: int) -> None:
     for low, high in ((0, HEIGHT), *itertools.pairwise(HEIGHTS_PX)):
         those = distance[(height >= low) & (height < high)]
         if those.size:
-            medians = np.median(those), np.median(those[:, JOINT_PARTS["body"]])
-            told = "people of %3d to %3d px match their crops to %.2f px, the body alone to %.2f"
-            logger.info(told, low, high, *medians)
+            print(
+                f"people of {low:3d} to {high:3d} px match their crops to {np.median(those):.2f} "
+                f"px, the body alone to {np.median(those[:, JOINT_PARTS['body']]):.2f}"
+            )
     depth_error = float(np.abs(placed["joints_3d_m"][:, PELVIS, 2] / truth - 1).mean())
-    logger.info("depth error %.2f %%; placing: %.2f ms a row", 100 * depth_error, milliseconds)
+    print(f"depth error {100 * depth_error:.2f} %; placing: {milliseconds:.2f} ms a row")
 
 
 def acceleration(joints: Float[np.ndarray, "T 137 3"]) -> Float[np.ndarray, "T-2 137 3"]:
@@ -211,8 +209,10 @@ def smooth_clips(body: BodyModel, clips: int, frames: int, seed: int) -> None:
             )
     for name, values in table.items():
         pose_mm, place_mm, jitter_mm = np.mean(values, axis=0)
-        told = "%-8s pose error %.1f mm, with place %.1f mm, acceleration error %.1f mm/frame^2"
-        logger.info(told, name, pose_mm, place_mm, jitter_mm)
+        print(
+            f"{name:8} pose error {pose_mm:.1f} mm, with place {place_mm:.1f} mm, "
+            f"acceleration error {jitter_mm:.1f} mm/frame^2"
+        )
 
 
 def main() -> None:
@@ -223,7 +223,6 @@ def main() -> None:
     told = "rendered clips instead of simulated ones: files of main.synthesize --video"
     parser.add_argument("--annotations", type=Path, nargs="+", default=[], help=told)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     library = BodyLibrary(find_model_folder(ROOT / "human_models" / "human_model_files"))
     body = library.smplx()
     track_clips(body, arguments.annotations, arguments.clips, arguments.frames, arguments.seed)

@@ -2,9 +2,10 @@
 
     python -m benchmarks.video [--json] [--model MODEL_DIR] [--seconds 60] [--people 1] [--memory]
 
-demo/test_video.mp4 (720p, three people) is repeated to --seconds. Each stage runs alone first over
+demo/test_video.mp4 (720p, three people) is repeated to --seconds. Each stage runs alone over
 --frames of it: its rate in frames of the video a second, with all cores its own, and the seconds of
-all cores together that a frame takes. The limit is the smaller of the slowest stage's rate and of
+all cores together that a frame takes. Machines are faster and slower by the minute, so the stages
+are timed before and after the whole. The limit is the smaller of the slowest stage's rate and of
 cores / (CPU seconds a frame of all stages together). --memory: only the largest memory of inference
 on this video and on one ten times as long. All of it means something on a machine that does nothing
 else.
@@ -83,6 +84,10 @@ def cost(frames: int, work: Callable[[], object], repeats: int = REPEATS) -> Cos
         work()
         costs.append((time.perf_counter() - wall, time.process_time() - cpu))
     return Cost(*(statistics.median(times) / frames for times in zip(*costs, strict=True)))
+
+
+def mean_cost(*costs: Cost) -> Cost:
+    return Cost(*(statistics.mean(values) for values in zip(*costs, strict=True)))
 
 
 def exhaust(items: Iterable[object]) -> None:
@@ -200,15 +205,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         f"--people {arguments.people}\n{session.cores} cores, torch {torch.__version__}; "
         "people: a file of boxes stands in for the detector"
     )
-    stages = {}
-    for name, one in stage_costs(session, path, folder, arguments.frames):
-        stages[name] = one
-        print(
-            f"{name:14} {1 / one.wall_s:8.1f} frames/s alone {one.cpu_s * 1e3:8.2f} CPU ms a frame"
-        )
-    sum_s = sum(one.cpu_s for one in stages.values())
-    slowest = min(1 / one.wall_s for one in stages.values())
-    limit = min(slowest, session.cores / sum_s)
+    before = dict(stage_costs(session, path, folder, arguments.frames))
     frames = 0
 
     def whole() -> None:
@@ -219,6 +216,15 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     costs: list[Cost] = []
     others = cores_of_others(lambda: costs.append(cost(1, whole, repeats=1)))
     wall_s, cpu_s = (value / frames for value in costs[0])
+    after = dict(stage_costs(session, path, folder, arguments.frames))
+    stages = {name: mean_cost(one, after[name]) for name, one in before.items()}
+    for name, one in stages.items():
+        print(
+            f"{name:14} {1 / one.wall_s:8.1f} frames/s alone {one.cpu_s * 1e3:8.2f} CPU ms a frame"
+        )
+    sum_s = sum(one.cpu_s for one in stages.values())
+    slowest = min(1 / one.wall_s for one in stages.values())
+    limit = min(slowest, session.cores / sum_s)
     print(
         f"{'sum':14} {slowest:8.1f} frames/s slowest {sum_s * 1e3:6.2f} CPU ms a frame\n"
         f"{'whole':14} {1 / wall_s:8.1f} frames/s       {cpu_s * 1e3:8.2f} CPU ms a frame "

@@ -156,9 +156,12 @@ def joints_of(
 def _disturbance(
     rng: np.random.Generator, shape: tuple[int, ...], quick: float, lasting: float
 ) -> Float[np.ndarray, " T *C"]:
-    """White noise, and noise that keeps for about a second."""
-    slow = gaussian_filter1d(rng.normal(size=shape), 0.5 * FPS, axis=0, mode="wrap")
-    return quick * rng.normal(size=shape) + lasting * slow / max(float(slow.std()), 1e-9)
+    """White noise, and noise that keeps for a second; `quick`, `lasting`: deviations."""
+    sigma, margin = 0.5 * FPS, round(2 * FPS)
+    white = rng.normal(size=(shape[0] + 2 * margin, *shape[1:]))
+    slow = gaussian_filter1d(white, sigma, axis=0)[margin:-margin]
+    deviation = (2 * sigma * math.sqrt(math.pi)) ** -0.5  # of white noise behind the filter
+    return quick * rng.normal(size=shape) + lasting * slow / deviation
 
 
 def estimates(
