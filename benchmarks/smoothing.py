@@ -176,7 +176,7 @@ def compare(
 
 
 def table_of(found: dict[str, list[Errors]]) -> Table:
-    table = Table("--smooth", "PA", "pose", "place", "jitter", "in place")
+    table = Table("--smooth", "PA", "pose", "place", "jitter", "in place", box=None)
     for word, errors in found.items():
         means = [float(np.concatenate(values).mean()) for values in zip(*errors, strict=True)]
         cells = [f"{mean:.1f}" for mean in means]
