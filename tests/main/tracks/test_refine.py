@@ -155,7 +155,7 @@ def test_people_who_are_near_match_the_crops(body):
     place_rows(rows, CAMERA, SIZE)
     error = np.linalg.norm(rows["joints_2d_px"] - rows["raw_joints_2d_px"], axis=-1)
     assert np.median(np.ptp(rows["raw_joints_2d_px"][..., 1], axis=1)) > 400
-    assert np.median(error) < 1.7
+    assert np.median(error) < 2.0  # least squares alone: 2.7
 
 
 def test_blocks_join_without_a_seam(assembled, monkeypatch):
