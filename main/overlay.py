@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -135,7 +135,10 @@ def _write_numbers(image: UInt8[np.ndarray, "H W 3"], people: Sequence[DrawnPers
 
 @runtime_checkable
 class OverlayFile(Protocol):
-    def write(self, image: UInt8[np.ndarray, "H W 3"]) -> None: ...
+    def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> Any:
+        """What `write` takes; in any thread."""
+
+    def write(self, prepared: Any) -> None: ...
 
 
 class _ImageFile:
@@ -143,8 +146,12 @@ class _ImageFile:
         self.path = path
         self.image: UInt8[np.ndarray, "H W 3"] | None = None
 
-    def write(self, image: UInt8[np.ndarray, "H W 3"]) -> None:
-        self.image = image
+    @staticmethod
+    def prepare(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+        return image
+
+    def write(self, prepared: UInt8[np.ndarray, "H W 3"]) -> None:
+        self.image = prepared
 
 
 @contextmanager

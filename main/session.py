@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 
 from configs.reader import save_config
 from main.detector import Detector, Detectors
@@ -229,15 +228,17 @@ class Session:
             torch.set_num_threads(max(1, self.cores // self.workers))  # of prefetch's thread
             yield from overlay.people(prefetch(media, READ_AHEAD), rows, chosen)
 
-        def draw(posed: tuple[Frame, list[DrawnPerson]]) -> UInt8[np.ndarray, "H W 3"]:
-            frame, people = posed
-            return overlay.draw(frame.image, people, with_numbers=numbers)
+        with open_overlay(media, result) as file:
 
-        images = parallel_map(draw, prefetch(pose(), READ_AHEAD), self.workers)
-        with open_overlay(media, result) as file, closing(images):
-            expected = media.info.frame_count_estimate
-            for image in with_progress(images, expected, "frames drawn"):
-                file.write(image)
+            def draw(posed: tuple[Frame, list[DrawnPerson]]) -> object:
+                frame, people = posed
+                return file.prepare(overlay.draw(frame.image, people, with_numbers=numbers))
+
+            pictures = parallel_map(draw, prefetch(pose(), READ_AHEAD), self.workers)
+            with closing(pictures):
+                expected = media.info.frame_count_estimate
+                for picture in with_progress(pictures, expected, "frames drawn"):
+                    file.write(picture)
 
     def _about(self, media: MediaSource, frame_count: int, clip: Clip) -> dict[str, object]:
         smoothing = {name: round(value, 4) for name, value in vars(clip.strengths).items()}

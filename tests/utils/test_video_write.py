@@ -12,6 +12,7 @@ from jaxtyping import Int16, UInt8
 
 from utils.errors import UserError
 from utils.media import open_media
+from utils.prefetch import parallel_map
 from utils.video_write import VideoWriter
 
 RED, GREEN, BLUE, WHITE = (220, 30, 30), (30, 200, 40), (40, 50, 220), (240, 240, 240)
@@ -253,3 +254,16 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         output.mux(stream.encode(None))
     with pytest.raises(UserError, match="holds no video"):
         open_media(path)
+
+
+def test_frames_prepared_in_other_threads_make_the_same_file(tmp_path):
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (49, 65, 3), np.uint8) for _ in range(12)]
+    here, there = tmp_path / "here.mp4", tmp_path / "there.mp4"
+    with VideoWriter(here, 30) as writer:
+        for frame in frames:
+            writer.write(frame)
+    with VideoWriter(there, 30) as writer:
+        for picture in parallel_map(writer.prepare, frames, 3):
+            writer.write(picture)
+    assert here.read_bytes() == there.read_bytes()
