@@ -22,19 +22,19 @@ import numpy as np
 from datasets.columns import (
     NUMBER_COLUMNS,
     TEXT_COLUMNS,
+    Instance,
     Protocol,
     instance,
     read_columns,
 )
 from datasets.humandata.reader import Columns
-from datasets.instance import Instance
 from datasets.sources import Source, Split
 from utils.errors import UserError
 from utils.files import atomic_path
 
 log = logging.getLogger(__name__)
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the columns and of the rules that fill them; a change makes all caches anew."""
 
 
@@ -127,8 +127,8 @@ def annotation_files(source: Source, split: Split, folder: Path) -> list[Path]:
         pattern = "*" in path.name
         found = sorted(path.parent.glob(path.name), key=_natural) if pattern else [path]
         if not found or not found[0].is_file():
-            told = "a file named like " if pattern else ""
-            raise UserError(f"{source.name} needs {told}{path}; put its HumanData there.")
+            like = "a file named like " if pattern else ""
+            raise UserError(f"{source.name} needs {like}{path}; put its HumanData there.")
         paths += found
     return paths
 

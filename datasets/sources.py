@@ -4,13 +4,28 @@ A name of an annotation file with a * is a pattern: the name of the published fi
 (`known_name`), only how its public converter or this project calls it. Slices are in order.
 """
 
+import difflib
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from configs.schema import DataConfig
 from datasets.fixes import Fix, forget_image_size, hands_only, strip_leading_slash, zero_betas
-from datasets.scans import Scans
 from utils.errors import UserError
 
 Split = Literal["train", "test"]
+
+
+class Scans(NamedTuple):
+    """Where a dataset has its meshes, and how they stand."""
+
+    ending: str
+    """What the image's name has instead of its last _word: 01_img.jpg -> 01_align.ply."""
+    to_camera: tuple[float, float, float]
+    """Axis-angle rotation (radians) from the scanner's frame into the camera's."""
+
+    def path_for(self, image: Path) -> Path:
+        return image.with_name((image.stem.rpartition("_")[0] or image.stem) + self.ending)
 
 
 class Source(NamedTuple):
@@ -282,3 +297,48 @@ _TABLE: Final = (
     Source("OpenPeople", ("openpeople_train.npz",), ("openpeople_test.npz",), "openpeople"),
 )
 SOURCES: Final[dict[str, Source]] = {source.name: source for source in _TABLE}
+
+
+def find_source(name: str, config: DataConfig) -> Source:
+    """The dataset of that name with the files and intervals that the config states for it.
+
+    Raises:
+        UserError: the name is neither in the table nor in `config.datasets`, or an entry there is
+            incomplete.
+    """
+    entry = config.datasets.get(name)
+    like = name if entry is None or entry.like is None else entry.like
+    if like in SOURCES:
+        source = SOURCES[like]._replace(name=name)
+    elif entry is not None and entry.like is not None:
+        raise UserError(f"data.datasets: '{name}' is like '{like}', which the table lacks")
+    elif entry is None:
+        known = [*SOURCES, *config.datasets]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        advice = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}."
+        raise UserError(f"Unknown dataset '{name}'; {advice}")
+    elif entry.images is None or (entry.train is None and entry.test is None):
+        raise UserError(
+            f"data.datasets: '{name}' needs 'images', and files as 'train' or 'test' or both"
+        )
+    else:
+        source = Source(name, None, None, entry.images)
+    changes = {} if entry is None else entry.model_dump(exclude_none=True, exclude={"like"})
+    for split, intervals in (
+        ("train", config.train_sample_interval),
+        ("test", config.test_sample_interval),
+    ):
+        if name in intervals:
+            changes[f"{split}_interval"] = intervals[name]
+    return source._replace(**changes)
+
+
+def source_of_file(path: Path) -> Source | None:
+    """The dataset that a file belongs to by its name; None if none or several differing ones."""
+    found = [
+        source
+        for source in SOURCES.values()
+        if any(fnmatch(path.name, name) for name in (*(source.train or ()), *(source.test or ())))
+    ]
+    agree = len({source.flat_hands for source in found}) == 1
+    return found[0] if agree else None

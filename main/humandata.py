@@ -1,17 +1,20 @@
-"""The tool for HumanData files: `python -m main.humandata check|stats|show|convert`.
+"""The command for HumanData files: `python -m main.humandata check|stats|show|convert`.
 
-check tells what is wrong with files, stats what is in them, show draws rows on their images, and
+check reports what is wrong with files, stats what is in them, show draws rows on their images, and
 convert writes such files: from others, from results of inference, from plain parameters.
 """
 
 import argparse
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from main.door import door_parser, run_door
 from main.model_files import ROOT
+
+log = logging.getLogger(__name__)
 
 _BODY_FOLDER: Final = ROOT / "human_models" / "human_model_files"
 
@@ -130,9 +133,92 @@ def _seed(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int | None:
-    from main.humandata_tools.tools import TOOLS
+    tools: dict[str, Callable[[argparse.Namespace], int | None]] = {
+        "check": _check,
+        "stats": _stats,
+        "show": _show,
+        "merge": _merge,
+        "slice": _slice,
+        "subset": _subset,
+        "from-results": _from_results,
+        "from-params": _from_parameters,
+    }
+    return tools[arguments.tool](arguments)
 
-    return TOOLS[arguments.tool](arguments)
+
+def _check(arguments: argparse.Namespace) -> int:
+    from datasets.humandata.report import report_checks
+
+    return report_checks(
+        arguments.files, arguments.images, arguments.images_sample, as_json=arguments.json
+    )
+
+
+def _stats(arguments: argparse.Namespace) -> None:
+    from datasets.humandata.report import report_statistics
+
+    report_statistics(arguments.files, as_json=arguments.json)
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from datasets.humandata.file import OpenedFile
+    from datasets.humandata.show import choose_rows, draw_rows
+
+    length = OpenedFile(arguments.file).length
+    rows = choose_rows(arguments.rows, arguments.sample, arguments.seed, length)
+    draw_rows(arguments.file, arguments.images, arguments.output, rows, arguments.body_folder)
+    log.info("%s: %d rows", arguments.output, len(rows))
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    from datasets.humandata.file import read_entries
+    from datasets.humandata.merge import Part, merge
+
+    parts = [Part(path, read_entries(path)) for path in arguments.files]
+    _write(arguments.output, merge(parts, arguments.keep))
+
+
+def _slice(arguments: argparse.Namespace) -> None:
+    from datasets.humandata.file import read_entries, take_rows
+    from datasets.humandata.merge import slice_rows
+
+    entries = read_entries(arguments.file)
+    rows = slice_rows(arguments.rows, len(entries["image_path"]))
+    _write(arguments.output, take_rows(entries, rows))
+
+
+def _subset(arguments: argparse.Namespace) -> None:
+    from datasets.humandata.file import read_entries, take_rows
+    from datasets.humandata.merge import subset_rows
+
+    entries = read_entries(arguments.file)
+    images = entries["image_path"].tolist()
+    rows = subset_rows(
+        arguments.file, images, arguments.images_matching, arguments.sample, arguments.seed
+    )
+    _write(arguments.output, take_rows(entries, rows))
+
+
+def _from_results(arguments: argparse.Namespace) -> None:
+    from main.humandata_tools.results import from_results
+
+    from_results(arguments)
+
+
+def _from_parameters(arguments: argparse.Namespace) -> None:
+    from datasets.humandata.parameters import entries_of_parameters
+
+    entries, files = entries_of_parameters(
+        arguments.parameters, arguments.images, arguments.body_folder
+    )
+    _write(arguments.output, entries, f" of {files} files")
+
+
+def _write(output: Path, entries: dict[str, Any], source: str = "") -> None:
+    from datasets.humandata.writer import write_humandata
+
+    write_humandata(output, entries)
+    log.info("%s: %d rows%s", output, len(entries["image_path"]), source)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -93,6 +93,24 @@ def image_size(path: Path) -> tuple[int, int] | None:
             return picture.size[::-1] if turned else picture.size
     except _DAMAGE:
         return None
+
+
+class ImageSizes(NamedTuple):
+    """Width and height of an image file."""
+
+    upright: tuple[int, int]
+    """As its EXIF data asks for."""
+    stored: tuple[int, int]
+    """As its pixels are stored, which annotations count in."""
+
+
+def image_sizes(path: Path) -> ImageSizes | None:
+    """Read from the header; None if it is no image."""
+    upright = image_size(path)
+    if upright is None:
+        return None
+    with Image.open(path) as picture:
+        return ImageSizes(upright, picture.size)
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -1,12 +1,13 @@
-"""Checks of what entries a HumanData file has, of their rows and of their shapes."""
+"""What a check finds, and the checks of a file's entries: their presence, rows and shapes."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import numpy as np
+from jaxtyping import Bool
 
-from datasets.humandata.finding import Finding, OpenedFile, as_numbers, on_rows
-from datasets.humandata.hands import source_of
+from datasets.humandata.file import OpenedFile, as_numbers
 from datasets.humandata.layout import (
     BOXES,
     COEFFICIENTS,
@@ -24,6 +25,33 @@ from datasets.humandata.layout import (
     is_list,
     mask_names,
 )
+from datasets.sources import source_of_file
+
+Severity = Literal["error", "warning", "info"]
+"""error: a loader fails or trains on something wrong; warning: rows are lost, or it looks wrong."""
+
+_SHOWN_ROWS: Final = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    severity: Severity
+    entry: str
+    what: str
+    advice: str = ""
+    rows: int = 0
+    """How many rows it concerns; 0 where it concerns the file."""
+    first_rows: tuple[int, ...] = ()
+
+
+def on_rows(
+    severity: Severity, entry: str, bad: Bool[np.ndarray, " N"], what: str, advice: str
+) -> Iterator[Finding]:
+    """A finding if any row is marked."""
+    rows = np.flatnonzero(bad)
+    if len(rows):
+        first = tuple(rows[:_SHOWN_ROWS].tolist())
+        yield Finding(severity, entry, what, advice, len(rows), first)
 
 
 def required_entries(file: OpenedFile) -> Iterator[Finding]:
@@ -38,7 +66,7 @@ def required_entries(file: OpenedFile) -> Iterator[Finding]:
         yield Finding("error", "keypoints2d", "no 2D keypoints", f"give an entry {names}")
     if all(file.get(key) is None for key in KEYPOINTS_3D):
         yield Finding("info", "keypoints3d", "no 3D keypoints", "losses in 3D come from parameters")
-    source = source_of(file.path)
+    source = source_of_file(file.path)
     if not any(file.dictionary(f) for f in FAMILIES) and not (source and source.without_truth):
         names = " or ".join(FAMILIES)
         yield Finding("error", "smplx", "no body parameters", f"give an entry {names}")
@@ -75,7 +103,7 @@ def readable(file: OpenedFile) -> Iterator[Finding]:
 
 
 def texts(file: OpenedFile) -> Iterator[Finding]:
-    """Paths and words: a string a row."""
+    """Paths and other texts: a string a row."""
     for entry in (*ROW_TEXTS, *(f"meta.{name}" for name in META_TEXTS)):
         value = file.find(entry)
         if value is None:

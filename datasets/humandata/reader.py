@@ -20,6 +20,8 @@ from datasets.humandata.layout import (
     KEYPOINTS_3D,
     PART_BOXES,
     TRIPLES,
+    mask_names,
+    stored_joints,
 )
 from human_models.joints import JOINTS, JOINTS_FROM_HUMANDATA
 from utils.errors import UserError
@@ -156,15 +158,11 @@ def _joints(
         raise file.wrong(key, f"has shape {points.shape}, expected {expected}")
     stored = points.shape[1]
     mask = _mask(file, key)
-    if mask is not None and len(mask) != stored:  # whatever the flag says: the shape decides
-        present = np.flatnonzero(mask == 1)
-        if len(present) != stored:
-            reason = f"{stored} joints; the mask has {len(present)} of {len(mask)}"
-            raise file.wrong(key, reason)
-    elif mask is None and file.get("__keypoints_compressed__") and stored not in JOINT_COUNTS:
+    present = stored_joints(mask, stored)
+    if mask is not None and len(present) != stored:
+        raise file.wrong(key, f"{stored} joints; the mask has {len(present)} of {len(mask)}")
+    if mask is None and file.get("__keypoints_compressed__") and stored not in JOINT_COUNTS:
         raise file.wrong(f"{key}_mask", f"missing, but '{key}' is compressed by it")
-    else:
-        present = np.arange(stored)
     full = stored if mask is None else len(mask)
     if full not in JOINT_COUNTS:
         raise file.wrong(key, f"{full} joints; HumanData has 190, 144 or 127")
@@ -187,7 +185,7 @@ def _chosen(mask: np.ndarray) -> UInt8[np.ndarray, "137"]:
 
 
 def _mask(file: HumanDataFile, key: str) -> np.ndarray | None:
-    for mask_key in (f"{key}_mask", f"{key[: len('keypoints2d')]}_mask"):
+    for mask_key in mask_names(key):
         mask = file.get(mask_key)
         if mask is not None:
             if np.ndim(mask) != 1:

@@ -10,15 +10,18 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Int
 
-from datasets.humandata.check_images import image_sizes
-from datasets.humandata.entries import Entries
-from datasets.humandata.people import People, humandata_entries, scatter_network_joints
-from datasets.humandata.writer import write_humandata
+from datasets.humandata.file import Entries
+from datasets.humandata.writer import (
+    People,
+    humandata_entries,
+    scatter_network_joints,
+    write_humandata,
+)
 from human_models.safe_pickle import load_npz
 from main.model_files import DEMO
 from main.results import COLUMNS
 from utils.errors import UserError
-from utils.image import IMAGE_SUFFIXES, image_size, list_images, write_image
+from utils.image import IMAGE_SUFFIXES, image_size, image_sizes, list_images, write_image
 from utils.media import open_media
 from utils.progress import with_progress
 

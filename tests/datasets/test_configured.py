@@ -3,8 +3,7 @@
 import pytest
 
 from configs.schema import DataConfig
-from datasets.configured import find_source
-from datasets.sources import SOURCES
+from datasets.sources import SOURCES, find_source
 from utils.errors import UserError
 
 MINE = {"images": "mine", "train": ("a.npz", "b_*.npz"), "flat_hands": True}

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from datasets.cache import InstanceTable, open_dataset
-from datasets.columns import Protocol, complete, has_area
+from datasets.columns import Protocol, complete
 from datasets.humandata.reader import read_humandata
 from datasets.sources import SOURCES, Split
 from human_models.joints import HANDS_MEAN, JOINT_PARTS, JOINTS, POSE_PARTS
-from utils.box import Box, clip_box
+from utils.box import Box, clip_box, have_area
 from utils.errors import UserError
 
 PARITY = Path(__file__).parents[1] / "parity"
@@ -166,9 +166,9 @@ def test_box_rule_is_the_crops() -> None:
     boxes = rng.uniform(-60, 120, (500, 4)).astype(np.float32)
     sizes = np.tile(np.array([100, 80], np.float32), (500, 1))
     expected = [clip_box(Box(*box), 100, 80) is not None for box in boxes.tolist()]
-    assert has_area(boxes, sizes).tolist() == expected
+    assert have_area(boxes, sizes).tolist() == expected
     assert 50 < sum(expected) < 450
-    assert has_area(boxes[:1] * 0 + 50, sizes[:1] * 0).tolist() == [True]
+    assert have_area(boxes[:1] * 0 + 50, sizes[:1] * 0).tolist() == [True]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from datasets.cache import open_dataset
-from datasets.humandata.entries import read_entries
-from datasets.humandata.join import same
+from datasets.humandata.file import read_entries
+from datasets.humandata.merge import same
+from datasets.humandata.parameters import joints_of_smplx
 from datasets.humandata.reader import read_humandata
 from datasets.humandata.writer import write_humandata
 from datasets.sources import Source
@@ -21,7 +22,6 @@ from human_models.files import STAND_IN, find_model_folder
 from human_models.joints import HANDS_MEAN, JOINTS, JOINTS_FROM_MODEL, MODEL_JOINTS
 from main import humandata
 from main.estimator import Person
-from main.humandata_tools.bodies import joints_of_smplx
 from main.results import open_results
 from utils.image import read_image
 from utils.video_write import VideoWriter

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datasets.cache import open_dataset
-from datasets.humandata.entries import read_entries
+from datasets.humandata.file import read_entries
 from datasets.sources import Source
 from datasets.synthetic.production import Order, produce
 from main.synthesize import main

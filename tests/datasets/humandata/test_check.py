@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from datasets.humandata.check import check_humandata
-from datasets.humandata.finding import Finding
-from datasets.humandata.statistics import humandata_statistics
+from datasets.humandata.check_layout import Finding
+from datasets.humandata.report import humandata_statistics
 from datasets.humandata.writer import write_humandata
 from human_models.joints import HANDS_MEAN
 from utils.errors import UserError

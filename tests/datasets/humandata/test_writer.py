@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datasets.humandata.entries import read_entries, take_rows
-from datasets.humandata.join import Part, same
+from datasets.humandata.file import read_entries, take_rows
 from datasets.humandata.layout import is_mask
-from datasets.humandata.merge import merge
+from datasets.humandata.merge import Part, merge, same
 from datasets.humandata.reader import read_humandata
 from datasets.humandata.writer import write_humandata
 from human_models.joints import HANDS_MEAN

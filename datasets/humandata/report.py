@@ -1,22 +1,121 @@
-"""What a HumanData file holds, in numbers."""
+"""What HumanData files hold and what is wrong with them, for readers and as JSON."""
 
-from collections.abc import Mapping
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from datasets.columns import has_area
-from datasets.humandata.check_numbers import LARGEST_TRAINED_BETA
-from datasets.humandata.finding import OpenedFile
-from datasets.humandata.hands import stated_flat_hands
-from datasets.humandata.layout import FAMILIES, KEYPOINTS_2D, KEYPOINTS_3D, PART_BOXES
+from datasets.humandata.check import LARGEST_TRAINED_BETA, check_humandata
+from datasets.humandata.check_layout import Finding, Severity
+from datasets.humandata.file import OpenedFile
+from datasets.humandata.layout import (
+    FAMILIES,
+    KEYPOINTS_2D,
+    KEYPOINTS_3D,
+    PART_BOXES,
+    stated_flat_hands,
+)
 from datasets.humandata.reader import Columns, read_humandata
+from utils.box import have_area
+from utils.errors import UserError
 
+log = logging.getLogger(__name__)
+
+FAULTY, UNREADABLE = 1, 2
+_COLOURS: Final[dict[Severity, str]] = {"error": "red", "warning": "yellow", "info": "dim"}
 _POSES: Final = ("global_orient", "body_pose", "left_hand_pose", "right_hand_pose", "jaw_pose")
 _SMALL_PX: Final = 64
 _SIZES_SHOWN: Final = 5
+
+
+def report_checks(
+    files: Sequence[Path], images: Path | None, images_sample: int | None, *, as_json: bool
+) -> int:
+    """Write what is wrong with files to standard output.
+
+    Returns the exit status: 0 where no file has errors, 1: errors, 2: a file cannot be read.
+    """
+    status = 0
+    reports: list[dict[str, Any]] = []
+    for path in files:
+        try:
+            findings = check_humandata(path, images, images_sample=images_sample)
+        except UserError as error:
+            log.error("error: %s", error)
+            status = UNREADABLE
+            reports.append({"file": str(path), "unreadable": str(error)})
+            continue
+        if any(finding.severity == "error" for finding in findings):
+            status = max(status, FAULTY)
+        reports.append({"file": str(path), "findings": [asdict(one) for one in findings]})
+        if not as_json:
+            _show_findings(path, findings)
+    if as_json:
+        _write_json(reports)
+    return status
+
+
+def _show_findings(path: Path, findings: Sequence[Finding]) -> None:
+    console = Console()
+    counts = Counter(finding.severity for finding in findings)
+    summary = ", ".join(
+        f"{counts[severity]} {severity}{'s' if counts[severity] > 1 and severity != 'info' else ''}"
+        for severity in _COLOURS
+        if counts[severity]
+    )
+    console.print(f"{escape(str(path))}: {summary or 'faultless'}", soft_wrap=True)
+    if not findings:
+        return
+    table = Table("", "entry", "rows", "what is wrong", "what to do")
+    for one in findings:
+        colour = _COLOURS[one.severity]
+        texts = [one.severity, one.entry, _rows(one), one.what, one.advice]
+        table.add_row(*(escape(text) for text in texts), style=colour)
+    console.print(table)
+
+
+def _rows(finding: Finding) -> str:
+    if not finding.rows:
+        return ""
+    shown = ", ".join(map(str, finding.first_rows))
+    more = ", ..." if finding.rows > len(finding.first_rows) else ""
+    return f"{finding.rows}: {shown}{more}"
+
+
+def report_statistics(files: Sequence[Path], *, as_json: bool) -> None:
+    """Write what is in files to standard output; raises UserError where one is wrong."""
+    reports = {str(path): humandata_statistics(path) for path in files}
+    if as_json:
+        _write_json([{"file": path, **report} for path, report in reports.items()])
+        return
+    table = Table("", *(escape(Path(path).name) for path in reports))
+    for name in next(iter(reports.values())):
+        cells = [_as_text(report[name]) for report in reports.values()]
+        if any(cells):
+            table.add_row(name.replace("_", " "), *map(escape, cells))
+    Console().print(table)
+
+
+def _as_text(value: Any, separator: str = "\n") -> str:
+    if isinstance(value, dict):
+        return separator.join(f"{key} {_as_text(part, ', ')}" for key, part in value.items())
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return str(value)
+
+
+def _write_json(content: object) -> None:
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def humandata_statistics(path: Path) -> dict[str, Any]:
@@ -47,7 +146,7 @@ def humandata_statistics(path: Path) -> dict[str, Any]:
         "part_boxes": {
             key.removesuffix("_bbox_xywh"): _share(
                 (columns["part_boxes"][:, i, 4] > 0)
-                & has_area(columns["part_boxes"][:, i, :4], file.image_size)
+                & have_area(columns["part_boxes"][:, i, :4], file.image_size)
             )
             for i, key in enumerate(PART_BOXES)
         },

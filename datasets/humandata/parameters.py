@@ -8,7 +8,6 @@ one person, or of several with a row each. Names, and how many numbers a person 
     flat_hand_mean (false), image (relative to the images; else the image of the file's name)
 """
 
-import argparse
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,29 +15,35 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import torch
+from jaxtyping import Float32
 
-from datasets.humandata.check_images import image_sizes
-from datasets.humandata.finding import as_numbers
-from datasets.humandata.hands import from_mean_hand
-from datasets.humandata.layout import JOINTS
-from datasets.humandata.people import People, humandata_entries
-from datasets.humandata.writer import write_humandata
-from human_models.body import BodyLibrary
+from datasets.humandata.file import Entries, as_numbers
+from datasets.humandata.layout import JOINTS, subtract_mean_hand
+from datasets.humandata.writer import People, humandata_entries
+from human_models.body import BodyLibrary, BodyModel, BodyOutput
 from human_models.files import find_model_folder
 from human_models.joints import MODEL_JOINTS
 from human_models.safe_pickle import load_npz
-from main.humandata_tools.bodies import joints_of_smplx
-from utils.camera import DEPTH_EPSILON
+from utils.camera import project
 from utils.errors import UserError
-from utils.image import list_images
+from utils.image import image_sizes, list_images
 
 log = logging.getLogger(__name__)
 
-_REQUIRED: Final = {"global_orient": 3, "body_pose": 63, "betas": 10, "transl": 3, "princpt": 2}
 _HANDS: Final = {"left_hand_pose": 45, "right_hand_pose": 45}
 _FACE: Final = {"jaw_pose": 3, "expression": 10}
-_NUMBERS: Final = _REQUIRED | _HANDS | _FACE | {"bbox_xywh": 4, "focal": 2}
+_SMPLX: Final = {
+    "global_orient": 3, "body_pose": 63,
+    **_HANDS,
+    **_FACE,
+    "betas": 10, "transl": 3,
+}
+"""SMPL-X's parameters by the names of the format, and their numbers for one person."""
+_NUMBERS: Final = _SMPLX | {"princpt": 2, "focal": 2, "bbox_xywh": 4}
+_OPTIONAL: Final = {*_HANDS, *_FACE, "bbox_xywh"}
 _KNOWN: Final = {*_NUMBERS, "flat_hand_mean", "image"}
+_BATCH: Final = 64
 
 
 class ParameterRow(NamedTuple):
@@ -51,15 +56,25 @@ class ParameterRow(NamedTuple):
     flat_hands: bool
 
 
-def from_parameters(arguments: argparse.Namespace) -> None:
-    files = list(_files(arguments.parameters))
-    stems = _images_by_stem(arguments.images)
-    rows = [row for file in files for row in read_parameters(file, arguments.images, stems)]
+def entries_of_parameters(
+    places: Sequence[Path], images: Path, body_folder: Path
+) -> tuple[Entries, int]:
+    """What `write_humandata` takes, and the number of files that it comes from.
+
+    Args:
+        places: files of parameters, and folders of such files.
+        images: folder of the images.
+        body_folder: folder of the SMPL-X files.
+
+    Raises:
+        UserError: a file or its image is missing or wrong, or nobody is inside an image.
+    """
+    files = list(_files(places))
+    stems = _images_by_stem(images)
+    rows = [row for file in files for row in read_parameters(file, images, stems)]
     _check_faces(rows)
-    bodies = BodyLibrary(find_model_folder(arguments.body_folder))
-    entries = humandata_entries(_people(rows, arguments.images, bodies))
-    write_humandata(arguments.output, entries)
-    log.info("%s: %d rows of %d files", arguments.output, len(entries["image_path"]), len(files))
+    bodies = BodyLibrary(find_model_folder(body_folder))
+    return humandata_entries(_people(rows, images, bodies)), len(files)
 
 
 def _files(places: Sequence[Path]) -> Iterator[Path]:
@@ -103,7 +118,7 @@ def read_parameters(
         for name, size in _NUMBERS.items():
             if person.get(name) is not None:
                 numbers[name] = _numbers(where, name, person[name], size)
-            elif name in (*_REQUIRED, "focal"):
+            elif name not in _OPTIONAL:
                 raise UserError(f"{where}: '{name}' is missing; it takes {size} numbers")
         image = (
             _named_image(where, images, str(person["image"]))
@@ -200,12 +215,12 @@ def _people(rows: Sequence[ParameterRow], images: Path, bodies: BodyLibrary) -> 
         name: np.stack([row.numbers.get(name, np.zeros(_NUMBERS[name])) for row in rows]).astype(
             np.float32
         )
-        for name in ("global_orient", "body_pose", *_HANDS, *_FACE, "betas", "transl")
+        for name in _SMPLX
         if name in given
     }
     flat = np.array([row.flat_hands for row in rows])
     known = {name: np.array([name in row.numbers for row in rows]) for name in _HANDS}
-    parameters = from_mean_hand(parameters, flat)
+    parameters = subtract_mean_hand(parameters, flat)
     for name in _HANDS:
         if name in parameters:
             parameters[name] = parameters[name].reshape(count, -1) * known[name][:, None]
@@ -214,7 +229,6 @@ def _people(rows: Sequence[ParameterRow], images: Path, bodies: BodyLibrary) -> 
     )
     joints = np.zeros((count, JOINTS, 3), np.float32)
     joints[:, : len(MODEL_JOINTS)] = joints_of_smplx(bodies, parameters)
-    pixels = joints[..., :2] / (joints[..., 2:] + DEPTH_EPSILON) * focal[:, None] + princpt[:, None]
     boxes = np.full((count, 5), np.nan)
     for i, row in enumerate(rows):
         if "bbox_xywh" in row.numbers:
@@ -223,7 +237,7 @@ def _people(rows: Sequence[ParameterRow], images: Path, bodies: BodyLibrary) -> 
         image_path=[row.image.relative_to(images).as_posix() for row in rows],
         image_size=sizes,
         parameters=parameters,
-        joints_2d=pixels,
+        joints_2d=project(joints, focal[:, None], princpt[:, None]),
         joints_3d=joints,
         joints_known=np.arange(JOINTS) < len(MODEL_JOINTS),
         focal=focal,
@@ -237,6 +251,43 @@ def _size(row: ParameterRow) -> tuple[int, int]:
     if sizes is None:
         raise UserError(f"{row.file}: its image {row.image} is missing or no image")
     if sizes.upright != sizes.stored:
-        told = "%s is turned by its EXIF data: boxes and camera are to count its stored pixels"
-        log.warning(told, row.image)
+        log.warning(
+            "%s is turned by its EXIF data: boxes and camera are to count its stored pixels",
+            row.image,
+        )
     return sizes.stored
+
+
+def joints_of_smplx(
+    bodies: BodyLibrary, parameters: Mapping[str, np.ndarray]
+) -> Float32[np.ndarray, "N 144 3"]:
+    """Joints of the neutral body (MODEL_JOINTS, HumanData's first 144), metres."""
+    body, count = bodies.smplx(), len(parameters["global_orient"])
+    batches = [slice(start, start + _BATCH) for start in range(0, count, _BATCH)]
+    posed = [pose_smplx(body, parameters, rows, want_vertices=False) for rows in batches]
+    return np.concatenate([output.joints.numpy(force=True) for output in posed])
+
+
+def pose_smplx(
+    body: BodyModel,
+    parameters: Mapping[str, np.ndarray],
+    rows: slice,
+    *,
+    want_vertices: bool = True,
+) -> BodyOutput:
+    """Bodies of rows, metres in the camera's frame.
+
+    Parameters are columns by the names of the format; others are not looked at, and what is
+    absent is zero.
+    """
+    count = len(parameters["global_orient"][rows])
+    given = {
+        name: torch.from_numpy(
+            np.ascontiguousarray(parameters[name][rows], np.float32).reshape(count, size)
+            if name in parameters
+            else np.zeros((count, size), np.float32)
+        )
+        for name, size in _SMPLX.items()
+    }
+    with torch.inference_mode():
+        return body(**given, want_vertices=want_vertices)

@@ -1,10 +1,9 @@
 """Rows of a HumanData file drawn on their images."""
 
-import argparse
 import logging
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,15 +11,15 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from datasets.fixes import subtract_mean_hand
-from datasets.humandata.finding import OpenedFile
-from datasets.humandata.hands import source_of
+from datasets.humandata.file import OpenedFile
+from datasets.humandata.layout import subtract_mean_hand
+from datasets.humandata.parameters import pose_smplx
 from datasets.humandata.reader import Columns, read_humandata
 from datasets.sample import read_pixels
+from datasets.sources import source_of_file
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import JOINT_PARTS, JOINTS, PART_ROOTS, edges
-from main.humandata_tools.bodies import mesh_of_smplx
 from utils.draw import PERSON_COLOURS, Colour, draw_skeleton
 from utils.errors import UserError
 from utils.image import write_image
@@ -40,38 +39,41 @@ _TILE: Final = 480
 _FEW_ROWS: Final = 8
 
 
-def show(arguments: argparse.Namespace) -> None:
-    """One picture a row, and all of them on a contact sheet if there are several."""
-    length = OpenedFile(arguments.file).length
-    rows = choose_rows(arguments.rows, arguments.sample, arguments.seed, length)
-    pictures = Pictures(arguments.file, arguments.images, arguments.body_folder)
+def draw_rows(
+    file: Path, images: Path, output: Path, rows: Sequence[int], body_folder: Path
+) -> None:
+    """Write one picture for each row, and all of them on a contact sheet if there are several.
+
+    Raises:
+        UserError: the file is wrong, an image cannot be read, or the body model is missing.
+    """
+    pictures = Pictures(file, images, body_folder)
     drawn = []
     for row in with_progress(rows, len(rows), "rows"):
         picture = pictures.draw(row)
-        write_image(arguments.output / f"row_{row:06d}.jpg", picture)
+        write_image(output / f"row_{row:06d}.jpg", picture)
         drawn.append(_tile(picture, f"row {row}"))
     if len(drawn) > 1:
-        write_image(arguments.output / "contact_sheet.jpg", _contact_sheet(drawn))
-    log.info("%s: %d rows", arguments.output, len(rows))
+        write_image(output / "contact_sheet.jpg", _contact_sheet(drawn))
 
 
-def choose_rows(words: str | None, sample: int | None, seed: int, length: int) -> list[int]:
-    """Rows that the flags name: "0,5,10-20" (both ends in), or so many drawn by the seed.
+def choose_rows(text: str | None, count: int | None, seed: int, length: int) -> list[int]:
+    """Rows that "0,5,10-20" names (both ends included), or `count` of them drawn by the seed.
 
     Raises UserError for what is no such list, or rows that the file has not.
     """
-    if words is None:
-        count = min(_FEW_ROWS if sample is None else sample, length)
+    if text is None:
+        count = min(_FEW_ROWS if count is None else count, length)
         drawn = np.random.default_rng(seed).choice(length, count, replace=False)
         return sorted(drawn.tolist())
     rows: list[int] = []
-    for word in words.split(","):
-        found = re.fullmatch(r"(\d+)(?:-(\d+))?", word.strip())
+    for piece in text.split(","):
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?", piece.strip())
         if found is None:
-            raise UserError(f"--rows {words}: '{word}' is no row; say for example 0,5,10-20")
+            raise UserError(f"--rows {text}: '{piece}' is no row; say for example 0,5,10-20")
         first, last = int(found[1]), int(found[2] or found[1])
         if not first <= last < length:
-            raise UserError(f"--rows {words}: '{word}', but the file has rows 0 to {length - 1}")
+            raise UserError(f"--rows {text}: '{piece}', but the file has rows 0 to {length - 1}")
         rows += range(first, last + 1)
     return rows
 
@@ -83,7 +85,7 @@ class Pictures:
         """Raises UserError where the file is wrong or the body model is missing."""
         self.images = images
         self.family, _, columns = read_humandata(path)
-        known = source_of(path)
+        known = source_of_file(path)
         stated = np.full(len(columns["row"]), known.flat_hands if known else False)
         self.columns: Columns = subtract_mean_hand(columns, columns.get("flat_hands", stated))
         file = OpenedFile(path)
@@ -125,8 +127,10 @@ class Pictures:
         parameters = dict(self.columns)
         if "betas_neutral" in parameters:
             parameters["betas"] = parameters["betas_neutral"]
+        vertices = pose_smplx(self.bodies.smplx(), parameters, slice(row, row + 1)).vertices
+        assert vertices is not None
         mesh = PlacedMesh(
-            vertices_cam_m=mesh_of_smplx(self.bodies, parameters, row),
+            vertices_cam_m=vertices[0].numpy(force=True),
             focal_px=(float(self.focal[row, 0]), float(self.focal[row, 1])),
             princpt_px=(float(self.center[row, 0]), float(self.center[row, 1])),
             colour=_MESH_COLOUR,
@@ -156,13 +160,7 @@ def _tile(picture: UInt8[np.ndarray, "H W 3"], label: str) -> UInt8[np.ndarray, 
 
 def _contact_sheet(tiles: Sequence[UInt8[np.ndarray, "T T 3"]]) -> UInt8[np.ndarray, "H W 3"]:
     columns = math.ceil(math.sqrt(len(tiles)))
-    blank = np.full_like(tiles[0], 24)
-    return np.vstack([np.hstack(line) for line in _lines([*tiles], columns, blank)])
-
-
-def _lines(
-    tiles: list[UInt8[np.ndarray, "T T 3"]], columns: int, blank: UInt8[np.ndarray, "T T 3"]
-) -> Iterator[list[UInt8[np.ndarray, "T T 3"]]]:
-    for start in range(0, len(tiles), columns):
-        line = tiles[start : start + columns]
-        yield line + [blank] * (columns - len(line))
+    blanks = [np.full_like(tiles[0], 24)] * (-len(tiles) % columns)
+    whole = [*tiles, *blanks]
+    lines = [np.hstack(whole[i : i + columns]) for i in range(0, len(whole), columns)]
+    return np.vstack(lines)
