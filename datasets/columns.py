@@ -153,7 +153,7 @@ def instance(columns: Mapping[str, np.ndarray], i: int, texts: Mapping[str, str]
     }
     values["image_size"] = tuple(values["image_size"].tolist())
     values["joints_valid"] = values["joints_valid"].astype(np.float32)
-    return Instance(**values, **texts)
+    return Instance(**values | dict(texts))
 
 
 def _optional(columns: Columns, name: str, shape: tuple[int, ...]) -> np.ndarray:
