@@ -128,22 +128,15 @@ def _grid_joints(
     instance: Instance, to_crop: Float[np.ndarray, "2 3"], model: ModelConfig
 ) -> Float32[np.ndarray, "137 3"]:
     """2D joints and depths in cells of the grid, in the image's order; NaN where unknown."""
+    cells, grid_height, grid_width = model.output_hm_shape
+    height, width = model.input_body_shape
+    crop_px = instance.joints_2d @ to_crop[:, :2].T + to_crop[:, 2]
     grid = np.zeros((len(JOINTS), 3), np.float32)
-    grid[:, :2] = _to_grid(instance.joints_2d, to_crop, model)
+    grid[:, :2] = crop_px * (grid_width / width, grid_height / height)
     if instance.has_joints_3d:
         depth_m = instance.joints_3d[:, 2] - instance.joints_3d[_PELVIS, 2]
-        cells = model.output_hm_shape[0]
         grid[:, 2] = (depth_m / (model.body_3d_size / 2) + 1) / 2 * cells
     return grid
-
-
-def _to_grid(
-    points_px: Float[np.ndarray, "*N 2"], to_crop: Float[np.ndarray, "2 3"], model: ModelConfig
-) -> Float[np.ndarray, "*N 2"]:
-    _, grid_height, grid_width = model.output_hm_shape
-    height, width = model.input_body_shape
-    cells_per_pixel = np.array([grid_width / width, grid_height / height])
-    return (points_px @ to_crop[:, :2].T + to_crop[:, 2]) * cells_per_pixel
 
 
 def _in_crop(

@@ -34,10 +34,12 @@ log = logging.getLogger(__name__)
 _HANDS: Final = {"left_hand_pose": 45, "right_hand_pose": 45}
 _FACE: Final = {"jaw_pose": 3, "expression": 10}
 _SMPLX: Final = {
-    "global_orient": 3, "body_pose": 63,
+    "global_orient": 3,
+    "body_pose": 63,
     **_HANDS,
     **_FACE,
-    "betas": 10, "transl": 3,
+    "betas": 10,
+    "transl": 3,
 }
 """SMPL-X's parameters by the names of the format, and their numbers for one person."""
 _NUMBERS: Final = _SMPLX | {"princpt": 2, "focal": 2, "bbox_xywh": 4}
@@ -120,11 +122,10 @@ def read_parameters(
                 numbers[name] = _numbers(where, name, person[name], size)
             elif name not in _OPTIONAL:
                 raise UserError(f"{where}: '{name}' is missing; it takes {size} numbers")
-        image = (
-            _named_image(where, images, str(person["image"]))
-            if person.get("image")
-            else (_image_of_stem(file, images, stems))
-        )
+        if person.get("image"):
+            image = _named_image(where, images, str(person["image"]))
+        else:
+            image = _image_of_stem(file, images, stems)
         flat = bool(np.any(person.get("flat_hand_mean", False)))
         yield ParameterRow(file, image, numbers, flat)
 
@@ -150,19 +151,16 @@ def _persons_of_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> Iterator
     if orient is None or orient.ndim == 0:
         raise UserError(f"{file}: 'global_orient' is missing; it takes 3 numbers a person")
     count = max(1, orient.size // 3)
-    several = orient.ndim > 1
     for i in range(count):
         person = {}
         for name, array in arrays.items():
-            of_rows = several and array.ndim > 0 and name != "image"
-            if (
-                of_rows
-                and len(array) != count
-                and not (name in ("focal", "princpt") and array.ndim == 1)
-            ):
+            is_camera_of_all = name in ("focal", "princpt") and array.ndim == 1
+            if orient.ndim == 1 or array.ndim == 0 or name == "image" or is_camera_of_all:
+                person[name] = array
+            elif len(array) == count:
+                person[name] = array[i]
+            else:
                 raise UserError(f"{file}: '{name}' has {len(array)} rows, global_orient {count}")
-            shared = not of_rows or (name in ("focal", "princpt") and array.ndim == 1)
-            person[name] = array if shared else array[i]
         yield person
 
 
@@ -206,43 +204,34 @@ def _check_faces(rows: Sequence[ParameterRow]) -> None:
 
 
 def _people(rows: Sequence[ParameterRow], images: Path, bodies: BodyLibrary) -> People:
-    count = len(rows)
-    sizes = np.array([_size(row) for row in rows])
     given = {name for row in rows for name in row.numbers}
     if not set(_FACE) <= given:
         given -= set(_FACE)
-    parameters = {
-        name: np.stack([row.numbers.get(name, np.zeros(_NUMBERS[name])) for row in rows]).astype(
-            np.float32
-        )
-        for name in _SMPLX
-        if name in given
-    }
-    flat = np.array([row.flat_hands for row in rows])
-    known = {name: np.array([name in row.numbers for row in rows]) for name in _HANDS}
-    parameters = subtract_mean_hand(parameters, flat)
-    for name in _HANDS:
-        if name in parameters:
-            parameters[name] = parameters[name].reshape(count, -1) * known[name][:, None]
-    focal, princpt = (
-        np.stack([row.numbers[name] for row in rows]) for name in ("focal", "princpt")
+
+    def column(name: str, absent: float = 0) -> Float32[np.ndarray, "N K"]:
+        unknown = np.full(_NUMBERS[name], absent)
+        return np.stack([row.numbers.get(name, unknown) for row in rows]).astype(np.float32)
+
+    parameters = subtract_mean_hand(
+        {name: column(name) for name in _SMPLX if name in given},
+        np.array([row.flat_hands for row in rows]),
     )
-    joints = np.zeros((count, JOINTS, 3), np.float32)
+    for name in given & set(_HANDS):  # the mean hand was subtracted from unknown hands as well
+        parameters[name][[name not in row.numbers for row in rows]] = 0
+    focal, princpt = column("focal"), column("princpt")
+    joints = np.zeros((len(rows), JOINTS, 3), np.float32)
     joints[:, : len(MODEL_JOINTS)] = joints_of_smplx(bodies, parameters)
-    boxes = np.full((count, 5), np.nan)
-    for i, row in enumerate(rows):
-        if "bbox_xywh" in row.numbers:
-            boxes[i] = [*row.numbers["bbox_xywh"], 1]
+    boxes = column("bbox_xywh", absent=np.nan)
     return People(
         image_path=[row.image.relative_to(images).as_posix() for row in rows],
-        image_size=sizes,
+        image_size=np.array([_size(row) for row in rows]),
         parameters=parameters,
         joints_2d=project(joints, focal[:, None], princpt[:, None]),
         joints_3d=joints,
         joints_known=np.arange(JOINTS) < len(MODEL_JOINTS),
         focal=focal,
         princpt=princpt,
-        boxes=boxes,
+        boxes=np.pad(boxes, [(0, 0), (0, 1)], constant_values=1),
     )
 
 
