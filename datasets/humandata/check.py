@@ -23,7 +23,6 @@ from datasets.humandata.layout import (
     PART_BOXES,
     TRIPLES,
     is_list,
-    stated_flat_hands,
 )
 from datasets.sources import source_of_file
 from human_models.joints import HANDS_MEAN, SIDES
@@ -75,19 +74,16 @@ def finite(file: OpenedFile) -> Iterator[Finding]:
         *file.parameters(),
         *(f"meta.{name}" for name in file.dictionary("meta") if name not in META_TEXTS),
     ]
-    for entry in entries:
-        values = file.numbers(entry)
-        if values is None:
-            continue
-        repaired = entry in (*PART_BOXES, *KEYPOINTS_3D)
-        advice = {
-            True: "taken as no box" if entry in PART_BOXES else "training leaves such rows out",
-            False: "mend these rows or take them out",
-        }[repaired]
-        bad = np.logical_not(np.isfinite(values).reshape(len(values), -1).all(axis=1))
-        yield from on_rows(
-            "warning" if repaired else "error", entry, bad, "NaN or infinite", advice
-        )
+    for entry, values in file.known_numbers(entries):
+        severity: Severity = "warning"
+        if entry in PART_BOXES:
+            advice = "taken as no box"
+        elif entry in KEYPOINTS_3D:
+            advice = "training leaves such rows out"
+        else:
+            severity, advice = "error", "mend these rows or take them out"
+        bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        yield from on_rows(severity, entry, bad, "NaN or infinite", advice)
     for name, value in file.dictionary("misc").items():
         numbers = as_numbers(value)
         if numbers is not None and not np.isfinite(numbers).all():
@@ -128,44 +124,35 @@ def _is_outside(
 
 def rotations(file: OpenedFile) -> Iterator[Finding]:
     """Axis-angle vectors in radians turn by less than a full circle."""
-    for family in FAMILIES:
-        for name in TRIPLES[family]:
-            if name == "transl":
-                continue
-            values = file.numbers(f"{family}.{name}")
-            if values is None or values[0].size % 3:
-                continue
+    names = [f"{f}.{name}" for f in FAMILIES for name in TRIPLES[f] if name != "transl"]
+    for entry, values in file.known_numbers(names):
+        if values[0].size % 3 == 0:
             angles = np.linalg.norm(values.reshape(len(values), -1, 3), axis=2)
             bad = (angles > _LARGEST_ANGLE).any(axis=1)
             advice = "give radians, and the shorter way round"
-            yield from on_rows("warning", f"{family}.{name}", bad, "turns beyond 360°", advice)
+            yield from on_rows("warning", entry, bad, "turns beyond 360°", advice)
 
 
 def coefficients(file: OpenedFile) -> Iterator[Finding]:
     """Shape and expression count standard deviations."""
-    for family in FAMILIES:
-        for name in ("betas", "betas_neutral", "expression"):
-            values = file.numbers(f"{family}.{name}")
-            if values is None:
-                continue
-            largest = np.abs(values.reshape(len(values), -1)).max(axis=1, initial=0)
-            far = largest > _LARGEST_COEFFICIENT
-            advice = "a body beyond five standard deviations; was another model fitted?"
-            yield from on_rows("warning", f"{family}.{name}", far, "beyond ±5", advice)
-            if name != "expression":
-                unused = (largest > LARGEST_TRAINED_BETA) & ~far
-                advice = "training takes all betas of such rows as zero"
-                yield from on_rows("info", f"{family}.{name}", unused, "beyond ±3", advice)
+    names = [f"{f}.{name}" for f in FAMILIES for name in ("betas", "betas_neutral", "expression")]
+    for entry, values in file.known_numbers(names):
+        largest = np.abs(values.reshape(len(values), -1)).max(axis=1, initial=0)
+        far = largest > _LARGEST_COEFFICIENT
+        advice = "a body beyond five standard deviations; was another model fitted?"
+        yield from on_rows("warning", entry, far, "beyond ±5", advice)
+        if not entry.endswith("expression"):
+            unused = (largest > LARGEST_TRAINED_BETA) & ~far
+            advice = "training takes all betas of such rows as zero"
+            yield from on_rows("info", entry, unused, "beyond ±3", advice)
 
 
 def translations(file: OpenedFile) -> Iterator[Finding]:
     """People stand before the camera; rows of zeros say that nothing is known."""
-    for family in FAMILIES:
-        values = file.numbers(f"{family}.transl")
-        if values is None or values.shape[1:] != (3,):
+    for entry, values in file.known_numbers([f"{family}.transl" for family in FAMILIES]):
+        if values.shape[1:] != (3,):
             continue
         known, depth = (values != 0).any(axis=1), values[:, 2]
-        entry = f"{family}.transl"
         advice = "z is the depth in the camera's frame (x right, y down), not the world's"
         yield from on_rows("error", entry, known & (depth <= 0), "behind the camera", advice)
         advice = "metres are expected, not millimetres"
@@ -199,44 +186,27 @@ def hand_convention(file: OpenedFile) -> Iterator[Finding]:
     """flat_hand_mean is stated, agrees with what is known of the dataset, and with the poses."""
     known = source_of_file(file.path)
     try:
-        flat = _stated(file)
+        flat = file.flat_hands()
     except (ValueError, TypeError):
         yield Finding("error", "misc.flat_hand_mean", "is no True or False", "say which")
         return
     entry = "misc.flat_hand_mean"
-    hands = [
-        (f, s)
-        for f in FAMILIES
-        for s in SIDES
-        if file.dictionary(f).get(f"{s}_hand_pose") is not None
-    ]
+    hands = {f"{family}.{side}_hand_pose": side for family in FAMILIES for side in SIDES}
+    hands = {hand: side for hand, side in hands.items() if file.find(hand) is not None}
+    if flat is None and not hands:
+        return
     if flat is None:
-        if hands:
-            taken = known.flat_hands if known else False
-            what = f"missing; taken as {taken}" + (f", as known of {known.name}" if known else "")
-            yield Finding(
-                "warning", entry, what, "say whether hands count from the flat hand (True)"
-            )
-            flat = np.full(file.length, taken)
-        else:
-            return
+        taken = known.flat_hands if known else False
+        what = f"missing; taken as {taken}" + (f", as known of {known.name}" if known else "")
+        yield Finding("warning", entry, what, "say whether hands count from the flat hand (True)")
+        flat = np.full(file.length, taken)
     elif known and bool(flat.all()) != known.flat_hands:
         what = f"{bool(flat.all())}, but files of {known.name} are known as {known.flat_hands}"
         advice = "what the file says is taken, but not by the published protocol"
         yield Finding("warning", entry, what, advice)
-    if not (flat.all() or not flat.any()):
-        return
-    for family, side in hands:
-        poses = file.numbers(f"{family}.{side}_hand_pose")
-        if poses is not None:
-            yield from _plausible(
-                f"{family}.{side}_hand_pose", poses, side, is_flat=bool(flat.all())
-            )
-
-
-def _stated(file: OpenedFile) -> Bool[np.ndarray, " N"] | None:
-    entries = {key: file.dictionary(key) for key in (*FAMILIES, "misc")}
-    return stated_flat_hands({**entries, "image_path": range(file.length)})
+    if flat.all() or not flat.any():
+        for hand, poses in file.known_numbers(hands):
+            yield from _plausible(hand, poses, hands[hand], is_flat=bool(flat.all()))
 
 
 def _plausible(
@@ -246,17 +216,14 @@ def _plausible(
     share = mean_hand_share(poses, side)
     if share is None:
         return
-    told = f"the average hand has {share:.2f} of the mean hand"
+    usual = f"with flat_hand_mean={is_flat} about {int(is_flat)} is usual"
+    what = f"the average hand has {share:.2f} of the mean hand; {usual}"
     if is_flat and share < 0.5:
         advice = "flat_hand_mean should be False, unless all hands are flat"
-        yield Finding(
-            "warning", entry, f"{told}; with flat_hand_mean=True about 1 is usual", advice
-        )
+        yield Finding("warning", entry, what, advice)
     elif not is_flat and abs(share) > 0.5:
         advice = "flat_hand_mean should be True" if share > 0 else "are these hands unknown?"
-        yield Finding(
-            "warning", entry, f"{told}; with flat_hand_mean=False about 0 is usual", advice
-        )
+        yield Finding("warning", entry, what, advice)
 
 
 def mean_hand_share(poses: Float[np.ndarray, "N ..."], side: str) -> float | None:
@@ -280,9 +247,8 @@ def duplicates(file: OpenedFile) -> Iterator[Finding]:
     if values is None or not is_list(paths) or len(paths) != file.length:
         return
     columns = [np.unique(np.asarray(paths, str), return_inverse=True)[1][:, None], values[:, :4]]
-    for family in FAMILIES:
-        pose = file.numbers(f"{family}.body_pose")
-        columns += [] if pose is None else [pose.reshape(file.length, -1)]
+    for _, pose in file.known_numbers([f"{family}.body_pose" for family in FAMILIES]):
+        columns.append(pose.reshape(file.length, -1))
     rows = np.ascontiguousarray(np.concatenate(columns, axis=1, dtype=np.float64))
     _, first = np.unique(rows, axis=0, return_index=True)
     again = np.ones(file.length, bool)
@@ -293,12 +259,10 @@ def duplicates(file: OpenedFile) -> Iterator[Finding]:
 
 def confidences(file: OpenedFile) -> Iterator[Finding]:
     for dimensions, keys in ((2, KEYPOINTS_2D), (3, KEYPOINTS_3D)):
-        for key in keys:
-            points = file.numbers(key)
-            if points is not None and points.ndim == 3 and points.shape[2] == dimensions + 1:
+        for key, points in file.known_numbers(keys):
+            if points.ndim == 3 and points.shape[2] == dimensions + 1:
                 confidence = points[..., -1]
-                odd = (confidence < 0) | (confidence > 1)
-                bad = np.logical_or.reduce(odd, axis=1)
+                bad = np.logical_or.reduce((confidence < 0) | (confidence > 1), axis=1)
                 advice = "loaders that weigh by it expect shares"
                 yield from on_rows("warning", key, bad, "confidence not in 0..1", advice)
 
@@ -364,16 +328,16 @@ def reprojection(file: OpenedFile) -> Iterator[Finding]:
         of_rows = np.full(file.length, np.nan)
         of_rows[rows] = np.nanmedian(np.where(seen, errors, np.nan)[rows], axis=1)
         median = float(np.median(of_rows[rows]))
-        told = f"median of {median:.1f} px from '{key_2d}' when seen by the stated camera"
-        yield Finding("info", key_3d, told)
+        what = f"median of {median:.1f} px from '{key_2d}' when seen by the stated camera"
+        yield Finding("info", key_3d, what)
         with np.errstate(invalid="ignore"):
             bad = of_rows > np.maximum(_LARGEST_ERROR * boxes[:, 2:4].max(axis=1), 2)
         advice = "camera, 3D or 2D keypoints do not belong together"
-        yield from on_rows("warning", key_3d, bad, f"off the 2D keypoints; {told}", advice)
+        yield from on_rows("warning", key_3d, bad, f"off the 2D keypoints; {what}", advice)
 
 
 def _pairs(file: OpenedFile) -> Iterator[tuple[str, str]]:
-    """2D and 3D arrays of the same source."""
+    """Names of 2D and 3D arrays of the same joints."""
     for key_3d in KEYPOINTS_3D:
         key_2d = key_3d.removesuffix("_cam").replace("3d", "2d")
         if file.get(key_2d) is not None and file.get(key_3d) is not None:

@@ -2,7 +2,7 @@
 
 import logging
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from datasets.humandata.layout import (
     is_list,
     is_mask,
     mask_names,
+    stated_flat_hands,
     stored_joints,
 )
 from human_models.safe_pickle import load_npz, load_pickle
@@ -84,6 +85,11 @@ class HumanDataFile:
         if not isinstance(value, Mapping):
             raise self.wrong(key, f"is a {type(value).__name__}, not a dictionary")
         return value
+
+    def mask(self, key: str) -> np.ndarray | None:
+        """The mask of a keypoint array, of whatever shape."""
+        masks = (self.get(name) for name in mask_names(key))
+        return next((np.asarray(mask) for mask in masks if mask is not None), None)
 
     def wrong(self, key: str, reason: str, row: int | None = None) -> UserError:
         place = f"entry '{key}'" if row is None else f"entry '{key}', row {row}"
@@ -219,7 +225,7 @@ def _taken(column: Any, rows: Int[np.ndarray, " K"]) -> Any:
     return column[rows]
 
 
-class OpenedFile:
+class OpenedFile(HumanDataFile):
     """Entries of a file, of which any may be wrong: those that are not as they should be are None.
 
     Why they are None is reported by the checks of the layout.
@@ -227,9 +233,8 @@ class OpenedFile:
 
     def __init__(self, path: Path) -> None:
         """Raises UserError where the container cannot be read."""
-        self.path = path
+        super().__init__(path)
         self.names = entry_names(path)
-        self._file = HumanDataFile(path)
         self.unreadable: dict[str, str] = {}
         self._remembered: dict[str, Any] = {}
         row_entries = (self.get(key) for key in ("image_path", "bbox_xywh"))
@@ -248,7 +253,7 @@ class OpenedFile:
         if key not in self.names:
             return None
         try:
-            return self._file.get(key)
+            return super().get(key)
         except UserError as error:
             self.unreadable[key] = str(error)
             return None
@@ -266,6 +271,20 @@ class OpenedFile:
         """An entry that has a row of numbers a person; None if it is absent or has not."""
         array = as_numbers(self.find(entry))
         return array if array is not None and array.shape[:1] == (self.length,) else None
+
+    def known_numbers(
+        self, entries: Iterable[str]
+    ) -> Iterator[tuple[str, Float32[np.ndarray, "N ..."]]]:
+        """Those of the entries that have a row of numbers for each person."""
+        for entry in entries:
+            values = self.numbers(entry)
+            if values is not None:
+                yield entry, values
+
+    def flat_hands(self) -> Bool[np.ndarray, " N"] | None:
+        """What the file states (`stated_flat_hands`)."""
+        entries = {key: self.dictionary(key) for key in (*FAMILIES, "misc")}
+        return stated_flat_hands({**entries, "image_path": range(self.length)})
 
     def parameters(self) -> Iterator[str]:
         """Dotted names of all body parameters."""
@@ -300,14 +319,6 @@ class OpenedFile:
         if of_file is None or of_file.size not in (1, 2):
             return None
         return np.broadcast_to(of_file.reshape(-1), (self.length, 2))
-
-    def mask(self, key: str) -> np.ndarray | None:
-        """The mask of a keypoint array, of whatever length."""
-        for name in mask_names(key):
-            mask = self.get(name)
-            if mask is not None:
-                return np.asarray(mask)
-        return None
 
     def keypoints(
         self, key: str

@@ -106,9 +106,9 @@ def _one_hand_convention(parts: list[Part]) -> tuple[list[Part], bool]:
         stated, known = stated_flat_hands(part.entries), source_of_file(part.path)
         if stated is None:
             stated = np.full(part.length, known.flat_hands if known else False)
-            told = "%s does not say flat_hand_mean: %s is taken"
             if any(family in part.entries for family in FAMILIES):
-                log.warning(told, part.path, bool(stated[0]))
+                taken = bool(stated[0])
+                log.warning("%s does not say flat_hand_mean: %s is taken", part.path, taken)
         flats.append(stated)
     everywhere = np.concatenate(flats)
     differ = bool(everywhere.any() and not everywhere.all())
@@ -262,9 +262,10 @@ def join_keypoints(parts: Sequence[Part], keep: Keep) -> Entries:
         if partly and keep == "common":
             log.warning("'%s': %d joints are left out: not all files have them", key, partly)
         elif partly:
-            told = "'%s': %d joints are absent from some files and have confidence 0 there; %s"
             log.warning(
-                told, key, partly, "loaders that look at the mask alone take them as (0, 0)"
+                "'%s': %d joints are absent from some files and have confidence 0 there; loaders "
+                "that look at the mask alone take them as (0, 0)",
+                *(key, partly),
             )
         merged[key] = np.concatenate(points)
         merged[mask_names(key)[0]] = (common if keep == "common" else union).astype(np.uint8)

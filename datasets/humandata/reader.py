@@ -157,7 +157,10 @@ def _joints(
         expected = f"({length}, joints, {dimensions} or {dimensions + 1})"
         raise file.wrong(key, f"has shape {points.shape}, expected {expected}")
     stored = points.shape[1]
-    mask = _mask(file, key)
+    mask = file.mask(key)
+    if mask is not None and mask.ndim != 1:
+        name = next(name for name in mask_names(key) if file.get(name) is not None)
+        raise file.wrong(name, f"has shape {mask.shape}, expected (joints,)")
     present = stored_joints(mask, stored)
     if mask is not None and len(present) != stored:
         raise file.wrong(key, f"{stored} joints; the mask has {len(present)} of {len(mask)}")
@@ -182,16 +185,6 @@ def _chosen(mask: np.ndarray) -> UInt8[np.ndarray, "137"]:
     padded = np.zeros(max(JOINT_COUNTS), np.uint8)
     padded[: len(mask)] = mask
     return padded[list(JOINTS_FROM_HUMANDATA)]
-
-
-def _mask(file: HumanDataFile, key: str) -> np.ndarray | None:
-    for mask_key in mask_names(key):
-        mask = file.get(mask_key)
-        if mask is not None:
-            if np.ndim(mask) != 1:
-                raise file.wrong(mask_key, f"has shape {np.shape(mask)}, expected (joints,)")
-            return np.asarray(mask)
-    return None
 
 
 def _meta(file: HumanDataFile, length: int) -> Columns:

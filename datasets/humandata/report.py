@@ -23,7 +23,6 @@ from datasets.humandata.layout import (
     KEYPOINTS_2D,
     KEYPOINTS_3D,
     PART_BOXES,
-    stated_flat_hands,
 )
 from datasets.humandata.reader import Columns, read_humandata
 from utils.box import have_area
@@ -179,8 +178,7 @@ def _known(columns: Columns) -> dict[str, float]:
 
 
 def _hand_convention(file: OpenedFile) -> str:
-    entries: dict[str, Any] = {key: file.dictionary(key) for key in (*FAMILIES, "misc")}
-    flat = stated_flat_hands({**entries, "image_path": range(file.length)})
+    flat = file.flat_hands()
     if flat is None:
         return "not stated"
     return "yes" if flat.all() else "of some rows" if flat.any() else "no"
