@@ -219,7 +219,7 @@ def _stacked(
     return np.array(faces), np.array(barycentric)
 
 
-_Pick = tuple[float, float]
+_Pick = tuple[float, float]  # a place picked by eye
 
 # (x, y) in metres seen from the front: x from the midline, y from the height of the eyes' poles.
 _BROW: Final[tuple[_Pick, ...]] = (  # inner to outer

@@ -231,7 +231,8 @@ def _quadric_error(quadric: Quadric, point: Point) -> float:
 class CollapseRules:
     """What may merge with what.
 
-    mirror: the twin of every vertex; region: of every vertex, collapses stay inside one;
+    mirror: every vertex's mirror image, here called its twin;
+    region: of every vertex, collapses stay inside one;
     charts: texture charts that meet at a vertex, seams must not be crossed;
     targets: how many vertices to leave in a region (regions not named stay untouched).
     """
