@@ -1,7 +1,7 @@
 """Datasets as columns on disk, mapped into memory: opened at once, shared by all processes.
 
 A dataset's split is read from its annotation files once and written into a folder of its own, one
-.npy a column, texts as one blob of bytes with offsets, and a manifest. The folder's name is a
+.npy per column, texts as one blob of bytes with offsets, and a manifest. The folder's name is a
 digest of all that its content depends on, so another interval or a changed file gets another
 folder. A folder appears whole or not at all; what a killed process leaves is never looked at.
 """

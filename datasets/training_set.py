@@ -69,7 +69,7 @@ class Mixture:
             self._epoch_length = config.total_data_len
 
     def __len__(self) -> int:
-        """Samples an epoch."""
+        """Samples per epoch."""
         return self._epoch_length
 
     def epoch(self, epoch: int) -> Int64[np.ndarray, " N"]:
@@ -133,16 +133,16 @@ class Share(NamedTuple):
     rank: int
     size: int
     batch_size: int
-    """Samples a batch, on every process."""
+    """Samples per batch, on every process."""
     accumulate: int
-    """Batches a process and iteration."""
+    """Batches per process and iteration."""
 
     @property
     def iteration_samples(self) -> int:
         return self.size * self.batch_size * self.accumulate
 
     def iterations(self, epoch_length: int) -> int:
-        """Iterations an epoch; the last one is filled with the epoch's first samples."""
+        """Iterations per epoch; the last one is filled with the epoch's first samples."""
         return -(-epoch_length // self.iteration_samples)
 
 
@@ -264,7 +264,7 @@ class TrainingLoader:
 
     @property
     def iterations(self) -> int:
-        """Of an epoch."""
+        """Iterations per epoch."""
         return self.share.iterations(len(self.mixture))
 
     def epoch(self, epoch: int, first_iteration: int = 0) -> Iterator[list[dict[str, Tensor]]]:

@@ -227,7 +227,7 @@ def _plausible(
 
 
 def mean_hand_share(poses: Float[np.ndarray, "N ..."], side: str) -> float | None:
-    """How much of the mean hand is in the average of hand poses (15 rotations a row).
+    """How much of the mean hand is in the average of hand poses (15 rotations per row).
 
     About 0 for hands given from the mean hand, 1 for hands given from the flat hand, -1 for flat
     hands given from the mean hand. Rows that are zero or not finite do not count; None if too few

@@ -148,7 +148,7 @@ def _check_length(file: HumanDataFile, key: str, column: np.ndarray, length: int
 def read_entries(path: Path) -> Entries:
     """All entries of a file; empty ones and the bookkeeping are left out.
 
-    Raises UserError, naming the file and the entry, for what has not a row a person.
+    Raises UserError, naming the file and the entry, for what does not have one row per person.
     """
     file = HumanDataFile(path)
     entries = {key: file.get(key) for key in entry_names(path) if key not in BOOKKEEPING}
@@ -190,7 +190,7 @@ def _whole(file: HumanDataFile, key: str, points: np.ndarray, entries: Entries) 
 
 
 def is_row_entry(key: str, value: Any, length: int) -> bool:
-    """Whether a top-level entry has a value a row: what is unknown has if its length says so."""
+    """Whether a top-level entry has one value per row; of unknown entries the length decides."""
     if key in FILE_WIDE or is_mask(key):
         return False
     return is_list(value) and len(value) == length
@@ -268,14 +268,14 @@ class OpenedFile(HumanDataFile):
         return self.dictionary(key).get(name) if name else self.get(key)
 
     def numbers(self, entry: str) -> Float32[np.ndarray, "N ..."] | None:
-        """An entry that has a row of numbers a person; None if it is absent or has not."""
+        """An entry that has one row of numbers per person; None if it is absent or has not."""
         array = as_numbers(self.find(entry))
         return array if array is not None and array.shape[:1] == (self.length,) else None
 
     def known_numbers(
         self, entries: Iterable[str]
     ) -> Iterator[tuple[str, Float32[np.ndarray, "N ..."]]]:
-        """Those of the entries that have a row of numbers for each person."""
+        """The entries that have one row of numbers per person, with these rows."""
         for entry in entries:
             values = self.numbers(entry)
             if values is not None:

@@ -40,7 +40,7 @@ TRIPLES: Final = {
     "smpl": _ROTATIONS | {"body_pose": 23},
     "smplh": _ROTATIONS | {"body_pose": 21} | _HANDS | _HAND_ROOTS,
 }
-"""Parameters of a family that are vectors of three, and how many a row."""
+"""Parameters of a family that are vectors of three, and how many per row."""
 COEFFICIENTS: Final = ("betas", "betas_neutral", "betas_extra", "expression")
 FAMILIES: Final = tuple(TRIPLES)
 
@@ -73,7 +73,7 @@ def is_keypoints(key: str, value: object) -> bool:
 
 
 def is_list(value: object) -> TypeGuard[np.ndarray | list[Any] | tuple[Any, ...]]:
-    """Whether a value has a length, so that it may have a row a person."""
+    """Whether a value has a length, so that it may have one row per person."""
     return value.ndim > 0 if isinstance(value, np.ndarray) else isinstance(value, list | tuple)
 
 

@@ -236,7 +236,7 @@ def _concatenated(entry: str, columns: Sequence[Any], parts: Sequence[Part]) -> 
         arrays = [np.pad(array, [(0, 0), (0, width - array.shape[1])]) for array in arrays]
     for part, array in zip(parts, arrays, strict=True):
         if array.shape[1:] != arrays[0].shape[1:]:
-            shapes = f"{array.shape[1:]} a row, in {parts[0].path} {arrays[0].shape[1:]}"
+            shapes = f"{array.shape[1:]} per row, in {parts[0].path} {arrays[0].shape[1:]}"
             raise UserError(
                 f"{part.path}: entry '{entry}' has shape {shapes}; they do not go together"
             )

@@ -1,4 +1,4 @@
-"""Plain files of SMPL-X parameters, one an image -> HumanData.
+"""Plain files of SMPL-X parameters, one per image -> HumanData.
 
 A .json file holds one person or a list of them, each a dictionary of numbers; an .npz has arrays of
 one person, or of several with a row each. Names, and how many numbers a person has:
@@ -149,7 +149,7 @@ def _persons(file: Path) -> Iterator[Mapping[str, Any]]:
 def _persons_of_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> Iterator[Mapping[str, Any]]:
     orient = arrays.get("global_orient")
     if orient is None or orient.ndim == 0:
-        raise UserError(f"{file}: 'global_orient' is missing; it takes 3 numbers a person")
+        raise UserError(f"{file}: 'global_orient' is missing; it takes 3 numbers per person")
     count = max(1, orient.size // 3)
     for i in range(count):
         person = {}

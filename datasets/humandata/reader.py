@@ -1,6 +1,6 @@
 """Reading HumanData annotation files, in every variant met in the wild, into plain columns.
 
-A HumanData file describes N people, one a row: an .npz, or a pickle of the same dictionary. Its
+A HumanData file describes N people, one per row: an .npz, or a pickle of the same dictionary. Its
 joints are the 190 of HumanData, or the first 144 or 127 of them, stored whole or compressed (only
 those of the mask). All columns are read at once, with no loop over rows.
 """
@@ -218,7 +218,7 @@ def _body_parameters(
         values = None if key in _UNREAD else read(key)
         if values is not None:
             if values.shape[1] != 3 * count:
-                found = f"has {values.shape[1]} numbers a row, expected {3 * count}"
+                found = f"has {values.shape[1]} numbers per row, expected {3 * count}"
                 raise file.wrong(f"{family}.{key}", found)
             name = _COLUMN_NAMES.get(key, key)
             columns[name] = values.reshape(length, -1, 3) if count > 1 else values

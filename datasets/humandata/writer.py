@@ -48,7 +48,7 @@ def write_humandata(
 ) -> None:
     """Write an .npz as mmhuman3d and the published code read it, whole or not at all.
 
-    `entries` are those of the format, a row a person: image_path (N) of str, bbox_xywh (N 5),
+    `entries` are those of the format, one row per person: image_path (N) of str, bbox_xywh (N 5),
     keypoints2d_* (N J 3), keypoints3d_* (N J 4), dictionaries smplx, meta, misc and so on; None is
     left out. Keypoints are given whole: all 190 joints, or the first 144 or 127, which are brought
     to 190; those without a confidence are confident (1). A keypoint array KEY gets the mask
@@ -104,7 +104,7 @@ def _plain(key: str, value: Any) -> np.ndarray:
 
 def _mask(path: Path, key: str, value: np.ndarray) -> UInt8[np.ndarray, " J"]:
     if value.ndim != 1 or not np.isin(value, (0, 1)).all():
-        raise UserError(f"cannot write {path}: entry '{key}' is no list of 0 and 1, one a joint")
+        raise UserError(f"cannot write {path}: entry '{key}' is no list of 0 and 1, one per joint")
     return _all_joints(value.astype(np.uint8)[None])[0]
 
 
@@ -150,7 +150,7 @@ def _pickled(array: np.ndarray) -> bytes:
 
 
 class People(NamedTuple):
-    """N people in images, a row each; metres and radians in the camera's frame, pixels."""
+    """N people in images, one row each; metres and radians in the camera's frame, pixels."""
 
     image_path: list[str]
     image_size: Int[np.ndarray, "N 2"]

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from configs.schema import DataConfig
 from datasets.cache import InstanceTable, open_dataset
 from datasets.columns import Protocol, complete
 from datasets.humandata.reader import read_humandata
-from datasets.sources import SOURCES, Split
+from datasets.sources import SOURCES, Split, find_source
 from human_models.joints import HANDS_MEAN, JOINT_PARTS, JOINTS, POSE_PARTS
 from utils.box import Box, clip_box, have_area
 from utils.errors import UserError
@@ -18,6 +19,7 @@ from utils.errors import UserError
 PARITY = Path(__file__).parents[1] / "parity"
 ROWS = list(csv.DictReader((PARITY / "datasets.csv").open(encoding="utf-8")))
 N = 6
+MINE = {"images": "mine", "train": ("a.npz", "b_*.npz"), "flat_hands": True}
 MEAN = {side: np.array(mean, np.float32) for side, mean in HANDS_MEAN.items()}
 
 
@@ -307,3 +309,43 @@ def test_completing_changes_no_input(tmp_path: Path) -> None:
     first = complete(data, SOURCES["SynHand"], "correct")
     second = complete(data, SOURCES["SynHand"], "correct")
     np.testing.assert_array_equal(first["pose"], second["pose"])
+
+
+def test_rows_of_the_table_as_they_are() -> None:
+    assert find_source("UBody", DataConfig()) == SOURCES["UBody"]
+
+
+def test_config_overrides_files_and_intervals() -> None:
+    config = DataConfig.model_validate(
+        {"UBody_train_sample_interval": 7, "datasets": {"UBody": {"test": ("u.npz",)}}}
+    )
+    source = find_source("UBody", config)
+    assert source.files("test") == ("u.npz",)
+    assert source.files("train") == SOURCES["UBody"].files("train")
+    assert (source.interval("train"), source.interval("test")) == (7, 1)
+    assert source.fixes == SOURCES["UBody"].fixes
+
+
+def test_set_of_ones_own() -> None:
+    source = find_source("Mine", DataConfig.model_validate({"datasets": {"Mine": MINE}}))
+    assert source.files("train") == ("a.npz", "b_*.npz")
+    assert (source.images, source.flat_hands, source.test) == ("mine", True, None)
+
+
+def test_set_like_one_of_the_table() -> None:
+    inter = {"UBody_inter": {"like": "UBody", "test": ("ubody_inter.npz",)}}
+    source = find_source("UBody_inter", DataConfig.model_validate({"datasets": inter}))
+    assert source == SOURCES["UBody"]._replace(name="UBody_inter", test=("ubody_inter.npz",))
+    unlike = DataConfig.model_validate({"datasets": {"Mine": {"like": "UBodyy"}}})
+    with pytest.raises(UserError, match="'Mine' is like 'UBodyy'"):
+        find_source("Mine", unlike)
+
+
+def test_unknown_names_are_refused() -> None:
+    config = DataConfig.model_validate({"datasets": {"Mine": MINE, "Half": {"images": "half"}}})
+    with pytest.raises(UserError, match="did you mean 'SynHand'"):
+        find_source("Synhand", config)
+    with pytest.raises(UserError, match="did you mean 'Mine'"):
+        find_source("mine", config)
+    with pytest.raises(UserError, match="'Half' needs"):
+        find_source("Half", config)
