@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from main.export import main
-from main.exporting.character import make_character, read_columns
+from main.exporting.character import make_character
 from main.exporting.options import ExportOptions
 from main.exporting.results import export_result
+from main.result_files import open_result, read_person
 from main.viewing import viewer as viewing
 from main.viewing.coarse import coarse_faces
 from main.viewing.pack import Pack
-from main.viewing.people import read_person, world_of
+from main.viewing.people import read_viewed, world_of
 from main.viewing.raw import raw_character
 from main.viewing.surroundings import Surrounding, find_exports, find_pictures
 from utils.errors import UserError
@@ -76,7 +77,7 @@ def test_coarse_surfaces_keep_to_their_vertices_and_joints():
 
 
 def test_raw_motion_is_placed_as_the_results_were(result, body):
-    content = read_columns(result / "person_001.npz")
+    content = read_person(result / "person_001.npz")
     raw = raw_character("one", content, body)
     final = make_character("one", content, body)
     assert raw.rotations == pytest.approx(final.rotations, abs=1e-5)
@@ -87,12 +88,12 @@ def test_raw_motion_is_placed_as_the_results_were(result, body):
 
 
 def test_the_floor_is_the_results_or_where_feet_are(result):
-    person = read_person(1, result / "person_001.npz")
+    person = read_viewed(open_result(result), 1)
     world, estimated = world_of([person])
     assert not estimated
     camera_up = person.content["joints_3d_m"] * [1, -1, -1]
     assert -0.2 < np.median((camera_up[..., 1] + world[1, 3]).min(axis=1)) < 0.05
-    floored = read_person(1, result / "person_001.npz")
+    floored = read_viewed(open_result(result), 1)
     floored.content["world_from_camera"] = np.diag([1.0, -1, -1, 1])
     world, estimated = world_of([floored])
     assert estimated
@@ -138,13 +139,31 @@ def test_one_person_undressed(result, tmp_path):
     assert about["people"][0]["garments"] == []
 
 
-def test_names_are_kept_from_ending_the_script(result, tmp_path, monkeypatch):
+def test_names_are_kept_from_ending_the_script(result, tmp_path):
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    parts = {
+        name: (Path(viewing.__file__).parent / "page" / name).read_text(encoding="utf-8")
+        for name in ("page.html", "bundle.js", "style.css")
+    }
+    folder = tmp_path / f"result_{evil.replace('/', '')}<!--"
+    folder.mkdir()
+    content = read_person(result / "person_002.npz")
+    np.savez(folder / "person_002.npz", **content)
+    (folder / "export" / f"person_002{evil.replace('/', '')}.glb").mkdir(parents=True)
     summary = json.loads((result / "summary.json").read_text())
-    evil = summary | {"model": "</script><script>alert(1)</script>"}
-    monkeypatch.setattr(viewing, "_read_summary", lambda folder: evil)
-    (page,) = export_result(result, ["viewer"], persons=[2], output=tmp_path)
-    assert about_of(page)["model"] == evil["model"]
-    assert "<script>alert" not in page.read_text(encoding="utf-8")
+    summary |= {"model": evil, "camera": {"origin": evil}, "input": evil, "smoothing_s": {evil: 1}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (page,) = export_result(folder, ["viewer"], output=tmp_path)
+    about, text = about_of(page), page.read_text(encoding="utf-8")
+    assert about["model"] == about["camera"] == evil
+    assert about["name"] == f"{evil.replace('/', '')}<!--"
+    assert "<script>alert" not in text
+    assert "onerror" not in text.replace(parts["bundle.js"], "")
+    embedded = [one for one in about["exports"] + about["pictures"] if one["embedded"]]
+    assert [one["name"] for one in embedded] == ["summary.json", "person_002.npz"]
+    own = sum(part.count("</script>") for part in parts.values())
+    assert text.count("</script>") == own + len(embedded)
+    assert text.count("<!--") == sum(part.count("<!--") for part in parts.values())
 
 
 def test_surroundings_are_found_beside_the_folder(tmp_path):
@@ -155,7 +174,7 @@ def test_surroundings_are_found_beside_the_folder(tmp_path):
     (folder / "export" / "notes.txt").touch()
     (tmp_path / "result_my clip #1.mp4").touch()
     (tmp_path / "my clip #1.avi").touch()
-    assert [one.label for one in find_pictures(folder, "my clip #1.avi")] == ["overlay"]
+    assert [one.label for one in find_pictures(folder, tmp_path / "my clip #1.avi")] == ["overlay"]
     assert [one.path.name for one in find_exports(folder)] == ["person_001.glb", "person_001_obj"]
     overlay = Surrounding(tmp_path / "result_my clip #1.mp4", "overlay")
     assert overlay.describe(folder / "viewer.html")["path"] == "../result_my%20clip%20%231.mp4"
@@ -166,7 +185,7 @@ def test_what_is_wrong_is_told_in_one_line(result, tmp_path, capsys):
     assert "--up z" in capsys.readouterr().err
     broken = tmp_path / "result_broken"
     broken.mkdir()
-    content = read_columns(result / "person_002.npz")
+    content = read_person(result / "person_002.npz")
     np.savez(broken / "person_001.npz", **{k: v for k, v in content.items() if k != "focal"})
     with pytest.raises(UserError, match="lacks 'focal'"):
         export_result(broken, ["viewer"])
