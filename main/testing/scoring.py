@@ -148,8 +148,8 @@ def _meshes(people: People, rows: list[int], body: BodyModel) -> Float[Tensor, "
 
 
 def run_score(arguments: argparse.Namespace) -> None:
-    bodies = BodyLibrary(find_model_folder(ROOT / arguments.body_folder))
-    found = score(read_people(arguments.result), read_truth(arguments.truth), bodies)
+    result, truth = read_people(arguments.result), read_truth(arguments.truth)
+    found = score(result, truth, BodyLibrary(find_model_folder(ROOT / arguments.body_folder)))
     with atomic_path(arguments.result / "score.json") as partial:
         partial.write_text(json.dumps(found._asdict(), indent=2) + "\n", encoding="utf-8")
     title = f"{found.recall:.0%} of the true people found, {found.precision:.0%} of results right"

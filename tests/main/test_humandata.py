@@ -278,6 +278,21 @@ def test_folders_that_are_no_results(
     assert not out.exists()
 
 
+@pytest.mark.parametrize("name", ["/etc/passwd.jpg", "../one.jpg", ".."])
+def test_an_input_that_is_a_path_is_not_followed(
+    door: Door, tmp_path: Path, results: Callable[..., Path], name: str
+) -> None:
+    folder, out = results(name, frames=(0,)), tmp_path / "a.npz"
+    words = ("convert", "from-results", folder, "--images", tmp_path, "--output", out)
+    fails(door(*words), name, "--input")
+    Image.new("RGB", SIZE).save(tmp_path / "one.jpg")
+    assert door(*words, "--input", tmp_path / "one.jpg").status == 0
+    assert read_entries(out)["image_path"].tolist() == ["one.jpg"] * 2
+    late = results("one.jpg", frames=(3,))
+    words = ("convert", "from-results", late, "--images", tmp_path, "--output", out)
+    fails(door(*words), "one.jpg has no frame 3")
+
+
 def parameters(**changes: Any) -> dict[str, Any]:
     """Somebody standing upright, four metres before a camera, with relaxed hands."""
     values = {

@@ -5,6 +5,7 @@ import json
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,13 @@ def arrays() -> dict[str, np.ndarray]:
         "flat_hand_mean": np.array(False),
         "world_from_camera": np.eye(4),
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def commands_loaded() -> None:
+    """Import what the commands import when they run, so that no test counts its memory."""
+    for name in ("exporting.results", "testing.scoring", "humandata_tools.tools"):
+        import_module(f"main.{name}")
 
 
 @pytest.fixture
@@ -123,7 +131,8 @@ def bomb(folder: Path) -> None:
 
 
 def entry_twice(folder: Path) -> None:
-    with zipfile.ZipFile(folder / "person_001.npz", "a") as archive, pytest.warns(UserWarning):
+    path = folder / "person_001.npz"
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("fps.npy", archive.read("fps.npy"))
 
 
@@ -246,7 +255,6 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_one_line_for_every_reader(
     fault: str, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -329,16 +337,6 @@ def test_gaps_that_nobody_can_fill(folder: Path, capfd: pytest.CaptureFixture[st
         assert export.main([str(folder), "--format", name]) == 2
         assert "leaves out 8999998 frames" in capfd.readouterr().err
     assert export.main([str(folder), "--format", "glb"]) == 0
-
-
-def test_raw_values_inside_the_camera(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    content = arrays()
-    content["raw_transl"][:] = 0
-    content["raw_transl"][:, 2] = 1e12
-    content["raw_focal"][:] = 1e15
-    person(**content)(folder)
-    assert export.main([str(folder), "--format", "viewer"]) in (0, 2)
-    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_what_a_batch_found_before(folder: Path) -> None:

@@ -1,6 +1,8 @@
 import base64
 import json
+import os
 import re
+import shutil
 import zlib
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from main.viewing.surroundings import Surrounding, find_exports, find_pictures
 from utils.errors import UserError
 
 ASIDE_M = 0.1
+SECRET = b"\x89PNG and what nobody else should see"
 
 
 def about_of(page: Path) -> dict:
@@ -85,6 +88,9 @@ def test_raw_motion_is_placed_as_the_results_were(result, body):
     assert raw.pelvis_m + aside == pytest.approx(final.pelvis_m, abs=2e-3)
     without = {name: value for name, value in content.items() if not name.startswith("raw_")}
     assert raw_character("one", without, body) is None
+    beside = content | {"raw_transl": np.full_like(content["raw_transl"], np.nan)}
+    with pytest.raises(UserError, match=r"one\.npz: 'raw_transl'"):
+        raw_character("one", beside, body)
 
 
 def test_the_floor_is_the_results_or_where_feet_are(result):
@@ -164,6 +170,76 @@ def test_names_are_kept_from_ending_the_script(result, tmp_path):
     own = sum(part.count("</script>") for part in parts.values())
     assert text.count("</script>") == own + len(embedded)
     assert text.count("<!--") == sum(part.count("<!--") for part in parts.values())
+
+
+@pytest.fixture
+def copied(result, tmp_path):
+    """A result of one person in a folder of its own, and a private picture elsewhere."""
+    folder = tmp_path / "results" / "result_walk"
+    folder.mkdir(parents=True)
+    for name in ("person_002.npz", "summary.json"):
+        shutil.copy(result / name, folder / name)
+    (tmp_path / "private.png").write_bytes(SECRET)
+    return folder
+
+
+def named(folder: Path, name: str) -> None:
+    summary = json.loads((folder / "summary.json").read_text()) | {"input": name}
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+@pytest.mark.parametrize("name", ["{}", "../private.png", "../../private.png", "link.png"])
+def test_an_input_elsewhere_is_embedded_only_where_the_user_says_so(copied, tmp_path, capsys, name):
+    private = tmp_path / "private.png"
+    (copied.parent / "link.png").symlink_to(private)
+    named(copied, name.format(private))
+    assert main([str(copied), "--format", "viewer"]) == 0
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "--input" in line]
+    assert "say --input FILE" in told
+    page = copied / "viewer.html"
+    assert about_of(page)["pictures"] == []
+    assert base64.b64encode(SECRET).decode() not in page.read_text()
+    assert main([str(copied), "--format", "viewer", "--input", str(private)]) == 0
+    (picture,) = about_of(page)["pictures"]
+    assert base64.b64decode(element(page, picture["embedded"])) == SECRET
+    assert main([str(copied), "--format", "viewer", "--input", str(tmp_path / "no.png")]) == 2
+
+
+def test_an_input_beside_the_folder_is_embedded(copied, capsys):
+    (copied.parent / "walk.png").write_bytes(SECRET)
+    named(copied, "walk.png")
+    assert main([str(copied), "--format", "viewer"]) == 0
+    assert "--input" not in capsys.readouterr().err
+    (picture,) = about_of(copied / "viewer.html")["pictures"]
+    assert (picture["label"], picture["path"]) == ("source", "../walk.png")
+    assert picture["embedded"]
+
+
+def test_links_out_of_the_folder_are_not_offered(copied, tmp_path):
+    private = tmp_path / "private.png"
+    (copied.parent / "result_walk.png").symlink_to(private)
+    (copied / "export").mkdir()
+    (copied / "export" / "person_002.glb").symlink_to(private)
+    (copied / "person_002_amass.npz").symlink_to(private)
+    assert main([str(copied), "--format", "viewer"]) == 0
+    page = copied / "viewer.html"
+    assert about_of(page)["pictures"] == []
+    assert {one["name"] for one in about_of(page)["exports"]} == {"person_002.npz", "summary.json"}
+    (copied / "export" / "person_002.glb").unlink()
+    (copied / "export").rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    (copied / "export").symlink_to(tmp_path / "elsewhere")
+    assert main([str(copied), "--format", "bvh"]) == 2
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_names_that_are_no_text(copied, tmp_path):
+    folder = copied.rename(os.fsdecode(os.fsencode(tmp_path) + b"/result_na\xefve"))
+    overlay = Path(f"{folder}.png")
+    overlay.write_bytes(SECRET)
+    (page,) = export_result(folder, ["viewer"])
+    assert about_of(page)["name"] == "na?ve"
+    assert about_of(page)["pictures"][0]["path"] == "../result_na%EFve.png"
 
 
 def test_surroundings_are_found_beside_the_folder(tmp_path):
