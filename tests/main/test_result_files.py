@@ -333,10 +333,8 @@ def test_numbers_of_other_machines(folder: Path) -> None:
 def test_gaps_that_nobody_can_fill(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     person(frame_index=np.array([0, 1, 9_000_000]))(folder)
     summary(frames=9_000_001)(folder)
-    for name in ("bvh", "amass"):
-        assert export.main([str(folder), "--format", name]) == 2
-        assert "leaves out 8999998 frames" in capfd.readouterr().err
-    assert export.main([str(folder), "--format", "glb"]) == 0
+    assert export.main([str(folder), "--format", "bvh"]) == 2
+    assert "leaves out 8999998 frames" in capfd.readouterr().err
 
 
 def test_what_a_batch_found_before(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Many clips by one call: resumed, never stopped by a bad one, told at the end."""
 
+import base64
 import json
 import shutil
 from pathlib import Path
