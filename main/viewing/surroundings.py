@@ -88,5 +88,6 @@ def _offered(folder: Path, result: Path) -> Iterator[Surrounding]:
 
 
 def _is_within(path: Path, folder: Path) -> bool:
-    """Whether a file is there and lies in a folder, not only as a link to somewhere else."""
-    return path.exists() and path.resolve().is_relative_to(folder.resolve())
+    """Whether a file or folder is there and lies in `folder`, not as a link to somewhere else."""
+    there = path.is_file() or path.is_dir()  # neither a pipe nor a device
+    return there and path.resolve().is_relative_to(folder.resolve())

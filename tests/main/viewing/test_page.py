@@ -166,7 +166,7 @@ def test_names_are_kept_from_ending_the_script(result, tmp_path):
     assert "<script>alert" not in text
     assert "<img src" not in text.replace(parts["bundle.js"], "")
     embedded = [one for one in about["exports"] + about["pictures"] if one["embedded"]]
-    assert [one["name"] for one in embedded] == ["summary.json", "person_002.npz"]
+    assert [one["name"] for one in embedded] == ["person_002.npz", "summary.json"]
     own = sum(part.count("</script>") for part in parts.values())
     assert text.count("</script>") == own + len(embedded)
     assert text.count("<!--") == sum(part.count("<!--") for part in parts.values())
@@ -215,12 +215,13 @@ def test_an_input_beside_the_folder_is_embedded(copied, capsys):
     assert picture["embedded"]
 
 
-def test_links_out_of_the_folder_are_not_offered(copied, tmp_path):
+def test_links_out_of_the_folder_and_pipes_are_not_offered(copied, tmp_path):
     private = tmp_path / "private.png"
     (copied.parent / "result_walk.png").symlink_to(private)
     (copied / "export").mkdir()
     (copied / "export" / "person_002.glb").symlink_to(private)
     (copied / "person_002_amass.npz").symlink_to(private)
+    os.mkfifo(copied / "person_003.glb")
     assert main([str(copied), "--format", "viewer"]) == 0
     page = copied / "viewer.html"
     assert about_of(page)["pictures"] == []
