@@ -66,8 +66,6 @@ def _assignments(path: Path) -> dict[str, Any]:
         tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file") from None
-    except (RecursionError, MemoryError):
-        raise UserError(f"{path}: nested too deeply for a config file") from None
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path}: not readable as a config file ({error})") from None
     except SyntaxError as error:
@@ -80,8 +78,6 @@ def _assignments(path: Path) -> dict[str, Any]:
             case ast.Assign(targets=[ast.Name(id="config" | "base" as name)], value=value):
                 try:
                     found[name] = _evaluate(value)
-                except RecursionError:
-                    raise UserError(f"{path}: nested too deeply for a config file") from None
                 except (_NotDataError, TypeError, ZeroDivisionError) as error:
                     line = getattr(error, "line", statement.lineno)
                     raise UserError(
