@@ -1,9 +1,7 @@
 """The members of a zip archive, checked against what the archive can hold."""
 
 import zipfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 _COMPRESSIONS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Those that NumPy writes."""

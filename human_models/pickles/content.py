@@ -1,6 +1,7 @@
 """From what a pickle holds to what its reader wants: bounded, and with arrays for placeholders."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -38,6 +39,7 @@ class _Walk:
         while their insides are looked at."""
 
     def finish(self, content: object, depth: int) -> tuple[object, int]:
+        """The finished value, and how many items it holds with those inside."""
         if type(content) not in _CONTAINERS:
             return content, 1
         try:
@@ -51,38 +53,37 @@ class _Walk:
         if depth > MOST_DEPTH:
             raise ValueError("it is nested too deeply")
         self.known[id(content)] = None
-        plain, size = self._finish_new(content, depth)
-        if size > self.budget.most_expanded:
-            raise ValueError("it refers to the same values too often")
+        if isinstance(content, Placeholder):
+            plain, size = self._array_of(content, depth + 1)
+        else:
+            plain, size = self._finish_items(content, depth)
         self.known[id(content)] = plain, size
         return plain, size
 
-    def _finish_new(self, content: object, depth: int) -> tuple[object, int]:
-        match content:
-            case Placeholder():
-                return self._array_of(content, depth + 1)
-            case np.ndarray():
-                if not content.dtype.hasobject:
-                    return content, 1
-                items = list(content.flat)
-            case dict():
-                items = list(content.values())
-            case list() | tuple():
-                items = content
-            case _:
-                return content, 1 + len(content)  # type: ignore[arg-type]
+    def _finish_items(self, content: object, depth: int) -> tuple[object, int]:
+        items = _items(content)
         size = 1 + len(items)
         if _CONTAINERS.isdisjoint(map(type, items)):
             return content, size
-        finished = []
-        for item in items:
-            if type(item) in _CONTAINERS:
-                item, inside = self.finish(item, depth + 1)
+        changed: dict[int, object] = {}
+        for place, item in enumerate(items):
+            kind = type(item)
+            if kind not in _CONTAINERS:
+                continue
+            # Most are lists and dictionaries of annotations, without others inside.
+            inner = item.values() if kind is dict else item if kind is list else None
+            if inner is not None and _CONTAINERS.isdisjoint(map(type, inner)):
+                size += 1 + len(inner)
+            else:
+                finished, inside = self.finish(item, depth + 1)
                 size += inside
-            finished.append(item)
-        if all(new is old for new, old in zip(finished, items, strict=True)):
-            return content, size
-        return _same_kind(content, finished), size
+                if finished is not item:
+                    changed[place] = finished
+            if size > self.budget.most_expanded:
+                raise ValueError("it refers to the same values too often")
+        if changed:
+            content = _with_items(content, [changed.get(i, item) for i, item in enumerate(items)])
+        return content, size
 
     def _array_of(self, placeholder: Placeholder, depth: int) -> tuple[object, int]:
         """The array of a chumpy variable, or of a selection from one; other expressions stay."""
@@ -102,7 +103,19 @@ class _Walk:
         return chosen, 1
 
 
-def _same_kind(content: object, items: list[object]) -> object:
+def _items(content: Any) -> Sequence[Any]:
+    """The values inside; keys and members of sets are checked when they are hashed."""
+    if isinstance(content, dict):
+        return list(content.values())
+    if isinstance(content, list | tuple):
+        return content
+    if isinstance(content, np.ndarray):
+        return list(content.flat) if content.dtype.hasobject else ()
+    return ()
+
+
+def _with_items(content: object, items: list[object]) -> object:
+    """A container like `content` with other items."""
     if isinstance(content, dict):
         return type(content)(zip(content, items, strict=True))
     if isinstance(content, np.ndarray):

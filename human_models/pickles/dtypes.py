@@ -16,7 +16,7 @@ from human_models.pickles.limits import Budget, checked_shape
 
 OBJECT: Final = np.dtype(object)
 _CODE: Final = re.compile(
-    r"([<>|=]?)(?:([biufcSUVmM])([0-9]{0,9})|(O)[48]?|(\?))(\[[0-9a-zA-Z]+\])?"
+    r"[<>|=]?(?:[biufcSUV][0-9]{0,9}|[mM]8(?:\[[0-9]{0,9}[a-zA-Z]+\])?|(?P<object>O[48]?)|\?)"
 )
 _DATE_UNIT: Final = re.compile("generic|Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as")
 _MOST_FIELDS: Final = 1000
@@ -34,9 +34,7 @@ def dtype_of_code(code: object) -> np.dtype:
     found = _CODE.fullmatch(_text(code))
     if found is None:
         raise ValueError("an unknown dtype")
-    if found[6] and found[2] not in ("m", "M"):
-        raise ValueError("an unknown dtype")
-    return np.dtype(OBJECT if found[4] else found[0], copy=True)
+    return np.dtype(OBJECT if found["object"] else found[0], copy=True)
 
 
 def dtype_of_fields(fields: Sequence[Field], itemsize: int, budget: Budget) -> np.dtype:
@@ -51,9 +49,9 @@ def dtype_of_fields(fields: Sequence[Field], itemsize: int, budget: Budget) -> n
         if not end <= offset <= itemsize - field.itemsize:
             raise ValueError("a dtype of fields that overlap or lie outside")
         end = offset + field.itemsize
-        inner = field.base.fields or {}
+        inner = list((field.base.fields or {}).values())
         budget.spend(len(inner))
-        if field.hasobject or any(deepest.base.fields for deepest, *_ in inner.values()):
+        if field.hasobject or any(deepest[0].base.fields for deepest in inner):
             raise ValueError("a dtype of objects, or nested too deeply")
     names, formats, offsets = zip(*fields, strict=True) if fields else ((), (), ())
     return np.dtype(
@@ -91,12 +89,14 @@ def dtype_of_state(dtype: np.dtype, state: object, budget: Budget) -> np.dtype:
         raise ValueError("a dtype whose size differs from its code")
     if subarray is None and names is None and fields is None:
         return dtype.newbyteorder(order) if _text(order) in "<>" else dtype
-    if dtype.kind != "V" or not isinstance(dtype.itemsize, int):
+    if dtype.kind != "V":
         raise ValueError("a dtype of numbers that has fields")
     if subarray is not None:
-        if names is not None or fields is not None or not _is_pair(subarray):
-            raise ValueError("a dtype of an unknown layout")
-        built = dtype_of_subarray(*subarray)
+        match subarray, names, fields:
+            case (base, shape), None, None:
+                built = dtype_of_subarray(base, shape)
+            case _:
+                raise ValueError("a dtype of an unknown layout")
     else:
         built = dtype_of_fields(_fields(names, fields), dtype.itemsize, budget)
     if built.itemsize != dtype.itemsize:
@@ -107,16 +107,14 @@ def dtype_of_state(dtype: np.dtype, state: object, budget: Budget) -> np.dtype:
 def _fields(names: object, fields: object) -> list[Field]:
     if not isinstance(names, tuple) or not isinstance(fields, Mapping) or len(names) != len(fields):
         raise ValueError("a dtype of an unknown layout")
-    described = [(name, fields.get(name)) for name in names]
-    for name, field in described:
-        if not (
-            isinstance(name, str)
-            and _is_pair(field)  # three where the field has a title
-            and isinstance(field[0], np.dtype)
-            and type(field[1]) is int
-        ):
-            raise ValueError("a dtype of fields of an unknown layout")
-    return [(name, *field) for name, field in described]
+    described: list[Field] = []
+    for name in names:
+        match name, fields.get(name):
+            case str(), (np.dtype() as dtype, int(offset)):  # a third one would be a title
+                described.append((name, dtype, offset))
+            case _:
+                raise ValueError("a dtype of fields of an unknown layout")
+    return described
 
 
 def _date_unit(metadata: Sequence[object]) -> str:
@@ -125,10 +123,6 @@ def _date_unit(metadata: Sequence[object]) -> str:
             if 0 < count < 2**31:
                 return f"{count}{_text(unit)}" if _text(unit) != "generic" else "generic"
     raise ValueError("a dtype of dates in an unknown unit")
-
-
-def _is_pair(value: object) -> bool:
-    return isinstance(value, tuple) and len(value) == 2
 
 
 def _text(value: object) -> str:

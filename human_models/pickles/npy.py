@@ -24,7 +24,6 @@ _MAGIC: Final = b"\x93NUMPY"
 _LENGTH_BYTES: Final = {(1, 0): 2, (2, 0): 4, (3, 0): 4}
 _MOST_HEADER_BYTES: Final = 1 << 16
 _MOST_NESTED: Final = 8
-_KEYS: Final = {"descr", "fortran_order", "shape"}
 _CHUNK: Final = 1 << 20
 _TOKEN: Final = re.compile(
     r"""\s*(?:(?P<number>[0-9]+)L?|(?P<text>'[^'\\]*'|"[^"\\]*")|(?P<word>True|False)"""
@@ -48,8 +47,7 @@ def read_content(file: IO[bytes], size: int, *, seekable: bool) -> object:
     Raises what `read_pickle` and `finished` raise.
     """
     budget = Budget(size)
-    content, _ = read_pickle(Stream(file, size, seekable=seekable), budget)
-    return finished(content, budget)
+    return finished(read_pickle(Stream(file, size, seekable=seekable), budget), budget)
 
 
 def read_npy(file: IO[bytes], size: int, *, seekable: bool) -> np.ndarray:
@@ -75,7 +73,7 @@ def read_npy(file: IO[bytes], size: int, *, seekable: bool) -> np.ndarray:
 def _read_items(file: IO[bytes], array: np.ndarray, *, seekable: bool) -> None:
     if not array.nbytes:
         return
-    raw = memoryview(array.reshape(-1, order="A").view(np.uint8))
+    raw = array.reshape(-1, order="A").view(np.uint8).data
     done = 0
     while done < len(raw):
         if seekable:
@@ -102,9 +100,9 @@ def _read_header(file: IO[bytes], size: int) -> _Header:
         raise EOFError("it ends early")
     content = _literal(raw.decode("utf-8" if magic[6] == 3 else "latin-1"))
     match content:
-        case {"descr": descr, "fortran_order": bool(fortran_order), "shape": shape}:
+        case {"descr": descr, "fortran_order": bool(fortran_order), "shape": shape, **rest}:
             dtype = _dtype(descr, Budget(size))
-            if content.keys() == _KEYS and dtype.subdtype is None:
+            if not rest and dtype.subdtype is None:
                 shape = checked_shape(shape, dtype.itemsize)
                 return _Header(dtype, fortran_order, shape, 8 + length_bytes + length)
     raise ValueError("its header is not as NumPy writes it")
@@ -164,7 +162,9 @@ def _value(tokens: list[tuple[str | None, str]], depth: int) -> object:
 
 
 def _collection(opening: str, tokens: list[tuple[str | None, str]], depth: int) -> object:
-    keys, items, ends_with_comma = [], [], False
+    keys: list[object] = []
+    items: list[object] = []
+    ends_with_comma = False
     while tokens[-1][1] != _CLOSING[opening]:
         if items and not ends_with_comma:
             raise ValueError("its header is not as NumPy writes it")

@@ -58,6 +58,22 @@ class Stream:
         self._read_on(b"", _CHUNK)
         return content, 0
 
+    def take_changeable(self, at: int, count: int) -> tuple[bytearray, int]:
+        """`take` into a bytearray."""
+        rest = len(self.window) - at
+        if rest >= count or not self._seekable:
+            content, at = self.take(at, count)
+            return bytearray(content), at
+        if rest < 0 or count - rest > self._left:
+            raise EOFError("it ends early")
+        self._file.seek(-rest, 1)
+        changeable = bytearray(count)
+        if self._file.readinto(changeable) != count:  # type: ignore[attr-defined]
+            raise EOFError("it ends early")
+        self._left -= count - rest
+        self._read_on(b"", _CHUNK)
+        return changeable, 0
+
     def line(self, at: int) -> tuple[bytes, int]:
         """The bytes up to the next line feed, and the position behind it.
 

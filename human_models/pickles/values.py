@@ -17,7 +17,7 @@ from human_models.pickles.dtypes import (
     dtype_of_code,
     dtype_of_state,
 )
-from human_models.pickles.limits import MOST_BITS, Budget, checked_shape
+from human_models.pickles.limits import Budget, checked_shape
 
 Arguments = tuple[Any, ...]
 
@@ -70,7 +70,6 @@ class Builder:
         self.budget = budget
         self.unbuilt: dict[int, np.ndarray | np.dtype] = {}
         self._object_depths: dict[int, tuple[np.ndarray, int]] = {}
-        self.made_placeholders = False
 
     def call(self, name: object, arguments: object) -> object:
         """What a call of `name` makes."""
@@ -78,11 +77,7 @@ class Builder:
             raise ValueError("a call of something that is no name")
         if name.make is not None:
             return name.make(self, arguments)
-        return self.placeholder(name, None)
-
-    def placeholder(self, name: Name, state: object) -> Placeholder:
-        self.made_placeholders = True
-        return Placeholder(name.text, state)
+        return Placeholder(name.text)
 
     def with_state(self, value: object, state: object) -> object:
         """The value in its second step, the same object except for dtypes."""
@@ -99,29 +94,21 @@ class Builder:
 
     def _fill(self, array: np.ndarray, state: object) -> None:
         match state:
-            case (
-                1,
-                shape,
-                np.dtype() as dtype,
-                bool() | int() as fortran,
-                (list() | bytes() | str()) as items,
-            ):
-                pass
+            case (1, shape, np.dtype() as dtype, (0 | 1) as fortran_order, items):
+                shape = checked_shape(shape, dtype.itemsize)
             case _:
                 raise ValueError("an array of an unknown layout")
-        shape = checked_shape(shape, dtype.itemsize)
         if isinstance(items, list):
             self._check_objects(array, dtype, items, math.prod(shape))
-            dtype = OBJECT
-        else:
+        elif isinstance(items, str | bytes):
             self._check_raw(items, dtype, math.prod(shape))
-            if isinstance(items, str):  # by Python 2
-                items = items.encode("latin-1")
-        # All that NumPy takes over is checked: it keeps the bytes, whose number is that of shape
-        # and dtype, as the array's memory, or puts the list's items into it.
-        array.__setstate__((1, shape, dtype, bool(fortran), items))  # type: ignore[attr-defined]
-        if dtype is not OBJECT:
-            check_raw_items(array)
+            items = items.encode("latin-1") if isinstance(items, str) else items  # by Python 2
+        else:
+            raise ValueError("an array of an unknown layout")
+        # All that NumPy takes over is checked: it puts the list's items into the array, or keeps
+        # the bytes, whose number is that of shape and dtype, as the array's memory.
+        array.__setstate__((1, shape, dtype, bool(fortran_order), items))  # type: ignore[arg-type]
+        check_raw_items(array)
 
     def _check_objects(
         self, array: np.ndarray, dtype: np.dtype, items: list[object], count: int
@@ -237,7 +224,7 @@ class Builder:
         """Pickle's oldest way to make an object without calling its class."""
         match arguments:
             case (Name(make=None) as name, Name(text="builtins.object"), state):
-                return self.placeholder(name, state)
+                return Placeholder(name.text, state)
         raise ValueError("an object of an unexpected class")
 
 
