@@ -62,8 +62,9 @@ def read_npy(file: IO[bytes], size: int, *, seekable: bool) -> np.ndarray:
         if not isinstance(array, np.ndarray) or array.shape != header.shape:
             raise ValueError("an object array differs from its header")
         return array
-    if math.prod(header.shape) * header.dtype.itemsize > size - header.size:
-        raise EOFError("its array is larger than what there is of it")
+    needed, there = math.prod(header.shape) * header.dtype.itemsize, size - header.size
+    if needed > there or (needed < there and not seekable):  # members of archives hold no more
+        raise EOFError("its array differs in size from what there is of it")
     array = np.empty(header.shape, header.dtype, "F" if header.fortran_order else "C")
     _read_items(file, array, seekable=seekable)
     check_raw_items(array)
