@@ -11,6 +11,7 @@ that starts, a crash, too much time or memory) is printed, and the exit status i
 import argparse
 import io
 import json
+import os
 import pickle
 import random
 import resource
@@ -41,7 +42,7 @@ _READERS: Final[dict[str, Callable[[Path], object]]] = {
 }
 _FORBIDDEN_EVENTS: Final = ("import", "exec", "compile", "ctypes", "subprocess", "socket", "pickle")
 _FORBIDDEN_OS_EVENTS: Final = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn")
-_PLAIN: Final = (str, bytes, bytearray, int, float, type(None), set, frozenset, object, np.dtype)
+_PLAIN: Final = (str, bytes, bytearray, int, float, type(None), set, frozenset, object)
 _PLACE_OF_CHUMPY: Final = (
     b"(dS'v'\nccopy_reg\n_reconstructor\n(cchumpy.ch\nCh\nc__builtin__\nobject\nNtR"
     b"(dS'x'\nF1.5\nsS'a'\n(lp1\nI3\nasbsS'w'\n(ichumpy.ch\nCh\n(dS'x'\nI1\nsbs."
@@ -114,7 +115,7 @@ def hostile_file(honest: Sequence[Case], seed: int, index: int) -> Case:
             content = old.read(info)
             if info.filename == victim:
                 content = _changed(content, donor, chance)
-            new.writestr(info.filename, content, info.compress_type)
+            new.writestr(zipfile.ZipInfo(info.filename), content, info.compress_type)
     return Case(".npz", changed.getvalue())
 
 
@@ -157,6 +158,7 @@ def attack(count: int, seed: int) -> Outcome:
         worker = subprocess.Popen(
             (*command, "--worker", str(begin), "--count", str(count)),
             cwd=ROOT,
+            env=os.environ | {"PYTHONHASHSEED": "0"},  # by which sets are ordered
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -212,7 +214,9 @@ def _outcome(read: Callable[[Path], object], path: Path) -> tuple[str, str]:
             warnings.simplefilter("ignore", DeprecationWarning)  # Python hides them
             for value in _values(read(path)):
                 if isinstance(value, np.ndarray | np.generic):
-                    value.tolist(), str(value.dtype)
+                    value.tolist()
+                elif isinstance(value, np.dtype):
+                    str(value)
                 elif type(value) not in _PLAIN and type(value).__name__ not in ("bool", "Name"):
                     return "other", f"a value of type {type(value)}"
     except UserError as error:
