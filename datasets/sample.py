@@ -27,11 +27,14 @@ from utils.box import Box, person_box
 from utils.camera import Camera
 from utils.crop import crop_person, image_to_crop
 from utils.errors import UserError
+from utils.files import read_input
 
 _FILE_PADDING: Final = 0.833
 """What undoes the padding of 1.2 that the boxes in dataset files already have."""
 # Annotations count pixels as they are stored, before any turn that EXIF data asks for.
 _DECODE: Final = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_LARGEST_IMAGE: Final = 1 << 30
+"""Bytes."""
 _JOINTS_FROM_MODEL: Final = np.array(JOINTS_FROM_MODEL)
 _WRISTS: Final = [POSE_JOINTS.index(f"{side}_wrist") for side in SIDES]
 
@@ -137,11 +140,11 @@ def read_pixels(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     Raises:
         UserError: the file is missing or no image.
     """
+    content = np.frombuffer(read_input(path, _LARGEST_IMAGE), np.uint8)
     try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise UserError(f"cannot read the image '{path}': {error.strerror or error}") from error
-    image = cv2.imdecode(content, _DECODE) if content.size else None
+        image = cv2.imdecode(content, _DECODE) if content.size else None
+    except cv2.error:  # more pixels than OpenCV takes
+        image = None
     if image is None:
         raise UserError(f"cannot read the image '{path}': it is empty, damaged or no image")
     return cast(np.ndarray, image)

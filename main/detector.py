@@ -1,6 +1,5 @@
 """Where the people are: YOLO, a file of boxes, or the whole image."""
 
-import json
 import logging
 import math
 import os
@@ -18,11 +17,16 @@ from configs.schema import DetectionConfig
 from main.model_files import ROOT
 from utils.box import Box
 from utils.errors import UserError, first_line
+from utils.files import read_json
 
 log = logging.getLogger(__name__)
 
 _ROUNDING: Final = 0.05
 """Share of a frame by which times of frames at two rates may differ and still be one time."""
+
+
+_MOST_DIGITS: Final = 12
+"""Of the number of a frame."""
 
 
 class Detection(NamedTuple):
@@ -61,12 +65,7 @@ class BoxFileDetector:
             UserError: it is missing, holds no box or something else.
         """
         self.path, self.step = Path(path), step
-        try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file of boxes") from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not readable as JSON ({error})") from None
+        content = read_json(self.path, "file of boxes")
         if not isinstance(content, dict):
             raise UserError(f'{path}: expected {{"frame": [[x, y, width, height], ...]}}')
         self.boxes = {self._frame(k): self._boxes(k, v) for k, v in content.items()}
@@ -78,8 +77,8 @@ class BoxFileDetector:
         return [Detection(box, 1.0) for box in self.boxes.get(frame, [])]
 
     def _frame(self, key: str) -> int:
-        if not key.isdecimal():
-            raise UserError(f"{self.path}: '{key}' is no frame number")
+        if not key.isdecimal() or len(key) > _MOST_DIGITS:
+            raise UserError(f"{self.path}: '{key[:40]}' is no frame number")
         return int(key)
 
     def _boxes(self, key: str, rows: object) -> list[Box]:

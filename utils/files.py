@@ -1,5 +1,7 @@
 """Input files are opened only if they are regular; output files appear whole or not at all."""
 
+import json
+import math
 import os
 import shutil
 import stat
@@ -7,9 +9,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Final
 
-from utils.errors import UserError
+from utils.errors import UserError, first_line
+
+_LARGEST_JSON: Final = 128 << 20
+"""Bytes; what is read of them takes several times as much memory."""
+_LARGEST_INTEGER: Final = 2**63
 
 
 def open_input(path: Path) -> BinaryIO:
@@ -37,6 +43,73 @@ def open_input(path: Path) -> BinaryIO:
 def require_regular_file(path: Path) -> None:
     """Raise the error of `open_input` unless `path` can be opened as a regular file."""
     open_input(path).close()
+
+
+def read_input(path: Path, most_bytes: int) -> bytes:
+    """The content of a file that a user named, which should have at most `most_bytes`.
+
+    Raises:
+        UserError: see `open_input`; or the file is larger.
+    """
+    with open_input(path) as file:
+        try:
+            content = file.read(most_bytes + 1)
+        except OSError as error:
+            raise UserError(f"Cannot read {path}: {_reason(error)}.") from error
+        size = os.fstat(file.fileno()).st_size
+    if len(content) > most_bytes:
+        raise UserError(
+            f"Cannot read {path}: {size} bytes are too many for such a file "
+            f"(at most {most_bytes >> 20} MiB)."
+        )
+    return content
+
+
+def read_json(path: Path, what: str) -> Any:
+    """The content of a JSON file that a user named.
+
+    Args:
+        what: what kind of file it should be, for the message if it is missing.
+
+    Raises:
+        UserError: see `open_input`; or it is no JSON, or holds NaN, infinity, integers that need
+            over 64 bits, or deeper nesting than Python reads.
+    """
+    try:
+        content = read_input(path, _LARGEST_JSON)
+    except UserError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise UserError(f"{path}: no such {what}") from None
+        raise
+    try:
+        return json.loads(
+            content,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+            parse_int=_bounded_integer,
+        )
+    except ValueError as error:
+        raise UserError(f"{path}: not readable as JSON ({first_line(error)})") from None
+    except RecursionError:
+        raise UserError(f"{path}: not readable as JSON (it is nested too deeply)") from None
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
+
+
+def _bounded_integer(text: str) -> int:
+    digits = len(text)
+    if digits > len(str(_LARGEST_INTEGER)) or abs(int(text)) >= _LARGEST_INTEGER:
+        raise ValueError(f"an integer of {digits} digits is too large")
+    return int(text)
 
 
 def _reason(error: OSError | ValueError) -> str:

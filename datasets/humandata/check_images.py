@@ -6,11 +6,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
-from PIL import Image
 
 from datasets.humandata.finding import Finding, OpenedFile, on_rows
 from datasets.humandata.layout import is_list
-from utils.image import image_size
+from utils.image import image_size, open_picture
 from utils.progress import with_progress
 
 _SEED: Final = 0
@@ -30,7 +29,7 @@ def image_sizes(path: Path) -> ImageSizes | None:
     upright = image_size(path)
     if upright is None:
         return None
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         return ImageSizes(upright, picture.size)
 
 

@@ -3,17 +3,20 @@
 A clip is finished when its folder of results is there: that comes last, under its name at once.
 """
 
-import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from main.session import Found, preview_of
 from utils.errors import UserError
+from utils.files import read_input, read_json
 from utils.video_read import VIDEO_SUFFIXES
+
+_LARGEST_LIST: Final = 64 << 20
+"""Bytes of a list of clips."""
 
 
 class Job(NamedTuple):
@@ -81,10 +84,7 @@ def _videos_under(folder: Path, left_out: Path) -> Iterator[Path]:
 
 
 def _listed(file: Path) -> list[Path]:
-    try:
-        lines = file.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"--input {file}: {error.strerror}; give a folder or a list") from None
+    lines = read_input(file, _LARGEST_LIST).splitlines()
     names = [os.fsdecode(line.strip()) for line in lines]
     if any("\0" in name for name in names):
         raise UserError(f"--input {file}: this is no list of paths, a line each")
@@ -112,9 +112,10 @@ def _names(sources: Sequence[Path]) -> Iterator[str]:
 def found_before(job: Job) -> Found:
     """What an earlier run found in a clip that is finished, as far as its summary tells."""
     try:
-        summary = json.loads((job.result / "summary.json").read_text(encoding="utf-8"))
-        return Found(summary["frames"], len(summary["people"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        summary = read_json(job.result / "summary.json", "summary")
+        frames, people = summary["frames"], len(summary["people"])
+        return Found(frames if isinstance(frames, int) else None, people)
+    except (UserError, KeyError, TypeError):
         return Found(None, None)
 
 

@@ -9,7 +9,6 @@ one person, or of several with a row each. Names, and how many numbers a person 
 """
 
 import argparse
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from human_models.safe_pickle import load_npz
 from main.humandata_tools.bodies import joints_of_smplx
 from utils.camera import DEPTH_EPSILON
 from utils.errors import UserError
+from utils.files import read_json
 from utils.image import list_images
 
 log = logging.getLogger(__name__)
@@ -118,12 +118,7 @@ def _persons(file: Path) -> Iterator[Mapping[str, Any]]:
     if file.suffix.lower() == ".npz":
         yield from _persons_of_arrays(file, load_npz(file))
         return
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"{file} is no JSON ({error}); give parameters as .json or .npz") from error
+    content = read_json(file, "file of parameters")
     people = content if isinstance(content, list) else [content]
     if not people or not all(isinstance(person, dict) for person in people):
         raise UserError(f"{file}: expected a dictionary of parameters, or a list of them")

@@ -398,7 +398,7 @@ def test_wrong_parameters(
 def test_parameters_without_an_image(from_params: Callable[..., Done], tmp_path: Path) -> None:
     fails(from_params(save(tmp_path / "d.json", parameters())), "d.json", "no image", '"image"')
     (tmp_path / "a.json").write_text("{")
-    fails(from_params(tmp_path / "a.json"), "a.json is no JSON")
+    fails(from_params(tmp_path / "a.json"), "a.json: not readable as JSON")
 
 
 def test_show_draws_the_body(
