@@ -18,12 +18,15 @@ _LARGEST_JSON: Final = 128 << 20
 _LARGEST_INTEGER: Final = 2**63
 
 
-def open_input(path: Path) -> BinaryIO:
+def open_input(path: Path, what: str | None = None) -> BinaryIO:
     """Open a file that a user named, for reading bytes; links are followed.
 
     Every file that comes from outside is opened here, or checked with `require_regular_file`
     where a library opens it by its name: reading from a named pipe would wait forever, and from
     a device without end.
+
+    Args:
+        what: what the file is, for the message that there is no such one.
 
     Raises:
         UserError: the file is missing or cannot be read, or is a folder, pipe, socket or device.
@@ -33,6 +36,8 @@ def open_input(path: Path) -> BinaryIO:
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         descriptor = os.open(path, flags)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if what is not None and isinstance(error, FileNotFoundError):
+            raise UserError(f"{path}: no such {what}") from error
         raise UserError(f"Cannot read {path}: {_reason(error)}.") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -40,18 +45,18 @@ def open_input(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def require_regular_file(path: Path) -> None:
+def require_regular_file(path: Path, what: str | None = None) -> None:
     """Raise the error of `open_input` unless `path` can be opened as a regular file."""
-    open_input(path).close()
+    open_input(path, what).close()
 
 
-def read_input(path: Path, most_bytes: int) -> bytes:
+def read_input(path: Path, most_bytes: int, what: str | None = None) -> bytes:
     """The content of a file that a user named, which should have at most `most_bytes`.
 
     Raises:
         UserError: see `open_input`; or the file is larger.
     """
-    with open_input(path) as file:
+    with open_input(path, what) as file:
         try:
             content = file.read(most_bytes + 1)
         except OSError as error:
@@ -69,18 +74,13 @@ def read_json(path: Path, what: str) -> Any:
     """The content of a JSON file that a user named.
 
     Args:
-        what: what kind of file it should be, for the message if it is missing.
+        what: see `open_input`.
 
     Raises:
         UserError: see `open_input`; or it is no JSON, or holds NaN, infinity, integers that need
             over 64 bits, or deeper nesting than Python reads.
     """
-    try:
-        content = read_input(path, _LARGEST_JSON)
-    except UserError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise UserError(f"{path}: no such {what}") from None
-        raise
+    content = read_input(path, _LARGEST_JSON, what)
     try:
         return json.loads(
             content,

@@ -1,0 +1,192 @@
+"""Weights of ultralytics' person detectors, read as numbers and a description of layers.
+
+Ultralytics publishes whole pickled networks. Reading them as such lets a file choose which
+constructors and attributes are used, even where only classes of ultralytics may be named: some of
+those fetch or unpickle further files. Here every class in a file becomes an inert placeholder. Of
+what it holds two things are used: the description of the layers, from which ultralytics builds the
+network as it does for training, and the numbers, which are put into it.
+"""
+
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from models.checkpoint import check_archive, is_stored
+from utils.errors import UserError
+from utils.files import require_regular_file
+
+NETWORKS: Final = {
+    "DetectionModel": "DetectionModel",
+    "YOLOv10DetectionModel": "DetectionModel",
+    "RTDETRDetectionModel": "RTDETRDetectionModel",
+    "SegmentationModel": "SegmentationModel",
+    "PoseModel": "PoseModel",
+}
+"""Names in files, and how the installed ultralytics calls the class."""
+
+_NAMES: Final = re.compile(
+    r"(ultralytics(\.\w+)*|torch\.nn\.modules(\.\w+)*|pathlib(\._local)?|numpy\._?core\.multiarray)"
+    r"\.\w+|numpy\.dtype|builtins\.(getattr|set|slice)|__builtin__\.(getattr|set|slice)"
+)
+"""What ultralytics' own files name beside PyTorch's tensors."""
+_TORCH_LAYERS: Final = frozenset(
+    {"Upsample", "Identity", "ConvTranspose2d", "BatchNorm2d", "MaxPool2d", "ZeroPad2d"}
+)
+_NO_LAYERS: Final = frozenset({"TorchVision"})
+"""Of ultralytics' layers: it fetches networks by their names."""
+_ACTIVATION: Final = re.compile(r"(torch\.)?nn\.[A-Z]\w*\((inplace=)?(True|False|[\d.]*)\)")
+_MOST_ROWS: Final = 500
+_MOST_REPEATS: Final = 100
+_LARGEST_NUMBER: Final = 10_000
+_LARGEST_MULTIPLE: Final = 10
+_TEXT: Final = re.compile(r"(?!.*\d{5})[\w.,\[\] ]{1,40}")
+"""What arguments of layers are where they are no numbers: names, or numbers after all."""
+_IMAGE_SIZES: Final = range(32, 4097)
+
+
+class _Placeholder:
+    """Stands for an object of a class that is not loaded."""
+
+    def __new__(cls, *_: object) -> "_Placeholder":
+        return super().__new__(cls)
+
+    def __init__(self, *_: object) -> None:
+        """Take the arguments of any constructor and do nothing with them."""
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state if isinstance(state, dict) else {}
+
+    state: Mapping[str, Any] = {}  # noqa: RUF012  replaced, never changed
+
+
+class DetectorFile(NamedTuple):
+    """What is used of a file."""
+
+    kind: str
+    """A key of NETWORKS."""
+    layers: dict[str, Any]
+    """As in ultralytics' model .yaml files."""
+    numbers: dict[str, Tensor]
+    image_size: int
+    """Pixels of the longer side for which the network was trained."""
+
+
+def read_detector(path: Path) -> DetectorFile:
+    """Read a .pt file of ultralytics; nothing that it names is loaded.
+
+    Raises:
+        UserError, RuntimeError, ValueError, TypeError, KeyError, pickle.UnpicklingError, ...: it is
+            missing, damaged, or holds something else. The caller adds what to do.
+    """
+    require_regular_file(path)
+    check_archive(path)
+    named = get_unsafe_globals_in_checkpoint(path)
+    strange = sorted(name for name in named if not _NAMES.fullmatch(name))
+    if strange:
+        raise pickle.UnpicklingError(f"it names {strange[0]}, which is no part of a detector")
+    placeholders: list[Any] = [
+        (type(name.rpartition(".")[2], (_Placeholder,), {}), name) for name in named
+    ]
+    with safe_globals(placeholders):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict):
+        raise ValueError("it holds no dictionary; is it a file of ultralytics?")
+    network = content.get("ema") or content.get("model")
+    if not isinstance(network, _Placeholder):
+        raise ValueError("there is no network of ultralytics in it")
+    kind = type(network).__name__
+    if kind not in NETWORKS:
+        raise ValueError(f"a {kind} detects no people; give one of {', '.join(NETWORKS)}")
+    numbers = dict(_numbers(network))
+    if not all(map(is_stored, numbers.values())):
+        raise ValueError("its tensors are larger than what is stored of them")
+    options = content.get("train_args")
+    size = options.get("imgsz") if isinstance(options, dict) else None
+    return DetectorFile(
+        kind,
+        _checked(network.state.get("yaml")),
+        numbers,
+        size if isinstance(size, int) and size in _IMAGE_SIZES else 640,
+    )
+
+
+def build_detector(path: Path, ultralytics: ModuleType) -> tuple[nn.Module, DetectorFile]:
+    """The network of a file, on the CPU, in evaluation mode; raises what `read_detector` does."""
+    file = read_detector(path)
+    tasks = ultralytics.nn.tasks
+    _check_layers(file.layers, ultralytics)
+    channels = file.layers.get("channels", file.layers.get("ch", 3))
+    if channels != 3:
+        raise ValueError(f"it takes images of {channels} channels, not of 3")
+    with torch.device("meta"):  # so that no memory is taken which the file does not fill
+        wanted = tasks.parse_model(deepcopy(file.layers), ch=3, verbose=False)[0].state_dict()
+    numbers = {f"model.{name}": file.numbers.get(f"model.{name}") for name in wanted}
+    for name, tensor in wanted.items():
+        given = numbers[f"model.{name}"]
+        if given is None or given.shape != tensor.shape:
+            found = "missing" if given is None else f"of shape {tuple(given.shape)}"
+            raise ValueError(f"its {name} is {found}, expected {tuple(tensor.shape)}")
+    network = getattr(tasks, NETWORKS[file.kind])(file.layers, verbose=False)
+    network.load_state_dict(numbers)
+    return network.eval(), file
+
+
+def _numbers(module: _Placeholder, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers of a pickled module and of those in it; RecursionError in a loop."""
+    state = module.state
+    for name, value in {**state.get("_parameters", {}), **state.get("_buffers", {})}.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{name}", value.detach()
+    for name, child in state.get("_modules", {}).items():
+        if isinstance(child, _Placeholder):
+            yield from _numbers(child, f"{prefix}{name}.")
+
+
+def _checked(layers: object) -> dict[str, Any]:
+    """The description of layers, if it is one in form; its rows are [from, repeats, name, args]."""
+    if not isinstance(layers, dict):
+        raise ValueError("the description of its layers is missing")
+    layers = deepcopy(layers)
+    for value in _leaves(layers):
+        if isinstance(value, int | float) and not abs(value) <= _LARGEST_NUMBER:
+            raise ValueError(f"a number in the description of its layers is too large: {value:g}")
+    activation = layers.get("activation")
+    if activation is not None and not _ACTIVATION.fullmatch(str(activation)):
+        raise ValueError(f"its activation is no layer of PyTorch: {str(activation)[:60]!r}")
+    rows = [*layers["backbone"], *layers["head"]]
+    if not 0 < len(rows) <= _MOST_ROWS or any(row[1] > _MOST_REPEATS for row in rows):
+        raise ValueError("it has too many layers")
+    for row in rows:
+        if row[2] == "Silence":  # of YOLOv9, which ultralytics has removed
+            row[2] = "nn.Identity"
+    return layers
+
+
+def _leaves(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    elif value is None or isinstance(value, str | int | float):
+        yield value
+    else:
+        raise ValueError(f"the description of its layers holds a {type(value).__name__}")
+
+
+def _check_layers(layers: Mapping[str, Any], ultralytics: ModuleType) -> None:
+    modules = ultralytics.nn.modules
+    for row in (*layers["backbone"], *layers["head"]):
+        name = str(row[2])
+        ours = getattr(modules, name, None) if name not in _NO_LAYERS else None
+        of_torch = name.removeprefix("nn.") in _TORCH_LAYERS and name.startswith("nn.")
+        if not of_torch and not (isinstance(ours, type) and issubclass(ours, nn.Module)):
+            raise ValueError(f"{name[:60]!r} is no layer of a detector")
