@@ -11,26 +11,47 @@ import pickle
 import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+from torch.serialization import (
+    add_safe_globals,
+    clear_safe_globals,
+    get_safe_globals,
+    get_unsafe_globals_in_checkpoint,
+    safe_globals,
+)
 
 from models.checkpoint import check_archive, is_stored
 from utils.errors import UserError
 from utils.files import require_regular_file
 
-NETWORKS: Final = {
-    "DetectionModel": "DetectionModel",
-    "YOLOv10DetectionModel": "DetectionModel",
-    "RTDETRDetectionModel": "RTDETRDetectionModel",
-    "SegmentationModel": "SegmentationModel",
-    "PoseModel": "PoseModel",
+
+class Kind(NamedTuple):
+    """A kind of network, by ultralytics' names for its parts."""
+
+    network: str
+    task: str
+    predictor: str
+
+
+_DETECTION: Final = Kind("DetectionModel", "detect", "models.yolo.detect.DetectionPredictor")
+KINDS: Final = {
+    "DetectionModel": _DETECTION,
+    "YOLOv10DetectionModel": _DETECTION,
+    "RTDETRDetectionModel": Kind(
+        "RTDETRDetectionModel", "detect", "models.rtdetr.predict.RTDETRPredictor"
+    ),
+    "SegmentationModel": Kind(
+        "SegmentationModel", "segment", "models.yolo.segment.SegmentationPredictor"
+    ),
+    "PoseModel": Kind("PoseModel", "pose", "models.yolo.pose.PosePredictor"),
 }
-"""Names in files, and how the installed ultralytics calls the class."""
+"""Kinds that find people, by the names of their classes in files."""
 
 _NAMES: Final = re.compile(
     r"(ultralytics(\.\w+)*|torch\.nn\.modules(\.\w+)*|pathlib(\._local)?|numpy\._?core\.multiarray)"
@@ -70,8 +91,7 @@ class _Placeholder:
 class DetectorFile(NamedTuple):
     """What is used of a file."""
 
-    kind: str
-    """A key of NETWORKS."""
+    kind: Kind
     layers: dict[str, Any]
     """As in ultralytics' model .yaml files."""
     numbers: dict[str, Tensor]
@@ -88,55 +108,80 @@ def read_detector(path: Path) -> DetectorFile:
     """
     require_regular_file(path)
     check_archive(path)
-    named = get_unsafe_globals_in_checkpoint(path)
-    strange = sorted(name for name in named if not _NAMES.fullmatch(name))
-    if strange:
-        raise pickle.UnpicklingError(f"it names {strange[0]}, which is no part of a detector")
-    placeholders: list[Any] = [
-        (type(name.rpartition(".")[2], (_Placeholder,), {}), name) for name in named
-    ]
-    with safe_globals(placeholders):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    content = _load(path)
     if not isinstance(content, dict):
         raise ValueError("it holds no dictionary; is it a file of ultralytics?")
     network = content.get("ema") or content.get("model")
     if not isinstance(network, _Placeholder):
         raise ValueError("there is no network of ultralytics in it")
-    kind = type(network).__name__
-    if kind not in NETWORKS:
-        raise ValueError(f"a {kind} detects no people; give one of {', '.join(NETWORKS)}")
+    name = type(network).__name__
+    if name not in KINDS:
+        raise ValueError(f"a {name} detects no people; give one of {', '.join(KINDS)}")
     numbers = dict(_numbers(network))
     if not all(map(is_stored, numbers.values())):
         raise ValueError("its tensors are larger than what is stored of them")
     options = content.get("train_args")
     size = options.get("imgsz") if isinstance(options, dict) else None
     return DetectorFile(
-        kind,
+        KINDS[name],
         _checked(network.state.get("yaml")),
         numbers,
         size if isinstance(size, int) and size in _IMAGE_SIZES else 640,
     )
 
 
-def build_detector(path: Path, ultralytics: ModuleType) -> tuple[nn.Module, DetectorFile]:
-    """The network of a file, on the CPU, in evaluation mode; raises what `read_detector` does."""
+def _load(path: Path) -> Any:
+    """The content of a file, where whatever is neither plain nor a tensor is a placeholder."""
+    others = get_safe_globals()  # that ultralytics may have given PyTorch for the whole process
+    clear_safe_globals()
+    try:
+        named = get_unsafe_globals_in_checkpoint(path)
+        strange = sorted(name for name in named if not _NAMES.fullmatch(name))
+        if strange:
+            raise pickle.UnpicklingError(f"it names {strange[0]}, which is no part of a detector")
+        placeholders: list[Any] = [
+            (type(name.rpartition(".")[2], (_Placeholder,), {}), name) for name in named
+        ]
+        with safe_globals(placeholders):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    finally:
+        add_safe_globals(others)
+
+
+def open_detector(path: Path, ultralytics: ModuleType, **settings: object) -> Any:
+    """Ultralytics' predictor for the network of a file; raises what `read_detector` does.
+
+    Args:
+        settings: of the predictor, by ultralytics' names.
+    """
     file = read_detector(path)
+    module, _, name = file.kind.predictor.rpartition(".")
+    predictor = getattr(import_module(f"ultralytics.{module}"), name)(
+        overrides={"task": file.kind.task, "imgsz": file.image_size, **settings}
+    )
+    predictor.setup_model(model=_build(file, ultralytics), verbose=False)
+    return predictor
+
+
+def _build(file: DetectorFile, ultralytics: ModuleType) -> nn.Module:
+    """The network of a file, on the CPU, in evaluation mode."""
     tasks = ultralytics.nn.tasks
     _check_layers(file.layers, ultralytics)
     channels = file.layers.get("channels", file.layers.get("ch", 3))
     if channels != 3:
         raise ValueError(f"it takes images of {channels} channels, not of 3")
     with torch.device("meta"):  # so that no memory is taken which the file does not fill
-        wanted = tasks.parse_model(deepcopy(file.layers), ch=3, verbose=False)[0].state_dict()
-    numbers = {f"model.{name}": file.numbers.get(f"model.{name}") for name in wanted}
-    for name, tensor in wanted.items():
-        given = numbers[f"model.{name}"]
-        if given is None or given.shape != tensor.shape:
+        layers = tasks.parse_model(deepcopy(file.layers), ch=3, verbose=False)[0]
+    numbers = {}
+    for name, wanted in nn.ModuleDict({"model": layers}).state_dict().items():
+        given = file.numbers.get(name)
+        if given is None or given.shape != wanted.shape:
             found = "missing" if given is None else f"of shape {tuple(given.shape)}"
-            raise ValueError(f"its {name} is {found}, expected {tuple(tensor.shape)}")
-    network = getattr(tasks, NETWORKS[file.kind])(file.layers, verbose=False)
+            raise ValueError(f"its {name} is {found}, expected {tuple(wanted.shape)}")
+        numbers[name] = given
+    network: nn.Module = getattr(tasks, file.kind.network)(file.layers, verbose=False)
     network.load_state_dict(numbers)
-    return network.eval(), file
+    return network.eval()
 
 
 def _numbers(module: _Placeholder, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -156,17 +201,26 @@ def _checked(layers: object) -> dict[str, Any]:
         raise ValueError("the description of its layers is missing")
     layers = deepcopy(layers)
     for value in _leaves(layers):
-        if isinstance(value, int | float) and not abs(value) <= _LARGEST_NUMBER:
-            raise ValueError(f"a number in the description of its layers is too large: {value:g}")
+        if isinstance(value, int | float) and not -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER:
+            raise ValueError(f"a number in the description of its layers is too large")
     activation = layers.get("activation")
     if activation is not None and not _ACTIVATION.fullmatch(str(activation)):
         raise ValueError(f"its activation is no layer of PyTorch: {str(activation)[:60]!r}")
+    multiples = [layers.get(f"{name}_multiple", 1) for name in ("depth", "width")]
+    multiples += [value for scale in layers.get("scales", {}).values() for value in scale[:2]]
     rows = [*layers["backbone"], *layers["head"]]
-    if not 0 < len(rows) <= _MOST_ROWS or any(row[1] > _MOST_REPEATS for row in rows):
-        raise ValueError("it has too many layers")
+    if (
+        not 0 < len(rows) <= _MOST_ROWS
+        or any(row[1] > _MOST_REPEATS for row in rows)
+        or any(value > _LARGEST_MULTIPLE for value in multiples)
+    ):
+        raise ValueError("it has too many layers, or too large ones")
     for row in rows:
         if row[2] == "Silence":  # of YOLOv9, which ultralytics has removed
             row[2] = "nn.Identity"
+        for text in _leaves(row[3]):
+            if isinstance(text, str) and not _TEXT.fullmatch(text):
+                raise ValueError(f"an argument of a layer is {text[:60]!r}")
     return layers
 
 

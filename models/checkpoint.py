@@ -43,7 +43,10 @@ def read_torch(path: Path) -> dict[str, Any]:
         require_regular_file(path, "checkpoint")
         # Files from before torch 1.6 are no zip archives and cannot be mapped.
         mappable = zipfile.is_zipfile(path)
-        check_archive(path) if mappable else _check_stream(path)
+        if mappable:
+            check_archive(path)
+        else:
+            _check_stream(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no dictionary of weights; is it a checkpoint?")
@@ -117,7 +120,7 @@ def _check_stream(path: Path) -> None:
                     raise ValueError("it names bytearray")
 
 
-_DAMAGE: Final = (
+DAMAGE: Final = (
     SafetensorError,
     zipfile.BadZipFile,
     RuntimeError,
@@ -144,7 +147,7 @@ def _told(path: Path) -> Iterator[None]:
         raise UserError(
             f"{path}: not read, it is damaged or holds more than weights ({first_line(error)})"
         ) from None
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UserError(
             f"{path}: damaged or no checkpoint ({first_line(error)}); fetch it again"
         ) from None

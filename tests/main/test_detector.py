@@ -138,9 +138,9 @@ def test_yolo_is_given_bgr(yolo_weights, monkeypatch):
     config = DetectionConfig(model_path=str(yolo_weights))
     detector = YoloDetector(config, torch.device("cpu"))
     given = []
-    original = detector.model.predict
+    original = detector.predictor
     monkeypatch.setattr(
-        detector.model, "predict", lambda image, **kw: given.append(image) or original(image, **kw)
+        detector, "predictor", lambda image: given.append(image) or original(image)
     )
     image = IMAGE.copy()
     image[..., 0] = 200  # red
