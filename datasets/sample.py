@@ -27,7 +27,7 @@ from utils.box import Box, person_box
 from utils.camera import Camera
 from utils.crop import crop_person, image_to_crop
 from utils.errors import UserError
-from utils.files import read_input
+from utils.files import path_within, read_input
 
 _FILE_PADDING: Final = 0.833
 """What undoes the padding of 1.2 that the boxes in dataset files already have."""
@@ -83,7 +83,7 @@ def training_sample(
         UserError: the image cannot be read, or the row's box has no area inside it.
     """
     model = config.model
-    image = read_pixels(image_folder / instance.image_path)
+    image = read_pixels(path_within(image_folder, instance.image_path))
     height, width = image.shape[:2]
     box = body_box(instance, width, height, config)
     to_crop = image_to_crop(box, model.input_body_shape, width, augmentation.crop)
@@ -112,7 +112,7 @@ def evaluation_sample(
         UserError: a file cannot be read, or the row's box has no area inside the image.
     """
     model = config.model
-    path = image_folder / instance.image_path
+    path = path_within(image_folder, instance.image_path)
     image = read_pixels(path)
     mesh = scanned_mesh(path, scans) if scans else true_mesh(instance, image_folder, bodies)
     box = body_box(instance, image.shape[1], image.shape[0], config)
@@ -188,7 +188,7 @@ def true_mesh(
         UserError: a file of vertices or of the body model is missing or damaged.
     """
     if instance.vertices_path:
-        return load_npy(image_folder / instance.vertices_path).astype(np.float32)
+        return load_npy(path_within(image_folder, instance.vertices_path)).astype(np.float32)
     if instance.has_smpl:
         with torch.inference_mode():
             output = bodies.smpl(cast(Gender, instance.gender))(

@@ -27,7 +27,6 @@ from torch.serialization import (
 )
 
 from models.checkpoint import check_archive, is_stored
-from utils.errors import UserError
 from utils.files import require_regular_file
 
 
@@ -85,7 +84,7 @@ class _Placeholder:
     def __setstate__(self, state: object) -> None:
         self.state = state if isinstance(state, dict) else {}
 
-    state: Mapping[str, Any] = {}  # noqa: RUF012  replaced, never changed
+    state: Mapping[str, Any] = {}
 
 
 class DetectorFile(NamedTuple):
@@ -202,7 +201,7 @@ def _checked(layers: object) -> dict[str, Any]:
     layers = deepcopy(layers)
     for value in _leaves(layers):
         if isinstance(value, int | float) and not -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER:
-            raise ValueError(f"a number in the description of its layers is too large")
+            raise ValueError("a number in the description of its layers is too large")
     activation = layers.get("activation")
     if activation is not None and not _ACTIVATION.fullmatch(str(activation)):
         raise ValueError(f"its activation is no layer of PyTorch: {str(activation)[:60]!r}")

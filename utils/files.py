@@ -8,7 +8,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final
 
 from utils.errors import UserError, first_line
@@ -43,6 +43,23 @@ def open_input(path: Path, what: str | None = None) -> BinaryIO:
         os.close(descriptor)
         raise UserError(f"Cannot read {path}: it is {_kind(path)}, not a file.")
     return os.fdopen(descriptor, "rb")
+
+
+def path_within(folder: Path, name: str) -> Path:
+    """A file that another file names, below a folder; links in the folder are followed.
+
+    Raises:
+        UserError: the name is absolute or has `..` in it, so that it could be anywhere.
+    """
+    if not is_below(name):
+        raise UserError(f"'{name}' is no path within {folder}; strip what it begins with")
+    return folder / name
+
+
+def is_below(name: str) -> bool:
+    """Whether a path is relative and never leads upwards."""
+    path = PurePath(name)
+    return not path.anchor and ".." not in path.parts
 
 
 def require_regular_file(path: Path, what: str | None = None) -> None:

@@ -34,7 +34,16 @@ VIDEO_SUFFIXES: Final = (
 # FFmpeg knows a file by its content, whatever it is called, and some of its formats are lists of
 # other files or addresses (concat, HLS, DASH, SDP) whose pictures it would read in their place.
 _CONTAINERS: Final = (
-    "mov", "avi", "matroska", "gif", "mpeg", "mpegvideo", "mpegts", "m4v", "asf", "flv",
+    "mov",
+    "avi",
+    "matroska",
+    "gif",
+    "mpeg",
+    "mpegvideo",
+    "mpegts",
+    "m4v",
+    "asf",
+    "flv",
 )
 _RESTRICTIONS: Final = {
     "protocol_whitelist": "file",

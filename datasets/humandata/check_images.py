@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from datasets.humandata.finding import Finding, OpenedFile, on_rows
 from datasets.humandata.layout import is_list
+from utils.files import is_below
 from utils.image import image_size, open_picture
 from utils.progress import with_progress
 
@@ -47,10 +48,13 @@ def images(file: OpenedFile, folder: Path, sample: int | None) -> Iterator[Findi
         generator = np.random.default_rng(_SEED)
         chosen = np.sort(generator.choice(len(different), sample, replace=False))
         yield Finding("info", "image_path", f"{sample} of {len(different)} images were looked at")
-    missing, damaged, turned = (np.zeros(len(different), bool) for _ in range(3))
+    outside, missing, damaged, turned = (np.zeros(len(different), bool) for _ in range(4))
     sizes = np.zeros((len(different), 2))
     for i in with_progress(chosen.tolist(), len(chosen), "images"):
         path = folder / different[i]
+        if not is_below(different[i]):
+            outside[i] = True
+            continue
         if not path.is_file():
             missing[i] = True
             continue
@@ -60,6 +64,11 @@ def images(file: OpenedFile, folder: Path, sample: int | None) -> Iterator[Findi
             continue
         turned[i], sizes[i] = found.upright != found.stored, found.stored
     for marked, what, advice in (
+        (
+            outside,
+            "not within the images",
+            "strip what these paths begin with",
+        ),
         (missing, "no such image", f"looked for in {folder}; choose another --images, or take out"),
         (damaged, "no image, or damaged", "get the files again, or take these rows out"),
     ):

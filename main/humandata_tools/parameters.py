@@ -29,7 +29,7 @@ from human_models.safe_pickle import load_npz
 from main.humandata_tools.bodies import joints_of_smplx
 from utils.camera import DEPTH_EPSILON
 from utils.errors import UserError
-from utils.files import read_json
+from utils.files import is_below, read_json
 from utils.image import list_images
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ def _numbers(where: str, name: str, value: Any, size: int) -> np.ndarray:
 
 
 def _named_image(where: str, images: Path, name: str) -> Path:
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+    if not is_below(name):
         raise UserError(f"{where}: 'image' is '{name}', give a path within {images}")
     return images / name
 

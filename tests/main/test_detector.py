@@ -139,9 +139,7 @@ def test_yolo_is_given_bgr(yolo_weights, monkeypatch):
     detector = YoloDetector(config, torch.device("cpu"))
     given = []
     original = detector.predictor
-    monkeypatch.setattr(
-        detector, "predictor", lambda image: given.append(image) or original(image)
-    )
+    monkeypatch.setattr(detector, "predictor", lambda image: given.append(image) or original(image))
     image = IMAGE.copy()
     image[..., 0] = 200  # red
     detector(0, image)
