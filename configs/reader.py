@@ -59,8 +59,8 @@ def _evaluate(node: ast.expr) -> Any:
     match node:
         case ast.Constant(value=str() | bool() | None):
             return node.value
-        case ast.Constant(value=int() | float()):
-            return _bounded(node.value, node)
+        case ast.Constant(value=int() | float() as number):
+            return _bounded(number, node)
         case ast.Dict(keys=keys, values=values) if None not in keys:
             return {_evaluate(k): _evaluate(v) for k, v in zip(keys, values, strict=True) if k}
         case ast.List(elts=items):

@@ -156,7 +156,16 @@ def open_detector(path: Path, ultralytics: ModuleType, **settings: object) -> An
     file = read_detector(path)
     module, _, name = file.kind.predictor.rpartition(".")
     predictor = getattr(import_module(f"ultralytics.{module}"), name)(
-        overrides={"task": file.kind.task, "imgsz": file.image_size, **settings}
+        overrides={
+            # What ultralytics itself sets when it is asked for people in an image.
+            "mode": "predict",
+            "batch": 1,
+            "rect": True,
+            "save": False,
+            "task": file.kind.task,
+            "imgsz": file.image_size,
+            **settings,
+        }
     )
     predictor.setup_model(model=_build(file, ultralytics), verbose=False)
     return predictor

@@ -11,7 +11,7 @@ import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -71,7 +71,7 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
     return from_published(require_weights(path, network))
 
 
-def require_weights(path: Path, state: Mapping[Any, Any]) -> Mapping[str, Tensor]:
+def require_weights(path: Path, state: dict[Any, Any]) -> dict[str, Tensor]:
     """What a file gives as weights, if that is what it is.
 
     Raises:

@@ -8,8 +8,9 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from utils.errors import UserError, first_line
 
@@ -18,7 +19,7 @@ _LARGEST_JSON: Final = 128 << 20
 _LARGEST_INTEGER: Final = 2**63
 
 
-def open_input(path: Path, what: str | None = None) -> BinaryIO:
+def open_input(path: Path, what: str | None = None) -> BufferedReader:
     """Open a file that a user named, for reading bytes; links are followed.
 
     Every file that comes from outside is opened here, or checked with `require_regular_file`

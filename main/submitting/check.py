@@ -116,9 +116,9 @@ def _members(path: Path) -> Iterator[_Member]:
             name = file.relative_to(base).as_posix()
             yield _Member(name, file.stat().st_size, partial(read_input, file, _MOST_BYTES))
         return
-    with open_input(path, "file; name the zip, or the folder to be zipped") as file:
+    with open_input(path, "file; name the zip, or the folder to be zipped") as content:
         try:
-            archive = zipfile.ZipFile(file)
+            archive = zipfile.ZipFile(content)
         except _DAMAGE as error:
             raise UserError(f"{path} is no zip ({first_line(error)}); write it again") from None
         with archive:

@@ -1,5 +1,6 @@
 """Configs are data: read, merged, overridden, saved and refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,19 @@ def test_config_is_frozen():
 
 def test_every_ignored_key_has_a_reason():
     assert all(IGNORED_KEYS.values())
+
+
+def test_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "c.py")
+    with pytest.raises(UserError, match="named pipe"):
+        load_config(tmp_path / "c.py")
+    (tmp_path / "d.py").write_text("base = 'c.py'\nconfig = {}")
+    with pytest.raises(UserError, match="named pipe"):
+        load_config(tmp_path / "d.py")
+
+
+def test_long_chain_of_bases_is_refused(tmp_path):
+    for i in range(100):
+        (tmp_path / f"{i}.py").write_text(f"base = '{i + 1}.py'\nconfig = {{}}")
+    with pytest.raises(UserError, match="more than 20 files"):
+        load_config(tmp_path / "0.py")

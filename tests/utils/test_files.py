@@ -92,9 +92,7 @@ READERS = {
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "socket"])
 @pytest.mark.parametrize("reader", READERS)
-def test_what_is_no_regular_file_is_refused_at_once(
-    reader: str, kind: str, tmp_path: Path
-) -> None:
+def test_what_is_no_regular_file_is_refused_at_once(reader: str, kind: str, tmp_path: Path) -> None:
     path = make_special(tmp_path / "x", kind)
     with pytest.raises(UserError) as error:
         READERS[reader](path)
@@ -154,7 +152,9 @@ def test_what_is_no_json_is_one_line(text: str | bytes, tmp_path: Path) -> None:
 
 
 def test_json_is_read(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text('{"a": [1, -2.5e3, true, null, "é"], "b": 9223372036854775807}')
+    (tmp_path / "a.json").write_text(
+        '{"a": [1, -2.5e3, true, null, "é"], "b": 9223372036854775807}'
+    )
     assert read_json(tmp_path / "a.json", "file") == {
         "a": [1, -2500.0, True, None, "é"],
         "b": 2**63 - 1,
