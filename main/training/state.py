@@ -92,7 +92,9 @@ class Learner(NamedTuple):
         try:
             given = require_weights(path, content["network"])
             network = {NETWORK + k: v for k, v in from_published(given).items()}
-            trained = require_weights(path, content.get("training_network", network))
+            trained: dict[str, Any] = require_weights(
+                path, content.get("training_network", network)
+            )
             if self.average:
                 set_model_state_dict(self.network, {**trained, **network}, options=_WHOLE)
                 self.average.restart(content.get("average_updates", 0))

@@ -83,7 +83,19 @@ def test_code_is_refused_and_not_run(tmp_path, value):
         ("config = 3", "no dict named"),
         ("base = 3\nconfig = {}", "file name in quotes"),
         ("base = 'gone.py'\nconfig = {}", "gone.py: no such config"),
+        ("base = '/etc/passwd'\nconfig = {}", "from the folder of this file"),
+        ("base = 'a\\0b'\nconfig = {}", "from the folder of this file"),
+        ("config = {'a': '\0'}", "null bytes"),
+        ("config = " + "[" * 100_000, "nested"),
+        ("config = {'a': " + "-" * 100_000 + "1}", "nested"),
+        ("config = {'a': " + "+".join(["1"] * 60_000) + "}", "nested"),
+        ("config = {'a': " + "a." * 50_000 + "b}", "nested"),
+        ("config = {'a': " + "9" * 5000 + "}", "not valid Python"),
+        ("config = {'a': " + "*".join(["9" * 4000] * 200) + "}", "is not plain data"),
+        ("config = {'a': " + "*".join(["999999999"] * 200) + "}", "is not plain data"),
+        ("config = {'a': 1e999}", "is not plain data"),
     ],
+    ids=range(18),
 )
 def test_wrong_file_is_one_line(tmp_path, text, message):
     (tmp_path / "c.py").write_text(text)

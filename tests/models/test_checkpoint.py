@@ -151,9 +151,8 @@ def tensor_of(offset, size, stride):
     storage = torch.storage.TypedStorage(
         wrap_storage=torch.arange(10.0).untyped_storage(), dtype=torch.float32, _internal=True
     )
-    return Call(
-        torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, OrderedDict()
-    )
+    hooks = OrderedDict()
+    return Call(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, hooks)
 
 
 WRONG_TENSORS = {

@@ -152,9 +152,8 @@ def test_what_is_no_json_is_one_line(text: str | bytes, tmp_path: Path) -> None:
 
 
 def test_json_is_read(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text(
-        '{"a": [1, -2.5e3, true, null, "é"], "b": 9223372036854775807}'
-    )
+    content = '{"a": [1, -2.5e3, true, null, "é"], "b": 9223372036854775807}'
+    (tmp_path / "a.json").write_text(content, encoding="utf-8")
     assert read_json(tmp_path / "a.json", "file") == {
         "a": [1, -2500.0, True, None, "é"],
         "b": 2**63 - 1,
