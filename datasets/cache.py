@@ -30,7 +30,7 @@ from datasets.columns import (
 from datasets.humandata.reader import Columns
 from datasets.sources import Source, Split
 from utils.errors import UserError
-from utils.files import atomic_path
+from utils.files import atomic_path, read_json, require_regular_file
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class InstanceTable:
         """
         self.folder = folder
         try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            manifest = read_json(folder / "manifest.json", "manifest")
             if manifest["version"] != VERSION:
                 raise ValueError(f"version {manifest['version']}, expected {VERSION}")
             self._length = int(manifest["rows"])
@@ -57,7 +57,7 @@ class InstanceTable:
                 for name, (dtype, shape) in NUMBER_COLUMNS.items()
             }
             self._texts = {name: _Texts(folder, name, self._length) for name in TEXT_COLUMNS}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (UserError, OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder} is no complete cache ({error}); delete it.") from error
 
     def __reduce__(self) -> tuple[type["InstanceTable"], tuple[Path]]:
@@ -206,6 +206,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def _map(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
     """A column as a plain array, whose rows are taken faster than a memmap's."""
+    require_regular_file(path)
     column = np.load(path, mmap_mode="r" if shape[0] else None, allow_pickle=False)
     if column.shape != shape or column.dtype != dtype:
         raise ValueError(f"{path.name} has {column.dtype} {column.shape}, expected {shape}")

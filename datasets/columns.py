@@ -14,6 +14,7 @@ from datasets.sources import Source, Split
 from human_models.joints import JOINT_PARTS, JOINTS, POSE_JOINTS, POSE_PARTS, SIDES
 from utils.box import have_area
 from utils.errors import UserError
+from utils.files import is_below
 
 Protocol = Literal["correct", "published"]
 """published: whether hands are given from the flat hand is decided by the table alone, as in the
@@ -99,7 +100,24 @@ def read_columns(
     if not data.family and needs_truth:
         names = " or ".join(families)
         raise UserError(f"{path}: no body parameters; expected an entry '{names}'.")
-    return complete(data, source, protocol), data.length
+    columns = complete(data, source, protocol)
+    _check_paths(path, columns)
+    return columns, data.length
+
+
+def _check_paths(path: Path, columns: Columns) -> None:
+    """Raises UserError where a row names a file that is not below the folder of images."""
+    for key, entry in (("image_path", "image_path"), ("vertices_path", "vertices3d_path")):
+        names = columns[key].astype(str)
+        suspect = np.strings.find(names, "..") >= 0
+        for mark in ("/", "\\", ":"):  # a path's beginning, or a drive
+            suspect |= np.strings.find(names, mark, 0, 2) >= 0
+        for place in np.flatnonzero(suspect):
+            if not is_below(str(names[place])):
+                raise UserError(
+                    f"{path}: entry '{entry}', row {columns['row'][place]}: '{names[place]}' is no "
+                    "path within the folder of images; strip what it begins with."
+                )
 
 
 def complete(data: HumanData, source: Source, protocol: Protocol) -> Columns:

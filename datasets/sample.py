@@ -27,6 +27,7 @@ from utils.box import Box, person_box
 from utils.camera import Camera
 from utils.crop import crop_person, image_to_crop, warp_crop
 from utils.errors import UserError
+from utils.files import path_within, read_input
 from utils.ply import read_ply_vertices
 
 _FILE_PADDING: Final = 0.833
@@ -34,6 +35,8 @@ _FILE_PADDING: Final = 0.833
 # Annotations count pixels as they are stored, before any turn that EXIF data asks for.
 _DECODE: Final = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _SMPLX_VERTICES: Final = 10475
+_LARGEST_IMAGE: Final = 1 << 30
+"""Bytes."""
 _JOINTS_FROM_MODEL: Final = np.array(JOINTS_FROM_MODEL)
 _WRISTS: Final = [POSE_JOINTS.index(f"{side}_wrist") for side in SIDES]
 
@@ -78,7 +81,7 @@ def training_sample(
         UserError: the image cannot be read, or the row's box has no area inside it.
     """
     model = config.model
-    image = read_pixels(image_folder / instance.image_path)
+    image = read_pixels(path_within(image_folder, instance.image_path))
     height, width = image.shape[:2]
     box = body_box(instance, width, height, config)
     to_crop = image_to_crop(box, model.input_body_shape, width, augmentation.crop)
@@ -103,7 +106,7 @@ def evaluation_sample(
         UserError: a file cannot be read, or the row's box has no area inside the image.
     """
     model = config.model
-    path = image_folder / instance.image_path
+    path = path_within(image_folder, instance.image_path)
     image = read_pixels(path)
     mesh = scanned_mesh(path, scans) if scans else true_mesh(instance, image_folder, bodies)
     box = body_box(instance, image.shape[1], image.shape[0], config)
@@ -127,11 +130,11 @@ def read_pixels(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     Raises:
         UserError: the file is missing or no image.
     """
+    content = np.frombuffer(read_input(path, _LARGEST_IMAGE), np.uint8)
     try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise UserError(f"cannot read the image '{path}': {error.strerror or error}") from error
-    image = cv2.imdecode(content, _DECODE) if content.size else None
+        image = cv2.imdecode(content, _DECODE) if content.size else None
+    except cv2.error:  # more pixels than OpenCV takes
+        image = None
     if image is None:
         raise UserError(f"cannot read the image '{path}': it is empty, damaged or no image")
     return cast(np.ndarray, image)
@@ -175,7 +178,7 @@ def true_mesh(
         UserError: a file of vertices or of the body model is missing or damaged.
     """
     if instance.vertices_path:
-        return load_npy(image_folder / instance.vertices_path).astype(np.float32)
+        return load_npy(path_within(image_folder, instance.vertices_path)).astype(np.float32)
     if instance.has_smpl:
         with torch.inference_mode():
             output = bodies.smpl(cast(Gender, instance.gender))(

@@ -28,6 +28,7 @@ from datasets.sources import source_of_file
 from human_models.joints import HANDS_MEAN, SIDES
 from utils.box import have_area
 from utils.camera import project
+from utils.files import is_below
 from utils.image import image_sizes
 from utils.progress import with_progress
 
@@ -366,10 +367,13 @@ def images(file: OpenedFile, folder: Path, sample: int | None) -> Iterator[Findi
         generator = np.random.default_rng(_SEED)
         chosen = np.sort(generator.choice(len(different), sample, replace=False))
         yield Finding("info", "image_path", f"{sample} of {len(different)} images were looked at")
-    missing, damaged, turned = (np.zeros(len(different), bool) for _ in range(3))
+    outside, missing, damaged, turned = (np.zeros(len(different), bool) for _ in range(4))
     sizes = np.zeros((len(different), 2))
     for i in with_progress(chosen.tolist(), len(chosen), "images"):
         path = folder / different[i]
+        if not is_below(different[i]):
+            outside[i] = True
+            continue
         if not path.is_file():
             missing[i] = True
             continue
@@ -379,6 +383,7 @@ def images(file: OpenedFile, folder: Path, sample: int | None) -> Iterator[Findi
             continue
         turned[i], sizes[i] = found.upright != found.stored, found.stored
     for marked, what, advice in (
+        (outside, "not within the images", "strip what these paths begin with"),
         (missing, "no such image", f"looked for in {folder}; choose another --images, or take out"),
         (damaged, "no image, or damaged", "get the files again, or take these rows out"),
     ):

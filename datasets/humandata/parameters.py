@@ -8,7 +8,6 @@ one person, or of several with a row each. Names, and how many numbers a person 
     flat_hand_mean (false), image (relative to the images; else the image of the file's name)
 """
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from human_models.joints import MODEL_JOINTS
 from human_models.safe_pickle import load_npz
 from utils.camera import project
 from utils.errors import UserError
+from utils.files import is_below, read_json
 from utils.image import image_sizes, list_images
 
 log = logging.getLogger(__name__)
@@ -134,12 +134,7 @@ def _persons(file: Path) -> Iterator[Mapping[str, Any]]:
     if file.suffix.lower() == ".npz":
         yield from _persons_of_arrays(file, load_npz(file))
         return
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"{file} is no JSON ({error}); give parameters as .json or .npz") from error
+    content = read_json(file, "file of parameters")
     people = content if isinstance(content, list) else [content]
     if not people or not all(isinstance(person, dict) for person in people):
         raise UserError(f"{file}: expected a dictionary of parameters, or a list of them")
@@ -179,7 +174,7 @@ def _numbers(where: str, name: str, value: Any, size: int) -> np.ndarray:
 
 
 def _named_image(where: str, images: Path, name: str) -> Path:
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+    if not is_below(name):
         raise UserError(f"{where}: 'image' is '{name}', give a path within {images}")
     return images / name
 

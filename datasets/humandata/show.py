@@ -22,6 +22,7 @@ from human_models.files import find_model_folder
 from human_models.joints import JOINT_PARTS, JOINTS, PART_ROOTS, edges
 from utils.draw import PERSON_COLOURS, Colour, draw_skeleton
 from utils.errors import UserError
+from utils.files import path_within
 from utils.image import write_image
 from utils.progress import with_progress
 from utils.render import MeshRenderer, PlacedMesh
@@ -102,7 +103,7 @@ class Pictures:
 
     def draw(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
         """Raises UserError where the image cannot be read."""
-        picture = read_pixels(self.images / str(self.columns["image_path"][row]))
+        picture = read_pixels(path_within(self.images, str(self.columns["image_path"][row])))
         picture = self._with_body(picture, row)
         joints = np.full((len(JOINTS), 2), np.nan)
         stated = self.columns["joints_2d"][row]

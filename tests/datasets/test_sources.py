@@ -349,3 +349,16 @@ def test_unknown_names_are_refused() -> None:
         find_source("mine", config)
     with pytest.raises(UserError, match="'Half' needs"):
         find_source("Half", config)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../a.jpg", "a/../../b.jpg"])
+@pytest.mark.parametrize("entry", ["image_path", "vertices3d_path"])
+def test_files_outside_the_images_are_refused(entry: str, name: str, tmp_path: Path) -> None:
+    entries = humandata()
+    for folder in ("right", "wrong"):
+        (tmp_path / folder).mkdir()
+    names = [f"{i}..{i}.jpg" for i in range(len(entries["image_path"]))]
+    load(tmp_path / "right", "BEDLAM", entries | {entry: np.array(names)})
+    names[1] = name
+    with pytest.raises(UserError, match=f"entry '{entry}', row 1: '{name}' is no path within"):
+        load(tmp_path / "wrong", "BEDLAM", entries | {entry: np.array(names)})

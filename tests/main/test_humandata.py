@@ -395,7 +395,8 @@ def test_hands_that_nobody_knows(from_params: Callable[..., Done], tmp_path: Pat
         (parameters(transl=None), "'transl' is missing"),
         ([parameters(), parameters(betas=[1])], "person 1: 'betas' has 1 numbers, expected 10"),
         (parameters(betas=["x"] * 10), "'betas' is no numbers"),
-        (parameters(transl=[0, 0, float("nan")]), "'transl' is not finite"),
+        (parameters(transl=[0, 0, float("nan")]), "NaN is no number of JSON"),
+        (parameters(transl=[0, 0, 1e300]), "'transl' is not finite"),
         ([parameters(), parameters(expression=None)], "lacks jaw_pose or expression"),
         (parameters(image="d.png"), "d.png is missing"),
         (parameters(image="../a.png"), "within"),
@@ -415,7 +416,7 @@ def test_wrong_parameters(
 def test_parameters_without_an_image(from_params: Callable[..., Done], tmp_path: Path) -> None:
     fails(from_params(save(tmp_path / "d.json", parameters())), "d.json", "no image", '"image"')
     (tmp_path / "a.json").write_text("{")
-    fails(from_params(tmp_path / "a.json"), "a.json is no JSON")
+    fails(from_params(tmp_path / "a.json"), "a.json: not readable as JSON")
 
 
 def test_show_draws_the_body(
