@@ -13,10 +13,15 @@ from collections.abc import Callable
 import cv2
 import torch
 
-from datasets.synthetic.crops import draw_crop, plan_crop
 from datasets.synthetic.ground_truth import Parts
-from datasets.synthetic.scene import draw_scene, plan_scene
-from datasets.synthetic.studio import Studio, generator
+from datasets.synthetic.pictures import (
+    Studio,
+    draw_crop,
+    draw_scene,
+    generator,
+    plan_crop,
+    plan_scene,
+)
 
 _CLAIMS = {"crops": 40, "scenes": 8}
 

@@ -1,21 +1,405 @@
-"""Body poses: an activity, arms from `arms`, a look of the head and some noise.
+"""Legs and trunk by angles, and the cycle of walking and running.
+
+What bodies do: standing, walking, sitting, squatting, kneeling, lying, dancing and more.
+
+Body poses: an activity, arms from `arms`, a look of the head and some noise.
 
 Limbs that would lie in each other are drawn again.
 """
 
+import math
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32
 
-from datasets.synthetic.activities import ACTIVITIES, Draft
 from datasets.synthetic.arms import Arm, draw_arms, hanging, place_arm
-from datasets.synthetic.collisions import penetration
-from datasets.synthetic.gait import Rotations
-from datasets.synthetic.limbs import JOINT, Rotation, Skeleton, axis_angle, pick, turn
+from datasets.synthetic.skeleton import (
+    JOINT,
+    SIGN,
+    Rotation,
+    Skeleton,
+    axis_angle,
+    clamp,
+    penetration,
+    pick,
+    turn,
+)
 from human_models.joints import SIDES
 
+Rotations = Float[np.ndarray, "22 3 3"]
+"""Of the body's joints, each relative to its parent."""
+
+
+def still() -> Rotations:
+    return np.tile(np.eye(3), (22, 1, 1))
+
+
+def leg(
+    rotations: Rotations,
+    side: str,
+    *,
+    flex: float,
+    knee: float,
+    out: float = 4,
+    rotate: float = 6,
+    flat: bool = True,
+) -> None:
+    """One leg by degrees: thigh forward, knee bent, thigh sideways, toes outward.
+
+    With `flat` the foot is brought level, as far as the ankle goes.
+    """
+    sign = SIGN[side]
+    hip, shin, ankle = (JOINT[f"{side}_{name}"] for name in ("hip", "knee", "ankle"))
+    rotations[hip] = turn("z", sign * out) @ turn("x", -flex) @ turn("y", sign * rotate)
+    rotations[shin] = turn("x", max(knee, 0.0))
+    if flat:
+        world = rotations[0] @ rotations[hip] @ rotations[shin]
+        pitch = math.degrees(math.atan2(world[1, 2], world[1, 1]))
+        rotations[ankle] = turn("x", clamp(pitch, -28, 45))
+
+
+def trunk(rotations: Rotations, bend: float, side: float, twist: float) -> None:
+    """Degrees over the whole spine: forward, to the left, turned left."""
+    step = turn("y", twist / 3) @ turn("z", -side / 3) @ turn("x", bend / 3)
+    for name in ("spine1", "spine2", "spine3"):
+        rotations[JOINT[name]] = step
+
+
+def walk_cycle(phase: float, stride: float, run: float) -> Rotations:
+    """Legs, trunk and pelvis of a gait.
+
+    Args:
+        phase: 0 to 1 over two steps; the left heel strikes at 0.
+        stride: 0 (on the spot) to 1.3 (long).
+        run: 0 walks, 1 runs.
+    """
+    rotations = still()
+    rotations[0] = turn("y", 7 * stride * math.cos(2 * math.pi * phase)) @ turn("x", 4 + 8 * run)
+    for side, shift in (("left", 0.0), ("right", 0.5)):
+        angle = 2 * math.pi * (phase + shift)
+        flex = stride * ((24 + 16 * run) * math.cos(angle) + 5 + 10 * run)
+        swing = clamp(math.sin(angle + math.pi + 0.35), 0, 1)  # knee bends as the foot goes forward
+        knee = (
+            6 + 8 * run + stride * (52 + 45 * run) * swing**1.5 + 8 * stride * math.cos(angle) ** 2
+        )
+        leg(rotations, side, flex=flex, knee=knee, out=1.5, rotate=6, flat=False)
+        roll = clamp(math.sin(angle + math.pi - 0.5), 0, 1)
+        push = stride * (25 + 10 * run) * clamp(math.sin(angle + math.pi + 0.9), 0, 1) * (1 - roll)
+        rotations[JOINT[f"{side}_ankle"]] = turn(
+            "x", float(push - 0.35 * knee + 0.3 * flex * (flex < 0) + 6)
+        )
+    trunk(rotations, 4 + 8 * run, 0, float(-10 * stride * math.cos(2 * math.pi * phase)))
+    return rotations
+
+
+def swinging_arms(phase: float, stride: float, run: float) -> tuple[Arm, Arm]:
+    """Arms that swing against the legs of `walk_cycle`."""
+    arms = []
+    for shift in (0.5, 0.0):
+        swing = float(math.cos(2 * math.pi * (phase + shift))) * stride
+        wrist = np.array(
+            [
+                0.24 - 0.05 * run,
+                -0.42 + 0.32 * run + 0.1 * run * swing,
+                0.08 + 0.2 * swing + 0.12 * run,
+            ]
+        )
+        wrist[1] += 0.05 * abs(swing)
+        arms.append(
+            Arm(wrist, np.array([0.35, 0.0, -1.0]), -10, (0, 0), "relaxed" if run < 0.5 else "fist")
+        )
+    return arms[0], arms[1]
+
+
 Rng = np.random.Generator
+
+
+class Draft(NamedTuple):
+    """A body without noise; without arms, they do what they like."""
+
+    rotations: Rotations
+    arms: tuple[Arm, Arm] | None
+    seated: bool = False
+    lift_m: float = 0.0
+    """Of the lowest point over the floor."""
+
+
+def stand(rng: Rng) -> Draft:
+    """Upright, the legs together or apart."""
+    rotations = still()
+    rotations[0] = turn("x", rng.normal(2, 4)) @ turn("z", rng.normal(0, 3))
+    width = rng.uniform(-1, 14)
+    for side in SIDES:
+        flex = rng.normal(2, 5)
+        leg(
+            rotations,
+            side,
+            flex=flex,
+            knee=abs(flex) + rng.exponential(5),
+            out=width + rng.normal(0, 2),
+            rotate=rng.uniform(-4, 22),
+        )
+    trunk(rotations, rng.normal(3, 9), rng.normal(0, 6), rng.normal(0, 10))
+    return Draft(rotations, None)
+
+
+def _gait(rng: Rng, run: float) -> Draft:
+    phase, stride = rng.random(), rng.uniform(0.5, 1.25)
+    arms = swinging_arms(phase, stride, run) if rng.random() < 0.7 else None
+    return Draft(walk_cycle(phase, stride, run), arms)
+
+
+def _walk(rng: Rng) -> Draft:
+    return _gait(rng, 0.0)
+
+
+def _run(rng: Rng) -> Draft:
+    return _gait(rng, rng.uniform(0.6, 1))
+
+
+def sit(rng: Rng) -> Draft:
+    """On a seat."""
+    rotations = still()
+    rotations[0] = turn("x", rng.uniform(-22, 8))
+    crossed = rng.random() < 0.2
+    for k, side in enumerate(SIDES):
+        flex = rng.uniform(72, 95)
+        over = crossed and k == 0
+        leg(
+            rotations,
+            side,
+            flex=flex + 18 * over,
+            knee=rng.uniform(55, 110) - 10 * over,
+            out=-14 if over else rng.uniform(0, 20),
+            rotate=rng.uniform(-6, 10),
+            flat=not over,
+        )
+    trunk(rotations, rng.uniform(-2, 40), rng.normal(0, 7), rng.normal(0, 12))
+    return Draft(rotations, _on_thighs(rng) if rng.random() < 0.3 else None, seated=True)
+
+
+def _on_thighs(rng: Rng) -> tuple[Arm, Arm]:
+    wrist = np.array([rng.uniform(0.1, 0.2), -0.27, rng.uniform(0.2, 0.34)])
+    arms = [
+        Arm(
+            wrist + rng.normal(0, 0.02, 3),
+            np.array([1.0, -0.2, -0.6]),
+            rng.normal(-60, 20),
+            (5, 0),
+            "relaxed",
+        )
+        for _ in SIDES
+    ]
+    return arms[0], arms[1]
+
+
+def _sit_on_floor(rng: Rng) -> Draft:
+    rotations = still()
+    rotations[0] = turn("x", rng.uniform(-30, 5))
+    kind = rng.integers(3)
+    for side in SIDES:
+        if kind == 0:  # tailor's seat
+            leg(
+                rotations,
+                side,
+                flex=rng.uniform(70, 88),
+                knee=rng.uniform(110, 128),
+                out=rng.uniform(26, 40),
+                rotate=rng.uniform(28, 42),
+                flat=False,
+            )
+        elif kind == 1:  # legs forward
+            leg(
+                rotations,
+                side,
+                flex=rng.uniform(78, 95),
+                knee=rng.uniform(0, 40),
+                out=rng.uniform(0, 22),
+                flat=False,
+            )
+        else:  # knees up
+            leg(
+                rotations,
+                side,
+                flex=rng.uniform(95, 118),
+                knee=rng.uniform(80, 120),
+                out=rng.uniform(-2, 16),
+            )
+    trunk(rotations, rng.uniform(0, 45), rng.normal(0, 7), rng.normal(0, 10))
+    return Draft(rotations, None)
+
+
+def _squat(rng: Rng) -> Draft:
+    rotations = still()
+    depth = rng.uniform(0.25, 1)
+    rotations[0] = turn("x", 15 + 35 * depth * rng.uniform(0.5, 1))
+    out = rng.uniform(4, 22)
+    for side in SIDES:
+        leg(
+            rotations,
+            side,
+            flex=40 + 75 * depth + rng.normal(0, 4),
+            knee=40 + 88 * depth + rng.normal(0, 5),
+            out=out,
+            rotate=out,
+        )
+    trunk(rotations, rng.uniform(0, 30), rng.normal(0, 5), rng.normal(0, 8))
+    return Draft(rotations, None)
+
+
+def _kneel(rng: Rng) -> Draft:
+    rotations = still()
+    rotations[0] = turn("x", rng.normal(5, 8))
+    one = rng.random() < 0.6
+    for k, side in enumerate(SIDES):
+        if one and k == 0:
+            leg(
+                rotations,
+                side,
+                flex=rng.uniform(75, 95),
+                knee=rng.uniform(80, 100),
+                out=rng.uniform(2, 12),
+            )
+        else:
+            low = rng.uniform(0, 1) * (not one)
+            leg(
+                rotations,
+                side,
+                flex=5 + 40 * low,
+                knee=90 + 45 * low,
+                out=rng.uniform(2, 10),
+                flat=False,
+            )
+            rotations[JOINT[f"{side}_ankle"]] = turn("x", rng.uniform(20, 45))
+    trunk(rotations, rng.uniform(0, 30), rng.normal(0, 7), rng.normal(0, 10))
+    return Draft(rotations, None)
+
+
+def _lunge(rng: Rng) -> Draft:
+    rotations = still()
+    rotations[0] = turn("x", rng.uniform(0, 25))
+    deep = rng.uniform(0.3, 1)
+    leg(rotations, "left", flex=35 + 55 * deep, knee=30 + 60 * deep, out=rng.uniform(0, 10))
+    leg(
+        rotations,
+        "right",
+        flex=-8 - 14 * deep,
+        knee=8 + 45 * deep * rng.random(),
+        out=rng.uniform(0, 8),
+        flat=False,
+    )
+    rotations[JOINT["right_ankle"]] = turn("x", rng.uniform(-25, 5))
+    trunk(rotations, rng.normal(5, 12), rng.normal(0, 8), rng.normal(0, 15))
+    return Draft(rotations, None)
+
+
+def _kick(rng: Rng) -> Draft:
+    rotations = still()
+    rotations[0] = turn("x", rng.normal(-4, 8)) @ turn("z", rng.normal(0, 6))
+    leg(
+        rotations,
+        "left",
+        flex=rng.uniform(-25, 95),
+        knee=rng.uniform(0, 100),
+        out=rng.uniform(0, 35),
+        flat=False,
+    )
+    rotations[JOINT["left_ankle"]] = turn("x", rng.uniform(-15, 35))
+    leg(
+        rotations, "right", flex=rng.uniform(-5, 15), knee=rng.uniform(2, 25), out=rng.uniform(0, 4)
+    )
+    trunk(rotations, rng.normal(4, 10), rng.normal(0, 9), rng.normal(0, 12))
+    return Draft(rotations, None)
+
+
+def _bend(rng: Rng) -> Draft:
+    rotations = still()
+    rotations[0] = turn("x", rng.uniform(20, 65))
+    for side in SIDES:
+        lean = math.degrees(math.acos(clamp(rotations[0][1, 1], -1, 1)))
+        knee = rng.uniform(0, 35)
+        leg(rotations, side, flex=lean + knee * 0.5, knee=knee, out=rng.uniform(2, 10))
+    trunk(rotations, rng.uniform(10, 55), rng.normal(0, 8), rng.normal(0, 14))
+    return Draft(rotations, None)
+
+
+def _dance(rng: Rng) -> Draft:
+    rotations = still()
+    rotations[0] = turn("x", rng.normal(2, 9)) @ turn("z", rng.normal(0, 9))
+    for side in SIDES:
+        flex = rng.normal(18, 22)
+        leg(
+            rotations,
+            side,
+            flex=flex,
+            knee=max(flex, 0) * rng.uniform(0.6, 1.6) + rng.exponential(12),
+            out=rng.uniform(-3, 28),
+            rotate=rng.normal(10, 14),
+            flat=rng.random() < 0.6,
+        )
+    trunk(rotations, rng.normal(3, 14), rng.normal(0, 14), rng.normal(0, 22))
+    return Draft(rotations, None)
+
+
+def _lie(rng: Rng) -> Draft:
+    rotations = still()
+    for side in SIDES:
+        bent = rng.random() < 0.4
+        knee = rng.uniform(40, 110) if bent else rng.exponential(8)
+        leg(
+            rotations,
+            side,
+            flex=knee * 0.5 + rng.normal(0, 5),
+            knee=knee,
+            out=rng.uniform(0, 15),
+            rotate=rng.uniform(0, 30),
+            flat=False,
+        )
+        rotations[JOINT[f"{side}_ankle"]] = turn("x", rng.uniform(0, 35))
+    trunk(rotations, rng.normal(0, 10), rng.normal(0, 8), rng.normal(0, 8))
+    rotations[0] = turn("x", -90) if rng.random() < 0.55 else turn("x", 90)
+    if rng.random() < 0.35:
+        rotations[0] = turn("z", float(rng.choice((-90, 90)))) @ turn("y", rng.normal(0, 15))
+    rotations[0] = turn("x", rng.normal(0, 5)) @ rotations[0]
+    return Draft(rotations, None)
+
+
+def _jump(rng: Rng) -> Draft:
+    draft = _dance(rng)
+    tuck = rng.uniform(0, 70)
+    for side in SIDES:
+        leg(
+            draft.rotations,
+            side,
+            flex=tuck + rng.normal(0, 12),
+            knee=tuck * 1.2 + rng.normal(5, 12),
+            out=rng.uniform(0, 25),
+            flat=False,
+        )
+        draft.rotations[JOINT[f"{side}_ankle"]] = turn("x", rng.uniform(10, 45))
+    return draft._replace(lift_m=rng.uniform(0.02, 0.4))
+
+
+ACTIVITIES: Final[dict[Callable[[Rng], Draft], float]] = {
+    stand: 6,
+    _walk: 4,
+    _run: 1.6,
+    sit: 3,
+    _sit_on_floor: 1,
+    _squat: 1.2,
+    _kneel: 0.8,
+    _lunge: 1,
+    _kick: 0.9,
+    _bend: 1,
+    _dance: 2,
+    _lie: 0.9,
+    _jump: 0.6,
+}
+"""And how likely they are, relative to each other."""
+
+
 _TRIES: Final = 6
 _TOLERATED_M: Final = 0.02
 

@@ -26,11 +26,16 @@ import torch
 from datasets.humandata.writer import write_humandata
 from datasets.sources import Split
 from datasets.synthetic.clips import FPS, draw_clip, people_of_clip
-from datasets.synthetic.crops import draw_crop, plan_crop
-from datasets.synthetic.ground_truth import Parts, Row
-from datasets.synthetic.rows import entries, load_rows, save_rows
-from datasets.synthetic.scene import draw_scene, people_of_scene, plan_scene
-from datasets.synthetic.studio import Studio, generator
+from datasets.synthetic.ground_truth import Parts, Row, entries, load_rows, save_rows
+from datasets.synthetic.pictures import (
+    Studio,
+    draw_crop,
+    draw_scene,
+    generator,
+    people_of_scene,
+    plan_crop,
+    plan_scene,
+)
 from utils.errors import UserError
 from utils.video_write import VideoWriter
 

@@ -4,17 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.synthetic.clothes import draw_clothing
-from datasets.synthetic.collisions import penetration
-from datasets.synthetic.gait import walk_cycle
-from datasets.synthetic.hands import SHAPES, draw_hand, hand_pose
-from datasets.synthetic.hems import slide_to_level
-from datasets.synthetic.limbs import JOINT, turn
-from datasets.synthetic.meshes import person_mesh
-from datasets.synthetic.poses import mirrored
-from datasets.synthetic.shading import draw_lights, render
+from datasets.synthetic.arms import SHAPES, draw_hand, hand_pose
+from datasets.synthetic.figures import person_mesh
+from datasets.synthetic.pictures import Studio
+from datasets.synthetic.poses import mirrored, walk_cycle
+from datasets.synthetic.rendering import draw_lights, render
+from datasets.synthetic.skeleton import JOINT, penetration, turn
 from datasets.synthetic.stage import draw_stage, full_camera, place, project
-from datasets.synthetic.studio import Studio
+from datasets.synthetic.wardrobe import draw_clothing, slide_to_level
 from human_models.joints import HANDS_MEAN, SIDES
 
 

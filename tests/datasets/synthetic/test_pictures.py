@@ -4,15 +4,18 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets.synthetic.crops import draw_crop, plan_crop
+from datasets.synthetic.figures import person_mesh
 from datasets.synthetic.ground_truth import Parts, describe, hidden_share
-from datasets.synthetic.meshes import person_mesh
-from datasets.synthetic.props import draw_prop
-from datasets.synthetic.raster import draw
-from datasets.synthetic.scene import draw_scene, plan_scene
-from datasets.synthetic.shading import draw_lights, render
-from datasets.synthetic.stage import draw_stage, full_camera, halved, place, project
-from datasets.synthetic.studio import Studio, generator
+from datasets.synthetic.pictures import (
+    Studio,
+    draw_crop,
+    draw_scene,
+    generator,
+    plan_crop,
+    plan_scene,
+)
+from datasets.synthetic.rendering import draw, draw_lights, render
+from datasets.synthetic.stage import draw_prop, draw_stage, full_camera, halved, place, project
 from utils.camera import Camera
 
 
