@@ -13,7 +13,6 @@ from collections.abc import Callable
 import cv2
 import torch
 
-from datasets.synthetic.ground_truth import Parts
 from datasets.synthetic.pictures import (
     Studio,
     draw_crop,
@@ -61,14 +60,13 @@ def main() -> None:
 
 def draw_batch(studio, plan, draw, indices, shape, batch) -> None:  # type: ignore[no-untyped-def]
     """What a worker does, but for writing files."""
-    parts = Parts(studio.figures.wardrobe.region)
     for first in range(indices.start, indices.stop, batch):
         numbers = range(first, min(first + batch, indices.stop))
         plans = [plan(studio, generator(0, "train", index), shape) for index in numbers]
         figures = studio.figures.pose([one.parameters for each in plans for one in each.people])
         for each in plans:
             own, figures = figures[: len(each.people)], figures[len(each.people) :]
-            draw(studio, parts, each, own, shape)
+            draw(studio, each, own, shape)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ _LARGEST_SIDE: Final = 4096
 
 def run(arguments: argparse.Namespace) -> None:
     from datasets.synthetic.backgrounds import bundled_photographs
-    from datasets.synthetic.production import Kind, Order, produce
+    from datasets.synthetic.production import Kind, SynthesisOptions, synthesize
     from utils.progress import with_progress
 
     kind: Kind = "crops" if arguments.crops else "clips" if arguments.video else "scenes"
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--seed {arguments.seed}: give 0 or more")
     frames = arguments.frames if kind == "clips" else 0
     bundled_photographs()  # before any worker starts: they may be missing
-    order = Order(
+    order = SynthesisOptions(
         kind,
         arguments.name,
         arguments.split,
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
         size,
         frames,
     )
-    pictures = _one_by_one(produce(order, arguments.out, arguments.workers))
+    pictures = _one_by_one(synthesize(order, arguments.out, arguments.workers))
     for _ in with_progress(pictures, order.picture_count(), kind):
         pass
 

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,11 +27,33 @@ class Camera(NamedTuple):
             (self.princpt[0] * scale_x + box.x, self.princpt[1] * scale_y + box.y),
         )
 
+    def cropped(self, left: float, top: float) -> "Camera":
+        """The camera of the image from column `left` and row `top` on."""
+        return Camera(self.focal, (self.princpt[0] - left, self.princpt[1] - top))
+
+    def scaled(self, factor: float) -> "Camera":
+        """The camera of the same image with `factor` times as many pixels a side.
+
+        Pixel coordinates count from the centre of the top left pixel.
+        """
+        (fx, fy), (cx, cy) = self
+        return Camera(
+            (fx * factor, fy * factor),
+            ((cx + 0.5) * factor - 0.5, (cy + 0.5) * factor - 0.5),
+        )
+
+    def project(self, points: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 2"]:
+        """Points (metres, camera frame) to pixels; those behind the camera as if just before it."""
+        depth = np.maximum(points[..., 2], 1e-3)
+        return np.stack(
+            [points[..., k] / depth * self.focal[k] + self.princpt[k] for k in range(2)], axis=-1
+        )
+
 
 def project(
     points: Float[Tensor, "*B 3"],
     focal: Float[Tensor, "*#B 2"],
     princpt: Float[Tensor, "*#B 2"],
 ) -> Float[Tensor, "*B 2"]:
-    """Points (metres, camera frame) to pixels."""
+    """Points (metres, camera frame) to pixels, as the published network was trained with."""
     return points[..., :2] / (points[..., 2:] + DEPTH_EPSILON) * focal + princpt

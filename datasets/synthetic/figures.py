@@ -1,7 +1,4 @@
-"""Many dressed people posed at once: their bodies, their clothes and their joints.
-
-What is drawn: meshes that know their colours; those of people from figures and looks.
-"""
+"""Dressed people posed in batches: bodies, clothes and joints, and the meshes that are drawn."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -18,6 +15,7 @@ from human_models.body import BodyModel
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_body
 from human_models.joints import RIG_JOINTS
 from human_models.skinning import forward_kinematics, linear_blend_skinning, skinning_transforms
+from utils.render import cross, length
 from utils.rotation import axis_angle_to_matrix
 
 _HEAD: Final = RIG_JOINTS.index("head")
@@ -54,9 +52,8 @@ class Figures:
         self.body = BodyModel(data).eval()
         self.features = face_features(data)
         self.wardrobe = Wardrobe(data, self.features["scalp"])
-        self.rest_joints: Float32[np.ndarray, "55 3"] = self.body.rest_joints(torch.zeros(1, 10))[
-            0
-        ].numpy()
+        rest_joints = self.body.rest_joints(torch.zeros(1, 10))[0]
+        self.rest_joints: Float32[np.ndarray, "55 3"] = rest_joints.numpy()
         self._template = torch.from_numpy(self.wardrobe.template.T.reshape(-1).copy())
         directions = self.wardrobe.shape_directions.transpose(2, 1, 0).reshape(10, -1)
         self._directions = torch.from_numpy(directions.copy())
@@ -117,6 +114,9 @@ class Mesh(NamedTuple):
     textures: tuple[Texture, ...]
 
 
+_WORN: Final = ("tint", "uv", "gloss", "faces", "two_sided", "texture", "textures")
+
+
 def person_mesh(figure: Figure, look: Look, transl: Float32[np.ndarray, "3"]) -> Mesh:
     """A posed body with its clothes and hair on, moved by `transl`."""
     points = figure.points[look.points]
@@ -127,33 +127,20 @@ def person_mesh(figure: Figure, look: Look, transl: Float32[np.ndarray, "3"]) ->
         points[hair] += look.hair @ figure.head.T
         normals[hair] = unit_normals(points[hair], look.hair_faces)
     normals[len(normals) - len(look.bumps) :] += look.bumps
-    return Mesh(
-        points=points + transl,
-        normals=normals,
-        tint=look.tint,
-        uv=look.uv,
-        gloss=look.gloss,
-        faces=look.faces,
-        two_sided=look.two_sided,
-        texture=look.texture,
-        textures=look.textures,
-    )
+    return Mesh(points + transl, normals, *(getattr(look, name) for name in _WORN))
 
 
 def unit_normals(
     points: Float32[np.ndarray, "V 3"], faces: Int32[np.ndarray, "F 3"]
 ) -> Float32[np.ndarray, "V 3"]:
     """Outward: mean of the adjoining faces weighted by area."""
-    x, y, z = (np.ascontiguousarray(column) for column in points.T)
-    a, b, c = (np.ascontiguousarray(column) for column in faces.T)
-    ux, uy, uz = x[b] - x[a], y[b] - y[a], z[b] - z[a]
-    vx, vy, vz = x[c] - x[a], y[c] - y[a], z[c] - z[a]
-    corners = np.concatenate([a, b, c])
+    xyz = np.ascontiguousarray(points.T)
+    corners = np.ascontiguousarray(faces.T)
+    a, b, c = (xyz.take(corner, axis=1) for corner in corners)
     normals = np.empty((len(points), 3), np.float32)
-    for axis, face in enumerate((uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx)):
-        normals[:, axis] = np.bincount(corners, np.tile(face, 3), len(points))
-    lengths = np.sqrt(np.einsum("vc,vc->v", normals, normals))
-    return normals / np.maximum(lengths, 1e-12)[:, None]
+    for axis, face in enumerate(cross(b - a, c - a)):
+        normals[:, axis] = np.bincount(corners.ravel(), np.tile(face, 3), len(points))
+    return normals / np.maximum(length(normals.T), 1e-12)[:, None]
 
 
 def gather(meshes: Sequence[Mesh]) -> Mesh:
@@ -166,9 +153,6 @@ def gather(meshes: Sequence[Mesh]) -> Mesh:
         )
         for i, mesh in enumerate(meshes)
     ]
-    joined = {
-        name: np.concatenate([getattr(mesh, name) for mesh in shifted])
-        for name in Mesh._fields
-        if name != "textures"
-    }
-    return Mesh(**joined, textures=tuple(texture for mesh in meshes for texture in mesh.textures))
+    columns = [[getattr(mesh, name) for mesh in shifted] for name in Mesh._fields]
+    *arrays, textures_of = columns
+    return Mesh(*map(np.concatenate, arrays), textures=sum(textures_of, ()))

@@ -1,10 +1,7 @@
-"""Legs and trunk by angles, and the cycle of walking and running.
+"""Body poses: an activity, arms from `arms`, a turn of the head and some noise.
 
-What bodies do: standing, walking, sitting, squatting, kneeling, lying, dancing and more.
-
-Body poses: an activity, arms from `arms`, a look of the head and some noise.
-
-Limbs that would lie in each other are drawn again.
+Activities are standing, walking, sitting, squatting, kneeling, lying, dancing and more. Poses whose
+limbs would lie in each other are drawn again. Angles are degrees.
 """
 
 import math
@@ -28,8 +25,34 @@ from datasets.synthetic.skeleton import (
 )
 from human_models.joints import SIDES
 
+Rng = np.random.Generator
 Rotations = Float[np.ndarray, "22 3 3"]
 """Of the body's joints, each relative to its parent."""
+_TRIES: Final = 6
+_TOLERATED_M: Final = 0.02
+
+
+class Draft(NamedTuple):
+    """A body without noise; `arms` is None where the activity leaves them free."""
+
+    rotations: Rotations
+    arms: tuple[Arm, Arm] | None
+    seated: bool = False
+    lift_m: float = 0.0
+    """Of the lowest point over the floor."""
+
+
+class Pose(NamedTuple):
+    """A body at rest in the world: y up, facing z before it is turned about y."""
+
+    root: Rotation
+    body: Float32[np.ndarray, "21 3"]
+    """Axis-angle, radians."""
+    hands: tuple[str | None, str | None]
+    """Shapes that the left and the right arm's action asks for."""
+    seated: bool = False
+    lift_m: float = 0.0
+    """Of the lowest point over the floor."""
 
 
 def still() -> Rotations:
@@ -39,29 +62,29 @@ def still() -> Rotations:
 def leg(
     rotations: Rotations,
     side: str,
-    *,
     flex: float,
     knee: float,
     out: float = 4,
     rotate: float = 6,
-    flat: bool = True,
+    *,
+    foot: float | None = None,
 ) -> None:
-    """One leg by degrees: thigh forward, knee bent, thigh sideways, toes outward.
+    """One leg: thigh forward, knee bent, thigh sideways, toes outward, foot down.
 
-    With `flat` the foot is brought level, as far as the ankle goes.
+    Where `foot` is None, the foot is brought level, as far as the ankle goes.
     """
     sign = SIGN[side]
     hip, shin, ankle = (JOINT[f"{side}_{name}"] for name in ("hip", "knee", "ankle"))
     rotations[hip] = turn("z", sign * out) @ turn("x", -flex) @ turn("y", sign * rotate)
     rotations[shin] = turn("x", max(knee, 0.0))
-    if flat:
+    if foot is None:
         world = rotations[0] @ rotations[hip] @ rotations[shin]
-        pitch = math.degrees(math.atan2(world[1, 2], world[1, 1]))
-        rotations[ankle] = turn("x", clamp(pitch, -28, 45))
+        foot = clamp(math.degrees(math.atan2(world[1, 2], world[1, 1])), -28, 45)
+    rotations[ankle] = turn("x", foot)
 
 
 def trunk(rotations: Rotations, bend: float, side: float, twist: float) -> None:
-    """Degrees over the whole spine: forward, to the left, turned left."""
+    """The whole spine: forward, to the left, turned left."""
     step = turn("y", twist / 3) @ turn("z", -side / 3) @ turn("x", bend / 3)
     for name in ("spine1", "spine2", "spine3"):
         rotations[JOINT[name]] = step
@@ -81,15 +104,12 @@ def walk_cycle(phase: float, stride: float, run: float) -> Rotations:
         angle = 2 * math.pi * (phase + shift)
         flex = stride * ((24 + 16 * run) * math.cos(angle) + 5 + 10 * run)
         swing = clamp(math.sin(angle + math.pi + 0.35), 0, 1)  # knee bends as the foot goes forward
-        knee = (
-            6 + 8 * run + stride * (52 + 45 * run) * swing**1.5 + 8 * stride * math.cos(angle) ** 2
-        )
-        leg(rotations, side, flex=flex, knee=knee, out=1.5, rotate=6, flat=False)
+        knee = 6 + 8 * run + stride * (52 + 45 * run) * swing**1.5
+        knee += 8 * stride * math.cos(angle) ** 2
         roll = clamp(math.sin(angle + math.pi - 0.5), 0, 1)
         push = stride * (25 + 10 * run) * clamp(math.sin(angle + math.pi + 0.9), 0, 1) * (1 - roll)
-        rotations[JOINT[f"{side}_ankle"]] = turn(
-            "x", float(push - 0.35 * knee + 0.3 * flex * (flex < 0) + 6)
-        )
+        foot = float(push - 0.35 * knee + 0.3 * flex * (flex < 0) + 6)
+        leg(rotations, side, flex, knee, 1.5, 6, foot=foot)
     trunk(rotations, 4 + 8 * run, 0, float(-10 * stride * math.cos(2 * math.pi * phase)))
     return rotations
 
@@ -99,31 +119,15 @@ def swinging_arms(phase: float, stride: float, run: float) -> tuple[Arm, Arm]:
     arms = []
     for shift in (0.5, 0.0):
         swing = float(math.cos(2 * math.pi * (phase + shift))) * stride
-        wrist = np.array(
-            [
-                0.24 - 0.05 * run,
-                -0.42 + 0.32 * run + 0.1 * run * swing,
-                0.08 + 0.2 * swing + 0.12 * run,
-            ]
-        )
+        height = -0.42 + 0.32 * run + 0.1 * run * swing
+        wrist = np.array([0.24 - 0.05 * run, height, 0.08 + 0.2 * swing + 0.12 * run])
         wrist[1] += 0.05 * abs(swing)
-        arms.append(
-            Arm(wrist, np.array([0.35, 0.0, -1.0]), -10, (0, 0), "relaxed" if run < 0.5 else "fist")
-        )
+        hand = "relaxed" if run < 0.5 else "fist"
+        arms.append(Arm(wrist, np.array([0.35, 0.0, -1.0]), -10, (0, 0), hand))
     return arms[0], arms[1]
 
 
-Rng = np.random.Generator
-
-
-class Draft(NamedTuple):
-    """A body without noise; without arms, they do what they like."""
-
-    rotations: Rotations
-    arms: tuple[Arm, Arm] | None
-    seated: bool = False
-    lift_m: float = 0.0
-    """Of the lowest point over the floor."""
+# In activities, an array of bounds draws one number after the other, as in: flex, knee, out.
 
 
 def stand(rng: Rng) -> Draft:
@@ -133,15 +137,9 @@ def stand(rng: Rng) -> Draft:
     width = rng.uniform(-1, 14)
     for side in SIDES:
         flex = rng.normal(2, 5)
-        leg(
-            rotations,
-            side,
-            flex=flex,
-            knee=abs(flex) + rng.exponential(5),
-            out=width + rng.normal(0, 2),
-            rotate=rng.uniform(-4, 22),
-        )
-    trunk(rotations, rng.normal(3, 9), rng.normal(0, 6), rng.normal(0, 10))
+        knee, out = abs(flex) + rng.exponential(5), width + rng.normal(0, 2)
+        leg(rotations, side, flex, knee, out, rng.uniform(-4, 22))
+    trunk(rotations, *rng.normal((3, 0, 0), (9, 6, 10)))
     return Draft(rotations, None)
 
 
@@ -160,39 +158,28 @@ def _run(rng: Rng) -> Draft:
 
 
 def sit(rng: Rng) -> Draft:
-    """On a seat."""
+    """On a seat, by chance with crossed legs."""
     rotations = still()
     rotations[0] = turn("x", rng.uniform(-22, 8))
     crossed = rng.random() < 0.2
-    for k, side in enumerate(SIDES):
-        flex = rng.uniform(72, 95)
-        over = crossed and k == 0
-        leg(
-            rotations,
-            side,
-            flex=flex + 18 * over,
-            knee=rng.uniform(55, 110) - 10 * over,
-            out=-14 if over else rng.uniform(0, 20),
-            rotate=rng.uniform(-6, 10),
-            flat=not over,
-        )
-    trunk(rotations, rng.uniform(-2, 40), rng.normal(0, 7), rng.normal(0, 12))
+    for side in SIDES:
+        over = crossed and side == "left"
+        flex, knee = rng.uniform((72, 55), (95, 110))
+        out = -14 if over else rng.uniform(0, 20)
+        rotate, foot = rng.uniform(-6, 10), 0 if over else None
+        leg(rotations, side, flex + 18 * over, knee - 10 * over, out, rotate, foot=foot)
+    trunk(rotations, rng.uniform(-2, 40), *rng.normal(0, (7, 12)))
     return Draft(rotations, _on_thighs(rng) if rng.random() < 0.3 else None, seated=True)
 
 
 def _on_thighs(rng: Rng) -> tuple[Arm, Arm]:
     wrist = np.array([rng.uniform(0.1, 0.2), -0.27, rng.uniform(0.2, 0.34)])
-    arms = [
-        Arm(
-            wrist + rng.normal(0, 0.02, 3),
-            np.array([1.0, -0.2, -0.6]),
-            rng.normal(-60, 20),
-            (5, 0),
-            "relaxed",
-        )
+    pole = np.array([1.0, -0.2, -0.6])
+    left, right = (
+        Arm(wrist + rng.normal(0, 0.02, 3), pole, rng.normal(-60, 20), (5, 0), "relaxed")
         for _ in SIDES
-    ]
-    return arms[0], arms[1]
+    )
+    return left, right
 
 
 def _sit_on_floor(rng: Rng) -> Draft:
@@ -200,34 +187,13 @@ def _sit_on_floor(rng: Rng) -> Draft:
     rotations[0] = turn("x", rng.uniform(-30, 5))
     kind = rng.integers(3)
     for side in SIDES:
-        if kind == 0:  # tailor's seat
-            leg(
-                rotations,
-                side,
-                flex=rng.uniform(70, 88),
-                knee=rng.uniform(110, 128),
-                out=rng.uniform(26, 40),
-                rotate=rng.uniform(28, 42),
-                flat=False,
-            )
+        if kind == 0:  # cross-legged
+            leg(rotations, side, *rng.uniform((70, 110, 26, 28), (88, 128, 40, 42)), foot=0)
         elif kind == 1:  # legs forward
-            leg(
-                rotations,
-                side,
-                flex=rng.uniform(78, 95),
-                knee=rng.uniform(0, 40),
-                out=rng.uniform(0, 22),
-                flat=False,
-            )
+            leg(rotations, side, *rng.uniform((78, 0, 0), (95, 40, 22)), foot=0)
         else:  # knees up
-            leg(
-                rotations,
-                side,
-                flex=rng.uniform(95, 118),
-                knee=rng.uniform(80, 120),
-                out=rng.uniform(-2, 16),
-            )
-    trunk(rotations, rng.uniform(0, 45), rng.normal(0, 7), rng.normal(0, 10))
+            leg(rotations, side, *rng.uniform((95, 80, -2), (118, 120, 16)))
+    trunk(rotations, rng.uniform(0, 45), *rng.normal(0, (7, 10)))
     return Draft(rotations, None)
 
 
@@ -237,43 +203,25 @@ def _squat(rng: Rng) -> Draft:
     rotations[0] = turn("x", 15 + 35 * depth * rng.uniform(0.5, 1))
     out = rng.uniform(4, 22)
     for side in SIDES:
-        leg(
-            rotations,
-            side,
-            flex=40 + 75 * depth + rng.normal(0, 4),
-            knee=40 + 88 * depth + rng.normal(0, 5),
-            out=out,
-            rotate=out,
-        )
-    trunk(rotations, rng.uniform(0, 30), rng.normal(0, 5), rng.normal(0, 8))
+        flex, knee = 40 + 75 * depth + rng.normal(0, 4), 40 + 88 * depth + rng.normal(0, 5)
+        leg(rotations, side, flex, knee, out, out)
+    trunk(rotations, rng.uniform(0, 30), *rng.normal(0, (5, 8)))
     return Draft(rotations, None)
 
 
 def _kneel(rng: Rng) -> Draft:
+    """On one knee or both."""
     rotations = still()
     rotations[0] = turn("x", rng.normal(5, 8))
     one = rng.random() < 0.6
-    for k, side in enumerate(SIDES):
-        if one and k == 0:
-            leg(
-                rotations,
-                side,
-                flex=rng.uniform(75, 95),
-                knee=rng.uniform(80, 100),
-                out=rng.uniform(2, 12),
-            )
+    for side in SIDES:
+        if one and side == "left":
+            leg(rotations, side, *rng.uniform((75, 80, 2), (95, 100, 12)))
         else:
             low = rng.uniform(0, 1) * (not one)
-            leg(
-                rotations,
-                side,
-                flex=5 + 40 * low,
-                knee=90 + 45 * low,
-                out=rng.uniform(2, 10),
-                flat=False,
-            )
-            rotations[JOINT[f"{side}_ankle"]] = turn("x", rng.uniform(20, 45))
-    trunk(rotations, rng.uniform(0, 30), rng.normal(0, 7), rng.normal(0, 10))
+            out, foot = rng.uniform((2, 20), (10, 45))
+            leg(rotations, side, 5 + 40 * low, 90 + 45 * low, out, foot=foot)
+    trunk(rotations, rng.uniform(0, 30), *rng.normal(0, (7, 10)))
     return Draft(rotations, None)
 
 
@@ -281,36 +229,21 @@ def _lunge(rng: Rng) -> Draft:
     rotations = still()
     rotations[0] = turn("x", rng.uniform(0, 25))
     deep = rng.uniform(0.3, 1)
-    leg(rotations, "left", flex=35 + 55 * deep, knee=30 + 60 * deep, out=rng.uniform(0, 10))
-    leg(
-        rotations,
-        "right",
-        flex=-8 - 14 * deep,
-        knee=8 + 45 * deep * rng.random(),
-        out=rng.uniform(0, 8),
-        flat=False,
-    )
-    rotations[JOINT["right_ankle"]] = turn("x", rng.uniform(-25, 5))
-    trunk(rotations, rng.normal(5, 12), rng.normal(0, 8), rng.normal(0, 15))
+    leg(rotations, "left", 35 + 55 * deep, 30 + 60 * deep, rng.uniform(0, 10))
+    knee = 8 + 45 * deep * rng.random()
+    out, foot = rng.uniform((0, -25), (8, 5))
+    leg(rotations, "right", -8 - 14 * deep, knee, out, foot=foot)
+    trunk(rotations, *rng.normal((5, 0, 0), (12, 8, 15)))
     return Draft(rotations, None)
 
 
 def _kick(rng: Rng) -> Draft:
     rotations = still()
     rotations[0] = turn("x", rng.normal(-4, 8)) @ turn("z", rng.normal(0, 6))
-    leg(
-        rotations,
-        "left",
-        flex=rng.uniform(-25, 95),
-        knee=rng.uniform(0, 100),
-        out=rng.uniform(0, 35),
-        flat=False,
-    )
-    rotations[JOINT["left_ankle"]] = turn("x", rng.uniform(-15, 35))
-    leg(
-        rotations, "right", flex=rng.uniform(-5, 15), knee=rng.uniform(2, 25), out=rng.uniform(0, 4)
-    )
-    trunk(rotations, rng.normal(4, 10), rng.normal(0, 9), rng.normal(0, 12))
+    flex, knee, out, foot = rng.uniform((-25, 0, 0, -15), (95, 100, 35, 35))
+    leg(rotations, "left", flex, knee, out, foot=foot)
+    leg(rotations, "right", *rng.uniform((-5, 2, 0), (15, 25, 4)))
+    trunk(rotations, *rng.normal((4, 0, 0), (10, 9, 12)))
     return Draft(rotations, None)
 
 
@@ -320,8 +253,8 @@ def _bend(rng: Rng) -> Draft:
     for side in SIDES:
         lean = math.degrees(math.acos(clamp(rotations[0][1, 1], -1, 1)))
         knee = rng.uniform(0, 35)
-        leg(rotations, side, flex=lean + knee * 0.5, knee=knee, out=rng.uniform(2, 10))
-    trunk(rotations, rng.uniform(10, 55), rng.normal(0, 8), rng.normal(0, 14))
+        leg(rotations, side, lean + knee * 0.5, knee, rng.uniform(2, 10))
+    trunk(rotations, rng.uniform(10, 55), *rng.normal(0, (8, 14)))
     return Draft(rotations, None)
 
 
@@ -330,35 +263,23 @@ def _dance(rng: Rng) -> Draft:
     rotations[0] = turn("x", rng.normal(2, 9)) @ turn("z", rng.normal(0, 9))
     for side in SIDES:
         flex = rng.normal(18, 22)
-        leg(
-            rotations,
-            side,
-            flex=flex,
-            knee=max(flex, 0) * rng.uniform(0.6, 1.6) + rng.exponential(12),
-            out=rng.uniform(-3, 28),
-            rotate=rng.normal(10, 14),
-            flat=rng.random() < 0.6,
-        )
-    trunk(rotations, rng.normal(3, 14), rng.normal(0, 14), rng.normal(0, 22))
+        knee = max(flex, 0) * rng.uniform(0.6, 1.6) + rng.exponential(12)
+        out, rotate = rng.uniform(-3, 28), rng.normal(10, 14)
+        leg(rotations, side, flex, knee, out, rotate, foot=None if rng.random() < 0.6 else 0)
+    trunk(rotations, *rng.normal((3, 0, 0), (14, 14, 22)))
     return Draft(rotations, None)
 
 
 def _lie(rng: Rng) -> Draft:
+    """On the back, the front or a side."""
     rotations = still()
     for side in SIDES:
         bent = rng.random() < 0.4
         knee = rng.uniform(40, 110) if bent else rng.exponential(8)
-        leg(
-            rotations,
-            side,
-            flex=knee * 0.5 + rng.normal(0, 5),
-            knee=knee,
-            out=rng.uniform(0, 15),
-            rotate=rng.uniform(0, 30),
-            flat=False,
-        )
-        rotations[JOINT[f"{side}_ankle"]] = turn("x", rng.uniform(0, 35))
-    trunk(rotations, rng.normal(0, 10), rng.normal(0, 8), rng.normal(0, 8))
+        flex = knee * 0.5 + rng.normal(0, 5)
+        out, rotate, foot = rng.uniform(0, (15, 30, 35))
+        leg(rotations, side, flex, knee, out, rotate, foot=foot)
+    trunk(rotations, *rng.normal(0, (10, 8, 8)))
     rotations[0] = turn("x", -90) if rng.random() < 0.55 else turn("x", 90)
     if rng.random() < 0.35:
         rotations[0] = turn("z", float(rng.choice((-90, 90)))) @ turn("y", rng.normal(0, 15))
@@ -370,58 +291,17 @@ def _jump(rng: Rng) -> Draft:
     draft = _dance(rng)
     tuck = rng.uniform(0, 70)
     for side in SIDES:
-        leg(
-            draft.rotations,
-            side,
-            flex=tuck + rng.normal(0, 12),
-            knee=tuck * 1.2 + rng.normal(5, 12),
-            out=rng.uniform(0, 25),
-            flat=False,
-        )
-        draft.rotations[JOINT[f"{side}_ankle"]] = turn("x", rng.uniform(10, 45))
+        flex, knee = tuck + rng.normal(0, 12), tuck * 1.2 + rng.normal(5, 12)
+        out, foot = rng.uniform((0, 10), (25, 45))
+        leg(draft.rotations, side, flex, knee, out, foot=foot)
     return draft._replace(lift_m=rng.uniform(0.02, 0.4))
 
 
 ACTIVITIES: Final[dict[Callable[[Rng], Draft], float]] = {
-    stand: 6,
-    _walk: 4,
-    _run: 1.6,
-    sit: 3,
-    _sit_on_floor: 1,
-    _squat: 1.2,
-    _kneel: 0.8,
-    _lunge: 1,
-    _kick: 0.9,
-    _bend: 1,
-    _dance: 2,
-    _lie: 0.9,
-    _jump: 0.6,
-}
+    stand: 6, _walk: 4, _run: 1.6, sit: 3, _sit_on_floor: 1, _squat: 1.2, _kneel: 0.8,
+    _lunge: 1, _kick: 0.9, _bend: 1, _dance: 2, _lie: 0.9, _jump: 0.6,
+}  # fmt: skip
 """And how likely they are, relative to each other."""
-
-
-_TRIES: Final = 6
-_TOLERATED_M: Final = 0.02
-
-
-class Pose(NamedTuple):
-    """A body at rest in the world: y up, facing z before it is turned about y."""
-
-    root: Rotation
-    body: Float32[np.ndarray, "21 3"]
-    """Axis-angle, radians."""
-    hands: tuple[str | None, str | None]
-    """Shapes that the arms' doing asks for, left and right."""
-    seated: bool = False
-    lift_m: float = 0.0
-    """Of the lowest point over the floor."""
-
-
-def _look(rng: Rng, rotations: Rotations, wide: float = 1.0) -> None:
-    yaw, pitch, roll = rng.normal(0, (24, 13, 8)) * wide
-    half = turn("y", yaw / 2) @ turn("x", pitch / 2) @ turn("z", roll / 2)
-    rotations[JOINT["neck"]] = rotations[JOINT["head"]] = half
-
 
 # Standard deviations of the noise in degrees about x, y, z; joints that are not listed: 3.
 _NOISE_DEG: Final = {
@@ -454,12 +334,7 @@ class Poser:
             draft, arms = self._draft(rng)
             depth = penetration(*self.skeleton.world(draft.rotations))
             if best is None or depth < best[0]:
-                best = (
-                    depth,
-                    as_pose(draft.rotations, arms)._replace(
-                        seated=draft.seated, lift_m=draft.lift_m
-                    ),
-                )
+                best = (depth, as_pose(draft, arms))
             if depth < _TOLERATED_M:
                 break
         assert best is not None
@@ -472,7 +347,9 @@ class Poser:
             arms = draw_arms(rng) if rng.random() < 0.9 else (hanging(rng), hanging(rng))
         for side, arm in zip(SIDES, arms, strict=True):
             place_arm(self.skeleton, rotations, side, arm)
-        _look(rng, rotations)
+        yaw, pitch, roll = rng.normal(0, (24, 13, 8))
+        half = turn("y", yaw / 2) @ turn("x", pitch / 2) @ turn("z", roll / 2)
+        rotations[JOINT["neck"]] = rotations[JOINT["head"]] = half
         noise = np.deg2rad(rng.normal(0, _SPREADS) * rng.uniform(0, 1.3))
         if rng.random() < 0.5:
             rotations, arms = mirrored(rotations), arms[::-1]
@@ -501,6 +378,8 @@ def mirrored(rotations: Rotations) -> Rotations:
     return rotations[order] * flip[:, None] * flip
 
 
-def as_pose(rotations: Rotations, arms: tuple[Arm, Arm]) -> Pose:
-    body = np.array([axis_angle(rotation) for rotation in rotations[1:]], np.float32)
-    return Pose(rotations[0], body, (arms[0].hand, arms[1].hand))
+def as_pose(draft: Draft, arms: tuple[Arm, Arm]) -> Pose:
+    """The pose of a finished draft."""
+    body = np.array([axis_angle(rotation) for rotation in draft.rotations[1:]], np.float32)
+    hands = (arms[0].hand, arms[1].hand)
+    return Pose(draft.rotations[0], body, hands, draft.seated, draft.lift_m)

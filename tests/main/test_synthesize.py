@@ -10,7 +10,8 @@ import pytest
 from datasets.cache import open_dataset
 from datasets.humandata.entries import read_entries
 from datasets.sources import Source
-from datasets.synthetic.production import Order, produce
+from datasets.synthetic.production import SynthesisOptions
+from datasets.synthetic.production import synthesize as draw_set
 from main.synthesize import main
 
 SOURCE = Source("OpenPeople", ("tiny_train.npz",), ("tiny_test.npz",), "tiny")
@@ -42,12 +43,12 @@ def test_same_bytes_with_two_workers(crops, tmp_path):
 
 
 def test_stopped_run_goes_on(crops, tmp_path):
-    order = Order("crops", "tiny", "train", 3, 18, (96, 128))
-    counts = produce(order, tmp_path, workers=1)
+    order = SynthesisOptions("crops", "tiny", "train", 3, 18, (96, 128))
+    counts = draw_set(order, tmp_path, workers=1)
     assert [next(counts), next(counts)] == [0, 16]
     counts.close()  # as if stopped after the first batch
     assert not (tmp_path / "annot" / "tiny_train.npz").exists()
-    assert list(produce(order, tmp_path, workers=1)) == [16, 2]
+    assert list(draw_set(order, tmp_path, workers=1)) == [16, 2]
     assert files(crops) == files(tmp_path)
     name = "annot/tiny_train.npz"
     assert filecmp.cmp(crops / name, tmp_path / name, shallow=False)
