@@ -82,12 +82,12 @@ class Errors(NamedTuple):
 def draw_clips(data: Path, people: int, frames: int, seed: int) -> list[Path]:
     """Annotation files of clips with so many people together; drawn unless they are there."""
     name = f"smoothing-{seed}-{people}x{frames}"
-    order = SynthesisOptions("clips", name, "test", seed, people, _SIZE, frames)
+    options = SynthesisOptions("clips", name, "test", seed, people, _SIZE, frames)
     annotations = f"{name}_test_clip_*.npz"
-    if len(list((data / "annot").glob(annotations))) < order.picture_count():
+    if len(list((data / "annot").glob(annotations))) < options.picture_count():
         workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
-        pictures = synthesize(order, data, workers)
-        for _ in with_progress(pictures, order.picture_count(), "clips"):
+        pictures = synthesize(options, data, workers)
+        for _ in with_progress(pictures, options.picture_count(), "clips"):
             pass
     return sorted((data / "annot").glob(annotations))
 

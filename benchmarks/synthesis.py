@@ -2,7 +2,7 @@
 
 Crops (one person a picture, 192x256) and scenes (one to six people, 1280x720), with ground truth
 and JPEG, nothing written. Rounds of both take turns, so that whatever else the machine does strikes
-both; the best round tells what a core of its own does. Claims: 40 crops and 8 scenes a second.
+both; the best round is what an idle core does. Claims: 40 crops and 8 scenes a second.
 """
 
 import argparse

@@ -215,11 +215,9 @@ def _draw(
     )
     room = _SUPERSAMPLED_PIXELS * len(surfaces)
     scale = 2 if region.width * region.height <= room else 1
-    raster = rasterize(
-        *(vertices, faces.astype(np.int32), colours),
-        *(camera.camera.cropped(region.left, region.top).scaled(scale),),
-        *((scale * region.height, scale * region.width), _NEAR_M),
-    )
+    view = camera.camera.cropped(region.left, region.top).scaled(scale)
+    shape = (scale * region.height, scale * region.width)
+    raster = rasterize(vertices, faces.astype(np.int32), colours, view, shape, _NEAR_M)
     drawn = cv2.convertScaleAbs(raster.values[0], alpha=255)
     mask = raster.covered.view(np.uint8) * np.uint8(255)
     drawn, coverage = _soften(drawn, mask, scale)

@@ -1,8 +1,7 @@
-"""Where on the open body the features of a face are: weights over its vertices, 0 to 1.
+"""How a person looks: skin, face, hair and the colours of clothes.
 
-Hair and headwear: the scalp of the head, thickened and for long hair drawn down.
-
-How a person looks: clothes, colours, hair and face. Looks are values; nothing is posed here.
+Where the features of a face are on the open body is given as weights over its vertices, 0 to 1.
+Looks are values; nothing is posed here.
 """
 
 from itertools import pairwise
@@ -24,12 +23,17 @@ from datasets.synthetic.wardrobe import (
     thickness_of,
 )
 from human_models.files import BodyData
-from human_models.joints import MODEL_JOINTS, SMPLX_SURFACE_VERTICES
+from human_models.joints import SMPLX_SURFACE_VERTICES
 from human_models.safe_pickle import load_npz
 
 FEATURES: Final = ("lips", "mouth", "cheeks", "beard", "brows", "sclera", "iris", "pupil", "scalp")
-_FIRST_LANDMARK: Final = MODEL_JOINTS.index("face5")
 _IRIS_DEG, _PUPIL_DEG = 32.0, 12.0
+_EAR: Final = SMPLX_SURFACE_VERTICES["left_ear"]
+Rng = np.random.Generator
+Vertices = Float[np.ndarray, "V 3"]
+Landmarks = Float[np.ndarray, "51 3"]
+"""From brows to the inner lips."""
+Weights = Float[np.ndarray, " V"]
 
 
 def face_features(body: BodyData) -> dict[str, Float32[np.ndarray, " V"]]:
@@ -55,9 +59,7 @@ def face_features(body: BodyData) -> dict[str, Float32[np.ndarray, " V"]]:
     return {name: weights[name].astype(np.float32) for name in FEATURES}
 
 
-def _inside(
-    vertices: Float[np.ndarray, "V 3"], outline: Float[np.ndarray, "K 3"], soft_m: float
-) -> Float[np.ndarray, " V"]:
+def _inside(vertices: Vertices, outline: Float[np.ndarray, "K 3"], soft_m: float) -> Weights:
     """1 inside an outline seen from the front, fading over `soft_m`."""
     polygon = (outline[:, :2] * 1e4).astype(np.float32)
     near = np.abs(vertices[:, :2] - outline[:, :2].mean(axis=0)).max(axis=1) < 0.06
@@ -68,9 +70,7 @@ def _inside(
     return np.clip(0.5 + distance / soft_m, 0, 1)
 
 
-def _cheeks(
-    vertices: Float[np.ndarray, "V 3"], landmarks: Float[np.ndarray, "51 3"]
-) -> Float[np.ndarray, " V"]:
+def _cheeks(vertices: Vertices, landmarks: Landmarks) -> Weights:
     eyes_y, mouth_y = landmarks[19:31, 1].mean(), landmarks[31:43, 1].mean()
     center = np.array([0.038, 0.6 * mouth_y + 0.4 * eyes_y])
     distance = np.linalg.norm(
@@ -79,9 +79,7 @@ def _cheeks(
     return np.exp(-((distance / 0.018) ** 2))
 
 
-def _beard(
-    vertices: Float[np.ndarray, "V 3"], landmarks: Float[np.ndarray, "51 3"]
-) -> Float[np.ndarray, " V"]:
+def _beard(vertices: Vertices, landmarks: Landmarks) -> Weights:
     """Upper lip, chin and jaw, up to the ears."""
     nose_y, mouth = landmarks[14:19, 1].min(), landmarks[31:43].mean(axis=0)
     ear = vertices[SMPLX_SURFACE_VERTICES["left_ear"]]
@@ -96,9 +94,7 @@ def _beard(
     )
 
 
-def _brows(
-    vertices: Float[np.ndarray, "V 3"], landmarks: Float[np.ndarray, "51 3"]
-) -> Float[np.ndarray, " V"]:
+def _brows(vertices: Vertices, landmarks: Landmarks) -> Weights:
     distance = np.full(len(vertices), np.inf)
     for brow in (landmarks[:5], landmarks[5:10]):
         for start, end in pairwise(brow):
@@ -110,9 +106,7 @@ def _brows(
     return np.clip(1 - (distance - 0.0015) / 0.0035, 0, 1)
 
 
-def _scalp(
-    vertices: Float[np.ndarray, "V 3"], landmarks: Float[np.ndarray, "51 3"], head: np.ndarray
-) -> Float[np.ndarray, " V"]:
+def _scalp(vertices: Vertices, landmarks: Landmarks, head: np.ndarray) -> Weights:
     """Above a hairline that drops from the forehead over the temples to the nape; not the ears."""
     ear = vertices[SMPLX_SURFACE_VERTICES["left_ear"]]
     nose = vertices[SMPLX_SURFACE_VERTICES["nose"]]
@@ -124,9 +118,7 @@ def _scalp(
     return np.clip(above / 0.02, 0, 1) * head * ~is_ear
 
 
-def _eyes(
-    vertices: Float[np.ndarray, "V 3"], region: np.ndarray
-) -> dict[str, Float[np.ndarray, " V"]]:
+def _eyes(vertices: Vertices, region: np.ndarray) -> dict[str, Weights]:
     weights = {name: np.zeros(len(vertices)) for name in ("sclera", "iris", "pupil")}
     for side in ("left", "right"):
         ball: Int[np.ndarray, " E"] = np.flatnonzero(region == f"{side}_eye")
@@ -140,9 +132,6 @@ def _eyes(
     return weights
 
 
-_EAR: Final = SMPLX_SURFACE_VERTICES["left_ear"]
-
-
 class HairStyle(NamedTuple):
     """Lengths in metres."""
 
@@ -151,18 +140,16 @@ class HairStyle(NamedTuple):
     """Farther from the skull at the crown and back."""
     length: float
     """How far the lower edge hangs down."""
-    covers: float
-    """Share of the scalp, from the crown, that is covered."""
 
 
 STYLES: Final = {
-    "cropped": HairStyle(0.004, 0.0, 0.0, 1.0),
-    "short": HairStyle(0.012, 0.006, 0.0, 1.0),
-    "full": HairStyle(0.02, 0.02, 0.0, 1.0),
-    "round": HairStyle(0.045, 0.025, 0.02, 1.0),
-    "chin": HairStyle(0.014, 0.012, 0.11, 1.0),
-    "long": HairStyle(0.014, 0.01, 0.26, 1.0),
-    "cap": HairStyle(0.012, 0.008, 0.0, 1.0),
+    "cropped": HairStyle(0.004, 0.0, 0.0),
+    "short": HairStyle(0.012, 0.006, 0.0),
+    "full": HairStyle(0.02, 0.02, 0.0),
+    "round": HairStyle(0.045, 0.025, 0.02),
+    "chin": HairStyle(0.014, 0.012, 0.11),
+    "long": HairStyle(0.014, 0.01, 0.26),
+    "cap": HairStyle(0.012, 0.008, 0.0),
 }
 
 
@@ -182,7 +169,7 @@ class Scalp:
         ear = body.template[_EAR]
         self._height = rest[:, 1] - ear[1]
         behind = np.clip((ear[2] + 0.035 - rest[:, 2]) / 0.05, 0, 1)
-        self._hanging = behind * np.clip(1 - (self._height - 0.0) / 0.06, 0, 1)
+        self._hanging = behind * np.clip(1 - (self._height) / 0.06, 0, 1)
         self._crown = np.clip((self._height - 0.02) / 0.1, 0, 1)
         self._outward = rest - np.array([0, rest[:, 1].mean(), ear[2]])
         self._outward[:, 1] = 0
@@ -222,7 +209,7 @@ class Layer(NamedTuple):
 
 
 class Look(NamedTuple):
-    """A person's pieces and how each is worn, joined: what `meshes.Mesh` holds before posing."""
+    """A person's pieces and how each is worn, joined: what a `Mesh` holds before posing."""
 
     clothing: Clothing
     points: Int[np.ndarray, " V"]
@@ -244,53 +231,27 @@ class Look(NamedTuple):
 
 
 # Reflectances of skin, light to dark, after the Monk skin tone scale.
-_SKINS: Final = np.array(
-    [
-        (0.96, 0.86, 0.79),
-        (0.93, 0.80, 0.71),
-        (0.90, 0.74, 0.62),
-        (0.82, 0.63, 0.49),
-        (0.71, 0.51, 0.37),
-        (0.58, 0.40, 0.28),
-        (0.44, 0.29, 0.20),
-        (0.32, 0.21, 0.15),
-        (0.22, 0.15, 0.12),
-    ]
-)
-_HAIRS: Final = np.array(
-    [
-        (0.04, 0.035, 0.03),
-        (0.08, 0.06, 0.045),
-        (0.17, 0.10, 0.06),
-        (0.30, 0.19, 0.10),
-        (0.55, 0.40, 0.22),
-        (0.75, 0.62, 0.40),
-        (0.38, 0.15, 0.07),
-        (0.45, 0.44, 0.43),
-        (0.80, 0.79, 0.77),
-    ]
-)
+_SKINS: Final = np.array([
+    (0.96, 0.86, 0.79), (0.93, 0.80, 0.71), (0.90, 0.74, 0.62),
+    (0.82, 0.63, 0.49), (0.71, 0.51, 0.37), (0.58, 0.40, 0.28),
+    (0.44, 0.29, 0.20), (0.32, 0.21, 0.15), (0.22, 0.15, 0.12),
+])  # fmt: skip
+_HAIRS: Final = np.array([
+    (0.04, 0.035, 0.03), (0.08, 0.06, 0.045), (0.17, 0.10, 0.06),
+    (0.30, 0.19, 0.10), (0.55, 0.40, 0.22), (0.75, 0.62, 0.40),
+    (0.38, 0.15, 0.07), (0.45, 0.44, 0.43), (0.80, 0.79, 0.77),
+])  # fmt: skip
 _IRISES: Final = np.array(
     [(0.16, 0.09, 0.05), (0.25, 0.15, 0.07), (0.30, 0.42, 0.55), (0.28, 0.36, 0.20)]
 )
 _STYLE_CHANCES: Final = {
-    "cropped": 0.17,
-    "short": 0.24,
-    "full": 0.16,
-    "round": 0.06,
-    "chin": 0.14,
-    "long": 0.15,
-    "cap": 0.08,
-}
+    "cropped": 0.17, "short": 0.24, "full": 0.16, "round": 0.06,
+    "chin": 0.14, "long": 0.15, "cap": 0.08,
+}  # fmt: skip
 _GLOSS: Final[dict[Kind, float]] = {
-    "skin": 0.12,
-    "hair": 0.07,
-    "shirt": 0.0,
-    "jacket": 0.03,
-    "bottoms": 0.0,
-    "skirt": 0.0,
-    "shoes": 0.15,
-}
+    "skin": 0.12, "hair": 0.07, "shirt": 0.0, "jacket": 0.03,
+    "bottoms": 0.0, "skirt": 0.0, "shoes": 0.15,
+}  # fmt: skip
 
 
 class Stylist:
@@ -308,7 +269,7 @@ class Stylist:
             for fine, faces in wardrobe.body_faces.items()
         }
 
-    def draw(self, rng: np.random.Generator, *, fine: bool) -> Look:
+    def draw(self, rng: Rng, *, fine: bool) -> Look:
         """A look; it depends on the generator alone. Small people need not be `fine`."""
         clothing = draw_clothing(rng)
         bald = rng.random() < 0.06
@@ -325,7 +286,7 @@ class Stylist:
             layers.append(_hair(rng, scalp, STYLES[name], colour, strands=name != "cap"))
         return _look(clothing, tuple(pieces), tuple(layers))
 
-    def _skin(self, rng: np.random.Generator, piece: Piece, hair: Colour, bald: bool) -> Layer:
+    def _skin(self, rng: Rng, piece: Piece, hair: Colour, bald: bool) -> Layer:
         tone = _draw_skin(rng)
         tint = np.empty((self._wardrobe.body_count, 3), np.float32)
         tint[:] = tone
@@ -355,9 +316,7 @@ class Stylist:
         gloss = _GLOSS["skin"] * rng.uniform(0.2, 2)
         return Layer(zero, None, None, tint[piece.points], uv, texture, gloss)
 
-    def _clothes(
-        self, rng: np.random.Generator, clothing: Clothing, worn: tuple[Piece, ...]
-    ) -> list[Layer]:
+    def _clothes(self, rng: Rng, clothing: Clothing, worn: tuple[Piece, ...]) -> list[Layer]:
         layers = []
         fits = {kind: rng.beta(1.5, 2.5) for kind in ("shirt", "jacket", "bottoms", "skirt")}
         tucked = clothing.skirt is not None or rng.random() < 0.3
@@ -383,9 +342,7 @@ def _planar(piece: Piece, tile_m: float, angle: float) -> Float32[np.ndarray, "P
     return piece.rest[:, :2] @ np.array([[cosine, sine], [-sine, cosine]], np.float32)
 
 
-def _hair(
-    rng: np.random.Generator, scalp: Scalp, style: HairStyle, colour: Colour, *, strands: bool
-) -> Layer:
+def _hair(rng: Rng, scalp: Scalp, style: HairStyle, colour: Colour, *, strands: bool) -> Layer:
     scale = rng.uniform(0.7, 1.3)
     style = style._replace(length=style.length * scale, thickness=style.thickness * scale)
     thickness, shift = scalp.shape(style)
@@ -400,11 +357,11 @@ def _hair(
     return Layer(*(thickness, shift, bumps, tint, scalp.uv, texture.astype(np.float32), gloss))
 
 
-def _bumps(rng: np.random.Generator, piece: Piece, strength: float) -> Float32[np.ndarray, "P 3"]:
+def _bumps(rng: Rng, piece: Piece, strength: float) -> Float32[np.ndarray, "P 3"]:
     return piece.bumps[rng.integers(len(piece.bumps))] * np.float32(strength)
 
 
-def _draw_skin(rng: np.random.Generator) -> Colour:
+def _draw_skin(rng: Rng) -> Colour:
     place = rng.uniform(0, len(_SKINS) - 1)
     lower = int(place)
     tone = _SKINS[lower] + (place - lower) * (
@@ -413,7 +370,7 @@ def _draw_skin(rng: np.random.Generator) -> Colour:
     return np.clip(tone * rng.normal(1, 0.03, 3) * 0.92, 0.05, 1)
 
 
-def _draw_hair_colour(rng: np.random.Generator) -> Colour:
+def _draw_hair_colour(rng: Rng) -> Colour:
     if rng.random() < 0.04:
         return draw_colour(rng, 0.0)
     return _HAIRS[rng.integers(len(_HAIRS))] * rng.uniform(0.8, 1.2)

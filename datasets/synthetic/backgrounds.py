@@ -32,10 +32,7 @@ _SHADOW_POINTS: Final = 5
 """Each fifth point of a person casts a shadow."""
 _LEAST_RISE: Final = 0.25
 """Light lower than this throws shadows too long for a sample of points."""
-_WRAPPED: Final = {
-    "flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-    "borderMode": cv2.BORDER_WRAP,
-}
+_INVERSE: Final = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 Rng = np.random.Generator
 Shape = tuple[int, int]
 """Height and width, pixels."""
@@ -160,7 +157,9 @@ def _room(
     c, s = np.cos(angle), np.sin(angle)
     spin = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
     to_texture = np.diag([texels_per_m, texels_per_m, 1.0]) @ spin @ rows
-    ground = cv2.warpPerspective(texture, to_texture, (width, height), **_WRAPPED)
+    ground = cv2.warpPerspective(
+        texture, to_texture, (width, height), flags=_INVERSE, borderMode=cv2.BORDER_WRAP
+    )
     image = _wall(rng, shape, photographs)
     if rng.random() < 0.4:  # far floors fade
         far_m = np.float32(wall_m * rng.uniform(1.0, 3.0))
@@ -191,7 +190,9 @@ def _wall(rng: Rng, shape: Shape, photographs: Photographs) -> Image:
         surface = _surface(rng, photographs)
         scale = rng.uniform(0.5, 3)
         matrix = np.array([[scale, 0, 0], [0, scale, 0]]) * 128 / max(shape)
-        image = cv2.warpAffine(surface, matrix, (width, height), **_WRAPPED)
+        image = cv2.warpAffine(
+            surface, matrix, (width, height), flags=_INVERSE, borderMode=cv2.BORDER_WRAP
+        )
     else:
         image = np.empty((height, width, 3), np.float32)
         image[:] = draw_colour(rng, 0.75)
@@ -226,7 +227,7 @@ def compose(
     return photograph(rng, overlaid(background.image, picture))
 
 
-def overlaid(image: Image, picture: Picture) -> Image:
+def overlaid(image: Float32[np.ndarray, "h w 3"], picture: Picture) -> Image:
     """What is seen of the meshes over a background that may be smaller; the latter may change."""
     if image.shape[:2] != picture.owner.shape:
         image = cv2.resize(image, picture.owner.shape[::-1], interpolation=cv2.INTER_LINEAR)

@@ -153,6 +153,9 @@ def gather(meshes: Sequence[Mesh]) -> Mesh:
         )
         for i, mesh in enumerate(meshes)
     ]
-    columns = [[getattr(mesh, name) for mesh in shifted] for name in Mesh._fields]
-    *arrays, textures_of = columns
-    return Mesh(*map(np.concatenate, arrays), textures=sum(textures_of, ()))
+    joined = {
+        name: np.concatenate([getattr(mesh, name) for mesh in shifted])
+        for name in Mesh._fields
+        if name != "textures"
+    }
+    return Mesh(**joined, textures=tuple(texture for mesh in meshes for texture in mesh.textures))

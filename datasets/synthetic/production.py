@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import cv2
 import torch
@@ -115,7 +115,7 @@ def synthesize(options: SynthesisOptions, out: Path, workers: int) -> Iterator[i
 
 def _annotations(
     options: SynthesisOptions, folder: Path, files: list[Path]
-) -> dict[Path, dict[str, object]]:
+) -> dict[Path, dict[str, Any]]:
     """Annotation files to write, one per clip, from files of rows.
 
     Raises UserError where they have no row.

@@ -1,8 +1,6 @@
-"""Rotations of joints that bring limbs where they are wanted.
+"""Rotations of joints that bring limbs where they are wanted, and how deep limbs overlap.
 
 Frames are those of the body model's rest pose: x to the left, y up, z forward, arms along x.
-
-How deep limbs are in each other: capsules about the bones of the mean body.
 """
 
 import math

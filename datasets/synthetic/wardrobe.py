@@ -1,17 +1,8 @@
-"""Coarser faces of the body for people who are small in the picture.
-
-Vertices that are near each other, move with the same joint and lie in the same region are
-represented by one of them, so that coarse faces use vertices of the fine mesh.
-
-Lines across a mesh along which garments can end: vertices are slid onto them.
-
-Garments of the open body: which points they are made of, chosen from a body suit and a skirt.
+"""Garments of the open body: which points they are made of, chosen from a body suit and a skirt.
 
 The suit and skirt of `human_models/stand_in/outfit` follow the body's betas and joints. Here
 vertices are slid once onto all hems that any garment has; a garment is then a choice of faces.
 Lengths are metres in the rest pose: y up, the ground at -1.34, shoulders at 0.05, arms along x.
-
-Which garments a person wears, and how far they stand off the body.
 """
 
 from functools import lru_cache
@@ -27,15 +18,18 @@ from human_models.joints import RIG_JOINTS
 from human_models.safe_pickle import load_npz
 from utils.errors import UserError
 
+Rng = np.random.Generator
 _CELL_M: Final = 0.011
 
 
 def coarse_faces(
     body: BodyData, faces: Int[np.ndarray, "F 3"], region: Shaped[np.ndarray, " V"]
 ) -> Int[np.ndarray, "f 3"]:
-    """Faces between representatives; those that collapse are left out.
+    """Coarser faces for people who are small in the picture; those that collapse are left out.
 
-    Lips stay apart since only the lower one moves with the jaw, fingers since each has joints.
+    Vertices that are near each other, move with the same joint and lie in the same region are
+    represented by one of them, so that coarse faces use vertices of the fine mesh. Lips stay apart
+    since only the lower one moves with the jaw, fingers since each has joints.
     """
     cells = np.floor(body.template / _CELL_M).astype(np.int64)
     _, region_number = np.unique(region, return_inverse=True)
@@ -166,7 +160,7 @@ class Wardrobe:
 
     @lru_cache(maxsize=4096)  # noqa: B019 - a process has one wardrobe, for as long as it lives
     def _garment(self, kind: Kind, *choice: int | None) -> Piece:
-        """One garment; which choices it depends on is told where it is asked for."""
+        """One garment; its callers list the choices that it depends on."""
         arm, height, neck, front = self._face_fields
         suit = ~self._is_skirt & (height < _COLLAR_M)
         if kind == "shirt":
@@ -302,7 +296,7 @@ def _with_hems(outfit: dict[str, np.ndarray]) -> Float[np.ndarray, "E A"]:
     return attributes
 
 
-def draw_clothing(rng: np.random.Generator) -> Clothing:
+def draw_clothing(rng: Rng) -> Clothing:
     """Which garments, and their lengths."""
     skirted = rng.random() < 0.2
     legs: int | None = int(rng.choice(4, p=(0.1, 0.15, 0.05, 0.7)))

@@ -1,4 +1,4 @@
-"""Pictures of synthetic people and what is told about them."""
+"""Pictures of synthetic people and their annotations."""
 
 import cv2
 import numpy as np
@@ -52,7 +52,7 @@ def test_crop_rows_reproject(studio, seed):
     assert y + height <= 256
 
 
-def test_scene_tells_of_several_people(studio):
+def test_scene_annotates_several_people(studio):
     counts = []
     for seed in range(6):
         _, drawn = one(studio, plan_scene, draw_scene, seed, (180, 320))
