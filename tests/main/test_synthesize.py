@@ -1,4 +1,4 @@
-"""The command that draws synthetic people: sets that do not depend on workers, and that the project reads."""
+"""The command that draws synthetic people: independent of workers, readable by the project."""
 
 import filecmp
 import shutil
