@@ -137,10 +137,10 @@ def unit_normals(
     xyz = np.ascontiguousarray(points.T)
     corners = np.ascontiguousarray(faces.T)
     a, b, c = (xyz.take(corner, axis=1) for corner in corners)
-    normals = np.empty((len(points), 3), np.float32)
+    normals = np.empty((3, len(points)), np.float32)
     for axis, face in enumerate(cross(b - a, c - a)):
-        normals[:, axis] = np.bincount(corners.ravel(), np.tile(face, 3), len(points))
-    return normals / np.maximum(length(normals.T), 1e-12)[:, None]
+        normals[axis] = np.bincount(corners.ravel(), np.tile(face, 3), len(points))
+    return np.ascontiguousarray((normals / np.maximum(length(normals), 1e-12)).T)
 
 
 def gather(meshes: Sequence[Mesh]) -> Mesh:

@@ -102,13 +102,15 @@ def _lit(mesh: Mesh, lights: Lights) -> Float32[np.ndarray, "V 3"]:
 
     Normals that point away from the camera belong to what is seen from its inside.
     """
-    normals, columns = mesh.normals, mesh.points.T
+    normals, columns = mesh.normals, np.ascontiguousarray(mesh.points.T)
     rise = 0.5 + 0.5 * (normals @ lights.up)[:, None]
     light = lights.ground + rise * (lights.sky - lights.ground)
     cosines = normals @ lights.directions.T
     facing = np.maximum((cosines + lights.softness) / (1 + lights.softness), 0)
     light = light + facing @ lights.colours
-    shine = halfway_cosines(-columns / length(columns), normals.T, lights.directions[0])
+    shine = halfway_cosines(
+        -columns / length(columns), np.ascontiguousarray(normals.T), lights.directions[0]
+    )
     shine = np.maximum(shine, 0)
     for _ in range(int(math.log2(_SHININESS))):
         shine = shine * shine
