@@ -37,7 +37,8 @@ def initial_network(config: ModelConfig, body: BodyModel) -> SMPLestX:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     if network.lifter is not None:
-        # The lifter decides first; what the decoder adds begins as nothing.
+        # The lifter decides first: what the decoder hears of it, and adds to it, begins as nothing.
+        nn.init.zeros_(network.lifter.to_query.weight)
         nn.init.zeros_(network.decoder.token_projection.weight)
     encoder = network.encoder
     for embedding in (encoder.task_tokens, encoder.pos_embed, network.decoder.pos_embedding):

@@ -70,7 +70,7 @@ class SMPLestX(nn.Module):
         """Encoder, decoder and keypoint head in `dtype`; lifter and heads stay float32.
 
         The camera's depth is the head output that bf16's 8 bits would spoil; the heads are under
-        1 % of the work. Places of joints are told more finely than bf16 does.
+        1 % of the work. The lifter needs places of joints more finely than bf16 has them.
         """
         self.encoder.to(dtype)
         self.decoder.to(dtype)

@@ -1,7 +1,7 @@
 """Where the batches of a run come from: the crops of datasets, or joints without pictures."""
 
-from collections.abc import Iterator, Sequence
-from typing import Final, Protocol
+from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 import torch
@@ -15,26 +15,6 @@ from main.model_files import ROOT
 
 _POSES: Final = 20_000
 """That are drawn at the start of lifting; every sample mixes and varies some."""
-
-
-class BatchLoader(Protocol):
-    """What the training loop takes its batches from."""
-
-    share: Share
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Of datasets; a batch's `dataset` counts in them."""
-
-    @property
-    def iterations(self) -> int:
-        """Of an epoch."""
-
-    def epoch(self, epoch: int, first_iteration: int = 0) -> Iterator[list[dict[str, Tensor]]]:
-        """The batches of each iteration of an epoch, functions of the iteration's number."""
-
-    def close(self) -> None:
-        """End what works in the background."""
 
 
 def crops(
@@ -74,3 +54,7 @@ class LiftingLoader:
 
     def close(self) -> None:
         pass
+
+
+BatchLoader = TrainingLoader | LiftingLoader
+"""Batches of each iteration of an epoch, functions of the iteration's number."""
