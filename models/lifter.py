@@ -18,8 +18,8 @@ from models.heads import HEADS
 TASK_TOKENS: Final = sum(head.tokens for head in HEADS)
 _UNSURE: Final = 0.1
 """Expected error at which a joint counts e times less than a certain one."""
-_UNITS: Final = (4.0, 4.0, 2.0)
-"""Factors that bring x, y and depth to a spread of about one."""
+_PLACE_UNIT: Final = 0.25
+"""Of x and y as the network takes them."""
 
 
 def observed_keypoints(predicted: Float[Tensor, "B 137 4 h w"]) -> Float[Tensor, "B 137 4"]:
@@ -28,15 +28,14 @@ def observed_keypoints(predicted: Float[Tensor, "B 137 4 h w"]) -> Float[Tensor,
     scores = predicted[:, :, 0].flatten(2)
     best = scores.argmax(2)
     found = at_cells(predicted[:, :, 1:], best)
-    grid = found.new_tensor([width, height])
-    place = (middles(best, width) + found[..., :2]) / grid
+    x, y = (middles(best, width) + found[..., :2]).unbind(2)
     cells = torch.arange(height * width, device=scores.device)
-    places = (middles(cells, width) + predicted[:, :, 1:3].flatten(3).mT) / grid
-    as_heights = found.new_tensor([width / height, 1.0])
-    distance = ((places - place[:, :, None]) * as_heights).norm(dim=-1)
+    every_x, every_y = (middles(cells, width) + predicted[:, :, 1:3].flatten(3).mT).unbind(3)
+    # A cell is as wide as it is high; at zero a root has no gradient.
+    squared = (every_x - x[..., None]).square() + (every_y - y[..., None]).square()
+    distance = squared.clamp(min=1e-12).sqrt() / height
     error = (scores.softmax(2) * distance).sum(2)
-    depth = DEPTH_UNIT_M * found[..., 2]
-    return torch.cat([place - 0.5, torch.stack([depth, error], dim=2)], dim=2)
+    return torch.stack([x / width - 0.5, y / height - 0.5, DEPTH_UNIT_M * found[..., 2], error], 2)
 
 
 class _Block(nn.Module):
@@ -58,12 +57,9 @@ class Lifter(nn.Module):
     which is infinite for a joint of which nothing is known.
     """
 
-    units: Float[Tensor, "3"]
-
     def __init__(self, config: LifterConfig, query_dim: int, token_dim: int) -> None:
         """Widths of the decoder's queries and of decoded tokens."""
         super().__init__()
-        self.register_buffer("units", torch.tensor(_UNITS), persistent=False)
         self.embed = nn.Linear(4 * len(JOINTS), config.width)
         self.blocks = nn.ModuleList([_Block(config.width) for _ in range(config.depth)])
         self.norm = nn.LayerNorm(config.width)
@@ -75,7 +71,9 @@ class Lifter(nn.Module):
         self, keypoints: Float[Tensor, "B 137 4"]
     ) -> tuple[Float[Tensor, "B 80 O"], Float[Tensor, "B 80 D"]]:
         """What the keypoints mean: as decoded tokens, and as queries for the decoder to begin."""
-        values, confidence = keypoints[..., :3] * self.units, (-keypoints[..., 3:] / _UNSURE).exp()
+        place, depth, error = keypoints.split([2, 1, 1], dim=2)
+        confidence = torch.exp(-error / _UNSURE)
+        values = torch.cat([place / _PLACE_UNIT, depth / DEPTH_UNIT_M], dim=2)
         values = torch.where(confidence > 0, values, 0.0)
         x = self.embed(torch.cat([values, confidence], dim=2).flatten(1))
         for block in self.blocks:

@@ -36,9 +36,16 @@ def test_place_depth_and_error_are_read_from_scores():
     keypoints = observed_keypoints(predicted)[0]
     expected = torch.tensor([3.7 / WIDTH - 0.5, 4.2 / HEIGHT - 0.5, 0.25])
     torch.testing.assert_close(keypoints[:, :3], expected.expand(len(JOINTS), 3))
-    assert keypoints[0, 3] == pytest.approx(0)
+    assert keypoints[0, 3] == pytest.approx(0, abs=1e-6)
     away = ((12.5 - 4.2) ** 2 + 0.2**2) ** 0.5 / HEIGHT  # pixels are square
     assert keypoints[1, 3] == pytest.approx(away / 2, rel=1e-3)
+
+
+def test_keypoints_have_gradients_everywhere():
+    predicted = torch.randn(2, len(JOINTS), 4, HEIGHT, WIDTH, requires_grad=True)
+    observed_keypoints(predicted).square().sum().backward()
+    assert predicted.grad.isfinite().all()
+    assert predicted.grad.abs().sum((0, 1, 3, 4)).min() > 0
 
 
 def test_what_is_not_known_does_not_count(lifter):
