@@ -1,4 +1,4 @@
-"""The benchmark door on a tiny dataset, against the published test loop's own numbers."""
+"""The benchmark command on a tiny dataset, against the published test loop's own numbers."""
 
 import json
 import os
@@ -11,9 +11,9 @@ import torch
 
 from configs.reader import load_config
 from datasets.sources import SOURCES
-from main import test as door
-from main.testing import session
-from main.testing.protocol import HAND_SET_METRICS, SMPLX_METRICS
+from main.evaluation import run as benchmark_run
+from main.evaluation.metrics import HAND_SET_METRICS, SMPLX_METRICS
+from main.test import main
 from utils.image import read_image
 
 ROOT = Path(__file__).parents[3]
@@ -37,9 +37,9 @@ def data_dir(tmp_path):
 
 @pytest.fixture
 def command(tmp_path, data_dir, random_body_folder):
-    """The words behind the door's name, results into `output`."""
+    """The command line behind `main.test`, with results in the folder `output`."""
 
-    def words_of_door(*words, output="out", **changes):
+    def command_line(*words, output="out", **changes):
         overrides = {
             "data.data_dir": data_dir,
             "model.human_model_path": random_body_folder,
@@ -49,12 +49,12 @@ def command(tmp_path, data_dir, random_body_folder):
         sets = [f"--set={key}={value}" for key, value in overrides.items()]
         return [*map(str, words), *sets, "--output", str(tmp_path / output)]
 
-    return words_of_door
+    return command_line
 
 
 @pytest.fixture
 def run(command):
-    return lambda *words, **changes: door.main(command(*words, **changes))
+    return lambda *words, **changes: main(command(*words, **changes))
 
 
 def report_in(folder):
@@ -152,8 +152,8 @@ def test_any_humandata_file(run, tmp_path):
 
 
 def test_results_have_a_folder_of_their_own(command, monkeypatch, tmp_path):
-    monkeypatch.setattr(session, "OUTPUTS", tmp_path / "outputs")
-    assert door.main(command("EgoBody_Kinect", WEIGHTS, "--worst", "0")[:-2]) == 0
+    monkeypatch.setattr(benchmark_run, "OUTPUTS", tmp_path / "outputs")
+    assert main(command("EgoBody_Kinect", WEIGHTS, "--worst", "0")[:-2]) == 0
     (folder,) = (tmp_path / "outputs").iterdir()
     assert folder.name.startswith("test_EgoBody_Kinect_epnone_20")
     assert (folder / "result" / "result.json").is_file()

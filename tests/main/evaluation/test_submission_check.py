@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from main.submitting.check import check_submission
-from main.submitting.record_check import check_record
-from main.submitting.records import AGORA, BEDLAM, SERVERS, pickled
+from main.evaluation.servers import AGORA, BEDLAM, SERVERS, pickled
+from main.evaluation.submission_check import check_record, check_submission
 from utils.errors import UserError
 
 VECTORS = {
