@@ -133,12 +133,13 @@ def report_check(path: Path, server: Server) -> int:
 
 def _cropped_people(options: SubmissionOptions, estimator: Estimator) -> Iterator[CroppedPerson]:
     if options.images is not None:
+        images = images_under(options.images)
         detector: Detector = (
             YoloDetector(estimator.config.inference.detection, estimator.device)
             if options.boxes is None
             else BoxFileDetector(options.boxes)
         )
-        return people_of_images(images_under(options.images), detector, estimator)
+        return people_of_images(images, detector, estimator)
     config = estimator.config.data
     source = find_source(options.server.source, config)
     table = open_dataset(
