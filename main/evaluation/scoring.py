@@ -20,9 +20,9 @@ from datasets.sources import Source
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from human_models.joints import POSE_PARTS
-from human_models.safe_pickle import load_npz
 from main.evaluation.metrics import Evaluator, MeanAndCount, MetricTable
 from main.model_files import ROOT
+from main.result_files import open_result
 from utils.box import intersection_over_union, scaled_boxes
 from utils.errors import UserError
 from utils.files import atomic_path
@@ -58,27 +58,21 @@ class Score(NamedTuple):
     precision: float
 
 
-def read_result(folder: Path) -> PersonRows:
+def read_people(folder: Path) -> PersonRows:
     """Everyone in a result folder.
 
     Raises:
         UserError: there is no person's file in it, or one is damaged.
     """
-    files = sorted(folder.glob("person_*.npz"))
-    if not files:
-        raise UserError(f"{folder}: no person_*.npz in it; give a result folder of inference")
-    people = []
-    for path in files:
-        file = load_npz(path)
-        try:
-            parameters = {name: np.asarray(file[name], np.float32) for name in _PARAMETERS}
-            people.append(PersonRows(file["frame_index"], file["box_xywh"], parameters))
-        except KeyError as error:
-            raise UserError(f"{path}: lacks {error}; is it a result of inference?") from None
+    result = open_result(folder)
+    files = [result.read_person(number, ("box_xywh", *_PARAMETERS)) for number in result.files]
     return PersonRows(
-        np.concatenate([one.frames for one in people]),
-        np.concatenate([one.boxes for one in people]),
-        {k: np.concatenate([one.parameters[k] for one in people]) for k in _PARAMETERS},
+        np.concatenate([file["frame_index"] for file in files]),
+        np.concatenate([file["box_xywh"] for file in files]),
+        {
+            name: np.concatenate([file[name].astype(np.float32) for file in files])
+            for name in _PARAMETERS
+        },
     )
 
 
@@ -155,12 +149,12 @@ def score_result(result_folder: Path, truth: Path, body_folder: str) -> None:
     Raises:
         UserError: a file is missing or wrong, or nobody is in both.
     """
-    bodies = BodyLibrary(find_model_folder(ROOT / body_folder))
-    result = score(read_result(result_folder), read_truth(truth), bodies)
+    result, true = read_people(result_folder), read_truth(truth)
+    scored = score(result, true, BodyLibrary(find_model_folder(ROOT / body_folder)))
     with atomic_path(result_folder / "score.json") as partial:
-        partial.write_text(json.dumps(result._asdict(), indent=2) + "\n", encoding="utf-8")
-    title = f"{result.recall:.0%} of the true people found, {result.precision:.0%} of results right"
+        partial.write_text(json.dumps(scored._asdict(), indent=2) + "\n", encoding="utf-8")
+    title = f"{scored.recall:.0%} of the true people found, {scored.precision:.0%} of results right"
     table = Table("metric", "mean, mm", "people", title=title)
-    for name, mean in result.metrics.items():
+    for name, mean in scored.metrics.items():
         table.add_row(name, f"{mean['mean']:.1f}", str(mean["count"]))
     Console().print(table)
