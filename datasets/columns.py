@@ -15,7 +15,7 @@ from datasets.sources import Source, Split
 from human_models.joints import JOINT_PARTS, JOINTS, POSE_JOINTS, POSE_PARTS, SIDES
 from utils.errors import UserError
 
-Protocol = Literal["correct", "published"]
+ReadingProtocol = Literal["correct", "published"]
 """published: whether hands are given from the flat hand is decided by the table alone, as in the
 published code; correct: a file's own statement comes first."""
 
@@ -49,7 +49,7 @@ _HAND_JOINTS: Final = {
 
 
 def read_columns(
-    source: Source, split: Split, path: Path, *, interval: int, protocol: Protocol
+    source: Source, split: Split, path: Path, *, interval: int, protocol: ReadingProtocol
 ) -> tuple[Columns, int]:
     """Complete columns of one file of a dataset, and the number of rows that the file has.
 
@@ -64,7 +64,7 @@ def read_columns(
     return complete(data, source, protocol), data.length
 
 
-def complete(data: HumanData, source: Source, protocol: Protocol) -> Columns:
+def complete(data: HumanData, source: Source, protocol: ReadingProtocol) -> Columns:
     """The dataset's fixes applied, and a column for everything that an Instance tells."""
     columns = data.columns
     dropping = () if source.without_truth else DROPPING_FIXES

@@ -94,8 +94,8 @@ def find_snapshot(run: str, checkpoint_id: str) -> ModelFiles:
     folder = next((f for f in (Path(run), OUTPUTS / run) if (f / "model_dump").is_dir()), None)
     if folder is None:
         raise UserError(
-            f"{OUTPUTS / run / name} is missing: there is no training run '{run}'; train it, put "
-            "its snapshot and config there, or leave the epoch out to use pretrained_models/"
+            f"{OUTPUTS / run / name} is missing, and there is no training run '{run}'; put its "
+            "snapshot and config there, or leave the epoch out to use pretrained_models/"
         )
     weights = folder / name
     if not weights.is_file():

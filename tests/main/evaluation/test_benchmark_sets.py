@@ -50,7 +50,7 @@ def put(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, random_body_folder):
-    def run_benchmarks(datasets, *words, output="out"):
+    def run_benchmarks(datasets, *arguments, output="out"):
         overrides = {
             "data.data_dir": tmp_path,
             "model.human_model_path": random_body_folder,
@@ -60,7 +60,7 @@ def run(tmp_path, random_body_folder):
         }
         sets = [f"--set={key}={value}" for key, value in overrides.items()]
         folder = str(tmp_path / output)
-        return main([datasets, str(WEIGHTS), *words, *sets, "--output", folder])
+        return main([datasets, str(WEIGHTS), *arguments, *sets, "--output", folder])
 
     return run_benchmarks
 

@@ -248,7 +248,7 @@ def test_only_points_in_view_count(correct, meshes):
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("only", [SMPLX_METRICS, ["mpvpe_l_hand"], ["mpjpe_l_hand"]])
-def test_predictions_that_are_no_numbers_are_told(correct, meshes, only, value):
+def test_predictions_that_are_no_numbers_are_reported(correct, meshes, only, value):
     predicted = meshes[0].clone()
     predicted[2, SMPLX_SURFACE_VERTICES["left_thumb4"]] = value
     for in_view in (None, lambda points: torch.zeros_like(points[..., 0], dtype=torch.bool)):

@@ -66,7 +66,7 @@ def test_bedlam_names():
 
 
 @pytest.mark.parametrize("image", ["seq_3_0010.png", "scene/jpg/seq_3/a.png", "png/seq_3/a.png"])
-def test_bedlam_images_out_of_their_folders_are_told(image):
+def test_bedlam_images_out_of_their_folders_are_reported(image):
     with pytest.raises(UserError, match="SCENE/png/SEQUENCE"):
         bedlam_stem(Path(image))
 
@@ -81,7 +81,7 @@ def test_people_are_counted_by_image_in_whatever_order_they_come():
 
 
 @pytest.mark.parametrize("other", ["test/a_1280x720.png", "copy/a.png"])
-def test_two_images_of_one_name_are_told(other):
+def test_two_images_of_one_name_are_reported(other):
     names = PersonNames(AGORA)
     names.next(Path("test/a.png"))
     with pytest.raises(UserError, match="leave one out"):
@@ -97,7 +97,7 @@ def test_agora_joints_are_in_pixels_of_3840x2160(size):
 
 
 @pytest.mark.parametrize("size", [(256, 192), (720, 1280), (1280, 700)])
-def test_agora_crops_are_told(size):
+def test_agora_crops_are_reported(size):
     with pytest.raises(UserError, match="no whole image"):
         agora_record(prediction(size=size))
 

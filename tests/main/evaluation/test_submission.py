@@ -67,7 +67,7 @@ def data_dir(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, data_dir):
-    def run_submit(server, *words):
+    def run_submit(server, *arguments):
         overrides = {
             "data.data_dir": data_dir,
             "model.human_model_path": STAND_IN,
@@ -75,7 +75,7 @@ def run(tmp_path, data_dir):
         }
         sets = [f"--set={key}={value}" for key, value in overrides.items()]
         output = ("--output", tmp_path / "out" / "upload.zip")
-        return main([server, *sets, *map(str, (*output, WEIGHTS, *words))])
+        return main([server, *sets, *map(str, (*output, WEIGHTS, *arguments))])
 
     return run_submit
 
@@ -196,7 +196,7 @@ def test_the_interval_of_a_config_does_not_thin_a_submission(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("server", "words", "message"),
+    ("server", "arguments", "message"),
     [
         ("agora", ("--images", "no_such_folder"), "no folder with images"),
         ("agora", ("--boxes", "boxes.json"), "--images"),
@@ -208,14 +208,16 @@ def test_the_interval_of_a_config_does_not_thin_a_submission(run, tmp_path):
         ("agora", ("7",), "no training run"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path, capsys, server, words, message):
+def test_bad_input_is_one_line_and_leaves_nothing(
+    run, tmp_path, capsys, server, arguments, message
+):
     write_image(tmp_path / "flat" / "a.png", 0)
     square = np.zeros((99, 99, 3), np.uint8)
     (tmp_path / "crops").mkdir()
     cv2.imwrite(str(tmp_path / "crops" / "a_pid_0.png"), square)
     write_boxes(tmp_path / "boxes.json", {"0": BOXES[:1]})
     write_boxes(tmp_path / "other.json", {"5": BOXES[:1]})
-    assert run(server, *(word.format(tmp_path) for word in words)) == 2
+    assert run(server, *(word.format(tmp_path) for word in arguments)) == 2
     (line,) = [k for k in capsys.readouterr().err.splitlines() if k.startswith("error: ")]
     assert message in line
     assert not list(tmp_path.rglob("upload.*"))

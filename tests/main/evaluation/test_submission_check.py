@@ -1,4 +1,4 @@
-"""The checker lets right submissions pass and tells every known mistake of wrong ones."""
+"""The checker lets right submissions pass and reports every known mistake in wrong ones."""
 
 import copy
 import pickle
@@ -121,7 +121,7 @@ NAN = np.full((24, 2), np.nan, np.float32)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"joints": ONE}, "error: joints are (1, 144, 2), not (24, 2)"),
         ({"joints": np.ones((22, 2), np.float32)}, "error: joints are (22, 2), not"),
@@ -149,16 +149,16 @@ NAN = np.full((24, 2), np.nan, np.float32)
         ({"vertices": np.zeros(3)}, "warning: 'vertices' means nothing"),
     ],
 )
-def test_mistakes_in_parameters_are_told(changes, told):
+def test_mistakes_in_parameters_are_reported(changes, message):
     found = problems(changed(agora_record(), **changes))
-    assert [line for line in found if line.startswith(told)], found
+    assert [line for line in found if line.startswith(message)], found
 
 
 MESH = mesh_record()
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"verts": MESH["verts"][:6890]}, "error: verts are (6890, 3), not (10475, 3)"),
         ({"verts": MESH["verts"][:, :2]}, "error: verts are (10475, 2)"),
@@ -181,10 +181,10 @@ MESH = mesh_record()
         ({"joints": ONE}, "error: joints are (1, 144, 2)"),
     ],
 )
-def test_mistakes_in_meshes_are_told(changes, told):
+def test_mistakes_in_meshes_are_reported(changes, message):
     found = problems(changed(MESH, **changes), BEDLAM)
     assert len(found) == 1
-    assert found[0].startswith(told)
+    assert found[0].startswith(message)
 
 
 def test_bedlam_takes_no_parameters():
@@ -192,12 +192,12 @@ def test_bedlam_takes_no_parameters():
     assert found == "error: params: bedlam takes verts and allSmplJoints3d alone"
 
 
-def told_of(path, server=AGORA):
+def findings_of(path, server=AGORA):
     return [str(finding) for finding in check_submission(path, server).findings]
 
 
 @pytest.mark.parametrize(
-    ("indices", "told"),
+    ("indices", "message"),
     [
         ([0, 1, 3], "error: ag_testset_1: personId 2 is missing; count from 0"),
         ([1, 2], "error: ag_testset_1: personId 0 is missing; count from 0"),
@@ -205,28 +205,28 @@ def told_of(path, server=AGORA):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_people_who_overwrote_each_other_are_told(indices, told, tmp_path):
+def test_people_who_overwrote_each_other_are_reported(indices, message, tmp_path):
     members = [(name(AGORA, k), RECORDS["agora"]) for k in indices]
-    assert told_of(write(tmp_path / "a.zip", members)) == [told]
+    assert findings_of(write(tmp_path / "a.zip", members)) == [message]
 
 
-def test_one_person_in_every_image_is_told(tmp_path):
+def test_one_person_in_every_image_is_reported(tmp_path):
     members = [(name(AGORA, 0, f"ag_{i}"), RECORDS["agora"]) for i in range(10)]
-    (told,) = told_of(write(tmp_path / "a.zip", members))
-    assert "warning" in told
-    assert "no image has a second person" in told
+    (finding,) = findings_of(write(tmp_path / "a.zip", members))
+    assert "warning" in finding
+    assert "no image has a second person" in finding
 
 
-def test_pixels_of_the_small_image_are_told(tmp_path):
+def test_pixels_of_the_small_image_are_reported(tmp_path):
     small = changed(agora_record(), joints=agora_record()["joints"] / 3)
-    (told,) = told_of(write(tmp_path / "a.zip", [(name(AGORA), small)]))
-    assert told.endswith("all joints lie within 1280x720; they must be of 3840x2160 pixels")
+    (finding,) = findings_of(write(tmp_path / "a.zip", [(name(AGORA), small)]))
+    assert finding.endswith("all joints lie within 1280x720; they must be of 3840x2160 pixels")
     one_large = [(name(AGORA), small), (name(AGORA, 1), RECORDS["agora"])]
-    assert told_of(write(tmp_path / "b.zip", one_large)) == []
+    assert findings_of(write(tmp_path / "b.zip", one_large)) == []
 
 
 @pytest.mark.parametrize(
-    ("member", "told"),
+    ("member", "message"),
     [
         ("a_personId_0.pkl", "error: a_personId_0.pkl: lies not directly in"),
         ("predictions/x/a_personId_0.pkl", "error: predictions/x/a_personId_0.pkl: lies not"),
@@ -245,15 +245,15 @@ def test_pixels_of_the_small_image_are_told(tmp_path):
         ("predictions/.DS_Store", "warning: predictions/.DS_Store: the server does not look"),
     ],
 )
-def test_names_and_places_are_told(member, told, tmp_path):
+def test_names_and_places_are_reported(member, message, tmp_path):
     path = write(tmp_path / "a.zip", [(name(AGORA), RECORDS["agora"]), (member, RECORDS["agora"])])
-    (found,) = told_of(path)
-    assert found.startswith(told)
+    (found,) = findings_of(path)
+    assert found.startswith(message)
 
 
 def test_bedlam_names_have_their_scene(tmp_path):
     path = write(tmp_path / "a.zip", [(name(BEDLAM, 0, "seq_0_0010"), RECORDS["bedlam"])])
-    (found,) = told_of(path, BEDLAM)
+    (found,) = findings_of(path, BEDLAM)
     assert "'seq_0_0010' is no name that bedlam gives an image" in found
 
 
@@ -263,7 +263,7 @@ class Rogue:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (pickle.dumps(Rogue()), "no pickle of plain arrays (refused to run 'builtins.eval')"),
         (pickle.dumps({"joints": torch.zeros(24, 2)}), "refused to run 'torch._utils._rebuild"),
@@ -273,23 +273,23 @@ class Rogue:
         (pickle.dumps(RECORDS["agora"]), "names numpy._core"),
     ],
 )
-def test_what_is_no_plain_pickle_is_told(content, told, tmp_path):
-    (found,) = told_of(write(tmp_path / "a.zip", [(name(AGORA), content)]))
-    assert told in found
+def test_what_is_no_plain_pickle_is_reported(content, message, tmp_path):
+    (found,) = findings_of(write(tmp_path / "a.zip", [(name(AGORA), content)]))
+    assert message in found
     assert "\n" not in found
     assert "/tmp" not in found.removeprefix(str(tmp_path))
 
 
-def test_damage_in_the_zip_is_told(tmp_path):
+def test_damage_in_the_zip_is_reported(tmp_path):
     path = write(tmp_path / "a.zip", [(name(AGORA), RECORDS["agora"])])
     content = bytearray(path.read_bytes())
     content[300] ^= 255
     path.write_bytes(content)
-    assert "damaged in the zip (Bad CRC-32" in told_of(path)[0]
+    assert "damaged in the zip (Bad CRC-32" in findings_of(path)[0]
 
 
-def test_nothing_to_check_is_told(tmp_path):
-    (found,) = told_of(write(tmp_path / "a.zip", []))
+def test_nothing_to_check_is_reported(tmp_path):
+    (found,) = findings_of(write(tmp_path / "a.zip", []))
     assert "no person's pickle is in the folder predictions/" in found
     with pytest.raises(UserError, match="no such file"):
         check_submission(tmp_path / "b.zip", AGORA)
