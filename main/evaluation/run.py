@@ -10,8 +10,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from configs.schema import DataConfig
-from datasets.configured import find_source
-from datasets.sources import Source
+from datasets.sources import Source, find_source
 from main.estimator import Estimator
 from main.evaluation.benchmark import BenchmarkResult, run_benchmark
 from main.evaluation.detections import Boxes, read_detections

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from datasets.columns import read_columns
 from datasets.humandata.file import HumanDataFile, numbers
-from datasets.humandata.people import BODY_BOX_SCALE
+from datasets.humandata.writer import BODY_BOX_SCALE
 from datasets.sources import Source
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder

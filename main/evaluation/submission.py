@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from datasets.cache import InstanceTable, open_dataset
-from datasets.configured import find_source
 from datasets.sample import body_box, read_pixels
+from datasets.sources import find_source
 from human_models.files import STAND_IN_NAME
 from main.detector import BoxFileDetector, Detector, YoloDetector
 from main.estimator import Estimator, PersonCrop
@@ -30,7 +30,7 @@ from utils.box import Box
 from utils.camera import Camera, project
 from utils.crop import crop_person
 from utils.errors import UserError
-from utils.files import atomic_path
+from utils.files import atomic_path, path_within
 from utils.image import list_images
 from utils.prefetch import prefetch
 from utils.progress import with_progress
@@ -161,8 +161,9 @@ def people_of_table(
     config = estimator.config
     path, image = None, np.zeros((0, 0, 3), np.uint8)
     for instance in with_progress(table, len(table), "people"):
-        if path != image_folder / instance.image_path:  # rows of an image follow each other
-            path = image_folder / instance.image_path
+        image_path = path_within(image_folder, instance.image_path)
+        if path != image_path:  # rows of an image follow each other
+            path = image_path
             image = read_pixels(path)
         height, width = image.shape[:2]
         box = body_box(instance, width, height, config)
