@@ -12,8 +12,8 @@ from rich.console import Console
 from configs.schema import DataConfig
 from datasets.sources import Source, find_source
 from main.estimator import Estimator
-from main.evaluation.benchmark import BenchmarkResult, run_benchmark
-from main.evaluation.detections import Boxes, read_detections
+from main.evaluation.benchmark import run_benchmark
+from main.evaluation.detections import read_detections
 from main.evaluation.metrics import EvaluationProtocol, Means
 from main.evaluation.report import (
     kept_log,
@@ -99,7 +99,15 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
         for source in sources:
             lines_before = len(log_lines)
             try:
-                result = _evaluate(source, estimator, protocol, options, detections)
+                result = run_benchmark(
+                    source,
+                    estimator,
+                    protocol,
+                    ROOT / estimator.config.data.data_dir,
+                    scans=source.scans if options.ground_truth == "meshes" else None,
+                    detections=detections,
+                    worst_count=options.worst_count,
+                )
             except UserError as error:
                 if not several:
                     raise
@@ -110,7 +118,10 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
                     folder = _result_folder(source.name, options, date, several=several)
                     lines = [*lines_of_loading, *log_lines[lines_before:]]
                     write_results(folder, about_run, source, result, estimator, lines)
-                    _show(source, protocol, result)
+                    title = f"{source.name}, {protocol.name} protocol"
+                    Console().print(means_table(title, result.means))
+                    if result.match is not None:
+                        log.info("detection: %s", result.match.report(result.means))
                     log.info("%s", folder)
                     means[source.name] = result.means
         folder = _result_folder("MPE", options, date, several=several)
@@ -139,35 +150,11 @@ def _find_sources(options: BenchmarkOptions, config: DataConfig) -> list[Source]
     return sources
 
 
-def _evaluate(
-    source: Source,
-    estimator: Estimator,
-    protocol: EvaluationProtocol,
-    options: BenchmarkOptions,
-    detections: Mapping[str, Boxes] | None,
-) -> BenchmarkResult | None:
-    return run_benchmark(
-        source,
-        estimator,
-        protocol,
-        ROOT / estimator.config.data.data_dir,
-        scans=source.scans if options.ground_truth == "meshes" else None,
-        detections=detections,
-        worst_count=options.worst_count,
-    )
-
-
 def _result_folder(name: str, options: BenchmarkOptions, date: datetime, *, several: bool) -> Path:
     if options.output is None:
         epoch = "none" if options.checkpoint_id is None else options.checkpoint_id
         return OUTPUTS / f"test_{name}_ep{epoch}_{date:%Y%m%d_%H%M%S}"
     return options.output / name if several else options.output
-
-
-def _show(source: Source, protocol: EvaluationProtocol, result: BenchmarkResult) -> None:
-    Console().print(means_table(f"{source.name}, {protocol.name} protocol", result.means))
-    if result.match is not None:
-        log.info("detection: %s", result.match.report(result.means))
 
 
 def _report_mean(
