@@ -1,4 +1,7 @@
-"""Result files: one .npz a person and a summary, written whole or not at all."""
+"""Result files: one .npz a person and a summary, written whole or not at all.
+
+`main.result_schema` says what stands in them, and `main.result_files` reads them.
+"""
 
 import json
 import zipfile

@@ -19,7 +19,7 @@ from configs.reader import save_config
 from main.detector import Detector, Detectors
 from main.estimator import Estimator
 from main.flow import estimate_people, find_people
-from main.model_files import CONFIG_NAME
+from main.model_files import CONFIG_NAME, ROOT
 from main.overlay import DrawnPerson, Overlay, open_overlay
 from main.results import open_results
 from main.tracker import Tracker
@@ -162,8 +162,21 @@ class Session:
             save_config(self.estimator.config, results.folder / CONFIG_NAME)
             results.finish(about, clip.image_size, clip.fps, chosen=chosen, extra=extra)
         log.info("%s: %d frames, %d people", result, frame_count, len(chosen))
-        export(result, self.arguments.export)
+        self.export(result, media.path)
         return Found(frame_count, len(chosen))
+
+    def export(self, result: Path, source: Path) -> None:
+        """Write the people of `result` for other programs, if --export asks for it.
+
+        Args:
+            source: what the results are of; the viewer shows it.
+        """
+        formats = export_formats(self.arguments.export)
+        if formats:
+            from main.exporting.results import export_result
+
+            bodies = ROOT / self.estimator.config.model.human_model_path
+            export_result(result, formats, source=source, bodies=bodies)
 
     def clip(self, media: MediaSource) -> Clip:
         info, words = media.info, self.arguments
@@ -285,12 +298,3 @@ def export_formats(words: str | None) -> list[str]:
     formats = [word.strip() for word in words.split(",")]
     check_formats(formats, DEFAULTS)
     return formats
-
-
-def export(result: Path, words: str | None) -> None:
-    """Write the people of a folder of results for other programs, if --export asks for it."""
-    formats = export_formats(words)
-    if formats:
-        from main.exporting.results import export_result
-
-        export_result(result, formats)

@@ -3,7 +3,6 @@
 A clip is finished when its folder of results is there: that comes last, under its name at once.
 """
 
-import json
 import os
 import shutil
 from collections import Counter
@@ -11,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from main.result_files import read_summary
 from main.session import Found, preview_of
 from utils.errors import UserError
 from utils.video_read import VIDEO_SUFFIXES
@@ -112,10 +112,10 @@ def _names(sources: Sequence[Path]) -> Iterator[str]:
 def found_before(job: Job) -> Found:
     """What an earlier run found in a clip that is finished, as far as its summary tells."""
     try:
-        summary = json.loads((job.result / "summary.json").read_text(encoding="utf-8"))
-        return Found(summary["frames"], len(summary["people"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        summary = read_summary(job.result)
+    except UserError:
         return Found(None, None)
+    return Found(summary.frames, len(summary.people))
 
 
 def remove_leftovers(jobs: Iterable[Job]) -> None:

@@ -10,7 +10,8 @@ import cv2
 
 from main.batch.jobs import Job, found_before
 from main.batch.report import ClipReport
-from main.session import Session, export, export_formats, preview_of
+from main.result_files import person_files
+from main.session import Session, export_formats, preview_of
 from utils.errors import UserError, first_line
 from utils.media import open_media
 
@@ -40,7 +41,7 @@ def do_clip(session: Session, job: Job) -> ClipReport:
     try:
         if not is_finished(words, job):
             if job.result.is_dir() and not words.preview:
-                export(job.result, words.export)
+                session.export(job.result, job.source)
             else:
                 with open_media(job.source, words.rate) as media:
                     found = session.media(media, job.output, job.name)
@@ -58,7 +59,7 @@ def is_finished(words: argparse.Namespace, job: Job) -> bool:
         return preview_of(job.result).is_file()
     if not job.result.is_dir():
         return False
-    people = len(list(job.result.glob("person_*.npz")))
+    people = len(person_files(job.result))
     wanted = people * len(export_formats(words.export))
     return wanted == 0 or len(list(job.result.glob("export/[!.]*"))) >= wanted
 

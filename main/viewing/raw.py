@@ -13,6 +13,7 @@ from main.exporting.character import Character, make_character
 from main.tracks.camera import PELVIS, ClipCamera, solve_translation, turn_into_view
 from main.tracks.placing import turned
 from main.tracks.rows import PARAMETERS
+from utils.errors import UserError
 
 _BATCH: Final = 256
 _EPSILON_M: Final = 1e-4
@@ -29,7 +30,10 @@ def raw_character(
     one shape of the person. None where the file has no raw values.
 
     Args:
-        content: of `main.exporting.character.read_columns`.
+        content: of `main.result_files.read_person`.
+
+    Raises:
+        UserError: the raw values are in no camera's view.
     """
     if any(key not in content for key in (*_NEEDED, "focal", "princpt")):
         return None
@@ -44,6 +48,10 @@ def raw_character(
         joints[..., :2] / (joints[..., 2:] + _EPSILON_M) * placed["focal"][:, None]
         + placed["princpt"][:, None]
     )
+    if not np.isfinite(seen_px).all():
+        raise UserError(
+            f"{name}.npz: 'raw_transl' is in the camera itself; run the inference again"
+        )
     joints = np.einsum("tij,tkj->tki", turn, joints - pelvis) + rest
     placed |= {
         "global_orient": turned(placed["global_orient"], turn),
