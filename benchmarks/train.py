@@ -44,7 +44,7 @@ from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from main.training.objective import Regression, autocast, images_of
 from main.training.optimizer import AveragedWeights, freeze, make_optimizer
 from models.initialise import initial_network
-from models.supervised import SupervisedOutputs, SupervisedSMPLestX
+from models.supervision import SupervisedOutputs, SupervisedSMPLestX
 from utils.device import has_bf16_units
 from utils.distributed import process_group
 

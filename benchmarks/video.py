@@ -39,7 +39,7 @@ from main.tracker import Tracker
 from main.tracks.assemble import assemble_people
 from main.tracks.refine import pose_vertices
 from main.tracks.rows import RowFile, row_of
-from models.heads import HeadOutputs
+from models.decoder import HeadOutputs
 from utils.media import Frame, open_media
 from utils.prefetch import parallel_map, prefetch
 from utils.video_write import VideoWriter

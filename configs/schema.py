@@ -29,6 +29,8 @@ IGNORED_KEYS = {
     "log": "each run makes its own folders",
 }
 """Keys of published config files that mean nothing here, and why."""
+RENAMED_KEYS = {"train.first_glance_weight": "attention_weight"}
+"""Keys of older config files, and their last parts now."""
 
 
 class DatasetConfig(Section):
@@ -219,6 +221,18 @@ def _without_ignored(values: dict[str, Any], prefix: str = "") -> dict[str, Any]
             continue
         kept[key] = _without_ignored(value, f"{name}.") if isinstance(value, dict) else value
     return kept
+
+
+def with_current_keys(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The same values; older names of keys are replaced by the current ones."""
+    current = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        renamed = RENAMED_KEYS.get(name, key)
+        current[renamed] = (
+            with_current_keys(value, f"{name}.") if isinstance(value, dict) else value
+        )
+    return current
 
 
 def _section_of(location: tuple[int | str, ...]) -> type[BaseModel]:

@@ -93,8 +93,8 @@ class TrainConfig(Section):
     hand_root_weight: float = 1.0
     hand_consist_weight: float = 1.0
     keypoint_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Of finding every joint on the encoder's feature map; see models/auxiliary.py."""
+    """Of finding every joint on the encoder's feature map; see models/supervision.py."""
     token_joint_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Of every pose token telling where its joint is."""
-    first_glance_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Of every pose token's attention going to its joint; see models/pointing.py."""
+    """Of predicting every pose token's joint from the token."""
+    attention_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of every pose token's attention going to its joint."""

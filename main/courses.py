@@ -17,7 +17,7 @@ from main.training.optimizer import freeze
 from main.training.pictures import JointPreview
 from main.training.setup import starting_network
 from main.training.state import Learner, Snapshots
-from models.supervised import KeypointNetwork, LiftingNetwork, SupervisedSMPLestX
+from models.supervision import KeypointNetwork, LiftingNetwork, SupervisedSMPLestX
 from models.vitpose import save_encoder
 from utils.errors import UserError
 

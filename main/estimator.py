@@ -22,7 +22,7 @@ from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from main.model_files import ROOT, ModelFiles, find_model
 from models.checkpoint import load_network
-from models.heads import HeadOutputs
+from models.decoder import HeadOutputs
 from models.onnx import OnnxNetwork
 from models.posing import BodyParameters, PosedBody, body_parameters, pose_body
 from models.smplest_x import SMPLestX

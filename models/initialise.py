@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from configs.schema import ModelConfig
 from human_models.body import BodyModel
 from human_models.joints import BODY_JOINTS
-from models.heads import Heads
+from models.decoder import Heads
 from models.posing import BodyParameters, camera_depth, pose_body
 from models.smplest_x import SMPLestX
 from utils.rotation import axis_angle_to_matrix

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.heads import HeadOutputs
+from models.decoder import HeadOutputs
 from models.smplest_x import SMPLestX
 from utils.errors import UserError
 from utils.files import atomic_path, require_regular_file

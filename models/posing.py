@@ -10,7 +10,7 @@ from torch import Tensor
 from configs.schema import ModelConfig
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS_FROM_MODEL, PART_ROOTS
-from models.heads import HeadOutputs
+from models.decoder import HeadOutputs
 from utils.camera import project
 from utils.rotation import rotation_6d_to_axis_angle
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from models.heads import HeadOutputs
+from models.decoder import HeadOutputs
 from models.smplest_x import SMPLestX
 from utils.errors import UserError
 

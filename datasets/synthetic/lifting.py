@@ -274,7 +274,7 @@ class _Group(NamedTuple):
     shared: float
     """Share of the squared error that all joints of the group have in common."""
     depth: float
-    """Detected depth over true depth: a network that learns medians shrinks what it is unsure of."""
+    """Detected over true depth: a network that learns medians shrinks what it is unsure of."""
     depth_noise_m: float
 
 

@@ -12,7 +12,7 @@ from main.estimator import Estimator
 from main.evaluation import CORRECT, SMPLX_METRICS, run_benchmark
 from main.training.validation import DatasetValidator
 from models.smplest_x import SMPLestX
-from models.supervised import SupervisedSMPLestX
+from models.supervision import SupervisedSMPLestX
 from utils.errors import UserError
 
 

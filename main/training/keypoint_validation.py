@@ -17,7 +17,8 @@ from datasets.sample import TrainingSample, training_sample
 from human_models.joints import JOINT_PARTS
 from main.training.objective import images_of
 from main.training.validation import DatasetValidator
-from models.auxiliary import found_keypoints, places_in_crop
+from models.lifter import found_keypoints
+from models.supervision import places_in_crop
 
 _NEAR: Final = 0.05
 """Of the crop's height: what counts as found."""

@@ -10,7 +10,7 @@ from datasets.synthetic.lifting import People, draw_poses
 from human_models.joints import JOINT_PARTS
 from main.training.validation import Validator
 from models.posing import body_parameters, pose_body, root_relative
-from models.supervised import LiftingNetwork
+from models.supervision import LiftingNetwork
 from utils.alignment import align_similarity
 
 _SEED: Final = 2**32

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from configs.schema import Config
 from human_models.body import BodyModel
-from models.auxiliary import keypoint_loss, token_joint_loss
 from models.losses import training_losses
-from models.pointing import first_glance_loss
 from models.posing import body_parameters, pose_body
+from models.supervision import attention_loss, keypoint_loss, token_joint_loss
 
 Objective = Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Float[Tensor, " B"]]]
 
@@ -36,7 +35,7 @@ class Regression:
             loss = token_joint_loss(token_joints, batch, config)
             terms["token_joints"] = train.token_joint_weight * loss
         if glances is not None:
-            loss = first_glance_loss(glances, batch, config)
+            loss = attention_loss(glances, batch, config)
             terms["first_glances"] = train.first_glance_weight * loss
         return terms
 

@@ -33,7 +33,7 @@ class JointPreview:
 
     @torch.no_grad()
     def __call__(self, network: nn.Module, batch: Mapping[str, Tensor]) -> UInt8[Tensor, "3 H W"]:
-        """`network` as in models.supervised."""
+        """`network` as in models.supervision."""
         few = {name: values[:_MOST] for name, values in batch.items()}
         network.eval()
         heads = network(images_of(few)).heads

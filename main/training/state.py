@@ -25,9 +25,8 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.utils._pytree import tree_map
 
 from main.training.optimizer import AveragedWeights
-from models.checkpoint import read_torch, require_weights
-from models.checkpoint_keys import from_published, to_published
-from models.supervised import NETWORK
+from models.checkpoint import from_published, read_torch, require_weights, to_published
+from models.supervision import NETWORK
 from utils.errors import UserError, first_line
 from utils.files import atomic_path
 
@@ -52,7 +51,7 @@ class Learner(NamedTuple):
     """All that learning changes."""
 
     network: nn.Module
-    """As in models.supervised: its `network` is what is published."""
+    """As in models.supervision: its `network` is what is published."""
     optimizer: torch.optim.Optimizer
     average: AveragedWeights | None
 

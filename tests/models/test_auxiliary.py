@@ -5,10 +5,9 @@ import torch
 
 from configs.reader import load_config
 from human_models.joints import JOINT_PARTS, JOINTS, POSE_JOINTS
-from models.auxiliary import (
-    KeypointHead,
+from models.lifter import KeypointHead, found_keypoints
+from models.supervision import (
     TokenJointHead,
-    found_keypoints,
     keypoint_loss,
     places_in_crop,
     token_joint_loss,

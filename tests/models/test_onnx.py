@@ -22,7 +22,7 @@ from main.estimator import Estimator
 from main.inference import main as infer
 from models import onnx
 from models.checkpoint import load_network, save_safetensors
-from models.heads import HeadOutputs
+from models.decoder import HeadOutputs
 from models.onnx import OnnxNetwork
 from models.smplest_x import SMPLestX
 from utils.errors import UserError

@@ -10,8 +10,7 @@ import torch
 from main import test as test_door
 from main.estimator import Estimator
 from main.training.state import Progress, Snapshots
-from models.checkpoint import read_network
-from models.checkpoint_keys import to_published
+from models.checkpoint import read_network, to_published
 
 LIMIT = 700_000
 """Bytes; less than a snapshot, more than all else that a short run writes."""
