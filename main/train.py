@@ -13,10 +13,10 @@ from main.door import add_run_flags, door_parser, run_door
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from main.courses import REGRESSION
-    from main.training.course import run_course
+    from main.training.recipes import REGRESSION
+    from main.training.run import RunOptions, run_training
 
-    return run_course(REGRESSION, arguments)
+    return run_training(REGRESSION, RunOptions(**run_arguments(arguments)))
 
 
 def make_parser() -> argparse.ArgumentParser:

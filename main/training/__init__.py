@@ -1,1 +1,1 @@
-"""Training: the loop, and what it is made of."""
+"""Training: `run` is the page to begin with, `recipes` says what can be learned."""
