@@ -36,11 +36,11 @@ from benchmarks.tracking import overlaps
 from benchmarks.walkers import Walker
 from datasets.synthetic.production import Order, produce
 from human_models.joints import JOINT_PARTS
-from main.detector import Detection
-from main.estimator import Estimator
+from main.pipeline.detection import Detection
+from main.pipeline.estimator import Estimator
 from main.flow import estimate_people, find_people
-from main.model_files import ROOT
-from main.tracker import Tracker
+from main.paths import ROOT
+from main.pipeline.tracking import Tracker
 from main.tracks.assemble import Clip, assemble_people
 from main.tracks.camera import ClipCamera
 from main.tracks.refine import Strengths, smoothing_factor

@@ -24,9 +24,9 @@ from benchmarks.walkers import CAMERA, FPS, HEIGHT, WIDTH, Estimate, Walker, est
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from human_models.joints import JOINT_PARTS
-from main.detector import Detection
-from main.model_files import ROOT
-from main.tracker import Tracker
+from main.pipeline.detection import Detection
+from main.paths import ROOT
+from main.pipeline.tracking import Tracker
 from main.tracks.camera import PELVIS
 from main.tracks.gaps import fill_gaps
 from main.tracks.placing import place_rows

@@ -29,13 +29,13 @@ import av
 import numpy as np
 import torch
 
-from main.estimator import PersonCrop
+from main.pipeline.estimator import PersonCrop
 from main.flow import batches, estimate_people, find_people
 from main.inference import make_parser
-from main.model_files import ROOT
-from main.overlay import DrawnPerson
+from main.paths import ROOT
+from main.pipeline.overlay import DrawnPerson
 from main.session import Session
-from main.tracker import Tracker
+from main.pipeline.tracking import Tracker
 from main.tracks.assemble import assemble_people
 from main.tracks.refine import pose_vertices
 from main.tracks.rows import RowFile, row_of

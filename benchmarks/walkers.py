@@ -18,7 +18,7 @@ from datasets.synthetic.gait import walk_cycle
 from datasets.synthetic.limbs import JOINT, turn
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS_FROM_MODEL
-from main.estimator import Person
+from main.pipeline.estimator import Person
 from main.tracks.camera import ClipCamera, project, solve_translation, turn_into_view
 from utils.box import Box, person_box
 from utils.camera import Camera

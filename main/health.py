@@ -29,8 +29,9 @@ from human_models.files import (
     read_j14_regressor,
     read_smplx_to_smpl,
 )
-from main.estimator import PRECISIONS
-from main.model_files import ROOT, find_model
+from main.paths import ROOT
+from main.pipeline.estimator import PRECISIONS
+from main.pipeline.model_files import find_model
 from models.checkpoint import load_network
 from utils.device import pick_device
 from utils.errors import UserError

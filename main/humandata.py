@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from main.door import door_parser, run_door
-from main.model_files import ROOT
+from main.cli import command_parser, run_command
+from main.paths import ROOT
 
 _BODY_FOLDER: Final = ROOT / "human_models" / "human_model_files"
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("humandata", "Check, show and make HumanData annotation files.")
+    parser = command_parser("humandata", "Check, show and make HumanData annotation files.")
     tools = parser.add_subparsers(required=True, metavar="check|stats|show|convert")
     _add_check(tools)
     _add_show(tools)
@@ -135,9 +135,9 @@ def run(arguments: argparse.Namespace) -> int | None:
     return TOOLS[arguments.tool](arguments)
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run this door with a command line (the process' own by default); the exit status."""
-    return run_door(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

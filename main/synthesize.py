@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from main.door import door_parser, run_door
+from main.cli import command_parser, run_command
 from utils.errors import UserError
 
 _SIZES: Final = {"crops": (192, 256), "scenes": (1280, 720), "clips": (1280, 720)}
@@ -65,7 +65,7 @@ def _parsed_size(text: str) -> tuple[int, int]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("synthesize", "Draw synthetic people with ground truth.")
+    parser = command_parser("synthesize", "Draw synthetic people with ground truth.")
     parser.add_argument("--out", type=Path, default=Path("data"), help="gets annot/ and img/")
     parser.add_argument("--name", default="openpeople", help="of the set")
     parser.add_argument("--split", choices=_SPLITS, default="train")
@@ -80,9 +80,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run this door with a command line (the process' own by default); the exit status."""
-    return run_door(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from main.door import add_network_flags, door_parser, run_door
+from main.cli import add_network_flags, command_parser, run_command
 from main.testing.protocol import PROTOCOLS
 
 GROUND_TRUTHS: Final = ("parameters", "meshes")
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("test", "Evaluate a network on the test split of a dataset.")
+    parser = command_parser("test", "Evaluate a network on the test split of a dataset.")
     parser.epilog = _EPILOG
     parser.add_argument(
         "dataset",
@@ -72,9 +72,9 @@ def _count(word: str) -> int:
     return int(word)
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run this door with a command line (the process' own by default); the exit status."""
-    return run_door(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float
+
 
 class Box(NamedTuple):
     """Left, top, width and height in pixels."""
@@ -48,3 +51,23 @@ def person_box(
     width = max(clipped.width, clipped.height * aspect) * ratio
     height = max(clipped.height, clipped.width / aspect) * ratio
     return Box(center_x - width / 2, center_y - height / 2, width, height)
+
+
+def shared_areas(
+    first: Float[np.ndarray, "A 4"], second: Float[np.ndarray, "B 4"]
+) -> Float[np.ndarray, "A B"]:
+    """Area in square pixels that each of the first boxes has in common with each of the second."""
+    start = np.maximum(first[:, None, :2], second[None, :, :2])
+    end = np.minimum(
+        first[:, None, :2] + first[:, None, 2:], second[None, :, :2] + second[None, :, 2:]
+    )
+    return np.clip(end - start, 0, None).prod(axis=-1)
+
+
+def intersection_over_union(
+    first: Float[np.ndarray, "A 4"], second: Float[np.ndarray, "B 4"]
+) -> Float[np.ndarray, "A B"]:
+    """Overlap of each of the first boxes with each of the second, 0 (apart) to 1 (equal)."""
+    shared = shared_areas(first, second)
+    union = first[:, 2:].prod(axis=-1)[:, None] + second[:, 2:].prod(axis=-1)[None] - shared
+    return shared / np.maximum(union, 1e-9)

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from human_models.body import BodyModel
 from human_models.safe_pickle import load_npz
 from main.exporting.options import UpAxis
-from main.results import FILE_COLUMNS
+from main.motion.results import FILE_COLUMNS
 from utils.errors import UserError
 from utils.rotation import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_quaternion
 
@@ -92,7 +92,7 @@ class Character:
 
 
 def read_character(file: Path, body: BodyModel, up: UpAxis = "y") -> Character:
-    """Read a person_001.npz as main.results writes it.
+    """Read a person_001.npz as main.motion.results writes it.
 
     The pelvis stays where the estimate of each frame has it; the one shape is the mean.
 

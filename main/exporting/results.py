@@ -24,7 +24,8 @@ from main.exporting.glb import write_glb
 from main.exporting.meshes import write_meshes
 from main.exporting.options import DEFAULTS, FORMATS, VIEWER, ExportOptions, UpAxis
 from main.exporting.usd import require_usd, write_usd
-from main.model_files import CONFIG_NAME, ROOT
+from main.paths import ROOT
+from main.pipeline.model_files import CONFIG_NAME
 from main.viewing.viewer import write_viewer
 from utils.errors import UserError
 

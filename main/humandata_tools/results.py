@@ -15,8 +15,8 @@ from datasets.humandata.entries import Entries
 from datasets.humandata.people import People, humandata_entries, scatter_network_joints
 from datasets.humandata.writer import write_humandata
 from human_models.safe_pickle import load_npz
-from main.model_files import DEMO
-from main.results import COLUMNS
+from main.motion.rows import COLUMNS
+from main.paths import DEMO
 from utils.errors import UserError
 from utils.image import IMAGE_SUFFIXES, image_size, list_images, write_image
 from utils.media import open_media
@@ -87,7 +87,7 @@ def read_results(folder: Path, min_score: float) -> tuple[dict[str, Any], dict[s
 
 
 def result_entries(rows: dict[str, np.ndarray], image_path: list[str]) -> Entries:
-    """HumanData entries of people as `main.results` has them."""
+    """HumanData entries of people as `main.motion.results` has them."""
     joints_2d, known = scatter_network_joints(rows["joints_2d_px"])
     joints_3d, _ = scatter_network_joints(rows["joints_3d_m"])
     score = np.clip(rows["score"], 0, 1)

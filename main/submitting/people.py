@@ -14,8 +14,8 @@ import torch
 
 from datasets.cache import InstanceTable
 from datasets.sample import body_box, read_pixels
-from main.detector import Detector
-from main.estimator import Estimator, PersonCrop
+from main.pipeline.detection import Detector
+from main.pipeline.estimator import Estimator, PersonCrop
 from main.submitting.records import Prediction
 from utils.box import Box
 from utils.camera import Camera, project

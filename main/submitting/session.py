@@ -11,9 +11,10 @@ from typing import Final
 from datasets.cache import open_dataset
 from datasets.configured import find_source
 from human_models.files import STAND_IN_NAME
-from main.detector import BoxFileDetector, Detector, YoloDetector
-from main.estimator import Estimator
-from main.model_files import ROOT, find_model, find_snapshot
+from main.paths import ROOT
+from main.pipeline.detection import BoxFileDetector, Detector, YoloDetector
+from main.pipeline.estimator import Estimator
+from main.pipeline.model_files import find_model, find_snapshot
 from main.submitting.check import check_submission
 from main.submitting.people import (
     Sighting,

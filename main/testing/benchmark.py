@@ -21,7 +21,7 @@ from datasets.scans import Scans
 from datasets.sources import Source
 from human_models.body import BodyLibrary
 from human_models.files import ModelFolder
-from main.estimator import Estimator
+from main.pipeline.estimator import Estimator
 from main.testing.detections import Boxes, Found, match
 from main.testing.metric_table import MeanAndCount, MetricTable, SampleErrors
 from main.testing.metrics import Evaluator, Visibility

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from configs.reader import save_config
 from configs.schema import Config
-from main.model_files import CONFIG_NAME
+from main.pipeline.model_files import CONFIG_NAME
 from main.testing.benchmark import BenchmarkResult
 from main.testing.comparison import NOTE, PUBLISHED, comparison_table
 from main.testing.metric_table import MeanAndCount

@@ -21,7 +21,7 @@ from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from human_models.joints import POSE_PARTS
 from human_models.safe_pickle import load_npz
-from main.model_files import ROOT
+from main.paths import ROOT
 from main.testing.metric_table import MetricTable
 from main.testing.metrics import Evaluator
 from utils.errors import UserError

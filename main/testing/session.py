@@ -14,8 +14,9 @@ from rich.table import Table
 from configs.schema import DataConfig
 from datasets.configured import find_source
 from datasets.sources import Source
-from main.estimator import Estimator
-from main.model_files import OUTPUTS, ROOT, find_model, find_snapshot
+from main.paths import OUTPUTS, ROOT
+from main.pipeline.estimator import Estimator
+from main.pipeline.model_files import find_model, find_snapshot
 from main.testing.benchmark import BenchmarkResult, run_benchmark
 from main.testing.comparison import MPE, comparison_table, mean_primary_error
 from main.testing.detections import read_detections

@@ -8,7 +8,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule
 
 from configs.train_section import TrainConfig
-from main.estimator import Estimator
+from main.pipeline.estimator import Estimator
 from main.testing.benchmark import run_benchmark
 from main.testing.protocol import CORRECT, SMPLX_METRICS
 from main.training.validation import DatasetValidator

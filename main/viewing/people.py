@@ -46,7 +46,7 @@ class ViewedPerson:
 
 
 def read_person(number: int, file: Path) -> ViewedPerson:
-    """A person_001.npz as main.results writes it.
+    """A person_001.npz as main.motion.results writes it.
 
     Raises:
         UserError: the file is unreadable or lacks something.

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from configs.schema import DetectionConfig
-from main.detector import (
+from main.pipeline.detection import (
     BoxFileDetector,
     Detectors,
     WholeImageDetector,

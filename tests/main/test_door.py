@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from main.door import door_parser, run_door
+from main.cli import command_parser, run_command
 
 ROOT = Path(__file__).parents[2]
 LARGE = {"torch", "torchvision", "cv2", "scipy", "ultralytics", "av", "onnxruntime", "ray"}
@@ -44,7 +44,7 @@ def ended_by(error, capsys):
     def work(arguments):
         raise error
 
-    return run_door(door_parser("inference", "A door."), work, []), capsys.readouterr().err
+    return run_command(command_parser("inference", "A door."), work, []), capsys.readouterr().err
 
 
 def test_a_full_device_is_one_line(capsys):

@@ -9,7 +9,7 @@ import torch
 from configs.reader import load_config
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
-from main.estimator import Estimator
+from main.pipeline.estimator import Estimator
 from models.checkpoint import load_network
 from utils.errors import UserError
 from utils.image import read_image

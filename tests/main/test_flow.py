@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from main.estimator import Estimator, Person, PersonCrop
+from main.pipeline.estimator import Estimator, Person, PersonCrop
 from main.flow import FRAMES_PER_BATCH, SeenFrame, Sighting, batches, estimate_people
 from main.tracks.rows import COLUMNS
 from utils.box import Box

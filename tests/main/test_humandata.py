@@ -20,9 +20,9 @@ from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, find_model_folder
 from human_models.joints import HANDS_MEAN, JOINTS, JOINTS_FROM_MODEL, MODEL_JOINTS
 from main import humandata
-from main.estimator import Person
+from main.pipeline.estimator import Person
 from main.humandata_tools.bodies import joints_of_smplx
-from main.results import open_results
+from main.motion.results import open_results
 from utils.image import read_image
 from utils.video_write import VideoWriter
 

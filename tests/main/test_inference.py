@@ -20,7 +20,7 @@ from PIL import Image
 
 from configs.reader import load_config
 from main import inference
-from main.estimator import Estimator
+from main.pipeline.estimator import Estimator
 from utils.video_write import VideoWriter
 
 ROOT = Path(__file__).parents[2]
@@ -72,12 +72,12 @@ def run_script(*arguments):
 def run(capfd):
     """The same door in this process, which has no PyTorch to import any more."""
 
-    def run_door(*arguments):
+    def run_command(*arguments):
         status = inference.main([str(argument) for argument in arguments])
         written = capfd.readouterr()
         return subprocess.CompletedProcess(arguments, status, written.out, written.err)
 
-    return run_door
+    return run_command
 
 
 def everything_under(folder):

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import pytest
 
-from main import model_files
-from main.model_files import find_model
+from main.pipeline import model_files
+from main.pipeline.model_files import find_model
 from utils.errors import UserError
 
 

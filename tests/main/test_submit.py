@@ -18,8 +18,8 @@ from human_models.files import STAND_IN, find_model_folder
 from human_models.joints import JOINTS, MODEL_JOINTS
 from human_models.safe_pickle import load_pickle
 from main import submit as door
-from main.detector import Detection
-from main.estimator import Estimator
+from main.pipeline.detection import Detection
+from main.pipeline.estimator import Estimator
 from main.submitting import session
 from main.submitting.people import people_of_table
 from models.checkpoint import load_network
@@ -67,7 +67,7 @@ def data_dir(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, data_dir):
-    def run_door(server, *words):
+    def run_command(server, *words):
         overrides = {
             "data.data_dir": data_dir,
             "model.human_model_path": STAND_IN,
@@ -77,7 +77,7 @@ def run(tmp_path, data_dir):
         output = ("--output", tmp_path / "out" / "upload.zip")
         return door.main([server, *sets, *map(str, (*output, WEIGHTS, *words))])
 
-    return run_door
+    return run_command
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from main.detector import Detection
-from main.tracker import Tracker
+from main.pipeline.detection import Detection
+from main.pipeline.tracking import Tracker
 from utils.box import Box
 
 

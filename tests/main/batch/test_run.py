@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from main import inference, session
-from main.estimator import Estimator
+from main.pipeline.estimator import Estimator
 from utils.video_write import VideoWriter
 
 ROOT = Path(__file__).parents[3]
@@ -46,14 +46,14 @@ def clips(tmp_path):
 def run(untrained, clips, tmp_path, capfd):
     """Exit status, report.json, and stderr."""
 
-    def run_door(*words, detector=("--detector", "whole-image")):
+    def run_command(*words, detector=("--detector", "whole-image")):
         places = ("--input", clips, "--output", tmp_path / "out")
         status = inference.main([str(word) for word in (untrained, *places, *detector, *words)])
         file = tmp_path / "out" / "report.json"
         report = json.loads(file.read_text()) if file.is_file() else None
         return status, report, capfd.readouterr().err
 
-    return run_door
+    return run_command
 
 
 def statuses(report):

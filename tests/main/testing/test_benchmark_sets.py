@@ -50,7 +50,7 @@ def put(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, random_body_folder):
-    def run_door(datasets, *words, output="out"):
+    def run_command(datasets, *words, output="out"):
         overrides = {
             "data.data_dir": tmp_path,
             "model.human_model_path": random_body_folder,
@@ -62,7 +62,7 @@ def run(tmp_path, random_body_folder):
         folder = str(tmp_path / output)
         return door.main([datasets, str(WEIGHTS), *words, *sets, "--output", folder])
 
-    return run_door
+    return run_command
 
 
 def report_in(folder):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from main.estimator import Person
-from main.results import FILE_COLUMNS, open_results
+from main.pipeline.estimator import Person
+from main.motion.results import FILE_COLUMNS, open_results
 from main.tracks import rows as rows_module
 from main.tracks.gaps import fill_gaps
 from main.tracks.preview import contact_sheet

@@ -1,4 +1,4 @@
-"""One camera a clip, and people moved into it from the cameras of their crops.
+"""One camera per clip, and people moved into it from the cameras of their crops.
 
 Frames: x right, y down, z forward, metres; focal lengths and principal points in pixels of the
 whole image. A point is seen at focal * (X, Y) / Z + princpt.
@@ -11,9 +11,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
+from scipy.spatial.transform import Rotation
 
 from human_models.joints import JOINT_PARTS, JOINTS
-from utils.errors import UserError
+from utils.camera import project
 
 _EXIF_PHOTO: Final = 0x8769
 _FOCAL_LENGTH_35MM: Final = 0xA405
@@ -44,6 +45,33 @@ class ClipCamera(NamedTuple):
     princpt: tuple[float, float]
     origin: str
 
+    def project(self, points: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 2"]:
+        """Metres in this camera to pixels; points behind it as if just before it."""
+        focal, princpt = np.array(self.focal), np.array(self.princpt)
+        pixels = project(points, focal, princpt, depth_epsilon=0, nearest_m=1e-3)
+        return pixels.astype(np.float32)
+
+
+class Clip(NamedTuple):
+    """What all people of a clip share.
+
+    Attributes:
+        image_size: width and height in pixels.
+        fps: frames per second.
+    """
+
+    camera: ClipCamera
+    image_size: tuple[int, int]
+    fps: float
+
+
+class PlacedBodies(NamedTuple):
+    """Bodies in the clip's camera: orientation (axis-angle), translation and joints in metres."""
+
+    global_orient: Float[np.ndarray, "T 3"]
+    transl: Float[np.ndarray, "T 3"]
+    joints_3d_m: Float[np.ndarray, "T 137 3"]
+
 
 def choose_camera(
     width: int, height: int, *, focal_px: float | None, fov_deg: float | None, image: Path | None
@@ -70,16 +98,6 @@ def choose_camera(
     return ClipCamera((focal, focal), ((width - 1) / 2, (height - 1) / 2), origin)
 
 
-def check_camera_flags(focal_px: float | None, fov_deg: float | None) -> None:
-    """Raises UserError where the flags contradict each other or are no camera's."""
-    if focal_px is not None and fov_deg is not None:
-        raise UserError("--focal and --fov: give one of them")
-    if focal_px is not None and not 0 < focal_px < 1e6:
-        raise UserError(f"--focal {focal_px:g}: give a focal length in pixels, above 0")
-    if fov_deg is not None and not 0 < fov_deg < 179:
-        raise UserError(f"--fov {fov_deg:g}: give an angle between 0 and 179 degrees")
-
-
 def _exif_focal(path: Path, width: int, height: int) -> float | None:
     """In pixels, from the focal length that would give the same view on 35 mm film."""
     try:
@@ -88,6 +106,41 @@ def _exif_focal(path: Path, width: int, height: int) -> float | None:
     except (OSError, UnidentifiedImageError, TypeError, ValueError, SyntaxError):
         return None
     return equivalent / _DIAGONAL_35MM * math.hypot(width, height) if equivalent > 0 else None
+
+
+def place_bodies(
+    *,
+    global_orient: Float[np.ndarray, "T 3"],
+    transl: Float[np.ndarray, "T 3"],
+    joints_3d_m: Float[np.ndarray, "T 137 3"],
+    joints_2d_px: Float[np.ndarray, "T 137 2"],
+    princpt: Float[np.ndarray, "T 2"],
+    camera: ClipCamera,
+) -> PlacedBodies:
+    """Move bodies from the cameras of their crops into the clip's.
+
+    Args:
+        global_orient, transl, joints_3d_m: in the crops' cameras, as the network gave them.
+        joints_2d_px: where the crops' cameras see the joints, in pixels of the whole image.
+        princpt: principal points of the crops' cameras, in pixels of the whole image.
+    """
+    turn = turn_into_view(np.array(princpt, np.float64), camera)
+    pelvis = joints_3d_m[:, PELVIS, None]
+    # SMPL-X turns about the pelvis, which rests where the shape puts it, whatever the pose.
+    rest = pelvis - transl[:, None]
+    joints = np.einsum("tij,tkj->tki", turn, joints_3d_m - pelvis) + rest
+    translation = solve_translation(joints, joints_2d_px, camera)
+    orient = (Rotation.from_matrix(turn) * Rotation.from_rotvec(global_orient)).as_rotvec()
+    return PlacedBodies(orient, translation, joints + translation[:, None])
+
+
+def truncation(
+    joints_px: Float[np.ndarray, "T 137 2"], image_size: tuple[int, int]
+) -> Float[np.ndarray, " T"]:
+    """Share of the body's 25 joints that are outside the image."""
+    body = joints_px[:, JOINT_PARTS["body"]]
+    inside = ((body >= -0.5) & (body < np.array(image_size) - 0.5)).all(axis=-1)
+    return 1 - inside.mean(axis=1)
 
 
 def turn_into_view(
@@ -159,9 +212,3 @@ def _solve_normal_equations(sums: Float[np.ndarray, "T 7"]) -> Float[np.ndarray,
     ).transpose(2, 0, 1)
     right = np.stack([right_x, right_y, -right_z], axis=1)
     return np.linalg.solve(normal, right[..., None])[..., 0]
-
-
-def project(points: Float[np.ndarray, "T J 3"], camera: ClipCamera) -> Float[np.ndarray, "T J 2"]:
-    """Metres in the clip's camera to pixels; points behind the camera as if just before it."""
-    depth = np.maximum(points[..., 2:], 1e-3)
-    return (points[..., :2] / depth * camera.focal + camera.princpt).astype(np.float32)

@@ -1,7 +1,7 @@
-"""What all doors share: one-line errors, log format, common flags.
+"""What all commands share: one-line errors, log format, common flags.
 
-A door's own module is its parser and a `run` that imports what does the work: words are read, and
---help is told, before PyTorch and others are loaded, which takes seconds.
+A command's own module is its parser and a `run` that imports what does the work: arguments are
+parsed, and --help is answered, before PyTorch and others are loaded, which takes seconds.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from main.model_files import OUTPUTS
+from main.paths import OUTPUTS
 from utils.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -26,21 +26,21 @@ class _OneLineParser(argparse.ArgumentParser):
         raise UserError(f"{message}; see --help")
 
 
-def door_parser(module: str, description: str) -> argparse.ArgumentParser:
-    """A parser whose errors are one line, with the flags that every door has."""
+def command_parser(module: str, description: str) -> argparse.ArgumentParser:
+    """A parser whose errors are one line, with the flags that every command has."""
     parser = _OneLineParser(prog=f"python -m main.{module}", description=description)
-    parser.add_argument("--verbose", action="store_true", help="tell more, with time stamps")
+    parser.add_argument("--verbose", action="store_true", help="log more, with time stamps")
     return parser
 
 
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags of doors that run a trained network."""
+    """Flags of commands that run a trained network."""
     add_config_flags(parser)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the network")
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags of doors that read a config."""
+    """Flags of commands that read a config."""
     parser.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps or cpu")
     parser.add_argument(
         "--set",
@@ -53,7 +53,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    """Words and flags of doors that train."""
+    """Arguments of commands that train."""
     parser.add_argument("job_name", metavar="JOB_NAME", help="of the run's folder in outputs/")
     parser.add_argument("config_file", metavar="CONFIG_FILE", help="e.g. configs/config_debug.py")
     parser.add_argument("--output", type=Path, default=OUTPUTS, help="where runs have folders")
@@ -74,21 +74,21 @@ def logging_to_stderr() -> Iterator[logging.Handler]:
         root.removeHandler(handler)
 
 
-def run_door(
+def run_command(
     parser: argparse.ArgumentParser,
     main: Callable[[argparse.Namespace], int | None],
-    words: Sequence[str] | None = None,
+    command_line: Sequence[str] | None = None,
 ) -> int:
-    """Parse, run, and give an exit status; what the user must know is one line on stderr.
+    """Parse, run, and return an exit status; what the user must know is one line on stderr.
 
     Args:
-        words: the command line; None: the process' own.
+        command_line: None: the process' own.
     """
     # So that being ended by a scheduler cleans up like any other end.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with logging_to_stderr() as handler:
         try:
-            arguments = parser.parse_args(words)
+            arguments = parser.parse_args(command_line)
             if arguments.verbose:
                 handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
                 logging.getLogger("main").setLevel(logging.DEBUG)
@@ -105,8 +105,8 @@ def run_door(
         except OSError as error:  # the system's refusal: a full disk, no permission, no such place
             place = f"{error.filename}: " if error.filename else ""
             refusal = f"{place}{error.strerror or first_line(error)}"
-            told = "error: %s; check the place's free space and permissions"
-            log.error(told, refusal, exc_info=log.isEnabledFor(logging.DEBUG))
+            message = "error: %s; check the place's free space and permissions"
+            log.error(message, refusal, exc_info=log.isEnabledFor(logging.DEBUG))
             return 2
         except KeyboardInterrupt:
             log.error("stopped")

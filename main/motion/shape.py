@@ -1,30 +1,27 @@
-"""One shape a person: the betas of all frames, fused by how far each frame can be trusted."""
+"""One shape per person: the betas of all frames, fused by how far each frame can be trusted."""
 
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 from jaxtyping import Float
 
 _FULL_SIZE_PX: Final = 256
-"""Height of a box from which a larger one tells no more: that of the network's input."""
+"""Height of a box from which a larger one shows no more: that of the network's input."""
 _HUBER: Final = 1.345
 _PASSES: Final = 5
 
 
-CONFIDENCE: Final = ("score", "box_xywh", "truncation", "interpolated")
-"""The entries of rows that confidence is made of."""
-
-
-def confidence(rows: Mapping[str, np.ndarray]) -> Float[np.ndarray, " T"]:
+def confidence(
+    score: Float[np.ndarray, " T"],
+    box_xywh: Float[np.ndarray, "T 4"],
+    truncation: Float[np.ndarray, " T"],
+) -> Float[np.ndarray, " T"]:
     """How far a frame's shape can be trusted: score x size x share of the body in the image.
 
-    Args:
-        rows: their entries `CONFIDENCE`.
+    Interpolated frames have the score 0, so they are not trusted at all.
     """
-    size = np.clip(rows["box_xywh"][:, 3] / _FULL_SIZE_PX, 0.05, 1)
-    seen = 1 - 0.95 * rows["truncation"]
-    return np.asarray(rows["score"] * size * seen * ~rows["interpolated"], np.float64)
+    size = np.clip(box_xywh[:, 3] / _FULL_SIZE_PX, 0.05, 1)
+    return np.asarray(score * size * (1 - 0.95 * truncation), np.float64)
 
 
 def fuse_shape(

@@ -1,11 +1,10 @@
-"""The same on Ray (docs.ray.io), on this machine or a cluster: an actor a model, a task a clip.
+"""Many clips on Ray (docs.ray.io), here or on a cluster: an actor per model, a task per clip.
 
 Ray starts an actor again that dies, and gives it its clip again, two more times. A clip's folder of
 results gets its name when it is whole, so there is one whatever was killed and when. All machines
 see the project's folder, clips and output at the same paths.
 """
 
-import argparse
 import logging
 import os
 from collections.abc import Generator, Sequence
@@ -13,11 +12,10 @@ from itertools import chain
 from types import ModuleType
 from typing import Any, Final
 
-from main.batch.jobs import Job
-from main.batch.report import ClipReport
-from main.batch.work import do_clip, failed
-from main.model_files import ROOT
-from main.session import Session
+from main.paths import ROOT
+from main.pipeline.clips import ClipReport, Job, process_job, report_of_failure
+from main.pipeline.options import InferenceOptions
+from main.pipeline.pipeline import Tools
 from utils.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -35,42 +33,43 @@ _SETTINGS: Final = {
 class ClipWorker:
     """Holds a model; Ray makes an actor of it."""
 
-    def __init__(self, words: argparse.Namespace, folder: str) -> None:
+    def __init__(self, options: InferenceOptions, folder: str) -> None:
         os.chdir(folder)  # where the command line's paths count from
-        self.words = words
-        self.session: Session | None = None
+        self.options = options
+        self.tools: Tools | None = None
 
     def load(self) -> str | None:
         """Get ready; what is wrong, if anything is."""
         try:
-            self.session = Session.load(self.words)
+            self.tools = Tools.load(self.options)
         except UserError as error:
             return str(error)
         return None
 
-    def do(self, job: Job) -> ClipReport:
-        if self.session is None:  # this actor has died and been started again
-            self.session = Session.load(self.words)
-        return do_clip(self.session, job)
+    def process(self, job: Job) -> ClipReport:
+        if self.tools is None:  # this actor has died and been started again
+            self.tools = Tools.load(self.options)
+        return process_job(job, self.tools)
 
 
 def ray_reports(
-    words: argparse.Namespace, jobs: Sequence[Job]
+    jobs: Sequence[Job], options: InferenceOptions, workers: int | None
 ) -> Generator[ClipReport, None, None]:
-    """Do clips by Ray's workers and give their reports as they come.
+    """Process clips by Ray's workers and give their reports as they come.
 
     Raises:
-        UserError: Ray is not installed, --workers asks for too many, or no model can be loaded.
+        UserError: Ray is not installed, there are fewer GPUs than `workers`, or no model can be
+            loaded.
     """
     ray = _import_ray()
     ray.init(
         runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
         include_dashboard=False,
-        log_to_driver=words.verbose,
+        log_to_driver=log.isEnabledFor(logging.DEBUG),
         logging_level=logging.WARNING,
     )
     try:
-        actors = _start_actors(ray, words, len(jobs))
+        actors = _start_actors(ray, options, workers, len(jobs))
         log.info("%d workers of Ray", len(actors))
         yield from _share_out(ray, actors, jobs)
     finally:
@@ -90,25 +89,27 @@ def _import_ray() -> ModuleType:
     return ray
 
 
-def _start_actors(ray: ModuleType, words: argparse.Namespace, most: int) -> list[Any]:
+def _start_actors(
+    ray: ModuleType, options: InferenceOptions, workers: int | None, most: int
+) -> list[Any]:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    use_gpus = words.device == "auto" or words.device.startswith("cuda")
+    use_gpus = options.device == "auto" or options.device.startswith("cuda")
     gpus = [int(node.get("GPU", 0)) for node in nodes] if use_gpus else []
     cores = [node.get("CPU", 0) for node in nodes]
     if sum(gpus):
-        workers = words.workers or sum(gpus)
+        workers = workers or sum(gpus)
         if workers > sum(gpus):
-            raise UserError(f"--workers {workers}: there are {sum(gpus)} GPUs, one a worker")
+            raise UserError(f"--workers {workers}: there are {sum(gpus)} GPUs, one per worker")
         share = min(c / g for c, g in zip(cores, gpus, strict=True) if g)
-        options = {"num_gpus": 1, "num_cpus": _whole(share)}
+        resources = {"num_gpus": 1, "num_cpus": _whole(share)}
     else:
-        workers = words.workers or max(1, sum(int(count) // _CORES for count in cores))
-        options = {"num_cpus": cores_a_worker(cores, workers)}
-    actor = ray.remote(max_restarts=-1, max_task_retries=_RETRIES, **options)(ClipWorker)
-    return [actor.remote(words, os.getcwd()) for _ in range(min(workers, most))]  # noqa: PTH109
+        workers = workers or max(1, sum(int(count) // _CORES for count in cores))
+        resources = {"num_cpus": cores_per_worker(cores, workers)}
+    actor = ray.remote(max_restarts=-1, max_task_retries=_RETRIES, **resources)(ClipWorker)
+    return [actor.remote(options, os.getcwd()) for _ in range(min(workers, most))]  # noqa: PTH109
 
 
-def cores_a_worker(cores: Sequence[float], workers: int) -> float:
+def cores_per_worker(cores: Sequence[float], workers: int) -> float:
     """The most cores that each worker can have where machines have so many."""
     sizes = chain(range(int(max(cores)), 0, -1), (0.5**k for k in range(1, 20)))
     return next(size for size in sizes if sum(count // size for count in cores) >= workers)
@@ -134,14 +135,14 @@ def _share_out(
         except ray.exceptions.RayError as error:
             if job is None:
                 raise UserError(f"a worker of Ray cannot start: {first_line(error)}") from None
-            outcome = failed(job, UserError(_what_happened(ray, error)))
+            outcome = report_of_failure(job, UserError(_what_happened(ray, error)))
         if job is not None:
             yield outcome
         elif outcome is not None:
             raise UserError(outcome)
         following = next(waiting, None)
         if following is not None:
-            running[actor.do.remote(following)] = (actor, following)
+            running[actor.process.remote(following)] = (actor, following)
 
 
 def _what_happened(ray: ModuleType, error: Exception) -> str:

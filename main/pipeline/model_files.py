@@ -9,15 +9,12 @@ import logging
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from main.paths import OUTPUTS, PRETRAINED
 from utils.errors import UserError, first_line
 from utils.files import atomic_path
 
 log = logging.getLogger(__name__)
 
-ROOT: Final = Path(__file__).resolve().parent.parent
-PRETRAINED: Final = ROOT / "pretrained_models"
-OUTPUTS: Final = ROOT / "outputs"
-DEMO: Final = ROOT / "demo"
 CONFIG_NAME: Final = "config_base.py"
 WEIGHT_SUFFIXES: Final = (".safetensors", ".pth.tar", ".pth", ".pt")
 

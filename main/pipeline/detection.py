@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from configs.schema import DetectionConfig
-from main.model_files import ROOT
+from main.paths import ROOT
 from utils.box import Box
 from utils.errors import UserError, first_line
 
@@ -34,6 +34,11 @@ class Detection(NamedTuple):
 class Detector(Protocol):
     def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
         """People in frame number `index` (RGB); an empty list is a normal answer."""
+
+
+def shifted(detector: Detector, first: int) -> Detector:
+    """A detector whose frames count from `first`."""
+    return lambda index, image: detector(first + index, image)
 
 
 class WholeImageDetector:
@@ -161,23 +166,23 @@ def boxes_beside(path: Path) -> Path | None:
 
 
 class Detectors:
-    """Who says where people are in a medium: a flag, a file of boxes beside the medium, else YOLO.
+    """What finds the people of a source: as the options say, a file of boxes beside it, else YOLO.
 
     YOLO is loaded once, and not before it is needed.
     """
 
     def __init__(
         self,
-        boxes: str | None,
-        named: str | None,
+        boxes: Path | None,
+        name: str | None,
         config: DetectionConfig,
         device: torch.device,
     ) -> None:
-        """Prepare what flags ask for.
+        """Prepare what the options ask for.
 
         Args:
-            boxes: --boxes.
-            named: --detector; None: it is not said.
+            boxes: a file of boxes for all sources.
+            name: "yolo" or "whole-image"; None: not said.
 
         Raises:
             UserError: it cannot be used.
@@ -187,15 +192,15 @@ class Detectors:
         self.asked_for: Detector | None = None
         if boxes is not None:
             self.asked_for = BoxFileDetector(boxes)
-        elif named is not None:
-            self.asked_for = WholeImageDetector() if named == "whole-image" else self._load_yolo()
+        elif name is not None:
+            self.asked_for = WholeImageDetector() if name == "whole-image" else self._load_yolo()
 
-    def of(self, path: Path, step: float = 1.0) -> Detector:
-        """The detector of a medium.
+    def for_source(self, path: Path, step: float = 1.0) -> Detector:
+        """What finds the people of a source.
 
         Args:
-            step: frames of the medium for a frame of the result; files beside a medium count the
-                medium's own frames.
+            step: frames of the source per frame of the result; files beside a source count the
+                source's own frames.
 
         Raises:
             UserError: the file of boxes or the detector cannot be used.

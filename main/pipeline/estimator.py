@@ -1,6 +1,6 @@
-"""The users' door into the network: image in pixels + boxes -> people.
+"""The network for users: image in pixels + boxes -> people.
 
-from main.estimator import Estimator
+from main.pipeline import Estimator
 
 estimator = Estimator.load("smplest_x_h")
 people = estimator(image, boxes=[(120, 40, 200, 480)])
@@ -20,7 +20,8 @@ from configs.reader import load_config
 from configs.schema import Config
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
-from main.model_files import ROOT, ModelFiles, find_model
+from main.paths import ROOT
+from main.pipeline.model_files import ModelFiles, find_model
 from models.checkpoint import load_network
 from models.heads import HeadOutputs
 from models.onnx import OnnxNetwork
@@ -136,7 +137,7 @@ class Estimator:
         *,
         want_vertices: bool = True,
     ) -> list[Person]:
-        """People of one RGB image, a row a box (x, y, width, height), in the boxes' order.
+        """People of one RGB image, one per box (x, y, width, height), in the boxes' order.
 
         Raises:
             ValueError: a box has no area inside the image.

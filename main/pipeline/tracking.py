@@ -2,7 +2,7 @@
 
 The work is BoT-SORT's (Aharon et al., 2022; motion by a Kalman filter, overlap, no appearance), as
 ultralytics has it. What it loses and finds again under a new number is joined when the video is
-over, by what is known of the bodies: see main/tracks/stitch.py.
+over, by what is known of the bodies: see main/motion/stitch.py.
 """
 
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Float
 
-from main.detector import Detection, import_ultralytics
+from main.pipeline.detection import Detection, import_ultralytics
 
 SETTINGS: Final = {
     "track_high_thresh": 0.25,  # scores from which a detection may begin a track
