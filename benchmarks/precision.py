@@ -34,8 +34,8 @@ from datasets.configured import find_source
 from datasets.sample import evaluation_sample
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
-from main.pipeline.estimator import Estimator
 from main.paths import ROOT
+from main.pipeline.estimator import Estimator
 from main.pipeline.model_files import find_model
 from main.testing.metrics import Evaluator
 from models.checkpoint import load_network

@@ -99,14 +99,14 @@ def refine(
     present, starts = np.unique(people[order], return_index=True)
     for person, mine in zip(present.tolist(), np.split(order, starts[1:]), strict=True):
         shape = refiner.shape_of(mine)
-        for run in _runs(frames[mine], mine, clip.fps):
+        for run in filled_runs(frames[mine], mine, clip.fps):
             for block in refiner.refined(run, shape):
                 block["person"] = person
                 final.append(block)
     final.set_column("occlusion", _occlusions(final))
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """Consecutive frames of one person, and the raw rows that each lies between.
 
     Where a frame has an estimate of its own, that is both `before` and `after`.
@@ -116,18 +116,20 @@ class _Run(NamedTuple):
     before: Int[np.ndarray, " T"]
     after: Int[np.ndarray, " T"]
 
-    def part(self, start: int, stop: int) -> "_Run":
-        return _Run(*(values[start:stop] for values in self))
+    def part(self, start: int, stop: int) -> "Run":
+        return Run(*(values[start:stop] for values in self))
 
 
-def _runs(frames: Int[np.ndarray, " N"], rows: Int[np.ndarray, " N"], fps: float) -> Iterator[_Run]:
+def filled_runs(
+    frames: Int[np.ndarray, " N"], rows: Int[np.ndarray, " N"], fps: float
+) -> Iterator[Run]:
     """Stretches of a person's rows without an absence of more than half a second."""
     breaks = np.flatnonzero(np.diff(frames) - 1 > LONGEST_GAP_S * fps) + 1
     for known, mine in zip(np.split(frames, breaks), np.split(rows, breaks), strict=True):
         all_frames = np.arange(known[0], known[-1] + 1)
         before = np.searchsorted(known, all_frames, side="right") - 1
         after = np.searchsorted(known, all_frames, side="left")
-        yield _Run(all_frames, mine[before], mine[after])
+        yield Run(all_frames, mine[before], mine[after])
 
 
 class _Refiner:
@@ -145,7 +147,7 @@ class _Refiner:
         """The one shape of somebody, of whom there are these raw rows."""
         return fuse_shape(self.betas[rows], self.confidence[rows])
 
-    def refined(self, run: _Run, shape: Float[np.ndarray, "10"]) -> Iterator[np.ndarray]:
+    def refined(self, run: Run, shape: Float[np.ndarray, "10"]) -> Iterator[np.ndarray]:
         """Final rows of consecutive frames but for `person` and `occlusion`, in blocks.
 
         A block is read with margins of what smoothing reaches, so that blocks join without a seam.
@@ -155,7 +157,7 @@ class _Refiner:
             part = run.part(first, start + BLOCK + self.margin)
             yield self._final(part, shape)[start - first : start - first + BLOCK]
 
-    def _final(self, run: _Run, shape: Float[np.ndarray, "10"]) -> np.ndarray:
+    def _final(self, run: Run, shape: Float[np.ndarray, "10"]) -> np.ndarray:
         raw, estimated = _read(self.raw, run), run.before == run.after
         weights = np.where(estimated, 1.0, _INTERPOLATED_WEIGHT)
         final = np.zeros(len(raw), FINAL_ROW)
@@ -198,7 +200,7 @@ class _Refiner:
         return np.concatenate([bearing * depth, depth], axis=1)
 
 
-def _read(raw: RawRows, run: _Run) -> Shaped[np.ndarray, " T"]:
+def _read(raw: RawRows, run: Run) -> Shaped[np.ndarray, " T"]:
     """Raw rows of consecutive frames; those without an estimate are made of their neighbours.
 
     Nothing was detected there, so their score is 0.

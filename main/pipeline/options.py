@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from utils.errors import UserError
 
@@ -66,14 +66,6 @@ class InferenceOptions:
     export: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("backend", self.backend, get_args(Backend)),
-            ("detector", self.detector, (None, *get_args(DetectorName))),
-            ("overlay", self.overlay, (None, *get_args(OverlayMode))),
-        ):
-            if value not in known:
-                choice = ", ".join(map(str, known))
-                raise UserError(f"--{name} {value}: choose one of {choice}")
         for name, count in (("batch-size", self.batch_size), ("keep-longest", self.keep_longest)):
             if count is not None and count < 1:
                 raise UserError(f"--{name} {count}: give a number from 1")

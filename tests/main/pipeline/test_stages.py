@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from main.motion.rows import COLUMNS
 from main.pipeline.estimator import Estimator, Person, PersonCrop
-from main.flow import FRAMES_PER_BATCH, SeenFrame, Sighting, batches, estimate_people
-from main.tracks.rows import COLUMNS
+from main.pipeline.stages import (
+    FRAMES_PER_BATCH,
+    CroppedFrame,
+    CroppedPerson,
+    batches,
+    estimate_people,
+)
 from utils.box import Box
 
 PIXELS = np.zeros((2, 2, 3), np.float32)
@@ -24,7 +30,7 @@ def threads_as_before():
     torch.set_num_threads(threads)
 
 
-def seen(counts):
+def cropped(counts):
     """A frame for each count of people; crops are numbered by the place of their box."""
     number = 0
     for index, count in enumerate(counts):
@@ -33,7 +39,7 @@ def seen(counts):
             for k in range(count)
         ]
         number += count
-        yield SeenFrame(index, [Sighting(k, 1.0, crop) for k, crop in enumerate(crops)])
+        yield CroppedFrame(index, [CroppedPerson(k, 1.0, crop) for k, crop in enumerate(crops)])
 
 
 class Numbers(Estimator):
@@ -53,7 +59,7 @@ class Numbers(Estimator):
 
 
 def test_batches_are_full_though_frames_hold_odd_numbers_of_people():
-    made = list(batches(seen([3, 3, 3, 0, 5, 1]), 4))
+    made = list(batches(cropped([3, 3, 3, 0, 5, 1]), 4))
     assert [len(batch.crops) for batch in made] == [4, 4, 4, 3]
     assert [[frame.number for frame in batch.frames] for batch in made] == [
         [0],
@@ -64,13 +70,13 @@ def test_batches_are_full_though_frames_hold_odd_numbers_of_people():
 
 
 def test_more_people_in_a_frame_than_in_a_batch():
-    made = list(batches(seen([9, 1]), 4))
+    made = list(batches(cropped([9, 1]), 4))
     assert [len(batch.crops) for batch in made] == [4, 4, 2]
     assert [len(batch.frames) for batch in made] == [0, 0, 2]
 
 
 def test_empty_frames_do_not_wait_forever():
-    stream = batches(seen([1] + [0] * 1000), 2)
+    stream = batches(cropped([1] + [0] * 1000), 2)
     assert len(next(stream).frames) == FRAMES_PER_BATCH * 2
 
 
@@ -78,7 +84,7 @@ def test_empty_frames_do_not_wait_forever():
 def test_every_frame_comes_once_in_order_with_its_own_people(workers):
     counts = [2, 0, 0, 7, 1, 1, 3, 0] * 5
     estimator = Numbers()
-    frames = list(estimate_people(seen(counts), estimator, 4, workers))
+    frames = list(estimate_people(cropped(counts), estimator, 4, workers))
     assert [frame.number for frame in frames] == list(range(len(counts)))
     assert [len(frame.people) for frame in frames] == counts
     people = [one.person.box_xywh[0] for frame in frames for one in frame.people]

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from main.batch.jobs import found_before, list_jobs, remove_leftovers
+from main.pipeline.clips import earlier_result, list_jobs, remove_leftovers
 from utils.errors import UserError
 
 
@@ -77,10 +77,10 @@ def test_clips_and_results_do_not_share_a_folder(tmp_path):
 def test_what_was_found_before(tmp_path):
     touch(tmp_path / "a.mp4")
     (job,) = list_jobs(tmp_path, tmp_path / "out")
-    assert found_before(job) == (None, None)
+    assert earlier_result(job) == (None, None)
     job.result.mkdir(parents=True)
     (job.result / "summary.json").write_text(json.dumps({"frames": 7, "people": [{}, {}]}))
-    assert found_before(job) == (7, 2)
+    assert earlier_result(job) == (7, 2)
 
 
 def test_only_leftovers_of_these_clips_are_removed(tmp_path):

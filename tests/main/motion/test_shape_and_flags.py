@@ -1,12 +1,12 @@
-"""One shape a person, and the flags of frames."""
+"""One shape per person, and the flags of frames."""
 
 import numpy as np
 import pytest
 
 from human_models.joints import BODY_JOINTS
-from main.tracks.flags import occlusion, out_of_range
-from main.tracks.placing import truncation
-from main.tracks.shape import confidence, fuse_shape
+from main.motion.camera import truncation
+from main.motion.refine import occlusion, out_of_range
+from main.motion.shape import confidence, fuse_shape
 
 
 def test_shape_is_that_of_most_frames():
@@ -31,12 +31,11 @@ def test_shape_of_one_frame_is_its_own():
 
 def test_confidence_falls_with_score_size_and_truncation():
     columns = {
-        "score": np.array([0.9, 0.5, 0.9, 0.9, 0.9], np.float32),
-        "box_xywh": np.array([[0, 0, 90, 300]] * 2 + [[0, 0, 9, 30]] + [[0, 0, 90, 300]] * 2),
+        "score": np.array([0.9, 0.5, 0.9, 0.9, 0.0], np.float32),
+        "box_xywh": np.array([[0, 0, 90, 300]] * 2 + [[0, 0, 9, 30]] + [[0, 0, 90, 300.0]] * 2),
         "truncation": np.array([0, 0, 0, 0.8, 0]),
-        "interpolated": np.array([False, False, False, False, True]),
     }
-    best, *others, absent = confidence(columns)
+    best, *others, absent = confidence(**columns)
     assert all(0 < one < best for one in others)
     assert absent == 0
 

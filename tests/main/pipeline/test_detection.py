@@ -59,20 +59,20 @@ def test_flags_go_before_boxes_beside_the_input_and_those_before_yolo(tmp_path, 
 
     for name in ("a.b.boxes.json", "frames.1.boxes.json", "other.json"):
         (tmp_path / name).write_text(json.dumps({"0": [[len(name), 0, 9, 9]]}))
-    assert detectors().of(video)(0, IMAGE)[0].box.x == len("a.b.boxes.json")
+    assert detectors().for_source(video)(0, IMAGE)[0].box.x == len("a.b.boxes.json")
     assert caplog.messages == [f"people: boxes of {tmp_path / 'a.b.boxes.json'}"]
-    assert detectors().of(folder)(0, IMAGE)[0].box.x == len("frames.1.boxes.json")
-    assert detectors(boxes=str(tmp_path / "other.json")).of(video)(0, IMAGE)[0].box.x == len(
+    assert detectors().for_source(folder)(0, IMAGE)[0].box.x == len("frames.1.boxes.json")
+    assert detectors(boxes=tmp_path / "other.json").for_source(video)(0, IMAGE)[0].box.x == len(
         "other.json"
     )
-    assert isinstance(detectors(named="whole-image").of(video), WholeImageDetector)
+    assert isinstance(detectors(named="whole-image").for_source(video), WholeImageDetector)
     with pytest.raises(UserError, match=r"NAME\.boxes\.json beside the input"):
         detectors(named="yolo")
     lazy = detectors()
     with pytest.raises(UserError) as first:
-        lazy.of(tmp_path / "c.mp4")
+        lazy.for_source(tmp_path / "c.mp4")
     with pytest.raises(UserError) as second:
-        lazy.of(tmp_path / "d.mp4")
+        lazy.for_source(tmp_path / "d.mp4")
     assert first.value is second.value  # it is not tried again for every clip
 
 

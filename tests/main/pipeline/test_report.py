@@ -2,7 +2,7 @@
 
 import json
 
-from main.batch.report import ClipReport, table, write_report
+from main.pipeline.clips import ClipReport, table, write_report
 
 REPORTS = [
     ClipReport("a/walk.mp4", "done", 30, 2, 1.25),

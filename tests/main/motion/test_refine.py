@@ -10,17 +10,19 @@ from benchmarks.walkers import CAMERA, FPS, HEIGHT, WIDTH, estimates, walkers
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import JOINTS
-from main.tracks import refine
-from main.tracks.assemble import Clip, assemble_people, check_person_flag, choose_people
-from main.tracks.camera import project
-from main.tracks.ground import FOOT_JOINTS, find_floor
-from main.tracks.placing import place_rows
-from main.tracks.refine import Strengths, pose_joints, smoothing_factor
-from main.tracks.rows import PARAMETERS, ROW, RowFile, people_of, row_of
-from main.tracks.shape import CONFIDENCE, confidence
+from main.motion import refine as refine_module
+from main.motion.camera import Clip, place_bodies
+from main.motion.floor import FOOT_JOINTS, find_floor
+from main.motion.refine import Smoothing, pose_joints, refine
+from main.motion.results import choose_people
+from main.motion.rows import FINAL_ROW, PARAMETERS, FinalRows, RawRows
+from main.motion.shape import confidence
+from main.motion.stitch import stitch
+from main.pipeline.options import parse_person, parse_smoothing
+from main.pipeline.stages import EstimatedPerson, raw_rows
 from utils.errors import UserError
 
-SIZE = (WIDTH, HEIGHT)
+CLIP = Clip(CAMERA, (WIDTH, HEIGHT), FPS)
 BODY_JOINTS = slice(0, 25)
 
 
@@ -47,15 +49,27 @@ def alone(body):
 
 
 @pytest.fixture
-def assembled(body, alone, tmp_path):
+def finished(body, tmp_path):
+    """Final rows of raw ones."""
+
+    def run(raw, factor=1.0):
+        final = FinalRows(tmp_path)
+        people = stitch(raw, CAMERA, FPS)
+        refine(raw, people, CLIP, body, Smoothing().times(factor), final)
+        return final
+
+    return run
+
+
+@pytest.fixture
+def assembled(alone, finished, tmp_path):
     """Final rows of the person alone, in the order of frames."""
 
     def run(factor=1.0):
-        file = RowFile(tmp_path)
-        fill_rows(file, alone[1], 120)
-        assemble_people(file, body, Clip(CAMERA, SIZE, FPS, Strengths().times(factor)))
-        rows = np.array(file.view())
-        return rows[np.argsort(rows["frame_index"])]
+        raw = RawRows(tmp_path)
+        fill_rows(raw, alone[1], 120)
+        final = finished(raw, factor)
+        return final.take(np.arange(len(final)))
 
     return run
 
@@ -71,13 +85,12 @@ def pose_error(ours, truth):
     return np.linalg.norm(relative[:, BODY_JOINTS], axis=-1).mean()
 
 
-def test_people_keep_their_identity(body, crossing, tmp_path):
+def test_people_keep_their_identity(crossing, finished, tmp_path):
     people, seen = crossing
-    file = RowFile(tmp_path)
-    fill_rows(file, seen, 240)
-    before = identity_score(file.view(), people)
-    assemble_people(file, body, Clip(CAMERA, SIZE, FPS, Strengths()))
-    after = identity_score(file.view(), people)
+    raw = RawRows(tmp_path)
+    fill_rows(raw, seen, 240)
+    before = identity_score(raw, people)
+    after = identity_score(finished(raw), people)
     assert before.idf1 < 0.9
     assert after.idf1 > 0.95
     assert after.switches <= before.switches + 1
@@ -126,7 +139,7 @@ def test_final_values_belong_together(assembled, body):
     assert (rows["princpt"] == CAMERA.princpt).all()
     joints = pose_joints(body, rows) + rows["transl"][:, None]
     np.testing.assert_allclose(rows["joints_3d_m"], joints, atol=1e-5)
-    np.testing.assert_allclose(rows["joints_2d_px"], project(joints, CAMERA), atol=0.01)
+    np.testing.assert_allclose(rows["joints_2d_px"], CAMERA.project(joints), atol=0.01)
 
 
 def test_raw_values_stay_as_they_came(assembled, alone):
@@ -138,11 +151,13 @@ def test_raw_values_stay_as_they_came(assembled, alone):
             np.testing.assert_array_equal(row[f"raw_{name}"], getattr(person, name))
 
 
-def test_whole_image_solution_agrees_with_the_crops(assembled):
+def test_whole_image_solution_agrees_with_the_crops(assembled, alone):
     """Median over joints and frames, 1280 x 720; unsmoothed."""
     rows = assembled(0.0)
     rows = rows[~rows["interpolated"]]
-    error = np.linalg.norm(rows["joints_2d_px"] - rows["raw_joints_2d_px"], axis=-1)
+    given = {one.frame: one.person.joints_2d_px for one in alone[1]}
+    raw_px = np.stack([given[frame] for frame in rows["frame_index"].tolist()])
+    error = np.linalg.norm(rows["joints_2d_px"] - raw_px, axis=-1)
     assert np.median(error) < 1.6
 
 
@@ -151,82 +166,84 @@ def test_people_who_are_near_match_the_crops(body):
     rng = np.random.default_rng(3)
     people = walkers(body, rng, 2, 40, crossing=False, distance_m=(4, 4.5))
     seen = estimates(body, rng, people)
-    rows = np.stack([row_of(1, one.frame, one.score, one.person) for one in seen])
-    place_rows(rows, CAMERA, SIZE)
-    error = np.linalg.norm(rows["joints_2d_px"] - rows["raw_joints_2d_px"], axis=-1)
-    assert np.median(np.ptp(rows["raw_joints_2d_px"][..., 1], axis=1)) > 400
+    names = ("global_orient", "transl", "joints_3d_m", "joints_2d_px", "princpt")
+    given = {name: np.stack([getattr(one.person, name) for one in seen]) for name in names}
+    placed = place_bodies(**given, camera=CAMERA)
+    raw_px = given["joints_2d_px"]
+    error = np.linalg.norm(CAMERA.project(placed.joints_3d_m) - raw_px, axis=-1)
+    assert np.median(np.ptp(raw_px[..., 1], axis=1)) > 400
     assert np.median(error) < 2.0  # least squares alone: 2.7
 
 
 def test_blocks_join_without_a_seam(assembled, monkeypatch):
     whole = assembled()
-    monkeypatch.setattr(refine, "BLOCK", 32)
+    monkeypatch.setattr(refine_module, "BLOCK", 32)
     parts = assembled()
     for name in ("global_orient", "body_pose", "transl", "joints_3d_m"):
         np.testing.assert_allclose(parts[name], whole[name], atol=1e-4)
 
 
-def test_single_image_keeps_its_values_but_for_the_camera(body, alone, tmp_path):
-    file = RowFile(tmp_path)
+def test_single_image_keeps_its_values_but_for_the_camera(alone, finished, row_file):
     one = alone[1][10]
-    file.append(row_of(1, 0, one.score, one.person))
-    assemble_people(file, body, Clip(CAMERA, SIZE, FPS, Strengths().times(0)))
-    (row,) = file.view()
+    raw = row_file(raw_rows([(0, EstimatedPerson(1, one.score, one.person))], CLIP))
+    row = finished(raw, 0.0).take(0)
     for name in ("body_pose", "left_hand_pose", "jaw_pose", "betas", "expression"):
         np.testing.assert_array_equal(row[name], getattr(one.person, name))
     error = np.linalg.norm(row["joints_2d_px"] - one.person.joints_2d_px, axis=-1)
     assert np.median(error) < 0.015 * one.person.box_xywh[3]
 
 
-def test_feet_find_the_floor(body, crossing, tmp_path):
+def test_feet_find_the_floor(crossing, finished, tmp_path):
     people, seen = crossing
-    file = RowFile(tmp_path)
-    fill_rows(file, seen, 240)
-    assemble_people(file, body, Clip(CAMERA, SIZE, FPS, Strengths()))
-    rows = file.view()
-    plane = find_floor(rows, FPS)
-    assert plane is not None
+    raw = RawRows(tmp_path)
+    fill_rows(raw, seen, 240)
+    final = finished(raw)
+    floor = find_floor(final, FPS)
+    assert floor is not None
+    plane, contacts = floor
     assert plane.up @ [0, -1, 0] > np.cos(np.radians(6))
     feet = [JOINTS.index(name) for name in FOOT_JOINTS]
     true_floor = np.median([one.joints[:, feet, 1].max(axis=1) for one in people])
     assert plane.height == pytest.approx(-true_floor, abs=0.15)
-    assert rows["foot_contact"].shape[1] == len(FOOT_JOINTS)
-    assert 0.1 < rows["foot_contact"].mean() < 0.9
+    assert contacts.shape == (len(final), len(FOOT_JOINTS))
+    assert 0.1 < contacts.mean() < 0.9
 
 
 def rows_of_people(lengths):
-    rows = np.zeros(sum(lengths), ROW)
+    rows = np.zeros(sum(lengths), FINAL_ROW)
     rows["person"] = np.repeat(np.arange(1, len(lengths) + 1), lengths)
     rows["box_xywh"] = [0, 0, 10, 20]
     return rows
 
 
-def test_choice_of_people():
+def test_choice_of_people(row_file):
     rows = rows_of_people([5, 9, 7])
-    assert choose_people(rows, None, None) == {1, 2, 3}
-    assert choose_people(rows, None, 2) == {2, 3}
-    assert choose_people(rows, "3,1", None) == {1, 3}
-    assert choose_people(rows, "3, 1", 1) == {3}
-    rows["box_xywh"][:5, 2] = 1000
-    assert choose_people(rows, "largest", None) == {1}
+    file = row_file(rows)
+    assert choose_people(file, None, None) == {1, 2, 3}
+    assert choose_people(file, None, 2) == {2, 3}
+    assert choose_people(file, parse_person("3,1"), None) == {1, 3}
+    assert choose_people(file, parse_person("3, 1"), 1) == {3}
     with pytest.raises(UserError, match="nobody found by that number; there are 1, 2, 3"):
-        choose_people(rows, "4", None)
+        choose_people(file, (4,), None)
+    rows["box_xywh"][:5, 2] = 1000
+    assert choose_people(row_file(rows), "largest", None) == {1}
 
 
 @pytest.mark.parametrize("word", ["tallest", "0", "1,", "-1", "1.5"])
 def test_wrong_choices_are_refused(word):
     with pytest.raises(UserError, match="--person"):
-        check_person_flag(word)
+        parse_person(word)
 
 
 def test_strength_of_smoothing():
-    assert [smoothing_factor(word) for word in ("auto", "off", "0.5")] == [1, 0, 0.5]
+    assert [parse_smoothing(word) for word in ("auto", "off", "0.5")] == [1, 0, 0.5]
     for word in ("much", "-1", "nan", "1e9"):
         with pytest.raises(UserError, match="--smooth"):
-            smoothing_factor(word)
+            parse_smoothing(word)
 
 
 def test_interpolated_frames_say_nothing_about_the_shape(assembled):
     rows = assembled()
-    assert (confidence({name: rows[name] for name in CONFIDENCE})[rows["interpolated"]] == 0).all()
-    assert len(people_of(rows)) == 1
+    trust = confidence(rows["score"], rows["box_xywh"], rows["truncation"])
+    assert (trust[rows["interpolated"]] == 0).all()
+    assert set(rows["person"].tolist()) == {1}

@@ -1,4 +1,4 @@
-"""Many clips by one call: resumed, never stopped by a bad one, told at the end."""
+"""Many clips by one call: resumed, never stopped by a bad one, reported at the end."""
 
 import json
 import shutil
@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from main import inference, session
+from main import inference
+from main.pipeline import pipeline
 from main.pipeline.estimator import Estimator
 from utils.video_write import VideoWriter
 
@@ -107,7 +108,7 @@ def test_folder_of_results_comes_last(run, loads, tmp_path, monkeypatch):
         assert (tmp_path / "out" / "a" / "result_walk.mp4").is_file()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(session, "save_config", full_disk)
+    monkeypatch.setattr(pipeline, "save_config", full_disk)
     status, report, _ = run()
     assert status == 1
     assert statuses(report) == {"a/walk.mp4": "failed", "b/walk.mp4": "failed"}
@@ -120,14 +121,14 @@ def test_folder_of_results_comes_last(run, loads, tmp_path, monkeypatch):
 @pytest.mark.parametrize("error", [RuntimeError, KeyError, ZeroDivisionError, AssertionError])
 def test_bad_clips_do_not_stop_the_rest(run, loads, clips, tmp_path, monkeypatch, error):
     (clips / "0.mp4").write_text("no video")
-    draw = session.Session._draw
+    draw = pipeline.draw_overlay
 
-    def strange(self, media, *rest):
-        if media.path.parent.name == "a":
+    def strange(source, *rest):
+        if source.path.parent.name == "a":
             raise error("strange\nindeed")
-        draw(self, media, *rest)
+        draw(source, *rest)
 
-    monkeypatch.setattr(session.Session, "_draw", strange)
+    monkeypatch.setattr(pipeline, "draw_overlay", strange)
     status, report, told = run()
     assert status == 1
     assert statuses(report) == {"0.mp4": "failed", "a/walk.mp4": "failed", "b/walk.mp4": "done"}
@@ -139,14 +140,14 @@ def test_bad_clips_do_not_stop_the_rest(run, loads, clips, tmp_path, monkeypatch
 
 
 def test_interrupted_run_tells_what_it_has(run, loads, tmp_path, monkeypatch):
-    draw = session.Session._draw
+    draw = pipeline.draw_overlay
 
-    def interrupted(self, media, *rest):
-        if media.path.parent.name == "b":
+    def interrupted(source, *rest):
+        if source.path.parent.name == "b":
             raise KeyboardInterrupt
-        draw(self, media, *rest)
+        draw(source, *rest)
 
-    monkeypatch.setattr(session.Session, "_draw", interrupted)
+    monkeypatch.setattr(pipeline, "draw_overlay", interrupted)
     status, report, _ = run()
     assert status == 130
     assert statuses(report) == {"a/walk.mp4": "done"}

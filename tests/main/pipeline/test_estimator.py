@@ -14,7 +14,7 @@ from models.checkpoint import load_network
 from utils.errors import UserError
 from utils.image import read_image
 
-PARITY = Path(__file__).parents[1] / "parity"
+PARITY = Path(__file__).parents[2] / "parity"
 SCENE = dict(np.load(PARITY / "scene.npz"))
 NAMES = {
     "global_orient": "smplx_root_pose",

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from main.batch.ray_engine import cores_a_worker
 from main.initialise import initialise
+from main.pipeline.ray_engine import cores_per_worker
 from utils.video_write import VideoWriter
 
 ROOT = Path(__file__).parents[3]
@@ -32,7 +32,7 @@ MARK = "SMPLEST_X_TEST_OF_RAY"
     ],
 )
 def test_cores_that_each_worker_can_have(cores, workers, share):
-    assert cores_a_worker(cores, workers) == share
+    assert cores_per_worker(cores, workers) == share
 
 
 def processes_of(mark):
@@ -77,7 +77,7 @@ def test_killed_worker_costs_nothing_but_time(tmp_path):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         # The longest clips come first, so both workers are busy with them.
-        busy = [number for number, title in processes_of(mark) if "ClipWorker.do" in title]
+        busy = [number for number, title in processes_of(mark) if "ClipWorker.process" in title]
         assert busy
         os.kill(busy[0], signal.SIGKILL)
         assert door.wait(300) == 1, (tmp_path / "told").read_text()
