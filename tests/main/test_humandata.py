@@ -97,7 +97,7 @@ def results(
             people.append((2, frame, 0.3, person(10 + frame, [90, 20, 40, 90])))
         about = {"input": name, "frames": 4, "body_model": "x", "flat_hand_mean": False}
         folder = tmp_path / "result"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         rows = row_file(final_rows_of(people))
         write_results(folder, rows, CLIP, about, chosen={1, 2})
         return folder
