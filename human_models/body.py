@@ -154,22 +154,22 @@ class BodyModel(nn.Module):
             rotations = axis_angle_to_matrix(pose + self.mean_pose)
             rest_joints = self._rest_joints(shape)
             world = forward_kinematics(rotations, rest_joints, self.parents_but_root, self.steps)
-            moves = skinning_transforms(world, rest_joints)
-            bends = rotations[:, 1:] - torch.eye(3, dtype=pose.dtype, device=pose.device)
-            features = torch.cat([shape, bends.flatten(1)], dim=1)
+            transforms = skinning_transforms(world, rest_joints)
+            pose_features = rotations[:, 1:] - torch.eye(3, dtype=pose.dtype, device=pose.device)
+            features = torch.cat([shape, pose_features.flatten(1)], dim=1)
 
             vertices = None
             if want_vertices:
-                mesh = self.mesh(features, moves)
+                mesh = self.mesh(features, transforms)
                 points = mesh.index_select(2, self.joint_vertices)
                 vertices = mesh.transpose(1, 2).contiguous()
             else:
-                points = self.joint_points(features, moves)
+                points = self.joint_points(features, transforms)
             joints = self._joints(points, world)
             if transl is not None:
-                move = self._checked("transl", transl, len(pose), 3)[:, None]
-                joints = joints + move
-                vertices = None if vertices is None else vertices + move
+                translation = self._checked("transl", transl, len(pose), 3)[:, None]
+                joints = joints + translation
+                vertices = None if vertices is None else vertices + translation
         return BodyOutput(vertices, joints)
 
     def rest_joints(
@@ -218,10 +218,10 @@ class BodyModel(nn.Module):
         if self.has_landmarks:
             row = contour_row(world[:, RIG_JOINTS.index("neck"), :, :3], len(self.contour_corners))
             fixed = (self.landmark_corners, self.landmark_barycentrics)
-            turning = (self.contour_corners[row], self.contour_barycentrics[row])
+            contour = (self.contour_corners[row], self.contour_barycentrics[row])
             corners, barycentrics = (
-                torch.cat([always.expand(len(row), -1, -1), chosen], dim=1)
-                for always, chosen in zip(fixed, turning, strict=True)
+                torch.cat([same_for_all.expand(len(row), -1, -1), by_row], dim=1)
+                for same_for_all, by_row in zip(fixed, contour, strict=True)
             )
             groups.append(interpolate(points, corners, barycentrics))
         return torch.cat(groups, dim=2).transpose(1, 2).contiguous()
@@ -247,10 +247,10 @@ class _SkinnedPoints(nn.Module):
             self.register_buffer(name, _tensor(value), persistent=False)
 
     def forward(
-        self, features: Float[Tensor, "B K"], moves: Float[Tensor, "B J 3 4"]
+        self, features: Float[Tensor, "B K"], transforms: Float[Tensor, "B J 3 4"]
     ) -> Float[Tensor, "B 3 V"]:
         shaped = torch.addmm(self.template, features, self.directions).unflatten(1, (3, -1))
-        return linear_blend_skinning(shaped, moves, self.weights)
+        return linear_blend_skinning(shaped, transforms, self.weights)
 
 
 def _tensor(value: np.ndarray) -> Tensor:

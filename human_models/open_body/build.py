@@ -20,28 +20,38 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from scipy import sparse
 
+from human_models.files import STAND_IN
 from human_models.joints import RIG_JOINTS
-from human_models.open_body import assets, companions, outfit, smpl_format, smplx_format
-from human_models.open_body.adults import PELVIS_ORIGIN_M, AdultModel
-from human_models.open_body.bones import MIRRORED_JOINTS, joint_shares, joint_weights
-from human_models.open_body.correctives import fit_correctives
-from human_models.open_body.expression import (
+from human_models.open_body import assets, formats
+from human_models.open_body.adults import (
+    PELVIS_ORIGIN_M,
+    AdultModel,
+    ShapeSpace,
+    random_adults,
+    shape_space,
+    symmetric,
+)
+from human_models.open_body.face import (
     closed_eyes,
     expression_directions,
+    landmark_arrays,
     moved_by_expression,
 )
-from human_models.open_body.joint_regressor import fit_joint_regressor
-from human_models.open_body.phenotypes import random_adults
-from human_models.open_body.scratch import build_topology
-from human_models.open_body.shape_space import ShapeSpace, shape_space, symmetric
-from human_models.open_body.storage import write_npy, write_npz, write_pickle
-from human_models.open_body.topology import FROZEN, Topology, read_topology, write_topology
+from human_models.open_body.fitting import fit_correctives, fit_joint_regressor
+from human_models.open_body.formats import write_npy, write_npz, write_pickle
+from human_models.open_body.skeleton import MIRRORED_JOINTS, clothes_weights, joint_weights
+from human_models.open_body.topology import (
+    TOPOLOGY_FILE,
+    Topology,
+    build_topology,
+    read_topology,
+    topology_arrays,
+)
 from utils.errors import UserError
 from utils.files import atomic_path
 
 log = logging.getLogger(__name__)
 
-STAND_IN: Final = Path(__file__).parents[1] / "stand_in"
 _ADULTS: Final = {"neutral": 400, "male": 300, "female": 300}
 _REGRESSOR_STEP: Final = 3  # every third neutral adult is enough for the joints
 # Instructions beyond AVX2 would add up in another order on processors that have them.
@@ -53,12 +63,40 @@ _SAME_EVERYWHERE: Final = {
 }
 
 
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=STAND_IN, help="folder for the files")
+    parser.add_argument(
+        "--topology-from-scratch",
+        action="store_true",
+        help=f"simplify MakeHuman's mesh again and replace {TOPOLOGY_FILE.name}",
+    )
+    options = parser.parse_args(arguments)
+    if any(os.environ.get(name) != value for name, value in _SAME_EVERYWHERE.items()):
+        return _restart_with_environment(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        if options.topology_from_scratch:
+            write_npz(TOPOLOGY_FILE, topology_arrays(build_topology()))
+        build_stand_in(options.out, read_topology())
+    except UserError as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+def _restart_with_environment(arguments: list[str]) -> int:
+    """Numerical libraries read their settings when they load, so a new process has to."""
+    command = [sys.executable, "-m", "human_models.open_body.build", *arguments]
+    return subprocess.run(command, env=os.environ | _SAME_EVERYWHERE, check=False).returncode
+
+
 def build_stand_in(folder: Path, topology: Topology) -> None:
     """Write all files of the open body into `folder`."""
     mesh = assets.read_base_mesh()
     rig = assets.read_rig(mesh)
     face_units = assets.read_face_units(len(mesh.vertices))
-    clothes = outfit.read_clothes(mesh)
+    clothes = assets.read_clothes(mesh)
     body = len(topology)
     model = AdultModel(
         sparse.vstack([topology.selection, clothes.selection]).tocsr(),
@@ -69,44 +107,34 @@ def build_stand_in(folder: Path, topology: Topology) -> None:
         topology.rigid_rows(),
     )
     weights = joint_weights(model.bone_weights[:body], rig, topology.mirror)
-    clothes_weights = outfit.clothes_weights(model.bone_weights[body:], joint_shares(rig))
+    weights_of_clothes = clothes_weights(model.bone_weights[body:], rig)
     expression = expression_directions(topology.selection, face_units)
 
     mirror = np.concatenate([topology.mirror, body + clothes.mirror])
     spaces, regressor = _shape_spaces(model, mirror, weights, moved_by_expression(expression))
     template = spaces["neutral"].mean[:body]
-    shared = smplx_format.SharedParts(
+    shared = formats.SharedParts(
         weights=weights,
         regressor=regressor,
         expression=expression,
         correctives=fit_correctives(template, regressor @ template, weights, topology.mirror),
-        landmarks=smplx_format.landmark_arrays(
-            template, topology, weights[:, RIG_JOINTS.index("jaw")]
-        ),
+        landmarks=landmark_arrays(template, topology, weights[:, RIG_JOINTS.index("jaw")]),
     )
     blink = closed_eyes(topology.selection, face_units)
     for gender, space in spaces.items():
-        figure = ShapeSpace(space.mean[:body], space.directions[:body])
-        dress = ShapeSpace(space.mean[body:], space.directions[body:])
-        write_npz(
-            folder / f"smplx/SMPLX_{gender.upper()}.npz",
-            smplx_format.smplx_arrays(topology, figure, shared),
-        )
-        write_npz(
-            folder / f"smpl/SMPL_{gender.upper()}.npz",
-            smpl_format.smpl_arrays(topology, figure, weights, regressor, blink),
-        )
-        write_npz(
-            folder / f"outfit/OUTFIT_{gender.upper()}.npz",
-            outfit.outfit_arrays(clothes, clothes_weights, dress),
-        )
-    write_pickle(
-        folder / "smplx/SMPLX_to_J14.pkl",
-        companions.joints14_regressor(regressor, template, topology.mirror),
-    )
-    write_pickle(folder / "smplx/MANO_SMPLX_vertex_ids.pkl", companions.mano_vertex_ids())
-    write_pickle(folder / "smplx/smplx2smpl.pkl", companions.smplx_to_smpl(topology))
-    write_npy(folder / "smplx/SMPL-X__FLAME_vertex_ids.npy", companions.flame_vertex_ids(topology))
+        body_space = ShapeSpace(space.mean[:body], space.directions[:body])
+        clothes_space = ShapeSpace(space.mean[body:], space.directions[body:])
+        smplx = formats.smplx_arrays(topology, body_space, shared)
+        smpl = formats.smpl_arrays(topology, body_space, shared, blink)
+        outfit = formats.outfit_arrays(clothes, weights_of_clothes, clothes_space)
+        write_npz(folder / f"smplx/SMPLX_{gender.upper()}.npz", smplx)
+        write_npz(folder / f"smpl/SMPL_{gender.upper()}.npz", smpl)
+        write_npz(folder / f"outfit/OUTFIT_{gender.upper()}.npz", outfit)
+    joints14 = formats.joints14_regressor(regressor, template, topology.mirror)
+    write_pickle(folder / "smplx/SMPLX_to_J14.pkl", joints14)
+    write_pickle(folder / "smplx/MANO_SMPLX_vertex_ids.pkl", formats.mano_vertex_ids())
+    write_pickle(folder / "smplx/smplx2smpl.pkl", formats.smplx_to_smpl(topology))
+    write_npy(folder / "smplx/SMPL-X__FLAME_vertex_ids.npy", formats.flame_vertex_ids(topology))
     with atomic_path(folder / "build.json") as partial:
         partial.write_text(json.dumps(build_environment(), indent=2) + "\n")
 
@@ -149,34 +177,6 @@ def build_environment() -> dict[str, str]:
         "zlib": zlib.ZLIB_RUNTIME_VERSION,
         "machine": platform.machine(),
     }
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=STAND_IN, help="folder for the files")
-    parser.add_argument(
-        "--topology-from-scratch",
-        action="store_true",
-        help=f"decimate MakeHuman's mesh again and replace {FROZEN.name}",
-    )
-    options = parser.parse_args(arguments)
-    if any(os.environ.get(name) != value for name, value in _SAME_EVERYWHERE.items()):
-        return _again_with_environment(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        if options.topology_from_scratch:
-            write_topology(FROZEN, build_topology())
-        build_stand_in(options.out, read_topology())
-    except UserError as error:
-        log.error("%s", error)
-        return 1
-    return 0
-
-
-def _again_with_environment(arguments: list[str]) -> int:
-    """Numerical libraries read their settings when they load, so a new process has to."""
-    command = [sys.executable, "-m", "human_models.open_body.build", *arguments]
-    return subprocess.run(command, env=os.environ | _SAME_EVERYWHERE, check=False).returncode
 
 
 if __name__ == "__main__":

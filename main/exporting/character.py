@@ -11,9 +11,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation, Slerp
 
 from human_models.body import BodyModel
-from human_models.safe_pickle import load_npz
 from main.exporting.options import UpAxis
-from main.motion.results import FILE_COLUMNS
+from main.motion.result_reader import read_person
 from utils.errors import UserError
 from utils.rotation import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_quaternion
 
@@ -35,7 +34,11 @@ POSE_FIELDS: Final = {
 _RIG_ORDER: Final = (
     *("global_orient", "body_pose", "jaw_pose", "eyes", "left_hand_pose", "right_hand_pose"),
 )
-_SHAPES: Final = {**POSE_FIELDS, "betas": 10, "expression": 10, "transl": 3}
+_PARAMETERS: Final = (*POSE_FIELDS, "betas", "expression", "transl")
+CHARACTER_FIELDS: Final = (*_PARAMETERS, "fps", "body_model", "flat_hand_mean")
+"""What a file of results must hold, so that it can become a character."""
+_MAX_FILLED: Final = 100_000
+"""Missing frames that are filled in, at most: an hour, where a person leaves and comes back."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,15 +102,15 @@ def read_character(file: Path, body: BodyModel, up: UpAxis = "y") -> Character:
     Raises:
         UserError: the file is unreadable, lacks something or holds numbers that are none.
     """
-    return make_character(file.stem, read_columns(file), body, up)
+    return make_character(file.stem, read_person(file, CHARACTER_FIELDS), body, up)
 
 
 def make_character(
     name: str, content: Mapping[str, np.ndarray], body: BodyModel, up: UpAxis = "y"
 ) -> Character:
-    """A character out of what `read_columns` gives."""
-    frames = content["frame_index"].astype(np.int64)
-    columns = {key: torch.from_numpy(content[key].astype(np.float64)) for key in _SHAPES}
+    """A character out of the CHARACTER_FIELDS that `result_reader.read_person` gives."""
+    frames = content["frame_index"]
+    columns = {key: torch.from_numpy(content[key].astype(np.float64)) for key in _PARAMETERS}
 
     count = len(frames)
     columns["eyes"] = columns["jaw_pose"].new_zeros(count, 6)
@@ -133,44 +136,22 @@ def make_character(
     )
 
 
-def read_body_name(file: Path) -> str:
-    """The body that a file of results was made with, by its name in `human_models.files`."""
-    return str(read_columns(file)["body_model"])
-
-
-def read_columns(file: Path) -> dict[str, np.ndarray]:
-    """What a file of results has, checked as far as characters need it, in the order of frames.
-
-    Raises:
-        UserError: the file is unreadable, lacks something or holds numbers that are none.
-    """
-    content = load_npz(file)
-    lacking = {"frame_index", "fps", "body_model", "flat_hand_mean", *_SHAPES} - content.keys()
-    if lacking:
-        raise UserError(f"{file} lacks '{min(lacking)}'; run the inference again")
-    count = content["frame_index"].size
-    for name, size in _SHAPES.items():
-        if content[name].shape != (count, size) or not np.isfinite(content[name]).all():
-            raise UserError(f"{file}: '{name}' is not ({count}, {size}) numbers; mend that file")
-    if not count or not np.isfinite(content["fps"]) or content["fps"] <= 0:
-        raise UserError(f"{file} has no frames or no frame rate; run the inference again")
-    order = np.argsort(content["frame_index"], kind="stable")
-    frames = content["frame_index"][order]
-    if len(np.unique(frames)) < count:
-        raise UserError(f"{file} has a frame twice; run the inference again")
-    rows = {*FILE_COLUMNS, "foot_contact"}
-    return {name: values[order] if name in rows else values for name, values in content.items()}
-
-
 def without_gaps(character: Character) -> Character:
     """Every frame from the first to the last; missing ones turn along the shortest arc.
 
     For formats with a fixed frame rate; the frames that were filled in are `interpolated`.
+
+    Raises:
+        UserError: there are more of them than any format is good for.
     """
     known = character.frame_index
-    frames = np.arange(known[0], known[-1] + 1)
-    if len(frames) == len(known):
+    missing = int(known[-1] - known[0]) + 1 - len(known)
+    if missing == 0:
         return character
+    if missing > _MAX_FILLED:
+        told = f"'frame_index' leaves out {missing} frames, and {_MAX_FILLED} can be filled in"
+        raise UserError(f"{character.name}.npz: {told}; export it as glb, which keeps gaps")
+    frames = np.arange(known[0], known[-1] + 1)
     joints = [
         Slerp(known, Rotation.from_matrix(character.rotations[:, joint]))(frames).as_matrix()
         for joint in range(character.rotations.shape[1])

@@ -1,9 +1,9 @@
 """A folder of results -> characters in the formats that were asked for, and the viewer."""
 
 import logging
-import re
+import os
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,19 +19,25 @@ from human_models.files import (
 )
 from main.exporting.amass import write_amass
 from main.exporting.bvh import write_bvh
-from main.exporting.character import Character, on_the_spot, read_body_name, read_character
+from main.exporting.character import (
+    CHARACTER_FIELDS,
+    Character,
+    on_the_spot,
+    read_character,
+)
 from main.exporting.glb import write_glb
 from main.exporting.meshes import write_meshes
 from main.exporting.options import DEFAULTS, FORMATS, VIEWER, ExportOptions, UpAxis
 from main.exporting.usd import require_usd, write_usd
+from main.motion.result_reader import Result, open_result
 from main.paths import ROOT
 from main.pipeline.model_files import CONFIG_NAME
+from main.viewing.people import VIEWED_FIELDS
 from main.viewing.viewer import write_viewer
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_PERSON_FILE: Final = re.compile(r"person_(\d+)\.npz")
 _DEFAULT_BODIES: Final = "human_models/human_model_files"
 
 
@@ -104,26 +110,35 @@ def export_result(
     persons: Collection[int] | None = None,
     output: Path | None = None,
     options: ExportOptions = DEFAULTS,
+    source: Path | None = None,
+    bodies: Path | None = None,
 ) -> list[Path]:
     """Write the people of a result folder as characters; the files and folders that were written.
 
     The viewer is one page of all people, written last, so that it offers the other formats.
+    Everything is read once before anything is written: a faulty folder leaves nothing behind.
 
     Args:
         formats: of FORMATS.
         persons: their numbers; None: all.
         output: None: `folder`/export, and `folder` for the viewer.
+        source: the video or image that the results are of, for the viewer; None: what the summary
+            names, if it lies beside `folder` or in demo/.
+        bodies: the folder of body models; None: see `_read_body`.
 
     Raises:
         UserError: the folder is no result, a person or format is unknown, a body file is missing.
     """
     check_formats(formats, options)
+    result = _chosen(open_result(folder), persons)
     characters = folder / "export" if output is None else output
+    if output is None and not characters.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{characters} is a link that leads out of its folder; say --output DIR")
+    body_name = _check_people(result, VIEWER in formats)
+    data = _read_body(folder, body_name, bodies)
+    body = BodyModel(data).eval()
     written = []
-    files = _person_files(folder, persons)
-    for number, file in files.items():
-        data = _read_body(folder, file)
-        body = BodyModel(data).eval()
+    for number, file in result.files.items():
         person = _Person(number, file, data, body, options)
         for name in dict.fromkeys(formats):
             if name != VIEWER:
@@ -131,7 +146,7 @@ def export_result(
                 log.info("%s", written[-1])
     if VIEWER in formats:
         written.append((folder if output is None else output) / "viewer.html")
-        write_viewer(written[-1], folder, files, data, body, clothes=options.clothes)
+        write_viewer(written[-1], result, data, body, source=source, clothes=options.clothes)
         log.info("%s", written[-1])
     if "amass" in formats and data.name == STAND_IN_NAME:
         told = "the %s has betas and expressions of its own: SMPL-X shows other shapes for them"
@@ -151,31 +166,48 @@ def check_formats(formats: Sequence[str], options: ExportOptions) -> None:
         require_usd()
 
 
-def _person_files(folder: Path, persons: Collection[int] | None) -> dict[int, Path]:
-    files = {
-        int(match[1]): file
-        for file in sorted(folder.glob("person_*.npz"))
-        if (match := _PERSON_FILE.fullmatch(file.name))
-    }
-    if not files:
-        raise UserError(f"{folder} has no person_001.npz; give a folder of results of inference")
-    absent = sorted(set(persons or ()) - files.keys())
+def _chosen(result: Result, persons: Collection[int] | None) -> Result:
+    absent = sorted(set(persons or ()) - result.files.keys())
     if absent:
-        people = ", ".join(map(str, files))
-        raise UserError(f"--person {absent[0]}: {folder} has {people}; see its summary.json")
-    return {number: file for number, file in files.items() if not persons or number in persons}
+        people = ", ".join(map(str, result.files))
+        raise UserError(f"--person {absent[0]}: {result.folder} has {people}; see its summary.json")
+    files = {k: file for k, file in result.files.items() if not persons or k in persons}
+    return replace(result, files=files)
 
 
-def _read_body(folder: Path, file: Path) -> BodyData:
-    """The body that the results were made with."""
-    wanted = read_body_name(file)
+def _check_people(result: Result, viewer: bool) -> str:
+    """Read every person's file; the name of the body that all of them were made with."""
+    names = {}
+    for number, file in result.files.items():
+        content = result.read_person(number, VIEWED_FIELDS if viewer else CHARACTER_FIELDS)
+        names[str(content["body_model"])] = file
+    if len(names) > 1:
+        one, other, *_ = names.values()
+        raise UserError(f"{one} and {other} differ in 'body_model'; run the inference again")
+    if viewer:
+        result.require_summary()
+    (name,) = names
+    return name
+
+
+def _read_body(folder: Path, wanted: str, bodies: Path | None) -> BodyData:
+    """The body that the results were made with.
+
+    Without `bodies`, the config in the result folder says where it lies. As the config may be a
+    stranger's, it is followed within the project only; elsewhere the default folder stands for it.
+    """
     if wanted == STAND_IN_NAME:
         return read_body(ModelFolder(STAND_IN, STAND_IN_NAME), "smplx")
     config = folder / CONFIG_NAME
-    bodies = load_config(config).model.human_model_path if config.is_file() else _DEFAULT_BODIES
-    found = find_model_folder(ROOT / bodies)
+    place = ROOT / _DEFAULT_BODIES if bodies is None else bodies
+    if bodies is None and config.is_file():
+        named = Path(os.path.normpath(ROOT / load_config(config).model.human_model_path))
+        if named.is_relative_to(ROOT):
+            place = named
+        else:
+            log.info("%s names a folder outside the project; --body-folder says where", config)
+    found = find_model_folder(place)
     if found.name == STAND_IN_NAME:
-        raise UserError(
-            f"{file} was made with {wanted}, whose files are not in {ROOT / bodies}; put them there"
-        )
+        told = f"was made with {wanted}, whose files are not in {place}"
+        raise UserError(f"{folder} {told}; put them there, or say --body-folder DIR")
     return read_body(found, "smplx")

@@ -1,11 +1,10 @@
 """Results of inference -> HumanData: pseudo-labels to train on."""
 
 import argparse
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Int
@@ -14,7 +13,7 @@ from datasets.humandata.check_images import image_sizes
 from datasets.humandata.entries import Entries
 from datasets.humandata.people import People, humandata_entries, scatter_network_joints
 from datasets.humandata.writer import write_humandata
-from human_models.safe_pickle import load_npz
+from main.motion.result_reader import SUMMARY_NAME, Summary, is_plain_name, open_result
 from main.motion.rows import COLUMNS
 from main.paths import DEMO
 from utils.errors import UserError
@@ -33,7 +32,7 @@ _PARAMETERS: Final = (
 def from_results(arguments: argparse.Namespace) -> None:
     """People of a folder of results as one file; frames of a video are written as images."""
     summary, rows = read_results(arguments.results, arguments.min_score)
-    medium = _find_medium(arguments, summary["input"])
+    medium = _find_medium(arguments, summary.input or "")
     frames = np.unique(rows["frame_index"])
     if arguments.extract_frames is not None:
         paths = _extract(medium, summary, frames, arguments.extract_frames)
@@ -44,39 +43,34 @@ def from_results(arguments: argparse.Namespace) -> None:
     log.info("%s: %d rows, %d images", arguments.output, len(entries["image_path"]), len(paths))
 
 
-def read_results(folder: Path, min_score: float) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read_results(folder: Path, min_score: float) -> tuple[Summary, dict[str, np.ndarray]]:
     """The summary, and the columns of all people together, frame after frame.
 
     Raises:
         UserError: a file is missing or not as inference writes it, or no row has the score.
     """
-    file = folder / "summary.json"
-    try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
-        names = [person["file"] for person in summary["people"]]
-        summary = {**summary, "frames": int(summary["frames"]), "fps": float(summary["fps"])}
-        summary["input"] = str(summary["input"])
-    except OSError as error:
-        raise UserError(f"{file} is missing; give a folder of results of main.inference") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is no summary of main.inference ({error!r})") from error
+    result = open_result(folder)
+    summary = result.require_summary()
+    lacking = [name for name in ("input", "frames", "fps") if getattr(summary, name) is None]
+    if lacking:
+        raise UserError(f"{folder / SUMMARY_NAME} lacks '{lacking[0]}'; run the inference again")
+    absent = {one.file for one in summary.people if one.file} - {
+        file.name for file in result.files.values()
+    }
+    if absent:
+        raise UserError(f"{folder / min(absent)} is missing; run the inference again")
     parts = []
-    for name in names:
-        content = load_npz(folder / name)
-        lacking = {"frame_index", "score", "image_size", *COLUMNS} - content.keys()
-        if lacking:
-            raise UserError(f"{folder / name} lacks '{min(lacking)}'; run the inference again")
+    for number, file in result.files.items():
+        content = result.read_person(number, ("score", "image_size", *COLUMNS))
         if content.get("flat_hand_mean", np.array(False)).any():
-            raise UserError(f"{folder / name} has flat_hand_mean=True; run the inference again")
+            raise UserError(f"{file} has flat_hand_mean=True; run the inference again")
         count = len(content["frame_index"])
         content["image_size"] = np.tile(content["image_size"], (count, 1))
         parts.append(
             {key: content[key] for key in ("frame_index", "score", "image_size", *COLUMNS)}
         )
-    columns = (
-        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else {}
-    )
-    if not columns or not (columns["score"] >= min_score).any():
+    columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    if not (columns["score"] >= min_score).any():
         raise UserError(f"{folder}: nobody has a score of {min_score}; lower --min-score")
     kept = np.flatnonzero(columns["score"] >= min_score)
     if len(kept) < len(columns["score"]):
@@ -107,9 +101,16 @@ def result_entries(rows: dict[str, np.ndarray], image_path: list[str]) -> Entrie
 
 
 def _find_medium(arguments: argparse.Namespace, name: str) -> Path | None:
-    """What the results were made of, if it can be found."""
+    """What the results were made of, if it can be found.
+
+    Raises:
+        UserError: the summary names a path, which is not followed: it may be a stranger's.
+    """
     if arguments.input is not None:
         return Path(arguments.input)
+    if not is_plain_name(name):
+        told = f"its summary names the input '{name}', which is a path and not followed"
+        raise UserError(f"{arguments.results}: {told}; say where it is with --input FILE")
     images = arguments.images
     places = [] if images is None else [images / name, *([images] if images.name == name else [])]
     places += [Path(name), DEMO / name]
@@ -117,13 +118,13 @@ def _find_medium(arguments: argparse.Namespace, name: str) -> Path | None:
 
 
 def _extract(
-    medium: Path | None, summary: dict[str, Any], frames: Int[np.ndarray, " F"], folder: Path
+    medium: Path | None, summary: Summary, frames: Int[np.ndarray, " F"], folder: Path
 ) -> dict[int, str]:
     """Write the frames as JPEG into a folder of the medium's name in `folder`."""
     if medium is None:
-        raise UserError(f"cannot find {summary['input']}; say where it is with --input FILE")
+        raise UserError(f"cannot find {summary.input}; say where it is with --input FILE")
     wanted, paths = set(frames.tolist()), {}
-    with open_media(medium, summary["fps"]) as media:
+    with open_media(medium, summary.fps) as media:
         for frame in with_progress(media, media.info.frame_count_estimate, "frames"):
             if frame.index in wanted:
                 name = f"{medium.stem}/{frame.index:06d}.jpg"
@@ -139,20 +140,20 @@ def _extract(
 
 def _image_paths(
     medium: Path | None,
-    summary: dict[str, Any],
+    summary: Summary,
     frames: Int[np.ndarray, " F"],
     arguments: argparse.Namespace,
 ) -> dict[int, str]:
     """Names of the image files that the frames are."""
-    name, single = summary["input"], frames.tolist() == [0]
+    name, single = summary.input or "", frames.tolist() == [0]
     if medium is None and single and Path(name).suffix.lower() in IMAGE_SUFFIXES:
         return {0: name}  # a photograph, wherever it is
     if medium is None:
         raise UserError(f"cannot find {name}; say where it is with --images DIR or --input FILE")
     if medium.is_dir():
         files = list(_readable(medium))
-        if len(files) != summary["frames"]:
-            was = f"the results are of {summary['frames']}"
+        if len(files) != summary.frames:
+            was = f"the results are of {summary.frames}"
             raise UserError(f"{medium} has {len(files)} images, {was}; give the folder as it was")
     elif medium.suffix.lower() in IMAGE_SUFFIXES:
         files = [medium]
@@ -163,6 +164,8 @@ def _image_paths(
     root = arguments.images or medium.parent
     paths = {}
     for frame in frames.tolist():
+        if frame >= len(files):
+            raise UserError(f"{medium} has no frame {frame}; is it what the results were made of?")
         file = files[frame]
         sizes = image_sizes(file)
         if sizes is None:

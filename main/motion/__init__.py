@@ -6,5 +6,6 @@ stitch.py   which tracks are one person
 shape.py    one shape per person
 refine.py   from raw rows to final ones: gaps filled, smooth, flagged
 floor.py    the ground, and the feet that touch it
-results.py  the files of a folder of results
+results.py  writing a folder of results
+result_reader.py  reading one, checked
 """

@@ -1,4 +1,4 @@
-"""Result files: one .npz per person and a summary."""
+"""Result files: one .npz per person and a summary; `result_reader` says what stands in them."""
 
 import json
 import zipfile

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, NamedTuple
 import av
 import cv2
 
+from main.motion.result_reader import person_files, read_summary
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import ClipResult, Tools, export_characters, preview_of, process_clip
 from utils.errors import UserError, first_line
@@ -143,7 +144,7 @@ def process_job(job: Job, tools: Tools) -> ClipReport:
     try:
         if not is_finished(job, options):
             if job.result.is_dir() and not options.preview:
-                export_characters(job.result, options.export)
+                export_characters(job.result, job.source, tools)
             else:
                 with open_media(job.source, options.fps) as source:
                     result = process_clip(source, job.result, tools)
@@ -235,7 +236,7 @@ def is_finished(job: Job, options: InferenceOptions) -> bool:
         return preview_of(job.result).is_file()
     if not job.result.is_dir():
         return False
-    people = len(list(job.result.glob("person_*.npz")))
+    people = len(person_files(job.result))
     wanted = people * len(options.export)
     return wanted == 0 or len(list(job.result.glob("export/[!.]*"))) >= wanted
 
@@ -243,10 +244,10 @@ def is_finished(job: Job, options: InferenceOptions) -> bool:
 def earlier_result(job: Job) -> ClipResult:
     """What an earlier run found in a clip that is finished, as far as its summary says."""
     try:
-        summary = json.loads((job.result / "summary.json").read_text(encoding="utf-8"))
-        return ClipResult(summary["frames"], len(summary["people"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        summary = read_summary(job.result)
+    except UserError:
         return ClipResult(None, None)
+    return ClipResult(summary.frames, len(summary.people))
 
 
 def remove_leftovers(jobs: Iterable[Job]) -> None:

@@ -1,7 +1,7 @@
 """The way of a clip, from its frames to the files of its people: `process_clip`."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from main.motion.refine import Smoothing, refine
 from main.motion.results import choose_people, write_results
 from main.motion.rows import FinalRows, RawRows
 from main.motion.stitch import stitch
-from main.paths import DEMO
+from main.paths import DEMO, ROOT
 from main.pipeline.detection import Detector, Detectors, shifted
 from main.pipeline.estimator import Estimator
 from main.pipeline.model_files import CONFIG_NAME
@@ -108,7 +108,7 @@ def process_clip(
         log.info("%s: choose with --person", written)
     else:
         log.info("%s: %d frames, %d people", result, frame_count, len(chosen))
-        export_characters(result, options.export)
+        export_characters(result, source.path, tools)
     return ClipResult(frame_count, len(chosen))
 
 
@@ -212,12 +212,17 @@ def preview_of(result: Path) -> Path:
     return result.with_name(f"{result.name}_preview.jpg")
 
 
-def export_characters(result: Path, formats: Sequence[str]) -> None:
-    """Write the people of a folder of results for other programs."""
-    if formats:
+def export_characters(result: Path, source: Path, tools: Tools) -> None:
+    """Write the people of a folder of results for other programs, if the options ask for it.
+
+    Args:
+        source: what the results are of; the viewer shows it.
+    """
+    if tools.options.export:
         from main.exporting.results import export_result  # loads what few runs need
 
-        export_result(result, formats)
+        bodies = ROOT / tools.estimator.config.model.human_model_path
+        export_result(result, tools.options.export, source=source, bodies=bodies)
 
 
 def process_input(file_name: str, output: Path, options: InferenceOptions) -> None:

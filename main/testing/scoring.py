@@ -20,7 +20,7 @@ from datasets.sources import Source
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from human_models.joints import POSE_PARTS
-from human_models.safe_pickle import load_npz
+from main.motion.result_reader import open_result
 from main.paths import ROOT
 from main.testing.metric_table import MetricTable
 from main.testing.metrics import Evaluator
@@ -30,6 +30,8 @@ from utils.progress import with_progress
 
 _LEAST_OVERLAP: Final = 0.3
 """Intersection over union from which a result can be a person's."""
+_LEAST_AREA_PX2: Final = 1e-12
+"""Below that of any box with an area; two boxes without one do not overlap."""
 _PADDING: Final = 1.2
 """Boxes in HumanData files are so much larger than people."""
 _BATCH: Final = 16
@@ -60,27 +62,21 @@ class Score(NamedTuple):
     precision: float
 
 
-def read_result(folder: Path) -> People:
+def read_people(folder: Path) -> People:
     """Everyone in a result folder.
 
     Raises:
         UserError: there is no person's file in it, or one is damaged.
     """
-    files = sorted(folder.glob("person_*.npz"))
-    if not files:
-        raise UserError(f"{folder}: no person_*.npz in it; give a result folder of inference")
-    people = []
-    for path in files:
-        file = load_npz(path)
-        try:
-            parameters = {name: np.asarray(file[name], np.float32) for name in _PARAMETERS}
-            people.append(People(file["frame_index"], file["box_xywh"], parameters))
-        except KeyError as error:
-            raise UserError(f"{path}: lacks {error}; is it a result of inference?") from None
+    result = open_result(folder)
+    files = [result.read_person(number, ("box_xywh", *_PARAMETERS)) for number in result.files]
     return People(
-        np.concatenate([one.frames for one in people]),
-        np.concatenate([one.boxes for one in people]),
-        {k: np.concatenate([one.parameters[k] for one in people]) for k in _PARAMETERS},
+        np.concatenate([file["frame_index"] for file in files]),
+        np.concatenate([file["box_xywh"] for file in files]),
+        {
+            name: np.concatenate([file[name].astype(np.float32) for file in files])
+            for name in _PARAMETERS
+        },
     )
 
 
@@ -152,8 +148,8 @@ def _meshes(people: People, rows: list[int], body: BodyModel) -> Float[Tensor, "
 
 
 def run_score(arguments: argparse.Namespace) -> None:
-    bodies = BodyLibrary(find_model_folder(ROOT / arguments.body_folder))
-    found = score(read_result(arguments.result), read_truth(arguments.truth), bodies)
+    result, truth = read_people(arguments.result), read_truth(arguments.truth)
+    found = score(result, truth, BodyLibrary(find_model_folder(ROOT / arguments.body_folder)))
     with atomic_path(arguments.result / "score.json") as partial:
         partial.write_text(json.dumps(found._asdict(), indent=2) + "\n", encoding="utf-8")
     title = f"{found.recall:.0%} of the true people found, {found.precision:.0%} of results right"
@@ -175,4 +171,5 @@ def _overlaps(
     low = np.maximum(one[:, None, :2], other[None, :, :2])
     high = np.minimum((one[:, :2] + one[:, 2:])[:, None], (other[:, :2] + other[:, 2:])[None])
     common = (high - low).clip(min=0).prod(2)
-    return common / (one[:, None, 2:].prod(2) + other[None, :, 2:].prod(2) - common)
+    union = one[:, None, 2:].prod(2) + other[None, :, 2:].prod(2) - common
+    return common / np.maximum(union, _LEAST_AREA_PX2)

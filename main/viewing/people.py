@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +10,7 @@ from jaxtyping import Float, Int
 from human_models.body import BodyModel
 from human_models.files import BodyData
 from human_models.joints import JOINTS
-from main.exporting.character import TO_WORLD, Character, make_character, read_columns
+from main.exporting.character import CHARACTER_FIELDS, TO_WORLD, Character, make_character
 from main.exporting.surfaces import (
     Layer,
     Shaped,
@@ -21,12 +20,14 @@ from main.exporting.surfaces import (
     strongest,
     vertex_normals,
 )
+from main.motion.result_reader import Result
 from main.viewing.coarse import coarse_faces
 from main.viewing.pack import Pack
 from main.viewing.raw import raw_character
 from utils.draw import person_colour
-from utils.errors import UserError
 
+VIEWED_FIELDS: Final = (*CHARACTER_FIELDS, "image_size", "focal", "princpt", "joints_3d_m")
+"""What a file of results must hold, so that the page can show the person."""
 _SEEN_M: Final = 1e-5
 """One unit of an expression that moves a vertex less leaves it where it is."""
 _FEET: Final = [
@@ -38,24 +39,22 @@ _MARKS: Final = ("interpolated", "out_of_range")
 
 @dataclass(frozen=True, eq=False)
 class ViewedPerson:
-    """A person of a result: the number, and what `read_columns` has of the file."""
+    """A person of a result: the number, and what `read_person` has of the file."""
 
     number: int
     name: str
     content: Mapping[str, np.ndarray]
 
 
-def read_person(number: int, file: Path) -> ViewedPerson:
-    """A person_001.npz as main.motion.results writes it.
+def read_viewed(result: Result, number: int) -> ViewedPerson:
+    """A person of a result folder.
 
     Raises:
         UserError: the file is unreadable or lacks something.
     """
-    content = read_columns(file)
-    lacking = {"image_size", "focal", "princpt", "joints_3d_m"} - content.keys()
-    if lacking:
-        raise UserError(f"{file} lacks '{min(lacking)}'; run the inference again")
-    return ViewedPerson(number, file.stem, content)
+    return ViewedPerson(
+        number, result.files[number].stem, result.read_person(number, VIEWED_FIELDS)
+    )
 
 
 def describe_people(

@@ -13,6 +13,7 @@ from main.exporting.character import Character, make_character
 from main.motion.camera import ClipCamera, place_bodies
 from main.motion.rows import PARAMETERS
 from utils.camera import project
+from utils.errors import UserError
 
 _BATCH: Final = 256
 _NEEDED: Final = tuple(f"raw_{name}" for name in PARAMETERS)
@@ -27,7 +28,10 @@ def raw_character(
     one shape of the person. None where the file has no raw values.
 
     Args:
-        content: of `main.exporting.character.read_columns`.
+        content: of `main.motion.result_reader.read_person`.
+
+    Raises:
+        UserError: the raw values are in no camera's view.
     """
     if any(key not in content for key in (*_NEEDED, "focal", "princpt")):
         return None
@@ -35,11 +39,16 @@ def raw_character(
     camera = ClipCamera((focal[0], focal[1]), (princpt[0], princpt[1]), "")
     raw = {key: content[f"raw_{key}"] for key in PARAMETERS}
     joints = _joints(raw, body)
+    seen_px = project(joints, raw["focal"][:, None], raw["princpt"][:, None])
+    if not np.isfinite(seen_px).all():
+        raise UserError(
+            f"{name}.npz: 'raw_transl' is in the camera itself; run the inference again"
+        )
     placed = place_bodies(
         global_orient=raw["global_orient"],
         transl=raw["transl"],
         joints_3d_m=joints,
-        joints_2d_px=project(joints, raw["focal"][:, None], raw["princpt"][:, None]),
+        joints_2d_px=seen_px,
         princpt=raw["princpt"],
         camera=camera,
     )

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,17 +12,19 @@ from typing import Any, Final
 from human_models.body import BodyModel
 from human_models.files import STAND_IN_NAME, BodyData
 from human_models.joints import RIG_JOINTS
+from main.motion.result_reader import Result, Summary, find_input
 from main.viewing.pack import Pack, encoded
 from main.viewing.people import (
     ViewedPerson,
     describe_people,
     frame_count,
-    read_person,
+    read_viewed,
     world_of,
 )
-from main.viewing.surroundings import Surrounding, find_exports, find_pictures
-from utils.errors import UserError
+from main.viewing.surroundings import Surrounding, find_exports, find_pictures, valid_text
 from utils.files import atomic_path
+
+log = logging.getLogger(__name__)
 
 PAGE_BYTES: Final = 38_000_000
 """Of a page at most, for the sake of pictures and exports: what does not fit stays beside it."""
@@ -31,25 +34,26 @@ _MARK: Final = re.compile(r"\{\{(\w+)\}\}")
 
 def write_viewer(
     path: Path,
-    folder: Path,
-    files: Mapping[int, Path],
+    result: Result,
     data: BodyData,
     body: BodyModel,
     *,
+    source: Path | None = None,
     clothes: bool = True,
 ) -> None:
     """Write the page of a folder of results.
 
     Args:
-        files: the people to show, by number.
+        result: with the people to show.
         data: the body they were made with.
+        source: the video or image that the results are of; None: see `_find_source`.
         clothes: whether the open body can be dressed there.
 
     Raises:
         UserError: a file of results is unreadable or lacks something.
     """
-    people = [read_person(number, file) for number, file in files.items()]
-    summary = _read_summary(folder)
+    people = [read_viewed(result, number) for number in result.files]
+    summary, folder = result.require_summary(), result.folder
     pack = Pack()
     about = _about_clip(folder, people, summary, data)
     about |= describe_people(people, data, body, pack, clothes=clothes)
@@ -60,7 +64,9 @@ def write_viewer(
         "data": pack.encoded(),
     }
     room = PAGE_BYTES - sum(map(len, parts.values())) - len(_part("page.html"))
-    pictures, exports, embedded = _embed(path, folder, summary, room)
+    pictures, exports, embedded = _embed(
+        path, folder, source or _find_source(folder, summary), room
+    )
     about |= {"pictures": pictures, "exports": exports}
     parts |= {"about": _script_safe(about), "embedded": "\n".join(embedded)}
     with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
@@ -68,42 +74,40 @@ def write_viewer(
             file.write(piece)
 
 
-def _read_summary(folder: Path) -> dict[str, Any]:
-    path = folder / "summary.json"
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read; run the inference again") from error
-    if not isinstance(summary, dict):
-        raise UserError(f"{path} is no summary of a result; run the inference again")
-    return summary
-
-
 def _about_clip(
-    folder: Path, people: list[ViewedPerson], summary: Mapping[str, Any], data: BodyData
+    folder: Path, people: list[ViewedPerson], summary: Summary, data: BodyData
 ) -> dict[str, Any]:
     content = people[0].content
     world, estimated = world_of(people)
     return {
-        "name": folder.resolve().name.removeprefix("result_"),
+        "name": valid_text(folder.resolve().name.removeprefix("result_")),
         "fps": float(content["fps"]),
-        "frames": frame_count(people, summary.get("frames")),
+        "frames": frame_count(people, summary.frames),
         "size": content["image_size"].tolist(),
         "focal": content["focal"][0].tolist(),
         "center": content["princpt"][0].tolist(),
         "world": world.ravel().tolist(),
         "floor": estimated,
         "joints": list(RIG_JOINTS),
-        "model": summary.get("model"),
+        "model": summary.model,
         "body": data.name,
         "licence": "CC0" if data.name == STAND_IN_NAME else f"the licence of {data.name}",
-        "camera": (summary.get("camera") or {}).get("origin"),
-        "smoothed": summary.get("smoothing_s") is not None,
+        "camera": summary.camera.origin if summary.camera else None,
+        "smoothed": summary.smoothing_s is not None,
     }
 
 
+def _find_source(folder: Path, summary: Summary) -> Path | None:
+    """What the summary names as the input, if it lies where results of it are put."""
+    found = find_input(folder, summary.input)
+    if found is None and summary.input:
+        told = "%s: its input %s is not in the page: it is not beside the folder; say --input FILE"
+        log.info(told, folder, summary.input)
+    return found
+
+
 def _embed(
-    page: Path, folder: Path, summary: Mapping[str, Any], room: int
+    page: Path, folder: Path, source: Path | None, room: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
     """Descriptions of pictures and exports, and those that fit as elements of the page."""
     elements: list[str] = []
@@ -121,7 +125,7 @@ def _embed(
             room -= len(text)
         return about
 
-    found = find_pictures(folder, summary.get("input"))
+    found = find_pictures(folder, source)
     pictures = [place(one, deflate=False) for one in found[:1]]
     pictures += [one.describe(page) | {"embedded": None} for one in found[1:]]
     exports = find_exports(folder)

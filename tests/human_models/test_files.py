@@ -197,10 +197,10 @@ def test_neither(tmp_path: Path) -> None:
         find_model_folder(tmp_path / "one", stand_in=tmp_path / "other")
 
 
-# ---- companions
+# ---- regressor and vertex tables
 
 
-def test_companions(folder: ModelFolder) -> None:
+def test_regressor_and_vertex_tables(folder: ModelFolder) -> None:
     j14 = read_j14_regressor(folder)
     assert j14.shape == (14, 10475)
     np.testing.assert_allclose(j14.sum(1), 1, rtol=1e-6)
@@ -223,14 +223,14 @@ def test_smplx_to_smpl(
     np.testing.assert_array_equal(read.toarray(), matrix)
 
 
-def test_missing_companion(tmp_path: Path) -> None:
+def test_missing_auxiliary_file(tmp_path: Path) -> None:
     folder = ModelFolder(tmp_path, "SMPL-X")
     for read in (read_j14_regressor, read_hand_vertices, read_head_vertices, read_smplx_to_smpl):
         with pytest.raises(UserError, match=r"is missing: get it from https://smpl-x\."):
             read(folder)
 
 
-def test_companion_without_a_matrix(tmp_path: Path) -> None:
+def test_auxiliary_file_without_a_matrix(tmp_path: Path) -> None:
     folder = put(tmp_path, "smplx", "smplx2smpl.pkl", {"else": 1})
     with pytest.raises(UserError, match="lacks the array 'matrix'"):
         read_smplx_to_smpl(folder)

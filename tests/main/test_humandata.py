@@ -90,12 +90,12 @@ def results(
 ) -> Callable[..., Path]:
     """Two people in frames 1 and 3, one of them sure; of an input of four frames."""
 
-    def write(name: str, frames: tuple[int, ...] = (1, 3)) -> Path:
+    def write(name: str, frames: tuple[int, ...] = (1, 3), count: int = 4) -> Path:
         people = []
         for frame in frames:
             people.append((1, frame, 0.9, person(frame, [40, 10, 50, 100])))
             people.append((2, frame, 0.3, person(10 + frame, [90, 20, 40, 90])))
-        about = {"input": name, "frames": 4, "body_model": "x", "flat_hand_mean": False}
+        about = {"input": name, "frames": count, "body_model": "x", "flat_hand_mean": False}
         folder = tmp_path / "result"
         folder.mkdir(exist_ok=True)
         rows = row_file(final_rows_of(people))
@@ -252,9 +252,11 @@ def test_frames_of_a_video(door: Door, tmp_path: Path, results: Callable[..., Pa
     )
     assert read_image(images / "walk" / "000003.jpg").mean() == pytest.approx(180, abs=4)
     assert door("check", out, "--images", images).status == 0
-    late = results("walk.mp4", frames=(9,))
+    late = results("walk.mp4", frames=(9,), count=10)
     words = ("convert", "from-results", late, "--output", out, "--extract-frames", images)
     fails(door(*words, "--input", tmp_path / "walk.mp4"), "no frame 9")
+    results("walk.mp4", frames=(9,))
+    fails(door(*words, "--input", tmp_path / "walk.mp4"), "no frame 9 in a clip of 4 frames")
 
 
 def test_photograph(door: Door, tmp_path: Path, results: Callable[..., Path]) -> None:
@@ -284,6 +286,21 @@ def test_folders_that_are_no_results(
     (folder / "summary.json").write_text("[]")
     fails(door(*words), "summary.json")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd.jpg", "../one.jpg", ".."])
+def test_an_input_that_is_a_path_is_not_followed(
+    door: Door, tmp_path: Path, results: Callable[..., Path], name: str
+) -> None:
+    folder, out = results(name, frames=(0,)), tmp_path / "a.npz"
+    words = ("convert", "from-results", folder, "--images", tmp_path, "--output", out)
+    fails(door(*words), name, "--input")
+    Image.new("RGB", SIZE).save(tmp_path / "one.jpg")
+    assert door(*words, "--input", tmp_path / "one.jpg").status == 0
+    assert read_entries(out)["image_path"].tolist() == ["one.jpg"] * 2
+    late = results("one.jpg", frames=(3,))
+    words = ("convert", "from-results", late, "--images", tmp_path, "--output", out)
+    fails(door(*words), "one.jpg has no frame 3")
 
 
 def parameters(**changes: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from configs.reader import load_config, save_config
+from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from human_models.safe_pickle import load_npz
 from main.export import main
 from main.exporting.options import ExportOptions
@@ -62,6 +63,41 @@ def test_results_of_the_licensed_body_want_its_files(result, tmp_path):
     config = load_config(ROOT / "configs" / "config_debug.py", overrides)
     save_config(config, tmp_path / "config_base.py")
     with pytest.raises(UserError, match="was made with SMPL-X, whose files are not in"):
+        export_result(tmp_path, ["glb"])
+    with pytest.raises(UserError, match=f"whose files are not in {tmp_path}"):
+        export_result(tmp_path, ["glb"], bodies=tmp_path)
+
+
+def test_a_config_names_no_bodies_outside_the_project(result, tmp_path, monkeypatch):
+    """A stranger's config could make this machine open any place."""
+    content = load_npz(result / "person_002.npz") | {"body_model": np.array("SMPL-X")}
+    np.savez(tmp_path / "person_001.npz", **content)
+    looked_at = []
+
+    def find(path):
+        looked_at.append(path)
+        return ModelFolder(STAND_IN, STAND_IN_NAME)
+
+    monkeypatch.setattr("main.exporting.results.find_model_folder", find)
+    default = ROOT / "human_models" / "human_model_files"
+    for named, expected in (
+        ("/srv/bodies", default),
+        ("../bodies", default),
+        ("outputs/bodies", ROOT / "outputs" / "bodies"),
+    ):
+        overrides = [f"model.human_model_path={named}"]
+        config = load_config(ROOT / "configs" / "config_debug.py", overrides)
+        save_config(config, tmp_path / "config_base.py")
+        with pytest.raises(UserError, match="--body-folder"):
+            export_result(tmp_path, ["glb"])
+        assert looked_at.pop() == expected
+
+
+def test_people_of_two_bodies_are_no_result(result, tmp_path):
+    for number, name in ((1, "SMPL-X"), (2, STAND_IN_NAME)):
+        content = load_npz(result / "person_002.npz") | {"body_model": np.array(name)}
+        np.savez(tmp_path / f"person_{number:03d}.npz", **content)
+    with pytest.raises(UserError, match="differ in 'body_model'"):
         export_result(tmp_path, ["glb"])
 
 

@@ -1,5 +1,6 @@
 """Many clips by one call: resumed, never stopped by a bad one, reported at the end."""
 
+import base64
 import json
 import shutil
 from pathlib import Path
@@ -169,6 +170,18 @@ def test_characters_that_lack_are_made(run, loads, tmp_path):
     assert status == 0, told
     assert report["finished_before"] == 2
     assert names(tmp_path / "out" / "a" / "result_walk" / "export") == ["person_001.bvh"]
+
+
+def test_the_viewer_has_the_clip_wherever_it_lies(run, loads, clips, tmp_path):
+    """Both when a clip is inferred, and when only the page lacks."""
+    folder = tmp_path / "out" / "a" / "result_walk"
+    video = base64.b64encode((clips / "a" / "walk.mp4").read_bytes()).decode()
+    for _ in range(2):
+        status, _, told = run("--no-overlay", "--export", "viewer")
+        assert status == 0, told
+        assert "--input" not in told
+        assert video in (folder / "viewer.html").read_text(encoding="utf-8")
+        (folder / "viewer.html").unlink()
 
 
 def test_previews(run, loads, tmp_path):

@@ -1,6 +1,8 @@
 import base64
 import json
+import os
 import re
+import shutil
 import zlib
 from pathlib import Path
 
@@ -8,18 +10,20 @@ import numpy as np
 import pytest
 
 from main.export import main
-from main.exporting.character import make_character, read_columns
+from main.exporting.character import make_character
 from main.exporting.options import ExportOptions
 from main.exporting.results import export_result
+from main.motion.result_reader import open_result, read_person
 from main.viewing import viewer as viewing
 from main.viewing.coarse import coarse_faces
 from main.viewing.pack import Pack
-from main.viewing.people import read_person, world_of
+from main.viewing.people import read_viewed, world_of
 from main.viewing.raw import raw_character
 from main.viewing.surroundings import Surrounding, find_exports, find_pictures
 from utils.errors import UserError
 
 ASIDE_M = 0.1
+SECRET = b"\x89PNG and what nobody else should see"
 
 
 def about_of(page: Path) -> dict:
@@ -76,7 +80,7 @@ def test_coarse_surfaces_keep_to_their_vertices_and_joints():
 
 
 def test_raw_motion_is_placed_as_the_results_were(result, body):
-    content = read_columns(result / "person_001.npz")
+    content = read_person(result / "person_001.npz")
     raw = raw_character("one", content, body)
     final = make_character("one", content, body)
     assert raw.rotations == pytest.approx(final.rotations, abs=1e-5)
@@ -84,15 +88,18 @@ def test_raw_motion_is_placed_as_the_results_were(result, body):
     assert raw.pelvis_m + aside == pytest.approx(final.pelvis_m, abs=2e-3)
     without = {name: value for name, value in content.items() if not name.startswith("raw_")}
     assert raw_character("one", without, body) is None
+    beside = content | {"raw_transl": np.full_like(content["raw_transl"], np.nan)}
+    with pytest.raises(UserError, match=r"one\.npz: 'raw_transl'"):
+        raw_character("one", beside, body)
 
 
 def test_the_floor_is_the_results_or_where_feet_are(result):
-    person = read_person(1, result / "person_001.npz")
+    person = read_viewed(open_result(result), 1)
     world, estimated = world_of([person])
     assert not estimated
     camera_up = person.content["joints_3d_m"] * [1, -1, -1]
     assert -0.2 < np.median((camera_up[..., 1] + world[1, 3]).min(axis=1)) < 0.05
-    floored = read_person(1, result / "person_001.npz")
+    floored = read_viewed(open_result(result), 1)
     floored.content["world_from_camera"] = np.diag([1.0, -1, -1, 1])
     world, estimated = world_of([floored])
     assert estimated
@@ -138,13 +145,102 @@ def test_one_person_undressed(result, tmp_path):
     assert about["people"][0]["garments"] == []
 
 
-def test_names_are_kept_from_ending_the_script(result, tmp_path, monkeypatch):
+def test_names_are_kept_from_ending_the_script(result, tmp_path):
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    parts = {
+        name: (Path(viewing.__file__).parent / "page" / name).read_text(encoding="utf-8")
+        for name in ("page.html", "bundle.js", "style.css")
+    }
+    folder = tmp_path / f"result_{evil.replace('/', '')}<!--"
+    folder.mkdir()
+    content = read_person(result / "person_002.npz")
+    np.savez(folder / "person_002.npz", **content)
+    (folder / "export" / f"person_002{evil.replace('/', '')}.glb").mkdir(parents=True)
     summary = json.loads((result / "summary.json").read_text())
-    evil = summary | {"model": "</script><script>alert(1)</script>"}
-    monkeypatch.setattr(viewing, "_read_summary", lambda folder: evil)
-    (page,) = export_result(result, ["viewer"], persons=[2], output=tmp_path)
-    assert about_of(page)["model"] == evil["model"]
-    assert "<script>alert" not in page.read_text(encoding="utf-8")
+    summary |= {"model": evil, "camera": {"origin": evil}, "input": evil, "smoothing_s": {evil: 1}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (page,) = export_result(folder, ["viewer"], output=tmp_path)
+    about, text = about_of(page), page.read_text(encoding="utf-8")
+    assert about["model"] == about["camera"] == evil
+    assert about["name"] == f"{evil.replace('/', '')}<!--"
+    assert "<script>alert" not in text
+    assert "<img src" not in text.replace(parts["bundle.js"], "")
+    embedded = [one for one in about["exports"] + about["pictures"] if one["embedded"]]
+    assert [one["name"] for one in embedded] == ["person_002.npz", "summary.json"]
+    own = sum(part.count("</script>") for part in parts.values())
+    assert text.count("</script>") == own + len(embedded)
+    assert text.count("<!--") == sum(part.count("<!--") for part in parts.values())
+
+
+@pytest.fixture
+def copied(result, tmp_path):
+    """A result of one person in a folder of its own, and a private picture elsewhere."""
+    folder = tmp_path / "results" / "result_walk"
+    folder.mkdir(parents=True)
+    for name in ("person_002.npz", "summary.json"):
+        shutil.copy(result / name, folder / name)
+    (tmp_path / "private.png").write_bytes(SECRET)
+    return folder
+
+
+def named(folder: Path, name: str) -> None:
+    summary = json.loads((folder / "summary.json").read_text()) | {"input": name}
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+@pytest.mark.parametrize("name", ["{}", "../private.png", "../../private.png", "link.png"])
+def test_an_input_elsewhere_is_embedded_only_where_the_user_says_so(copied, tmp_path, capsys, name):
+    private = tmp_path / "private.png"
+    (copied.parent / "link.png").symlink_to(private)
+    named(copied, name.format(private))
+    assert main([str(copied), "--format", "viewer"]) == 0
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "--input" in line]
+    assert "say --input FILE" in told
+    page = copied / "viewer.html"
+    assert about_of(page)["pictures"] == []
+    assert base64.b64encode(SECRET).decode() not in page.read_text()
+    assert main([str(copied), "--format", "viewer", "--input", str(private)]) == 0
+    (picture,) = about_of(page)["pictures"]
+    assert base64.b64decode(element(page, picture["embedded"])) == SECRET
+    assert main([str(copied), "--format", "viewer", "--input", str(tmp_path / "no.png")]) == 2
+
+
+def test_an_input_beside_the_folder_is_embedded(copied, capsys):
+    (copied.parent / "walk.png").write_bytes(SECRET)
+    named(copied, "walk.png")
+    assert main([str(copied), "--format", "viewer"]) == 0
+    assert "--input" not in capsys.readouterr().err
+    (picture,) = about_of(copied / "viewer.html")["pictures"]
+    assert (picture["label"], picture["path"]) == ("source", "../walk.png")
+    assert picture["embedded"]
+
+
+def test_links_out_of_the_folder_and_pipes_are_not_offered(copied, tmp_path):
+    private = tmp_path / "private.png"
+    (copied.parent / "result_walk.png").symlink_to(private)
+    (copied / "export").mkdir()
+    (copied / "export" / "person_002.glb").symlink_to(private)
+    (copied / "person_002_amass.npz").symlink_to(private)
+    os.mkfifo(copied / "person_003.glb")
+    assert main([str(copied), "--format", "viewer"]) == 0
+    page = copied / "viewer.html"
+    assert about_of(page)["pictures"] == []
+    assert {one["name"] for one in about_of(page)["exports"]} == {"person_002.npz", "summary.json"}
+    (copied / "export" / "person_002.glb").unlink()
+    (copied / "export").rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    (copied / "export").symlink_to(tmp_path / "elsewhere")
+    assert main([str(copied), "--format", "bvh"]) == 2
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_names_that_are_no_text(copied, tmp_path):
+    folder = copied.rename(os.fsdecode(os.fsencode(tmp_path) + b"/result_na\xefve"))
+    overlay = Path(f"{folder}.png")
+    overlay.write_bytes(SECRET)
+    (page,) = export_result(folder, ["viewer"])
+    assert about_of(page)["name"] == "na?ve"
+    assert about_of(page)["pictures"][0]["path"] == "../result_na%EFve.png"
 
 
 def test_surroundings_are_found_beside_the_folder(tmp_path):
@@ -155,7 +251,7 @@ def test_surroundings_are_found_beside_the_folder(tmp_path):
     (folder / "export" / "notes.txt").touch()
     (tmp_path / "result_my clip #1.mp4").touch()
     (tmp_path / "my clip #1.avi").touch()
-    assert [one.label for one in find_pictures(folder, "my clip #1.avi")] == ["overlay"]
+    assert [one.label for one in find_pictures(folder, tmp_path / "my clip #1.avi")] == ["overlay"]
     assert [one.path.name for one in find_exports(folder)] == ["person_001.glb", "person_001_obj"]
     overlay = Surrounding(tmp_path / "result_my clip #1.mp4", "overlay")
     assert overlay.describe(folder / "viewer.html")["path"] == "../result_my%20clip%20%231.mp4"
@@ -166,7 +262,7 @@ def test_what_is_wrong_is_told_in_one_line(result, tmp_path, capsys):
     assert "--up z" in capsys.readouterr().err
     broken = tmp_path / "result_broken"
     broken.mkdir()
-    content = read_columns(result / "person_002.npz")
+    content = read_person(result / "person_002.npz")
     np.savez(broken / "person_001.npz", **{k: v for k, v in content.items() if k != "focal"})
     with pytest.raises(UserError, match="lacks 'focal'"):
         export_result(broken, ["viewer"])

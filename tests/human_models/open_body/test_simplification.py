@@ -1,11 +1,26 @@
-"""Half-edge collapses keep a mesh closed, mirrored and made of its own vertices."""
+"""Quads split symmetrically; collapses keep a mesh closed, mirrored and of its own vertices."""
 
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from human_models.open_body.decimate import CollapseRules, CollapsibleMesh, decimate
+from human_models.open_body.simplification import (
+    CollapseRules,
+    CollapsibleMesh,
+    decimate,
+    split_quads,
+)
+
+
+def test_quads_split_symmetrically():
+    left = np.array([[0.5, 0, 0], [1.5, 0, 0], [1.5, 1, 0.3], [0.5, 1, 0]])
+    vertices = np.concatenate([left, left * [-1, 1, 1]])
+    quads, mirror = np.array([[0, 1, 2, 3], [7, 6, 5, 4]]), np.array([4, 5, 6, 7, 0, 1, 2, 3])
+    triangles, source = split_quads(vertices, quads, mirror)
+    assert source.tolist() == [0, 0, 1, 1]
+    halves = [{frozenset(t) for t in triangles[source == k].tolist()} for k in (0, 1)]
+    assert {frozenset(mirror[list(t)].tolist()) for t in halves[0]} == halves[1]
 
 
 def subdivided(

@@ -1,4 +1,4 @@
-"""A rebuild from the frozen topology gives the committed files."""
+"""A rebuild from the stored topology gives the committed files."""
 
 import json
 import os
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from human_models.open_body.build import STAND_IN, build_environment
+from human_models.files import STAND_IN
+from human_models.open_body.build import build_environment
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BY_HAND = {Path("README.md")}
 SAME_LENGTH_M = 5e-6
 

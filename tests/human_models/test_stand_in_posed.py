@@ -3,16 +3,15 @@
 import contextlib
 import io
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import smplx
 import torch
 
+from human_models.files import STAND_IN
 from human_models.joints import MODEL_JOINTS, RIG_JOINTS, SIDES, mirror_permutation
 
-STAND_IN = Path(__file__).parents[2] / "human_models/stand_in"
 MIRROR_X = np.array([-1.0, 1.0, 1.0])
 MIRROR_ROTATION = np.array([1.0, -1.0, -1.0])
 Posed = tuple[np.ndarray, np.ndarray]
@@ -156,7 +155,7 @@ def test_landmarks_lie_on_the_skin_of_the_head():
 
 
 @pytest.mark.parametrize("yaw_deg", [-35, -15, 15, 35])
-def test_contour_wanders_to_the_silhouette(posed: Callable[..., Posed], yaw_deg: int):
+def test_contour_moves_to_the_silhouette(posed: Callable[..., Posed], yaw_deg: int):
     """Where the cheek turns away, points reach farther from the face's centre than stuck ones."""
     _, rest = posed()
     pose = np.zeros((55, 3))

@@ -1,8 +1,9 @@
-"""Half-edge collapses on a closed triangle mesh, mirrored pairs in one step.
+"""Simplifies a closed triangle mesh by half-edge collapses, mirrored pairs in one step.
 
 A vertex is only ever merged into a neighbour that stays where it is, so every kept vertex is an
 original one and keeps its morph targets, weights and texture coordinates.
 Cost: quadric error (Garland and Heckbert, 1997) plus small terms for shape and length.
+Quads are split into triangles first, mirror-symmetrically too.
 """
 
 import heapq
@@ -20,7 +21,7 @@ Triangle = tuple[int, int, int]
 # Upper triangle of the symmetric 4x4 matrix of a plane (or of a sum of planes).
 Quadric = tuple[float, ...]
 
-MAX_VALENCE: Final = 10
+_MAX_VALENCE: Final = 10
 _FLATTEST_TURN: Final = 0.35  # cosine between a triangle's normals before and after
 _WORST_SLENDERNESS: Final = 12.0  # longest edge squared over twice the area
 _SLENDERNESS_GROWTH: Final = 1.2  # a triangle that is worse already may worsen this much
@@ -30,40 +31,39 @@ _LENGTH_COST: Final = 2e-4
 _LEAST_COST: Final = 1e-13
 
 
-def _minus(a: Point, b: Point) -> Point:
-    return a[0] - b[0], a[1] - b[1], a[2] - b[2]
+def split_quads(
+    vertices: Float64[np.ndarray, "V 3"],
+    quads: Int64[np.ndarray, "Q 4"],
+    mirror: Int64[np.ndarray, " V"],
+) -> tuple[Int64[np.ndarray, "T 3"], Int64[np.ndarray, " T"]]:
+    """Split every quad along its better diagonal; mirrored quads get the mirrored diagonal.
+
+    Returns the triangles and the quad that each comes from.
+    """
+    triangles = []
+    diagonals: dict[frozenset[int], frozenset[int]] = {}
+    for quad in quads.tolist():
+        a, b, c, d = quad
+        first, second = [(a, b, c), (a, c, d)], [(b, c, d), (b, d, a)]
+        twin = diagonals.get(frozenset(mirror[quad].tolist()))
+        if twin is not None:
+            take_first = frozenset(mirror[[a, c]].tolist()) == twin
+        else:
+            worst_first, worst_second = (
+                min(_roundness(vertices[list(triangle)]) for triangle in pair)
+                for pair in (first, second)
+            )
+            take_first = worst_first >= worst_second
+        diagonals[frozenset(quad)] = frozenset((a, c) if take_first else (b, d))
+        triangles += first if take_first else second
+    return np.array(triangles), np.repeat(np.arange(len(quads)), 2)
 
 
-def _dot(a: Point, b: Point) -> float:
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
-def _normal(a: Point, b: Point, c: Point) -> Point:
-    """Normal of a triangle, twice its area long."""
-    (ux, uy, uz), (vx, vy, vz) = _minus(b, a), _minus(c, a)
-    return uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-
-
-def _longest_edge_squared(a: Point, b: Point, c: Point) -> float:
-    edges = (_minus(b, a), _minus(c, b), _minus(a, c))
-    return max(_dot(edge, edge) for edge in edges)
-
-
-def _plane_quadric(a: Point, b: Point, c: Point) -> Quadric:
-    normal = _normal(a, b, c)
-    length = math.sqrt(_dot(normal, normal))
-    if length < 1e-14:
-        return (0.0,) * 10
-    x, y, z = (value / length for value in normal)
-    plane = (x, y, z, -_dot((x, y, z), a))
-    return tuple(plane[i] * plane[j] * length * 0.5 for i in range(4) for j in range(i, 4))
-
-
-def _quadric_error(quadric: Quadric, point: Point) -> float:
-    x, y, z = point
-    xx, xy, xz, x1, yy, yz, y1, zz, z1, one = quadric
-    squares = xx * x * x + yy * y * y + zz * z * z + one
-    return squares + 2 * (xy * x * y + xz * x * z + yz * y * z + x1 * x + y1 * y + z1 * z)
+def _roundness(corners: Float64[np.ndarray, "3 3"]) -> float:
+    """Twice the area over the longest edge squared."""
+    edges = np.roll(corners, -1, axis=0) - corners
+    area = np.linalg.norm(np.cross(edges[0], edges[1]))
+    return float(area / max((edges**2).sum(axis=1).max(), 1e-15))
 
 
 class CollapsibleMesh:
@@ -136,7 +136,7 @@ class CollapsibleMesh:
         near = self.neighbours(removed)
         return kept in near and len(near & self.neighbours(kept)) == 2
 
-    def can_collapse(self, removed: int, kept: int, max_valence: int = MAX_VALENCE) -> bool:
+    def can_collapse(self, removed: int, kept: int, max_valence: int = _MAX_VALENCE) -> bool:
         """Whether a collapse keeps the mesh closed, no vertex crowded, no triangle turned over."""
         if not self.joins_cleanly(removed, kept):
             return False
@@ -191,11 +191,48 @@ class _Before(NamedTuple):
     quadrics: dict[int, Quadric]
 
 
+def _minus(a: Point, b: Point) -> Point:
+    return a[0] - b[0], a[1] - b[1], a[2] - b[2]
+
+
+def _dot(a: Point, b: Point) -> float:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _normal(a: Point, b: Point, c: Point) -> Point:
+    """Normal of a triangle, twice its area long."""
+    (ux, uy, uz), (vx, vy, vz) = _minus(b, a), _minus(c, a)
+    return uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+
+
+def _longest_edge_squared(a: Point, b: Point, c: Point) -> float:
+    edges = (_minus(b, a), _minus(c, b), _minus(a, c))
+    return max(_dot(edge, edge) for edge in edges)
+
+
+def _plane_quadric(a: Point, b: Point, c: Point) -> Quadric:
+    normal = _normal(a, b, c)
+    length = math.sqrt(_dot(normal, normal))
+    if length < 1e-14:
+        return (0.0,) * 10
+    x, y, z = (value / length for value in normal)
+    plane = (x, y, z, -_dot((x, y, z), a))
+    return tuple(plane[i] * plane[j] * length * 0.5 for i in range(4) for j in range(i, 4))
+
+
+def _quadric_error(quadric: Quadric, point: Point) -> float:
+    x, y, z = point
+    xx, xy, xz, x1, yy, yz, y1, zz, z1, one = quadric
+    squares = xx * x * x + yy * y * y + zz * z * z + one
+    return squares + 2 * (xy * x * y + xz * x * z + yz * y * z + x1 * x + y1 * y + z1 * z)
+
+
 @dataclass(frozen=True)
 class CollapseRules:
     """What may merge with what.
 
-    mirror: the twin of every vertex; region: of every vertex, collapses stay inside one;
+    mirror: every vertex's mirror image, here called its twin;
+    region: of every vertex, collapses stay inside one;
     charts: texture charts that meet at a vertex, seams must not be crossed;
     targets: how many vertices to leave in a region (regions not named stay untouched).
     """

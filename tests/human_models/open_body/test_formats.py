@@ -1,18 +1,19 @@
-"""Same content, same bytes."""
+"""Same content, same bytes; the hands' pose components."""
 
 import pickletools
 from pathlib import Path
 
 import numpy as np
+import pytest
 from scipy import sparse
 
-from human_models.open_body.storage import (
+from human_models.open_body.formats import (
     LENGTH_STEP_M,
+    hands_components,
     rounded_lengths,
     write_npz,
     write_pickle,
 )
-from human_models.open_body.topology import FROZEN, read_topology, write_topology
 
 
 def test_npz_is_reproducible_and_plain(tmp_path: Path):
@@ -48,13 +49,11 @@ def test_lengths_are_rounded_to_a_micrometre():
     np.testing.assert_array_equal(rounded_lengths(-lengths), -rounded)
 
 
-def test_frozen_topology_reads_and_writes_back(tmp_path: Path):
-    topology = read_topology()
-    assert len(topology) == 10475
-    np.testing.assert_array_equal(topology.selection.sum(axis=1), 1)
-    write_topology(tmp_path / "topology.npz", topology)
-    with np.load(tmp_path / "topology.npz") as again, np.load(FROZEN) as frozen:
-        assert set(again) == set(frozen)
-        for name in frozen:
-            np.testing.assert_array_equal(again[name], frozen[name])
-            assert again[name].dtype == frozen[name].dtype
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_hand_components_are_orthonormal_and_start_with_the_curl(side: str):
+    components = hands_components(side)
+    np.testing.assert_allclose(components @ components.T, np.eye(45), atol=1e-12)
+    curl = components[0].reshape(15, 3)
+    sign = -1 if side == "left" else 1
+    assert (sign * curl[:12, 2] > 0.2).all()
+    assert not curl[12:].any()
