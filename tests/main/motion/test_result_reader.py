@@ -11,9 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from main.batch.jobs import Job, found_before
-from main.results import FILE_COLUMNS
-from main.tracks.rows import ROW
 
 from human_models.files import STAND_IN_NAME
 from main import export, humandata, score
@@ -24,10 +21,13 @@ from main.motion.result_reader import (
     person_files,
     read_person,
 )
+from main.motion.results import FILE_COLUMNS
+from main.motion.rows import FINAL_ROW
+from main.pipeline.clips import Job, earlier_result
 from utils.errors import UserError
 
 COUNT = 3
-TRUTH = Path(__file__).parents[2] / "demo" / "test_video_truth.npz"
+TRUTH = Path(__file__).parents[3] / "demo" / "test_video_truth.npz"
 SUMMARY = {
     "input": "walk.mp4",
     "frames": 10,
@@ -44,13 +44,14 @@ SUMMARY = {
 
 
 def arrays() -> dict[str, np.ndarray]:
-    """A person's file as `main.results` writes it."""
-    rows = np.zeros(COUNT, ROW)
+    """A person's file as inference writes it."""
+    rows = np.zeros(COUNT, FINAL_ROW)
     rows["frame_index"] = [0, 1, 4]
     rows["focal"] = rows["raw_focal"] = 300
     rows["transl"][:, 2] = rows["raw_transl"][:, 2] = rows["joints_3d_m"][..., 2] = 4
     return {
-        **{name: rows[name] for name in (*FILE_COLUMNS, "foot_contact")},
+        **{name: rows[name] for name in FILE_COLUMNS},
+        "foot_contact": np.zeros((COUNT, 4), bool),
         "fps": np.array(10.0),
         "image_size": np.array([160, 120], np.int32),
         "body_model": np.array(STAND_IN_NAME),
@@ -345,9 +346,9 @@ def test_gaps_that_nobody_can_fill(folder: Path, capfd: pytest.CaptureFixture[st
 
 def test_what_a_batch_found_before(folder: Path) -> None:
     job = Job("walk", folder.parent / "walk.mp4", folder.parent, "walk")
-    assert found_before(job) == (10, 1)
+    assert earlier_result(job) == (10, 1)
     summary(frames="ten")(folder)
-    assert found_before(job) == (None, None)
+    assert earlier_result(job) == (None, None)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "/etc/passwd", "../a.mp4", "a/b", "a\\b", "C:a"])
