@@ -56,6 +56,7 @@ BENCHMARKS: Final = (
     Benchmark("checkpoint", "benchmarks.checkpoint", (), _DEBUG),
     Benchmark("data", "benchmarks.data", (), ("--rounds", "5")),
     Benchmark("drawing", "benchmarks.drawing", (), ("--frames", "10")),
+    Benchmark("hostile-files", "benchmarks.hostile_files", (), ("--count", "300")),
     Benchmark("inference", "benchmarks.inference", _BASE, ("--repeats", "1", *_DEBUG)),
     Benchmark("metrics", "benchmarks.metrics", (), ("--rounds", "2")),
     Benchmark("onnx", "benchmarks.onnx", ("--json",), ("--rounds", "3", *_DEBUG)),

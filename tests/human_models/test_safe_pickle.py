@@ -4,7 +4,10 @@ import contextlib
 import io
 import os
 import pickle
+import struct
 import sys
+import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +19,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from benchmarks import hostile_files
 from human_models.safe_pickle import Placeholder, load_npy, load_npz, load_pickle
 from utils.errors import UserError
 
@@ -297,3 +301,403 @@ def test_garbage_never_escapes_as_another_error(tmp_path: Path) -> None:
         path.write_bytes(stream)
         with contextlib.suppress(UserError):
             load_pickle(path)
+
+
+# ---- what is forged: bytes that NumPy or Python would take for something else
+
+
+def operation(value: object) -> bytes:
+    """The operations of a pickle that push a value; bytes are taken as operations as they are."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, tuple):
+        return b"(" + b"".join(map(operation, value)) + b"t"
+    return pickle.dumps(value, 2)[2:-1]
+
+
+def raw(content: bytes) -> bytes:
+    """The operation that pushes bytes."""
+    return b"B" + struct.pack("<I", len(content)) + content
+
+
+def name(text: str) -> bytes:
+    module, _, attribute = text.rpartition(".")
+    return f"c{module}\n{attribute}\n".encode()
+
+
+def call(text: str, *arguments: object) -> bytes:
+    return name(text) + operation(arguments) + b"R"
+
+
+def dtype(code: str, *state: object) -> bytes:
+    """A dtype with a state, by default that of a simple one."""
+    state = state or (3, "|", None, None, None, -1, -1, 0)
+    return call("numpy.dtype", code, False, True) + operation(state) + b"b"
+
+
+def array(shape: tuple[object, ...], kind: bytes, items: bytes) -> bytes:
+    new = call("numpy.core.multiarray._reconstruct", name("numpy.ndarray"), (0,), raw(b"b"))
+    return new + operation((1, shape, kind, False, items)) + b"b"
+
+
+def fields(offset: int, inner: bytes, size: int, flags: int = 0) -> bytes:
+    state = (3, "|", None, ("a",), b"}" + operation("a") + operation((inner, offset)) + b"s")
+    return dtype(f"V{size}", *state, size, 1, flags)
+
+
+ADDRESS = b"\x08" + bytes(7)
+FLOAT = dtype("f8")
+HUGE = 2**40
+FORGED: dict[str, bytes] = {
+    "scalar of objects": call("numpy.core.multiarray.scalar", dtype("O8"), raw(ADDRESS)),
+    "scalar of a field of objects": call(
+        "numpy.core.multiarray.scalar", fields(0, dtype("O8"), 8, 0), raw(ADDRESS)
+    ),
+    "array of objects": array((1,), dtype("O8"), raw(ADDRESS)),
+    "objects without their flag": array(
+        (1,), dtype("O8", 3, "|", None, None, None, -1, -1, 0), raw(ADDRESS)
+    ),
+    "objects by Python 2": array((1,), dtype("O"), operation(ADDRESS.decode("latin-1"))),
+    "object array shorter than its list": array((3,), dtype("O8"), b"]"),
+    "field of objects": array((1,), fields(0, dtype("O8"), 8, 0), raw(ADDRESS)),
+    "array of objects in a field": array(
+        (1,),
+        fields(0, dtype("V8", 3, "|", (dtype("O8"), (1,)), None, None, 8, 1, 0), 8),
+        raw(ADDRESS),
+    ),
+    "buffer of objects": call(
+        "numpy.core.numeric._frombuffer", raw(ADDRESS), dtype("O8"), (1,), "C"
+    ),
+    "array on a buffer": call("numpy.ndarray", (1,), dtype("O8"), raw(ADDRESS)),
+    "array on a negative offset": call("numpy.ndarray", (1,), FLOAT, raw(bytes(16)), -8),
+    "negative offset of a field": array((1,), fields(-64, FLOAT, 8), raw(bytes(8))),
+    "field outside of the item": array((1,), fields(1 << 20, FLOAT, 8), raw(bytes(8))),
+    "larger item than its code": array(
+        (1,), dtype("V8", 3, "|", None, None, None, 1 << 20, 1, 0), raw(bytes(8))
+    ),
+    "size for a number": array((1,), dtype("f8", 3, "<", None, None, None, 4, 1, 0), raw(bytes(4))),
+    "title": array(
+        (1,),
+        dtype(
+            "V8",
+            3,
+            "|",
+            None,
+            ("a",),
+            b"}" + operation("a") + operation((FLOAT, 0, "t")) + b"s",
+            8,
+            1,
+            0,
+        ),
+        raw(bytes(8)),
+    ),
+    "metadata": array(
+        (1,), dtype("f8", 4, "<", None, None, None, -1, -1, 0, {"vlen": str}), raw(bytes(8))
+    ),
+    "more items than bytes": array((1000,), FLOAT, raw(bytes(8))),
+    "fewer items than bytes": array((1,), FLOAT, raw(bytes(16))),
+    "negative shape": array((-1,), FLOAT, raw(bytes(8))),
+    "shape that overflows": array((2**32, 2**32), FLOAT, raw(b"")),
+    "empty array of huge shape": array((0, 2**61), FLOAT, raw(b"")),
+    "items without bytes": array((HUGE,), dtype("U0"), raw(b"")),
+    "unknown order": call("numpy.core.numeric._frombuffer", raw(bytes(8)), FLOAT, (1,), "A"),
+    "state on a finished array": array((1,), FLOAT, raw(bytes(8)))
+    + operation((1, (1,), FLOAT, False, raw(bytes(8))))
+    + b"b",
+    "state on a list": b"](K\x01tb",
+    "state on a name": name("chumpy.ch.Ch") + b"}b",
+    "dtype by a name": call("numpy.dtype", name("builtins.object"), False, True),
+    "dtype by a comma": call("numpy.dtype", "O,O", False, True),
+    "impossible booleans": array((2,), dtype("b1"), raw(b"\x01\xff")),
+    "impossible characters": array((1,), dtype("U1"), raw(b"\xff\xff\xff\x7f")),
+    "call of a text": operation("text") + b")R",
+    "array that contains itself": name("numpy.core.multiarray._reconstruct")
+    + b"("
+    + name("numpy.ndarray")
+    + b"(K\0tC\x01btRq\x07(K\x01(K\x01t"
+    + dtype("O8")
+    + b"\x89](h\x07etb",
+    "huge frame and text": b"\x80\x04\x8d" + struct.pack("<Q", 2**62),
+    "huge bytes": b"\x80\x04\x8e" + struct.pack("<Q", HUGE),
+    "huge changeable bytes": b"\x80\x05\x96" + struct.pack("<Q", HUGE),
+    "huge number": b"\x80\x02\x8b" + struct.pack("<I", 2**31 - 1),
+    "number of many digits": b"I" + b"9" * 100_000 + b"\n",
+    "matrix of huge shape": name("scipy.sparse.coo_matrix")
+    + b")\x81"
+    + operation({"_shape": (2**31, 2**31), "data": 0})
+    + b"b",
+    "list that contains itself": b"]q\0h\0a",
+    "dictionary that contains itself": b"}q\0K\x01h\0s",
+    "deep lists": b"]" * 5000 + b"a" * 4999,
+    "deep tuples": b")" + b"\x85" * 100_000,
+    "deep key": b"})" + b"\x85" * 100_000 + b"Ns",
+    "key that takes forever": b"})" + b"2\x86" * 60 + b"Ns",
+    "laughter": b")" + b"2\x86" * 60,
+    "shared in many copies": operation((*([0] * 2000),))
+    + b"q\0"
+    + b"".join(name("builtins.set") + b"h\0\x85R" for _ in range(2000)),
+    "buffers out of band": b"\x80\x05\x97",
+    "persistent name": b"P1\n",
+    "extension": b"\x82\x01",
+    "protocol 6": b"\x80\x06N",
+    "tuple of nothing": b"\x85",
+    "mark of nothing": b"t",
+    "keys without values": b"}(K\x01u",
+    "text that is not UTF-8": b"X\x02\0\0\0\xff\xff",
+    "string without quotes": b"Sa\n",
+    "memo of nothing": b"h\x07",
+    "no end": b"K\x01",
+}
+
+
+@pytest.mark.parametrize("form", FORGED)
+@pytest.mark.parametrize("within", [load_pickle, load_npy])
+def test_forged_values_are_refused(
+    tmp_path: Path, form: str, within: Callable[[Path], object]
+) -> None:
+    stream = FORGED[form] + (b"." if form != "no end" else b"")
+    if within is load_npy:
+        stream = npy_header("{'descr': '|O', 'fortran_order': False, 'shape': ()}") + stream
+    message = refusal(tmp_path / "body.pkl", stream, within)
+    assert len(message) < 400
+
+
+def refusal(path: Path, content: bytes, load: Callable[[Path], object]) -> str:
+    path.write_bytes(content)
+    with pytest.raises(UserError) as refused:
+        load(path)
+    message = str(refused.value)
+    assert message.isprintable()
+    assert not isinstance(refused.value.__cause__, MemoryError)
+    return message
+
+
+def test_function_by_its_address_is_not_called(tmp_path: Path) -> None:
+    """A number whose bytes are the address of a function was that function."""
+    mark = tmp_path / "mark"
+    address = raw(struct.pack("<Q", id(os.system)))
+    function = call("numpy.core.multiarray.scalar", dtype("O8"), address)
+    stream = function + operation((f"touch '{mark}'",)) + b"R."
+    assert "objects made of bytes" in refusal(tmp_path / "body.pkl", stream, load_pickle)
+    assert not mark.exists()
+
+
+def test_names_in_messages_fit_on_a_line(tmp_path: Path) -> None:
+    stream = operation("a\n\x1b[31m") + operation("b" * 10_000) + b"\x93."
+    message = refusal(tmp_path / "body.pkl", stream, load_pickle)
+    assert "refused to run 'a??[31m.bbb" in message
+    assert len(message) < 400
+
+
+def test_dtypes_of_all_kinds(tmp_path: Path) -> None:
+    arrays = [
+        np.array([1, 2], ">i2"),
+        np.array(["a", "bc"], ">U2"),
+        np.array([(1, (2, 3), "x")], [("a", ">f4"), ("b", "<i2", (2,)), ("c", "U1")]),
+        np.zeros(2, np.dtype([("a", "i1"), ("b", "f8")], align=True)),
+        np.zeros(2, [("outer", [("inner", "<f2"), ("flag", "?")])]),
+        np.array(["2026-01-02"], "M8[D]"),
+        np.array([5], "m8[10us]"),
+        np.array([1 + 2j, np.nan]),
+        np.arange(24.0).reshape(2, 3, 4).transpose(1, 0, 2),
+        np.zeros((0, 3), "<f4"),
+        np.array(3.0),
+    ]
+    for protocol in range(6):
+        read: Any = load_pickle(write(tmp_path / "a.pkl", [*arrays, *arrays], protocol))
+        for found, wanted in zip(read, [*arrays, *arrays], strict=True):
+            np.testing.assert_array_equal(found, wanted)
+            assert found.dtype == wanted.dtype or found.dtype.newbyteorder() == wanted.dtype
+            assert protocol == 5 or found.flags.writeable
+    np.savez(tmp_path / "a.npz", *arrays)
+    for found, wanted in zip(load_npz(tmp_path / "a.npz").values(), arrays, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+        assert found.dtype == wanted.dtype
+
+
+def test_long_content_crosses_the_window(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lengths = [2**20 - 40, 3 * 2**20, 5, 2**20 + 1, 0, 700_000, 700_000]
+    content = [
+        *(rng.integers(0, 256, length).astype(np.uint8) for length in lengths),
+        *(chr(97 + i % 26) * (i % 600) for i in range(20_000)),
+        "ö" * 2**21,
+        b"b" * (2**21 + 3),
+    ]
+    for protocol in range(6):
+        path = write(tmp_path / "a.pkl", content, protocol)
+        np.savez(tmp_path / "a.npz", objects=np.array([*content, None], dtype=object))
+        for read in (load_pickle(path), list(load_npz(tmp_path / "a.npz")["objects"][:-1])):
+            assert isinstance(read, list)
+            for found, wanted in zip(read, content, strict=True):
+                np.testing.assert_array_equal(found, wanted)
+
+
+def test_strings_of_python_2(tmp_path: Path) -> None:
+    floats = np.arange(300.0)
+    text = floats.tobytes().decode("latin-1")
+    binary = b"T" + struct.pack("<I", len(text)) + floats.tobytes()
+    quoted = (
+        b"S'"
+        + floats.tobytes().replace(b"\\", b"\\\\").replace(b"'", b"\\'").replace(b"\n", b"\\n")
+        + b"'\n"
+    )
+    for items in (binary, quoted):
+        (tmp_path / "a.pkl").write_bytes(array((300,), FLOAT, items) + b".")
+        np.testing.assert_array_equal(load_pickle(tmp_path / "a.pkl"), floats)
+    (tmp_path / "a.pkl").write_bytes(b"(lp0\nI01\naL12L\naF1.5\naVa\\u00e4\naU\x01\xe4a.")
+    assert load_pickle(tmp_path / "a.pkl") == [True, 12, 1.5, "aä", "ä"]
+
+
+def test_shared_values_stay_shared(tmp_path: Path) -> None:
+    row = [np.zeros(3), {"a": 1}]
+    read: Any = load_pickle(write(tmp_path / "a.pkl", {"one": row, "other": row}))
+    assert read["one"] is read["other"]
+
+
+# ---- arrays and archives that lie
+
+
+def npy_header(text: str, version: int = 1) -> bytes:
+    content = text.encode("utf-8" if version == 3 else "latin-1")
+    length = struct.pack("<H" if version == 1 else "<I", len(content))
+    return b"\x93NUMPY" + bytes([version, 0]) + length + content
+
+
+def npy(descr: str = "'<f8'", shape: str = "(1,)", rest: str = "") -> bytes:
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, {rest}}}"
+    return npy_header(header) + bytes(64)
+
+
+WRONG_ARRAYS: dict[str, bytes] = {
+    "negative shape": npy(shape="(-1,)"),
+    "larger than the file": npy(shape="(1000000000000,)"),
+    "shape that overflows": npy(shape="(4294967296, 4294967296, 2)"),
+    "empty of huge shape": npy(shape="(0, 9223372036854775807)"),
+    "huge number": npy(shape=f"({'9' * 5000},)"),
+    "many dimensions": npy(shape=f"({'1, ' * 65})"),
+    "items without bytes": npy("'<U0'", "(1000000000000,)"),
+    "shape that is no tuple": npy(shape="3"),
+    "shape of booleans": npy(shape="(True,)"),
+    "objects in a field": npy("[('a', '|O')]"),
+    "objects with others": npy("[('a', '<f8'), ('b', 'O8')]"),
+    "title": npy("[(('title', 'a'), '<f8')]"),
+    "equal names": npy("[('a', '<f4'), ('a', '<f4')]"),
+    "offsets": npy("{'names': ['a'], 'formats': ['<f8'], 'offsets': [-8]}"),
+    "unknown code": npy("'<q9'"),
+    "comma": npy("'f8,O'"),
+    "huge item": npy("'V99999999999'"),
+    "huge array in a field": npy("[('a', '<f8', (2147483647, 2147483647))]"),
+    "impossible booleans": npy_header("{'descr': '|b1', 'fortran_order': False, 'shape': (2,), }")
+    + b"\x02\xff",
+    "another key": npy(rest="'more': 1"),
+    "missing key": npy_header("{'descr': '<f8', 'shape': (1,)}") + bytes(8),
+    "not closed": npy_header("{'descr': '<f8', 'fortran_order': False, 'shape': (1,"),
+    "string not closed": npy_header("{'descr': '<f8"),
+    "call": npy_header("{'descr': __import__('os').system('true')}"),
+    "deep": npy_header("(" * 60_000),
+    "deep signs": npy_header("{'shape': " + "-" * 60_000 + "1}"),
+    "null": npy_header("\0"),
+    "empty": npy_header(""),
+    "long header": b"\x93NUMPY\x02\x00\xff\xff\xff\xff{",
+    "unknown version": b"\x93NUMPY\x09\x00\x10\x00" + bytes(64),
+    "no array": b"PK" + bytes(64),
+}
+
+
+@pytest.mark.parametrize("form", WRONG_ARRAYS)
+def test_wrong_arrays_are_refused(tmp_path: Path, form: str) -> None:
+    assert "damaged" in refusal(tmp_path / "a.npy", WRONG_ARRAYS[form], load_npy)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.npy", WRONG_ARRAYS[form])
+    with pytest.raises(UserError, match="damaged"):
+        load_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_headers_of_all_versions(tmp_path: Path, version: int) -> None:
+    name, two = ("größe", "2") if version == 3 else ("a", "2L")  # as Python 2 wrote numbers
+    fields = f"[('{name}', '<i2'), ('', '|V2')]"
+    for descr, order, shape in (("'>i2'", True, f"({two}, 3)"), (fields, False, "(3,)")):
+        header = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}   \n"
+        (tmp_path / "a.npy").write_bytes(npy_header(header, version) + bytes(range(12)))
+        with (tmp_path / "a.npy").open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on the numbers of Python 2
+            expected = np.lib.format.read_array(file)
+        read = load_npy(tmp_path / "a.npy")
+        assert read.dtype == expected.dtype
+        np.testing.assert_array_equal(read, expected)
+
+
+def archive_of(members: list[tuple[str, bytes]], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # two members of the same name
+        with zipfile.ZipFile(buffer, "w", compression) as archive:
+            for member, content in members:
+                archive.writestr(member, content)
+    return buffer.getvalue()
+
+
+def patched(content: bytes, offset: int, value: bytes) -> bytes:
+    """An archive of one member with other bytes in its entry of the index."""
+    at = content.index(b"PK\x01\x02") + offset
+    return content[:at] + value + content[at + len(value) :]
+
+
+ARRAY = npy(shape="(8,)")
+ZIP = archive_of([("a.npy", ARRAY)])
+STORED = archive_of([("a.npy", ARRAY)], zipfile.ZIP_STORED)
+WRONG_ARCHIVES: dict[str, bytes] = {
+    "larger than it can be": patched(ZIP, 24, struct.pack("<I", 2**31)),
+    "larger than it is": patched(ZIP, 24, struct.pack("<I", 4096)),
+    "smaller than it is": patched(ZIP, 24, struct.pack("<I", 70)),
+    "stored and larger": patched(STORED, 24, struct.pack("<I", 4096)),
+    "behind the end": patched(STORED, 20, struct.pack("<II", 2**30, 2**30)),
+    "encrypted": patched(ZIP, 8, b"\x01\x00"),
+    "unknown compression": patched(ZIP, 10, b"\x63\x00"),
+    "bz2": archive_of([("a.npy", ARRAY)], zipfile.ZIP_BZIP2),
+    "lzma": archive_of([("a.npy", ARRAY)], zipfile.ZIP_LZMA),
+    "said to be lzma": patched(ZIP, 10, b"\x0e\x00"),
+    "damaged": ZIP.replace(ZIP[40:60], bytes(20)),
+    "wrong checksum": patched(ZIP, 16, b"abcd"),
+    "elsewhere": patched(ZIP, 42, struct.pack("<I", 2**31)),
+    "twice": archive_of([("a.npy", ARRAY), ("a.npy", ARRAY)]),
+    "twice in other words": archive_of([("a.npy", ARRAY), ("a", ARRAY)]),
+    "name of two lines": archive_of([("a\n\x1b[31m.npy", ARRAY)]),
+    "folder": archive_of([("a/", b"")]),
+    "overlapping": (
+        lambda two: (
+            two[: two.rindex(b"PK\x01\x02") + 42] + bytes(4) + two[two.rindex(b"PK\x01\x02") + 46 :]
+        )
+    )(archive_of([("a.npy", ARRAY), ("b.npy", ARRAY)])),
+    "no archive": ARRAY,
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("form", WRONG_ARCHIVES)
+def test_wrong_archives_are_refused(tmp_path: Path, form: str) -> None:
+    refusal(tmp_path / "a.npz", WRONG_ARCHIVES[form], load_npz)
+
+
+def test_zeros_that_deflate_well_are_read(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", a=np.zeros(2_000_000))
+    assert (tmp_path / "a.npz").stat().st_size < 20_000
+    assert not load_npz(tmp_path / "a.npz")["a"].any()
+
+
+@pytest.mark.parametrize("load", [load_pickle, load_npz, load_npy])
+def test_only_files_are_opened(tmp_path: Path, load: Callable[[Path], object]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UserError, match="Cannot read"):
+            load(path)
+
+
+def test_hostile_files() -> None:
+    """The benchmark with its 20 000 files, shortened."""
+    outcome = hostile_files.attack(300, seed=1)
+    assert outcome.others == []
+    assert outcome.counts["read"] > 10
+    assert outcome.counts["read"] + outcome.counts["refused"] == 300
