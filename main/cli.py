@@ -95,7 +95,8 @@ def run_command(
                 logging.getLogger("utils").setLevel(logging.DEBUG)
             return main(arguments) or 0
         except UserError as error:
-            log.error("error: %s", error)
+            flag = "" if error.setting is None else f"--{error.setting} "
+            log.error("error: %s%s", flag, error)
             return 2
         except RuntimeError as error:
             if not _is_out_of_memory(error):

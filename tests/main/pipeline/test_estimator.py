@@ -1,4 +1,4 @@
-"""The users' door into the network, against the published inference path and by its own rules."""
+"""The estimator, against the published inference path and by its own rules."""
 
 from pathlib import Path
 
@@ -101,8 +101,9 @@ def test_load_names_the_body(caplog):
 
 
 def test_unknown_device_is_told():
-    with pytest.raises(UserError, match="--device tpu9"):
+    with pytest.raises(UserError, match=r"^tpu9: no such device") as caught:
         Estimator.load(str(PARITY / "snapshot_fp16.pth.tar"), device="tpu9")
+    assert caught.value.setting == "device"
 
 
 def test_cuda_graphs_need_cuda(untrained):
