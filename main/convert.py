@@ -1,7 +1,7 @@
 """The network alone, as a file: `python -m main.convert MODEL_DIR [--precision fp16 | --onnx]`.
 
 A training checkpoint carries the optimizer's state, two thirds of its bytes. The safetensors file
-written beside it holds the network alone and is found first by every door. With --onnx it is an
+written beside it holds the network alone and is found first by every command. With --onnx it is an
 ONNX file for other programs, and for `main.inference --backend onnx`.
 """
 

@@ -1,4 +1,4 @@
-"""The export door: results of inference as characters that other programs open.
+"""Export: results of inference as characters that other programs open.
 
 python -m main.export RESULT --format glb,bvh,amass,obj,ply,usd,viewer [--person N] [flags]
 """

@@ -57,7 +57,7 @@ class Finding:
 
 
 def examine(config: Config, model_dir: str, device: str, precision: str) -> Iterator[Finding]:
-    """Everything that the doors need, in the order in which a user would mend it."""
+    """Everything that the commands need, in the order in which a user would mend it."""
     yield _machine()
     yield from _device(device)
     yield from _golden_crop(device, precision)

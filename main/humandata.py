@@ -1,6 +1,6 @@
 """The tool for HumanData files: `python -m main.humandata check|stats|show|convert`.
 
-check tells what is wrong with files, stats what is in them, show draws rows on their images, and
+check reports what is wrong with files, stats what is in them, show draws rows on their images, and
 convert writes such files: from others, from results of inference, from plain parameters.
 """
 

@@ -1,7 +1,7 @@
 """Make an untrained model: `python -m main.initialise CONFIG_FILE MODEL_DIR [--seed N]`.
 
 Its weights are random and its heads say an average person who stands and fills the box. Training
-can start from it, and every door runs with it where no trained weights are at hand.
+can start from it, and every command runs with it where no trained weights are at hand.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""The door to the test servers of AGORA and BEDLAM: writes a submission, or checks one.
+"""Submissions to the test servers of AGORA and BEDLAM: writes one, or checks one.
 
 python -m main.submit agora|bedlam MODEL_DIR [CKPT_ID] --output FILE.zip [flags]
 python -m main.submit check FILE.zip --server agora|bedlam
 
 People come from the test split's HumanData (the datasets AGORA_test and BEDLAM_test), or with
---images from a folder of the test images, where a detector or a file of boxes tells where they are.
+--images from a folder of the test images, where a detector or a file of boxes says where they are.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check a zip, or the folder to be zipped")
     check.add_argument("file", type=Path, metavar="FILE.zip")
     check.add_argument("--server", choices=SERVERS, required=True)
-    for command in commands.choices.values():  # the door's own flag, behind the command too
+    for command in commands.choices.values():  # the command's own flag, behind the command too
         command.add_argument(
             "--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )

@@ -1,4 +1,4 @@
-"""The door of synthetic people: `python -m main.synthesize --people N --seed S [flags]`.
+"""Synthetic people: `python -m main.synthesize --people N --seed S [flags]`.
 
 Draws dressed open people with exact ground truth into OUT/annot/NAME_SPLIT.npz (HumanData) and
 OUT/img/NAME/SPLIT; with --video clips, each with an annotation file of its own. The same seed gives

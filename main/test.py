@@ -1,4 +1,4 @@
-"""The benchmark door: `python -m main.test DATASET MODEL_DIR [CKPT_ID] [flags]`.
+"""Benchmarks: `python -m main.test DATASET MODEL_DIR [CKPT_ID] [flags]`.
 
 DATASET is a name of datasets/sources.py or of the config, or several with commas between them.
 MODEL_DIR is what inference takes; with CKPT_ID it is a training run, whose snapshot of that epoch

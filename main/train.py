@@ -1,4 +1,4 @@
-"""The training door: `python -m main.train JOB_NAME CONFIG_FILE [flags]`, one process of a run.
+"""Training: `python -m main.train JOB_NAME CONFIG_FILE [flags]`, one process of a run.
 
 scripts/train.sh starts as many as there are GPUs. A run lives in outputs/train_JOB_DATE: `log`
 (train.log, metrics.jsonl, TensorBoard), `model_dump` (snapshots), `code` (command, commit,

@@ -75,10 +75,10 @@ def run_web():
         if not there
     ]
     if lacking:
-        told = f"{', '.join(lacking)} missing: sh scripts/install_web.sh"
+        message = f"{', '.join(lacking)} missing: sh scripts/install_web.sh"
         if os.environ.get("REQUIRE_WEB") == "1":
-            pytest.fail(told)
-        pytest.skip(told)
+            pytest.fail(message)
+        pytest.skip(message)
 
     def run(script: str, *words: object) -> str:
         command = ["node", str(WEB / script), *map(str, words)]

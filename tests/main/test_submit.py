@@ -1,4 +1,4 @@
-"""The door to the test servers on tiny splits: what it writes is right and passes the check."""
+"""Submissions to the test servers on tiny splits: what it writes is right and passes the check."""
 
 import json
 import zipfile

@@ -1,4 +1,4 @@
-"""The door of synthetic people: sets that do not depend on workers, and that the project reads."""
+"""Synthetic people: sets that do not depend on workers, and that the project reads."""
 
 import filecmp
 import shutil

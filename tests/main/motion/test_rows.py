@@ -59,7 +59,7 @@ def resident_mb():
     return sum(int(sizes[name].split()[0]) for name in ("RssFile", "RssShmem")) / 1024
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="Linux tells it there")
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="Linux has it there")
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     with closing(FinalRows(tmp_path)) as rows:
         part = np.zeros(1000, FINAL_ROW)

@@ -48,9 +48,9 @@ def clips(tmp_path):
 def run(untrained, clips, tmp_path, capfd):
     """Exit status, report.json, and stderr."""
 
-    def run_command(*words, detector=("--detector", "whole-image")):
+    def run_command(*arguments, detector=("--detector", "whole-image")):
         places = ("--input", clips, "--output", tmp_path / "out")
-        status = inference.main([str(word) for word in (untrained, *places, *detector, *words)])
+        status = inference.main([str(one) for one in (untrained, *places, *detector, *arguments)])
         file = tmp_path / "out" / "report.json"
         report = json.loads(file.read_text()) if file.is_file() else None
         return status, report, capfd.readouterr().err
@@ -67,8 +67,8 @@ def names(folder):
 
 
 def test_every_clip_with_one_model(run, loads, tmp_path):
-    status, report, told = run()
-    assert status == 0, told
+    status, report, written = run()
+    assert status == 0, written
     assert len(loads) == 1
     for folder in ("a", "b"):
         assert names(tmp_path / "out" / folder) == ["result_walk", "result_walk.mp4"]
@@ -77,7 +77,7 @@ def test_every_clip_with_one_model(run, loads, tmp_path):
     assert statuses(report) == {"a/walk.mp4": "done", "b/walk.mp4": "done"}
     assert [(clip["frames"], clip["people"]) for clip in report["clips"]] == [(3, 1)] * 2
     assert all(clip["seconds"] > 0 for clip in report["clips"])
-    assert "2 done" in told.splitlines()
+    assert "2 done" in written.splitlines()
 
 
 def test_finished_clips_are_passed_over_and_half_ones_done_again(run, loads, tmp_path):
@@ -89,8 +89,8 @@ def test_finished_clips_are_passed_over_and_half_ones_done_again(run, loads, tmp
     shutil.rmtree(half / "result_walk")
     (half / "result_walk.mp4").write_bytes(b"old")
     (half / ".partial_x" / "result_walk").mkdir(parents=True)
-    status, report, told = run()
-    assert status == 0, told
+    status, report, written = run()
+    assert status == 0, written
     assert statuses(report) == {"a/walk.mp4": "finished before", "b/walk.mp4": "done"}
     assert report["clips"][0]["frames"] == 3
     assert (result / "person_001.npz").stat().st_mtime_ns == before
@@ -98,8 +98,8 @@ def test_finished_clips_are_passed_over_and_half_ones_done_again(run, loads, tmp
     assert (half / "result_walk.mp4").stat().st_size > 100
 
     loads.clear()
-    status, report, told = run()
-    assert (status, report["finished_before"], len(loads)) == (0, 2, 0), told
+    status, report, written = run()
+    assert (status, report["finished_before"], len(loads)) == (0, 2, 0), written
 
 
 def test_folder_of_results_comes_last(run, loads, tmp_path, monkeypatch):
@@ -130,14 +130,14 @@ def test_bad_clips_do_not_stop_the_rest(run, loads, clips, tmp_path, monkeypatch
         draw(source, *rest)
 
     monkeypatch.setattr(pipeline, "draw_overlay", strange)
-    status, report, told = run()
+    status, report, written = run()
     assert status == 1
     assert statuses(report) == {"0.mp4": "failed", "a/walk.mp4": "failed", "b/walk.mp4": "done"}
     assert "no readable video" in report["clips"][0]["reason"]
     assert report["clips"][1]["reason"].startswith(f"{error.__name__}: ")
     assert "\n" not in report["clips"][1]["reason"]
     assert names(tmp_path / "out" / "a") == []
-    assert "Traceback" not in told
+    assert "Traceback" not in written
 
 
 def test_interrupted_run_tells_what_it_has(run, loads, tmp_path, monkeypatch):
@@ -166,8 +166,8 @@ def test_clips_use_boxes_beside_them(run, loads, clips):
 
 def test_characters_that_lack_are_made(run, loads, tmp_path):
     run("--no-overlay")
-    status, report, told = run("--no-overlay", "--export", "bvh")
-    assert status == 0, told
+    status, report, written = run("--no-overlay", "--export", "bvh")
+    assert status == 0, written
     assert report["finished_before"] == 2
     assert names(tmp_path / "out" / "a" / "result_walk" / "export") == ["person_001.bvh"]
 
@@ -177,16 +177,16 @@ def test_the_viewer_has_the_clip_wherever_it_lies(run, loads, clips, tmp_path):
     folder = tmp_path / "out" / "a" / "result_walk"
     video = base64.b64encode((clips / "a" / "walk.mp4").read_bytes()).decode()
     for _ in range(2):
-        status, _, told = run("--no-overlay", "--export", "viewer")
-        assert status == 0, told
-        assert "--input" not in told
+        status, _, written = run("--no-overlay", "--export", "viewer")
+        assert status == 0, written
+        assert "--input" not in written
         assert video in (folder / "viewer.html").read_text(encoding="utf-8")
         (folder / "viewer.html").unlink()
 
 
 def test_previews(run, loads, tmp_path):
     for expected in ("done", "finished before"):
-        status, report, told = run("--preview")
-        assert status == 0, told
+        status, report, written = run("--preview")
+        assert status == 0, written
         assert set(statuses(report).values()) == {expected}
     assert names(tmp_path / "out" / "a") == ["result_walk_preview.jpg"]

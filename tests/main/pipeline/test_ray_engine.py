@@ -61,26 +61,26 @@ def test_killed_worker_costs_nothing_but_time(tmp_path):
     (clips / "bad.mp4").write_text("no video")
 
     mark = f"{os.getpid()}_{time.monotonic_ns()}"
-    words = ("--detector", "whole-image", "--engine", "ray", "--workers", "2")
+    flags = ("--detector", "whole-image", "--engine", "ray", "--workers", "2")
     command = [sys.executable, "-m", "main.inference", model, "--input", clips, "--output", out]
-    door = subprocess.Popen(
-        [*map(str, command), *words],
+    process = subprocess.Popen(
+        [*map(str, command), *flags],
         cwd=ROOT,
         # Otherwise Ray would join a cluster that somebody else has on this machine.
         env=os.environ | {MARK: mark, "RAY_ADDRESS": "local"},
-        stderr=(tmp_path / "told").open("w"),
+        stderr=(tmp_path / "stderr").open("w"),
     )
     try:
         deadline = time.monotonic() + 300
         while not list(out.glob(".partial_*/result_a")):
-            assert door.poll() is None, (tmp_path / "told").read_text()
+            assert process.poll() is None, (tmp_path / "stderr").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.02)
         # The longest clips come first, so both workers are busy with them.
         busy = [number for number, title in processes_of(mark) if "ClipWorker.process" in title]
         assert busy
         os.kill(busy[0], signal.SIGKILL)
-        assert door.wait(300) == 1, (tmp_path / "told").read_text()
+        assert process.wait(300) == 1, (tmp_path / "stderr").read_text()
     finally:
         for number, _ in processes_of(mark):
             os.kill(number, signal.SIGKILL)
