@@ -29,6 +29,26 @@ class Camera(NamedTuple):
             (self.princpt[0] * scale_x + box.x, self.princpt[1] * scale_y + box.y),
         )
 
+    def cropped(self, left: float, top: float) -> "Camera":
+        """The camera of the image from column `left` and row `top` on."""
+        return Camera(self.focal, (self.princpt[0] - left, self.princpt[1] - top))
+
+    def scaled(self, factor: float) -> "Camera":
+        """The camera of the same image with `factor` times as many pixels a side.
+
+        Pixel coordinates count from the centre of the top left pixel.
+        """
+        (fx, fy), (cx, cy) = self
+        return Camera(
+            (fx * factor, fy * factor),
+            ((cx + 0.5) * factor - 0.5, (cy + 0.5) * factor - 0.5),
+        )
+
+    def project(self, points: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 2"]:
+        """Points (metres, camera frame) to pixels; those behind the camera as if just before it."""
+        focal, princpt = (np.asarray(pair, points.dtype) for pair in self)
+        return project(points, focal, princpt, depth_epsilon=0, nearest_m=1e-3)
+
 
 def project(
     points: Float[Array, "*B 3"],

@@ -9,15 +9,18 @@ from typing import Final
 import numpy as np
 from jaxtyping import Int
 
-from datasets.humandata.check_images import image_sizes
-from datasets.humandata.entries import Entries
-from datasets.humandata.people import People, humandata_entries, scatter_network_joints
-from datasets.humandata.writer import write_humandata
+from datasets.humandata.file import Entries
+from datasets.humandata.writer import (
+    People,
+    humandata_entries,
+    scatter_network_joints,
+    write_humandata,
+)
 from main.motion.result_reader import SUMMARY_NAME, Summary, is_plain_name, open_result
 from main.motion.rows import COLUMNS
 from main.paths import DEMO
 from utils.errors import UserError
-from utils.image import IMAGE_SUFFIXES, image_size, list_images, write_image
+from utils.image import IMAGE_SUFFIXES, image_size, image_sizes, list_images, write_image
 from utils.media import open_media
 from utils.progress import with_progress
 

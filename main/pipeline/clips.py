@@ -22,13 +22,15 @@ from main.motion.result_reader import person_files, read_summary
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import ClipResult, Tools, export_characters, preview_of, process_clip
 from utils.errors import UserError, first_line
-from utils.files import atomic_path
+from utils.files import atomic_path, read_input
 from utils.media import open_media
 from utils.video_read import VIDEO_SUFFIXES
 
 log = logging.getLogger(__name__)
 
 Engine = Literal["local", "ray"]
+_LARGEST_LIST: Final = 64 << 20
+"""Bytes of a list of clips."""
 REPORT_NAME: Final = "report.json"
 _MOST_LINES: Final = 200
 """Of longer tables only the failures are shown; report.json has everything."""
@@ -202,10 +204,7 @@ def _videos_under(folder: Path, left_out: Path) -> Iterator[Path]:
 
 
 def _listed(file: Path) -> list[Path]:
-    try:
-        lines = file.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"--input {file}: {error.strerror}; give a folder or a list") from None
+    lines = read_input(file, _LARGEST_LIST).splitlines()
     names = [os.fsdecode(line.strip()) for line in lines]
     if any("\0" in name for name in names):
         raise UserError(f"--input {file}: this is no list of paths, a line each")

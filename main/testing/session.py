@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.schema import DataConfig
-from datasets.configured import find_source
-from datasets.sources import Source
+from datasets.sources import Source, find_source
 from main.paths import OUTPUTS, ROOT
 from main.pipeline.estimator import Estimator
 from main.pipeline.model_files import find_model, find_snapshot
