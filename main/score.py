@@ -1,8 +1,8 @@
 """How near a result is to the truth: `python -m main.score RESULT TRUTH.npz`.
 
 RESULT is a folder of inference, TRUTH a HumanData file of the same video whose `meta.frame_index`
-says which frame a row is of, as `main.synthesize --video` writes it. In every frame results are
-given to people by the overlap of their boxes.
+says which frame a row belongs to, as `main.synthesize --video` writes it. In every frame, results
+are assigned to people by the overlap of their boxes.
 """
 
 import argparse
@@ -14,9 +14,9 @@ from main.cli import command_parser, run_command
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from main.testing.scoring import run_score
+    from main.evaluation.scoring import score_result
 
-    run_score(arguments)
+    score_result(arguments.result, arguments.truth, arguments.body_folder)
 
 
 def make_parser() -> argparse.ArgumentParser:

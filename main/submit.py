@@ -4,7 +4,7 @@ python -m main.submit agora|bedlam MODEL_DIR [CKPT_ID] --output FILE.zip [flags]
 python -m main.submit check FILE.zip --server agora|bedlam
 
 People come from the test split's HumanData (the datasets AGORA_test and BEDLAM_test), or with
---images from a folder of the test images, where a detector or a file of boxes says where they are.
+--images from a folder of the test images, in which a detector or a file of boxes finds them.
 """
 
 import argparse
@@ -13,15 +13,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from main.cli import add_network_flags, command_parser, run_command
-from main.submitting.records import SERVERS
+from main.evaluation.servers import SERVERS
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from main.submitting.session import run_check, submit
+    from main.evaluation.submission import SubmissionOptions, report_check, submit
 
     if arguments.command == "check":
-        return run_check(arguments.file, SERVERS[arguments.server])
-    return submit(arguments, SERVERS[arguments.command])
+        return report_check(arguments.file, SERVERS[arguments.server])
+    return submit(
+        SubmissionOptions(
+            SERVERS[arguments.command],
+            arguments.output,
+            arguments.model_dir,
+            arguments.checkpoint_id,
+            images=arguments.images,
+            boxes=arguments.boxes,
+            device=arguments.device,
+            precision=arguments.precision,
+            overrides=tuple(arguments.overrides),
+        )
+    )
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -39,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check a zip, or the folder to be zipped")
     check.add_argument("file", type=Path, metavar="FILE.zip")
     check.add_argument("--server", choices=SERVERS, required=True)
-    for command in commands.choices.values():  # the command's own flag, behind the command too
+    for command in commands.choices.values():  # a flag of all commands, also behind agora, ...
         command.add_argument(
             "--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )

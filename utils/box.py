@@ -20,6 +20,12 @@ class Box(NamedTuple):
         return self.x + self.width / 2, self.y + self.height / 2
 
 
+def scaled_boxes(boxes: Float[np.ndarray, "N 4"], scale: float) -> Float[np.ndarray, "N 4"]:
+    """Boxes made larger or smaller about their centres."""
+    size = boxes[:, 2:] * scale
+    return np.concatenate([boxes[:, :2] + (boxes[:, 2:] - size) / 2, size], axis=1)
+
+
 def clip_box(box: Box, image_width: int, image_height: int) -> Box | None:
     """The part of `box` inside the image, from first to last pixel; None if nothing is left.
 
