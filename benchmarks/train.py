@@ -41,8 +41,9 @@ from datasets.columns import Instance
 from datasets.sample import TrainingSample, training_sample
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
-from main.training.objective import Regression, autocast, images_of
 from main.training.optimizer import AveragedWeights, freeze, make_optimizer
+from main.training.recipes import Regression, autocast
+from main.training.validation import images_of
 from models.initialise import initial_network
 from models.supervision import SupervisedOutputs, SupervisedSMPLestX
 from utils.device import has_bf16_units

@@ -19,7 +19,7 @@ from configs.schema import Config
 from datasets.synthetic.lifting import People, draw_poses
 from datasets.training_set import Share, TrainingLoader, TrainingSet
 from human_models.body import BodyLibrary, BodyModel
-from main.model_files import ROOT
+from main.paths import ROOT
 from main.training.log import TrainLog
 from main.training.optimizer import freeze
 from main.training.state import Learner, Run, Snapshots

@@ -24,8 +24,8 @@ from datasets.sources import find_source
 from datasets.synthetic.lifting import People, draw_poses
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS, edges
-from main.estimator import Estimator
 from main.evaluation import CORRECT, SMPLX_METRICS, run_benchmark
+from main.pipeline.estimator import Estimator
 from main.training.log import TrainLog
 from main.training.state import Learner, Progress, Run
 from models.lifter import found_keypoints
@@ -213,10 +213,8 @@ class LiftingValidator(Validator):
         network, body, model = self._learner.network, self._run.body, self._config.model
         assert isinstance(network, LiftingNetwork)
         rest = body.rest_joints(torch.zeros(1, body.num_betas, device=self._run.device))[0]
-        people = People(
-            draw_poses(rest.numpy(force=True), _LIFTING_SEED, _LIFTING_POSES), body, model
-        )
-        batch = people.batch(_LIFTING_SAMPLES, _LIFTING_SEED)
+        poses = draw_poses(rest.numpy(force=True), _LIFTING_SEED, _LIFTING_POSES)
+        batch = People(poses, body, model).batch(_LIFTING_SAMPLES, _LIFTING_SEED)
         parameters = body_parameters(network(batch["keypoints"]), model)
         posed = pose_body(parameters, body, model, want_vertices=False)
         found, true = root_relative(posed.joints), batch["target_joint_cam"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from main import pretrain
-from main.training import batches, lifting_validation
+from main.training import recipes, validation
 from main.training.log import TrainLog
 
 LIFTER = 'model.lifter_config={"width": 32, "depth": 1}'
@@ -23,9 +23,9 @@ CHANGES = (
 
 @pytest.fixture(autouse=True)
 def few_poses(monkeypatch):
-    monkeypatch.setattr(batches, "_POSES", 10)
-    monkeypatch.setattr(lifting_validation, "_POSES", 10)
-    monkeypatch.setattr(lifting_validation, "_SAMPLES", 20)
+    monkeypatch.setattr(recipes, "_LIFTING_POSES", 10)
+    monkeypatch.setattr(validation, "_LIFTING_POSES", 10)
+    monkeypatch.setattr(validation, "_LIFTING_SAMPLES", 20)
 
 
 def lift(output, *changes, status=0, lifter=LIFTER):
@@ -46,9 +46,9 @@ def weights(run, name="snapshot_1"):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "_POSES", 10)
-        patch.setattr(lifting_validation, "_POSES", 10)
-        patch.setattr(lifting_validation, "_SAMPLES", 20)
+        patch.setattr(recipes, "_LIFTING_POSES", 10)
+        patch.setattr(validation, "_LIFTING_POSES", 10)
+        patch.setattr(validation, "_LIFTING_SAMPLES", 20)
         return lift(tmp_path_factory.mktemp("whole"))
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from main import test as test_door
-from main.estimator import Estimator
+from main.pipeline.estimator import Estimator
 from main.training.state import Progress, Snapshots
 from models.checkpoint import read_network, to_published
 
@@ -55,7 +55,7 @@ def test_what_killed_processes_began_is_removed(tmp_path):
     (tmp_path / ".partial_x" / "snapshot_3.pth.tar").write_bytes(b"begun")
     snapshots = Snapshots(tmp_path, None)
     assert list(snapshots.newest_first()) == []
-    snapshots.forget_partial()
+    snapshots.remove_partial()
     assert list(tmp_path.iterdir()) == []
 
 

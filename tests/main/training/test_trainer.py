@@ -78,7 +78,7 @@ def test_wild_loss_is_skipped(train_here, plain, tmp_path):
 def test_always_bad_is_no_training(train_here, tmp_path, capsys):
     bad = ("train.bad_loss=skip", "train.bad_loss_above=1e-3", "train.end_epoch=9")
     train_here(tmp_path, *bad, "train.train_batch_size=1", status=2)
-    assert "10th that is bad in turn" in error_line(capsys)
+    assert "10th bad one in a row" in error_line(capsys)
 
 
 @pytest.fixture
