@@ -59,7 +59,7 @@ class TrainConfig(Section):
     deepen_encoder: bool = False
     """Allow encoder weights of fewer blocks; those behind them begin as the identity."""
 
-    # What is kept and told.
+    # What is saved and logged.
     save_epoch: Count = 1
     """Epochs between snapshots; the last epoch always has one."""
     save_iters: Count | None = None

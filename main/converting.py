@@ -10,7 +10,7 @@ from configs.reader import load_config
 from main.pipeline.estimator import PRECISIONS
 from main.pipeline.model_files import find_model
 from models.checkpoint import load_network, save_safetensors
-from models.onnx import save_onnx
+from models.deployment import save_onnx
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)

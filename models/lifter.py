@@ -79,7 +79,7 @@ def middles(cells: Int[Tensor, "*B"], width: int) -> Float[Tensor, "*B 2"]:
 def at_cells(
     values: Float[Tensor, "B 137 C h w"], cells: Int[Tensor, "B 137"]
 ) -> Float[Tensor, "B 137 C"]:
-    """Values of one cell a joint."""
+    """Values of one cell per joint."""
     chosen = cells[:, :, None, None].expand(-1, -1, values.shape[2], 1)
     return values.flatten(3).gather(3, chosen)[..., 0]
 

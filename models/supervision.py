@@ -27,7 +27,7 @@ from models.vit import ViT
 NETWORK: Final = "network."
 """Begins the names of all weights that are part of the published network."""
 _TOKENS_OF_JOINTS: Final = ("body_root_pose", "body_pose", "hand_pose", "face_jaw_pose")
-"""Heads whose tokens stand for a joint each, in the order of `joints.POSE_JOINTS`."""
+"""Heads whose tokens stand for one joint each, in the order of `joints.POSE_JOINTS`."""
 _PLACED: Final = [name for name in POSE_JOINTS if name in JOINTS]
 PLACED_JOINTS: Final = [JOINTS.index(name) for name in _PLACED]
 PLACED_POSES: Final = [POSE_JOINTS.index(name) for name in _PLACED]

@@ -75,6 +75,69 @@ class Run:
         return ROOT / self.config.data.data_dir
 
 
+def run_folder(kind: str, job: str, outputs: Path, *, since: str | None, world: World) -> Path:
+    """Make the folder of a run, the same for all processes: outputs/KIND_JOB_DATE.
+
+    Args:
+        since: take the newest folder of the job, if there is one of this date or a later one.
+
+    Raises:
+        UserError: the job's name is no folder name, or the folder cannot be made.
+    """
+    date = datetime.now().astimezone().strftime(DATE)
+    with failing_together("run folder"):
+        if Path(job).name != job:
+            raise UserError(f"JOB_NAME '{job}' becomes a folder's name; leave slashes out")
+        found = {} if since is None else _runs(outputs, f"{kind}_{job}_")
+        newest = max(found, default="")
+        folder = found[newest] if newest and newest >= (since or "") else None
+        folder = folder or outputs / f"{kind}_{job}_{date}"
+        if world.is_first:
+            for name in _FOLDERS:
+                (folder / name).mkdir(parents=True, exist_ok=True)
+    if world.size > 1:
+        shared = [folder]
+        distributed.broadcast_object_list(shared)
+        folder = shared[0]
+    return folder
+
+
+def _runs(outputs: Path, prefix: str) -> dict[str, Path]:
+    """Folders of runs whose names have the prefix, by their dates."""
+    named = {path.name.removeprefix(prefix): path for path in outputs.glob(f"{escape(prefix)}*")}
+    return {
+        date: path
+        for date, path in named.items()
+        if (path / "model_dump").is_dir() and date.replace("_", "").isdigit()
+    }
+
+
+def record(run: Run, command: list[str]) -> None:
+    """Write into the run's folder what runs: the resolved config, the command, and the code."""
+    save_config(run.config, run.folder / CONFIG_NAME)
+    about = {
+        "command": command,
+        "commit": _git("rev-parse", "HEAD").strip(),
+        "torch": torch.__version__,
+        "started": datetime.now().astimezone().isoformat(),
+    }
+    with atomic_path(run.folder / "code" / "run.json") as partial:
+        partial.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    with atomic_path(run.folder / "code" / "changes.patch") as partial:
+        partial.write_text(_git("diff", "HEAD"), encoding="utf-8")
+
+
+def _git(*arguments: str) -> str:
+    """The output of git; nothing where the code is in no repository."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
 class Progress(NamedTuple):
     """Where training stands."""
 
@@ -248,69 +311,6 @@ def _save(state: dict[str, Any], partial: Path, path: Path) -> None:
         raise OSError(getattr(error, "errno", 0), reason, str(path)) from error
 
 
-def run_folder(kind: str, job: str, outputs: Path, *, since: str | None, world: World) -> Path:
-    """Make the folder of a run, the same for all processes: outputs/KIND_JOB_DATE.
-
-    Args:
-        since: take the newest folder of the job, if there is one of this date or a later one.
-
-    Raises:
-        UserError: the job's name is no folder name, or the folder cannot be made.
-    """
-    date = datetime.now().astimezone().strftime(DATE)
-    with failing_together("run folder"):
-        if Path(job).name != job:
-            raise UserError(f"JOB_NAME '{job}' becomes a folder's name; leave slashes out")
-        found = {} if since is None else _runs(outputs, f"{kind}_{job}_")
-        newest = max(found, default="")
-        folder = found[newest] if newest and newest >= (since or "") else None
-        folder = folder or outputs / f"{kind}_{job}_{date}"
-        if world.is_first:
-            for name in _FOLDERS:
-                (folder / name).mkdir(parents=True, exist_ok=True)
-    if world.size > 1:
-        shared = [folder]
-        distributed.broadcast_object_list(shared)
-        folder = shared[0]
-    return folder
-
-
-def _runs(outputs: Path, prefix: str) -> dict[str, Path]:
-    """Folders of runs whose names have the prefix, by their dates."""
-    named = {path.name.removeprefix(prefix): path for path in outputs.glob(f"{escape(prefix)}*")}
-    return {
-        date: path
-        for date, path in named.items()
-        if (path / "model_dump").is_dir() and date.replace("_", "").isdigit()
-    }
-
-
-def record(run: Run, command: list[str]) -> None:
-    """Write into the run's folder what runs: the resolved config, the command, and the code."""
-    save_config(run.config, run.folder / CONFIG_NAME)
-    about = {
-        "command": command,
-        "commit": _git("rev-parse", "HEAD").strip(),
-        "torch": torch.__version__,
-        "started": datetime.now().astimezone().isoformat(),
-    }
-    with atomic_path(run.folder / "code" / "run.json") as partial:
-        partial.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    with atomic_path(run.folder / "code" / "changes.patch") as partial:
-        partial.write_text(_git("diff", "HEAD"), encoding="utf-8")
-
-
-def _git(*arguments: str) -> str:
-    """The output of git; nothing where the code is in no repository."""
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
-
-
 def resume(run: Run, learner: Learner, snapshots: Snapshots) -> Progress:
     """Load the newest whole state of the run's folder, or what the config says to start from.
 
@@ -329,7 +329,7 @@ def resume(run: Run, learner: Learner, snapshots: Snapshots) -> Progress:
             return progress
     if paths:
         raise UserError(
-            f"{snapshots.folder}: none of its {len(paths)} snapshots can be gone on from; start a "
+            f"{snapshots.folder}: none of its {len(paths)} snapshots can be resumed; start a "
             "run of another name"
         )
     pretrained = run.config.model.pretrained_model_path

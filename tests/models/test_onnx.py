@@ -20,21 +20,23 @@ from configs.reader import load_config, save_config
 from human_models.safe_pickle import load_npz
 from main.inference import main as infer
 from main.pipeline.estimator import Estimator
-from models import onnx
+from models import deployment
 from models.checkpoint import load_network, save_safetensors
 from models.decoder import HeadOutputs
-from models.onnx import OnnxNetwork
+from models.deployment import OnnxNetwork
 from models.smplest_x import SMPLestX
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
-SPLIT = "models.onnx.LARGEST_FILE = 0"
+SPLIT = "models.deployment.LARGEST_FILE = 0"
 
 
 def convert(model, *words, change="pass"):
-    """Runs the door with a change of models.onnx; its status and what it tells."""
-    script = f"import sys, models.onnx; {change}; from main.convert import main; sys.exit(main())"
+    """Runs the door with a change of models.deployment; its status and what it tells."""
+    script = (
+        f"import sys, models.deployment; {change}; from main.convert import main; sys.exit(main())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script, str(model), "--onnx", *map(str, words)],
         cwd=ROOT,
@@ -129,7 +131,7 @@ def test_a_file_that_computes_otherwise_is_not_written(debug, tmp_path, monkeypa
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: written)
     network = SMPLestX(load_config(debug / "config_base.py").model).eval()
     with pytest.raises(UserError, match="differs from PyTorch by"):
-        onnx.save_onnx(network, (256, 192), tmp_path / "debug.onnx")
+        deployment.save_onnx(network, (256, 192), tmp_path / "debug.onnx")
     assert not list(tmp_path.iterdir())
 
 
@@ -176,7 +178,7 @@ def test_each_number_of_threads_has_a_session(debug):
 
 
 def test_a_missing_and_a_damaged_file_are_told(tmp_path):
-    with pytest.raises(UserError, match=r"no such file; make it with .*--onnx"):
+    with pytest.raises(UserError, match="no such file; export the network as ONNX"):
         OnnxNetwork(tmp_path / "no.onnx", CPU)
     (tmp_path / "bad.onnx").write_bytes(b"\x08\x08 no model")
     with pytest.raises(UserError, match="damaged"):
@@ -186,7 +188,7 @@ def test_a_missing_and_a_damaged_file_are_told(tmp_path):
 def test_a_missing_package_is_told(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"onnxruntime is not installed.*requirements-onnx\.txt"):
-        onnx.OnnxNetwork(tmp_path / "x.onnx", CPU)
+        deployment.OnnxNetwork(tmp_path / "x.onnx", CPU)
 
 
 def with_weights_in(path, place):

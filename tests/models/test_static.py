@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from configs.reader import load_config
+from models.deployment import StaticNetwork, compiled
 from models.smplest_x import SMPLestX
-from models.static import StaticNetwork, compiled
 from utils.errors import UserError
 
 CONFIG = load_config("configs/config_debug.py").model
