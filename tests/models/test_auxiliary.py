@@ -87,7 +87,7 @@ def test_joints_outside_or_unknown_do_not_count(targets):
     assert keypoint_loss(predicted, targets, CONFIG).eq(0).all()
 
 
-def test_tokens_tell_of_their_joints(targets):
+def test_tokens_say_where_their_joints_are(targets):
     head = TokenJointHead(4)
     with torch.no_grad():
         head.place.weight.zero_()

@@ -22,7 +22,7 @@ HALF_TURN = torch.tensor([1.0, 0, 0, -1, 0, 0])
 
 
 def read_config(*overrides):
-    return load_config(PARITY / "config_base.py", [f"train.{words}" for words in overrides])
+    return load_config(PARITY / "config_base.py", [f"train.{override}" for override in overrides])
 
 
 CONFIG = read_config("hand_loss=True")

@@ -29,11 +29,11 @@ def few_poses(monkeypatch):
 
 
 def lift(output, *changes, status=0, lifter=LIFTER):
-    words = ["job", "configs/config_debug.py", "--stage", "lifting", "--device", "cpu"]
+    arguments = ["job", "configs/config_debug.py", "--stage", "lifting", "--device", "cpu"]
     sets = [f"--set={change}" for change in (*CHANGES, *changes, *([lifter] if lifter else []))]
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        assert pretrain.main([*words, "--output", str(output), *sets]) == status
+        assert pretrain.main([*arguments, "--output", str(output), *sets]) == status
     finally:
         signal.signal(signal.SIGTERM, handler)
     return next(output.glob("pretrain_job_*"), None)
@@ -65,9 +65,9 @@ def test_lifter_and_heads_learn_and_nothing_else(whole):
 def test_stopped_lifting_goes_on_exactly(whole, tmp_path, monkeypatch):
     add, calls = TrainLog.add, []
 
-    def added(self, *words):
-        add(self, *words)
-        calls.append(words)
+    def added(self, *arguments):
+        add(self, *arguments)
+        calls.append(arguments)
         if len(calls) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
