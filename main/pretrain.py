@@ -19,8 +19,7 @@ from main.cli import add_run_flags, command_parser, run_command
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from main.training.recipes import KEYPOINTS, LIFTING
-    from main.training.run import RunOptions, run_training
+    from main.training import KEYPOINTS, LIFTING, RunOptions, run_training
 
     options = RunOptions(
         arguments.job_name,

@@ -13,8 +13,7 @@ from main.cli import add_run_flags, command_parser, run_command
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from main.training.recipes import REGRESSION
-    from main.training.run import RunOptions, run_training
+    from main.training import REGRESSION, RunOptions, run_training
 
     options = RunOptions(
         arguments.job_name,

@@ -6,7 +6,6 @@ safetensors. Both are mapped into memory, not copied: of an 8.2 GB training chec
 network's pages are ever read, and only once.
 """
 
-import logging
 import mmap
 import os
 import pickle
@@ -27,8 +26,6 @@ from configs.schema import ModelConfig
 from models.smplest_x import SMPLestX
 from utils.errors import UserError, first_line
 from utils.files import atomic_path, require_regular_file
-
-log = logging.getLogger(__name__)
 
 _PRECISIONS: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _BYTEARRAY: Final = b"bytearray"
@@ -212,7 +209,8 @@ def load_network(
     Raises:
         UserError: see `read_network`; or the weights are not those of `config`.
     """
-    network = _on_meta(config)
+    with torch.device("meta"):  # no memory behind its weights
+        network = SMPLestX(config)
     state = _fitting(read_network(path), network, path)
     network.load_state_dict(state, strict=True, assign=True)
     return network.to_precision(precision).eval()
@@ -225,12 +223,6 @@ def load_weights(network: SMPLestX, path: str | Path) -> None:
         UserError: see `load_network`.
     """
     network.load_state_dict(_fitting(read_network(path), network, path), strict=True)
-
-
-def _on_meta(config: ModelConfig) -> SMPLestX:
-    """A network without memory behind its weights."""
-    with torch.device("meta"):
-        return SMPLestX(config)
 
 
 def _fitting(state: dict[str, Tensor], network: SMPLestX, path: str | Path) -> dict[str, Tensor]:
