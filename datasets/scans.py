@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from utils.errors import UserError
-from utils.ply import read_ply_vertices
+from utils.mesh import read_ply_vertices
 
 _VERTICES: Final = 10475
 

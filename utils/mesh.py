@@ -1,10 +1,10 @@
-"""The vertices of .ply meshes (Stanford polygon files): text, or binary of either byte order."""
+"""Triangle meshes: their files (.ply, Stanford polygon files, and .obj), and merging of vertices."""
 
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Int
 
 from utils.errors import UserError
 
@@ -20,6 +20,46 @@ _LONGEST_HEADER: Final = 65536
 _HEADER_END: Final = b"end_header"
 
 
+def merge_vertices(
+    faces: Int[np.ndarray, "F 3"],
+    groups: Int[np.ndarray, " V"],
+    rank: Float[np.ndarray, " V"] | None = None,
+) -> Int[np.ndarray, "f 3"]:
+    """Coarser faces over the same vertices: one vertex stands for its whole group.
+
+    Faces that collapse are left out.
+
+    Args:
+        groups: numbers from 0 without a gap; who has the same is merged.
+        rank: the vertex of the lowest stands for the group; None: the first one does.
+    """
+    order = np.argsort(groups, kind="stable") if rank is None else np.lexsort((rank, groups))
+    chosen = order[np.searchsorted(groups[order], np.arange(groups.max() + 1))]
+    merged = chosen[groups][faces]
+    a, b, c = merged.T
+    return merged[(a != b) & (b != c) & (c != a)]
+
+
+def make_obj(vertices: Float32[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> bytes:
+    """A .obj file, six decimals."""
+    lines = [f"v {x:.6f} {y:.6f} {z:.6f}\n" for x, y, z in vertices.tolist()]
+    lines += [f"f {a} {b} {c}\n" for a, b, c in (faces + 1).tolist()]
+    return "".join(lines).encode("ascii")
+
+
+def make_ply(vertices: Float32[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> bytes:
+    """A .ply file, binary and little-endian."""
+    header = (
+        "ply\nformat binary_little_endian 1.0\n"
+        f"element vertex {len(vertices)}\n"
+        "property float x\nproperty float y\nproperty float z\n"
+        f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
+    )
+    rows = np.empty(len(faces), np.dtype([("count", "u1"), ("corners", "<i4", (3,))]))
+    rows["count"], rows["corners"] = 3, faces
+    return header.encode("ascii") + vertices.astype("<f4").tobytes() + rows.tobytes()
+
+
 class _Header(NamedTuple):
     encoding: str
     vertices: int
@@ -29,7 +69,7 @@ class _Header(NamedTuple):
 
 
 def read_ply_vertices(path: Path) -> Float32[np.ndarray, "N 3"]:
-    """The vertices of a mesh in the file's own unit and frame; all else in it is passed over.
+    """The vertices of a mesh in the file's own unit and frame; all else in it is skipped.
 
     Raises:
         UserError: the file is missing, no .ply whose first element are vertices, or cut short.
@@ -43,15 +83,15 @@ def read_ply_vertices(path: Path) -> Float32[np.ndarray, "N 3"]:
         body = content[header.size :]
         if header.encoding == "ascii":
             lines = body.decode("ascii").split("\n", header.vertices)[: header.vertices]
-            words = [dict(zip(header.row.names or (), line.split(), strict=True)) for line in lines]
-            columns = [np.array([word[axis] for word in words], np.float32) for axis in "xyz"]
-            if len(words) < header.vertices:
-                raise ValueError(f"{len(words)} of {header.vertices} vertices are there")
+            rows = [dict(zip(header.row.names or (), line.split(), strict=True)) for line in lines]
+            columns = [np.array([row[axis] for row in rows], np.float32) for axis in "xyz"]
+            if len(rows) < header.vertices:
+                raise ValueError(f"{len(rows)} of {header.vertices} vertices are there")
         else:
             if len(body) < header.vertices * header.row.itemsize:
                 raise ValueError(f"fewer than the {header.vertices} vertices of its header")
-            rows = np.frombuffer(body, header.row, header.vertices)
-            columns = [rows[axis].astype(np.float32) for axis in "xyz"]
+            table = np.frombuffer(body, header.row, header.vertices)
+            columns = [table[axis].astype(np.float32) for axis in "xyz"]
     except (ValueError, KeyError, IndexError) as error:
         raise UserError(f"'{path}' is not a readable .ply mesh ({error}); get it anew") from error
     return np.stack(columns, axis=1)
@@ -71,7 +111,7 @@ def _read_header(content: bytes) -> _Header:
         raise ValueError("its first element is not 'vertex'")
     first, after = elements[0], (*elements[1:], len(statements))[0]
     fields = []
-    for _, kind, name in statements[first + 1 : after]:  # lists have more words
+    for _, kind, name in statements[first + 1 : after]:  # lists have more fields
         fields.append((name, _ORDERS[encoding] + _TYPES[kind]))
     row = np.dtype(fields)
     if not {"x", "y", "z"} <= set(row.names or ()):

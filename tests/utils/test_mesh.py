@@ -1,10 +1,10 @@
-"""Vertices of .ply files, written here by the format's own words."""
+"""Vertices of .ply files, written here by hand, and merging."""
 
 import numpy as np
 import pytest
 
 from utils.errors import UserError
-from utils.ply import read_ply_vertices
+from utils.mesh import merge_vertices, read_ply_vertices
 
 VERTICES = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
 
