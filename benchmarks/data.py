@@ -18,9 +18,9 @@ import numpy as np
 from configs.reader import load_config
 from configs.schema import Config
 from datasets.augmentation import draw_augmentation
-from datasets.instance import Instance
+from datasets.columns import Instance
 from datasets.sample import read_pixels, training_sample
-from datasets.targets import part_targets, training_targets
+from datasets.targets import training_targets
 from utils.box import Box, person_box
 from utils.crop import crop_person, image_to_crop
 
@@ -69,13 +69,11 @@ def make_instance(path: Path) -> Instance:
     def normal(*shape: int) -> np.ndarray:
         return generator.normal(scale=0.3, size=shape).astype(np.float32)
 
-    hand, face = [900, 400, 60, 60, 1], [930, 280, 70, 80, 1]
     return Instance(
         row=0,
         image_path=path.name,
         image_size=(_WIDTH, _HEIGHT),
         body_box=np.array([860, 270, 230, 540], np.float32),
-        part_boxes=np.array([hand, hand, face], np.float32),
         joints_2d=normal(137, 2) * 200 + (960, 540),
         joints_3d=normal(137, 3),
         has_joints_3d=True,
@@ -106,7 +104,6 @@ def steps(path: Path, config: Config) -> dict[str, Callable[[int], object]]:
         augmentation = draw_augmentation(0, 0, index)
         to_crop = image_to_crop(box, model.input_body_shape, _WIDTH, augmentation.crop)
         training_targets(instance, augmentation, to_crop, model)
-        part_targets(instance, augmentation, to_crop, model, (_WIDTH, _HEIGHT), ratio)
 
     return {
         "cv2.imread": lambda _: cv2.imread(str(path)),

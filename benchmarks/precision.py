@@ -30,8 +30,8 @@ from benchmarks.onnx import Cost, cost
 from configs.reader import load_config
 from configs.schema import Config
 from datasets.cache import open_dataset
-from datasets.configured import find_source
 from datasets.sample import evaluation_sample
+from datasets.sources import find_source
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from main.estimator import Estimator

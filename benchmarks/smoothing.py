@@ -34,7 +34,7 @@ from rich.table import Table
 from benchmarks.rendered import read_clip, video_of
 from benchmarks.tracking import overlaps
 from benchmarks.walkers import Walker
-from datasets.synthetic.production import Order, produce
+from datasets.synthetic.production import SynthesisOptions, synthesize
 from human_models.joints import JOINT_PARTS
 from main.detector import Detection
 from main.estimator import Estimator
@@ -82,12 +82,12 @@ class Errors(NamedTuple):
 def draw_clips(data: Path, people: int, frames: int, seed: int) -> list[Path]:
     """Annotation files of clips with so many people together; drawn unless they are there."""
     name = f"smoothing-{seed}-{people}x{frames}"
-    order = Order("clips", name, "test", seed, people, _SIZE, frames)
+    options = SynthesisOptions("clips", name, "test", seed, people, _SIZE, frames)
     annotations = f"{name}_test_clip_*.npz"
-    if len(list((data / "annot").glob(annotations))) < order.picture_count():
+    if len(list((data / "annot").glob(annotations))) < options.picture_count():
         workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
-        pictures = produce(order, data, workers)
-        for _ in with_progress(pictures, order.picture_count(), "clips"):
+        pictures = synthesize(options, data, workers)
+        for _ in with_progress(pictures, options.picture_count(), "clips"):
             pass
     return sorted((data / "annot").glob(annotations))
 

@@ -2,7 +2,7 @@
 
 Crops (one person a picture, 192x256) and scenes (one to six people, 1280x720), with ground truth
 and JPEG, nothing written. Rounds of both take turns, so that whatever else the machine does strikes
-both; the best round tells what a core of its own does. Claims: 40 crops and 8 scenes a second.
+both; the best round is what an idle core does. Claims: 40 crops and 8 scenes a second.
 """
 
 import argparse
@@ -13,10 +13,14 @@ from collections.abc import Callable
 import cv2
 import torch
 
-from datasets.synthetic.crops import draw_crop, plan_crop
-from datasets.synthetic.ground_truth import Parts
-from datasets.synthetic.scene import draw_scene, plan_scene
-from datasets.synthetic.studio import Studio, generator
+from datasets.synthetic.pictures import (
+    Studio,
+    draw_crop,
+    draw_scene,
+    generator,
+    plan_crop,
+    plan_scene,
+)
 
 _CLAIMS = {"crops": 40, "scenes": 8}
 
@@ -56,14 +60,13 @@ def main() -> None:
 
 def draw_batch(studio, plan, draw, indices, shape, batch) -> None:  # type: ignore[no-untyped-def]
     """What a worker does, but for writing files."""
-    parts = Parts(studio.figures.wardrobe.region)
     for first in range(indices.start, indices.stop, batch):
         numbers = range(first, min(first + batch, indices.stop))
         plans = [plan(studio, generator(0, "train", index), shape) for index in numbers]
         figures = studio.figures.pose([one.parameters for each in plans for one in each.people])
         for each in plans:
             own, figures = figures[: len(each.people)], figures[len(each.people) :]
-            draw(studio, parts, each, own, shape)
+            draw(studio, each, own, shape)
 
 
 if __name__ == "__main__":

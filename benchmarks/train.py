@@ -37,7 +37,7 @@ from benchmarks.data import make_instance, write_photograph
 from configs.reader import load_config
 from configs.schema import Config, EncoderConfig
 from datasets.augmentation import draw_augmentation
-from datasets.instance import Instance
+from datasets.columns import Instance
 from datasets.sample import TrainingSample, training_sample
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
-from datasets.synthetic.gait import walk_cycle
-from datasets.synthetic.limbs import JOINT, turn
+from datasets.synthetic.poses import walk_cycle
+from datasets.synthetic.skeleton import JOINT, turn
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS_FROM_MODEL
 from main.estimator import Person

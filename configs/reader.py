@@ -12,11 +12,11 @@ import operator
 import pprint
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from configs.schema import Config, validate
 from utils.errors import UserError
-from utils.files import atomic_path
+from utils.files import atomic_path, read_input
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,11 @@ _ARITHMETIC: dict[type, Callable[..., Any]] = {
     ast.UAdd: operator.pos,
     ast.USub: operator.neg,
 }
+_LARGEST_FILE: Final = 1 << 20
+"""Bytes."""
+_LARGEST_NUMBER: Final = 10**18
+_LONGEST_CHAIN: Final = 20
+"""Of files that name each other as `base`."""
 
 
 class _NotDataError(ValueError):
@@ -44,10 +49,18 @@ def _number(node: ast.expr) -> int | float:
     return value
 
 
+def _bounded(number: int | float, node: ast.expr) -> int | float:
+    if not -_LARGEST_NUMBER <= number <= _LARGEST_NUMBER:
+        raise _NotDataError(node)
+    return number
+
+
 def _evaluate(node: ast.expr) -> Any:
     match node:
-        case ast.Constant(value=str() | int() | float() | bool() | None):
+        case ast.Constant(value=str() | bool() | None):
             return node.value
+        case ast.Constant(value=int() | float() as number):
+            return _bounded(number, node)
         case ast.Dict(keys=keys, values=values) if None not in keys:
             return {_evaluate(k): _evaluate(v) for k, v in zip(keys, values, strict=True) if k}
         case ast.List(elts=items):
@@ -55,21 +68,22 @@ def _evaluate(node: ast.expr) -> Any:
         case ast.Tuple(elts=items):
             return tuple(_evaluate(item) for item in items)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
-            return _ARITHMETIC[type(op)](_number(left), _number(right))
+            return _bounded(_ARITHMETIC[type(op)](_number(left), _number(right)), node)
         case ast.UnaryOp(op=op, operand=operand) if type(op) in _ARITHMETIC:
             return _ARITHMETIC[type(op)](_number(operand))
     raise _NotDataError(node)
 
 
 def _assignments(path: Path) -> dict[str, Any]:
+    content = read_input(path, _LARGEST_FILE, "config file")
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such config file") from None
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"{path}: not readable as a config file ({error})") from None
+        tree = ast.parse(content.decode("utf-8"), filename=str(path))
+    except (RecursionError, MemoryError):
+        raise UserError(f"{path}: not readable as a config file (nested too deeply)") from None
     except SyntaxError as error:
-        raise UserError(f"{path}:{error.lineno}: not valid Python ({error.msg})") from None
+        raise UserError(f"{path}:{error.lineno or 1}: not valid Python ({error.msg})") from None
+    except ValueError as error:  # no UTF-8, or a NUL
+        raise UserError(f"{path}: not readable as a config file ({error})") from None
     found: dict[str, Any] = {}
     for statement in tree.body:
         match statement:
@@ -78,7 +92,9 @@ def _assignments(path: Path) -> dict[str, Any]:
             case ast.Assign(targets=[ast.Name(id="config" | "base" as name)], value=value):
                 try:
                     found[name] = _evaluate(value)
-                except (_NotDataError, TypeError, ZeroDivisionError) as error:
+                except RecursionError:
+                    raise UserError(f"{path}:{statement.lineno}: nested too deeply") from None
+                except (_NotDataError, TypeError, ArithmeticError) as error:
                     line = getattr(error, "line", statement.lineno)
                     raise UserError(
                         f"{path}:{line}: `{error}` is not plain data; a config is read, never run"
@@ -106,12 +122,16 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def _read_dict(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in seen:
         raise UserError(f"{path}: its `base` files lead back to itself")
+    if len(seen) >= _LONGEST_CHAIN:
+        raise UserError(f"{path}: more than {_LONGEST_CHAIN} files name each other as `base`")
     found = _assignments(path)
     base = found.get("base")
     if base is None:
         return found["config"]
     if not isinstance(base, str):
         raise UserError(f"{path}: `base` must be a file name in quotes")
+    if Path(base).is_absolute() or not base.isprintable():
+        raise UserError(f"{path}: `base` must be a path from the folder of this file")
     return _merge(_read_dict(path.parent / base, (*seen, path.resolve())), found["config"])
 
 
@@ -122,8 +142,10 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         raise UserError(f"--set {text}: write it as section.key=value, e.g. train.lr=1e-5")
     try:
         value = _evaluate(ast.parse(value_text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, TypeError, ZeroDivisionError):
+    except (SyntaxError, ValueError, TypeError, ArithmeticError):
         value = value_text
+    except (RecursionError, MemoryError):
+        raise UserError(f"--set {key}=...: nested too deeply") from None
     return key.split("."), value
 
 

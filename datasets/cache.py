@@ -1,7 +1,7 @@
 """Datasets as columns on disk, mapped into memory: opened at once, shared by all processes.
 
 A dataset's split is read from its annotation files once and written into a folder of its own, one
-.npy a column, texts as one blob of bytes with offsets, and a manifest. The folder's name is a
+.npy per column, texts as one blob of bytes with offsets, and a manifest. The folder's name is a
 digest of all that its content depends on, so another interval or a changed file gets another
 folder. A folder appears whole or not at all; what a killed process leaves is never looked at.
 """
@@ -22,19 +22,19 @@ import numpy as np
 from datasets.columns import (
     NUMBER_COLUMNS,
     TEXT_COLUMNS,
+    Instance,
     Protocol,
     instance,
     read_columns,
 )
 from datasets.humandata.reader import Columns
-from datasets.instance import Instance
 from datasets.sources import Source, Split
 from utils.errors import UserError
-from utils.files import atomic_path
+from utils.files import atomic_path, read_json, require_regular_file
 
 log = logging.getLogger(__name__)
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the columns and of the rules that fill them; a change makes all caches anew."""
 
 
@@ -48,7 +48,7 @@ class InstanceTable:
         """
         self.folder = folder
         try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            manifest = read_json(folder / "manifest.json", "manifest")
             if manifest["version"] != VERSION:
                 raise ValueError(f"version {manifest['version']}, expected {VERSION}")
             self._length = int(manifest["rows"])
@@ -57,7 +57,7 @@ class InstanceTable:
                 for name, (dtype, shape) in NUMBER_COLUMNS.items()
             }
             self._texts = {name: _Texts(folder, name, self._length) for name in TEXT_COLUMNS}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (UserError, OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder} is no complete cache ({error}); delete it.") from error
 
     def __reduce__(self) -> tuple[type["InstanceTable"], tuple[Path]]:
@@ -127,8 +127,8 @@ def annotation_files(source: Source, split: Split, folder: Path) -> list[Path]:
         pattern = "*" in path.name
         found = sorted(path.parent.glob(path.name), key=_natural) if pattern else [path]
         if not found or not found[0].is_file():
-            told = "a file named like " if pattern else ""
-            raise UserError(f"{source.name} needs {told}{path}; put its HumanData there.")
+            like = "a file named like " if pattern else ""
+            raise UserError(f"{source.name} needs {like}{path}; put its HumanData there.")
         paths += found
     return paths
 
@@ -206,6 +206,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def _map(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
     """A column as a plain array, whose rows are taken faster than a memmap's."""
+    require_regular_file(path)
     column = np.load(path, mmap_mode="r" if shape[0] else None, allow_pickle=False)
     if column.shape != shape or column.dtype != dtype:
         raise ValueError(f"{path.name} has {column.dtype} {column.shape}, expected {shape}")

@@ -1,29 +1,68 @@
-"""From what an annotation file says to complete columns, and from a row of these to an Instance."""
+"""From an annotation file to complete columns, and from a row of these to an `Instance`."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from datasets.fixes import DROPPING_FIXES, keep, subtract_mean_hand, use_neutral_betas
-from datasets.humandata.layout import FAMILIES
+from datasets.fixes import DROPPING_FIXES, keep, use_neutral_betas
+from datasets.humandata.layout import FAMILIES, subtract_mean_hand
 from datasets.humandata.reader import Columns, HumanData, read_humandata
-from datasets.instance import Instance
 from datasets.sources import Source, Split
 from human_models.joints import JOINT_PARTS, JOINTS, POSE_JOINTS, POSE_PARTS, SIDES
+from utils.box import have_area
 from utils.errors import UserError
+from utils.files import is_below
 
 Protocol = Literal["correct", "published"]
 """published: whether hands are given from the flat hand is decided by the table alone, as in the
 published code; correct: a file's own statement comes first."""
 
+
+class Instance(NamedTuple):
+    """One person in one image: a row of a dataset after its own fixes, before any augmentation.
+
+    Pixels are those of the image as it is stored, before any turn by EXIF; metres and rotations are
+    in the camera's frame (x right, y down, z forward). Rotations are axis-angle vectors in radians,
+    hands relative to the mean hand. What a dataset lacks is zero and marked as not valid.
+    """
+
+    row: int
+    """Number of the row in the dataset's files, counted over all slices."""
+    image_path: str
+    """Relative to the dataset's folder of images."""
+    image_size: tuple[int, int]
+    """Width and height in pixels; (0, 0) where only the image itself has it."""
+    body_box: Float32[np.ndarray, "4"]
+    """x, y, width, height; already padded by the dataset."""
+    joints_2d: Float32[np.ndarray, "137 2"]
+    joints_3d: Float32[np.ndarray, "137 3"]
+    has_joints_3d: bool
+    joints_valid: Float32[np.ndarray, "137"]
+    pose: Float32[np.ndarray, "53 3"]
+    """joints.POSE_JOINTS."""
+    pose_valid: Bool[np.ndarray, "53"]
+    betas: Float32[np.ndarray, "10"]
+    expression: Float32[np.ndarray, "10"]
+    expression_valid: bool
+    transl: Float32[np.ndarray, "3"]
+    hand_roots: Float32[np.ndarray, "2 3"]
+    """Global orientation of the left and right hand; hand-only datasets have nothing else."""
+    gender: str
+    """neutral, male or female; of the SMPL parameters where there are any."""
+    smpl_pose: Float32[np.ndarray, "24 3"]
+    smpl_betas: Float32[np.ndarray, "10"]
+    has_smpl: bool
+    vertices_path: str
+    """File of ground-truth vertices, relative to the images; empty where there is none."""
+
+
 NUMBER_COLUMNS: Final[dict[str, tuple[type[np.generic], tuple[int, ...]]]] = {
     "row": (np.int64, ()),
     "image_size": (np.int32, (2,)),
     "body_box": (np.float32, (4,)),
-    "part_boxes": (np.float32, (3, 5)),
     "joints_2d": (np.float32, (len(JOINTS), 2)),
     "joints_3d": (np.float32, (len(JOINTS), 3)),
     "has_joints_3d": (np.bool_, ()),
@@ -61,17 +100,34 @@ def read_columns(
     if not data.family and needs_truth:
         names = " or ".join(families)
         raise UserError(f"{path}: no body parameters; expected an entry '{names}'.")
-    return complete(data, source, protocol), data.length
+    columns = complete(data, source, protocol)
+    _check_paths(path, columns)
+    return columns, data.length
+
+
+def _check_paths(path: Path, columns: Columns) -> None:
+    """Raises UserError where a row names a file that is not below the folder of images."""
+    for key, entry in (("image_path", "image_path"), ("vertices_path", "vertices3d_path")):
+        names = columns[key].astype(str)
+        suspect = np.strings.find(names, "..") >= 0
+        for mark in ("/", "\\", ":"):  # a path's beginning, or a drive
+            suspect |= np.strings.find(names, mark, 0, 2) >= 0
+        for place in np.flatnonzero(suspect):
+            if not is_below(str(names[place])):
+                raise UserError(
+                    f"{path}: entry '{entry}', row {columns['row'][place]}: '{names[place]}' is no "
+                    "path within the folder of images; strip what it begins with."
+                )
 
 
 def complete(data: HumanData, source: Source, protocol: Protocol) -> Columns:
-    """The dataset's fixes applied, and a column for everything that an Instance tells."""
+    """The dataset's fixes applied, and a column for everything that an `Instance` holds."""
     columns = data.columns
     dropping = () if source.without_truth else DROPPING_FIXES
     for fix in (*dropping, use_neutral_betas, *source.fixes):
         columns = fix(columns)
     columns = {**columns, "image_size": _image_size(columns, source)}
-    columns = keep(columns, has_area(columns["body_box"], columns["image_size"]))
+    columns = keep(columns, have_area(columns["body_box"], columns["image_size"]))
     count = len(columns["row"])
     flat = np.full(count, source.flat_hands)
     if protocol == "correct":
@@ -107,47 +163,15 @@ def complete(data: HumanData, source: Source, protocol: Protocol) -> Columns:
     return raw
 
 
-def has_area(
-    boxes: Float32[np.ndarray, "N 4"], image_size: Float32[np.ndarray, "N 2"]
-) -> Bool[np.ndarray, " N"]:
-    """Which boxes have an area inside their image, as `utils.box.clip_box` decides it.
-
-    An image of unknown size (0) bounds a box only at its left and top.
-    """
-    last = np.where(image_size > 0, image_size - 1, np.inf)
-    with np.errstate(invalid="ignore"):
-        start = np.maximum(0, boxes[:, :2])
-        end = np.minimum(last, start + np.maximum(0, boxes[:, 2:] - 1))
-        positive = boxes[:, 2] * boxes[:, 3] > 0
-    return np.isfinite(boxes).all(axis=1) & positive & (end > start).all(axis=1)
-
-
 def instance(columns: Mapping[str, np.ndarray], i: int, texts: Mapping[str, str]) -> Instance:
     """Row `i`; its arrays are copies, so that no change to one row shows in another."""
-    width, height = columns["image_size"][i].tolist()
-    return Instance(
-        row=int(columns["row"][i]),
-        image_path=texts["image_path"],
-        image_size=(width, height),
-        body_box=columns["body_box"][i].copy(),
-        part_boxes=columns["part_boxes"][i].copy(),
-        joints_2d=columns["joints_2d"][i].copy(),
-        joints_3d=columns["joints_3d"][i].copy(),
-        has_joints_3d=bool(columns["has_joints_3d"][i]),
-        joints_valid=columns["joints_valid"][i].astype(np.float32),
-        pose=columns["pose"][i].copy(),
-        pose_valid=columns["pose_valid"][i].copy(),
-        betas=columns["betas"][i].copy(),
-        expression=columns["expression"][i].copy(),
-        expression_valid=bool(columns["expression_valid"][i]),
-        transl=columns["transl"][i].copy(),
-        hand_roots=columns["hand_roots"][i].copy(),
-        gender=texts["gender"],
-        smpl_pose=columns["smpl_pose"][i].copy(),
-        smpl_betas=columns["smpl_betas"][i].copy(),
-        has_smpl=bool(columns["has_smpl"][i]),
-        vertices_path=texts["vertices_path"],
-    )
+    values: dict[str, Any] = {
+        name: columns[name][i].copy() if shape else columns[name][i].item()
+        for name, (_, shape) in NUMBER_COLUMNS.items()
+    }
+    values["image_size"] = tuple(values["image_size"].tolist())
+    values["joints_valid"] = values["joints_valid"].astype(np.float32)
+    return Instance(**values | dict(texts))
 
 
 def _optional(columns: Columns, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -157,7 +181,7 @@ def _optional(columns: Columns, name: str, shape: tuple[int, ...]) -> np.ndarray
 
 
 def _image_size(columns: Columns, source: Source) -> Float32[np.ndarray, "N 2"]:
-    """What the file states, else the table; zero where only the image itself tells."""
+    """What the file states, else the table; zero where only the image itself has it."""
     sizes = np.nan_to_num(_optional(columns, "image_size", (2,)))
     stated = (sizes > 0).all(axis=1, keepdims=True)
     return np.where(stated, sizes, np.array(source.image_size or (0, 0), np.float32))

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Bool
 
 from datasets.humandata.reader import Columns
-from human_models.joints import HANDS_MEAN, SIDES
 
 Fix = Callable[[Columns], Columns]
 
@@ -67,7 +66,7 @@ def zero_betas(columns: Columns) -> Columns:
 
 
 def hands_only(columns: Columns) -> Columns:
-    """Datasets of hands tell nothing of shape, orientation and body."""
+    """Datasets of hands know nothing of shape, orientation and body."""
     count = len(columns["row"])
     return {
         **columns,
@@ -85,17 +84,6 @@ def strip_leading_slash(columns: Columns) -> Columns:
 def forget_image_size(columns: Columns) -> Columns:
     """For files whose sizes of images are wrong; the table knows the right one."""
     return {name: column for name, column in columns.items() if name != "image_size"}
-
-
-def subtract_mean_hand(columns: Columns, flat: Bool[np.ndarray, " N"]) -> Columns:
-    """Hands of the marked rows, given from the flat hand, as given from the mean hand."""
-    relative = {}
-    for side in SIDES:
-        name = f"{side}_hand_pose"
-        if name in columns:
-            mean = np.array(HANDS_MEAN[side], np.float32)
-            relative[name] = columns[name] - flat[:, None, None] * mean
-    return {**columns, **relative}
 
 
 def _ten(columns: Columns) -> np.ndarray:

@@ -16,27 +16,32 @@ from torch import Tensor
 
 from configs.schema import Config
 from datasets.augmentation import NO_AUGMENTATION, Augmentation
-from datasets.instance import Instance
-from datasets.scans import Scans, scanned_mesh
-from datasets.targets import PartTargets, Targets, part_targets, training_targets
+from datasets.columns import Instance
+from datasets.sources import Scans
+from datasets.targets import Targets, training_targets
 from human_models.body import BodyLibrary, BodyOutput
 from human_models.files import Gender
 from human_models.joints import JOINTS_FROM_MODEL, POSE_JOINTS, POSE_PARTS, SIDES
 from human_models.safe_pickle import load_npy
 from utils.box import Box, person_box
 from utils.camera import Camera
-from utils.crop import crop_person, image_to_crop
+from utils.crop import crop_person, image_to_crop, warp_crop
 from utils.errors import UserError
+from utils.files import path_within, read_input
+from utils.mesh import read_ply_vertices
 
 _FILE_PADDING: Final = 0.833
 """What undoes the padding of 1.2 that the boxes in dataset files already have."""
 # Annotations count pixels as they are stored, before any turn that EXIF data asks for.
 _DECODE: Final = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_SMPLX_VERTICES: Final = 10475
+_LARGEST_IMAGE: Final = 1 << 30
+"""Bytes."""
 _JOINTS_FROM_MODEL: Final = np.array(JOINTS_FROM_MODEL)
 _WRISTS: Final = [POSE_JOINTS.index(f"{side}_wrist") for side in SIDES]
 
 
-class TrainingSample(Targets, PartTargets):
+class TrainingSample(Targets):
     """What a step of training takes."""
 
     input_img: Float32[np.ndarray, "H W 3"]
@@ -48,10 +53,6 @@ class EvaluationSample(TypedDict):
     input_img: Float32[np.ndarray, "H W 3"]
     target_smplx_mesh_cam: Float32[np.ndarray, "V 3"]
     """Metres, camera frame; SMPL's 6890 vertices where the dataset has SMPL, else SMPL-X's."""
-    target_smplx_cam_trans: Float32[np.ndarray, "3"]
-    meta_bb2img_trans: Float32[np.ndarray, "2 3"]
-    """Pixels of a crop of `input_img_shape` -> pixels of the image."""
-    meta_gt_smplx_transl: Float32[np.ndarray, "3"]
     meta_lhand_valid: np.float32
     """Whether the dataset knows this hand's pose."""
     meta_rhand_valid: np.float32
@@ -80,18 +81,14 @@ def training_sample(
         UserError: the image cannot be read, or the row's box has no area inside it.
     """
     model = config.model
-    image = read_pixels(image_folder / instance.image_path)
+    image = read_pixels(path_within(image_folder, instance.image_path))
     height, width = image.shape[:2]
     box = body_box(instance, width, height, config)
     to_crop = image_to_crop(box, model.input_body_shape, width, augmentation.crop)
+    crop = warp_crop(image, to_crop, model.input_body_shape)
     return {
-        "input_img": _coloured(
-            crop_person(image, box, model.input_body_shape, augmentation.crop), augmentation
-        ),
+        "input_img": _coloured(crop, augmentation),
         **training_targets(instance, augmentation, to_crop, model, body_joints),
-        **part_targets(
-            instance, augmentation, to_crop, model, (width, height), config.data.bbox_ratio
-        ),
     }
 
 
@@ -109,19 +106,15 @@ def evaluation_sample(
         UserError: a file cannot be read, or the row's box has no area inside the image.
     """
     model = config.model
-    path = image_folder / instance.image_path
+    path = path_within(image_folder, instance.image_path)
     image = read_pixels(path)
     mesh = scanned_mesh(path, scans) if scans else true_mesh(instance, image_folder, bodies)
     box = body_box(instance, image.shape[1], image.shape[0], config)
     camera = Camera(model.focal, model.princpt).in_image(box, model.input_body_shape)
-    to_crop = image_to_crop(box, model.input_img_shape, image.shape[1])
     left, right = (instance.pose_valid[POSE_PARTS[f"{side}_hand"]][0] for side in SIDES)
     return {
         "input_img": crop_person(image, box, model.input_body_shape),
         "target_smplx_mesh_cam": mesh,
-        "target_smplx_cam_trans": np.array(instance.transl),
-        "meta_bb2img_trans": cv2.invertAffineTransform(to_crop).astype(np.float32),
-        "meta_gt_smplx_transl": np.array(instance.transl),
         "meta_lhand_valid": np.float32(left),
         "meta_rhand_valid": np.float32(right),
         "meta_focal": np.array(camera.focal, np.float32),
@@ -137,11 +130,11 @@ def read_pixels(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     Raises:
         UserError: the file is missing or no image.
     """
+    content = np.frombuffer(read_input(path, _LARGEST_IMAGE), np.uint8)
     try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise UserError(f"cannot read the image '{path}': {error.strerror or error}") from error
-    image = cv2.imdecode(content, _DECODE) if content.size else None
+        image = cv2.imdecode(content, _DECODE) if content.size else None
+    except cv2.error:  # more pixels than OpenCV takes
+        image = None
     if image is None:
         raise UserError(f"cannot read the image '{path}': it is empty, damaged or no image")
     return cast(np.ndarray, image)
@@ -185,7 +178,7 @@ def true_mesh(
         UserError: a file of vertices or of the body model is missing or damaged.
     """
     if instance.vertices_path:
-        return load_npy(image_folder / instance.vertices_path).astype(np.float32)
+        return load_npy(path_within(image_folder, instance.vertices_path)).astype(np.float32)
     if instance.has_smpl:
         with torch.inference_mode():
             output = bodies.smpl(cast(Gender, instance.gender))(
@@ -198,6 +191,23 @@ def true_mesh(
         output = _smplx(instance, bodies, want_vertices=True)
     assert output.vertices is not None
     return output.vertices[0].numpy(force=True)
+
+
+def scanned_mesh(image: Path, scans: Scans) -> Float32[np.ndarray, "10475 3"]:
+    """The mesh of an image: metres, axes of the camera, origin of the scanner.
+
+    Raises:
+        UserError: the file is missing, damaged, or no mesh of SMPL-X.
+    """
+    path = scans.path_for(image)
+    vertices = read_ply_vertices(path)
+    if len(vertices) != _SMPLX_VERTICES:
+        raise UserError(
+            f"'{path}' has {len(vertices)} vertices, SMPL-X has {_SMPLX_VERTICES}; "
+            "put the registered mesh there, not the raw scan"
+        )
+    rotation = cv2.Rodrigues(np.array(scans.to_camera))[0]
+    return (vertices @ rotation.T).astype(np.float32)
 
 
 def joints_of_body(instance: Instance, bodies: BodyLibrary) -> Float32[np.ndarray, "137 3"]:

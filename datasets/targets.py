@@ -1,6 +1,6 @@
 """What the network is trained towards for one person: the same person as the crop shows it.
 
-The crop mirrors and turns the image in its plane. Here the joints, rotations and boxes of the row
+The crop mirrors and turns the image in its plane. Here the joints and rotations of the row
 follow: mirrored (left and right swap), then turned about the camera's viewing axis (z).
 """
 
@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32
 
 from configs.schema import ModelConfig
 from datasets.augmentation import Augmentation
-from datasets.instance import Instance
+from datasets.columns import Instance
 from human_models.joints import (
     JOINT_PARTS,
     JOINTS,
@@ -20,16 +20,13 @@ from human_models.joints import (
     POSE_JOINTS,
     mirror_permutation,
 )
-from utils.box import Box, person_box
 
 _PELVIS: Final = JOINTS.index("pelvis")
 _JOINTS_MIRRORED: Final = np.array(mirror_permutation(JOINTS))
 _POSE_MIRRORED: Final = np.array(mirror_permutation(POSE_JOINTS))
 _SIDES_MIRRORED: Final = np.array([1, 0])
-_PARTS_MIRRORED: Final = np.array([1, 0, 2])
 _MIRRORED_POINT: Final = np.array([-1, 1, 1], np.float32)
 _MIRRORED_ROTATION: Final = np.array([1, -1, -1], np.float32)
-_UNIT_CORNERS: Final = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
 # The joint that each joint is relative to when its part's own pose is judged.
 _ROOT_OF_JOINT: Final = np.zeros(len(JOINTS), np.int64)
 for _part, _joints in JOINT_PARTS.items():
@@ -58,8 +55,6 @@ class Targets(TypedDict):
     target_lhand_root: Float32[np.ndarray, "1 3"]
     """Global orientation of the left hand, axis-angle; only hand-only datasets have it."""
     target_rhand_root: Float32[np.ndarray, "1 3"]
-    target_smplx_cam_trans: Float32[np.ndarray, "3"]
-    """The dataset's translation in metres: the image's, which augmentation does not follow."""
     meta_joint_valid: Float32[np.ndarray, "137 1"]
     meta_joint_trunc: Float32[np.ndarray, "137 1"]
     """Valid, and neither left of nor above the crop nor in front of the grid."""
@@ -68,20 +63,6 @@ class Targets(TypedDict):
     meta_smplx_shape_valid: np.float32
     meta_smplx_expr_valid: np.float32
     meta_is_3D: np.float32
-
-
-class PartTargets(TypedDict):
-    """Boxes of hands and face as centre and size (x, y) in cells of the grid on the crop."""
-
-    target_lhand_bbox_center: Float32[np.ndarray, "2"]
-    target_lhand_bbox_size: Float32[np.ndarray, "2"]
-    target_rhand_bbox_center: Float32[np.ndarray, "2"]
-    target_rhand_bbox_size: Float32[np.ndarray, "2"]
-    target_face_bbox_center: Float32[np.ndarray, "2"]
-    target_face_bbox_size: Float32[np.ndarray, "2"]
-    meta_lhand_bbox_valid: np.float32
-    meta_rhand_bbox_valid: np.float32
-    meta_face_bbox_valid: np.float32
 
 
 def training_targets(
@@ -123,7 +104,6 @@ def training_targets(
         "target_smplx_expr": np.array(instance.expression),
         "target_lhand_root": left_root,
         "target_rhand_root": right_root,
-        "target_smplx_cam_trans": np.array(instance.transl),
         "meta_joint_valid": np.array(valid[:, None]),
         "meta_joint_trunc": in_crop[:, None],
         "meta_smplx_pose_valid": np.repeat(pose_valid.astype(np.float32), 9),
@@ -148,22 +128,15 @@ def _grid_joints(
     instance: Instance, to_crop: Float[np.ndarray, "2 3"], model: ModelConfig
 ) -> Float32[np.ndarray, "137 3"]:
     """2D joints and depths in cells of the grid, in the image's order; NaN where unknown."""
+    cells, grid_height, grid_width = model.output_hm_shape
+    height, width = model.input_body_shape
+    crop_px = instance.joints_2d @ to_crop[:, :2].T + to_crop[:, 2]
     grid = np.zeros((len(JOINTS), 3), np.float32)
-    grid[:, :2] = _to_grid(instance.joints_2d, to_crop, model)
+    grid[:, :2] = crop_px * (grid_width / width, grid_height / height)
     if instance.has_joints_3d:
         depth_m = instance.joints_3d[:, 2] - instance.joints_3d[_PELVIS, 2]
-        cells = model.output_hm_shape[0]
         grid[:, 2] = (depth_m / (model.body_3d_size / 2) + 1) / 2 * cells
     return grid
-
-
-def _to_grid(
-    points_px: Float[np.ndarray, "*N 2"], to_crop: Float[np.ndarray, "2 3"], model: ModelConfig
-) -> Float[np.ndarray, "*N 2"]:
-    _, grid_height, grid_width = model.output_hm_shape
-    height, width = model.input_body_shape
-    cells_per_pixel = np.array([grid_width / width, grid_height / height])
-    return (points_px @ to_crop[:, :2].T + to_crop[:, 2]) * cells_per_pixel
 
 
 def _in_crop(
@@ -206,40 +179,3 @@ def _turned(
     """An axis-angle vector, followed by `turn`."""
     turned = cv2.Rodrigues(turn @ cv2.Rodrigues(rotation)[0])[0]
     return turned.ravel().astype(np.float32)
-
-
-def part_targets(
-    instance: Instance,
-    augmentation: Augmentation,
-    to_crop: Float[np.ndarray, "2 3"],
-    model: ModelConfig,
-    image_size: tuple[int, int],
-    box_ratio: float,
-) -> PartTargets:
-    """Boxes of hands and face, enlarged like a body's; a part without one has a unit box.
-
-    A turned box is replaced by the upright one around its corners. `image_size` is width, height.
-    """
-    order = _PARTS_MIRRORED if augmentation.flip else np.arange(len(_PARTS_MIRRORED))
-    valid = np.zeros(len(order), np.float32)
-    corners = np.zeros((len(order), 4, 2))
-    for part, (*xywh, confidence) in enumerate(instance.part_boxes[order].tolist()):
-        box = person_box(Box(*xywh), *image_size, ratio=box_ratio) if confidence > 0 else None
-        if box is not None:
-            valid[part] = 1
-            corners[part] = box[:2] + _UNIT_CORNERS * box[2:]
-    grid = _to_grid(corners, to_crop, model)
-    grid[valid == 0] = _UNIT_CORNERS
-    low, high = grid.min(axis=1), grid.max(axis=1)
-    center, size = ((low + high) / 2).astype(np.float32), (high - low).astype(np.float32)
-    return {
-        "target_lhand_bbox_center": center[0],
-        "target_lhand_bbox_size": size[0],
-        "target_rhand_bbox_center": center[1],
-        "target_rhand_bbox_size": size[1],
-        "target_face_bbox_center": center[2],
-        "target_face_bbox_size": size[2],
-        "meta_lhand_bbox_valid": valid[0],
-        "meta_rhand_bbox_valid": valid[1],
-        "meta_face_bbox_valid": valid[2],
-    }

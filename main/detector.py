@@ -1,6 +1,5 @@
 """Where the people are: YOLO, a file of boxes, or the whole image."""
 
-import json
 import logging
 import math
 import os
@@ -15,14 +14,21 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from configs.schema import DetectionConfig
+from main.detector_weights import open_detector
 from main.model_files import ROOT
+from models.checkpoint import DAMAGE
 from utils.box import Box
 from utils.errors import UserError, first_line
+from utils.files import read_json
 
 log = logging.getLogger(__name__)
 
 _ROUNDING: Final = 0.05
 """Share of a frame by which times of frames at two rates may differ and still be one time."""
+
+
+_MOST_DIGITS: Final = 12
+"""Of the number of a frame."""
 
 
 class Detection(NamedTuple):
@@ -61,12 +67,7 @@ class BoxFileDetector:
             UserError: it is missing, holds no box or something else.
         """
         self.path, self.step = Path(path), step
-        try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file of boxes") from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not readable as JSON ({error})") from None
+        content = read_json(self.path, "file of boxes")
         if not isinstance(content, dict):
             raise UserError(f'{path}: expected {{"frame": [[x, y, width, height], ...]}}')
         self.boxes = {self._frame(k): self._boxes(k, v) for k, v in content.items()}
@@ -78,8 +79,8 @@ class BoxFileDetector:
         return [Detection(box, 1.0) for box in self.boxes.get(frame, [])]
 
     def _frame(self, key: str) -> int:
-        if not key.isdecimal():
-            raise UserError(f"{self.path}: '{key}' is no frame number")
+        if not key.isdecimal() or len(key) > _MOST_DIGITS:
+            raise UserError(f"{self.path}: '{key[:40]}' is no frame number")
         return int(key)
 
     def _boxes(self, key: str, rows: object) -> list[Box]:
@@ -94,12 +95,23 @@ def import_ultralytics() -> ModuleType:
     """Ultralytics, kept from installing packages and from changing Pillow for everyone."""
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     os.environ.setdefault("YOLO_VERBOSE", "false")
+    # Descriptions of layers are then read without `eval`.
+    os.environ["ULTRALYTICS_SAFE_LOAD"] = "true"
     pillow_open = Image.open
     import ultralytics.nn.tasks
 
     # It puts a reader there that looks for a HEIC decoder whenever an image cannot be read.
     Image.open = pillow_open
     return ultralytics
+
+
+def _fetch(path: Path) -> None:
+    """Let ultralytics fetch weights that it publishes under the name of `path`."""
+    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
+
+    if path.name in GITHUB_ASSETS_NAMES:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        attempt_download_asset(path)
 
 
 class YoloDetector:
@@ -114,37 +126,27 @@ class YoloDetector:
             "--detector whole-image"
         )
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Fetches weights of a known name, and refuses a file that would run code.
-            ultralytics.nn.tasks.torch_safe_load(path, safe_only=True)
-            self.model = ultralytics.YOLO(path, task="detect")
-            self.model.to(device)
-        except (
-            OSError,
-            RuntimeError,
-            ValueError,
-            TypeError,
-            KeyError,
-            ImportError,
-            UnpicklingError,
-        ) as error:
+            if not path.exists():
+                _fetch(path)
+            self.predictor = open_detector(
+                path,
+                ultralytics,
+                conf=config.conf,
+                iou=config.iou_thr,
+                classes=[0],
+                device=device,
+                verbose=False,
+            )
+        except (UserError, ImportError, UnpicklingError, *DAMAGE) as error:
             raise UserError(
                 f"the person detector {path} cannot be used ({first_line(error)}); {advice}"
             ) from None
-        self.config, self.device = config, device
         self.threads = torch.get_num_threads()
 
     def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
         torch.set_num_threads(self.threads)  # of this thread; the network's have their own number
         # Ultralytics takes arrays to be BGR.
-        (result,) = self.model.predict(
-            np.ascontiguousarray(image[..., ::-1]),
-            conf=self.config.conf,
-            iou=self.config.iou_thr,
-            classes=[0],
-            device=self.device,
-            verbose=False,
-        )
+        (result,) = self.predictor(np.ascontiguousarray(image[..., ::-1]))
         boxes = result.cpu().numpy().boxes
         corners, scores = boxes.xyxy.tolist(), boxes.conf.tolist()
         return [

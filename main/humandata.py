@@ -1,17 +1,20 @@
-"""The tool for HumanData files: `python -m main.humandata check|stats|show|convert`.
+"""The command for HumanData files: `python -m main.humandata check|stats|show|convert`.
 
-check tells what is wrong with files, stats what is in them, show draws rows on their images, and
+check reports what is wrong with files, stats what is in them, show draws rows on their images, and
 convert writes such files: from others, from results of inference, from plain parameters.
 """
 
 import argparse
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from main.door import door_parser, run_door
 from main.model_files import ROOT
+
+log = logging.getLogger(__name__)
 
 _BODY_FOLDER: Final = ROOT / "human_models" / "human_model_files"
 
@@ -19,7 +22,7 @@ _BODY_FOLDER: Final = ROOT / "human_models" / "human_model_files"
 def make_parser() -> argparse.ArgumentParser:
     parser = door_parser("humandata", "Check, show and make HumanData annotation files.")
     tools = parser.add_subparsers(required=True, metavar="check|stats|show|convert")
-    _add_check(tools)
+    _add_reports(tools)
     _add_show(tools)
     converters = tools.add_parser("convert", help="write a HumanData file").add_subparsers(
         required=True, metavar="merge|slice|subset|from-results|from-params"
@@ -29,24 +32,24 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_check(tools: Any) -> None:
+def _add_reports(tools: Any) -> None:
     add = tools.add_parser(
         "check", help="what is wrong; status 0: no errors, 1: errors, 2: a file is unreadable"
     )
-    add.set_defaults(tool="check")
+    add.set_defaults(tool=_check)
     add.add_argument("files", nargs="+", type=Path, metavar="FILE")
     add.add_argument("--images", type=Path, metavar="DIR", help="look at the images as well")
     add.add_argument("--images-sample", type=_count, metavar="K", help="at K of them only")
     add.add_argument("--json", action="store_true", help="the findings as JSON")
     add = tools.add_parser("stats", help="what is in files")
-    add.set_defaults(tool="stats")
+    add.set_defaults(tool=_stats)
     add.add_argument("files", nargs="+", type=Path, metavar="FILE")
     add.add_argument("--json", action="store_true", help="the numbers as JSON")
 
 
 def _add_show(tools: Any) -> None:
     add = tools.add_parser("show", help="draw rows on their images")
-    add.set_defaults(tool="show")
+    add.set_defaults(tool=_show)
     add.add_argument("file", type=Path, metavar="FILE")
     add.add_argument("--images", type=Path, metavar="DIR", required=True)
     add.add_argument("--output", type=Path, metavar="DIR", required=True)
@@ -59,7 +62,7 @@ def _add_show(tools: Any) -> None:
 
 def _add_cuts(converters: Any) -> None:
     add = converters.add_parser("merge", help="several files into one")
-    add.set_defaults(tool="merge")
+    add.set_defaults(tool=_merge)
     add.add_argument("files", nargs="+", type=Path, metavar="FILE")
     add.add_argument(
         "--keep",
@@ -69,12 +72,12 @@ def _add_cuts(converters: Any) -> None:
     )
     _add_output(add)
     add = converters.add_parser("slice", help="rows START:STOP[:STEP]")
-    add.set_defaults(tool="slice")
+    add.set_defaults(tool=_slice)
     add.add_argument("file", type=Path, metavar="FILE")
     add.add_argument("--rows", required=True, metavar="START:STOP[:STEP]")
     _add_output(add)
     add = converters.add_parser("subset", help="rows by their images, or at random")
-    add.set_defaults(tool="subset")
+    add.set_defaults(tool=_subset)
     add.add_argument("file", type=Path, metavar="FILE")
     add.add_argument("--images-matching", metavar="GLOB", help="such as 'seq_03/*'")
     add.add_argument("--sample", type=_count, metavar="K", help="K rows of them at random")
@@ -84,7 +87,7 @@ def _add_cuts(converters: Any) -> None:
 
 def _add_sources(converters: Any) -> None:
     add = converters.add_parser("from-results", help="pseudo-labels from results of inference")
-    add.set_defaults(tool="from-results")
+    add.set_defaults(tool=_from_results)
     add.add_argument("results", type=Path, metavar="RESULT_DIR", help="with summary.json in it")
     add.add_argument("--images", type=Path, metavar="DIR", help="that image_path counts from")
     add.add_argument("--input", metavar="FILE", help="what the inference was of, if it was moved")
@@ -94,7 +97,7 @@ def _add_sources(converters: Any) -> None:
     add.add_argument("--min-score", type=float, default=0.0, help="of detections, 0..1")
     _add_output(add)
     add = converters.add_parser("from-params", help="from .json or .npz files of SMPL-X parameters")
-    add.set_defaults(tool="from-params")
+    add.set_defaults(tool=_from_parameters)
     add.add_argument("parameters", nargs="+", type=Path, metavar="FOLDER|FILE")
     add.add_argument("--images", type=Path, metavar="DIR", required=True)
     _add_output(add)
@@ -117,22 +120,94 @@ def _npz(text: str) -> Path:
     return Path(text)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: give a number from 1")
+def _count(text: str, least: int = 1) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text}: give a number from {least}")
     return int(text)
 
 
 def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text}: give a number from 0")
-    return int(text)
+    return _count(text, least=0)
 
 
 def run(arguments: argparse.Namespace) -> int | None:
-    from main.humandata_tools.tools import TOOLS
+    tool: Callable[[argparse.Namespace], int | None] = arguments.tool
+    return tool(arguments)
 
-    return TOOLS[arguments.tool](arguments)
+
+def _check(arguments: argparse.Namespace) -> int:
+    from datasets.humandata.report import report_checks
+
+    return report_checks(
+        arguments.files, arguments.images, arguments.images_sample, as_json=arguments.json
+    )
+
+
+def _stats(arguments: argparse.Namespace) -> None:
+    from datasets.humandata.report import report_statistics
+
+    report_statistics(arguments.files, as_json=arguments.json)
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from datasets.humandata.file import OpenedFile
+    from datasets.humandata.show import choose_rows, draw_rows
+
+    length = OpenedFile(arguments.file).length
+    rows = choose_rows(arguments.rows, arguments.sample, arguments.seed, length)
+    draw_rows(arguments.file, arguments.images, arguments.output, rows, arguments.body_folder)
+    log.info("%s: %d rows", arguments.output, len(rows))
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    from datasets.humandata.file import read_entries
+    from datasets.humandata.merge import Part, merge
+
+    parts = [Part(path, read_entries(path)) for path in arguments.files]
+    _write(arguments.output, merge(parts, arguments.keep))
+
+
+def _slice(arguments: argparse.Namespace) -> None:
+    from datasets.humandata.file import read_entries, take_rows
+    from datasets.humandata.merge import slice_rows
+
+    entries = read_entries(arguments.file)
+    rows = slice_rows(arguments.rows, len(entries["image_path"]))
+    _write(arguments.output, take_rows(entries, rows))
+
+
+def _subset(arguments: argparse.Namespace) -> None:
+    from datasets.humandata.file import read_entries, take_rows
+    from datasets.humandata.merge import subset_rows
+
+    entries = read_entries(arguments.file)
+    images = entries["image_path"].tolist()
+    rows = subset_rows(
+        arguments.file, images, arguments.images_matching, arguments.sample, arguments.seed
+    )
+    _write(arguments.output, take_rows(entries, rows))
+
+
+def _from_results(arguments: argparse.Namespace) -> None:
+    from main.humandata_tools.results import from_results
+
+    from_results(arguments)
+
+
+def _from_parameters(arguments: argparse.Namespace) -> None:
+    from datasets.humandata.parameters import entries_of_parameters
+
+    entries, files = entries_of_parameters(
+        arguments.parameters, arguments.images, arguments.body_folder
+    )
+    _write(arguments.output, entries, f" of {files} files")
+
+
+def _write(output: Path, entries: dict[str, Any], source: str = "") -> None:
+    from datasets.humandata.writer import write_humandata
+
+    write_humandata(output, entries)
+    log.info("%s: %d rows%s", output, len(entries["image_path"]), source)
 
 
 def main(words: Sequence[str] | None = None) -> int:

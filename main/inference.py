@@ -55,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--focal", type=float, metavar="PX", help="the camera's focal length in pixels")
     add("--fov", type=float, metavar="DEG", help="or its angle of view across the width")
     add("--floor", action="store_true", help="find the ground and the feet that touch it")
-    add("--export", metavar="FORMAT,...", help="characters for other programs: glb, bvh, ...")
+    add("--export", metavar="FORMAT,...", help="characters for other programs: glb, bvh, ..., all")
     add("--backend", choices=BACKENDS, default="torch", help="what runs the network")
     add("--batch-size", type=_count, help="people a batch (default: 8 on a CPU, else 32)")
     add("--overlay", choices=OVERLAYS, default="mesh", help="what is drawn")

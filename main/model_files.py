@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from utils.errors import UserError, first_line
-from utils.files import atomic_path
+from utils.files import atomic_path, open_input, read_json
 
 log = logging.getLogger(__name__)
 
@@ -151,8 +151,10 @@ def _download(model_dir: str, folder: Path) -> None:
 
 def _record(folder: Path, name: str, repo: str, fetched: Path) -> None:
     record = folder / "fetched.json"
-    known = json.loads(record.read_text()) if record.is_file() else {}
-    with fetched.open("rb") as file:
+    known = read_json(record, "record") if record.is_file() else {}
+    if not isinstance(known, dict):
+        raise UserError(f"{record}: no record of fetched files; delete it")
+    with open_input(fetched) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     known[name] = {"repo": repo, "bytes": fetched.stat().st_size, "sha256": digest}
     with atomic_path(record) as partial:

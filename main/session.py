@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from configs.reader import save_config
+from main.characters import check_formats, parse_formats
 from main.detector import Detector, Detectors
 from main.estimator import Estimator
 from main.flow import estimate_people, find_people
@@ -173,7 +174,7 @@ class Session:
         """
         formats = export_formats(self.arguments.export)
         if formats:
-            from main.exporting.results import export_result
+            from main.characters.export import export_result
 
             bodies = ROOT / self.estimator.config.model.human_model_path
             export_result(result, formats, source=source, bodies=bodies)
@@ -292,9 +293,6 @@ def export_formats(words: str | None) -> list[str]:
     """
     if words is None:
         return []
-    from main.exporting.options import DEFAULTS
-    from main.exporting.results import check_formats
-
-    formats = [word.strip() for word in words.split(",")]
-    check_formats(formats, DEFAULTS)
+    formats = list(parse_formats(words))
+    check_formats(formats)
     return formats

@@ -1,20 +1,23 @@
-"""The door of synthetic people: `python -m main.synthesize --people N --seed S [flags]`.
+"""Draw synthetic people: `python -m main.synthesize --people N --seed S [flags]`.
 
 Draws dressed open people with exact ground truth into OUT/annot/NAME_SPLIT.npz (HumanData) and
 OUT/img/NAME/SPLIT; with --video clips, each with an annotation file of its own. The same seed gives
-the same bytes whatever the number of workers; a run that was stopped goes on when it is started
-again.
+the same pictures and annotations whatever the number of workers; a run that was stopped goes on
+when it is started again.
 """
 
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from main.door import door_parser, run_door
 from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets.synthetic.production import Kind, SynthesisOptions
 
 _SIZES: Final = {"crops": (192, 256), "scenes": (1280, 720), "clips": (1280, 720)}
 _SPLITS: Final = ("train", "test")
@@ -23,37 +26,36 @@ _LARGEST_SIDE: Final = 4096
 
 def run(arguments: argparse.Namespace) -> None:
     from datasets.synthetic.backgrounds import bundled_photographs
-    from datasets.synthetic.production import Kind, Order, produce
+    from datasets.synthetic.production import synthesize
     from utils.progress import with_progress
 
-    kind: Kind = "crops" if arguments.crops else "clips" if arguments.video else "scenes"
-    size = _SIZES[kind] if arguments.size is None else _parsed_size(arguments.size)
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", arguments.name):
-        raise UserError(f"--name {arguments.name!r} is no file name; use letters and digits")
-    for flag in ("people", "workers", "frames"):
-        if getattr(arguments, flag) < 1:
-            raise UserError(f"--{flag} {getattr(arguments, flag)}: give 1 or more")
-    if arguments.seed < 0:
-        raise UserError(f"--seed {arguments.seed}: give 0 or more")
-    frames = arguments.frames if kind == "clips" else 0
+    options = _options(arguments)
     bundled_photographs()  # before any worker starts: they may be missing
-    order = Order(
-        kind,
-        arguments.name,
-        arguments.split,
-        arguments.seed,
-        arguments.people,
-        size,
-        frames,
-    )
-    pictures = _one_by_one(produce(order, arguments.out, arguments.workers))
-    for _ in with_progress(pictures, order.picture_count(), kind):
+    counts = synthesize(options, arguments.out, arguments.workers)
+    pictures = (None for count in counts for _ in range(count))
+    for _ in with_progress(pictures, options.picture_count(), options.kind):
         pass
 
 
-def _one_by_one(counts: Iterator[int]) -> Iterator[None]:
-    for count in counts:
-        yield from (None for _ in range(count))
+def _options(arguments: argparse.Namespace) -> "SynthesisOptions":
+    """Raises UserError where a flag's value is out of its range."""
+    from datasets.synthetic.production import SynthesisOptions
+
+    kind: Kind = "crops" if arguments.crops else "clips" if arguments.video else "scenes"
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", arguments.name):
+        raise UserError(f"--name {arguments.name!r} is no file name; use letters and digits")
+    for flag, least in (("people", 1), ("workers", 1), ("frames", 1), ("seed", 0)):
+        if getattr(arguments, flag) < least:
+            raise UserError(f"--{flag} {getattr(arguments, flag)}: give {least} or more")
+    return SynthesisOptions(
+        kind=kind,
+        name=arguments.name,
+        split=arguments.split,
+        seed=arguments.seed,
+        people=arguments.people,
+        size=_SIZES[kind] if arguments.size is None else _parsed_size(arguments.size),
+        frames=arguments.frames if kind == "clips" else 0,
+    )
 
 
 def _parsed_size(text: str) -> tuple[int, int]:
@@ -73,15 +75,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--crops", action="store_true", help="one person a picture: the fast way")
+    what.add_argument("--crops", action="store_true", help="one person per picture: the fast way")
     what.add_argument("--video", action="store_true", help="clips (mp4), an annotation file each")
-    parser.add_argument("--frames", type=int, default=90, help="of a clip, at 30 a second")
+    parser.add_argument("--frames", type=int, default=90, help="of a clip, at 30 per second")
     parser.add_argument("--size", metavar="WxH", help="of pictures: 192x256 crops, 1280x720 scenes")
     return parser
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run this door with a command line (the process' own by default); the exit status."""
+    """Run the command with its arguments (the process' own by default); the exit status."""
     return run_door(make_parser(), run, words)
 
 

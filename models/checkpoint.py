@@ -6,12 +6,15 @@ network's pages are ever read, and only once.
 """
 
 import logging
+import mmap
+import os
 import pickle
+import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,9 +25,12 @@ from configs.schema import ModelConfig
 from models.checkpoint_keys import from_published, to_published
 from models.smplest_x import SMPLestX
 from utils.errors import UserError, first_line
-from utils.files import atomic_path
+from utils.files import atomic_path, require_regular_file
 
 log = logging.getLogger(__name__)
+
+_PRECISIONS: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_BYTEARRAY: Final = b"bytearray"
 
 
 def read_torch(path: Path) -> dict[str, Any]:
@@ -34,8 +40,13 @@ def read_torch(path: Path) -> dict[str, Any]:
         UserError: the file is missing, damaged, holds no dictionary, or would execute code.
     """
     with _told(path):
+        require_regular_file(path, "checkpoint")
         # Files from before torch 1.6 are no zip archives and cannot be mapped.
         mappable = zipfile.is_zipfile(path)
+        if mappable:
+            check_archive(path)
+        else:
+            _check_stream(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no dictionary of weights; is it a checkpoint?")
@@ -50,13 +61,81 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if path.suffix == ".safetensors":
+        require_regular_file(path, "checkpoint")
         with _told(path), safe_open(path, framework="pt") as file:
             published = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         return from_published(published)
     network = read_torch(path).get("network")
     if not isinstance(network, dict):
         raise UserError(f"{path}: there is no 'network' in it; is it a SMPLest-X checkpoint?")
-    return from_published(network)
+    return from_published(require_weights(path, network))
+
+
+def require_weights(path: Path, state: dict[Any, Any]) -> dict[str, Tensor]:
+    """What a file gives as weights, if that is what it is.
+
+    Raises:
+        UserError: a key is no name, or a value no plain tensor that lies wholly in the file.
+    """
+    for key, value in state.items():
+        if not isinstance(key, str) or not is_stored(value):
+            raise UserError(f"{path}: {str(key)[:80]} is no plain tensor; is it a checkpoint?")
+    return state
+
+
+def is_stored(value: object) -> bool:
+    """Whether a value that was read is a dense tensor of which every number was in the file."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and value.device.type == "cpu"
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
+
+
+def check_archive(path: Path) -> None:
+    """Refuse what `torch.save` never writes and `torch.load` does not read well.
+
+    Compressed numbers would be taken for numbers when they are mapped, and may be a million times
+    as long as the file. A bytearray is made as long as the file says, with nothing behind it.
+
+    Raises:
+        ValueError: there is such a thing in it.
+        zipfile.BadZipFile: it is no zip archive, or a damaged one.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError("it is compressed, which torch.save never does")
+            if member.filename.endswith(".pkl") and _BYTEARRAY in archive.read(member):
+                raise ValueError("it names bytearray")
+
+
+def _check_stream(path: Path) -> None:
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                if content.find(_BYTEARRAY) >= 0:
+                    raise ValueError("it names bytearray")
+
+
+DAMAGE: Final = (
+    SafetensorError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+)
+"""What PyTorch and safetensors raise on damaged or ill-meant files."""
 
 
 @contextmanager
@@ -64,13 +143,11 @@ def _told(path: Path) -> Iterator[None]:
     """What reading a file can fail of, as one line."""
     try:
         yield
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint") from None
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: not read, it is damaged or holds more than weights ({first_line(error)})"
         ) from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except DAMAGE as error:
         raise UserError(
             f"{path}: damaged or no checkpoint ({first_line(error)}); fetch it again"
         ) from None
@@ -79,11 +156,14 @@ def _told(path: Path) -> Iterator[None]:
 def _mismatch(network: SMPLestX, state: dict[str, Tensor]) -> str | None:
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     given = {key: tuple(value.shape) for key, value in state.items()}
-    wrong_shape = [k for k in expected.keys() & given.keys() if expected[k] != given[k]]
+    both = expected.keys() & given.keys()
+    wrong_shape = [k for k in both if expected[k] != given[k]]
+    wrong_type = [k for k in both if state[k].dtype not in _PRECISIONS]
     problems = {
         "missing": sorted(expected.keys() - given.keys()),
         "unknown": sorted(given.keys() - expected.keys()),
         "of another shape": sorted(wrong_shape),
+        "no floating-point numbers": sorted(wrong_type),
     }
     found = [f"{len(keys)} {what} (e.g. {keys[0]})" for what, keys in problems.items() if keys]
     return ", ".join(found) if found else None

@@ -5,7 +5,9 @@ What this needs beside PyTorch is in requirements-onnx.txt.
 
 import logging
 import threading
+from collections.abc import Iterator
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -18,7 +20,7 @@ from torch import Tensor
 from models.heads import HeadOutputs
 from models.smplest_x import SMPLestX
 from utils.errors import UserError
-from utils.files import atomic_path
+from utils.files import atomic_path, require_regular_file
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,17 @@ TOLERANCE: Final = 1e-4
 LARGEST_FILE: Final = 2**31 - 2**24
 """Bytes of weights from which they get a file of their own: ONNX files end at 2 GB."""
 _INPUT: Final = "images"
+_REFUSALS: Final = (
+    "Fail",
+    "InvalidArgument",
+    "InvalidGraph",
+    "InvalidProtobuf",
+    "NoModel",
+    "NoSuchFile",
+    "NotImplemented",
+    "RuntimeException",
+)
+"""onnxruntime's errors about files."""
 _BATCH: Final = 2
 """Of the example by which the network is traced; one would be taken for a constant."""
 
@@ -84,6 +97,7 @@ class OnnxNetwork:
         """Raises UserError: onnxruntime or the file is missing, or the file is damaged."""
         self.path, self.device = path, device
         self._runtime = _package("onnxruntime")
+        self._check_file()
         self._sessions: dict[int, Any] = {}
         self._lock = threading.Lock()
         providers = self._session().get_providers()
@@ -95,6 +109,41 @@ class OnnxNetwork:
         given = {_INPUT: np.ascontiguousarray(images.cpu().numpy())}
         outputs = self._session().run(list(HeadOutputs._fields), given)
         return HeadOutputs(*(torch.from_numpy(value).to(images.device) for value in outputs))
+
+    def _check_file(self) -> None:
+        """Refuse pipes and devices, and a file whose weights lie in another than PATH.data.
+
+        onnxruntime maps whatever file the weights are said to lie in.
+        """
+        require_regular_file(
+            self.path, "file; make it with python -m main.convert MODEL_DIR --onnx"
+        )
+        onnx = _package("onnx")
+        decode_error = import_module("google.protobuf.message").DecodeError
+        try:
+            model = onnx.load(self.path, load_external_data=False)
+        except (decode_error, ValueError, OSError, RuntimeError):
+            raise self._damaged() from None
+        tensors = [*_tensors(model.graph), *chain(*map(_tensors, model.functions))]
+        external = onnx.TensorProto.EXTERNAL
+        places = {
+            entry.value
+            for tensor in tensors
+            if tensor.data_location == external or tensor.external_data
+            for entry in tensor.external_data
+            if entry.key == "location"
+        }
+        beside = f"{self.path.name}.data"
+        if places - {beside}:
+            strange = min(places - {beside})[:200]
+            raise UserError(f"{self.path}: has weights in {strange!r}, not in {beside}; refused")
+        if places:
+            require_regular_file(self.path.with_name(beside))
+
+    def _damaged(self) -> UserError:
+        return UserError(
+            f"{self.path}: damaged; make it anew with python -m main.convert MODEL_DIR --onnx"
+        )
 
     def _session(self) -> Any:
         """The one that takes as many threads as PyTorch would in the caller's thread."""
@@ -116,15 +165,31 @@ class OnnxNetwork:
         providers = [name for name in wanted if name in available]
         kinds = runtime.capi.onnxruntime_pybind11_state
         try:
-            return runtime.InferenceSession(self.path, options, providers=providers)
-        except kinds.NoSuchFile:
+            session = runtime.InferenceSession(self.path, options, providers=providers)
+        except tuple(getattr(kinds, name) for name in _REFUSALS):
+            raise self._damaged() from None
+        inputs = [value.name for value in session.get_inputs()]
+        outputs = {value.name for value in session.get_outputs()}
+        if inputs != [_INPUT] or not outputs >= set(HeadOutputs._fields):
             raise UserError(
-                f"{self.path}: no such file; make it with python -m main.convert MODEL_DIR --onnx"
-            ) from None
-        except (kinds.Fail, kinds.InvalidProtobuf, kinds.InvalidGraph, kinds.RuntimeException):
-            raise UserError(
-                f"{self.path}: damaged; make it anew with python -m main.convert MODEL_DIR --onnx"
-            ) from None
+                f"{self.path}: is another network; make it with python -m main.convert "
+                "MODEL_DIR --onnx"
+            )
+        return session
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Tensors of an ONNX graph or function, and of graphs within it."""
+    yield from getattr(graph, "initializer", ())
+    for sparse in getattr(graph, "sparse_initializer", ()):
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from models.checkpoint import read_torch
+from models.checkpoint import read_torch, require_weights
 from models.supervised import KeypointNetwork
 from models.vit import ViT
 from utils.errors import UserError
@@ -49,7 +49,7 @@ def load_encoder(
     given = content.get("state_dict", content)
     if not isinstance(given, dict):
         raise UserError(f"{path}: there is no 'state_dict' in it; is it a file of ViTPose?")
-    given = {key.removeprefix(_PREFIX): value for key, value in given.items()}
+    given = {key.removeprefix(_PREFIX): v for key, v in require_weights(path, given).items()}
     wanted = {key: value for key, value in encoder.state_dict().items() if key not in _OWN}
     new = _blocks_behind(given, wanted) if deepen else {}
     wanted = {key: value for key, value in wanted.items() if key not in new}

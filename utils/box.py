@@ -3,6 +3,9 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Bool, Float32
+
 
 class Box(NamedTuple):
     """Left, top, width and height in pixels."""
@@ -31,6 +34,21 @@ def clip_box(box: Box, image_width: int, image_height: int) -> Box | None:
     if box.width * box.height <= 0 or right <= left or bottom <= top:
         return None
     return Box(left, top, right - left, bottom - top)
+
+
+def have_area(
+    boxes: Float32[np.ndarray, "N 4"], image_size: Float32[np.ndarray, "N 2"]
+) -> Bool[np.ndarray, " N"]:
+    """Which boxes have an area inside their image, as `clip_box` decides it.
+
+    An image of unknown size (0) bounds a box only at its left and top.
+    """
+    last = np.where(image_size > 0, image_size - 1, np.inf)
+    with np.errstate(invalid="ignore"):
+        start = np.maximum(0, boxes[:, :2])
+        end = np.minimum(last, start + np.maximum(0, boxes[:, 2:] - 1))
+        positive = boxes[:, 2] * boxes[:, 3] > 0
+    return np.isfinite(boxes).all(axis=1) & positive & (end > start).all(axis=1)
 
 
 def person_box(

@@ -64,14 +64,25 @@ def crop_person(
     which keeps pixels 0, 2, 4, ... Those are the points that the map straight to 256x192 samples,
     so one warp gives the same values for a quarter of the work.
     """
+    return warp_crop(
+        image, image_to_crop(box, input_shape, image.shape[1], augmentation), input_shape
+    )
+
+
+def warp_crop(
+    image: UInt8[np.ndarray, "H W 3"],
+    to_crop: Float[np.ndarray, "2 3"],
+    input_shape: tuple[int, int],
+) -> Float[np.ndarray, "h w 3"]:
+    """`crop_person` by an affine map that is known already (`image_to_crop`)."""
     height, width = input_shape
-    matrix = image_to_crop(box, input_shape, image.shape[1], augmentation)
-    region, (left, top) = _seen_region(image, matrix, input_shape)
+    region, (left, top) = _seen_region(image, to_crop, input_shape)
     if not region.size:
         return np.zeros((height, width, 3), np.float32)
-    matrix[:, 2] = matrix @ (left, top, 1)
+    from_region = to_crop.copy()
+    from_region[:, 2] = to_crop @ (left, top, 1)
     return cv2.warpAffine(
-        region.astype(np.float32), matrix, (width, height), flags=cv2.INTER_LINEAR
+        region.astype(np.float32), from_region, (width, height), flags=cv2.INTER_LINEAR
     )
 
 

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,9 +19,15 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image, ImageOps
 
 from utils.errors import UserError
-from utils.files import atomic_path
+from utils.files import atomic_path, open_input, read_input
 
 IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+# Whatever a file is called, Pillow knows it by its content: of its many formats some run other
+# programs (EPS starts Ghostscript), so that it is given a list. JPEG includes what cameras write
+# into .jpg files that hold several pictures.
+_FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+_LARGEST_IMAGE: Final = 1 << 30
+"""Bytes."""
 # What Pillow raises on damaged bytes: its decoders do not agree on one type.
 _DAMAGE: Final = (
     OSError,
@@ -51,17 +57,14 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     Raises:
         UserError: the file is missing, empty, no image, damaged, or unreasonably large.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the image '{path}': {error.strerror or error}") from error
+    content = read_input(path, _LARGEST_IMAGE)
     return decode_image(content, name=str(path))
 
 
 def decode_image(content: bytes, name: str) -> UInt8[np.ndarray, "H W 3"]:
     """Decode the bytes of an image file as `read_image` does; `name` is for the error message."""
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
             return _to_rgb(ImageOps.exif_transpose(picture))
     except _DAMAGE as error:
         reason = "the file is empty" if not content else "it is no image, damaged or too large"
@@ -85,14 +88,46 @@ def _to_8_bits(values: Shaped[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
+@contextmanager
+def open_picture(path: Path) -> Iterator[Image.Image]:
+    """A still image whose header alone is read, of the formats that `read_image` reads.
+
+    Raises:
+        UserError: the file is missing or no image, or what is asked of it is damaged.
+    """
+    try:
+        with open_input(path) as file, Image.open(file, formats=_FORMATS) as picture:
+            yield picture
+    except _DAMAGE as error:
+        raise UserError(f"cannot read the image '{path}': it is no image or damaged") from error
+
+
 def image_size(path: Path) -> tuple[int, int] | None:
     """Width and height of an image as `read_image` would give it; None if it is no image."""
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             turned = picture.getexif().get(_ORIENTATION, 1) in _LYING
             return picture.size[::-1] if turned else picture.size
-    except _DAMAGE:
+    except UserError:
         return None
+
+
+class ImageSizes(NamedTuple):
+    """Width and height of an image file."""
+
+    upright: tuple[int, int]
+    """As its EXIF data asks for."""
+    stored: tuple[int, int]
+    """As its pixels are stored, which annotations count in."""
+
+
+def image_sizes(path: Path) -> ImageSizes | None:
+    """Read from the header; None if it is no image."""
+    upright = image_size(path)
+    if upright is None:
+        return None
+    with open_picture(path) as picture:
+        return ImageSizes(upright, picture.size)
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from utils.errors import UserError
+from utils.files import read_input
 
 # fmt: off
 _TYPES: Final = {
@@ -17,6 +18,8 @@ _TYPES: Final = {
 # fmt: on
 _ORDERS: Final = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": "="}
 _LONGEST_HEADER: Final = 65536
+_LARGEST_FILE: Final = 1 << 30
+"""Bytes."""
 _HEADER_END: Final = b"end_header"
 
 
@@ -74,10 +77,7 @@ def read_ply_vertices(path: Path) -> Float32[np.ndarray, "N 3"]:
     Raises:
         UserError: the file is missing, no .ply whose first element are vertices, or cut short.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read '{path}': {error.strerror or error}") from error
+    content = read_input(path, _LARGEST_FILE)
     try:
         header = _read_header(content)
         body = content[header.size :]

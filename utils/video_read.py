@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from utils.errors import UserError
+from utils.files import require_regular_file
 from utils.video_time import CLOCK_TOLERANCE_S, Timing, judge_timing, resample
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,25 @@ VIDEO_SUFFIXES: Final = (
     ".wmv", ".flv", ".3gp",
 )
 # fmt: on
+
+# FFmpeg knows a file by its content, whatever it is called, and some of its formats are lists of
+# other files or addresses (concat, HLS, DASH, SDP) whose pictures it would read in their place.
+_CONTAINERS: Final = (
+    "mov",
+    "avi",
+    "matroska",
+    "gif",
+    "mpeg",
+    "mpegvideo",
+    "mpegts",
+    "m4v",
+    "asf",
+    "flv",
+)
+_RESTRICTIONS: Final = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(_CONTAINERS),
+}
 
 _WHOLE_SHARE: Final = 0.98
 """A video with this share of the promised frames is whole: headers round and estimate."""
@@ -41,12 +61,10 @@ def open_container(path: Path) -> Iterator[InputContainer]:
     Raises:
         UserError: it is missing, empty or no medium that FFmpeg knows.
     """
+    require_regular_file(path)
     try:
-        # "file:" keeps a colon in the name from being read as a network protocol, and the white
-        # list keeps play lists that pose as videos from reaching for other addresses.
-        container = av.open(
-            f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"}
-        )
+        # "file:" keeps a colon in the name from being read as a network protocol.
+        container = av.open(f"file:{path}", metadata_errors="replace", options=_RESTRICTIONS)
     except (av.FFmpegError, OSError) as error:
         is_empty = path.is_file() and path.stat().st_size == 0
         reason = "the file is empty" if is_empty else f"no readable video ({error.strerror})"

@@ -1,37 +1,51 @@
-"""Whether a HumanData file is what training and testing can rely on."""
+"""Whether a HumanData file is what training and testing can rely on.
 
+Here are the checks of values (numbers, hands, keypoints, images); those of entries, their rows and
+shapes are in `check_layout`.
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from datasets.humandata import check_images as images
-from datasets.humandata import check_keypoints as keypoints
-from datasets.humandata import check_layout as layout
-from datasets.humandata import check_numbers as numbers
-from datasets.humandata.finding import Finding, OpenedFile
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
 
-_CHECKS: Final = (
-    layout.readable,
-    layout.required_entries,
-    layout.bookkeeping,
-    layout.texts,
-    layout.row_counts_and_shapes,
-    layout.masks,
-    numbers.finite,
-    numbers.boxes,
-    numbers.rotations,
-    numbers.coefficients,
-    numbers.translations,
-    numbers.camera,
-    numbers.genders,
-    numbers.hand_convention,
-    numbers.duplicates,
-    keypoints.confidences,
-    keypoints.places,
-    keypoints.depths,
-    keypoints.reprojection,
-    images.stated_sizes,
+from datasets.humandata import check_layout as layout
+from datasets.humandata.check_layout import Finding, Severity, on_rows
+from datasets.humandata.file import OpenedFile, as_numbers
+from datasets.humandata.layout import (
+    BOXES,
+    FAMILIES,
+    KEYPOINTS_2D,
+    KEYPOINTS_3D,
+    META_TEXTS,
+    PART_BOXES,
+    TRIPLES,
+    is_list,
 )
+from datasets.sources import source_of_file
+from human_models.joints import HANDS_MEAN, SIDES
+from utils.box import have_area
+from utils.camera import project
+from utils.files import is_below
+from utils.image import image_sizes
+from utils.progress import with_progress
+
+LARGEST_TRAINED_BETA: Final = 3.0
+"""Above it the published training takes all betas of the row as zero."""
+
 _ORDER: Final = ("error", "warning", "info")
+_LARGEST_ANGLE: Final = 2 * np.pi * 1.001
+_LARGEST_COEFFICIENT: Final = 5.0
+_FARTHEST_M: Final = 200.0
+_LARGEST_BODY_M: Final = 5.0
+_LARGEST_ERROR: Final = 0.03
+"""Of reprojection, as a share of the longer side of a person's box."""
+_FEWEST_HANDS: Final = 10
+"""Hands below which their mean says nothing of the convention."""
+_GENDERS: Final = "mfn"
+_SEED: Final = 0
 
 
 def check_humandata(
@@ -50,5 +64,374 @@ def check_humandata(
     file = OpenedFile(path)
     findings = [finding for check in _CHECKS for finding in check(file)]
     if images_folder is not None:
-        findings += images.images(file, images_folder, images_sample)
+        findings += images(file, images_folder, images_sample)
     return sorted(findings, key=lambda finding: _ORDER.index(finding.severity))
+
+
+def finite(file: OpenedFile) -> Iterator[Finding]:
+    """NaN and infinity, in every entry that has numbers."""
+    entries = [
+        *(*BOXES, *KEYPOINTS_2D, *KEYPOINTS_3D, "vertices"),
+        *file.parameters(),
+        *(f"meta.{name}" for name in file.dictionary("meta") if name not in META_TEXTS),
+    ]
+    for entry, values in file.known_numbers(entries):
+        severity: Severity = "warning"
+        if entry in PART_BOXES:
+            advice = "taken as no box"
+        elif entry in KEYPOINTS_3D:
+            advice = "training leaves such rows out"
+        else:
+            severity, advice = "error", "mend these rows or take them out"
+        bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        yield from on_rows(severity, entry, bad, "NaN or infinite", advice)
+    for name, value in file.dictionary("misc").items():
+        numbers = as_numbers(value)
+        if numbers is not None and not np.isfinite(numbers).all():
+            yield Finding("error", f"misc.{name}", "NaN or infinite", "mend it or leave it out")
+
+
+def boxes(file: OpenedFile) -> Iterator[Finding]:
+    """Boxes have an area, and some of it in the image."""
+    for key in BOXES:
+        values = file.boxes(key)
+        if values is None:
+            continue
+        is_body = key == "bbox_xywh"
+        meant = np.isfinite(values).all(axis=1)
+        if not is_body:
+            meant &= values[:, 4] > 0
+        flat = meant & ((values[:, 2] <= 0) | (values[:, 3] <= 0))
+        outside = meant & ~flat & _is_outside(values[:, :4], file.image_size)
+        severity: Severity = "error" if is_body else "warning"
+        advice = "the row cannot be cut out" if is_body else "set its confidence to 0"
+        yield from on_rows(severity, key, flat, "no area", f"{advice}; are they x, y, w, h?")
+        yield from on_rows(severity, key, outside, "outside the image", advice)
+        odd = meant & ((values[:, 4] < 0) | (values[:, 4] > 1))
+        yield from on_rows(
+            "warning", key, odd, "confidence not in 0..1", "0 means that none is there"
+        )
+
+
+def _is_outside(
+    values: Float32[np.ndarray, "N 4"], image_size: Float32[np.ndarray, "N 2"]
+) -> Bool[np.ndarray, " N"]:
+    """Beyond an edge of the image, or what loaders leave out (they push boxes in from the left and
+    the top); an image of unknown size (0) has only these two edges."""
+    last = np.where(image_size > 0, image_size, np.inf)
+    beyond = (values[:, :2] >= last) | (values[:, :2] + values[:, 2:] <= 0)
+    return np.logical_or.reduce(beyond, axis=1) | ~have_area(values, image_size)
+
+
+def rotations(file: OpenedFile) -> Iterator[Finding]:
+    """Axis-angle vectors in radians turn by less than a full circle."""
+    names = [f"{f}.{name}" for f in FAMILIES for name in TRIPLES[f] if name != "transl"]
+    for entry, values in file.known_numbers(names):
+        if values[0].size % 3 == 0:
+            angles = np.linalg.norm(values.reshape(len(values), -1, 3), axis=2)
+            bad = (angles > _LARGEST_ANGLE).any(axis=1)
+            advice = "give radians, and the shorter way round"
+            yield from on_rows("warning", entry, bad, "turns beyond 360°", advice)
+
+
+def coefficients(file: OpenedFile) -> Iterator[Finding]:
+    """Shape and expression count standard deviations."""
+    names = [f"{f}.{name}" for f in FAMILIES for name in ("betas", "betas_neutral", "expression")]
+    for entry, values in file.known_numbers(names):
+        largest = np.abs(values.reshape(len(values), -1)).max(axis=1, initial=0)
+        far = largest > _LARGEST_COEFFICIENT
+        advice = "a body beyond five standard deviations; was another model fitted?"
+        yield from on_rows("warning", entry, far, "beyond ±5", advice)
+        if not entry.endswith("expression"):
+            unused = (largest > LARGEST_TRAINED_BETA) & ~far
+            advice = "training takes all betas of such rows as zero"
+            yield from on_rows("info", entry, unused, "beyond ±3", advice)
+
+
+def translations(file: OpenedFile) -> Iterator[Finding]:
+    """People stand before the camera; rows of zeros say that nothing is known."""
+    for entry, values in file.known_numbers([f"{family}.transl" for family in FAMILIES]):
+        if values.shape[1:] != (3,):
+            continue
+        known, depth = (values != 0).any(axis=1), values[:, 2]
+        advice = "z is the depth in the camera's frame (x right, y down), not the world's"
+        yield from on_rows("error", entry, known & (depth <= 0), "behind the camera", advice)
+        advice = "metres are expected, not millimetres"
+        yield from on_rows("warning", entry, depth > _FARTHEST_M, "farther than 200 m", advice)
+
+
+def camera(file: OpenedFile) -> Iterator[Finding]:
+    """Focal lengths and principal points in pixels."""
+    focal = file.camera("focal_length")
+    if focal is not None:
+        bad = np.logical_or.reduce(~(focal > 0), axis=1)
+        yield from on_rows("error", "focal_length", bad, "not positive", "give pixels of the image")
+    center, size = file.camera("principal_point"), file.image_size
+    if center is not None:
+        known = np.logical_and.reduce(size > 0, axis=1)
+        advice = "give x, y in pixels of the whole image"
+        far = (center < -size) | (center > 2 * size)
+        bad = known & np.logical_or.reduce(far, axis=1)
+        yield from on_rows("warning", "principal_point", bad, "far outside the image", advice)
+
+
+def genders(file: OpenedFile) -> Iterator[Finding]:
+    values = file.find("meta.gender")
+    if isinstance(values, np.ndarray | list):
+        bad = np.array([str(word)[:1].lower() not in _GENDERS for word in values], bool)
+        advice = "say male, female or neutral; others are taken as neutral"
+        yield from on_rows("warning", "meta.gender", bad, "unknown word", advice)
+
+
+def hand_convention(file: OpenedFile) -> Iterator[Finding]:
+    """flat_hand_mean is stated, agrees with what is known of the dataset, and with the poses."""
+    known = source_of_file(file.path)
+    try:
+        flat = file.flat_hands()
+    except (ValueError, TypeError):
+        yield Finding("error", "misc.flat_hand_mean", "is no True or False", "say which")
+        return
+    entry = "misc.flat_hand_mean"
+    hands = {f"{family}.{side}_hand_pose": side for family in FAMILIES for side in SIDES}
+    hands = {hand: side for hand, side in hands.items() if file.find(hand) is not None}
+    if flat is None and not hands:
+        return
+    if flat is None:
+        taken = known.flat_hands if known else False
+        what = f"missing; taken as {taken}" + (f", as known of {known.name}" if known else "")
+        yield Finding("warning", entry, what, "say whether hands count from the flat hand (True)")
+        flat = np.full(file.length, taken)
+    elif known and bool(flat.all()) != known.flat_hands:
+        what = f"{bool(flat.all())}, but files of {known.name} are known as {known.flat_hands}"
+        advice = "what the file says is taken, but not by the published protocol"
+        yield Finding("warning", entry, what, advice)
+    if flat.all() or not flat.any():
+        for hand, poses in file.known_numbers(hands):
+            yield from _plausible(hand, poses, hands[hand], is_flat=bool(flat.all()))
+
+
+def _plausible(
+    entry: str, poses: Float32[np.ndarray, "N ..."], side: str, *, is_flat: bool
+) -> Iterator[Finding]:
+    """Relaxed hands are curled like the mean hand: an average hand that is flat is suspect."""
+    share = mean_hand_share(poses, side)
+    if share is None:
+        return
+    usual = f"with flat_hand_mean={is_flat} about {int(is_flat)} is usual"
+    what = f"the average hand has {share:.2f} of the mean hand; {usual}"
+    if is_flat and share < 0.5:
+        advice = "flat_hand_mean should be False, unless all hands are flat"
+        yield Finding("warning", entry, what, advice)
+    elif not is_flat and abs(share) > 0.5:
+        advice = "flat_hand_mean should be True" if share > 0 else "are these hands unknown?"
+        yield Finding("warning", entry, what, advice)
+
+
+def mean_hand_share(poses: Float[np.ndarray, "N ..."], side: str) -> float | None:
+    """How much of the mean hand is in the average of hand poses (15 rotations per row).
+
+    About 0 for hands given from the mean hand, 1 for hands given from the flat hand, -1 for flat
+    hands given from the mean hand. Rows that are zero or not finite do not count; None if too few
+    are left.
+    """
+    flat = np.asarray(poses, np.float64).reshape(len(poses), -1)
+    known = flat[np.isfinite(flat).all(axis=1) & (flat != 0).any(axis=1)]
+    if len(known) < _FEWEST_HANDS or flat.shape[1] != 45:
+        return None
+    mean = np.array(HANDS_MEAN[side]).ravel()
+    return float(known.mean(axis=0) @ mean / (mean @ mean))
+
+
+def duplicates(file: OpenedFile) -> Iterator[Finding]:
+    """The same person twice: one image, one box, one place."""
+    paths, values = file.get("image_path"), file.boxes("bbox_xywh")
+    if values is None or not is_list(paths) or len(paths) != file.length:
+        return
+    columns = [np.unique(np.asarray(paths, str), return_inverse=True)[1][:, None], values[:, :4]]
+    for _, pose in file.known_numbers([f"{family}.body_pose" for family in FAMILIES]):
+        columns.append(pose.reshape(file.length, -1))
+    rows = np.ascontiguousarray(np.concatenate(columns, axis=1, dtype=np.float64))
+    _, first = np.unique(rows, axis=0, return_index=True)
+    again = np.ones(file.length, bool)
+    again[first] = False
+    advice = "the person counts twice; take these rows out"
+    yield from on_rows("warning", "image_path", again, "row that was there before", advice)
+
+
+def confidences(file: OpenedFile) -> Iterator[Finding]:
+    for dimensions, keys in ((2, KEYPOINTS_2D), (3, KEYPOINTS_3D)):
+        for key, points in file.known_numbers(keys):
+            if points.ndim == 3 and points.shape[2] == dimensions + 1:
+                confidence = points[..., -1]
+                bad = np.logical_or.reduce((confidence < 0) | (confidence > 1), axis=1)
+                advice = "loaders that weigh by it expect shares"
+                yield from on_rows("warning", key, bad, "confidence not in 0..1", advice)
+
+
+def places(file: OpenedFile) -> Iterator[Finding]:
+    """2D keypoints are in the image or near it."""
+    size = file.image_size
+    known = (size > 0).all(axis=1)
+    for key in KEYPOINTS_2D:
+        found = file.keypoints(key)
+        if found is None or found[0].shape[2] < 2:
+            continue
+        points, exists = found
+        seen = _confident(points, 2) & exists
+        near = ((points[..., :2] >= -size[:, None]) & (points[..., :2] <= 2 * size[:, None])).all(2)
+        bad = known & (seen & ~near).any(axis=1)
+        advice = "more than an image away; are they pixels of the whole image?"
+        yield from on_rows("warning", key, bad, "keypoints far outside the image", advice)
+
+
+def depths(file: OpenedFile) -> Iterator[Finding]:
+    """3D keypoints are metres before the camera."""
+    root_aligned = bool(file.dictionary("misc").get("kps3d_root_aligned"))
+    for key in KEYPOINTS_3D:
+        found = file.keypoints(key)
+        if found is None or found[0].shape[2] < 3:
+            continue
+        points, exists = found
+        seen = (_confident(points, 3) & exists)[..., None]
+        nearest = np.where(seen, points[..., :3], np.inf).min(axis=1)
+        farthest = np.where(seen, points[..., :3], -np.inf).max(axis=1)
+        behind, length = nearest[:, 2] <= 0, (farthest - nearest).max(axis=1)
+        if not root_aligned:
+            advice = "give the camera's frame (z forward), or say misc.kps3d_root_aligned"
+            yield from on_rows("warning", key, behind, "points behind the camera", advice)
+        advice = "metres are expected, not millimetres"
+        yield from on_rows("error", key, length > _LARGEST_BODY_M, "a person over 5 m", advice)
+
+
+def reprojection(file: OpenedFile) -> Iterator[Finding]:
+    """3D keypoints, seen by the camera that the file states, lie on its 2D keypoints."""
+    focal, center = file.camera("focal_length"), file.camera("principal_point")
+    boxes = file.boxes("bbox_xywh")
+    if focal is None or center is None or boxes is None:
+        return
+    if file.dictionary("misc").get("kps3d_root_aligned"):
+        yield Finding("info", "keypoints3d", "root aligned: not compared with the 2D keypoints")
+        return
+    for key_2d, key_3d in _pairs(file):
+        flat, solid = file.keypoints(key_2d), file.keypoints(key_3d)
+        if flat is None or solid is None:
+            continue
+        (points_2d, exists_2d), (points_3d, exists_3d) = flat, solid
+        seen = _confident(points_2d, 2) & _confident(points_3d, 3) & exists_2d & exists_3d
+        seen &= points_3d[..., 2] > 0
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            pixels = project(points_3d[..., :3], focal[:, None], center[:, None])
+            errors = np.linalg.norm(pixels - points_2d[..., :2], axis=2)
+        seen &= np.isfinite(errors)
+        rows = np.flatnonzero(seen.any(axis=1))
+        if not len(rows):
+            continue
+        of_rows = np.full(file.length, np.nan)
+        of_rows[rows] = np.nanmedian(np.where(seen, errors, np.nan)[rows], axis=1)
+        median = float(np.median(of_rows[rows]))
+        what = f"median of {median:.1f} px from '{key_2d}' when seen by the stated camera"
+        yield Finding("info", key_3d, what)
+        with np.errstate(invalid="ignore"):
+            bad = of_rows > np.maximum(_LARGEST_ERROR * boxes[:, 2:4].max(axis=1), 2)
+        advice = "camera, 3D or 2D keypoints do not belong together"
+        yield from on_rows("warning", key_3d, bad, f"off the 2D keypoints; {what}", advice)
+
+
+def _pairs(file: OpenedFile) -> Iterator[tuple[str, str]]:
+    """Names of 2D and 3D arrays of the same joints."""
+    for key_3d in KEYPOINTS_3D:
+        key_2d = key_3d.removesuffix("_cam").replace("3d", "2d")
+        if file.get(key_2d) is not None and file.get(key_3d) is not None:
+            yield key_2d, key_3d
+
+
+def _confident(points: np.ndarray, dimensions: int) -> np.ndarray:
+    """Which joints a row knows: those of positive confidence, if it has any, and finite."""
+    finite = np.isfinite(points).all(axis=2)
+    if points.shape[2] == dimensions:
+        return finite & (points != 0).any(axis=2)
+    return finite & (points[..., dimensions] > 0)
+
+
+def images(file: OpenedFile, folder: Path, sample: int | None) -> Iterator[Finding]:
+    """Images are there, can be opened, and have the stated size; `sample`: of so many alone.
+
+    Only their headers are read.
+    """
+    names = file.get("image_path")
+    if not is_list(names) or len(names) != file.length:
+        return
+    different, image_of_row = np.unique(np.asarray(names, str), return_inverse=True)
+    chosen = np.arange(len(different))
+    if sample is not None and sample < len(different):
+        generator = np.random.default_rng(_SEED)
+        chosen = np.sort(generator.choice(len(different), sample, replace=False))
+        yield Finding("info", "image_path", f"{sample} of {len(different)} images were looked at")
+    outside, missing, damaged, turned = (np.zeros(len(different), bool) for _ in range(4))
+    sizes = np.zeros((len(different), 2))
+    for i in with_progress(chosen.tolist(), len(chosen), "images"):
+        path = folder / different[i]
+        if not is_below(different[i]):
+            outside[i] = True
+            continue
+        if not path.is_file():
+            missing[i] = True
+            continue
+        found = image_sizes(path)
+        if found is None:
+            damaged[i] = True
+            continue
+        turned[i], sizes[i] = found.upright != found.stored, found.stored
+    for marked, what, advice in (
+        (outside, "not within the images", "strip what these paths begin with"),
+        (missing, "no such image", f"looked for in {folder}; choose another --images, or take out"),
+        (damaged, "no image, or damaged", "get the files again, or take these rows out"),
+    ):
+        yield from on_rows("error", "image_path", marked[image_of_row], what, advice)
+    advice = "boxes and keypoints are to count pixels as they are stored, before the turn"
+    what = "is turned by its EXIF data"
+    yield from on_rows("warning", "image_path", turned[image_of_row], what, advice)
+    yield from _sizes(file, sizes[image_of_row].astype(int))
+
+
+def _sizes(file: OpenedFile, real: Int[np.ndarray, "N 2"]) -> Iterator[Finding]:
+    """The sizes that meta states are those of the images."""
+    stated = file.image_size
+    known = (stated > 0).all(axis=1) & (real > 0).all(axis=1)
+    wrong = known & (stated != real).any(axis=1)
+    swapped = wrong & (stated == real[:, ::-1]).all(axis=1)
+    advice = "exchange meta.width and meta.height"
+    yield from on_rows("error", "meta.height", swapped, "width and height exchanged", advice)
+    advice = "boxes and keypoints may belong to images of another size"
+    yield from on_rows("error", "meta.height", wrong & ~swapped, "not the image's size", advice)
+
+
+def stated_sizes(file: OpenedFile) -> Iterator[Finding]:
+    """Sizes of images are stated."""
+    unknown = np.logical_or.reduce(file.image_size <= 0, axis=1)
+    advice = "the published code needs it, unless its class knows the size of all images"
+    yield from on_rows("warning", "meta.height", unknown, "size of the image unknown", advice)
+
+
+_CHECKS: Final = (
+    layout.readable,
+    layout.required_entries,
+    layout.bookkeeping,
+    layout.texts,
+    layout.row_counts_and_shapes,
+    layout.masks,
+    finite,
+    boxes,
+    rotations,
+    coefficients,
+    translations,
+    camera,
+    genders,
+    hand_convention,
+    duplicates,
+    confidences,
+    places,
+    depths,
+    reprojection,
+    stated_sizes,
+)

@@ -1,12 +1,13 @@
-"""Checks of what entries a HumanData file has, of their rows and of their shapes."""
+"""What a check finds, and the checks of a file's entries: their presence, rows and shapes."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import numpy as np
+from jaxtyping import Bool
 
-from datasets.humandata.finding import Finding, OpenedFile, as_numbers, on_rows
-from datasets.humandata.hands import source_of
+from datasets.humandata.file import OpenedFile, as_numbers
 from datasets.humandata.layout import (
     BOXES,
     COEFFICIENTS,
@@ -24,6 +25,33 @@ from datasets.humandata.layout import (
     is_list,
     mask_names,
 )
+from datasets.sources import source_of_file
+
+Severity = Literal["error", "warning", "info"]
+"""error: a loader fails or trains on something wrong; warning: rows are lost, or it looks wrong."""
+
+_SHOWN_ROWS: Final = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    severity: Severity
+    entry: str
+    what: str
+    advice: str = ""
+    rows: int = 0
+    """How many rows it concerns; 0 where it concerns the file."""
+    first_rows: tuple[int, ...] = ()
+
+
+def on_rows(
+    severity: Severity, entry: str, bad: Bool[np.ndarray, " N"], what: str, advice: str
+) -> Iterator[Finding]:
+    """A finding if any row is marked."""
+    rows = np.flatnonzero(bad)
+    if len(rows):
+        first = tuple(rows[:_SHOWN_ROWS].tolist())
+        yield Finding(severity, entry, what, advice, len(rows), first)
 
 
 def required_entries(file: OpenedFile) -> Iterator[Finding]:
@@ -38,7 +66,7 @@ def required_entries(file: OpenedFile) -> Iterator[Finding]:
         yield Finding("error", "keypoints2d", "no 2D keypoints", f"give an entry {names}")
     if all(file.get(key) is None for key in KEYPOINTS_3D):
         yield Finding("info", "keypoints3d", "no 3D keypoints", "losses in 3D come from parameters")
-    source = source_of(file.path)
+    source = source_of_file(file.path)
     if not any(file.dictionary(f) for f in FAMILIES) and not (source and source.without_truth):
         names = " or ".join(FAMILIES)
         yield Finding("error", "smplx", "no body parameters", f"give an entry {names}")
@@ -75,13 +103,13 @@ def readable(file: OpenedFile) -> Iterator[Finding]:
 
 
 def texts(file: OpenedFile) -> Iterator[Finding]:
-    """Paths and words: a string a row."""
+    """Paths and other texts: one string per row."""
     for entry in (*ROW_TEXTS, *(f"meta.{name}" for name in META_TEXTS)):
         value = file.find(entry)
         if value is None:
             continue
         if not is_list(value):
-            yield Finding("error", entry, "is no list of strings", "give one a row")
+            yield Finding("error", entry, "is no list of strings", "give one per row")
             continue
         bad = np.array([not isinstance(text, str) or not text for text in value], bool)
         yield from on_rows("error", entry, bad, "no text", "give every row its own")
@@ -96,7 +124,7 @@ def texts(file: OpenedFile) -> Iterator[Finding]:
 def row_counts_and_shapes(file: OpenedFile) -> Iterator[Finding]:
     """Every entry of numbers has N rows of its shape."""
     for key in BOXES:
-        yield from _shape(file, key, ((5,), (4,)), "x, y, width, height, confidence a row")
+        yield from _shape(file, key, ((5,), (4,)), "x, y, width, height, confidence per row")
         boxes = as_numbers(file.get(key))
         if boxes is not None and boxes.shape[1:] == (4,):
             advice = "write five numbers, the last one 1"
@@ -110,11 +138,11 @@ def row_counts_and_shapes(file: OpenedFile) -> Iterator[Finding]:
             if name in TRIPLES[family]:
                 count = TRIPLES[family][name]
                 shapes = ((count, 3), (count * 3,))
-                yield from _shape(file, entry, shapes, f"{count * 3} numbers a row")
+                yield from _shape(file, entry, shapes, f"{count * 3} numbers per row")
             elif name in COEFFICIENTS:
                 numbers = as_numbers(value)
                 width = numbers.shape[-1] if numbers is not None and numbers.ndim else 0
-                yield from _shape(file, entry, ((width,),), "one list of numbers a row")
+                yield from _shape(file, entry, ((width,),), "one list of numbers per row")
             elif is_list(value):
                 yield from _count(file, entry, len(value))
     for name, value in file.dictionary("meta").items():
@@ -122,7 +150,7 @@ def row_counts_and_shapes(file: OpenedFile) -> Iterator[Finding]:
             yield from _count(file, f"meta.{name}", len(value))
     for name in META_PAIRS:
         if name in file.dictionary("meta"):
-            yield from _shape(file, f"meta.{name}", ((2,), (1,)), "x, y in pixels a row")
+            yield from _shape(file, f"meta.{name}", ((2,), (1,)), "x, y in pixels per row")
     for key in ROW_OTHERS:
         value = file.get(key)
         if is_list(value):
@@ -146,7 +174,9 @@ def masks(file: OpenedFile) -> Iterator[Finding]:
                 yield Finding("warning", name, "missing", advice)
             continue
         if mask.ndim != 1 or not np.isin(mask, (0, 1)).all():
-            yield Finding("error", name, "is no list of 0 and 1", "one number a joint, 1 = exists")
+            yield Finding(
+                "error", name, "is no list of 0 and 1", "one number per joint, 1 = exists"
+            )
             continue
         if len(mask) not in JOINT_COUNTS:
             what = f"is of {len(mask)} joints"
@@ -166,9 +196,9 @@ def _keypoint_shape(file: OpenedFile, key: str, dimensions: int) -> Iterator[Fin
     points = as_numbers(file.get(key))
     joints = points.shape[1] if points is not None and points.ndim == 3 else 0
     shapes = ((joints, dimensions), (joints, dimensions - 1))
-    yield from _shape(file, key, shapes, f"(joints, {dimensions}) a row")
+    yield from _shape(file, key, shapes, f"(joints, {dimensions}) per row")
     if joints and file.mask(key) is None and joints not in JOINT_COUNTS:
-        advice = "HumanData has 190, 144 or 127, or a mask that tells which"
+        advice = "HumanData has 190, 144 or 127, or a mask that says which"
         yield Finding("error", key, f"{joints} joints", advice)
 
 

@@ -1,14 +1,57 @@
-"""The entries of a HumanData file, read one by one and checked: wrong ones are named by row."""
+"""The entries of a HumanData file: read one by one, all at once, or from a faulty file."""
 
-from collections.abc import Mapping
+import logging
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float, Float32, Int
 
+from datasets.humandata.layout import (
+    BOOKKEEPING,
+    BOXES,
+    DICTIONARIES,
+    FAMILIES,
+    FILE_WIDE,
+    JOINT_COUNTS,
+    JOINTS,
+    KEYPOINTS_2D,
+    KEYPOINTS_3D,
+    ROW_TEXTS,
+    is_keypoints,
+    is_list,
+    is_mask,
+    mask_names,
+    stated_flat_hands,
+    stored_joints,
+)
 from human_models.safe_pickle import load_npz, load_pickle
 from utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Entries = dict[str, Any]
+"""A file's entries by name: dictionaries as such, keypoints with all their joints."""
+
+_ROWS_ELSEWHERE: Final = ("frame_range", "mano")
+"""Entries that count or list rows in a way of their own, so they do not outlive a new order."""
+_LARGE_BYTES: Final = 32_000_000
+_LARGE_REMEMBERED: Final = 2
+"""Large entries kept in memory: a keypoint array is gigabytes, and two are compared."""
+_OTHER_NAMES: Final = {"focal_length": "focal_length", "principal_point": "princpt"}
+"""What cameras of whole files are called in `misc`."""
+
+
+def entry_names(path: Path) -> list[str]:
+    """Raises UserError where the file is missing or is no .npz (or .pkl)."""
+    if path.suffix in (".pkl", ".pickle"):
+        content = load_pickle(path)
+        return list(content) if isinstance(content, Mapping) else []
+    load_npz(path, ())  # raises what is wrong with the archive
+    with zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
 class HumanDataFile:
@@ -42,6 +85,11 @@ class HumanDataFile:
         if not isinstance(value, Mapping):
             raise self.wrong(key, f"is a {type(value).__name__}, not a dictionary")
         return value
+
+    def mask(self, key: str) -> np.ndarray | None:
+        """The mask of a keypoint array, of whatever shape."""
+        masks = (self.get(name) for name in mask_names(key))
+        return next((np.asarray(mask) for mask in masks if mask is not None), None)
 
     def wrong(self, key: str, reason: str, row: int | None = None) -> UserError:
         place = f"entry '{key}'" if row is None else f"entry '{key}', row {row}"
@@ -95,3 +143,210 @@ def _check_length(file: HumanDataFile, key: str, column: np.ndarray, length: int
     if length is not None and len(column) != length:
         short = len(column) if len(column) < length else None
         raise file.wrong(key, f"has {len(column)} rows, image_path has {length}", short)
+
+
+def read_entries(path: Path) -> Entries:
+    """All entries of a file; empty ones and the bookkeeping are left out.
+
+    Raises UserError, naming the file and the entry, for what does not have one row per person.
+    """
+    file = HumanDataFile(path)
+    entries = {key: file.get(key) for key in entry_names(path) if key not in BOOKKEEPING}
+    entries = {key: value for key, value in entries.items() if value is not None}
+    entries["image_path"] = texts(file, "image_path", file.require("image_path"), None)
+    length = len(entries["image_path"])
+    for key, value in entries.items():
+        if key in DICTIONARIES:
+            entries[key] = _rows_of_dictionary(file, key, length)
+        elif is_keypoints(key, value):
+            entries[key] = _whole(file, key, np.asarray(value), entries)
+        if key in (*BOXES, *KEYPOINTS_2D, *KEYPOINTS_3D, *ROW_TEXTS) and len(value) != length:
+            raise file.wrong(key, f"has {len(value)} rows, image_path has {length}")
+    return entries
+
+
+def _rows_of_dictionary(file: HumanDataFile, key: str, length: int) -> dict[str, Any]:
+    rows = {name: value for name, value in file.dictionary(key).items() if value is not None}
+    for name, value in rows.items():
+        if key != "misc" and is_list(value) and len(value) != length:
+            raise file.wrong(f"{key}.{name}", f"has {len(value)} rows, image_path has {length}")
+    return rows
+
+
+def _whole(file: HumanDataFile, key: str, points: np.ndarray, entries: Entries) -> np.ndarray:
+    """Keypoints with every joint that their mask speaks of, zero where it has none."""
+    stored = points.shape[1]
+    mask = next((np.asarray(entries[name]) for name in mask_names(key) if name in entries), None)
+    if mask is None:
+        if key in (*KEYPOINTS_2D, *KEYPOINTS_3D) and stored not in JOINT_COUNTS:
+            raise file.wrong(f"{key}_mask", f"missing, but '{key}' is compressed by it")
+        return points
+    present = stored_joints(mask, stored)
+    if len(present) != stored:
+        raise file.wrong(key, f"{stored} joints; the mask has {len(present)} of {len(mask)}")
+    whole = np.zeros((len(points), len(mask), points.shape[2]), points.dtype)
+    whole[:, present] = points
+    return whole
+
+
+def is_row_entry(key: str, value: Any, length: int) -> bool:
+    """Whether a top-level entry has one value per row; of unknown entries the length decides."""
+    if key in FILE_WIDE or is_mask(key):
+        return False
+    return is_list(value) and len(value) == length
+
+
+def take_rows(entries: Entries, rows: Int[np.ndarray, " K"]) -> Entries:
+    """The same file with only some rows, in the given order; masks stay as they are."""
+    length = len(entries["image_path"])
+    taken: Entries = {}
+    for key, value in without_own_rows(entries).items():
+        if isinstance(value, Mapping) and key != "misc":
+            taken[key] = {
+                name: _taken(column, rows) if is_list(column) else column
+                for name, column in value.items()
+            }
+        else:
+            taken[key] = _taken(value, rows) if is_row_entry(key, value, length) else value
+    return taken
+
+
+def without_own_rows(entries: Entries) -> Entries:
+    """Without entries that refer to rows of the file as it was, with a warning for each."""
+    for key in _ROWS_ELSEWHERE:
+        if key in entries:
+            log.warning("entry '%s' is left out: it refers to the rows of its file", key)
+    return {key: value for key, value in entries.items() if key not in _ROWS_ELSEWHERE}
+
+
+def _taken(column: Any, rows: Int[np.ndarray, " K"]) -> Any:
+    if isinstance(column, list | tuple):
+        return [column[row] for row in rows.tolist()]
+    return column[rows]
+
+
+class OpenedFile(HumanDataFile):
+    """Entries of a file, of which any may be wrong: those that are not as they should be are None.
+
+    Why they are None is reported by the checks of the layout.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises UserError where the container cannot be read."""
+        super().__init__(path)
+        self.names = entry_names(path)
+        self.unreadable: dict[str, str] = {}
+        self._remembered: dict[str, Any] = {}
+        row_entries = (self.get(key) for key in ("image_path", "bbox_xywh"))
+        self.length = next((len(value) for value in row_entries if is_list(value)), 0)
+
+    def get(self, key: str) -> Any:
+        """None where the file has no such entry, an empty one, or one that cannot be read."""
+        if key not in self._remembered:
+            self._remembered[key] = self._read(key)
+            large = [k for k, value in self._remembered.items() if _is_large(value)]
+            for forgotten in large[:-_LARGE_REMEMBERED]:
+                del self._remembered[forgotten]
+        return self._remembered[key]
+
+    def _read(self, key: str) -> Any:
+        if key not in self.names:
+            return None
+        try:
+            return super().get(key)
+        except UserError as error:
+            self.unreadable[key] = str(error)
+            return None
+
+    def dictionary(self, key: str) -> Mapping[str, Any]:
+        value = self.get(key)
+        return value if isinstance(value, Mapping) else {}
+
+    def find(self, entry: str) -> Any:
+        """An entry by its dotted name: "bbox_xywh", "smplx.betas"."""
+        key, _, name = entry.partition(".")
+        return self.dictionary(key).get(name) if name else self.get(key)
+
+    def numbers(self, entry: str) -> Float32[np.ndarray, "N ..."] | None:
+        """An entry that has one row of numbers per person; None if it is absent or has not."""
+        array = as_numbers(self.find(entry))
+        return array if array is not None and array.shape[:1] == (self.length,) else None
+
+    def known_numbers(
+        self, entries: Iterable[str]
+    ) -> Iterator[tuple[str, Float32[np.ndarray, "N ..."]]]:
+        """The entries that have one row of numbers per person, with these rows."""
+        for entry in entries:
+            values = self.numbers(entry)
+            if values is not None:
+                yield entry, values
+
+    def flat_hands(self) -> Bool[np.ndarray, " N"] | None:
+        """What the file states (`stated_flat_hands`)."""
+        entries = {key: self.dictionary(key) for key in (*FAMILIES, "misc")}
+        return stated_flat_hands({**entries, "image_path": range(self.length)})
+
+    def parameters(self) -> Iterator[str]:
+        """Dotted names of all body parameters."""
+        for family in FAMILIES:
+            yield from (f"{family}.{name}" for name in self.dictionary(family))
+
+    def boxes(self, key: str) -> Float32[np.ndarray, "N 5"] | None:
+        boxes = self.numbers(key)
+        if boxes is None or boxes.ndim != 2 or boxes.shape[1] not in (4, 5):
+            return None
+        return np.pad(boxes, [(0, 0), (0, 5 - boxes.shape[1])], constant_values=1)
+
+    @property
+    def image_size(self) -> Float32[np.ndarray, "N 2"]:
+        """Width and height in pixels; zero where unknown."""
+        sides = [self.numbers(f"meta.{name}") for name in ("width", "height")]
+        whole = [
+            np.zeros(self.length, np.float32)
+            if side is None or side.size != self.length
+            else np.nan_to_num(side.reshape(-1))
+            for side in sides
+        ]
+        return np.stack(whole, axis=1)
+
+    def camera(self, name: str) -> Float[np.ndarray, "N 2"] | None:
+        """focal_length or principal_point in pixels, of the rows or of the whole file."""
+        of_rows = self.numbers(f"meta.{name}")
+        if of_rows is not None and of_rows.shape in ((self.length, 2), (self.length, 1)):
+            return np.broadcast_to(of_rows, (self.length, 2))
+        misc = self.dictionary("misc")
+        of_file = as_numbers(misc.get(name, misc.get(_OTHER_NAMES[name])))
+        if of_file is None or of_file.size not in (1, 2):
+            return None
+        return np.broadcast_to(of_file.reshape(-1), (self.length, 2))
+
+    def keypoints(
+        self, key: str
+    ) -> tuple[Float32[np.ndarray, "N 190 D"], Bool[np.ndarray, "190"]] | None:
+        """All joints of an array and which of them it has; None where its mask does not fit."""
+        points = self.numbers(key)
+        if points is None or points.ndim != 3 or points.shape[1] > JOINTS:
+            return None
+        stored, mask = points.shape[1], self.mask(key)
+        present = stored_joints(mask, stored)
+        if len(present) != stored or present.max(initial=0) >= JOINTS:
+            return None
+        whole = np.zeros((self.length, JOINTS, points.shape[2]), np.float32)
+        whole[:, present] = points
+        exists = np.zeros(JOINTS, bool)
+        exists[present] = True if mask is None or len(mask) != stored else mask == 1
+        return whole, exists
+
+
+def _is_large(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.nbytes > _LARGE_BYTES
+
+
+def as_numbers(value: Any) -> Float32[np.ndarray, "..."] | None:
+    """Numbers as an array; None if the value is absent, has others than numbers, or is uneven."""
+    if value is None or isinstance(value, Mapping | str):
+        return None
+    try:
+        return np.asarray(value, np.float32)
+    except (ValueError, TypeError):
+        return None

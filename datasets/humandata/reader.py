@@ -1,6 +1,6 @@
 """Reading HumanData annotation files, in every variant met in the wild, into plain columns.
 
-A HumanData file describes N people, one a row: an .npz, or a pickle of the same dictionary. Its
+A HumanData file describes N people, one per row: an .npz, or a pickle of the same dictionary. Its
 joints are the 190 of HumanData, or the first 144 or 127 of them, stored whole or compressed (only
 those of the mask). All columns are read at once, with no loop over rows.
 """
@@ -20,6 +20,8 @@ from datasets.humandata.layout import (
     KEYPOINTS_3D,
     PART_BOXES,
     TRIPLES,
+    mask_names,
+    stored_joints,
 )
 from human_models.joints import JOINTS, JOINTS_FROM_HUMANDATA
 from utils.errors import UserError
@@ -155,16 +157,15 @@ def _joints(
         expected = f"({length}, joints, {dimensions} or {dimensions + 1})"
         raise file.wrong(key, f"has shape {points.shape}, expected {expected}")
     stored = points.shape[1]
-    mask = _mask(file, key)
-    if mask is not None and len(mask) != stored:  # whatever the flag says: the shape decides
-        present = np.flatnonzero(mask == 1)
-        if len(present) != stored:
-            reason = f"{stored} joints; the mask has {len(present)} of {len(mask)}"
-            raise file.wrong(key, reason)
-    elif mask is None and file.get("__keypoints_compressed__") and stored not in JOINT_COUNTS:
+    mask = file.mask(key)
+    if mask is not None and mask.ndim != 1:
+        name = next(name for name in mask_names(key) if file.get(name) is not None)
+        raise file.wrong(name, f"has shape {mask.shape}, expected (joints,)")
+    present = stored_joints(mask, stored)
+    if mask is not None and len(present) != stored:
+        raise file.wrong(key, f"{stored} joints; the mask has {len(present)} of {len(mask)}")
+    if mask is None and file.get("__keypoints_compressed__") and stored not in JOINT_COUNTS:
         raise file.wrong(f"{key}_mask", f"missing, but '{key}' is compressed by it")
-    else:
-        present = np.arange(stored)
     full = stored if mask is None else len(mask)
     if full not in JOINT_COUNTS:
         raise file.wrong(key, f"{full} joints; HumanData has 190, 144 or 127")
@@ -184,16 +185,6 @@ def _chosen(mask: np.ndarray) -> UInt8[np.ndarray, "137"]:
     padded = np.zeros(max(JOINT_COUNTS), np.uint8)
     padded[: len(mask)] = mask
     return padded[list(JOINTS_FROM_HUMANDATA)]
-
-
-def _mask(file: HumanDataFile, key: str) -> np.ndarray | None:
-    for mask_key in (f"{key}_mask", f"{key[: len('keypoints2d')]}_mask"):
-        mask = file.get(mask_key)
-        if mask is not None:
-            if np.ndim(mask) != 1:
-                raise file.wrong(mask_key, f"has shape {np.shape(mask)}, expected (joints,)")
-            return np.asarray(mask)
-    return None
 
 
 def _meta(file: HumanDataFile, length: int) -> Columns:
@@ -227,7 +218,7 @@ def _body_parameters(
         values = None if key in _UNREAD else read(key)
         if values is not None:
             if values.shape[1] != 3 * count:
-                found = f"has {values.shape[1]} numbers a row, expected {3 * count}"
+                found = f"has {values.shape[1]} numbers per row, expected {3 * count}"
                 raise file.wrong(f"{family}.{key}", found)
             name = _COLUMN_NAMES.get(key, key)
             columns[name] = values.reshape(length, -1, 3) if count > 1 else values

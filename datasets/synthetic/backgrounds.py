@@ -1,14 +1,17 @@
-"""What is behind people: floors and walls in perspective, photographs, colours and noise."""
+"""What is behind people: floors and walls in perspective, photographs, colours; and shadows."""
 
 import importlib.util
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
+from datasets.synthetic.figures import Mesh
+from datasets.synthetic.rendering import Image, Lights, Picture, photograph, soften_edges
 from datasets.synthetic.stage import Stage
 from datasets.synthetic.textures import draw_colour, draw_noise, draw_texture
 from utils.camera import Camera
@@ -25,6 +28,15 @@ _BUNDLED: Final = {
 }  # fmt: skip
 _LONGEST_SIDE: Final = 720
 _WALL_MARGIN_M: Final = 0.6
+_SHADOW_POINTS: Final = 5
+"""Each fifth point of a person casts a shadow."""
+_LEAST_RISE: Final = 0.25
+"""Light lower than this throws shadows too long for a sample of points."""
+_INVERSE: Final = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+Rng = np.random.Generator
+Shape = tuple[int, int]
+"""Height and width, pixels."""
+Photographs = list[UInt8[np.ndarray, "_ _ 3"]]
 
 
 def bundled_photographs() -> list[Path]:
@@ -56,23 +68,20 @@ def read_photograph(path: Path) -> UInt8[np.ndarray, "H W 3"] | None:
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
-class Background:
-    """A picture to draw people over, and where in it the floor is."""
+class Background(NamedTuple):
+    """An image to draw people over, and where in it the floor is."""
 
-    def __init__(
-        self, image: Float32[np.ndarray, "H W 3"], floor: Bool[np.ndarray, "H W"] | None
-    ) -> None:
-        self.image = image
-        self.floor = floor
+    image: Image
+    floor: Bool[np.ndarray, "H W"] | None
 
 
 def draw_background(
-    rng: np.random.Generator,
+    rng: Rng,
     stage: Stage,
     camera: Camera,
-    shape: tuple[int, int],
+    shape: Shape,
     farthest_m: float | None,
-    photographs: list[UInt8[np.ndarray, "_ _ 3"]],
+    photographs: Photographs,
 ) -> Background:
     """RGB, 0 to 1. `farthest_m` is how far away people stand: walls are behind them; None: there
     is no floor, but a photograph or colours."""
@@ -83,15 +92,14 @@ def draw_background(
     return Background(_abstract(rng, shape), None)
 
 
-def _photograph(
-    rng: np.random.Generator, shape: tuple[int, int], photographs: list[UInt8[np.ndarray, "_ _ 3"]]
-) -> Float32[np.ndarray, "H W 3"]:
-    photograph = photographs[rng.integers(len(photographs))]
-    height, width = photograph.shape[:2]
+def _photograph(rng: Rng, shape: Shape, photographs: Photographs) -> Image:
+    """A piece of a photograph, by chance mirrored, coloured otherwise, greyed or blurred."""
+    whole = photographs[rng.integers(len(photographs))]
+    height, width = whole.shape[:2]
     scale = min(height / shape[0], width / shape[1]) * rng.uniform(0.35, 1.0)
     size = (max(int(shape[0] * scale), 8), max(int(shape[1] * scale), 8))
     top, left = rng.integers(0, height - size[0] + 1), rng.integers(0, width - size[1] + 1)
-    cut = photograph[top : top + size[0], left : left + size[1]]
+    cut = whole[top : top + size[0], left : left + size[1]]
     if rng.random() < 0.5:
         cut = cut[:, ::-1]
     resized = cv2.resize(np.ascontiguousarray(cut), shape[::-1], interpolation=cv2.INTER_LINEAR)
@@ -106,19 +114,16 @@ def _photograph(
     return image
 
 
-def _abstract(rng: np.random.Generator, shape: tuple[int, int]) -> Float32[np.ndarray, "H W 3"]:
-    """Colours that flow into each other, or blocks, with noise."""
+def _abstract(rng: Rng, shape: Shape) -> Image:
+    """Colours that flow into each other, or blocks."""
     grid = rng.integers(2, 9, 2)
     colours = rng.random((*grid, 3)).astype(np.float32)
     colours = draw_colour(rng).astype(np.float32) + rng.uniform(0.1, 1) * (colours - 0.5)
     way = (cv2.INTER_CUBIC, cv2.INTER_LINEAR, cv2.INTER_NEAREST)[rng.integers(3)]
-    image = cv2.resize(colours, shape[::-1], interpolation=way)
-    return np.clip(image, 0, 1)
+    return np.clip(cv2.resize(colours, shape[::-1], interpolation=way), 0, 1)
 
 
-def _surface(
-    rng: np.random.Generator, photographs: list[UInt8[np.ndarray, "_ _ 3"]]
-) -> Float32[np.ndarray, "h w 3"]:
+def _surface(rng: Rng, photographs: Photographs) -> Float32[np.ndarray, "h w 3"]:
     """A texture that repeats without large jumps: cloth-like, or a piece of a photograph."""
     if photographs and rng.random() < 0.3:
         piece = _photograph(rng, (64, 64), photographs)
@@ -129,16 +134,16 @@ def _surface(
 
 
 def _room(
-    rng: np.random.Generator,
+    rng: Rng,
     stage: Stage,
     camera: Camera,
-    shape: tuple[int, int],
+    shape: Shape,
     farthest_m: float,
-    photographs: list[UInt8[np.ndarray, "_ _ 3"]],
+    photographs: Photographs,
 ) -> Background:
     """A floor in perspective, and a wall or a sky behind it."""
     height, width = shape
-    (fx, fy), (cx, cy) = camera.focal, camera.princpt
+    (fx, fy), (cx, cy) = camera
     inverse = np.array([[1 / fx, 0, -cx / fx], [0, 1 / fy, -cy / fy], [0, 0, 1]])
     # A ray r meets the floor at -height r / (up r); its place along the floor is then linear in r.
     right, up, back = stage.from_world.T
@@ -149,16 +154,11 @@ def _room(
     texture = _surface(rng, photographs)
     texels_per_m = 64 / rng.uniform(0.4, 4.0)
     angle = rng.uniform(0, np.pi)
-    spin = np.array(
-        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
-    )
+    c, s = np.cos(angle), np.sin(angle)
+    spin = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
     to_texture = np.diag([texels_per_m, texels_per_m, 1.0]) @ spin @ rows
     ground = cv2.warpPerspective(
-        texture,
-        to_texture,
-        (width, height),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_WRAP,
+        texture, to_texture, (width, height), flags=_INVERSE, borderMode=cv2.BORDER_WRAP
     )
     image = _wall(rng, shape, photographs)
     if rng.random() < 0.4:  # far floors fade
@@ -171,7 +171,7 @@ def _room(
     return Background(image, floor)
 
 
-def _linear(row: Float[np.ndarray, "3"], shape: tuple[int, int]) -> Float32[np.ndarray, "H W"]:
+def _linear(row: Float[np.ndarray, "3"], shape: Shape) -> Float32[np.ndarray, "H W"]:
     """a x + b y + c at every pixel."""
     a, b, c = row.tolist()
     along = (a * np.arange(shape[1])).astype(np.float32)
@@ -179,9 +179,7 @@ def _linear(row: Float[np.ndarray, "3"], shape: tuple[int, int]) -> Float32[np.n
     return along + down[:, None]
 
 
-def _wall(
-    rng: np.random.Generator, shape: tuple[int, int], photographs: list[UInt8[np.ndarray, "_ _ 3"]]
-) -> Float32[np.ndarray, "H W 3"]:
+def _wall(rng: Rng, shape: Shape, photographs: Photographs) -> Image:
     """A photograph, a plain or patterned wall with some rectangles on it, or a sky."""
     height, width = shape
     kind = rng.random()
@@ -193,64 +191,108 @@ def _wall(
         scale = rng.uniform(0.5, 3)
         matrix = np.array([[scale, 0, 0], [0, scale, 0]]) * 128 / max(shape)
         image = cv2.warpAffine(
-            surface,
-            matrix,
-            (width, height),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_WRAP,
+            surface, matrix, (width, height), flags=_INVERSE, borderMode=cv2.BORDER_WRAP
         )
     else:
         image = np.empty((height, width, 3), np.float32)
         image[:] = draw_colour(rng, 0.75)
     image = image * slope[:, None, None]
-    for _ in range(
-        int(rng.integers(0, 6)) if rng.random() < 0.6 else 0
-    ):  # doors, windows, pictures
+    things = int(rng.integers(0, 6)) if rng.random() < 0.6 else 0  # doors, windows, pictures
+    for _ in range(things):
         colour = tuple(draw_colour(rng).tolist())
         x, y = int(rng.integers(-width // 4, width)), int(rng.integers(-height // 4, height))
         size = (rng.uniform(0.04, 0.6, 2) * (width, height)).astype(int)
-        cv2.rectangle(image, (x, y), (x + int(size[0]), y + int(size[1])), colour, -1)
+        corners = (x, y), (x + int(size[0]), y + int(size[1]))
+        cv2.rectangle(image, *corners, colour, -1)
         if rng.random() < 0.5:
             edge = tuple(draw_colour(rng).tolist())
-            thick = max(1, height // 80)
-            cv2.rectangle(image, (x, y), (x + int(size[0]), y + int(size[1])), edge, thick)
+            cv2.rectangle(image, *corners, edge, max(1, height // 80))
     return image
 
 
-def cast_shadow(
+def compose(
+    rng: Rng,
+    background: Background,
+    picture: Picture,
+    meshes: Sequence[Mesh],
+    lights: Lights,
+    stage: Stage,
+    camera: Camera,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Lay what is seen of the meshes over the background, and take the picture.
+
+    The background may be smaller than the picture; `camera` is the background's.
+    """
+    add_shadows(background, meshes, lights, stage, camera)
+    return photograph(rng, overlaid(background.image, picture))
+
+
+def overlaid(image: Float32[np.ndarray, "h w 3"], picture: Picture) -> Image:
+    """What is seen of the meshes over a background that may be smaller; the latter may change."""
+    if image.shape[:2] != picture.owner.shape:
+        image = cv2.resize(image, picture.owner.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    image.reshape(-1, 3)[picture.pixels] = picture.colours
+    return soften_edges(image, picture.owner)
+
+
+def add_shadows(
+    background: Background, meshes: Sequence[Mesh], lights: Lights, stage: Stage, camera: Camera
+) -> None:
+    """The first light's shadow, and the dark where things touch the floor."""
+    if background.floor is None:
+        return
+    points = np.concatenate([_surface_points(mesh) for mesh in meshes])
+    key, ambient = float(lights.colours[0].mean()), float(lights.sky.mean())
+    if float(lights.directions[0] @ lights.up) > _LEAST_RISE:
+        strength, soft_m = 0.85 * key / (key + ambient), 0.02 + 0.12 * float(lights.softness[0])
+        _cast_shadow(background, points, stage, camera, lights.directions[0], strength, soft_m)
+    low = points[points @ stage.up + stage.height_m < 0.25]
+    if len(low):
+        _cast_shadow(background, low, stage, camera, lights.up, 0.45, 0.06)
+
+
+def _surface_points(mesh: Mesh) -> Float32[np.ndarray, "P 3"]:
+    """Points on the surface, some centimetres apart."""
+    if len(mesh.points) > 1000:
+        return mesh.points[::_SHADOW_POINTS]
+    corners = mesh.points[mesh.faces]
+    u, v = np.meshgrid(np.linspace(0, 1, 14), np.linspace(0, 1, 14))
+    inside = u + v <= 1
+    u, v = u[inside][:, None, None], v[inside][:, None, None]
+    a, b, c = corners.transpose(1, 0, 2)
+    return ((1 - u - v) * a + u * b + v * c).reshape(-1, 3).astype(np.float32)
+
+
+def _cast_shadow(
     background: Background,
     points: Float32[np.ndarray, "V 3"],
     stage: Stage,
     camera: Camera,
     to_light: Float[np.ndarray, "3"],
     strength: float,
-    softness: float,
+    soft_m: float,
 ) -> None:
     """Darken the floor where `points` (a dense sample of surfaces) keep the light from it."""
     height, width = background.image.shape[:2]
     up = stage.up
-    rise = float(up @ to_light)
     above = points @ up + stage.height_m
-    on_floor = points - (above / rise)[:, None] * to_light
+    on_floor = points - (above / float(up @ to_light))[:, None] * to_light
     on_floor = on_floor[on_floor[:, 2] > 0.2]
     if not len(on_floor):
         return
     step = max(1, height // 120)
-    depth = on_floor[:, 2]
-    x = on_floor[:, 0] / depth * camera.focal[0] + camera.princpt[0]
-    y = on_floor[:, 1] / depth * camera.focal[1] + camera.princpt[1]
     small = (height // step + 1, width // step + 1)
-    column, row = np.rint(x / step).astype(int), np.rint(y / step).astype(int)
+    column, row = np.rint(camera.project(on_floor).T / step).astype(int)
     inside = (column >= 0) & (column < small[1]) & (row >= 0) & (row < small[0])
     if not inside.any():
         return
     mask = np.zeros(small, np.float32)
     mask[row[inside], column[inside]] = 1
-    pixels_per_m = camera.focal[0] / step / float(np.median(depth))
+    pixels_per_m = camera.focal[0] / step / float(np.median(on_floor[:, 2]))
     side = int(np.clip(0.05 * pixels_per_m, 1, 15)) | 1
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((2 * side + 1, 2 * side + 1)))
-    mask = cv2.GaussianBlur(mask, (0, 0), max(softness * pixels_per_m, 0.7))
+    mask = cv2.GaussianBlur(mask, (0, 0), max(soft_m * pixels_per_m, 0.7))
     shade = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR) * np.float32(strength)
     if background.floor is not None:
         shade *= background.floor
-    background.image *= (1 - shade)[..., None]
+    np.multiply(background.image, (1 - shade)[..., None], out=background.image)

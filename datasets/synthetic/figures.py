@@ -1,18 +1,21 @@
-"""Many dressed people posed at once: their bodies, their clothes and their joints."""
+"""Dressed people posed in batches: bodies, clothes and joints, and the meshes that are drawn."""
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32, Int32
 from torch import Tensor
 
-from datasets.synthetic.features import face_features
+from datasets.synthetic.appearance import Look, face_features
+from datasets.synthetic.textures import Texture
 from datasets.synthetic.wardrobe import Wardrobe
 from human_models.body import BodyModel
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_body
 from human_models.joints import RIG_JOINTS
 from human_models.skinning import forward_kinematics, linear_blend_skinning, skinning_transforms
+from utils.render import cross, length
 from utils.rotation import axis_angle_to_matrix
 
 _HEAD: Final = RIG_JOINTS.index("head")
@@ -49,9 +52,8 @@ class Figures:
         self.body = BodyModel(data).eval()
         self.features = face_features(data)
         self.wardrobe = Wardrobe(data, self.features["scalp"])
-        self.rest_joints: Float32[np.ndarray, "55 3"] = self.body.rest_joints(torch.zeros(1, 10))[
-            0
-        ].numpy()
+        rest_joints = self.body.rest_joints(torch.zeros(1, 10))[0]
+        self.rest_joints: Float32[np.ndarray, "55 3"] = rest_joints.numpy()
         self._template = torch.from_numpy(self.wardrobe.template.T.reshape(-1).copy())
         directions = self.wardrobe.shape_directions.transpose(2, 1, 0).reshape(10, -1)
         self._directions = torch.from_numpy(directions.copy())
@@ -92,3 +94,68 @@ def _stacked(people: list[BodyParameters]) -> dict[str, Tensor]:
         name: torch.from_numpy(np.stack([getattr(one, name).reshape(-1) for one in people]))
         for name in BodyParameters._fields
     }
+
+
+class Mesh(NamedTuple):
+    """A thing or a dressed person in the camera frame (metres: x right, y down, z forward)."""
+
+    points: Float32[np.ndarray, "V 3"]
+    normals: Float32[np.ndarray, "V 3"]
+    """Of length 1, outward."""
+    tint: Float32[np.ndarray, "V 3"]
+    """RGB by which the texture is multiplied."""
+    uv: Float32[np.ndarray, "V 2"]
+    """In sides of the texture."""
+    gloss: Float32[np.ndarray, " V"]
+    faces: Int32[np.ndarray, "F 3"]
+    two_sided: Bool[np.ndarray, " F"]
+    texture: Int32[np.ndarray, " V"]
+    """Number in `textures`; the same at all corners of a face."""
+    textures: tuple[Texture, ...]
+
+
+_WORN: Final = ("tint", "uv", "gloss", "faces", "two_sided", "texture", "textures")
+
+
+def person_mesh(figure: Figure, look: Look, transl: Float32[np.ndarray, "3"]) -> Mesh:
+    """A posed body with its clothes and hair on, moved by `transl`."""
+    points = figure.points[look.points]
+    normals = unit_normals(points, look.faces)
+    points += normals * look.thickness[:, None]
+    if look.hair is not None and look.hair_faces is not None:
+        hair = slice(len(points) - len(look.hair), None)
+        points[hair] += look.hair @ figure.head.T
+        normals[hair] = unit_normals(points[hair], look.hair_faces)
+    normals[len(normals) - len(look.bumps) :] += look.bumps
+    return Mesh(points + transl, normals, *(getattr(look, name) for name in _WORN))
+
+
+def unit_normals(
+    points: Float32[np.ndarray, "V 3"], faces: Int32[np.ndarray, "F 3"]
+) -> Float32[np.ndarray, "V 3"]:
+    """Outward: mean of the adjoining faces weighted by area."""
+    xyz = np.ascontiguousarray(points.T)
+    corners = np.ascontiguousarray(faces.T)
+    a, b, c = (xyz.take(corner, axis=1) for corner in corners)
+    normals = np.empty((3, len(points)), np.float32)
+    for axis, face in enumerate(cross(b - a, c - a)):
+        normals[axis] = np.bincount(corners.ravel(), np.tile(face, 3), len(points))
+    return np.ascontiguousarray((normals / np.maximum(length(normals), 1e-12)).T)
+
+
+def gather(meshes: Sequence[Mesh]) -> Mesh:
+    """Join meshes, in their order; there is at least one."""
+    points = np.cumsum([0, *(len(mesh.points) for mesh in meshes)])
+    textures = np.cumsum([0, *(len(mesh.textures) for mesh in meshes)])
+    shifted = [
+        mesh._replace(
+            faces=mesh.faces + np.int32(points[i]), texture=mesh.texture + np.int32(textures[i])
+        )
+        for i, mesh in enumerate(meshes)
+    ]
+    joined = {
+        name: np.concatenate([getattr(mesh, name) for mesh in shifted])
+        for name in Mesh._fields
+        if name != "textures"
+    }
+    return Mesh(**joined, textures=tuple(texture for mesh in meshes for texture in mesh.textures))

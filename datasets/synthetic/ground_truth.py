@@ -1,28 +1,34 @@
-"""What is known of a drawn person: a row of a HumanData file.
+"""The ground truth of drawn people: rows, files of rows, and the entries of a HumanData file.
 
 Parameters, joints and boxes are exact also where they are not seen. The confidence of a joint
-tells whether it is seen: 1, or 0 where it is outside the picture or another person or thing is
+says whether it is seen: 1, or 0 where it is outside the picture or another person or thing is
 before it. A person's own body hiding a joint does not count.
+
+A row's keys are those of a HumanData file; "smplx.betas" is the key "betas" of its entry "smplx".
 """
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32
 
 from datasets.synthetic.figures import BodyParameters, Figure
-from datasets.synthetic.shading import Picture
-from datasets.synthetic.stage import project
-from human_models.joints import MODEL_JOINTS
+from datasets.synthetic.rendering import Picture
+from human_models.joints import MODEL_JOINTS, SIDES
 from utils.camera import Camera
+from utils.files import atomic_path
 
-BODY_BOX_SCALE: Final = 1.2
+_BODY_BOX_SCALE: Final = 1.2
 _LEAST_SEEN: Final = 0.3
 """Of a part's surface, for its box to count."""
 _FACE: Final = slice(MODEL_JOINTS.index("face5"), len(MODEL_JOINTS))
 _SAMPLED: Final = 12
-"""Every so many-th vertex tells how much of a person is hidden."""
+"""Each 12th vertex is looked up to estimate how much of a person is hidden."""
 Row = dict[str, Any]
+Columns = dict[str, np.ndarray]
+Box = Float32[np.ndarray, "5"]
 
 
 class Parts:
@@ -30,14 +36,11 @@ class Parts:
 
     def __init__(self, region: np.ndarray) -> None:
         self.body_count = len(region)
-        self.hands = {side: np.flatnonzero(region == f"{side}_hand") for side in ("left", "right")}
+        self.hands = {side: np.flatnonzero(region == f"{side}_hand") for side in SIDES}
 
 
 def seen(
-    points: Float[np.ndarray, "K 3"],
-    pixels: Float[np.ndarray, "K 2"],
-    picture: Picture,
-    me: int,
+    points: Float[np.ndarray, "K 3"], pixels: Float[np.ndarray, "K 2"], picture: Picture, me: int
 ) -> tuple[Bool[np.ndarray, " K"], Bool[np.ndarray, " K"]]:
     """Which points of mesh `me` are in the picture, and which of them no other mesh hides.
 
@@ -63,7 +66,7 @@ def hidden_share(
     """Shares of a person's surface that are hidden by others (of what is in the picture), and
     that are outside the picture."""
     points = figure.points[: parts.body_count : _SAMPLED] + transl
-    inside, free = seen(points, project(points, camera), picture, me)
+    inside, free = seen(points, camera.project(points), picture, me)
     return float(1 - free.sum() / max(inside.sum(), 1)), float(1 - inside.mean())
 
 
@@ -77,56 +80,109 @@ def describe(
     parts: Parts,
 ) -> Row:
     """All entries of a person's row but the image's path; `me` is the person's mesh."""
-    height, width = picture.owner.shape
+    height, width = shape = picture.owner.shape
     joints = (figure.joints + transl).astype(np.float64)
-    pixels = project(joints, camera)
+    pixels = camera.project(joints)
     _, visible = seen(joints, pixels, picture, me)
     confidence = visible[:, None].astype(np.float64)
     surface = figure.points[: parts.body_count] + transl
-    flat = project(surface, camera)
+    flat = camera.project(surface)
     occlusion, truncation = hidden_share(figure, transl, picture, me, camera, parts)
     row: Row = {
-        "bbox_xywh": _box(flat, width, height, BODY_BOX_SCALE, 1.0),
-        "face_bbox_xywh": _part_box(pixels[_FACE], visible[_FACE], width, height),
+        "bbox_xywh": _box(flat, shape, 1.0, _BODY_BOX_SCALE),
+        "face_bbox_xywh": _part_box(pixels[_FACE], visible[_FACE], shape),
         "keypoints2d_smplx": np.concatenate([pixels, confidence], axis=1),
         "keypoints3d_smplx": np.concatenate([joints, confidence], axis=1),
-        "smplx": {**parameters._asdict(), "transl": transl},
-        "meta": {
-            "height": height,
-            "width": width,
-            "gender": "neutral",
-            "focal_length": np.array(camera.focal, np.float32),
-            "principal_point": np.array(camera.princpt, np.float32),
-            "occlusion": np.float32(occlusion),
-            "truncation": np.float32(truncation),
-        },
+        **{f"smplx.{name}": value for name, value in parameters._asdict().items()},
+        "smplx.transl": transl,
+        "meta.height": height,
+        "meta.width": width,
+        "meta.gender": "neutral",
+        "meta.focal_length": np.array(camera.focal, np.float32),
+        "meta.principal_point": np.array(camera.princpt, np.float32),
+        "meta.occlusion": np.float32(occlusion),
+        "meta.truncation": np.float32(truncation),
     }
     for side, vertices in parts.hands.items():
         _, free = seen(surface[vertices], flat[vertices], picture, me)
-        row[f"{side[0]}hand_bbox_xywh"] = _part_box(flat[vertices], free, width, height)
+        row[f"{side[0]}hand_bbox_xywh"] = _part_box(flat[vertices], free, shape)
     return row
 
 
 def _part_box(
-    pixels: Float[np.ndarray, "K 2"],
-    visible: Bool[np.ndarray, " K"],
-    width: int,
-    height: int,
-) -> Float32[np.ndarray, "5"]:
-    confidence = float(visible.mean() >= _LEAST_SEEN)
-    return _box(pixels, width, height, 1.0, confidence)
+    pixels: Float[np.ndarray, "K 2"], visible: Bool[np.ndarray, " K"], shape: tuple[int, ...]
+) -> Box:
+    return _box(pixels, shape, confidence=float(visible.mean() >= _LEAST_SEEN))
 
 
 def _box(
-    pixels: Float[np.ndarray, "K 2"], width: int, height: int, scale: float, confidence: float
-) -> Float32[np.ndarray, "5"]:
+    pixels: Float[np.ndarray, "K 2"],
+    shape: tuple[int, ...],
+    confidence: float,
+    scale: float = 1.0,
+) -> Box:
     """x, y, width, height of the box around pixels, enlarged and clipped to the picture, and its
     confidence; zeros where nothing of it is in the picture."""
     low = np.array([pixels[:, axis].min() for axis in range(2)])
     high = np.array([pixels[:, axis].max() for axis in range(2)])
     middle, half = (low + high) / 2, (high - low) / 2 * scale
-    size = np.array([width, height], np.float64)
+    size = np.array(shape[::-1], np.float64)
     start, end = np.clip(middle - half, 0, size), np.clip(middle + half, 0, size)
     if (end - start).min() <= 0:
         return np.zeros(5, np.float32)
     return np.array([*start, *(end - start), confidence], np.float32)
+
+
+def save_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows, possibly none, as columns."""
+    columns = {key: np.array([row[key] for row in rows]) for key in rows[0]} if rows else {}
+    with atomic_path(path) as partial:
+        np.savez(partial, allow_pickle=False, **columns)
+
+
+def load_rows(paths: Sequence[Path]) -> Columns:
+    """The rows of several files, one behind the other, as columns; {} if there are none."""
+    parts = []
+    for path in paths:
+        with np.load(path, allow_pickle=False) as archive:
+            if archive.files:
+                parts.append({key: archive[key] for key in archive.files})
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else {}
+
+
+def humandata_entries(columns: Columns, config: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What `write_humandata` takes; `about` joins the settings in `misc`."""
+    count = len(columns["image_path"])
+    made: dict[str, Any] = {key: value for key, value in columns.items() if "." not in key}
+    for entry in ("smplx", "meta"):
+        prefix = f"{entry}."
+        made[entry] = {
+            key.removeprefix(prefix): value
+            for key, value in columns.items()
+            if key.startswith(prefix)
+        }
+    made["meta"] = {
+        key: value.tolist() if value.dtype.kind in "UOb" else value
+        for key, value in made["meta"].items()
+    }
+    zeros = np.zeros((count, 3), np.float32)
+    betas = made["smplx"]["betas"]
+    made["smplx"] |= {"leye_pose": zeros, "reye_pose": zeros, "betas_neutral": betas}
+    mask = np.zeros(190, np.uint8)
+    mask[: columns["keypoints2d_smplx"].shape[1]] = 1
+    for name in ("keypoints2d_smplx", "keypoints3d_smplx"):
+        made[name] = made[name].astype(np.float32)
+        made[f"{name}_mask"] = mask
+    made["config"] = config
+    made["misc"] = {
+        "flat_hand_mean": False,
+        "kps3d_root_aligned": False,
+        "bbox_source": "provide_by_dataset",
+        "bbox_body_scale": _BODY_BOX_SCALE,
+        "bbox_hand_scale": 1.0,
+        "bbox_face_scale": 1.0,
+        "smplx_source": "openpeople",
+        "cam_param_type": "perspective",
+        **about,
+    }
+    return made

@@ -1,7 +1,7 @@
 """Drawing a whole set by several processes: the same bytes whatever their number.
 
-Pictures are drawn in batches of fixed borders into a folder of their own, each batch ending with
-a file of its rows. A run that was stopped goes on where it was; the set appears when all is done.
+Pictures are drawn in batches of fixed size into a folder of their own, each batch ending with a
+file of its rows. A run that was stopped goes on where it was; the set appears when all is done.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import cv2
 import torch
@@ -26,11 +26,16 @@ import torch
 from datasets.humandata.writer import write_humandata
 from datasets.sources import Split
 from datasets.synthetic.clips import FPS, draw_clip, people_of_clip
-from datasets.synthetic.crops import draw_crop, plan_crop
-from datasets.synthetic.ground_truth import Parts, Row
-from datasets.synthetic.rows import entries, load_rows, save_rows
-from datasets.synthetic.scene import draw_scene, people_of_scene, plan_scene
-from datasets.synthetic.studio import Studio, generator
+from datasets.synthetic.ground_truth import Row, humandata_entries, load_rows, save_rows
+from datasets.synthetic.pictures import (
+    Studio,
+    draw_crop,
+    draw_scene,
+    generator,
+    people_of_scene,
+    plan_crop,
+    plan_scene,
+)
 from utils.errors import UserError
 from utils.video_write import VideoWriter
 
@@ -40,11 +45,11 @@ Kind = Literal["crops", "scenes", "clips"]
 VERSION: Final = 1
 """Of what is drawn from the same seed."""
 _BATCH: Final = {"crops": 16, "scenes": 4, "clips": 1}
-_IMAGES_A_FOLDER: Final = 1000
+_IMAGES_PER_FOLDER: Final = 1000
 
 
 @dataclass(frozen=True)
-class Order:
+class SynthesisOptions:
     """What to draw."""
 
     kind: Kind
@@ -68,69 +73,77 @@ class Order:
             count += 1
         return count
 
+    def digest(self) -> str:
+        """The same for the same pictures."""
+        content = json.dumps([asdict(self), VERSION])
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
 
-def produce(order: Order, out: Path, workers: int) -> Iterator[int]:
+
+def synthesize(options: SynthesisOptions, out: Path, workers: int) -> Iterator[int]:
     """Draw a set into `out`/annot and `out`/img; yields the number of pictures as they are done.
 
     Raises UserError where a worker is killed.
     """
-    images = out / "img" / order.name / order.split
-    staging = images.with_name(f".drawing_{order.split}_{_digest(order)}")
-    annotations = out / "annot"
-    annotations.mkdir(parents=True, exist_ok=True)
+    images = out / "img" / options.name / options.split
+    staging = images.with_name(f".drawing_{options.split}_{options.digest()}")
+    (out / "annot").mkdir(parents=True, exist_ok=True)
     (staging / "rows").mkdir(parents=True, exist_ok=True)
-    total, size = order.picture_count(), _BATCH[order.kind]
+    total, size = options.picture_count(), _BATCH[options.kind]
     ranges = [range(first, min(first + size, total)) for first in range(0, total, size)]
     files = [staging / "rows" / f"{each.start:08d}.npz" for each in ranges]
     missing = [(each, file) for each, file in zip(ranges, files, strict=True) if not file.is_file()]
     yield total - sum(len(each) for each, _ in missing)
     if workers == 1:
-        _prepare(order)
+        _prepare(options)
         for each, file in missing:
-            yield _draw_batch(order, each, staging, file)
+            yield _draw_batch(options, each, staging, file)
     else:
-        yield from _in_processes(order, missing, staging, workers)
+        yield from _in_processes(options, missing, staging, workers)
 
-    about = {"seed": order.seed, "version": VERSION, "kind": order.kind}
-    name = f"{order.name}_{order.split}"
-    annotated = {"": files}
-    if order.kind == "clips":
-        annotated = {
-            f"_{_clip_name(each.start)}": [file] for each, file in zip(ranges, files, strict=True)
-        }
-    made = {
-        annotations / f"{name}{suffix}.npz": entries(columns, f"{name}{suffix}", about)
-        for suffix, paths in annotated.items()
-        if (columns := load_rows(paths))
-    }
-    if not made:
-        raise UserError("nobody is to be seen in these pictures; draw more people.")
+    annotations = _annotations(options, out / "annot", files)
     # Annotations are removed first and come last: where they are, the pictures are their own.
-    for path in made:
+    for path in annotations:
         path.unlink(missing_ok=True)
-    if (staging / "images").is_dir():  # else a run was stopped behind this
+    if (staging / "images").is_dir():  # else a run was stopped after this
         shutil.rmtree(images, ignore_errors=True)
         (staging / "images").rename(images)
-    for path, content in made.items():
+    for path, content in annotations.items():
         write_humandata(path, content)
         log.info("%s: %d people", path, len(content["image_path"]))
     shutil.rmtree(staging)
 
 
-def _digest(order: Order) -> str:
-    told = json.dumps([asdict(order), VERSION])
-    return hashlib.sha256(told.encode()).hexdigest()[:12]
+def _annotations(
+    options: SynthesisOptions, folder: Path, files: list[Path]
+) -> dict[Path, dict[str, Any]]:
+    """Annotation files to write, one per clip, from files of rows.
+
+    Raises UserError where they have no row.
+    """
+    about = {"seed": options.seed, "version": VERSION, "kind": options.kind}
+    name = f"{options.name}_{options.split}"
+    parts = {name: files}
+    if options.kind == "clips":
+        parts = {f"{name}_{_clip_name(index)}": [file] for index, file in enumerate(files)}
+    annotations = {
+        folder / f"{part}.npz": humandata_entries(columns, part, about)
+        for part, paths in parts.items()
+        if (columns := load_rows(paths))
+    }
+    if not annotations:
+        raise UserError("nobody is to be seen in these pictures; draw more people.")
+    return annotations
 
 
 def _in_processes(
-    order: Order, missing: list[tuple[range, Path]], staging: Path, workers: int
+    options: SynthesisOptions, missing: list[tuple[range, Path]], staging: Path, workers: int
 ) -> Iterator[int]:
     context = get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (order, os.getpid()))
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (options, os.getpid()))
     waiting: list[Future[int]] = []
     try:
         for each, file in missing:
-            waiting.append(pool.submit(_draw_batch, order, each, staging, file))
+            waiting.append(pool.submit(_draw_batch, options, each, staging, file))
             if len(waiting) >= 3 * workers:
                 yield waiting.pop(0).result()
         while waiting:
@@ -146,11 +159,11 @@ def _in_processes(
 _studio: list[Studio] = []
 
 
-def _start_worker(order: Order, parent: int) -> None:
-    """Of a process of its own: the parent alone is stopped from outside, and takes it along."""
+def _start_worker(options: SynthesisOptions, parent: int) -> None:
+    """Begin a process, which ends when its parent does; only the latter reacts to Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-    _prepare(order)
+    _prepare(options)
 
 
 def _leave_with(parent: int) -> None:
@@ -159,38 +172,39 @@ def _leave_with(parent: int) -> None:
     os._exit(1)
 
 
-def _prepare(order: Order) -> None:
-    """One thread a process, so that numbers add up in the same order everywhere."""
+def _prepare(options: SynthesisOptions) -> None:
+    """One thread per process, so that numbers add up in the same order everywhere."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    _studio[:] = [Studio(order.split)]
+    _studio[:] = [Studio(options.split)]
 
 
-def _draw_batch(order: Order, indices: range, staging: Path, file: Path) -> int:
+def _draw_batch(options: SynthesisOptions, indices: range, staging: Path, file: Path) -> int:
     """Draw some pictures or a clip and then write their rows; the number of them."""
     (studio,) = _studio
-    parts = Parts(studio.figures.wardrobe.region)
-    draw = _draw_clip if order.kind == "clips" else _draw_pictures
-    save_rows(file, draw(order, studio, parts, indices, staging / "images"))
+    draw = _draw_clip if options.kind == "clips" else _draw_pictures
+    save_rows(file, draw(options, studio, indices, staging / "images"))
     return len(indices)
 
 
 def _draw_pictures(
-    order: Order, studio: Studio, parts: Parts, indices: range, images: Path
+    options: SynthesisOptions, studio: Studio, indices: range, images: Path
 ) -> list[Row]:
-    shape = order.size[::-1]
-    plan, draw = (plan_crop, draw_crop) if order.kind == "crops" else (plan_scene, draw_scene)
-    plans = [plan(studio, generator(order.seed, order.split, index), shape) for index in indices]
+    shape = options.size[::-1]
+    crops = options.kind == "crops"
+    plan, draw = (plan_crop, draw_crop) if crops else (plan_scene, draw_scene)
+    rngs = [generator(options.seed, options.split, index) for index in indices]
+    plans = [plan(studio, rng, shape) for rng in rngs]
     figures = studio.figures.pose([one.parameters for each in plans for one in each.people])
     rows: list[Row] = []
     for index, each in zip(indices, plans, strict=True):
         own, figures = figures[: len(each.people)], figures[len(each.people) :]
-        drawn = draw(studio, parts, each, own, shape)
-        name = f"{index // _IMAGES_A_FOLDER:03d}/{index:06d}.jpg"
+        drawn = draw(studio, each, own, shape)
+        name = f"{index // _IMAGES_PER_FOLDER:03d}/{index:06d}.jpg"
         path = images / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(drawn.jpeg)
-        rows += [{**row, "image_path": f"{order.split}/{name}"} for row in drawn.rows]
+        rows += [{**row, "image_path": f"{options.split}/{name}"} for row in drawn.rows]
     return rows
 
 
@@ -199,17 +213,16 @@ def _clip_name(index: int) -> str:
 
 
 def _draw_clip(
-    order: Order, studio: Studio, parts: Parts, indices: range, images: Path
+    options: SynthesisOptions, studio: Studio, indices: range, images: Path
 ) -> list[Row]:
     """Frames are called as if the clip had been unpacked into a folder of its name."""
     (index,) = indices
-    rng = generator(order.seed, order.split, index)
+    rng = generator(options.seed, options.split, index)
     name, rows = _clip_name(index), []
-    frames = draw_clip(studio, parts, rng, order.size[::-1], order.frames)
     images.mkdir(parents=True, exist_ok=True)
     with VideoWriter(images / f"{name}.mp4", FPS) as video:
-        for number, frame in enumerate(frames):
+        for number, frame in enumerate(draw_clip(studio, rng, options.size[::-1], options.frames)):
             video.write(frame.image)
-            path = f"{order.split}/{name}/{number:06d}.jpg"
+            path = f"{options.split}/{name}/{number:06d}.jpg"
             rows += [{**row, "image_path": path} for row in frame.rows]
     return rows

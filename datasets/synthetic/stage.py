@@ -1,4 +1,4 @@
-"""The place where people stand: a camera over a floor, and pinhole views of it.
+"""The place where people stand: a camera over a floor, its pinhole views, and things on the floor.
 
 The world has y up and its origin under no one in particular; the camera is at its own height over
 the floor and looks along -z, tilted. The camera frame has x right, y down, z forward.
@@ -8,15 +8,22 @@ import math
 from typing import Final, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int32
 
-from datasets.synthetic.figures import Figure
-from datasets.synthetic.limbs import Rotation, turn
+from datasets.synthetic.figures import Figure, Mesh, unit_normals
+from datasets.synthetic.skeleton import Rotation, turn
+from datasets.synthetic.textures import draw_colour, draw_texture
 from utils.camera import Camera
 
 FILM_HEIGHT_MM: Final = 24.0
 FILM_WIDTH_MM: Final = 36.0
 _FLIP: Final = np.diag([1.0, -1.0, -1.0])
+_CORNERS: Final = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (0, 1) for z in (-0.5, 0.5)])
+_QUADS: Final = np.array(
+    [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]]
+)
+_COLUMN_SIDES: Final = 20
+Rng = np.random.Generator
 
 
 class Stage(NamedTuple):
@@ -35,7 +42,7 @@ class Stage(NamedTuple):
         return self.from_world[:, 1]
 
 
-def draw_stage(rng: np.random.Generator, distance_m: float, focal_mm: float) -> Stage:
+def draw_stage(rng: Rng, distance_m: float, focal_mm: float) -> Stage:
     """A camera that looks at something as tall as people at a distance."""
     kind = rng.random()
     if kind < 0.7:
@@ -48,7 +55,7 @@ def draw_stage(rng: np.random.Generator, distance_m: float, focal_mm: float) -> 
     return Stage(focal_mm, height, turn("z", roll) @ turn("x", pitch) @ _FLIP)
 
 
-def draw_focal_mm(rng: np.random.Generator) -> float:
+def draw_focal_mm(rng: Rng) -> float:
     """24 to 85 mm, each doubling as likely as the other."""
     return float(math.exp(rng.uniform(math.log(24), math.log(85))))
 
@@ -88,16 +95,68 @@ def full_camera(focal_mm: float, shape: tuple[int, int]) -> Camera:
     return Camera((focal, focal), ((width - 1) / 2, (height - 1) / 2))
 
 
-def halved(camera: Camera) -> Camera:
-    """The camera of the same picture with half as many pixels a side."""
-    (fx, fy), (cx, cy) = camera
-    return Camera((fx / 2, fy / 2), ((cx + 0.5) / 2 - 0.5, (cy + 0.5) / 2 - 0.5))
+def draw_prop(
+    rng: Rng,
+    stage: Stage,
+    right_m: float,
+    away_m: float,
+    size_m: tuple[float, float, float],
+    base_m: float = 0.0,
+) -> Mesh:
+    """A box or a column on the floor (`base_m` over it), turned at random; size is x, y, z."""
+    points, faces, uv = _column() if rng.random() < 0.2 else _box()
+    angle = rng.uniform(-0.8, 0.8)
+    c, s = math.cos(angle), math.sin(angle)
+    world = points * size_m @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
+    world += (right_m, base_m - stage.height_m, -away_m)
+    camera_points = (world @ stage.from_world.T).astype(np.float32)
+    texture = draw_texture(rng, draw_colour(rng, 0.55), 0.5)
+    return Mesh(
+        points=camera_points,
+        normals=unit_normals(camera_points, faces),
+        tint=np.ones((len(points), 3), np.float32),
+        uv=(uv * rng.uniform(0.5, 3)).astype(np.float32),
+        gloss=np.full(len(points), rng.uniform(0, 0.2), np.float32),
+        faces=faces,
+        two_sided=np.zeros(len(faces), bool),
+        texture=np.zeros(len(points), np.int32),
+        textures=(texture,),
+    )
 
 
-def project(points: Float[np.ndarray, "*N 3"], camera: Camera) -> Float[np.ndarray, "*N 2"]:
-    """Points of the camera frame in metres to pixels; those behind the camera come out wrong."""
-    depth = np.maximum(points[..., 2], 1e-3)
-    pixels = np.empty((*points.shape[:-1], 2), points.dtype)
-    for axis in range(2):
-        pixels[..., axis] = points[..., axis] / depth * camera.focal[axis] + camera.princpt[axis]
-    return pixels
+_Shape = tuple[Float[np.ndarray, "V 3"], Int32[np.ndarray, "F 3"], Float[np.ndarray, "V 2"]]
+
+
+def _box() -> _Shape:
+    """A unit box on the ground; each side has corners of its own, so that edges are sharp."""
+    points = _CORNERS[_QUADS].reshape(-1, 3)
+    first = np.arange(0, 24, 4)[:, None]
+    faces = np.concatenate([first + np.array([0, 1, 2]), first + np.array([0, 2, 3])])
+    uv = np.tile([[0.0, 0], [1, 0], [1, 1], [0, 1]], (6, 1))
+    return points, faces.astype(np.int32), uv
+
+
+def _column() -> _Shape:
+    """A unit cylinder on the ground with a lid."""
+    angle = np.linspace(0, 2 * np.pi, _COLUMN_SIDES + 1)
+    ring = np.stack([np.cos(angle) / 2, np.zeros_like(angle), np.sin(angle) / 2], axis=1)
+    points = np.concatenate([ring, ring + np.eye(3)[1], ring + np.eye(3)[1]])
+    k, n = np.arange(_COLUMN_SIDES), _COLUMN_SIDES + 1
+    walls = [np.stack([k, k + n, k + 1], axis=1), np.stack([k + 1, k + n, k + n + 1], axis=1)]
+    k = k[1:]
+    lid = np.stack([np.full_like(k, 2 * n), 2 * n + k + 1, 2 * n + k], axis=1)
+    uv = np.stack([np.tile(angle, 3) / np.pi, points[:, 1] * 2], axis=1)
+    return points, np.concatenate([*walls, lid]).astype(np.int32), uv
+
+
+def seat_under(rng: Rng, stage: Stage, pelvis: Float[np.ndarray, "3"]) -> list[Mesh]:
+    """A box from the floor to under a sitting person; none where there is no room for one.
+
+    `pelvis` is the joint's place in the camera frame, metres.
+    """
+    right, height, back = (stage.from_world.T @ pelvis).tolist()
+    top = height + stage.height_m - 0.115
+    if top < 0.12:
+        return []
+    size = (rng.uniform(0.35, 0.7), top, rng.uniform(0.3, 0.45))
+    return [draw_prop(rng, stage, right, -back, size)]

@@ -13,25 +13,17 @@ SIDE: Final = 64
 """Pixels of a texture's side, a power of two."""
 Texture = Float32[np.ndarray, "64 64 3"]
 Colour = Float[np.ndarray, "3"]
+Rng = np.random.Generator
 
 _NEUTRALS: Final = (
-    (0.05, 0.05, 0.06),
-    (0.12, 0.12, 0.14),
-    (0.30, 0.30, 0.31),
-    (0.62, 0.62, 0.62),
-    (0.92, 0.92, 0.90),
-    (0.10, 0.14, 0.26),
-    (0.22, 0.30, 0.46),
-    (0.36, 0.45, 0.60),
-    (0.70, 0.62, 0.48),
-    (0.45, 0.35, 0.24),
-    (0.30, 0.32, 0.20),
-    (0.42, 0.10, 0.12),
-)
+    (0.05, 0.05, 0.06), (0.12, 0.12, 0.14), (0.30, 0.30, 0.31), (0.62, 0.62, 0.62),
+    (0.92, 0.92, 0.90), (0.10, 0.14, 0.26), (0.22, 0.30, 0.46), (0.36, 0.45, 0.60),
+    (0.70, 0.62, 0.48), (0.45, 0.35, 0.24), (0.30, 0.32, 0.20), (0.42, 0.10, 0.12),
+)  # fmt: skip
 
 
-def draw_colour(rng: np.random.Generator, neutral: float = 0.5) -> Colour:
-    """A colour as things have it: with probability `neutral` one of the common ones."""
+def draw_colour(rng: Rng, neutral: float = 0.5) -> Colour:
+    """A colour as of everyday things: with probability `neutral` one of the common ones."""
     if rng.random() < neutral:
         base = np.array(_NEUTRALS[rng.integers(len(_NEUTRALS))])
         return np.clip(base * rng.uniform(0.8, 1.2) + rng.normal(0, 0.02, 3), 0.02, 0.97)
@@ -53,8 +45,8 @@ def noise_bank() -> Float32[np.ndarray, "8 64 64"]:
     return np.array(bank, np.float32)
 
 
-def draw_noise(rng: np.random.Generator, coarse: int = 0, fine: int = 8) -> np.ndarray:
-    """One noise of the bank, by chance turned."""
+def draw_noise(rng: Rng, coarse: int = 0, fine: int = 8) -> np.ndarray:
+    """One noise of the bank, turned or flipped."""
     noise = noise_bank()[rng.integers(coarse, fine)]
     return noise.T if rng.random() < 0.5 else noise[::-1]
 
@@ -62,7 +54,7 @@ def draw_noise(rng: np.random.Generator, coarse: int = 0, fine: int = 8) -> np.n
 _Y, _X = np.mgrid[:SIDE, :SIDE].astype(np.float32) / SIDE
 
 
-def _waves(rng: np.random.Generator, coordinate: np.ndarray) -> np.ndarray:
+def _waves(rng: Rng, coordinate: np.ndarray) -> np.ndarray:
     """Parallel stripes of one width, 0 or 1 with soft borders."""
     count, share = int(rng.integers(1, 9)), rng.uniform(0.2, 0.8)
     phase = (coordinate * count + rng.random()) % 1
@@ -70,25 +62,25 @@ def _waves(rng: np.random.Generator, coordinate: np.ndarray) -> np.ndarray:
     return np.clip(0.5 + (share - np.abs(2 * phase - 1)) / width, 0, 1)
 
 
-def _stripes(rng: np.random.Generator) -> np.ndarray:
+def _stripes(rng: Rng) -> np.ndarray:
     return _waves(rng, (_X, _Y, _X + _Y)[rng.choice(3, p=(0.25, 0.6, 0.15))])
 
 
-def _checks(rng: np.random.Generator) -> np.ndarray:
+def _checks(rng: Rng) -> np.ndarray:
     return (_waves(rng, _X) + _waves(rng, _Y)) / 2
 
 
-def _dots(rng: np.random.Generator) -> np.ndarray:
+def _dots(rng: Rng) -> np.ndarray:
     count, radius = int(rng.integers(2, 8)), rng.uniform(0.15, 0.42)
     u, v = (_X * count) % 1 - 0.5, (_Y * count) % 1 - 0.5
     return np.clip(0.5 + (radius - np.hypot(u, v)) * SIDE / count / 1.5, 0, 1)
 
 
-def _blotches(rng: np.random.Generator) -> np.ndarray:
+def _blotches(rng: Rng) -> np.ndarray:
     return np.clip(0.5 + draw_noise(rng, 1, 6) * rng.uniform(0.5, 4) + rng.normal(0, 0.3), 0, 1)
 
 
-_PATTERNS: Final[dict[Callable[[np.random.Generator], np.ndarray], int]] = {
+_PATTERNS: Final[dict[Callable[[Rng], np.ndarray], int]] = {
     _stripes: 100,
     _checks: 64,
     _dots: 40,
@@ -105,7 +97,7 @@ def pattern_bank() -> Float32[np.ndarray, "264 64 64"]:
     return np.array(bank, np.float32)
 
 
-def draw_texture(rng: np.random.Generator, colour: Colour, patterned: float) -> Texture:
+def draw_texture(rng: Rng, colour: Colour, patterned: float) -> Texture:
     """Plain with some unevenness, or (with probability `patterned`) with a pattern."""
     base = colour.astype(np.float32)
     grain = 1 + noise_bank()[rng.integers(2, 8)] * np.float32(rng.uniform(0.0, 0.08))

@@ -10,15 +10,61 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int32
+from jaxtyping import Float, Float32, Int, Int32, Shaped
 
-from datasets.synthetic.detail import coarse_faces
-from datasets.synthetic.hems import slide_to_level
 from datasets.synthetic.textures import SIDE, noise_bank
 from human_models.files import STAND_IN, BodyData
 from human_models.joints import RIG_JOINTS
 from human_models.safe_pickle import load_npz
 from utils.errors import UserError
+from utils.mesh import merge_vertices
+
+Rng = np.random.Generator
+_CELL_M: Final = 0.011
+
+
+def coarse_faces(
+    body: BodyData, faces: Int[np.ndarray, "F 3"], region: Shaped[np.ndarray, " V"]
+) -> Int[np.ndarray, "f 3"]:
+    """Coarser faces for people who are small in the picture; those that collapse are left out.
+
+    Vertices that are near each other, move with the same joint and lie in the same region are
+    represented by one of them, so that coarse faces use vertices of the fine mesh. Lips stay apart
+    since only the lower one moves with the jaw, fingers since each has joints.
+    """
+    cells = np.floor(body.template / _CELL_M).astype(np.int64)
+    _, region_number = np.unique(region, return_inverse=True)
+    key = np.column_stack([cells, body.weights.argmax(axis=1), region_number])
+    is_trunk = region == "body"  # coarse as it is
+    key[is_trunk] = 0
+    key[is_trunk, 0] = -np.arange(1, is_trunk.sum() + 1) * 1000
+    _, group = np.unique(key, axis=0, return_inverse=True)
+    return merge_vertices(faces, group.ravel())
+
+
+def slide_to_level(
+    attributes: Float[np.ndarray, "V A"], faces: Int[np.ndarray, "F 3"], column: int, level: float
+) -> None:
+    """Change `attributes` so that no face has corners on both sides of column == level.
+
+    Of each edge that crosses the level, the nearer end moves along it onto the level, with all of
+    its attributes (position, weights, ...); so a crossed face has either its lone corner or both
+    of the others on the line.
+    """
+    value = attributes[:, column]
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    gap = value[edges] - level
+    crossing = gap[:, 0] * gap[:, 1] < 0
+    edges, gap = edges[crossing], gap[crossing]
+    first_is_nearer = np.abs(gap[:, 0]) < np.abs(gap[:, 1])
+    mover = np.where(first_is_nearer, edges[:, 0], edges[:, 1])
+    other = np.where(first_is_nearer, edges[:, 1], edges[:, 0])
+    share = np.abs(value[mover] - level) / np.abs(value[mover] - value[other])
+    order = np.argsort(-share, kind="stable")  # of a vertex' edges the shortest way comes last
+    mover, other, share = mover[order], other[order], share[order, None]
+    attributes[mover] = (1 - share) * attributes[mover] + share * attributes[other]
+    attributes[mover, column] = level
+
 
 Kind = Literal["skin", "hair", "shirt", "jacket", "bottoms", "skirt", "shoes"]
 
@@ -113,7 +159,7 @@ class Wardrobe:
 
     @lru_cache(maxsize=4096)  # noqa: B019 - a process has one wardrobe, for as long as it lives
     def _garment(self, kind: Kind, *choice: int | None) -> Piece:
-        """One garment; which choices it depends on is told where it is asked for."""
+        """One garment; its callers list the choices that it depends on."""
         arm, height, neck, front = self._face_fields
         suit = ~self._is_skirt & (height < _COLLAR_M)
         if kind == "shirt":
@@ -247,3 +293,51 @@ def _with_hems(outfit: dict[str, np.ndarray]) -> Float[np.ndarray, "E A"]:
         for level in levels:
             slide_to_level(attributes, faces, _SHAPE_COLUMNS + column, level)
     return attributes
+
+
+def draw_clothing(rng: Rng) -> Clothing:
+    """Which garments, and their lengths."""
+    skirted = rng.random() < 0.2
+    legs: int | None = int(rng.choice(4, p=(0.1, 0.15, 0.05, 0.7)))
+    if skirted:
+        legs = None
+    shoes: int | None = int(rng.random() < 0.15)
+    if rng.random() < 0.08:
+        shoes = None
+    return Clothing(
+        sleeve=int(rng.choice(5, p=(0.12, 0.35, 0.1, 0.08, 0.35))),
+        neckline=None if rng.random() < 0.08 else int(rng.choice(3, p=(0.45, 0.35, 0.2))),
+        shirt_hem=1 if skirted else int(rng.choice(3, p=(0.2, 0.35, 0.45))),
+        legs=legs,
+        skirt=int(rng.choice(4, p=(0.25, 0.35, 0.2, 0.2))) if skirted else None,
+        shoes=shoes,
+        jacket=bool(rng.random() < 0.18),
+    )
+
+
+def thickness_of(
+    kind: Kind, rest: Float32[np.ndarray, "P 3"], fit: float, tucked: bool
+) -> Float32[np.ndarray, " P"]:
+    """Metres off the suit; `fit` is 0 for tight and 1 for wide."""
+    x, y = np.abs(rest[:, 0]), rest[:, 1]
+    at_hem = np.clip((-0.2 - y) / 0.06, 0, 1)
+    if kind == "shirt":
+        belly = np.clip((0.05 - y) / 0.35, 0, 1) * (x < 0.25)
+        sleeve = np.clip((x - 0.2) / 0.2, 0, 1)
+        thickness = 0.006 + 0.03 * fit * (belly + 0.5 * sleeve)
+        thickness = (
+            thickness * (1 - at_hem) + 0.004 * at_hem if tucked else thickness + 0.014 * at_hem
+        )
+    elif kind == "jacket":
+        thickness = 0.022 + 0.025 * fit * (x > 0.2) + (0.03 + 0.02 * fit) * at_hem
+    elif kind == "bottoms":
+        down = np.clip((WAIST_M - 0.15 - y) / (WAIST_M - LEGS_M[-1]), 0, 1)
+        thickness = 0.006 + 0.035 * fit * down**0.6
+        if tucked:
+            thickness = thickness + np.clip((y + 0.48) / 0.05, 0, 1) * 0.008
+    elif kind == "skirt":
+        down = np.clip((WAIST_M - y) / 0.5, 0, 1)
+        thickness = 0.012 + (0.02 + 0.06 * fit) * down
+    else:
+        thickness = 0.006 + 0.006 * (y < -1.315)
+    return np.broadcast_to(thickness, len(rest)).astype(np.float32)

@@ -8,12 +8,16 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from main.result_files import read_summary
 from main.session import Found, preview_of
 from utils.errors import UserError
+from utils.files import read_input
 from utils.video_read import VIDEO_SUFFIXES
+
+_LARGEST_LIST: Final = 64 << 20
+"""Bytes of a list of clips."""
 
 
 class Job(NamedTuple):
@@ -81,10 +85,7 @@ def _videos_under(folder: Path, left_out: Path) -> Iterator[Path]:
 
 
 def _listed(file: Path) -> list[Path]:
-    try:
-        lines = file.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"--input {file}: {error.strerror}; give a folder or a list") from None
+    lines = read_input(file, _LARGEST_LIST).splitlines()
     names = [os.fsdecode(line.strip()) for line in lines]
     if any("\0" in name for name in names):
         raise UserError(f"--input {file}: this is no list of paths, a line each")

@@ -18,7 +18,12 @@ _BATCH = 16
 
 
 def write_meshes(
-    folder: Path, character: Character, body: BodyModel, kind: Literal["obj", "ply"], *, every: int = 1
+    folder: Path,
+    character: Character,
+    body: BodyModel,
+    kind: Literal["obj", "ply"],
+    *,
+    every: int = 1,
 ) -> None:
     """Write frame_000000.obj, ... numbered as in the video; the folder appears when it is whole.
 

@@ -1,19 +1,26 @@
-"""People for the page: the one skinned body; each person's shape, clothes, motion and flags."""
+"""What the page draws people from: the one skinned body; each one's shape, clothes, motion, flags.
 
+Arrays go into one compressed block of bytes, a `Pack`, and JSON holds references into it.
+"""
+
+import base64
+import hashlib
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Float, Int, Shaped
 
 from human_models.body import BodyModel
 from human_models.files import BodyData
-from human_models.joints import JOINTS
-from main.exporting.character import CHARACTER_FIELDS, TO_WORLD, Character, make_character
-from main.exporting.surfaces import (
+from human_models.joints import JOINTS, JOINTS_FROM_MODEL, RIG_JOINTS
+from main.characters.character import CHARACTER_FIELDS, TO_WORLD, Character, make_character
+from main.characters.surfaces import (
     Layer,
-    Shaped,
+    RestPoints,
     make_layers,
     make_morphs,
     make_skeleton,
@@ -21,25 +28,37 @@ from main.exporting.surfaces import (
     vertex_normals,
 )
 from main.result_files import Result
-from main.viewing.coarse import coarse_faces
-from main.viewing.pack import Pack
-from main.viewing.raw import raw_character
+from main.tracks.camera import PELVIS, ClipCamera, solve_translation, turn_into_view
+from main.tracks.placing import turned
+from main.tracks.rows import PARAMETERS
+from utils.camera import project
 from utils.draw import person_colour
+from utils.errors import UserError
+from utils.mesh import merge_vertices
 
 VIEWED_FIELDS: Final = (*CHARACTER_FIELDS, "image_size", "focal", "princpt", "joints_3d_m")
 """What a file of results must hold, so that the page can show the person."""
-_SEEN_M: Final = 1e-5
+_VISIBLE_M: Final = 1e-5
 """One unit of an expression that moves a vertex less leaves it where it is."""
 _FEET: Final = [
     JOINTS.index(f"{side}_{end}") for side in ("left", "right") for end in ("heel", "big_toe")
 ]
 _SHARES: Final = ("truncation", "occlusion", "score")
 _MARKS: Final = ("interpolated", "out_of_range")
+_RAW_FIELDS: Final = tuple(f"raw_{name}" for name in PARAMETERS)
+_BATCH: Final = 256
+_CELL_M: Final = 0.04
+_FACE_CELL_M: Final = 0.012
+_FACE_JOINTS: Final = [
+    RIG_JOINTS.index(name) for name in ("head", "jaw", "left_eye_smplhf", "right_eye_smplhf")
+]
+_ALIGNMENT: Final = 4
+_LARGEST_INT16: Final = 32767
 
 
 @dataclass(frozen=True, eq=False)
 class ViewedPerson:
-    """A person of a result: the number, and what `read_person` has of the file."""
+    """A person of a result: the number, and what `read_person` gives of the file."""
 
     number: int
     name: str
@@ -57,6 +76,61 @@ def read_viewed(result: Result, number: int) -> ViewedPerson:
     )
 
 
+class Pack:
+    """Collects arrays; equal ones are kept once, so that what people share is not repeated.
+
+    A reference is {"$": [type, offset, length, scale]}: numpy's name of the little-endian type,
+    the byte it begins at, how many numbers, and what they are multiplied with (1: as they are).
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._offsets: dict[str, int] = {}
+
+    def exact(self, array: Shaped[np.ndarray, "..."]) -> dict[str, Any]:
+        """A reference to the numbers as they are; float64 becomes float32, bool and int shrink."""
+        return self._add(_narrowed(array), 1.0)
+
+    def rounded(self, array: Shaped[np.ndarray, "..."]) -> dict[str, Any]:
+        """A reference to 16-bit steps of 1/32767 of the largest magnitude."""
+        scale = max(float(np.abs(array).max(initial=0)), 1e-9) / _LARGEST_INT16
+        return self._add(np.round(array / scale).astype("<i2"), scale)
+
+    def _add(self, array: Shaped[np.ndarray, "..."], scale: float) -> dict[str, Any]:
+        content = np.ascontiguousarray(array).tobytes()
+        key = hashlib.sha256(content).hexdigest()
+        if key not in self._offsets:
+            self._offsets[key] = self._size
+            content += bytes(-len(content) % _ALIGNMENT)
+            self._parts.append(content)
+            self._size += len(content)
+        return {"$": [array.dtype.str[1:], self._offsets[key], array.size, scale]}
+
+    def encoded(self) -> str:
+        """All bytes as the page inflates them."""
+        return encoded(b"".join(self._parts))
+
+
+def encoded(content: bytes) -> str:
+    """Bytes deflated (zlib) and in base64, as the page inflates them."""
+    return base64.b64encode(zlib.compress(content)).decode("ascii")
+
+
+def _narrowed(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    """The same numbers in the smallest of the types that the page reads."""
+    if array.dtype.kind == "f":
+        return array.astype("<f4")
+    if array.dtype.kind == "b":
+        return array.astype("u1")
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    for name in ("u1", "u2", "i4"):
+        limits = np.iinfo(name)
+        if limits.min <= low and high <= limits.max:
+            return array.astype(f"<{name}")
+    raise ValueError(f"integers up to {high} do not fit into 32 bits")
+
+
 def describe_people(
     people: list[ViewedPerson], data: BodyData, body: BodyModel, pack: Pack, *, clothes: bool
 ) -> dict[str, Any]:
@@ -68,18 +142,18 @@ def describe_people(
         raw = raw_character(person.name, person.content, body)
         # A scale of one: the page's expressions are coefficients, of both signs.
         morphs = make_morphs(np.zeros((1, character.expression.shape[1])))
-        layers, shaped = make_layers(data, character.betas, person.number, morphs, clothes=clothes)
+        layers, rest = make_layers(data, character.betas, person.number, morphs, clothes=clothes)
         skeleton = make_skeleton(data, character.betas)
-        template = _template(data, layers, shaped, pack)
-        shape = shaped.positions_m[: len(data.template)]
+        template = _template(data, layers, rest, pack)
+        positions_m = rest.positions_m[: len(data.template)]
         described.append(
             {
                 "number": person.number,
                 "name": person.name,
                 "color": "#{:02x}{:02x}{:02x}".format(*person_colour(person.number)),
                 "rest": pack.exact(skeleton.positions_m),
-                "positions": pack.rounded(shape),
-                "normals": pack.rounded(vertex_normals(shape, data.faces)),
+                "positions": pack.rounded(positions_m),
+                "normals": pack.rounded(vertex_normals(positions_m, data.faces)),
                 "garments": [_garment(layer, pack) for layer in layers[1:]],
                 "frames": pack.exact(character.frame_index),
                 "smoothed": _motion(character, pack),
@@ -90,16 +164,16 @@ def describe_people(
     return {"template": template, "people": described}
 
 
-def _template(data: BodyData, layers: list[Layer], shaped: Shaped, pack: Pack) -> dict[str, Any]:
+def _template(data: BodyData, layers: list[Layer], rest: RestPoints, pack: Pack) -> dict[str, Any]:
     """The body without clothes, its part that clothes leave bare, and its face's motions."""
     count = len(data.template)
-    joints, weights = strongest(shaped.weights[:count])
+    joints, weights = strongest(rest.weights[:count])
     body = layers[0].surface
-    expressions = shaped.expressions_m[:count]
-    moved = np.flatnonzero(np.abs(expressions).max(axis=(1, 2)) > _SEEN_M)
+    expressions = rest.expressions_m[:count]
+    moved = np.flatnonzero(np.abs(expressions).max(axis=(1, 2)) > _VISIBLE_M)
 
     def detailed(faces: Int[np.ndarray, "F 3"]) -> dict[str, Any]:
-        coarse = coarse_faces(data.template, faces, joints[:, 0])
+        coarse = simplified_faces(data.template, faces, joints[:, 0])
         return {"fine": pack.exact(faces), "coarse": pack.exact(coarse)}
 
     colors = None
@@ -121,7 +195,7 @@ def _template(data: BodyData, layers: list[Layer], shaped: Shaped, pack: Pack) -
 
 def _garment(layer: Layer, pack: Pack) -> dict[str, Any]:
     surface = layer.surface
-    coarse = coarse_faces(surface.positions_m, surface.faces, surface.joints[:, 0])
+    coarse = simplified_faces(surface.positions_m, surface.faces, surface.joints[:, 0])
     return {
         "name": surface.name,
         "positions": pack.rounded(surface.positions_m),
@@ -134,8 +208,35 @@ def _garment(layer: Layer, pack: Pack) -> dict[str, Any]:
     }
 
 
+def simplified_faces(
+    positions_m: Float[np.ndarray, "V 3"],
+    faces: Int[np.ndarray, "F 3"],
+    joints: Int[np.ndarray, " V"],
+) -> Int[np.ndarray, "C 3"]:
+    """Fewer triangles over the same vertices, for machines that draw without a graphics card.
+
+    Of each cell of space the vertex nearest to the cell's mean remains. Vertices of different
+    joints are never merged, so fingers stay apart. After J. Rossignac, P. Borrel,
+    "Multi-resolution 3D approximations for rendering complex scenes", 1993.
+
+    Args:
+        positions_m: in the rest pose, metres.
+        joints: the one that moves each vertex most.
+    """
+    sizes_m = np.where(np.isin(joints, _FACE_JOINTS), _FACE_CELL_M, _CELL_M)
+    cells = np.floor(positions_m / sizes_m[:, None]).astype(np.int64)
+    _, cluster = np.unique(np.column_stack([cells, joints]), axis=0, return_inverse=True)
+    cluster = cluster.reshape(-1)
+    sums = np.stack([np.bincount(cluster, axis) for axis in positions_m.T], axis=1)
+    means = sums / np.bincount(cluster)[:, None]
+    distance_m = np.linalg.norm(positions_m - means[cluster], axis=1)
+    merged = merge_vertices(faces, cluster, distance_m)
+    _, first = np.unique(np.sort(merged, axis=1), axis=0, return_index=True)
+    return merged[np.sort(first)]
+
+
 def _motion(character: Character, pack: Pack) -> dict[str, Any]:
-    """Quaternions (x, y, z, w) of the 55 joints, the pelvis' place and expressions of each row."""
+    """Quaternions (x, y, z, w) of the 55 joints, position of the pelvis, expressions; by row."""
     return {
         "rotations": pack.rounded(character.quaternions[..., [1, 2, 3, 0]]),
         "pelvis": pack.exact(character.pelvis_m),
@@ -152,6 +253,57 @@ def _flags(content: Mapping[str, np.ndarray], pack: Pack) -> dict[str, Any]:
     }
     marks = {name: pack.exact(content[name].astype(bool)) for name in _MARKS if name in content}
     return percent | marks
+
+
+def raw_character(
+    name: str, content: Mapping[str, np.ndarray], body: BodyModel
+) -> Character | None:
+    """What the network gave, frame by frame, only moved into the clip's camera.
+
+    Every frame has its own shape there, which the camera's depth depends on; poses are drawn on the
+    one shape of the person. None where the file has no raw values.
+
+    Args:
+        content: of `main.result_files.read_person`.
+
+    Raises:
+        UserError: the raw values are in no camera's view.
+    """
+    if any(key not in content for key in (*_RAW_FIELDS, "focal", "princpt")):
+        return None
+    focal, princpt = (tuple(map(float, content[key][0])) for key in ("focal", "princpt"))
+    camera = ClipCamera((focal[0], focal[1]), (princpt[0], princpt[1]), "")
+    turn = turn_into_view(content["raw_princpt"].astype(np.float64), camera)
+    placed = {key: content[f"raw_{key}"] for key in PARAMETERS}
+    joints = _joints_in_crops(placed, body)
+    seen_px = project(joints, placed["focal"][:, None], placed["princpt"][:, None])
+    if not np.isfinite(seen_px).all():
+        raise UserError(
+            f"{name}.npz: 'raw_transl' is in the camera itself; run the inference again"
+        )
+    pelvis = joints[:, PELVIS, None]
+    rest = pelvis - placed["transl"][:, None]
+    joints = np.einsum("tij,tkj->tki", turn, joints - pelvis) + rest
+    placed |= {
+        "global_orient": turned(placed["global_orient"], turn),
+        "transl": solve_translation(joints, seen_px, camera),
+    }
+    return make_character(name, {**content, **placed}, body)
+
+
+def _joints_in_crops(
+    raw: Mapping[str, np.ndarray], body: BodyModel
+) -> Float[np.ndarray, "T 137 3"]:
+    """In the cameras of the crops, metres."""
+    names = [name for name in PARAMETERS if name not in ("focal", "princpt")]
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(raw["transl"]), _BATCH):
+            rows = slice(start, start + _BATCH)
+            parameters = {name: torch.from_numpy(raw[name][rows]).float() for name in names}
+            output = body(**parameters, want_vertices=False)
+            parts.append(output.joints[:, list(JOINTS_FROM_MODEL)].numpy())
+    return np.concatenate(parts)
 
 
 def world_of(people: list[ViewedPerson]) -> tuple[Float[np.ndarray, "4 4"], bool]:
@@ -173,9 +325,3 @@ def world_of(people: list[ViewedPerson]) -> tuple[Float[np.ndarray, "4 4"], bool
 def _lowest_feet(content: Mapping[str, np.ndarray]) -> Float[np.ndarray, " T"]:
     feet: Float[np.ndarray, "T 4"] = -content["joints_3d_m"][:, _FEET, 1]
     return feet.min(axis=1)
-
-
-def frame_count(people: list[ViewedPerson], told: int | None) -> int:
-    """Of the clip: as its summary tells it, and no fewer than people have."""
-    last: Int[np.ndarray, " P"] = np.array([one.content["frame_index"][-1] for one in people])
-    return max(int(last.max()) + 1, told or 0)

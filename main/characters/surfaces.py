@@ -6,10 +6,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from datasets.synthetic.clothes import thickness_of
-from datasets.synthetic.features import face_features
-from datasets.synthetic.hair import STYLES, Scalp
-from datasets.synthetic.wardrobe import Clothing, Piece, Wardrobe
+from datasets.synthetic.appearance import STYLES, Scalp, face_features
+from datasets.synthetic.wardrobe import Clothing, Piece, Wardrobe, thickness_of
 from human_models.files import STAND_IN_NAME, BodyData
 from human_models.joints import RIG_JOINTS
 from human_models.safe_pickle import load_npz
@@ -127,7 +125,9 @@ def make_layers(
     return layers, rest
 
 
-def _rest_points(body: BodyData, betas: Float[np.ndarray, " S"], wardrobe: Wardrobe | None) -> RestPoints:
+def _rest_points(
+    body: BodyData, betas: Float[np.ndarray, " S"], wardrobe: Wardrobe | None
+) -> RestPoints:
     positions = body.template + body.shape_directions @ betas
     weights, expressions = body.weights, body.expression_directions
     if wardrobe is not None:

@@ -4,33 +4,58 @@ import base64
 import html
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 
 from human_models.body import BodyModel
 from human_models.files import STAND_IN_NAME, BodyData
 from human_models.joints import RIG_JOINTS
-from main.result_files import Result, find_input
-from main.result_schema import Summary
-from main.viewing.pack import Pack, encoded
-from main.viewing.people import (
+from main.characters.scene import (
+    Pack,
     ViewedPerson,
     describe_people,
-    frame_count,
+    encoded,
     read_viewed,
     world_of,
 )
-from main.viewing.surroundings import Surrounding, find_exports, find_pictures, valid_text
+from main.result_files import Result, find_input
+from main.result_schema import Summary
 from utils.files import atomic_path
 
 log = logging.getLogger(__name__)
 
 PAGE_BYTES: Final = 38_000_000
-"""Of a page at most, for the sake of pictures and exports: what does not fit stays beside it."""
+"""Size up to which pictures and exports go into the page; the others stay beside it."""
 _PARTS: Final = Path(__file__).parent / "page"
-_MARK: Final = re.compile(r"\{\{(\w+)\}\}")
+_PLACEHOLDER: Final = re.compile(r"\{\{(\w+)\}\}")
+_TYPES: Final = {
+    ".mp4": "video/mp4",
+    ".m4v": "video/mp4",
+    ".mov": "video/mp4",
+    ".webm": "video/webm",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+}
+"""What browsers show, by the files' endings."""
+_OVERLAYS: Final = (".mp4", ".jpg", ".png")
+_LABELS: Final = {
+    ".glb": "Animated character, glTF",
+    ".bvh": "Skeleton and motion, BVH",
+    ".usdc": "Animated character, USD",
+    "_amass.npz": "Parameters, AMASS",
+    "_obj": "One mesh per frame, OBJ",
+    "_ply": "One mesh per frame, PLY",
+    ".npz": "Parameters, SMPL-X",
+    ".json": "Summary",
+}
+_OFFERED: Final = re.compile(r"person_[0-9]+(_[a-z]+)?(\.[a-z]+)?|summary\.json")
+"""Names of what inference and export write."""
 
 
 def write_viewer(
@@ -71,8 +96,8 @@ def write_viewer(
     about |= {"pictures": pictures, "exports": exports}
     parts |= {"about": _script_safe(about), "embedded": "\n".join(embedded)}
     with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
-        for piece in _filled(_part("page.html"), parts):
-            file.write(piece)
+        for number, piece in enumerate(_PLACEHOLDER.split(_part("page.html"))):
+            file.write(parts[piece] if number % 2 else piece)
 
 
 def _about_clip(
@@ -80,10 +105,11 @@ def _about_clip(
 ) -> dict[str, Any]:
     content = people[0].content
     world, estimated = world_of(people)
+    last_frame = max(int(person.content["frame_index"][-1]) for person in people)
     return {
-        "name": valid_text(folder.resolve().name.removeprefix("result_")),
+        "name": _valid_text(folder.resolve().name.removeprefix("result_")),
         "fps": float(content["fps"]),
-        "frames": frame_count(people, summary.frames),
+        "frames": max(last_frame + 1, summary.frames or 0),
         "size": content["image_size"].tolist(),
         "focal": content["focal"][0].tolist(),
         "center": content["princpt"][0].tolist(),
@@ -102,8 +128,10 @@ def _find_source(folder: Path, summary: Summary) -> Path | None:
     """What the summary names as the input, if it lies where results of it are put."""
     found = find_input(folder, summary.input)
     if found is None and summary.input:
-        told = "%s: its input %s is not in the page: it is not beside the folder; say --input FILE"
-        log.info(told, folder, summary.input)
+        message = (
+            "%s: its input %s is not in the page: it is not beside the folder; say --input FILE"
+        )
+        log.info(message, folder, summary.input)
     return found
 
 
@@ -113,12 +141,12 @@ def _embed(
     """Descriptions of pictures and exports, and those that fit as elements of the page."""
     elements: list[str] = []
 
-    def place(one: Surrounding, *, deflate: bool) -> dict[str, Any]:
+    def place(file: PageFile, *, deflate: bool) -> dict[str, Any]:
         nonlocal room
-        about = one.describe(page) | {"embedded": None}
+        about = file.describe(page) | {"embedded": None}
         if about["bytes"] is None or about["bytes"] > room:
             return about
-        content = one.path.read_bytes()
+        content = file.path.read_bytes()
         text = encoded(content) if deflate else base64.b64encode(content).decode("ascii")
         if len(text) <= room:
             about["embedded"] = f"file{len(elements)}"
@@ -127,14 +155,67 @@ def _embed(
         return about
 
     found = find_pictures(folder, source)
-    pictures = [place(one, deflate=False) for one in found[:1]]
-    pictures += [one.describe(page) | {"embedded": None} for one in found[1:]]
+    pictures = [place(file, deflate=False) for file in found[:1]]
+    pictures += [file.describe(page) | {"embedded": None} for file in found[1:]]
     exports = find_exports(folder)
     described = {
-        one.path: place(one, deflate=True)
-        for one in sorted(exports, key=lambda one: one.path.stat().st_size)
+        file.path: place(file, deflate=True)
+        for file in sorted(exports, key=lambda file: file.path.stat().st_size)
     }
-    return pictures, [described[one.path] for one in exports], elements
+    return pictures, [described[file.path] for file in exports], elements
+
+
+class PageFile(NamedTuple):
+    """A file, or a folder of meshes, that the page shows or offers."""
+
+    path: Path
+    label: str
+
+    def describe(self, page: Path) -> dict[str, Any]:
+        """As JSON; `path` leads there from the page."""
+        away = Path(os.path.relpath(self.path, page.parent)).as_posix()
+        is_folder = self.path.is_dir()
+        return {
+            "name": _valid_text(self.path.name),
+            "label": self.label,
+            "type": _TYPES.get(self.path.suffix.lower(), "application/octet-stream"),
+            "path": quote(os.fsencode(away)) + ("/" if is_folder else ""),
+            "bytes": None if is_folder else self.path.stat().st_size,
+            "files": sum(1 for _ in self.path.iterdir()) if is_folder else None,
+        }
+
+
+def find_pictures(folder: Path, source: Path | None) -> list[PageFile]:
+    """The overlay beside the folder, then the source, if they are there and browsers show them."""
+    folder = folder.resolve()
+    beside = [folder.with_name(folder.name + suffix) for suffix in _OVERLAYS]
+    found = [PageFile(path, "overlay") for path in beside if _is_within(path, folder.parent)]
+    if source is not None:
+        found.append(PageFile(source, "source"))
+    return [one for one in found if one.path.is_file() and one.path.suffix.lower() in _TYPES]
+
+
+def find_exports(folder: Path) -> list[PageFile]:
+    """What was exported, and the parameters themselves."""
+    return [*_offered(folder / "export", folder), *_offered(folder, folder)]
+
+
+def _offered(folder: Path, result: Path) -> Iterator[PageFile]:
+    for path in sorted(folder.glob("person_*")) + sorted(folder.glob("summary.json")):
+        label = next((_LABELS[end] for end in _LABELS if path.name.endswith(end)), None)
+        if label is not None and _OFFERED.fullmatch(path.name) and _is_within(path, result):
+            yield PageFile(path, label)
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether a file or folder is there and lies in `folder`, not as a link to somewhere else."""
+    there = path.is_file() or path.is_dir()  # neither a pipe nor a device
+    return there and path.resolve().is_relative_to(folder.resolve())
+
+
+def _valid_text(name: str) -> str:
+    """A file's name as text that UTF-8 can hold; bytes of the name that are none become '?'."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _element(name: str, text: str) -> str:
@@ -148,9 +229,3 @@ def _script_safe(about: Mapping[str, Any]) -> str:
 
 def _part(name: str) -> str:
     return (_PARTS / name).read_text(encoding="utf-8")
-
-
-def _filled(template: str, parts: Mapping[str, str]) -> Iterator[str]:
-    """The template with each {{mark}} replaced."""
-    for number, piece in enumerate(_MARK.split(template)):
-        yield parts[piece] if number % 2 else piece

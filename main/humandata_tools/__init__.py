@@ -1,1 +1,1 @@
-"""What the door `main.humandata` can do."""
+"""HumanData files from results of inference."""

@@ -9,16 +9,19 @@ from typing import Final
 import numpy as np
 from jaxtyping import Int
 
-from datasets.humandata.check_images import image_sizes
-from datasets.humandata.entries import Entries
-from datasets.humandata.people import People, humandata_entries, scatter_network_joints
-from datasets.humandata.writer import write_humandata
+from datasets.humandata.file import Entries
+from datasets.humandata.writer import (
+    People,
+    humandata_entries,
+    scatter_network_joints,
+    write_humandata,
+)
 from main.model_files import DEMO
 from main.result_files import SUMMARY_NAME, is_plain_name, open_result
 from main.result_schema import Summary
 from main.tracks.rows import COLUMNS
 from utils.errors import UserError
-from utils.image import IMAGE_SUFFIXES, image_size, list_images, write_image
+from utils.image import IMAGE_SUFFIXES, image_size, image_sizes, list_images, write_image
 from utils.media import open_media
 from utils.progress import with_progress
 

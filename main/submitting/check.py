@@ -4,12 +4,13 @@ Errors are what a server refuses or would measure wrongly, warnings what is hard
 person's pickle must hold is told in submission_record_check.py.
 """
 
+import lzma
 import re
 import tempfile
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
@@ -21,14 +22,28 @@ from human_models.safe_pickle import load_pickle
 from main.submitting.record_check import Level, Problem, check_record
 from main.submitting.records import FOLDER, MATCHED_JOINTS, Server
 from utils.errors import UserError, first_line
+from utils.files import open_input, read_input
 from utils.progress import with_progress
 
 _NAME: Final = re.compile(r"(?P<stem>.+)_personId_(?P<k>0|[1-9]\d*)\.pkl")
 _SMALL_IMAGE: Final = (1280, 720)
 _MANY_IMAGES: Final = 10
 _MOST_BYTES: Final = 64 << 20
-_DAMAGE: Final = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError)
+_DAMAGE: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+)
 """What reading a member of a damaged or encrypted zip raises."""
+_MOST_PEOPLE: Final = 10_000
+"""In an image; numbers of people count from 0."""
+_MOST_NAMED: Final = 20
+"""Numbers of people that a finding lists."""
 
 
 class Finding(NamedTuple):
@@ -37,7 +52,8 @@ class Finding(NamedTuple):
     what: str
 
     def __str__(self) -> str:
-        return f"{self.level}: {self.where}: {self.what}"
+        line = f"{self.level}: {self.where}: {self.what}"
+        return "".join(c if c.isprintable() else "?" for c in line)  # names may hold line breaks
 
 
 class Check(NamedTuple):
@@ -76,7 +92,7 @@ def check_submission(path: Path, server: Server) -> Check:
         if not member.name.endswith(".pkl"):
             continue
         if named := _NAME.fullmatch(PurePosixPath(member.name).name):
-            people[named["stem"]].append(int(named["k"]))
+            people[named["stem"]].append(_number(named["k"]))
         try:
             record, numpy_2 = _load(member)
         except UserError as error:
@@ -98,17 +114,26 @@ def _members(path: Path) -> Iterator[_Member]:
         base = path.parent if path.name == FOLDER else path
         for file in sorted(file for file in path.rglob("*") if file.is_file()):
             name = file.relative_to(base).as_posix()
-            yield _Member(name, file.stat().st_size, file.read_bytes)
+            yield _Member(name, file.stat().st_size, partial(read_input, file, _MOST_BYTES))
         return
-    try:
-        with zipfile.ZipFile(path) as archive:
+    with open_input(path, "file; name the zip, or the folder to be zipped") as content:
+        try:
+            archive = zipfile.ZipFile(content)
+        except _DAMAGE as error:
+            raise UserError(f"{path} is no zip ({first_line(error)}); write it again") from None
+        with archive:
             for info in archive.infolist():
                 if not info.is_dir():
-                    yield _Member(info.filename, info.file_size, partial(archive.read, info))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; name the zip, or the folder to be zipped") from None
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{path} is no zip ({first_line(error)}); write it again") from None
+                    yield _Member(info.filename, info.file_size, partial(_unzip, archive, info))
+
+
+def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """A member that is as long as it says, or an error of _DAMAGE."""
+    with archive.open(info) as member:
+        content = member.read(info.file_size + 1)
+    if len(content) != info.file_size:
+        raise zipfile.BadZipFile(f"{len(content)} of {info.file_size} bytes are there")
+    return content
 
 
 def _load(member: _Member) -> tuple[object, bool]:
@@ -156,12 +181,26 @@ def _farthest_joint(record: object) -> Float[np.ndarray, "2"]:
 
 def _check_indices(indices: list[int]) -> Iterator[Problem]:
     """People of an image who overwrote each other leave gaps or come twice."""
+    last = max(indices)
+    if last >= _MOST_PEOPLE:
+        yield "error", f"a personId is over {_MOST_PEOPLE}; count the people of an image from 0"
+        return
     twice = sorted(k for k, count in Counter(indices).items() if count > 1)
-    missing = sorted(set(range(max(indices) + 1)) - set(indices))
+    missing = sorted(set(range(last + 1)) - set(indices))
     if twice:
-        yield "error", f"personId {', '.join(map(str, twice))} comes more than once"
+        yield "error", f"personId {_listed(twice)} comes more than once"
     if missing:
-        yield "error", f"personId {', '.join(map(str, missing))} is missing; count from 0"
+        yield "error", f"personId {_listed(missing)} is missing; count from 0"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    more = len(numbers) - _MOST_NAMED
+    return ", ".join(map(str, numbers[:_MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
+
+
+def _number(digits: str) -> int:
+    """The number of a person; _MOST_PEOPLE for all that are larger."""
+    return min(int(digits[: len(str(_MOST_PEOPLE)) + 1]), _MOST_PEOPLE)
 
 
 def _check_whole(

@@ -21,6 +21,7 @@ from utils.box import Box
 from utils.camera import Camera, project
 from utils.crop import crop_person
 from utils.errors import UserError
+from utils.files import path_within
 from utils.image import list_images
 from utils.progress import with_progress
 
@@ -47,8 +48,9 @@ def people_of_table(
     config = estimator.config
     path, image = None, np.zeros((0, 0, 3), np.uint8)
     for instance in with_progress(table, len(table), "people"):
-        if path != image_folder / instance.image_path:  # rows of an image follow each other
-            path = image_folder / instance.image_path
+        image_path = path_within(image_folder, instance.image_path)
+        if path != image_path:  # rows of an image follow each other
+            path = image_path
             image = read_pixels(path)
         height, width = image.shape[:2]
         box = body_box(instance, width, height, config)

@@ -98,6 +98,8 @@ def _check_mesh(record: dict[Any, Any]) -> Iterator[Problem]:
         yield "warning", f"allSmplJoints3d: {len(joints)}, the first {SCORED_JOINTS} count"
     if vertices.ndim != 2 or joints.ndim != 2 or {vertices.shape[1], joints.shape[1]} != {3}:
         return
+    if not len(vertices) or not len(joints):
+        return
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     side = (high - low).max()
     outside = np.maximum(low - joints[:SCORED_JOINTS], joints[:SCORED_JOINTS] - high).max()
@@ -114,7 +116,7 @@ def _check_parameters(record: dict[Any, Any]) -> Iterator[Problem]:
         choices[key] = given.tolist() if isinstance(given, np.generic | np.ndarray) else given
         if choices[key] not in allowed:
             told = "10 to 299" if isinstance(allowed, range) else ", ".join(map(str, allowed))
-            yield "error", f"{key} is {choices[key]}, possible are {told}"
+            yield "error", f"{key} is {str(choices[key])[:80]}, possible are {told}"
     if choices["kid_flag"] and choices["num_betas"] != _KID_BETAS:
         yield "error", f"a kid needs num_betas {_KID_BETAS} and as many betas"
     if choices["age"] == "kid" and not choices["kid_flag"]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from datasets.cache import open_dataset
-from datasets.configured import find_source
+from datasets.sources import find_source
 from human_models.files import STAND_IN_NAME
 from main.detector import BoxFileDetector, Detector, YoloDetector
 from main.estimator import Estimator

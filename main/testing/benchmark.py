@@ -17,8 +17,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, default_collate
 from configs.schema import Config
 from datasets.cache import InstanceTable, open_dataset
 from datasets.sample import EvaluationSample, evaluation_sample
-from datasets.scans import Scans
-from datasets.sources import Source
+from datasets.sources import Scans, Source
 from human_models.body import BodyLibrary
 from human_models.files import ModelFolder
 from main.estimator import Estimator

@@ -3,7 +3,6 @@
 Normalised errors are those of AGORA: the error of the people found, over F1 of finding them.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from jaxtyping import Float
 
 from main.testing.metric_table import MeanAndCount
 from utils.errors import UserError, first_line
+from utils.files import read_json
 
 _LEAST_OVERLAP: Final = 0.1
 """Intersection over union from which a detection can be a person's (as on AGORA's server)."""
@@ -59,8 +59,8 @@ def read_detections(path: Path) -> dict[str, Boxes]:
 
     Raises UserError where it is missing or says something else.
     """
+    content = read_json(path, "file of detections")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         boxes = {
             image: np.array(rows, np.float64).reshape(len(rows), 4)
             for image, rows in content.items()
@@ -68,8 +68,6 @@ def read_detections(path: Path) -> dict[str, Boxes]:
         if not all(np.isfinite(rows).all() and (rows[:, 2:] > 0).all() for rows in boxes.values()):
             raise ValueError("a box has no area")
         return boxes
-    except OSError as error:
-        raise UserError(f"--detections {path}: {error.strerror or error}") from error
     except (ValueError, TypeError, AttributeError) as error:
         form = '{"image path": [[x, y, width, height], ...]}'
         raise UserError(

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.schema import DataConfig
-from datasets.configured import find_source
-from datasets.sources import Source
+from datasets.sources import Source, find_source
 from main.estimator import Estimator
 from main.model_files import OUTPUTS, ROOT, find_model, find_snapshot
 from main.testing.benchmark import BenchmarkResult, run_benchmark

@@ -10,10 +10,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
 
 from human_models.joints import JOINT_PARTS, JOINTS
 from utils.errors import UserError
+from utils.image import open_picture
 
 _EXIF_PHOTO: Final = 0x8769
 _FOCAL_LENGTH_35MM: Final = 0xA405
@@ -83,9 +83,9 @@ def check_camera_flags(focal_px: float | None, fov_deg: float | None) -> None:
 def _exif_focal(path: Path, width: int, height: int) -> float | None:
     """In pixels, from the focal length that would give the same view on 35 mm film."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             equivalent = float(image.getexif().get_ifd(_EXIF_PHOTO).get(_FOCAL_LENGTH_35MM, 0))
-    except (OSError, UnidentifiedImageError, TypeError, ValueError, SyntaxError):
+    except UserError:
         return None
     return equivalent / _DIAGONAL_35MM * math.hypot(width, height) if equivalent > 0 else None
 

@@ -15,12 +15,14 @@ from torch import Tensor, distributed
 
 from main.training.state import Progress
 from utils.distributed import World
-from utils.files import atomic_path
+from utils.files import atomic_path, read_input
 
 log = logging.getLogger(__name__)
 
 Terms = Mapping[str, Float[Tensor, " B"]]
 _MIB: Final = 2**20
+_LARGEST_LOG: Final = 1024 * _MIB
+"""Bytes of metrics.jsonl, of which a line is written every few iterations."""
 
 
 class TrainLog:
@@ -177,15 +179,16 @@ def _where(place: Progress) -> dict[str, int]:
 
 def _forget_later(path: Path, start: Progress) -> None:
     """Drop lines of iterations behind `start`, which are done again, and a line cut short."""
-    if not path.is_file():
+    if not path.exists():
         return
     kept = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in read_input(path, _LARGEST_LOG).decode("utf-8", "replace").splitlines():
         try:
             line = json.loads(text)
-        except ValueError:
+            done = (line["epoch"], line["iteration"]) <= start[:2]
+        except (ValueError, KeyError, TypeError, RecursionError):
             break
-        if (line["epoch"], line["iteration"]) <= start[:2]:
+        if done:
             kept.append(text + "\n")
     with atomic_path(path) as partial:
         partial.write_text("".join(kept), encoding="utf-8")

@@ -25,10 +25,10 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.utils._pytree import tree_map
 
 from main.training.optimizer import AveragedWeights
-from models.checkpoint import read_torch
+from models.checkpoint import read_torch, require_weights
 from models.checkpoint_keys import from_published, to_published
 from models.supervised import NETWORK
-from utils.errors import UserError
+from utils.errors import UserError, first_line
 from utils.files import atomic_path
 
 log = logging.getLogger(__name__)
@@ -90,8 +90,11 @@ class Learner(NamedTuple):
                 "train.start_over = True begins a run with its weights"
             )
         try:
-            network = {NETWORK + k: v for k, v in from_published(content["network"]).items()}
-            trained = content.get("training_network", network)
+            given = require_weights(path, content["network"])
+            network = {NETWORK + k: v for k, v in from_published(given).items()}
+            trained: dict[str, Any] = require_weights(
+                path, content.get("training_network", network)
+            )
             if self.average:
                 set_model_state_dict(self.network, {**trained, **network}, options=_WHOLE)
                 self.average.restart(content.get("average_updates", 0))
@@ -99,10 +102,21 @@ class Learner(NamedTuple):
             set_optimizer_state_dict(
                 self.network, self.optimizer, content["optimizer"], options=_WHOLE
             )
-        except (RuntimeError, KeyError, ValueError, TypeError) as error:
-            line = str(error).strip().splitlines()[0]
-            raise UserError(f"{path}: does not fit the run's config ({line})") from None
-        return Progress(**content["progress"])
+            progress = Progress(**content["progress"])
+            if not all(isinstance(count, int) and count >= 0 for count in progress[:2]):
+                raise ValueError(f"its progress is {progress}")
+        except (
+            RuntimeError,
+            LookupError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            AssertionError,
+        ) as error:
+            raise UserError(
+                f"{path}: does not fit the run's config ({first_line(error)})"
+            ) from None
+        return progress
 
 
 def _is_network(key: str) -> bool:

@@ -11,7 +11,7 @@ from torch import distributed
 
 from configs.schema import Config
 from configs.train_section import TrainConfig
-from datasets.configured import find_source
+from datasets.sources import find_source
 from human_models.body import BodyLibrary
 from main.training.log import TrainLog
 from main.training.state import Learner, Progress

@@ -1,5 +1,6 @@
 """Configs are data: read, merged, overridden, saved and refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,19 @@ def test_code_is_refused_and_not_run(tmp_path, value):
         ("config = 3", "no dict named"),
         ("base = 3\nconfig = {}", "file name in quotes"),
         ("base = 'gone.py'\nconfig = {}", "gone.py: no such config"),
+        ("base = '/etc/passwd'\nconfig = {}", "from the folder of this file"),
+        ("base = 'a\\0b'\nconfig = {}", "from the folder of this file"),
+        ("config = {'a': '\0'}", "null bytes"),
+        ("config = " + "[" * 100_000, "nested"),
+        ("config = {'a': " + "-" * 100_000 + "1}", "nested"),
+        ("config = {'a': " + "+".join(["1"] * 60_000) + "}", "nested"),
+        ("config = {'a': " + "a." * 50_000 + "b}", "nested"),
+        ("config = {'a': " + "9" * 5000 + "}", "not valid Python"),
+        ("config = {'a': " + "*".join(["9" * 4000] * 200) + "}", "is not plain data"),
+        ("config = {'a': " + "*".join(["999999999"] * 200) + "}", "is not plain data"),
+        ("config = {'a': 1e999}", "is not plain data"),
     ],
+    ids=range(18),
 )
 def test_wrong_file_is_one_line(tmp_path, text, message):
     (tmp_path / "c.py").write_text(text)
@@ -131,3 +144,19 @@ def test_config_is_frozen():
 
 def test_every_ignored_key_has_a_reason():
     assert all(IGNORED_KEYS.values())
+
+
+def test_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "c.py")
+    with pytest.raises(UserError, match="named pipe"):
+        load_config(tmp_path / "c.py")
+    (tmp_path / "d.py").write_text("base = 'c.py'\nconfig = {}")
+    with pytest.raises(UserError, match="named pipe"):
+        load_config(tmp_path / "d.py")
+
+
+def test_long_chain_of_bases_is_refused(tmp_path):
+    for i in range(100):
+        (tmp_path / f"{i}.py").write_text(f"base = '{i + 1}.py'\nconfig = {{}}")
+    with pytest.raises(UserError, match="more than 20 files"):
+        load_config(tmp_path / "0.py")

@@ -204,20 +204,20 @@ def test_killed_build_leaves_nothing_used(data_dir: Path) -> None:
     assert leftovers(data_dir) == []
 
 
-def _build_on_a_full_disk(data_dir: Path, told: "multiprocessing.Queue[str]") -> None:
+def _build_on_a_full_disk(data_dir: Path, message: "multiprocessing.Queue[str]") -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
     try:
         opened(data_dir)
     except UserError as error:
-        told.put(str(error))
+        message.put(str(error))
 
 
 def test_full_disk_is_told(data_dir: Path) -> None:
-    told: multiprocessing.Queue[str] = FORK.Queue()
-    process = FORK.Process(target=_build_on_a_full_disk, args=(data_dir, told))
+    message: multiprocessing.Queue[str] = FORK.Queue()
+    process = FORK.Process(target=_build_on_a_full_disk, args=(data_dir, message))
     process.start()
-    assert "Cannot write the cache" in told.get(timeout=60)
+    assert "Cannot write the cache" in message.get(timeout=60)
     process.join()
     assert folders(data_dir) == []
     assert leftovers(data_dir) == []
@@ -241,16 +241,16 @@ def test_error_in_a_file_leaves_nothing(data_dir: Path) -> None:
 
 
 def test_texts_of_any_alphabet_and_no_rows(tmp_path: Path) -> None:
-    words = ["", "ä/é.jpg", "日本/x.png", "plain"]
+    paths = ["", "ä/é.jpg", "日本/x.png", "plain"]
     numbers = {
-        name: np.zeros((len(words), *shape), dtype)
+        name: np.zeros((len(paths), *shape), dtype)
         for name, (dtype, shape) in NUMBER_COLUMNS.items()
     }
-    columns = numbers | {name: np.array(words) for name in TEXT_COLUMNS}
+    columns = numbers | {name: np.array(paths) for name in TEXT_COLUMNS}
     none = {name: column[:0] for name, column in columns.items()}
     write_table(tmp_path / "full", iter([columns, none, columns]))
     table = InstanceTable(tmp_path / "full")
-    assert [person.image_path for person in table] == words * 2
+    assert [person.image_path for person in table] == paths * 2
     write_table(tmp_path / "empty", iter([none]))
     assert len(InstanceTable(tmp_path / "empty")) == 0
 

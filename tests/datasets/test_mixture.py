@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs.schema import DataConfig
-from datasets.mixture import Mixture
+from datasets.training_set import Mixture
 from utils.errors import UserError
 
 LENGTHS = {"small": 3, "middle": 10, "large": 40}

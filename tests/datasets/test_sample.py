@@ -16,8 +16,14 @@ from torch.utils.data import default_collate
 
 from configs.reader import load_config
 from datasets.augmentation import NO_AUGMENTATION, Augmentation
-from datasets.instance import Instance
-from datasets.sample import evaluation_sample, joints_of_body, read_pixels, training_sample
+from datasets.columns import Instance
+from datasets.sample import (
+    body_box,
+    evaluation_sample,
+    joints_of_body,
+    read_pixels,
+    training_sample,
+)
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import (
@@ -28,6 +34,7 @@ from human_models.joints import (
     POSE_PARTS,
     SIDES,
 )
+from utils.crop import image_to_crop
 from utils.errors import UserError
 
 PARITY = Path(__file__).parents[1] / "parity"
@@ -52,6 +59,12 @@ BODY_JOINTS = ("RenBody_HiRes",)
 # The published code hands the same numbers out again under a second name. Where a dataset has no
 # 3D joints (UBody) its second masks say something else, which no loss reads.
 SECOND_NAMES = ("target_smplx_joint_img", "meta_smplx_joint_valid", "meta_smplx_joint_trunc")
+# It also gives boxes of hands and face, which no loss of this network reads: they are not made.
+PART_BOXES = tuple(
+    f"{kind}_{part}_bbox_{name}"
+    for part in ("lhand", "rhand", "face")
+    for kind, name in (("target", "center"), ("target", "size"), ("meta", "valid"))
+)
 
 
 @cache
@@ -108,9 +121,6 @@ def instance_of(name: str, row: int) -> Instance:
         image_path=str(file["image_path"][row]),
         image_size=(meta["width"][row], meta["height"][row]),
         body_box=file["bbox_xywh"][row, :4],
-        part_boxes=np.stack(
-            [file[f"{part}_bbox_xywh"][row] for part in ("lhand", "rhand", "face")]
-        ),
         joints_2d=joints_2d,
         joints_3d=joints_3d,
         has_joints_3d=has_joints_3d,
@@ -154,7 +164,12 @@ def test_training_samples(name, bodies):
         instance = instance_of(name, int(row))
         joints = joints_of_body(instance, bodies) if name in BODY_JOINTS else None
         sample = training_sample(instance, DATA / "img", CONFIG, AUGMENTATIONS[number], joints)
-        compared = set(expected) - {"rows", "length", *SECOND_NAMES}
+        # The dataset's translation is no target of a loss; it stays with the row.
+        np.testing.assert_allclose(
+            instance.transl, expected["target_smplx_cam_trans"][number], rtol=1e-4, atol=1e-4
+        )
+        left_out = {"rows", "length", "target_smplx_cam_trans", *SECOND_NAMES, *PART_BOXES}
+        compared = set(expected) - left_out
         assert set(sample) == compared
         assert_same_image(sample["input_img"], expected["input_img"][number])
         for key in compared - {"input_img"}:
@@ -185,9 +200,18 @@ def test_evaluation_samples(name, bodies):
         np.testing.assert_allclose(
             mesh, expected["target_smplx_mesh_cam"][number], rtol=1e-4, atol=1e-5
         )
+        width, height = instance.image_size
+        box = body_box(instance, width, height, CONFIG)
+        to_crop = image_to_crop(box, CONFIG.model.input_img_shape, width)
+        ours = {
+            **sample,
+            "meta_bb2img_trans": cv2.invertAffineTransform(to_crop),
+            "meta_gt_smplx_transl": instance.transl,
+            "target_smplx_cam_trans": instance.transl,
+        }
         for key in set(expected) - left_out - {"input_img", "target_smplx_mesh_cam"}:
             np.testing.assert_allclose(
-                np.asarray(sample[key]), expected[key][number], rtol=1e-4, atol=1e-3, err_msg=key
+                np.asarray(ours[key]), expected[key][number], rtol=1e-4, atol=1e-3, err_msg=key
             )
         assert sample["meta_lhand_valid"] == float(name not in ("MOYO_like_nohand", "PW3D"))
         assert sample["meta_rhand_valid"] == float(name != "PW3D")

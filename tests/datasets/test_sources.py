@@ -7,17 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from configs.schema import DataConfig
 from datasets.cache import InstanceTable, open_dataset
-from datasets.columns import Protocol, complete, has_area
+from datasets.columns import Protocol, complete
 from datasets.humandata.reader import read_humandata
-from datasets.sources import SOURCES, Split
+from datasets.sources import SOURCES, Split, find_source
 from human_models.joints import HANDS_MEAN, JOINT_PARTS, JOINTS, POSE_PARTS
-from utils.box import Box, clip_box
+from utils.box import Box, clip_box, have_area
 from utils.errors import UserError
 
 PARITY = Path(__file__).parents[1] / "parity"
 ROWS = list(csv.DictReader((PARITY / "datasets.csv").open(encoding="utf-8")))
 N = 6
+MINE = {"images": "mine", "train": ("a.npz", "b_*.npz"), "flat_hands": True}
 MEAN = {side: np.array(mean, np.float32) for side, mean in HANDS_MEAN.items()}
 
 
@@ -166,9 +168,9 @@ def test_box_rule_is_the_crops() -> None:
     boxes = rng.uniform(-60, 120, (500, 4)).astype(np.float32)
     sizes = np.tile(np.array([100, 80], np.float32), (500, 1))
     expected = [clip_box(Box(*box), 100, 80) is not None for box in boxes.tolist()]
-    assert has_area(boxes, sizes).tolist() == expected
+    assert have_area(boxes, sizes).tolist() == expected
     assert 50 < sum(expected) < 450
-    assert has_area(boxes[:1] * 0 + 50, sizes[:1] * 0).tolist() == [True]
+    assert have_area(boxes[:1] * 0 + 50, sizes[:1] * 0).tolist() == [True]
 
 
 @pytest.mark.parametrize(
@@ -307,3 +309,56 @@ def test_completing_changes_no_input(tmp_path: Path) -> None:
     first = complete(data, SOURCES["SynHand"], "correct")
     second = complete(data, SOURCES["SynHand"], "correct")
     np.testing.assert_array_equal(first["pose"], second["pose"])
+
+
+def test_rows_of_the_table_as_they_are() -> None:
+    assert find_source("UBody", DataConfig()) == SOURCES["UBody"]
+
+
+def test_config_overrides_files_and_intervals() -> None:
+    config = DataConfig.model_validate(
+        {"UBody_train_sample_interval": 7, "datasets": {"UBody": {"test": ("u.npz",)}}}
+    )
+    source = find_source("UBody", config)
+    assert source.files("test") == ("u.npz",)
+    assert source.files("train") == SOURCES["UBody"].files("train")
+    assert (source.interval("train"), source.interval("test")) == (7, 1)
+    assert source.fixes == SOURCES["UBody"].fixes
+
+
+def test_set_of_ones_own() -> None:
+    source = find_source("Mine", DataConfig.model_validate({"datasets": {"Mine": MINE}}))
+    assert source.files("train") == ("a.npz", "b_*.npz")
+    assert (source.images, source.flat_hands, source.test) == ("mine", True, None)
+
+
+def test_set_like_one_of_the_table() -> None:
+    inter = {"UBody_inter": {"like": "UBody", "test": ("ubody_inter.npz",)}}
+    source = find_source("UBody_inter", DataConfig.model_validate({"datasets": inter}))
+    assert source == SOURCES["UBody"]._replace(name="UBody_inter", test=("ubody_inter.npz",))
+    unlike = DataConfig.model_validate({"datasets": {"Mine": {"like": "UBodyy"}}})
+    with pytest.raises(UserError, match="'Mine' is like 'UBodyy'"):
+        find_source("Mine", unlike)
+
+
+def test_unknown_names_are_refused() -> None:
+    config = DataConfig.model_validate({"datasets": {"Mine": MINE, "Half": {"images": "half"}}})
+    with pytest.raises(UserError, match="did you mean 'SynHand'"):
+        find_source("Synhand", config)
+    with pytest.raises(UserError, match="did you mean 'Mine'"):
+        find_source("mine", config)
+    with pytest.raises(UserError, match="'Half' needs"):
+        find_source("Half", config)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../a.jpg", "a/../../b.jpg"])
+@pytest.mark.parametrize("entry", ["image_path", "vertices3d_path"])
+def test_files_outside_the_images_are_refused(entry: str, name: str, tmp_path: Path) -> None:
+    entries = humandata()
+    for folder in ("right", "wrong"):
+        (tmp_path / folder).mkdir()
+    names = [f"{i}..{i}.jpg" for i in range(len(entries["image_path"]))]
+    load(tmp_path / "right", "BEDLAM", entries | {entry: np.array(names)})
+    names[1] = name
+    with pytest.raises(UserError, match=f"entry '{entry}', row 1: '{name}' is no path within"):
+        load(tmp_path / "wrong", "BEDLAM", entries | {entry: np.array(names)})

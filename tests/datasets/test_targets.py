@@ -8,7 +8,7 @@ import numpy as np
 
 from configs.reader import load_config
 from datasets.augmentation import NO_AUGMENTATION, Augmentation
-from datasets.instance import Instance
+from datasets.columns import Instance
 from datasets.sample import training_sample
 from datasets.targets import training_targets
 from human_models.joints import JOINTS, POSE_PARTS, mirror_permutation
@@ -40,7 +40,6 @@ def person(**changes: Any) -> Instance:
         image_path="image.png",
         image_size=(360, 270),
         body_box=np.array([100, 60, 150, 160], np.float32),
-        part_boxes=np.zeros((3, 5), np.float32),
         joints_2d=normal(137, 2) * 100 + (180, 135),
         joints_3d=normal(137, 3),
         has_joints_3d=True,

@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -138,10 +139,8 @@ def test_yolo_is_given_bgr(yolo_weights, monkeypatch):
     config = DetectionConfig(model_path=str(yolo_weights))
     detector = YoloDetector(config, torch.device("cpu"))
     given = []
-    original = detector.model.predict
-    monkeypatch.setattr(
-        detector.model, "predict", lambda image, **kw: given.append(image) or original(image, **kw)
-    )
+    original = detector.predictor
+    monkeypatch.setattr(detector, "predictor", lambda image: given.append(image) or original(image))
     image = IMAGE.copy()
     image[..., 0] = 200  # red
     detector(0, image)
@@ -169,3 +168,125 @@ def test_unusable_yolo_weights_are_one_line_and_run_nothing(tmp_path, content):
         YoloDetector(DetectionConfig(model_path=str(path)), torch.device("cpu"))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "ran").exists()
+
+
+class Called:
+    """Pickled as a call of what a module has under a name."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def forged(change):
+    """Weights of ultralytics with something in them that is not a network's."""
+
+    def forge(path, yolo_weights):
+        content = torch.load(yolo_weights, weights_only=False)
+        change(content["model"], content, path)
+        torch.save(content, path)
+
+    return forge
+
+
+def constructed(model, content, path):
+    """The constructor of a class that ultralytics itself allows; it would read a second file."""
+    distillation = import_module("ultralytics.nn.distill_model").DistillationModel
+    second = path.with_name("second.pt")
+    torch.save({"model": Called(os.mkdir, str(path.with_name("ran")))}, second)
+    content["ema"] = Called(distillation, str(second), str(second))
+
+
+def fetched(model, content, path):
+    content["ema"] = Called(type(model), "https://127.0.0.1:9/yolov8n.yaml")
+
+
+def layer(name, *arguments):
+    def change(model, content, path):
+        model.yaml["backbone"][0] = [-1, 1, name, list(arguments)]
+
+    return change
+
+
+def setting(**values):
+    return lambda model, content, path: model.yaml.update(values)
+
+
+def looped(model, content, path):
+    model.model[0].loop = model.model[0]
+
+
+def expanded(model, content, path):
+    convolution = model.model[0].conv
+    convolution.weight = torch.nn.Parameter(torch.zeros(1).expand(convolution.weight.shape))
+
+
+FORGERIES = {
+    "constructor": forged(constructed),
+    "address": forged(fetched),
+    "function": forged(layer("torch_safe_load", "second.pt")),
+    "fetching layer": forged(layer("TorchVision", 64, "resnet18", "DEFAULT")),
+    "argument": forged(layer("Conv", "__import__('os')", 3, 2)),
+    "activation": forged(setting(activation="__import__('os').mkdir('ran')")),
+    "activation of calls": forged(setting(activation="nn.ReLU(exit())")),
+    "depth": forged(setting(depth_multiple=1000, scales={})),
+    "width": forged(setting(width_multiple=1000, scales={})),
+    "many layers": forged(lambda model, content, path: model.yaml["head"].extend([1] * 1000)),
+    "infinite": forged(setting(nc=float("inf"))),
+    "no description": forged(lambda model, content, path: delattr(model, "yaml")),
+    "loop": forged(looped),
+    "tensor beyond its storage": forged(expanded),
+    "lacking layer": forged(lambda model, content, path: model.model.pop(3)),
+    "other class": forged(
+        lambda model, content, path: content.update(model=torch.nn.Conv2d(1, 1, 1))
+    ),
+    "old form": lambda path, yolo_weights: torch.save(
+        {"model": Payload(path.with_name("ran"))}, path, _use_new_zipfile_serialization=False
+    ),
+    "script": lambda path, yolo_weights: torch.jit.script(torch.nn.ReLU()).save(path),
+    "pipe": lambda path, yolo_weights: os.mkfifo(path),
+    "folder": lambda path, yolo_weights: path.mkdir(),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+@pytest.mark.filterwarnings("ignore")
+def test_forged_yolo_weights_are_one_line_and_run_nothing(
+    forgery, yolo_weights, tmp_path, monkeypatch
+):
+    import_ultralytics()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("reaches for the network"))
+    path = tmp_path / "person.pt"
+    FORGERIES[forgery](path, yolo_weights)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match="person detector") as error:
+        YoloDetector(DetectionConfig(model_path=str(path)), torch.device("cpu"))
+    assert "\n" not in str(error.value)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["person.yaml", "person.torchscript", "person.onnx", "person"])
+def test_other_forms_of_yolo_are_refused(name, yolo_weights, tmp_path):
+    path = tmp_path / name
+    path.write_text("nc: 80\nbackbone: []\nhead: []\n")
+    with pytest.raises(UserError, match="person detector"):
+        YoloDetector(DetectionConfig(model_path=str(path)), torch.device("cpu"))
+
+
+def test_network_of_a_file_is_what_ultralytics_makes_of_it(yolo_weights):
+    ultralytics = import_ultralytics()
+    image = np.random.default_rng(1).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    theirs = ultralytics.YOLO(yolo_weights).predict(
+        image[..., ::-1], conf=0.0, iou=0.5, classes=[0], verbose=False
+    )
+    config = DetectionConfig(model_path=str(yolo_weights), conf=0.0, iou_thr=0.5)
+    ours = YoloDetector(config, torch.device("cpu"))(0, image)
+    boxes = theirs[0].boxes.xywh.numpy()
+    assert len(ours) == len(boxes) > 0
+    for (box, score), other, confidence in zip(ours, boxes, theirs[0].boxes.conf, strict=True):
+        assert score == pytest.approx(float(confidence))
+        assert box.x + box.width / 2 == pytest.approx(float(other[0]), abs=1e-3)
+        assert box.height == pytest.approx(float(other[3]), abs=1e-3)

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from datasets.cache import open_dataset
-from datasets.humandata.entries import read_entries
-from datasets.humandata.join import same
+from datasets.humandata.file import read_entries
+from datasets.humandata.merge import same
+from datasets.humandata.parameters import joints_of_smplx
 from datasets.humandata.reader import read_humandata
 from datasets.humandata.writer import write_humandata
 from datasets.sources import Source
@@ -21,7 +22,6 @@ from human_models.files import STAND_IN, find_model_folder
 from human_models.joints import HANDS_MEAN, JOINTS, JOINTS_FROM_MODEL, MODEL_JOINTS
 from main import humandata
 from main.estimator import Person
-from main.humandata_tools.bodies import joints_of_smplx
 from main.results import open_results
 from utils.image import read_image
 from utils.video_write import VideoWriter
@@ -395,7 +395,8 @@ def test_hands_that_nobody_knows(from_params: Callable[..., Done], tmp_path: Pat
         (parameters(transl=None), "'transl' is missing"),
         ([parameters(), parameters(betas=[1])], "person 1: 'betas' has 1 numbers, expected 10"),
         (parameters(betas=["x"] * 10), "'betas' is no numbers"),
-        (parameters(transl=[0, 0, float("nan")]), "'transl' is not finite"),
+        (parameters(transl=[0, 0, float("nan")]), "NaN is no number of JSON"),
+        (parameters(transl=[0, 0, 1e300]), "'transl' is not finite"),
         ([parameters(), parameters(expression=None)], "lacks jaw_pose or expression"),
         (parameters(image="d.png"), "d.png is missing"),
         (parameters(image="../a.png"), "within"),
@@ -415,7 +416,7 @@ def test_wrong_parameters(
 def test_parameters_without_an_image(from_params: Callable[..., Done], tmp_path: Path) -> None:
     fails(from_params(save(tmp_path / "d.json", parameters())), "d.json", "no image", '"image"')
     (tmp_path / "a.json").write_text("{")
-    fails(from_params(tmp_path / "a.json"), "a.json is no JSON")
+    fails(from_params(tmp_path / "a.json"), "a.json: not readable as JSON")
 
 
 def test_show_draws_the_body(

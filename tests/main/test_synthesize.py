@@ -1,4 +1,4 @@
-"""The door of synthetic people: sets that do not depend on workers, and that the project reads."""
+"""The command that draws synthetic people: independent of workers, readable by the project."""
 
 import filecmp
 import shutil
@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from datasets.cache import open_dataset
-from datasets.humandata.entries import read_entries
+from datasets.humandata.file import read_entries
 from datasets.sources import Source
-from datasets.synthetic.production import Order, produce
+from datasets.synthetic.production import SynthesisOptions
+from datasets.synthetic.production import synthesize as draw_set
 from main.synthesize import main
 
 SOURCE = Source("OpenPeople", ("tiny_train.npz",), ("tiny_test.npz",), "tiny")
@@ -21,8 +22,8 @@ def files(folder):
 
 
 def synthesize(out, *flags):
-    words = ["--out", str(out), "--name", "tiny", "--seed", "3", *flags]
-    assert main(words) == 0
+    arguments = ["--out", str(out), "--name", "tiny", "--seed", "3", *flags]
+    assert main(arguments) == 0
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +43,12 @@ def test_same_bytes_with_two_workers(crops, tmp_path):
 
 
 def test_stopped_run_goes_on(crops, tmp_path):
-    order = Order("crops", "tiny", "train", 3, 18, (96, 128))
-    counts = produce(order, tmp_path, workers=1)
+    options = SynthesisOptions("crops", "tiny", "train", 3, 18, (96, 128))
+    counts = draw_set(options, tmp_path, workers=1)
     assert [next(counts), next(counts)] == [0, 16]
     counts.close()  # as if stopped after the first batch
     assert not (tmp_path / "annot" / "tiny_train.npz").exists()
-    assert list(produce(order, tmp_path, workers=1)) == [16, 2]
+    assert list(draw_set(options, tmp_path, workers=1)) == [16, 2]
     assert files(crops) == files(tmp_path)
     name = "annot/tiny_train.npz"
     assert filecmp.cmp(crops / name, tmp_path / name, shallow=False)
@@ -96,12 +97,12 @@ def test_scenes(tmp_path):
 )
 def test_wrong_flags_are_one_line(flags, tmp_path, capsys):
     assert main(["--out", str(tmp_path), *flags]) == 2
-    told = capsys.readouterr().err.strip().splitlines()
-    assert len([line for line in told if line.startswith("error:")]) == 1
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len([line for line in printed if line.startswith("error:")]) == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_clips_tell_who_is_who(tmp_path):
+def test_clips_name_the_people(tmp_path):
     synthesize(tmp_path, "--people", "2", "--video", "--frames", "6", "--size", "160x90")
     assert [path.name for path in tmp_path.glob("img/tiny/train/*")] == ["clip_000.mp4"]
     with av.open(tmp_path / "img/tiny/train/clip_000.mp4") as video:

@@ -1,6 +1,9 @@
 """Weights in every form they come in, and files that are refused."""
 
 import os
+import struct
+import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -133,3 +136,145 @@ def test_weights_of_another_config_are_refused(tmp_path, state, change, message)
     path = write(tmp_path / "x.pth.tar", changed)
     with pytest.raises(UserError, match=message):
         load_network(CONFIG, path)
+
+
+class Call:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def tensor_of(offset, size, stride):
+    """A tensor over ten stored numbers, which may say that it has others."""
+    storage = torch.storage.TypedStorage(
+        wrap_storage=torch.arange(10.0).untyped_storage(), dtype=torch.float32, _internal=True
+    )
+    hooks = OrderedDict()
+    return Call(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, hooks)
+
+
+WRONG_TENSORS = {
+    "beyond its storage": tensor_of(0, (2 * 10**9,), (1,)),
+    "behind its storage": tensor_of(10**6, (10,), (1,)),
+    "before its storage": tensor_of(-5, (10,), (1,)),
+    "backwards": tensor_of(9, (10,), (-1,)),
+    "of negative size": tensor_of(0, (-10,), (1,)),
+    "of overflowing stride": tensor_of(2**62, (10,), (2**62,)),
+    "expanded": tensor_of(0, (10**12,), (0,)),
+    "sparse": torch.eye(3).to_sparse(),
+    "sparse of wrong indices": Call(
+        torch._utils._rebuild_sparse_tensor,
+        torch.sparse_coo,
+        (torch.tensor([[0, 100]]), torch.ones(2), torch.Size([3]), False),
+    ),
+    "nowhere": torch.zeros(3, device="meta"),
+    "number": 3,
+    "long bytes": Call(bytearray, 2**40),
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("kind", WRONG_TENSORS)
+@pytest.mark.filterwarnings("ignore")
+def test_wrong_tensor_is_one_line(tmp_path, kind, zipped):
+    path = tmp_path / "x.pth.tar"
+    content = {"network": {"a": WRONG_TENSORS[kind]}}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError) as error:
+        read_network(path)
+    assert "\n" not in str(error.value)
+
+
+def test_keys_that_are_no_names_are_refused(tmp_path):
+    torch.save({"network": {3: torch.zeros(3)}}, tmp_path / "x.pth.tar")
+    with pytest.raises(UserError, match="3 is no plain tensor"):
+        read_network(tmp_path / "x.pth.tar")
+
+
+def test_integers_are_no_weights(tmp_path, state):
+    changed = {**state, "encoder.pos_embed": state["encoder.pos_embed"].int()}
+    with pytest.raises(UserError, match=r"1 no floating-point numbers .*pos_embed"):
+        load_network(CONFIG, write(tmp_path / "x.pth.tar", changed))
+
+
+def replace_members(path, method=zipfile.ZIP_STORED, pickled=None):
+    """Write an archive anew, compressed or with another pickle in it."""
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in members.items():
+            changed = name.endswith("data.pkl") and pickled is not None
+            archive.writestr(name, pickled if changed else content)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compressed_numbers_are_refused(tmp_path, state, method):
+    path = write(tmp_path / "x.pth.tar", state)
+    replace_members(path, method)
+    with pytest.raises(UserError, match="compressed"):
+        read_network(path)
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"",
+        b"\x80\x02.",
+        b"\x80\x02a.",
+        b"\x80\x02s.",
+        b"\x80\x02}}b.",
+        b"\x80\x02}}K\x01s.",
+        b"\x80\x02}h\x09.",
+        b"\x80\x02K\x05Q.",
+        b"\x80\x02X\xf0\xff\xff\xff.",
+        b"\x80\x02X\x01\x00\x00\x00\xff.",
+        b"\x80\x02(X\x07\x00\x00\x00storageK\x01K\x02K\x03K\x04tQ.",
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01tR.",
+        b"\x80\x02ctorch\ndevice\n(X\x03\x00\x00\x00abctR.",
+        b"\x80\x02ccollections\nOrderedDict\n(K\x05tR.",
+        b"\x80\x02ctorch._utils\n_rebuild_parameter\n(K\x01K\x01K\x01tR.",
+        b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
+    ],
+    ids=range(16),
+)
+def test_damaged_pickle_is_one_line(tmp_path, pickled):
+    path = tmp_path / "x.pth.tar"
+    torch.save({"network": {}}, path)
+    replace_members(path, pickled=pickled)
+    with pytest.raises(UserError) as error:
+        read_network(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "length"),
+    [
+        ("{}", 2**62),
+        ("{}", 10**8),
+        ('{"x":{"dtype":"F32","shape":[10],"data_offsets":[0,40]}}', None),
+        ('{"x":{"dtype":"F32","shape":[-10],"data_offsets":[0,4]}}', None),
+        ('{"x":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}}', None),
+        ('{"x":{"dtype":"F99","shape":[1],"data_offsets":[0,4]}}', None),
+        ("[" * 100_000, None),
+    ],
+)
+def test_lying_safetensors_are_one_line(tmp_path, header, length):
+    path = tmp_path / "x.safetensors"
+    size = len(header) if length is None else length
+    path.write_bytes(struct.pack("<Q", size) + header.encode() + b"1234")
+    with pytest.raises(UserError, match="damaged or no checkpoint") as error:
+        read_network(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["x.pth.tar", "x.safetensors"])
+def test_pipes_and_folders_are_refused_at_once(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match="named pipe"):
+        read_network(tmp_path / name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match="a folder"):
+        read_network(tmp_path / name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx as onnx_package
 import onnxruntime
 import pytest
 import torch
@@ -186,3 +187,38 @@ def test_a_missing_package_is_told(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"onnxruntime is not installed.*requirements-onnx\.txt"):
         onnx.OnnxNetwork(tmp_path / "x.onnx", CPU)
+
+
+def with_weights_in(path, place):
+    """A network whose weights are said to lie in another file."""
+    helper, kinds = onnx_package.helper, onnx_package.TensorProto
+    weights = kinds(name="w", data_type=kinds.FLOAT, dims=[4], data_location=kinds.EXTERNAL)
+    weights.external_data.add(key="location", value=place)
+    ends = [helper.make_tensor_value_info(name, kinds.FLOAT, [4]) for name in ("images", "y")]
+    node = helper.make_node("Add", ["images", "w"], ["y"])
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], [weights])
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+
+
+@pytest.mark.parametrize("place", ["../secret", "secret", "/etc/passwd", "/dev/zero"])
+def test_weights_in_files_that_are_not_its_own_are_refused(tmp_path, place):
+    (tmp_path / "secret").write_bytes(bytes(16))
+    with_weights_in(tmp_path / "x.onnx", place)
+    with pytest.raises(UserError, match=r"not in x\.onnx\.data; refused"):
+        OnnxNetwork(tmp_path / "x.onnx", CPU)
+
+
+def test_pipes_are_refused(tmp_path):
+    with_weights_in(tmp_path / "x.onnx", "x.onnx.data")
+    os.mkfifo(tmp_path / "x.onnx.data")
+    os.mkfifo(tmp_path / "y.onnx")
+    for name in ("x.onnx", "y.onnx"):
+        with pytest.raises(UserError, match="named pipe"):
+            OnnxNetwork(tmp_path / name, CPU)
+
+
+def test_another_network_is_refused(tmp_path):
+    with_weights_in(tmp_path / "x.onnx", "x.onnx.data")
+    (tmp_path / "x.onnx.data").write_bytes(bytes(16))
+    with pytest.raises(UserError, match="is another network"):
+        OnnxNetwork(tmp_path / "x.onnx", CPU)

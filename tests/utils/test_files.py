@@ -1,9 +1,24 @@
-"""Files and folders that appear whole or not at all."""
+"""Input files are regular files; files and folders appear whole or not at all."""
 
+import os
+import socket
 from contextlib import suppress
 from pathlib import Path
 
-from utils.files import atomic_path
+import pytest
+
+from utils.errors import UserError
+from utils.files import (
+    atomic_path,
+    open_input,
+    path_within,
+    read_input,
+    read_json,
+    require_regular_file,
+)
+from utils.image import read_image
+from utils.media import open_media
+from utils.mesh import read_ply_vertices
 
 
 def test_file_appears_at_the_end_with_its_suffix(tmp_path: Path) -> None:
@@ -48,3 +63,109 @@ def test_failure_leaves_the_old_and_nothing_else(tmp_path: Path) -> None:
     assert old_file.read_bytes() == b"old"
     assert [path.name for path in old_folder.iterdir()] == ["kept"]
     assert sorted(tmp_path.iterdir()) == [old_file, old_folder]
+
+
+def make_special(path: Path, kind: str) -> Path:
+    """What is no regular file: a named pipe that nobody writes to, a folder, a device."""
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(path))
+    return path
+
+
+READERS = {
+    "open_input": open_input,
+    "require_regular_file": require_regular_file,
+    "read_input": lambda path: read_input(path, 10),
+    "read_json": lambda path: read_json(path, "file"),
+    "read_image": read_image,
+    "open_media": lambda path: open_media(path.rename(path.with_name("a.mp4"))),
+    "read_ply_vertices": read_ply_vertices,
+}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "socket"])
+@pytest.mark.parametrize("reader", READERS)
+def test_what_is_no_regular_file_is_refused_at_once(reader: str, kind: str, tmp_path: Path) -> None:
+    path = make_special(tmp_path / "x", kind)
+    with pytest.raises(UserError) as error:
+        READERS[reader](path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["absent", "a\0b", "x/y"])
+def test_missing_file_is_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    for reader in ("open_input", "read_json", "read_image", "read_ply_vertices"):
+        with pytest.raises(UserError) as error:
+            READERS[reader](tmp_path / name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="no such list"):
+        open_input(tmp_path / "absent", "list")
+
+
+def test_links_are_followed_and_large_files_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    (tmp_path / "link").symlink_to("file")
+    assert read_input(tmp_path / "link", 10) == b"0123456789"
+    with pytest.raises(UserError, match="10 bytes are too many"):
+        read_input(tmp_path / "file", 9)
+    with (tmp_path / "sparse.json").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UserError, match="too many"):
+        read_json(tmp_path / "sparse.json", "file")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "NaN",
+        "[Infinity]",
+        "-Infinity",
+        "1e999",
+        "9" * 5000,
+        "9" * 20,
+        str(2**63),
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        b"\xff\xfe\x00",
+        b"\0",
+        '"\x01"',
+    ],
+    ids=range(14),
+)
+def test_what_is_no_json_is_one_line(text: str | bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match="not readable as JSON") as error:
+        read_json(path, "file")
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300 + len(str(path))
+
+
+def test_json_is_read(tmp_path: Path) -> None:
+    content = '{"a": [1, -2.5e3, true, null, "é"], "b": 9223372036854775807}'
+    (tmp_path / "a.json").write_text(content, encoding="utf-8")
+    assert read_json(tmp_path / "a.json", "file") == {
+        "a": [1, -2500.0, True, None, "é"],
+        "b": 2**63 - 1,
+    }
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../a.png", "a/../../b.png"])
+def test_paths_that_lead_out_of_a_folder_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no path within"):
+        path_within(tmp_path, name)
+
+
+def test_paths_within_a_folder_may_be_links(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/etc")
+    assert path_within(tmp_path, "link/a..b.png") == tmp_path / "link" / "a..b.png"

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from utils.errors import UserError
-from utils.image import decode_image, list_images, read_image, write_image
+from utils.image import decode_image, image_size, list_images, read_image, write_image
 from utils.media import open_media
 
 
@@ -199,3 +199,43 @@ def test_gif_is_a_video(tmp_path: Path) -> None:
     pictures[3].save(tmp_path / "still.gif")
     frames = list(open_media(tmp_path / "still.gif"))
     assert [round(float(frame.image.mean()) / 40) for frame in frames] == [3]
+
+
+VIDEO = Path(__file__).parents[2] / "demo" / "test_video.mp4"
+REFERENCES = {
+    "concat.mp4": "ffconcat version 1.0\nfile 'secret.mp4'\n",
+    "concat.mkv": "ffconcat version 1.0\nfile secret.mp4\n",
+    "hls.ts": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nsecret.mp4\n#EXT-X-ENDLIST\n",
+    "sdp.mov": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+    "m=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    "dash.avi": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+    'mediaPresentationDuration="PT5S"><Period><AdaptationSet mimeType="video/mp4">'
+    '<Representation id="1" bandwidth="1000"><BaseURL>secret.mp4</BaseURL></Representation>'
+    "</AdaptationSet></Period></MPD>",
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_lists_of_other_videos_are_no_videos(name: str, tmp_path: Path) -> None:
+    (tmp_path / "secret.mp4").symlink_to(VIDEO)
+    (tmp_path / name).write_text(REFERENCES[name])
+    with pytest.raises(UserError, match="no readable video"):
+        open_media(tmp_path / name)
+
+
+def test_a_video_may_be_called_like_a_pattern(tmp_path: Path) -> None:
+    (tmp_path / "a%03d.mp4").symlink_to(VIDEO)
+    with open_media(tmp_path / "a%03d.mp4") as media:
+        assert media.info.width == 1280
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tiff"])
+def test_images_that_run_other_programs_are_refused(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x{suffix}"
+    Image.fromarray(scene()).save(path, format="EPS")
+    with pytest.raises(UserError, match="cannot read the image"):
+        read_image(path)
+    assert image_size(path) is None
+    Image.fromarray(scene()).save(path, format="PPM")  # harmless, but not what the README lists
+    with pytest.raises(UserError, match="cannot read the image"):
+        read_image(path)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from datasets.humandata.check import check_humandata
-from datasets.humandata.finding import Finding
-from datasets.humandata.statistics import humandata_statistics
+from datasets.humandata.check_layout import Finding
+from datasets.humandata.report import humandata_statistics
 from datasets.humandata.writer import write_humandata
 from human_models.joints import HANDS_MEAN
 from utils.errors import UserError
@@ -292,8 +292,8 @@ def test_compressed_keypoints_need_their_mask(check: Check) -> None:
 def test_whole_keypoints_that_are_flagged_as_compressed(check: Check) -> None:
     entries = faultless() | {"__keypoints_compressed__": True}
     entries["keypoints3d_smplx_mask"][3] = 0
-    told = [one for one in check(entries) if "flagged as compressed" in one.what]
-    assert [one.entry for one in told] == ["keypoints3d_smplx"]
+    found = [one for one in check(entries) if "flagged as compressed" in one.what]
+    assert [one.entry for one in found] == ["keypoints3d_smplx"]
 
 
 def test_strict_keys(check: Check) -> None:
@@ -306,8 +306,8 @@ def test_root_aligned_keypoints_are_not_behind_the_camera(check: Check) -> None:
     entries = faultless()
     entries["keypoints3d_smplx"][..., 2] -= 3.5
     entries["misc"]["kps3d_root_aligned"] = True
-    told = [one for one in check(entries) if one.entry.startswith("keypoints3d")]
-    assert [one.severity for one in told] == ["info"]
+    found = [one for one in check(entries) if one.entry.startswith("keypoints3d")]
+    assert [one.severity for one in found] == ["info"]
 
 
 def test_known_datasets(check: Check) -> None:
@@ -352,10 +352,10 @@ def test_images(check: Check, images: Path) -> None:
 
 def test_sample_of_images(check: Check, images: Path) -> None:
     shutil.rmtree(images / "set")
-    told = of_images(check(faultless(), images_folder=images, images_sample=2))
-    assert told[0][:2] == ("error", "no such image")
-    assert len(told[0][2]) == 4  # two images of two rows each
-    assert told[1][:2] == ("info", "2 of 6 images were looked at")
+    found = of_images(check(faultless(), images_folder=images, images_sample=2))
+    assert found[0][:2] == ("error", "no such image")
+    assert len(found[0][2]) == 4  # two images of two rows each
+    assert found[1][:2] == ("info", "2 of 6 images were looked at")
 
 
 def test_turned_image_is_measured_as_it_is_stored(check: Check, images: Path) -> None:
@@ -397,19 +397,21 @@ def test_statistics(tmp_path: Path) -> None:
     entries["lhand_bbox_xywh"][:6, 4] = 0
     entries["meta"]["width"] = [360] * 9 + [200] * 3
     write_humandata(tmp_path / "a.npz", entries)
-    told = humandata_statistics(tmp_path / "a.npz")
-    assert (told["rows"], told["images"]) == (N, 6)
-    assert told["people_per_image"] == {"mean": 2, "max": 2}
-    assert told["keypoints"] == {"keypoints2d_smplx": 144, "keypoints3d_smplx": 144}
-    assert told["image_sizes"] == {"360x270": 9, "200x270": 3}
-    assert told["box_longer_side_px"]["median"] == 160
-    assert told["part_boxes"] == {"lhand": 0.5, "rhand": 0, "face": 0}
-    assert told["known"]["left_hand"] == 0.75
-    assert told["known"]["face"] == 1
-    assert told["hands_from_flat_hand"] == "no"
-    assert told["betas"]["largest"] == 4
-    assert told["betas"]["rows_beyond_3"] == round(1 / N, 3)
+    found = humandata_statistics(tmp_path / "a.npz")
+    assert (found["rows"], found["images"]) == (N, 6)
+    assert found["people_per_image"] == {"mean": 2, "max": 2}
+    assert found["keypoints"] == {"keypoints2d_smplx": 144, "keypoints3d_smplx": 144}
+    assert found["image_sizes"] == {"360x270": 9, "200x270": 3}
+    assert found["box_longer_side_px"]["median"] == 160
+    assert found["part_boxes"] == {"lhand": 0.5, "rhand": 0, "face": 0}
+    assert found["known"]["left_hand"] == 0.75
+    assert found["known"]["face"] == 1
+    assert found["hands_from_flat_hand"] == "no"
+    assert found["betas"]["largest"] == 4
+    assert found["betas"]["rows_beyond_3"] == round(1 / N, 3)
     depth = entries["smplx"]["transl"][:, 2]
-    assert told["depth_m"]["median"] == pytest.approx(np.median(depth), abs=1e-3)
+    assert found["depth_m"]["median"] == pytest.approx(np.median(depth), abs=1e-3)
     angles = np.degrees(np.linalg.norm(entries["smplx"]["body_pose"], axis=2))
-    assert told["pose_degrees"]["body_pose"]["mean_angle"] == pytest.approx(angles.mean(), abs=0.01)
+    assert found["pose_degrees"]["body_pose"]["mean_angle"] == pytest.approx(
+        angles.mean(), abs=0.01
+    )

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datasets.humandata.entries import read_entries, take_rows
-from datasets.humandata.join import Part, same
+from datasets.humandata.file import read_entries, take_rows
 from datasets.humandata.layout import is_mask
-from datasets.humandata.merge import merge
+from datasets.humandata.merge import Part, merge, same
 from datasets.humandata.reader import read_humandata
 from datasets.humandata.writer import write_humandata
 from human_models.joints import HANDS_MEAN
@@ -197,8 +196,8 @@ def test_merged_entries_that_some_files_lack(caplog: pytest.LogCaptureFixture) -
     np.testing.assert_array_equal(merged["smplx"]["betas_neutral"][N:], other["smplx"]["betas"])
     assert merged["meta"]["gender"][N:].tolist() == ["neutral"] * N
     np.testing.assert_array_equal(merged["lhand_bbox_xywh"][:, 4], [1] * N + [0] * N)
-    for told in ("keypoints3d_smplx", "smplx.expression", "smplx.left_hand_pose"):
-        assert f"entry '{told}'" in caplog.text
+    for entry in ("keypoints3d_smplx", "smplx.expression", "smplx.left_hand_pose"):
+        assert f"entry '{entry}'" in caplog.text
     assert "expression" in merge(parts(one, other), "all")["smplx"]
 
 

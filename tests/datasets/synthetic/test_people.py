@@ -4,17 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.synthetic.clothes import draw_clothing
-from datasets.synthetic.collisions import penetration
-from datasets.synthetic.gait import walk_cycle
-from datasets.synthetic.hands import SHAPES, draw_hand, hand_pose
-from datasets.synthetic.hems import slide_to_level
-from datasets.synthetic.limbs import JOINT, turn
-from datasets.synthetic.meshes import person_mesh
-from datasets.synthetic.poses import mirrored
-from datasets.synthetic.shading import draw_lights, render
-from datasets.synthetic.stage import draw_stage, full_camera, place, project
-from datasets.synthetic.studio import Studio
+from datasets.synthetic.arms import SHAPES, draw_hand, hand_pose
+from datasets.synthetic.figures import person_mesh
+from datasets.synthetic.pictures import Studio
+from datasets.synthetic.poses import mirrored, walk_cycle
+from datasets.synthetic.rendering import draw_lights, render
+from datasets.synthetic.skeleton import JOINT, penetration, turn
+from datasets.synthetic.stage import draw_stage, full_camera, place
+from datasets.synthetic.wardrobe import draw_clothing, slide_to_level
 from human_models.joints import HANDS_MEAN, SIDES
 
 
@@ -119,13 +116,13 @@ def test_drawn_silhouette_agrees_with_the_mesh(studio):
     camera = full_camera(40.0, (360, 640))
     picture = render([mesh], draw_lights(rng, stage.up), camera, (360, 640))
     rows, columns = np.nonzero(picture.owner == 0)
-    drawn = project(mesh.points, camera)
+    drawn = camera.project(mesh.points)
     low, high = drawn.min(axis=0), drawn.max(axis=0)
     assert columns.min() == pytest.approx(max(low[0], 0), abs=1.5)
     assert columns.max() == pytest.approx(min(high[0], 639), abs=1.5)
     assert rows.min() == pytest.approx(max(low[1], 0), abs=1.5)
     assert rows.max() == pytest.approx(min(high[1], 359), abs=1.5)
-    middle = project(mesh.points.mean(axis=0), camera).round().astype(int)
+    middle = camera.project(mesh.points.mean(axis=0)).round().astype(int)
     depth = picture.depth_m[rows, columns]
     assert mesh.points[:, 2].min() - 1e-3 < depth.min() < depth.max() < mesh.points[:, 2].max()
     assert picture.owner[middle[1], middle[0]] == 0

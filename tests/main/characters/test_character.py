@@ -5,7 +5,7 @@ from scipy.spatial.transform import Rotation
 
 from human_models.joints import RIG_JOINTS
 from human_models.safe_pickle import load_npz
-from main.exporting.character import TO_WORLD, on_the_spot, read_character, without_gaps
+from main.characters.character import TO_WORLD, on_the_spot, read_character, without_gaps
 from utils.errors import UserError
 
 PARAMETERS = (

@@ -5,8 +5,8 @@ from configs.reader import load_config, save_config
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from human_models.safe_pickle import load_npz
 from main.export import main
-from main.exporting.options import ExportOptions
-from main.exporting.results import export_result
+from main.characters.options import ExportOptions
+from main.characters.export import export_result
 from main.model_files import ROOT
 from utils.errors import UserError
 
@@ -78,7 +78,7 @@ def test_a_config_names_no_bodies_outside_the_project(result, tmp_path, monkeypa
         looked_at.append(path)
         return ModelFolder(STAND_IN, STAND_IN_NAME)
 
-    monkeypatch.setattr("main.exporting.results.find_model_folder", find)
+    monkeypatch.setattr("main.characters.export.find_model_folder", find)
     default = ROOT / "human_models" / "human_model_files"
     for named, expected in (
         ("/srv/bodies", default),
@@ -102,7 +102,7 @@ def test_people_of_two_bodies_are_no_result(result, tmp_path):
 
 
 def test_usd_without_its_package_says_what_to_install(result, tmp_path, monkeypatch):
-    monkeypatch.setattr("main.exporting.usd.Usd", None)
+    monkeypatch.setattr("main.characters.usd.Usd", None)
     with pytest.raises(UserError, match="pip install usd-core"):
         export_result(result, ["glb", "usd"], output=tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """The checker lets right submissions pass and tells every known mistake of wrong ones."""
 
 import copy
+import os
 import pickle
 import zipfile
 
@@ -297,3 +298,44 @@ def test_nothing_to_check_is_told(tmp_path):
     (tmp_path / "c.zip").write_bytes(b"PK")
     with pytest.raises(UserError, match="is no zip"):
         check_submission(tmp_path / "c.zip", AGORA)
+
+
+def test_absurd_numbers_of_people_are_told_at_once(tmp_path):
+    for digits in ("300000000", "9" * 200):
+        path = write(tmp_path / "x.zip", [(name(AGORA, digits), RECORDS["agora"])])
+        (finding,) = [line for line in told_of(path) if "personId" in line.split(": ")[2]]
+        assert "over 10000" in finding
+    path = write(tmp_path / "x.zip", [(name(AGORA, 9999), RECORDS["agora"])])
+    assert any("and 9979 more is missing" in line for line in told_of(path))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_of_every_compression_is_told(method, tmp_path):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr(name(AGORA), pickled(RECORDS["agora"]))
+        start = archive.start_dir
+    content = bytearray(path.read_bytes())
+    for place in range(80, start, 7):
+        content[place] ^= 0x5A
+    path.write_bytes(content)
+    assert any("damaged in the zip" in line for line in told_of(path))
+
+
+def test_names_of_several_lines_and_upwards_are_one_line(tmp_path):
+    path = write(tmp_path / "x.zip", [("a\nb.pkl", b""), ("../../up.pkl", b""), ("/abs.pkl", b"")])
+    told = told_of(path)
+    assert sum("lies not directly in the folder" in line for line in told) == 3
+    assert not any("\n" in line for line in told)
+    assert not (tmp_path.parent.parent / "up.pkl").exists()
+
+
+def test_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "x.zip")
+    with pytest.raises(UserError, match="named pipe"):
+        check_submission(tmp_path / "x.zip", AGORA)
+
+
+def test_empty_meshes_are_told():
+    record = changed(mesh_record(), verts=np.zeros((0, 3)), allSmplJoints3d=np.zeros((0, 3)))
+    assert any("verts are (0, 3)" in line for line in problems(record, BEDLAM))

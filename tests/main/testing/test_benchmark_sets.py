@@ -10,9 +10,8 @@ import torch
 
 from configs.schema import DataConfig
 from datasets.cache import open_dataset
-from datasets.configured import find_source
 from datasets.sample import true_mesh
-from datasets.sources import SOURCES
+from datasets.sources import SOURCES, find_source
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from main import test as door

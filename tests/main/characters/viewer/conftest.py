@@ -12,7 +12,7 @@ from human_models.body import BodyModel
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_body
 from human_models.joints import BODY_JOINTS, JOINTS_FROM_MODEL
 from main.estimator import Person
-from main.exporting.results import export_result
+from main.characters.export import export_result
 from main.results import open_results
 from main.tracks.camera import ClipCamera
 from main.tracks.placing import place_rows
