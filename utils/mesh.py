@@ -1,4 +1,4 @@
-"""Triangle meshes: their files (.ply, Stanford polygon files, and .obj), and merging of vertices."""
+"""Triangle meshes: .ply (Stanford polygon files) and .obj files, and merging of vertices."""
 
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -33,7 +33,7 @@ def merge_vertices(
     Faces that collapse are left out.
 
     Args:
-        groups: numbers from 0 without a gap; who has the same is merged.
+        groups: numbers from 0 without a gap; vertices of the same number are merged.
         rank: the vertex of the lowest stands for the group; None: the first one does.
     """
     order = np.argsort(groups, kind="stable") if rank is None else np.lexsort((rank, groups))

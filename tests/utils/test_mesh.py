@@ -80,3 +80,11 @@ def test_other_files_are_refused_in_one_line(tmp_path, content):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"none\.ply"):
         read_ply_vertices(tmp_path / "none.ply")
+
+
+def test_a_vertex_stands_for_its_group_and_collapsed_faces_go():
+    faces = np.array([[0, 1, 2], [2, 1, 3], [3, 4, 2]])
+    groups = np.array([0, 1, 1, 2, 0])
+    assert merge_vertices(faces, groups).tolist() == [[3, 0, 1]]
+    rank = np.array([1.0, 0.5, 0.2, 0.0, 0.9])
+    assert merge_vertices(faces, groups, rank).tolist() == [[3, 4, 2]]

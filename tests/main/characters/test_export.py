@@ -1,13 +1,19 @@
+import json
+
 import numpy as np
 import pytest
 
 from configs.reader import load_config, save_config
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from human_models.safe_pickle import load_npz
-from main.export import main
-from main.characters.options import ExportOptions
+from main.characters.bvh_and_amass import write_amass, write_bvh
+from main.characters.character import CHARACTER_FIELDS, make_character
 from main.characters.export import export_result
+from main.characters.glb import write_glb
+from main.characters.options import ExportOptions, parse_formats
+from main.export import main
 from main.model_files import ROOT
+from main.result_files import read_person
 from utils.errors import UserError
 
 
@@ -36,10 +42,10 @@ def test_everyone_is_exported_unless_people_are_named(result, tmp_path):
 @pytest.mark.parametrize(
     ("formats", "arguments", "told"),
     [
-        (["fbx"], {}, "choose of"),
+        (["fbx"], {}, "choose from"),
         (["glb"], {"persons": [7]}, "--person 7: .* has 1, 2"),
         (["glb"], {"options": ExportOptions(up="z")}, "y up by its standard"),
-        ([], {}, "choose of amass,glb"),
+        ([], {}, "choose from amass,glb"),
     ],
 )
 def test_what_cannot_be_had_is_told_before_anything_is_written(
@@ -106,3 +112,40 @@ def test_usd_without_its_package_says_what_to_install(result, tmp_path, monkeypa
     with pytest.raises(UserError, match="pip install usd-core"):
         export_result(result, ["glb", "usd"], output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_all_are_the_formats_that_need_no_extra_package(result, tmp_path, capsys):
+    simple = ("amass", "glb", "bvh", "obj", "ply", "viewer")
+    assert parse_formats("all") == simple
+    assert parse_formats("usd, all,glb") == ("usd", *simple)
+    words = ["--format", "all", "--person", "2", "--output", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "all: those that need no extra package" in " ".join(capsys.readouterr().out.split())
+    content = load_npz(result / "person_002.npz")
+    assert "focal" not in content  # what only the viewer needs
+    assert main([str(result), *words]) == 2
+    assert "lacks 'focal'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_forged_name_stays_a_value(result, data, body, tmp_path):
+    """The model's name is the only text of a result that reaches a character."""
+    forged = 'SMPL-X"}}],"nodes":[{"uri":"file:///etc/passwd"}] </script>\u202e{}'
+    content = read_person(result / "person_002.npz", CHARACTER_FIELDS)
+    honest = make_character("person_002", content, body)
+    marked = make_character("person_002", content | {"body_model": np.array(forged)}, body)
+    documents = []
+    for character in (honest, marked):
+        path = tmp_path / "one.glb"
+        write_glb(path, character, data, 2)
+        glb = path.read_bytes()
+        documents.append(json.loads(glb[20 : 20 + int.from_bytes(glb[12:16], "little")]))
+    assert documents[1]["asset"]["extras"].pop("body_model") == forged
+    assert documents[0]["asset"]["extras"].pop("body_model") == STAND_IN_NAME
+    assert documents[0] == documents[1]
+    for name, character in (("honest.bvh", honest), ("marked.bvh", marked)):
+        write_bvh(tmp_path / name, character, data)
+    assert (tmp_path / "marked.bvh").read_bytes() == (tmp_path / "honest.bvh").read_bytes()
+    write_amass(tmp_path / "marked.npz", marked, data)
+    assert str(load_npz(tmp_path / "marked.npz")["body_model"]) == forged

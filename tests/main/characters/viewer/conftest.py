@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from human_models.body import BodyModel
-from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_body
+from human_models.files import STAND_IN_NAME
 from human_models.joints import BODY_JOINTS, JOINTS_FROM_MODEL
-from main.estimator import Person
 from main.characters.export import export_result
+from main.estimator import Person
 from main.results import open_results
 from main.tracks.camera import ClipCamera
 from main.tracks.placing import place_rows
@@ -22,16 +22,6 @@ FRAMES, FPS, SIZE = 30, 20.0, (320, 180)
 CAMERA = ClipCamera((367.0, 367.0), (159.5, 89.5), "test")
 ASIDE_M = 0.1
 """Final values stand so far beside the raw ones, to tell them apart."""
-
-
-@pytest.fixture(scope="session")
-def data():
-    return read_body(ModelFolder(STAND_IN, STAND_IN_NAME), "smplx")
-
-
-@pytest.fixture(scope="session")
-def body(data) -> BodyModel:
-    return BodyModel(data).eval()
 
 
 def grey(frame: int) -> int:

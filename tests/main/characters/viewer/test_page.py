@@ -9,17 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from main.export import main
-from main.characters.character import make_character
-from main.characters.options import ExportOptions
-from main.characters.export import export_result
-from main.result_files import open_result, read_person
 from main.characters import viewer as viewing
-from main.characters.scene import simplified_faces
-from main.characters.scene import Pack
-from main.characters.scene import read_viewed, world_of
-from main.characters.scene import raw_character
+from main.characters.character import make_character
+from main.characters.export import export_result
+from main.characters.options import ExportOptions
+from main.characters.scene import Pack, raw_character, read_viewed, simplified_faces, world_of
 from main.characters.viewer import PageFile, find_exports, find_pictures
+from main.export import main
+from main.result_files import open_result, read_person
 from utils.errors import UserError
 
 ASIDE_M = 0.1
