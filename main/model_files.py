@@ -77,18 +77,27 @@ def find_model(model_dir: str, *, download: bool = False) -> ModelFiles:
     )
 
 
+def find_weights(model_dir: str, checkpoint_id: str | None) -> ModelFiles:
+    """As `find_model`, or with the number of an epoch as `find_snapshot`."""
+    if checkpoint_id is None:
+        return find_model(model_dir)
+    return find_snapshot(model_dir, checkpoint_id)
+
+
 def find_snapshot(run: str, checkpoint_id: str) -> ModelFiles:
     """The snapshot of an epoch of a training run: a name under outputs/, or the run's folder.
 
     Raises:
         UserError: there is no such run or snapshot; the message lists those that are there.
     """
+    name = Path("model_dump") / f"snapshot_{checkpoint_id}.pth.tar"
     folder = next((f for f in (Path(run), OUTPUTS / run) if (f / "model_dump").is_dir()), None)
     if folder is None:
         raise UserError(
-            f"{run}: no training run (a folder with model_dump/ in it), nor in outputs/"
+            f"{OUTPUTS / run / name} is missing, and there is no training run '{run}'; put its "
+            "snapshot and config there, or leave the epoch out to use pretrained_models/"
         )
-    weights = folder / "model_dump" / f"snapshot_{checkpoint_id}.pth.tar"
+    weights = folder / name
     if not weights.is_file():
         there = sorted(path.name for path in weights.parent.glob("snapshot_*.pth.tar"))
         raise UserError(f"{weights} is missing; there are: {', '.join(there) or 'none'}")

@@ -1,8 +1,14 @@
-"""Encoder pre-training: `python -m main.pretrain JOB_NAME CONFIG_FILE [flags]`.
+"""Pre-training: `python -m main.pretrain JOB_NAME CONFIG_FILE [flags]`.
 
-The ViT of the config learns to find joints in the crops of any HumanData sets, without task tokens,
-as ViTPose does. At the end of a run outputs/pretrain_JOB_DATE/model_dump/encoder.pth is a file of
-ViTPose's form, for `model.encoder_pretrained_model_path`. scripts/pretrain.sh starts the processes.
+--stage keypoints: the ViT of the config learns to find joints in the crops of any HumanData sets,
+without task tokens, as ViTPose does. At the end of a run outputs/pretrain_JOB_DATE/model_dump/
+encoder.pth is a file of ViTPose's form, for `model.encoder_pretrained_model_path`.
+
+--stage lifting: the lifter of the config (`model.lifter_config`) and the heads learn what joints
+mean in 3D, from endless synthetic poses without pictures. Snapshots are of the whole network, for
+`model.pretrained_model_path`; its encoder is that of `model.encoder_pretrained_model_path`.
+
+scripts/pretrain.sh starts the processes.
 """
 
 import argparse
@@ -13,15 +19,18 @@ from main.door import add_run_flags, door_parser, run_door
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from main.courses import KEYPOINTS
+    from main.courses import KEYPOINTS, LIFTING
     from main.training.course import run_course
 
-    return run_course(KEYPOINTS, arguments)
+    return run_course(LIFTING if arguments.stage == "lifting" else KEYPOINTS, arguments)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("pretrain", "Pre-train an encoder, as one process of a run.")
+    parser = door_parser("pretrain", "Pre-train parts of a network, as one process of a run.")
     add_run_flags(parser)
+    parser.add_argument(
+        "--stage", choices=("keypoints", "lifting"), default="keypoints", help="what is learned"
+    )
     return parser
 
 

@@ -1,8 +1,8 @@
 """How near a result is to the truth: `python -m main.score RESULT TRUTH.npz`.
 
 RESULT is a folder of inference, TRUTH a HumanData file of the same video whose `meta.frame_index`
-says which frame a row is of, as `main.synthesize --video` writes it. In every frame results are
-given to people by the overlap of their boxes.
+says which frame a row belongs to, as `main.synthesize --video` writes it. In every frame, results
+are assigned to people by the overlap of their boxes.
 """
 
 import argparse
@@ -14,9 +14,9 @@ from main.door import door_parser, run_door
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from main.testing.scoring import run_score
+    from main.evaluation.scoring import score_result
 
-    run_score(arguments)
+    score_result(arguments.result, arguments.truth, arguments.body_folder)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -27,9 +27,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run this door with a command line (the process' own by default); the exit status."""
-    return run_door(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_door(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Evaluating with a detector's boxes: who of the dataset was found, and what missing people cost.
+"""Evaluation with a detector's boxes: which people were found, and what the missing ones cost.
 
-Normalised errors are those of AGORA: the error of the people found, over F1 of finding them.
+Normalised errors are those of AGORA: the error of the people found, over the F1 score of finding
+them.
 """
 
 from collections import defaultdict
@@ -11,14 +12,14 @@ from typing import Final, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from main.testing.metric_table import MeanAndCount
+from datasets.humandata.writer import BODY_BOX_SCALE
+from main.evaluation.metrics import Means
+from utils.box import intersection_over_union, scaled_boxes
 from utils.errors import UserError, first_line
 from utils.files import read_json
 
 _LEAST_OVERLAP: Final = 0.1
 """Intersection over union from which a detection can be a person's (as on AGORA's server)."""
-_DATASET_PADDING: Final = 1.2
-"""Boxes in dataset files are so much larger than people; detectors' boxes are made alike."""
 _NORMALISED: Final = {"nmve_all": "mpvpe_all", "nmje_body": "mpjpe_body"}
 
 OneBox = Float[np.ndarray, "4"]
@@ -26,20 +27,20 @@ Boxes = Float[np.ndarray, "_ 4"]
 """x, y, width, height in pixels."""
 
 
-class Found(NamedTuple):
-    """Which people a detector found."""
+class DetectionMatch(NamedTuple):
+    """Which people of a dataset a detector found."""
 
     boxes: dict[int, OneBox]
     """Row of the dataset's table -> its detection, padded as the boxes in the files are."""
     missed: int
     false: int
-    """Detections that are nobody's, in the images of the dataset's people."""
+    """Number of detections in the images of the dataset's people that belong to nobody."""
 
     @property
     def f1(self) -> float:
         return len(self.boxes) / (len(self.boxes) + 0.5 * (self.false + self.missed))
 
-    def report(self, means: Mapping[str, MeanAndCount]) -> dict[str, float | int]:
+    def report(self, means: Means) -> dict[str, float | int]:
         """F1, counts, and the normalised errors (millimetres) of the metrics that there are."""
         report: dict[str, float | int] = {
             "f1": self.f1,
@@ -57,7 +58,8 @@ class Found(NamedTuple):
 def read_detections(path: Path) -> dict[str, Boxes]:
     """A file {"image path as in the dataset": [[x, y, width, height], ...]} in pixels.
 
-    Raises UserError where it is missing or says something else.
+    Raises:
+        UserError: the file is missing or of another form.
     """
     content = read_json(path, "file of detections")
     try:
@@ -75,14 +77,17 @@ def read_detections(path: Path) -> dict[str, Boxes]:
         ) from error
 
 
-def match(images: Sequence[str], body_boxes: Boxes, detections: Mapping[str, Boxes]) -> Found:
-    """Give detections to people, image by image, the pairs that overlap most first.
+def match_detections(
+    images: Sequence[str], body_boxes: Boxes, detections: Mapping[str, Boxes]
+) -> DetectionMatch:
+    """Assign detections to people, image by image, the pairs that overlap most first.
 
     Args:
-        images: of every person, as `detections` calls them.
-        body_boxes: of every person, padded as the files' are.
+        images: the image of every person, as `detections` names it.
+        body_boxes: the box of every person, padded as the boxes in dataset files are.
 
-    Raises UserError where nobody was found.
+    Raises:
+        UserError: nobody was found.
     """
     people: defaultdict[str, list[int]] = defaultdict(list)
     for place, image in enumerate(images):
@@ -91,17 +96,18 @@ def match(images: Sequence[str], body_boxes: Boxes, detections: Mapping[str, Box
     false = 0
     for image, places in people.items():
         detected = detections.get(image, np.zeros((0, 4)))
-        true = _resized(body_boxes[places], 1 / _DATASET_PADDING)
-        pairs = _greedy(_overlaps(true, detected))
-        padded = _resized(detected, _DATASET_PADDING)
+        true = scaled_boxes(body_boxes[places], 1 / BODY_BOX_SCALE)
+        pairs = _greedy_pairs(intersection_over_union(true, detected))
+        padded = scaled_boxes(detected, BODY_BOX_SCALE)
         boxes |= {places[person]: padded[detection] for person, detection in pairs}
         false += len(detected) - len(pairs)
     if not boxes:
-        raise UserError("--detections: no box is anybody's; are its image paths the dataset's?")
-    return Found(dict(sorted(boxes.items())), len(images) - len(boxes), false)
+        raise UserError("--detections: no box matches a person; are its image paths the dataset's?")
+    return DetectionMatch(dict(sorted(boxes.items())), len(images) - len(boxes), false)
 
 
-def _greedy(overlaps: Float[np.ndarray, "P D"]) -> Sequence[tuple[int, int]]:
+def _greedy_pairs(overlaps: Float[np.ndarray, "P D"]) -> list[tuple[int, int]]:
+    """Pairs of person and detection; nobody and nothing is in two of them."""
     pairs: list[tuple[int, int]] = []
     left = overlaps.copy()
     while left.size and left.max() >= _LEAST_OVERLAP:
@@ -109,22 +115,3 @@ def _greedy(overlaps: Float[np.ndarray, "P D"]) -> Sequence[tuple[int, int]]:
         pairs.append((int(person), int(detection)))
         left[person], left[:, detection] = 0, 0
     return pairs
-
-
-def _overlaps(
-    first: Float[np.ndarray, "P 4"], second: Float[np.ndarray, "D 4"]
-) -> Float[np.ndarray, "P D"]:
-    """Intersection over union of every pair."""
-    start = np.maximum(first[:, None, :2], second[None, :, :2])
-    end = np.minimum(
-        first[:, None, :2] + first[:, None, 2:], second[None, :, :2] + second[None, :, 2:]
-    )
-    shared = (end - start).clip(min=0).prod(axis=2)
-    either = first[:, 2:].prod(axis=1)[:, None] + second[:, 2:].prod(axis=1)[None] - shared
-    return shared / np.maximum(either, 1e-9)
-
-
-def _resized(boxes: Boxes, ratio: float) -> Boxes:
-    """Boxes larger or smaller about their centres."""
-    size = boxes[:, 2:] * ratio
-    return np.concatenate([boxes[:, :2] + (boxes[:, 2:] - size) / 2, size], axis=1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from main.testing.detections import Found, match, read_detections
+from main.evaluation.detections import DetectionMatch, match_detections, read_detections
 from utils.errors import UserError
 
 A, B, C = [0.0, 0, 100, 100], [50.0, 0, 100, 100], [500.0, 0, 40, 80]
@@ -22,7 +22,7 @@ PEOPLE = (["1.jpg", "1.jpg", "2.jpg"], padded(boxes(A, B, C)).astype(np.float32)
 
 
 def test_pairs_that_overlap_most_come_first():
-    found = match(*PEOPLE, {"1.jpg": boxes([45, 0, 100, 100], [10, 0, 100, 100])})
+    found = match_detections(*PEOPLE, {"1.jpg": boxes([45, 0, 100, 100], [10, 0, 100, 100])})
     assert list(found.boxes) == [0, 1]
     np.testing.assert_allclose(found.boxes[0], [0, -10, 120, 120])
     np.testing.assert_allclose(found.boxes[1], [35, -10, 120, 120])
@@ -31,20 +31,20 @@ def test_pairs_that_overlap_most_come_first():
 
 def test_everyone_is_found_once():
     twice = {"1.jpg": boxes(A, A, B), "2.jpg": boxes([0, 0, 10, 10]), "3.jpg": boxes(A)}
-    found = match(*PEOPLE, twice)
+    found = match_detections(*PEOPLE, twice)
     assert list(found.boxes) == [0, 1]
     assert (found.missed, found.false) == (1, 2)  # images without people are no part of the set
     assert found.f1 == pytest.approx(2 / (2 + 0.5 * 3))
 
 
 def test_least_overlap():
-    assert list(match(*PEOPLE, {"2.jpg": boxes([530, 0, 40, 80])}).boxes) == [2]  # 1/7
+    assert list(match_detections(*PEOPLE, {"2.jpg": boxes([530, 0, 40, 80])}).boxes) == [2]  # 1/7
     with pytest.raises(UserError, match="image paths"):
-        match(*PEOPLE, {"2.jpg": boxes([534, 0, 40, 80])})
+        match_detections(*PEOPLE, {"2.jpg": boxes([534, 0, 40, 80])})
 
 
 def test_normalised_errors():
-    found = Found({0: np.zeros(4), 1: np.zeros(4)}, missed=1, false=1)
+    found = DetectionMatch({0: np.zeros(4), 1: np.zeros(4)}, missed=1, false=1)
     means = {"mpvpe_all": {"mean": 60.0, "count": 2}, "mpjpe_body": {"mean": None, "count": 0}}
     report = found.report(means)
     assert report == {

@@ -9,15 +9,16 @@ import torch
 
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_body
 from human_models.joints import RIG_JOINTS, SMPLX_SURFACE_VERTICES
-from main.testing.metric_table import MetricTable, SampleErrors
-from main.testing.metrics import Evaluator
-from main.testing.protocol import (
+from main.evaluation.metrics import (
     CORRECT,
     HAND_SET_METRICS,
     PUBLISHED,
     SMPL_METRICS,
     SMPLX_METRICS,
-    Protocol,
+    EvaluationProtocol,
+    Evaluator,
+    MetricTable,
+    SampleErrors,
 )
 from utils.alignment import align_similarity
 from utils.errors import UserError
@@ -247,7 +248,7 @@ def test_only_points_in_view_count(correct, meshes):
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("only", [SMPLX_METRICS, ["mpvpe_l_hand"], ["mpjpe_l_hand"]])
-def test_predictions_that_are_no_numbers_are_told(correct, meshes, only, value):
+def test_predictions_that_are_no_numbers_are_reported(correct, meshes, only, value):
     predicted = meshes[0].clone()
     predicted[2, SMPLX_SURFACE_VERTICES["left_thumb4"]] = value
     for in_view in (None, lambda points: torch.zeros_like(points[..., 0], dtype=torch.bool)):
@@ -308,7 +309,7 @@ def test_meshes_are_left_as_they_are(correct, meshes):
 
 def test_wrist_counts_only_among_21_joints(meshes):
     folder = correct_folder()
-    with_wrist = Evaluator(folder, Protocol("with wrist", hand_joints=21))
+    with_wrist = Evaluator(folder, EvaluationProtocol("with wrist", hand_joints=21))
     name = "mpjpe_l_hand"
     fewer = Evaluator(folder).smplx(*meshes, *both(5), only=[name])[name].error_mm
     more = with_wrist.smplx(*meshes, *both(5), only=[name])[name].error_mm
@@ -316,9 +317,9 @@ def test_wrist_counts_only_among_21_joints(meshes):
 
 
 def test_protocols_have_names():
-    assert Protocol.named("published") is PUBLISHED
+    assert EvaluationProtocol.named("published") is PUBLISHED
     with pytest.raises(UserError, match="correct, published"):
-        Protocol.named("correkt")
+        EvaluationProtocol.named("correkt")
 
 
 def sample_errors(errors, valid):

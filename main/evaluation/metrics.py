@@ -1,7 +1,12 @@
-"""Errors of predicted meshes against true ones: batched, on the device, in millimetres."""
+"""What is measured in an evaluation, by which rules, and how: batched, on the device.
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Final
+Names of metrics: "pa_" is after similarity alignment, otherwise the part's root joint is matched;
+"mpvpe" is the mean over vertices, "mpjpe" over joints; then the part. All are in millimetres.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -24,8 +29,6 @@ from human_models.joints import (
     SMPL_JOINTS,
     SMPLX_SURFACE_VERTICES,
 )
-from main.testing.metric_table import SampleErrors
-from main.testing.protocol import CORRECT, PARTS, SMPLX_METRICS, Protocol
 from utils.alignment import (
     CentredPoints,
     aligned_distances,
@@ -33,7 +36,25 @@ from utils.alignment import (
     exact_products,
     rooted_distances,
 )
+from utils.errors import UserError
 
+PARTS: Final = {
+    "mpvpe": ("all", "l_hand", "r_hand", "hand", "face"),
+    "mpjpe": ("body", "l_hand", "r_hand", "hand"),
+}
+SMPLX_METRICS: Final = tuple(
+    f"{alignment}{kind}_{part}"
+    for kind, parts in PARTS.items()
+    for alignment in ("pa_", "")
+    for part in parts
+)
+# Ground truth of SMPL has neither fingers nor a face.
+SMPL_METRICS: Final = ("pa_mpvpe_all", "mpvpe_all", "pa_mpjpe_body", "mpjpe_body")
+# Sets of hands alone put them, centred at the wrist, on a body in its rest pose: what is relative
+# to a joint of that body means nothing.
+HAND_SET_METRICS: Final = tuple(
+    name for name in SMPLX_METRICS if name.startswith("pa_") and name.endswith("_hand")
+)
 MILLIMETRES: Final = 1000.0
 _ROOTS: Final = ("pelvis", "neck", "left_wrist", "right_wrist")
 _PART_ROOTS: Final = {
@@ -53,7 +74,97 @@ _SMPL_COMPARED: Final = (
 )
 # fmt: on
 
+
+@dataclass(frozen=True)
+class EvaluationProtocol:
+    """Rules in which evaluations of the same predictions differ.
+
+    Attributes:
+        name: as reports call it.
+        gt_wrist_relative: for "mpjpe" of the hands, match the wrist of the truth too. Otherwise
+            only the prediction is relative to its wrist, and the error is about the distance to
+            the camera.
+        pa_outlier_mm: leave out hands with a larger "pa_mpjpe", and with the left one the right.
+        hand_joints: 20, or 21 with the wrist.
+    """
+
+    name: str
+    gt_wrist_relative: bool = True
+    pa_outlier_mm: float | None = None
+    hand_joints: Literal[20, 21] = 20
+
+    @staticmethod
+    def named(name: str) -> "EvaluationProtocol":
+        """The protocol of that name; raises UserError where there is none."""
+        if name not in PROTOCOLS:
+            known = ", ".join(PROTOCOLS)
+            raise UserError(f"There is no protocol '{name}'; choose one of: {known}.")
+        return PROTOCOLS[name]
+
+
+CORRECT: Final = EvaluationProtocol("correct")
+PUBLISHED: Final = EvaluationProtocol("published", gt_wrist_relative=False, pa_outlier_mm=100.0)
+PROTOCOLS: Final = {protocol.name: protocol for protocol in (CORRECT, PUBLISHED)}
+
+
+class SampleErrors(NamedTuple):
+    """One metric of a batch; a sample that lacks it (an absent hand) is not valid and has 0."""
+
+    error_mm: Float[Tensor, " B"]
+    valid: Bool[Tensor, " B"]
+
+
+class MeanAndCount(TypedDict):
+    """Mean over `count` samples, millimetres; None where no sample has the metric."""
+
+    mean: float | None
+    count: int
+
+
+Means = Mapping[str, MeanAndCount]
+"""Name of a metric -> its mean."""
+
+
+class MetricTable:
+    """Means over all samples added so far, every sample with equal weight.
+
+    Sums stay on the device of the errors until they are asked for. A table can be pickled, so
+    each process of a run can fill its own and one can merge them all.
+    """
+
+    def __init__(self) -> None:
+        self._sums_and_counts: dict[str, Tensor] = {}
+
+    def add(self, errors: Mapping[str, SampleErrors]) -> None:
+        """Count a batch in."""
+        for name, (error, valid) in errors.items():
+            kept = error.double().where(valid, 0.0)
+            self._accumulate(name, torch.stack([kept.sum(), valid.double().sum()]))
+
+    def merge(self, other: "MetricTable") -> None:
+        """Count the samples of another table in."""
+        for name, sum_and_count in other._sums_and_counts.items():
+            self._accumulate(name, sum_and_count)
+
+    def summary(self) -> dict[str, MeanAndCount]:
+        """Every metric that was ever added, also where no sample was valid."""
+        result: dict[str, MeanAndCount] = {}
+        for name, sum_and_count in self._sums_and_counts.items():
+            total, count = sum_and_count.tolist()
+            result[name] = {"mean": total / count if count else None, "count": int(count)}
+        return result
+
+    def _accumulate(self, name: str, sum_and_count: Float[Tensor, "2"]) -> None:
+        sum_so_far = self._sums_and_counts.get(name)
+        self._sums_and_counts[name] = (
+            sum_and_count.clone()
+            if sum_so_far is None
+            else sum_so_far + sum_and_count.to(sum_so_far.device)
+        )
+
+
 Visibility = Callable[[Float[Tensor, "B N 3"]], Bool[Tensor, "B N"]]
+"""Which points (metres, camera frame) count."""
 
 
 class Evaluator(nn.Module):
@@ -69,7 +180,7 @@ class Evaluator(nn.Module):
     head: Int[Tensor, "5023"]
     smplx_to_smpl: Float[Tensor, "6890 10475"]  # sparse
 
-    def __init__(self, folder: ModelFolder, protocol: Protocol = CORRECT) -> None:
+    def __init__(self, folder: ModelFolder, protocol: EvaluationProtocol = CORRECT) -> None:
         """Raises UserError where a file of the folder is missing or damaged."""
         super().__init__()
         self.protocol = protocol
@@ -107,7 +218,7 @@ class Evaluator(nn.Module):
         only: Collection[str] = SMPLX_METRICS,
         in_view: Visibility | None = None,
     ) -> dict[str, SampleErrors]:
-        """The metrics named in `only` (`protocol.HAND_SET_METRICS` for sets of hands alone).
+        """The metrics named in `only` (`HAND_SET_METRICS` for sets of hands alone).
 
         The hands' validity is true (or not zero) where the truth has that hand. With `in_view`,
         which says of true points whether the image shows them, only those count (UBody): roots
@@ -152,7 +263,7 @@ class Evaluator(nn.Module):
         predicted_vertices: Float[Tensor, "B 10475 3"],
         true_vertices: Float[Tensor, "B 6890 3"],
     ) -> dict[str, SampleErrors]:
-        """`protocol.SMPL_METRICS`, where the truth is a mesh of SMPL.
+        """`SMPL_METRICS`, where the truth is a mesh of SMPL.
 
         The prediction is moved to the true pelvis, then converted to a mesh of SMPL; joints are
         those of SMPL's rig on both. Raises ValueError where a point to compare is not a finite
@@ -171,9 +282,9 @@ class Evaluator(nn.Module):
             meshes = (_planar(converted), _planar(true))
             result = {}
             for name, pair in (("mpvpe_all", meshes), ("mpjpe_body", joints)):
-                found, wanted = (centred_in_place(points) for points in pair)
-                result[f"pa_{name}"] = _mean(aligned_distances(found, wanted))
-                distances = rooted_distances(found, wanted, (true_pelvis, true_pelvis))
+                ours, theirs = (centred_in_place(points) for points in pair)
+                result[f"pa_{name}"] = _mean(aligned_distances(ours, theirs))
+                distances = rooted_distances(ours, theirs, (true_pelvis, true_pelvis))
                 result[name] = _mean(distances)
         return result
 
@@ -249,7 +360,7 @@ def _check_names(names: Collection[str], known: Collection[str]) -> None:
         raise ValueError(f"no such metric: {', '.join(unknown)}")
 
 
-def _with_hands_behind(only: Collection[str], protocol: Protocol) -> set[str]:
+def _with_hands_behind(only: Collection[str], protocol: EvaluationProtocol) -> set[str]:
     """The metrics asked for and those they are made of."""
     needed = set(only)
     for metric in (f"{prefix}{kind}" for prefix in ("", "pa_") for kind in PARTS):

@@ -8,10 +8,10 @@ import pytest
 
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
-from main import score as door
-from main.testing import scoring
+from main.evaluation import scoring
+from main.score import main
 
-TRUTH = Path(__file__).parents[2] / "demo" / "test_video_truth.npz"
+TRUTH = Path(__file__).parents[3] / "demo" / "test_video_truth.npz"
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def truth():
     people = scoring.read_truth(TRUTH)
     kept = people.frames < 4
     parameters = {name: values[kept] for name, values in people.parameters.items()}
-    return scoring.People(people.frames[kept], people.boxes[kept], parameters)
+    return scoring.PersonRows(people.frames[kept], people.boxes[kept], parameters)
 
 
 def changed(people, **parameters):
@@ -48,7 +48,7 @@ def test_a_wrong_pose_costs_and_people_are_not_mixed_up(truth, bodies):
         > 50
     )
     order = np.random.default_rng(0).permutation(len(truth.frames))
-    shuffled = scoring.People(
+    shuffled = scoring.PersonRows(
         truth.frames[order],
         truth.boxes[order],
         {name: values[order] for name, values in truth.parameters.items()},
@@ -58,7 +58,7 @@ def test_a_wrong_pose_costs_and_people_are_not_mixed_up(truth, bodies):
 
 def test_missed_and_invented_people_are_counted(truth, bodies):
     seen = truth.frames > 0
-    fewer = scoring.People(
+    fewer = scoring.PersonRows(
         truth.frames[seen],
         truth.boxes[seen],
         {name: values[seen] for name, values in truth.parameters.items()},
@@ -69,10 +69,10 @@ def test_missed_and_invented_people_are_counted(truth, bodies):
     assert found.recall == found.precision == pytest.approx((truth.frames != 1).mean())
 
 
-def test_door(tmp_path, truth, capsys):
+def test_command(tmp_path, truth, capsys):
     result = tmp_path / "result"
     result.mkdir()
-    # A file a person: the people of a frame are dealt out in the order of their rows.
+    # One file per person: the people of a frame are distributed in the order of their rows.
     order = np.argsort(truth.frames, kind="stable")
     frames = truth.frames[order]
     numbers = np.arange(len(frames)) - np.searchsorted(frames, frames)
@@ -84,9 +84,9 @@ def test_door(tmp_path, truth, capsys):
             box_xywh=truth.boxes[rows],
             **{name: values[rows] for name, values in truth.parameters.items()},
         )
-    assert door.main([str(result), str(TRUTH)]) == 0
+    assert main([str(result), str(TRUTH)]) == 0
     written = json.loads((result / "score.json").read_text())
     assert written["recall"] == pytest.approx(len(truth.frames) / 736)
     assert "mpvpe_all" in capsys.readouterr().out
-    assert door.main([str(tmp_path), str(TRUTH)]) == 2
-    assert door.main([str(result), str(result / "person_001.npz")]) == 2
+    assert main([str(tmp_path), str(TRUTH)]) == 2
+    assert main([str(result), str(result / "person_001.npz")]) == 2

@@ -1,10 +1,9 @@
 """How near a result of inference is to the truth of its video."""
 
-import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -16,24 +15,21 @@ from torch import Tensor
 
 from datasets.columns import read_columns
 from datasets.humandata.file import HumanDataFile, numbers
+from datasets.humandata.writer import BODY_BOX_SCALE
 from datasets.sources import Source
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from human_models.joints import POSE_PARTS
+from main.evaluation.metrics import Evaluator, MeanAndCount, MetricTable
 from main.model_files import ROOT
 from main.result_files import open_result
-from main.testing.metric_table import MetricTable
-from main.testing.metrics import Evaluator
+from utils.box import intersection_over_union, scaled_boxes
 from utils.errors import UserError
 from utils.files import atomic_path
 from utils.progress import with_progress
 
 _LEAST_OVERLAP: Final = 0.3
 """Intersection over union from which a result can be a person's."""
-_LEAST_AREA_PX2: Final = 1e-12
-"""Below that of any box with an area; two boxes without one do not overlap."""
-_PADDING: Final = 1.2
-"""Boxes in HumanData files are so much larger than people."""
 _BATCH: Final = 16
 _PARAMETERS: Final = (
     "global_orient",
@@ -46,23 +42,23 @@ _PARAMETERS: Final = (
 )
 
 
-class People(NamedTuple):
-    """Rows of results or of the truth: one person in one frame each."""
+class PersonRows(NamedTuple):
+    """Rows of a result or of the truth: each is one person in one frame."""
 
     frames: Int[np.ndarray, " N"]
     boxes: Float[np.ndarray, "N 4"]
     parameters: dict[str, Float[np.ndarray, "N _"]]
-    """As the body model takes them; without translation, which the metrics do not see."""
+    """As the body model takes them; without translation, which no metric depends on."""
 
 
 class Score(NamedTuple):
-    metrics: dict[str, Any]
+    metrics: dict[str, MeanAndCount]
     recall: float
     """Share of true rows that a result was found for."""
     precision: float
 
 
-def read_people(folder: Path) -> People:
+def read_people(folder: Path) -> PersonRows:
     """Everyone in a result folder.
 
     Raises:
@@ -70,7 +66,7 @@ def read_people(folder: Path) -> People:
     """
     result = open_result(folder)
     files = [result.read_person(number, ("box_xywh", *_PARAMETERS)) for number in result.files]
-    return People(
+    return PersonRows(
         np.concatenate([file["frame_index"] for file in files]),
         np.concatenate([file["box_xywh"] for file in files]),
         {
@@ -80,7 +76,7 @@ def read_people(folder: Path) -> People:
     )
 
 
-def read_truth(path: Path) -> People:
+def read_truth(path: Path) -> PersonRows:
     """Everyone in a HumanData file of a video.
 
     Raises:
@@ -91,7 +87,7 @@ def read_truth(path: Path) -> People:
     file = HumanDataFile(path)
     frames = file.dictionary("meta").get("frame_index")
     if frames is None:
-        raise UserError(f"{path}: no meta.frame_index; which frame is a row of?")
+        raise UserError(f"{path}: no meta.frame_index; it says which frame a row belongs to")
     pose = {name: columns["pose"][:, part] for name, part in POSE_PARTS.items()}
     parameters = {
         "global_orient": pose["body"][:, :1],
@@ -102,25 +98,25 @@ def read_truth(path: Path) -> People:
         "betas": columns["betas"],
         "expression": columns["expression"],
     }
-    return People(
+    return PersonRows(
         numbers(file, "meta.frame_index", frames, length).astype(int)[columns["row"]],
-        _unpadded(columns["body_box"]),
+        scaled_boxes(columns["body_box"], 1 / BODY_BOX_SCALE),
         {name: value.reshape(len(value), -1) for name, value in parameters.items()},
     )
 
 
-def pairs(result: People, truth: People) -> Iterator[tuple[int, int]]:
-    """Row of the result and row of the truth, for everyone who is in both."""
+def pairs(result: PersonRows, truth: PersonRows) -> Iterator[tuple[int, int]]:
+    """Row of the result and row of the truth, for every person who is in both."""
     for frame in np.unique(truth.frames):
         ours, theirs = (np.flatnonzero(people.frames == frame) for people in (result, truth))
-        overlap = _overlaps(result.boxes[ours], truth.boxes[theirs])
+        overlap = intersection_over_union(result.boxes[ours], truth.boxes[theirs])
         for row, column in zip(*linear_sum_assignment(-overlap), strict=True):
             if overlap[row, column] >= _LEAST_OVERLAP:
                 yield int(ours[row]), int(theirs[column])
 
 
 @torch.inference_mode()
-def score(result: People, truth: People, bodies: BodyLibrary) -> Score:
+def score(result: PersonRows, truth: PersonRows, bodies: BodyLibrary) -> Score:
     """Metrics of the people who are in both, and how many are.
 
     Raises:
@@ -140,36 +136,25 @@ def score(result: People, truth: People, bodies: BodyLibrary) -> Score:
     return Score(means.summary(), len(matched) / len(truth.frames), len(matched) / int(in_clip))
 
 
-def _meshes(people: People, rows: list[int], body: BodyModel) -> Float[Tensor, "B 10475 3"]:
+def _meshes(people: PersonRows, rows: list[int], body: BodyModel) -> Float[Tensor, "B 10475 3"]:
     given = {name: torch.from_numpy(values[rows]) for name, values in people.parameters.items()}
     vertices = body(**given, want_vertices=True).vertices
     assert vertices is not None
     return vertices
 
 
-def run_score(arguments: argparse.Namespace) -> None:
-    result, truth = read_people(arguments.result), read_truth(arguments.truth)
-    found = score(result, truth, BodyLibrary(find_model_folder(ROOT / arguments.body_folder)))
-    with atomic_path(arguments.result / "score.json") as partial:
-        partial.write_text(json.dumps(found._asdict(), indent=2) + "\n", encoding="utf-8")
-    title = f"{found.recall:.0%} of the true people found, {found.precision:.0%} of results right"
+def score_result(result_folder: Path, truth: Path, body_folder: str) -> None:
+    """Compare a result folder with a HumanData file; write score.json into it and show a table.
+
+    Raises:
+        UserError: a file is missing or wrong, or nobody is in both.
+    """
+    result, true = read_people(result_folder), read_truth(truth)
+    scored = score(result, true, BodyLibrary(find_model_folder(ROOT / body_folder)))
+    with atomic_path(result_folder / "score.json") as partial:
+        partial.write_text(json.dumps(scored._asdict(), indent=2) + "\n", encoding="utf-8")
+    title = f"{scored.recall:.0%} of the true people found, {scored.precision:.0%} of results right"
     table = Table("metric", "mean, mm", "people", title=title)
-    for name, mean in found.metrics.items():
+    for name, mean in scored.metrics.items():
         table.add_row(name, f"{mean['mean']:.1f}", str(mean["count"]))
     Console().print(table)
-
-
-def _unpadded(boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 4"]:
-    size = boxes[:, 2:] / _PADDING
-    return np.concatenate([boxes[:, :2] + (boxes[:, 2:] - size) / 2, size], axis=1)
-
-
-def _overlaps(
-    one: Float[np.ndarray, "N 4"], other: Float[np.ndarray, "M 4"]
-) -> Float[np.ndarray, "N M"]:
-    """Intersection over union."""
-    low = np.maximum(one[:, None, :2], other[None, :, :2])
-    high = np.minimum((one[:, :2] + one[:, 2:])[:, None], (other[:, :2] + other[:, 2:])[None])
-    common = (high - low).clip(min=0).prod(2)
-    union = one[:, None, 2:].prod(2) + other[None, :, 2:].prod(2) - common
-    return common / np.maximum(union, _LEAST_AREA_PX2)

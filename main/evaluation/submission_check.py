@@ -1,7 +1,7 @@
 """Checks a submission to AGORA or BEDLAM by the servers' own rules, before it is uploaded.
 
-Errors are what a server refuses or would measure wrongly, warnings what is hardly meant. What one
-person's pickle must hold is told in submission_record_check.py.
+Errors are what a server refuses or would measure wrongly, warnings what is probably a mistake.
+First the submission as a whole, then what one person's pickle must hold.
 """
 
 import lzma
@@ -13,18 +13,20 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from human_models.safe_pickle import load_pickle
-from main.submitting.record_check import Level, Problem, check_record
-from main.submitting.records import FOLDER, MATCHED_JOINTS, Server
+from main.evaluation.servers import EYES, FOLDER, MATCHED_JOINTS, SCORED_JOINTS, Server
 from utils.errors import UserError, first_line
 from utils.files import open_input, read_input
 from utils.progress import with_progress
 
+Level = Literal["error", "warning"]
+"""error: the server refuses it or would measure it wrongly; warning: it is probably a mistake."""
+Problem = tuple[Level, str]
 _NAME: Final = re.compile(r"(?P<stem>.+)_personId_(?P<k>0|[1-9]\d*)\.pkl")
 _SMALL_IMAGE: Final = (1280, 720)
 _MANY_IMAGES: Final = 10
@@ -44,6 +46,37 @@ _MOST_PEOPLE: Final = 10_000
 """In an image; numbers of people count from 0."""
 _MOST_NAMED: Final = 20
 """Numbers of people that a finding lists."""
+_VERTICES: Final = 10475
+_VECTORS: Final[dict[str, tuple[int, ...]]] = {
+    "transl": (1, 3),
+    "expression": (1, 10),
+    "global_orient": (1, 3),
+    "body_pose": (1, 63),
+    "jaw_pose": (1, 3),
+    "left_hand_pose": (1, 45),
+    "right_hand_pose": (1, 45),
+    **dict.fromkeys(EYES, (1, 3)),
+}
+"""Shapes of params where pose2rot is True; that of betas depends on num_betas."""
+_MATRICES: Final = _VECTORS | {
+    name: (1, shape[1] // 3, 3, 3)
+    for name, shape in _VECTORS.items()
+    if name.endswith(("pose", "orient"))
+}
+"""Shapes of params where pose2rot is False."""
+_CHOICES: Final[dict[str, Sequence[object]]] = {
+    "gender": ("neutral", "male", "female"),
+    "age": ("adult", "kid"),
+    "kid_flag": (False, True),
+    "pose2rot": (True, False),
+    "num_betas": range(10, 300),
+}
+"""Keys that may be left out; their first value then holds."""
+_KID_BETAS: Final = 11
+_MARGIN: Final = 0.25
+"""Joints may lie outside the vertices' box by this part of its longest side."""
+_BODY_SIDE_M: Final = (0.3, 3.0)
+"""Longest side of the box around a body in any pose."""
 
 
 class Finding(NamedTuple):
@@ -57,7 +90,7 @@ class Finding(NamedTuple):
 
 
 class Check(NamedTuple):
-    """What was found in a submission of so many images and people."""
+    """What was found in a submission, and how many images and people it has."""
 
     images: int
     people: int
@@ -84,11 +117,11 @@ def check_submission(path: Path, server: Server) -> Check:
     people: dict[str, list[int]] = defaultdict(list)
     farthest = np.full(2, -np.inf)
 
-    def tell(where: str, problems: Iterable[Problem]) -> None:
+    def add(where: str, problems: Iterable[Problem]) -> None:
         findings.extend(Finding(level, where, what) for level, what in problems)
 
     for member in with_progress(_members(path), None, "files"):
-        tell(member.name, _check_name(member.name, server))
+        add(member.name, _check_name(member.name, server))
         if not member.name.endswith(".pkl"):
             continue
         if named := _NAME.fullmatch(PurePosixPath(member.name).name):
@@ -96,15 +129,15 @@ def check_submission(path: Path, server: Server) -> Check:
         try:
             record, numpy_2 = _load(member)
         except UserError as error:
-            tell(member.name, [("error", str(error))])
+            add(member.name, [("error", str(error))])
             continue
-        tell(member.name, check_record(record, server))
+        add(member.name, check_record(record, server))
         if numpy_2:
-            tell(member.name, [("warning", "names numpy._core, which Python 3.8's NumPy lacks")])
+            add(member.name, [("warning", "names numpy._core, which Python 3.8's NumPy lacks")])
         farthest = np.fmax(farthest, _farthest_joint(record))
     for stem, indices in people.items():
-        tell(stem, _check_indices(indices))
-    tell(str(path), _check_whole(people, farthest, server))
+        add(stem, _check_indices(indices))
+    add(str(path), _check_whole(people, farthest, server))
     return Check(len(people), sum(map(len, people.values())), findings)
 
 
@@ -217,3 +250,114 @@ def _check_whole(
         and (farthest <= _SMALL_IMAGE).all()
     ):
         yield "warning", f"all joints lie within 1280x720; they must be of {width}x{height} pixels"
+
+
+def check_record(record: object, server: Server) -> Iterator[Problem]:
+    """What is wrong with the content of one person's pickle."""
+    if not isinstance(record, dict):
+        yield "error", f"holds a {type(record).__name__}, not a dictionary"
+        return
+    mesh = [key for key in ("verts", "allSmplJoints3d") if key in record]
+    if len(mesh) == 1:
+        yield "error", "verts and allSmplJoints3d go together, only one is there"
+    elif mesh:
+        yield from _check_mesh(record)
+        if "params" in record:
+            yield "warning", "params are not looked at where there are verts"
+    elif "params" not in record:
+        yield "error", "neither verts with allSmplJoints3d nor params are there"
+    elif not server.takes_parameters:
+        yield "error", f"params: {server.name} takes verts and allSmplJoints3d alone"
+    else:
+        yield from _check_parameters(record)
+    yield from _check_joints(record, server)
+    for key in record.keys() - {"params", "joints", "verts", "allSmplJoints3d", *_CHOICES}:
+        yield "warning", f"'{key}' means nothing to the server"
+
+
+def _numbers(values: dict[Any, Any], key: str) -> Shaped[np.ndarray, "..."]:
+    """Raises UserError where it is no array of finite numbers."""
+    value = values.get(key)
+    if value is None:
+        raise UserError(f"{key} is missing")
+    if not isinstance(value, np.ndarray):
+        raise UserError(f"{key} is a {type(value).__name__}, not a NumPy array")
+    if value.dtype.kind not in "fiu":
+        raise UserError(f"{key} is of type {value.dtype}, not numbers")
+    if not np.isfinite(value).all():
+        raise UserError(f"{key} has NaN or infinity")
+    return value
+
+
+def _check_mesh(record: dict[Any, Any]) -> Iterator[Problem]:
+    try:
+        vertices = _numbers(record, "verts").squeeze()  # as the servers do
+        joints = _numbers(record, "allSmplJoints3d").squeeze()
+    except UserError as error:
+        yield "error", str(error)
+        return
+    if vertices.shape != (_VERTICES, 3):
+        yield "error", f"verts are {vertices.shape}, not ({_VERTICES}, 3)"
+    if joints.ndim != 2 or joints.shape[1] != 3 or len(joints) < SCORED_JOINTS:
+        yield "error", f"allSmplJoints3d are {joints.shape}, not ({SCORED_JOINTS}, 3)"
+    elif len(joints) > SCORED_JOINTS:
+        yield "warning", f"allSmplJoints3d: {len(joints)}, the first {SCORED_JOINTS} count"
+    if vertices.ndim != 2 or joints.ndim != 2 or {vertices.shape[1], joints.shape[1]} != {3}:
+        return
+    if not len(vertices) or not len(joints):
+        return
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    side = (high - low).max()
+    outside = np.maximum(low - joints[:SCORED_JOINTS], joints[:SCORED_JOINTS] - high).max()
+    if outside > _MARGIN * side:
+        yield "error", f"joints lie {outside:.2f} m off the vertices: they need the same origin"
+    if not _BODY_SIDE_M[0] < side < _BODY_SIDE_M[1]:
+        yield "warning", f"the body measures {side:.4g}; verts are wanted in metres"
+
+
+def _check_parameters(record: dict[Any, Any]) -> Iterator[Problem]:
+    choices = {key: allowed[0] for key, allowed in _CHOICES.items()}
+    for key, allowed in _CHOICES.items():
+        given = record.get(key, allowed[0])
+        choices[key] = given.tolist() if isinstance(given, np.generic | np.ndarray) else given
+        if choices[key] not in allowed:
+            known = "10 to 299" if isinstance(allowed, range) else ", ".join(map(str, allowed))
+            yield "error", f"{key} is {str(choices[key])[:80]}, possible are {known}"
+    if choices["kid_flag"] and choices["num_betas"] != _KID_BETAS:
+        yield "error", f"a kid needs num_betas {_KID_BETAS} and as many betas"
+    if choices["age"] == "kid" and not choices["kid_flag"]:
+        yield "warning", "age is kid, but the server's tools go by kid_flag"
+    parameters = record["params"]
+    if not isinstance(parameters, dict):
+        yield "error", f"params is a {type(parameters).__name__}, not a dictionary"
+        return
+    shapes = _VECTORS if choices["pose2rot"] else _MATRICES
+    for name, shape in {"betas": (1, choices["num_betas"]), **shapes}.items():
+        try:
+            found = _numbers(parameters, name).shape
+        except UserError as error:
+            yield "error", f"params: {error}"
+            continue
+        if found != shape:
+            yield "error", f"params: {name} is {found}, not {shape}"
+    for key in parameters.keys() - {"betas", *shapes}:
+        yield "warning", f"params: '{key}' means nothing to the server"
+
+
+def _check_joints(record: dict[Any, Any], server: Server) -> Iterator[Problem]:
+    try:
+        joints = _numbers(record, "joints")
+    except UserError as error:
+        yield "error", str(error)
+        return
+    if joints.ndim != 2 or joints.shape[1] < 2 or len(joints) < MATCHED_JOINTS:
+        yield "error", f"joints are {joints.shape}, not ({MATCHED_JOINTS}, 2)"
+        return
+    if joints.shape != (MATCHED_JOINTS, 2):
+        yield "warning", f"joints are {joints.shape}: all set the person's box, 24 are matched"
+    size = np.array(server.image_size)
+    points = joints[:MATCHED_JOINTS, :2]
+    if (points.min(axis=0) < -size).any() or (points.max(axis=0) > 2 * size).any():
+        yield "warning", f"joints lie far outside the image of {size[0]}x{size[1]} pixels"
+    elif (points.max(axis=0) < 0).any() or (points.min(axis=0) > size).any():
+        yield "warning", f"no joint lies in the image of {size[0]}x{size[1]} pixels"

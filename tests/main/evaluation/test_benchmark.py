@@ -1,4 +1,4 @@
-"""The benchmark door on a tiny dataset, against the published test loop's own numbers."""
+"""The benchmark command on a tiny dataset, against the published test loop's own numbers."""
 
 import json
 import os
@@ -11,9 +11,9 @@ import torch
 
 from configs.reader import load_config
 from datasets.sources import SOURCES
-from main import test as door
-from main.testing import session
-from main.testing.protocol import HAND_SET_METRICS, SMPLX_METRICS
+from main.evaluation import run as benchmark_run
+from main.evaluation.metrics import HAND_SET_METRICS, SMPLX_METRICS
+from main.test import main
 from utils.image import read_image
 
 ROOT = Path(__file__).parents[3]
@@ -37,9 +37,9 @@ def data_dir(tmp_path):
 
 @pytest.fixture
 def command(tmp_path, data_dir, random_body_folder):
-    """The words behind the door's name, results into `output`."""
+    """The command line behind `main.test`, with results in the folder `output`."""
 
-    def words_of_door(*words, output="out", **changes):
+    def command_line(*arguments, output="out", **changes):
         overrides = {
             "data.data_dir": data_dir,
             "model.human_model_path": random_body_folder,
@@ -47,14 +47,14 @@ def command(tmp_path, data_dir, random_body_folder):
             "train.num_thread": 0,
         } | {key.replace("__", "."): value for key, value in changes.items()}
         sets = [f"--set={key}={value}" for key, value in overrides.items()]
-        return [*map(str, words), *sets, "--output", str(tmp_path / output)]
+        return [*map(str, arguments), *sets, "--output", str(tmp_path / output)]
 
-    return words_of_door
+    return command_line
 
 
 @pytest.fixture
 def run(command):
-    return lambda *words, **changes: door.main(command(*words, **changes))
+    return lambda *arguments, **changes: main(command(*arguments, **changes))
 
 
 def report_in(folder):
@@ -144,29 +144,30 @@ def test_any_humandata_file(run, tmp_path):
     assert run("EgoBody_Kinect", WEIGHTS, "--worst", "0") == 0
     file = tmp_path / "mine 1.npz"
     file.write_bytes((PARITY / "data" / "annot" / "EgoBody_Kinect.npz").read_bytes())
-    words = ("--humandata", file, "--images", PARITY / "data" / "img", "--model", WEIGHTS)
-    assert run(*words, output="own") == 0
+    arguments = ("--humandata", file, "--images", PARITY / "data" / "img", "--model", WEIGHTS)
+    assert run(*arguments, output="own") == 0
     table, own = report_in(tmp_path / "out"), report_in(tmp_path / "own")
     assert own["dataset"] == "mine 1"
     assert own["metrics"] == table["metrics"]
 
 
 def test_results_have_a_folder_of_their_own(command, monkeypatch, tmp_path):
-    monkeypatch.setattr(session, "OUTPUTS", tmp_path / "outputs")
-    assert door.main(command("EgoBody_Kinect", WEIGHTS, "--worst", "0")[:-2]) == 0
+    monkeypatch.setattr(benchmark_run, "OUTPUTS", tmp_path / "outputs")
+    assert main(command("EgoBody_Kinect", WEIGHTS, "--worst", "0")[:-2]) == 0
     (folder,) = (tmp_path / "outputs").iterdir()
     assert folder.name.startswith("test_EgoBody_Kinect_epnone_20")
     assert (folder / "result" / "result.json").is_file()
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (("EgoBody_Kinectt", WEIGHTS), "EgoBody_Kinect"),
         (("EgoBody_Kinect,EgoBody_Kinectt", WEIGHTS), "EgoBody_Kinect"),
         (("SynHand", WEIGHTS), "synhand"),
         (("EgoBody_Kinect", "no_such_model"), "no such model"),
         (("EgoBody_Kinect", "no_such_run", 3), "no training run"),
+        (("SynHand", "no_such_run", 5), "no_such_run/model_dump/snapshot_5.pth.tar is missing"),
         (("EgoBody_Kinect", WEIGHTS, "--protocol", "mine"), "protocol"),
         (("EgoBody_Kinect", WEIGHTS, "--gt", "meshes"), "no meshes"),
         (("EgoBody_Kinect", WEIGHTS, "--worst", "-1"), "-1"),
@@ -176,8 +177,8 @@ def test_results_have_a_folder_of_their_own(command, monkeypatch, tmp_path):
         (("--humandata", "none.npz", "--images", ".", "--model", WEIGHTS), "none.npz"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path, capsys, words, message):
-    assert run(*words) == 2
+def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path, capsys, arguments, message):
+    assert run(*arguments) == 2
     (line,) = error_lines(capsys.readouterr().err)
     assert message in line
     assert not (tmp_path / "out").exists()
@@ -204,9 +205,9 @@ def test_a_missing_image_found_by_a_worker_is_one_line(run, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def run_in_two_processes(words):
+def run_in_two_processes(arguments):
     return subprocess.run(
-        ["sh", "scripts/test.sh", *words],
+        ["sh", "scripts/test.sh", *arguments],
         cwd=ROOT,
         env=os.environ | {"NPROC": "2"},
         capture_output=True,
@@ -219,8 +220,8 @@ def run_in_two_processes(words):
 def test_two_processes_give_what_one_gives(run, command, tmp_path):
     changes = {"test__test_batch_size": 2}
     assert run("EgoBody_Kinect", WEIGHTS, **changes) == 0
-    words = command("EgoBody_Kinect", WEIGHTS, "--device", "cpu", output="two", **changes)
-    done = run_in_two_processes(words)
+    arguments = command("EgoBody_Kinect", WEIGHTS, "--device", "cpu", output="two", **changes)
+    done = run_in_two_processes(arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("correct protocol") == 1
     assert done.stderr.count("model snapshot_fp16") == 1
@@ -242,8 +243,8 @@ def test_two_processes_give_what_one_gives(run, command, tmp_path):
 
 @pytest.mark.usefixtures("incomplete_images")
 def test_two_processes_fail_together(command, tmp_path):
-    words = command("EgoBody_Kinect", WEIGHTS, "--device", "cpu", test__test_batch_size=3)
-    done = run_in_two_processes(words)
+    arguments = command("EgoBody_Kinect", WEIGHTS, "--device", "cpu", test__test_batch_size=3)
+    done = run_in_two_processes(arguments)
     assert done.returncode == 2
     (line,) = error_lines(done.stderr)
     assert "000005.png" in line
@@ -292,7 +293,7 @@ def test_a_detectors_boxes(run, tmp_path, capsys):
     assert "interval 1" in line
 
 
-def test_a_network_of_no_numbers_is_told(run, tmp_path, capsys):
+def test_a_network_of_no_numbers_is_reported(run, tmp_path, capsys):
     weights = torch.load(WEIGHTS, weights_only=True)
     for value in weights["network"].values():
         value.fill_(torch.nan)

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from human_models.safe_pickle import load_pickle
-from main.submitting.records import (
+from main.evaluation.servers import (
     AGORA,
     BEDLAM,
     PersonNames,
     Prediction,
-    agora_name,
     agora_record,
-    bedlam_name,
+    agora_stem,
     bedlam_record,
+    bedlam_stem,
+    person_name,
     pickled,
 )
 from utils.errors import UserError
@@ -55,19 +56,19 @@ def prediction(path="a/b.png", size=(1280, 720), vertices=True):
     ],
 )
 def test_agora_names(image, name):
-    assert agora_name(Path(image), 2) == name
+    assert person_name(agora_stem(Path(image)), 2) == name
 
 
 def test_bedlam_names():
     image = Path("/data/20221019_scene_6fps/png/seq_000003/seq_000003_0010.png")
     name = "20221019_scene_6fps_frameID_seq_000003_0010_personId_0.pkl"
-    assert bedlam_name(image, 0) == name
+    assert person_name(bedlam_stem(image), 0) == name
 
 
 @pytest.mark.parametrize("image", ["seq_3_0010.png", "scene/jpg/seq_3/a.png", "png/seq_3/a.png"])
-def test_bedlam_images_out_of_their_folders_are_told(image):
+def test_bedlam_images_out_of_their_folders_are_reported(image):
     with pytest.raises(UserError, match="SCENE/png/SEQUENCE"):
-        bedlam_name(Path(image), 0)
+        bedlam_stem(Path(image))
 
 
 def test_people_are_counted_by_image_in_whatever_order_they_come():
@@ -80,7 +81,7 @@ def test_people_are_counted_by_image_in_whatever_order_they_come():
 
 
 @pytest.mark.parametrize("other", ["test/a_1280x720.png", "copy/a.png"])
-def test_two_images_of_one_name_are_told(other):
+def test_two_images_of_one_name_are_reported(other):
     names = PersonNames(AGORA)
     names.next(Path("test/a.png"))
     with pytest.raises(UserError, match="leave one out"):
@@ -96,7 +97,7 @@ def test_agora_joints_are_in_pixels_of_3840x2160(size):
 
 
 @pytest.mark.parametrize("size", [(256, 192), (720, 1280), (1280, 700)])
-def test_agora_crops_are_told(size):
+def test_agora_crops_are_reported(size):
     with pytest.raises(UserError, match="no whole image"):
         agora_record(prediction(size=size))
 

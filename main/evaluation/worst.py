@@ -13,7 +13,7 @@ from torch import Tensor
 
 from configs.schema import ModelConfig
 from human_models.files import ModelFolder, read_body, read_hand_vertices
-from main.testing.metric_table import SampleErrors
+from main.evaluation.metrics import SampleErrors
 from utils.alignment import align_similarity
 from utils.draw import Colour, person_colour
 from utils.image import write_image
@@ -28,7 +28,7 @@ _BEHIND_THE_CAMERA: Final = (0.0, 0.0, -1.0)
 
 
 class WorstSample(NamedTuple):
-    """What a picture of a sample needs; the worst are the largest as tuples, too."""
+    """What the picture of a sample needs; compared as tuples, the larger is the worse."""
 
     error_mm: float
     place: int
@@ -94,14 +94,14 @@ def draw_worst(
     *,
     hands_alone: bool,
 ) -> None:
-    """One picture a sample: the crop, the prediction over it, and the truth over it.
+    """One picture per sample: the crop, the prediction over it, and the truth over it.
 
-    The truth stands where the prediction does, since cameras of datasets differ from the crop's:
-    its pelvis at the predicted one, or, of sets of hands alone, each hand aligned as it is
+    The truth is drawn where the prediction is, since cameras of datasets differ from the crop's:
+    its pelvis at the predicted one, or, in sets of hands alone, each hand aligned as it is
     measured.
 
     Args:
-        names: what to call the samples in the pictures.
+        names: captions of the samples in the pictures.
     """
     draw = _Pictures(model, body_folder, hands_alone)
     for number, (sample, name) in enumerate(zip(samples, names, strict=True), start=1):

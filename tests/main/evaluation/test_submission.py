@@ -1,4 +1,4 @@
-"""The door to the test servers on tiny splits: what it writes is right and passes the check."""
+"""Submissions of tiny splits: what is written is right and passes the check."""
 
 import json
 import zipfile
@@ -17,16 +17,16 @@ from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, find_model_folder
 from human_models.joints import JOINTS, MODEL_JOINTS
 from human_models.safe_pickle import load_pickle
-from main import submit as door
 from main.detector import Detection
 from main.estimator import Estimator
-from main.submitting import session
-from main.submitting.people import people_of_table
+from main.evaluation import submission
+from main.evaluation.submission import people_of_table
+from main.submit import main
 from models.checkpoint import load_network
 from utils.box import Box
 from utils.camera import Camera
 
-PARITY = Path(__file__).parents[1] / "parity"
+PARITY = Path(__file__).parents[2] / "parity"
 WEIGHTS = PARITY / "snapshot_fp16.pth.tar"
 SIZE = (320, 180)
 BOXES = [(60, 20, 70, 140), (180, 30, 60, 120)]
@@ -67,7 +67,7 @@ def data_dir(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, data_dir):
-    def run_door(server, *words):
+    def run_submit(server, *arguments):
         overrides = {
             "data.data_dir": data_dir,
             "model.human_model_path": STAND_IN,
@@ -75,9 +75,9 @@ def run(tmp_path, data_dir):
         }
         sets = [f"--set={key}={value}" for key, value in overrides.items()]
         output = ("--output", tmp_path / "out" / "upload.zip")
-        return door.main([server, *sets, *map(str, (*output, WEIGHTS, *words))])
+        return main([server, *sets, *map(str, (*output, WEIGHTS, *arguments))])
 
-    return run_door
+    return run_submit
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_the_detector_finds_people_where_no_boxes_are_given(run, tmp_path, monke
         assert image.shape == (*SIZE[::-1], 3)
         return [Detection(Box(*box), 0.9) for box in BOXES[index:]]
 
-    monkeypatch.setattr(session, "YoloDetector", lambda config, device: found)
+    monkeypatch.setattr(submission, "YoloDetector", lambda config, device: found)
     for i in range(3):
         write_image(tmp_path / "test" / f"ag_{i}.png", i)
     assert run("agora", "--images", tmp_path / "test") == 0
@@ -178,16 +178,16 @@ def test_rows_are_cut_out_as_for_a_benchmark(data_dir, estimator):
     table = open_dataset(source, "test", data_dir)
     folder = data_dir / "img" / source.images
     model = estimator.config.model
-    sightings = list(people_of_table(table, folder, estimator))
-    assert len(sightings) == 3
-    for instance, sighting in zip(table, sightings, strict=True):
+    people = list(people_of_table(table, folder, estimator))
+    assert len(people) == 3
+    for instance, person in zip(table, people, strict=True):
         sample = evaluation_sample(instance, folder, estimator.config, estimator.bodies)
-        np.testing.assert_array_equal(sighting.crop.pixels, sample["input_img"])
+        np.testing.assert_array_equal(person.crop.pixels, sample["input_img"])
         camera = Camera(model.focal, model.princpt)
-        focal, princpt = camera.in_image(sighting.crop.box, model.input_body_shape)
+        focal, princpt = camera.in_image(person.crop.box, model.input_body_shape)
         np.testing.assert_allclose(focal, sample["meta_focal"])
         np.testing.assert_allclose(princpt, sample["meta_principal_pt"])
-        assert sighting.image_size == SIZE
+        assert person.image_size == SIZE
 
 
 def test_the_interval_of_a_config_does_not_thin_a_submission(run, tmp_path):
@@ -196,7 +196,7 @@ def test_the_interval_of_a_config_does_not_thin_a_submission(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("server", "words", "message"),
+    ("server", "arguments", "message"),
     [
         ("agora", ("--images", "no_such_folder"), "no folder with images"),
         ("agora", ("--boxes", "boxes.json"), "--images"),
@@ -208,14 +208,16 @@ def test_the_interval_of_a_config_does_not_thin_a_submission(run, tmp_path):
         ("agora", ("7",), "no training run"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path, capsys, server, words, message):
+def test_bad_input_is_one_line_and_leaves_nothing(
+    run, tmp_path, capsys, server, arguments, message
+):
     write_image(tmp_path / "flat" / "a.png", 0)
     square = np.zeros((99, 99, 3), np.uint8)
     (tmp_path / "crops").mkdir()
     cv2.imwrite(str(tmp_path / "crops" / "a_pid_0.png"), square)
     write_boxes(tmp_path / "boxes.json", {"0": BOXES[:1]})
     write_boxes(tmp_path / "other.json", {"5": BOXES[:1]})
-    assert run(server, *(word.format(tmp_path) for word in words)) == 2
+    assert run(server, *(word.format(tmp_path) for word in arguments)) == 2
     (line,) = [k for k in capsys.readouterr().err.splitlines() if k.startswith("error: ")]
     assert message in line
     assert not list(tmp_path.rglob("upload.*"))
@@ -224,11 +226,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path, capsys, server,
 def test_the_check_as_a_command(run, tmp_path, capsys):
     assert run("agora") == 0
     path = tmp_path / "out" / "upload.zip"
-    assert door.main(["check", str(path), "--server", "agora", "--verbose"]) == 0
+    assert main(["check", str(path), "--server", "agora", "--verbose"]) == 0
     capsys.readouterr()
-    assert door.main(["check", str(path), "--server", "bedlam"]) == 1
+    assert main(["check", str(path), "--server", "bedlam"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert sum("params: bedlam takes verts" in line for line in lines) == 3
     assert "2 images, 3 people, 6 errors" in lines[-1]  # those of the names too
-    assert door.main(["check", str(tmp_path / "no.zip"), "--server", "agora"]) == 2
-    assert door.main(["check", str(path)]) == 2
+    assert main(["check", str(tmp_path / "no.zip"), "--server", "agora"]) == 2
+    assert main(["check", str(path)]) == 2

@@ -1,4 +1,4 @@
-"""What the test servers of AGORA and BEDLAM take: one pickle a person, its name and its content.
+"""What the test servers of AGORA and BEDLAM take: one pickle per person, its name and content.
 
 Formats: docs/prediction_format.md of agora_evaluation, docs/leaderboard.md of BEDLAM.
 """
@@ -44,7 +44,7 @@ class Prediction(NamedTuple):
 
 
 class Server(NamedTuple):
-    """A test server: which images it is about, and how it wants a person."""
+    """A test server: which images it is about, and in which form it takes a person."""
 
     name: str
     source: str
@@ -64,11 +64,6 @@ class Server(NamedTuple):
 def agora_stem(image_path: Path) -> str:
     """The whole image's name without its ending; `CROP_MARKS` and what follows them are cut off."""
     return re.split("|".join(CROP_MARKS), image_path.stem)[0]
-
-
-def agora_name(image_path: Path, k: int) -> str:
-    """File name of the k-th person (from 0) of an image."""
-    return person_name(agora_stem(image_path), k)
 
 
 def agora_record(prediction: Prediction) -> Record:
@@ -108,11 +103,6 @@ def bedlam_stem(image_path: Path) -> str:
     return f"{parts[-4]}_frameID_{image_path.stem}"
 
 
-def bedlam_name(image_path: Path, k: int) -> str:
-    """File name of the k-th person (from 0) of an image; raises as `bedlam_stem`."""
-    return person_name(bedlam_stem(image_path), k)
-
-
 def bedlam_record(prediction: Prediction) -> Record:
     """Vertices (10475, 3), joints (127, 3) in the same frame, metres; joints (24, 2) in pixels."""
     assert prediction.vertices_m is not None
@@ -147,11 +137,12 @@ SERVERS: Final = {server.name: server for server in (AGORA, BEDLAM)}
 
 
 def person_name(stem: str, k: int) -> str:
+    """File name of the k-th person (from 0) of an image with this stem."""
     return f"{stem}_personId_{k}.pkl"
 
 
 class PersonNames:
-    """File names of a whole submission: the people of an image are 0, 1, ... as they come."""
+    """File names of a submission: the people of an image are numbered from 0 as they come."""
 
     def __init__(self, server: Server) -> None:
         self.server = server

@@ -1,4 +1,4 @@
-"""The checker lets right submissions pass and tells every known mistake of wrong ones."""
+"""The checker lets right submissions pass and reports every known mistake in wrong ones."""
 
 import copy
 import os
@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from main.submitting.check import check_submission
-from main.submitting.record_check import check_record
-from main.submitting.records import AGORA, BEDLAM, SERVERS, pickled
+from main.evaluation.servers import AGORA, BEDLAM, SERVERS, pickled
+from main.evaluation.submission_check import check_record, check_submission
 from utils.errors import UserError
 
 VECTORS = {
@@ -123,7 +122,7 @@ NAN = np.full((24, 2), np.nan, np.float32)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"joints": ONE}, "error: joints are (1, 144, 2), not (24, 2)"),
         ({"joints": np.ones((22, 2), np.float32)}, "error: joints are (22, 2), not"),
@@ -151,16 +150,16 @@ NAN = np.full((24, 2), np.nan, np.float32)
         ({"vertices": np.zeros(3)}, "warning: 'vertices' means nothing"),
     ],
 )
-def test_mistakes_in_parameters_are_told(changes, told):
+def test_mistakes_in_parameters_are_reported(changes, message):
     found = problems(changed(agora_record(), **changes))
-    assert [line for line in found if line.startswith(told)], found
+    assert [line for line in found if line.startswith(message)], found
 
 
 MESH = mesh_record()
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"verts": MESH["verts"][:6890]}, "error: verts are (6890, 3), not (10475, 3)"),
         ({"verts": MESH["verts"][:, :2]}, "error: verts are (10475, 2)"),
@@ -183,10 +182,10 @@ MESH = mesh_record()
         ({"joints": ONE}, "error: joints are (1, 144, 2)"),
     ],
 )
-def test_mistakes_in_meshes_are_told(changes, told):
+def test_mistakes_in_meshes_are_reported(changes, message):
     found = problems(changed(MESH, **changes), BEDLAM)
     assert len(found) == 1
-    assert found[0].startswith(told)
+    assert found[0].startswith(message)
 
 
 def test_bedlam_takes_no_parameters():
@@ -194,12 +193,12 @@ def test_bedlam_takes_no_parameters():
     assert found == "error: params: bedlam takes verts and allSmplJoints3d alone"
 
 
-def told_of(path, server=AGORA):
+def findings_of(path, server=AGORA):
     return [str(finding) for finding in check_submission(path, server).findings]
 
 
 @pytest.mark.parametrize(
-    ("indices", "told"),
+    ("indices", "message"),
     [
         ([0, 1, 3], "error: ag_testset_1: personId 2 is missing; count from 0"),
         ([1, 2], "error: ag_testset_1: personId 0 is missing; count from 0"),
@@ -207,28 +206,28 @@ def told_of(path, server=AGORA):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_people_who_overwrote_each_other_are_told(indices, told, tmp_path):
+def test_people_who_overwrote_each_other_are_reported(indices, message, tmp_path):
     members = [(name(AGORA, k), RECORDS["agora"]) for k in indices]
-    assert told_of(write(tmp_path / "a.zip", members)) == [told]
+    assert findings_of(write(tmp_path / "a.zip", members)) == [message]
 
 
-def test_one_person_in_every_image_is_told(tmp_path):
+def test_one_person_in_every_image_is_reported(tmp_path):
     members = [(name(AGORA, 0, f"ag_{i}"), RECORDS["agora"]) for i in range(10)]
-    (told,) = told_of(write(tmp_path / "a.zip", members))
-    assert "warning" in told
-    assert "no image has a second person" in told
+    (finding,) = findings_of(write(tmp_path / "a.zip", members))
+    assert "warning" in finding
+    assert "no image has a second person" in finding
 
 
-def test_pixels_of_the_small_image_are_told(tmp_path):
+def test_pixels_of_the_small_image_are_reported(tmp_path):
     small = changed(agora_record(), joints=agora_record()["joints"] / 3)
-    (told,) = told_of(write(tmp_path / "a.zip", [(name(AGORA), small)]))
-    assert told.endswith("all joints lie within 1280x720; they must be of 3840x2160 pixels")
+    (finding,) = findings_of(write(tmp_path / "a.zip", [(name(AGORA), small)]))
+    assert finding.endswith("all joints lie within 1280x720; they must be of 3840x2160 pixels")
     one_large = [(name(AGORA), small), (name(AGORA, 1), RECORDS["agora"])]
-    assert told_of(write(tmp_path / "b.zip", one_large)) == []
+    assert findings_of(write(tmp_path / "b.zip", one_large)) == []
 
 
 @pytest.mark.parametrize(
-    ("member", "told"),
+    ("member", "message"),
     [
         ("a_personId_0.pkl", "error: a_personId_0.pkl: lies not directly in"),
         ("predictions/x/a_personId_0.pkl", "error: predictions/x/a_personId_0.pkl: lies not"),
@@ -247,15 +246,15 @@ def test_pixels_of_the_small_image_are_told(tmp_path):
         ("predictions/.DS_Store", "warning: predictions/.DS_Store: the server does not look"),
     ],
 )
-def test_names_and_places_are_told(member, told, tmp_path):
+def test_names_and_places_are_reported(member, message, tmp_path):
     path = write(tmp_path / "a.zip", [(name(AGORA), RECORDS["agora"]), (member, RECORDS["agora"])])
-    (found,) = told_of(path)
-    assert found.startswith(told)
+    (found,) = findings_of(path)
+    assert found.startswith(message)
 
 
 def test_bedlam_names_have_their_scene(tmp_path):
     path = write(tmp_path / "a.zip", [(name(BEDLAM, 0, "seq_0_0010"), RECORDS["bedlam"])])
-    (found,) = told_of(path, BEDLAM)
+    (found,) = findings_of(path, BEDLAM)
     assert "'seq_0_0010' is no name that bedlam gives an image" in found
 
 
@@ -265,7 +264,7 @@ class Rogue:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (pickle.dumps(Rogue()), "no pickle of plain arrays (refused to run 'builtins.eval')"),
         (pickle.dumps({"joints": torch.zeros(24, 2)}), "refused to run 'torch._utils._rebuild"),
@@ -275,23 +274,23 @@ class Rogue:
         (pickle.dumps(RECORDS["agora"]), "names numpy._core"),
     ],
 )
-def test_what_is_no_plain_pickle_is_told(content, told, tmp_path):
-    (found,) = told_of(write(tmp_path / "a.zip", [(name(AGORA), content)]))
-    assert told in found
+def test_what_is_no_plain_pickle_is_reported(content, message, tmp_path):
+    (found,) = findings_of(write(tmp_path / "a.zip", [(name(AGORA), content)]))
+    assert message in found
     assert "\n" not in found
     assert "/tmp" not in found.removeprefix(str(tmp_path))
 
 
-def test_damage_in_the_zip_is_told(tmp_path):
+def test_damage_in_the_zip_is_reported(tmp_path):
     path = write(tmp_path / "a.zip", [(name(AGORA), RECORDS["agora"])])
     content = bytearray(path.read_bytes())
     content[300] ^= 255
     path.write_bytes(content)
-    assert "damaged in the zip (Bad CRC-32" in told_of(path)[0]
+    assert "damaged in the zip (Bad CRC-32" in findings_of(path)[0]
 
 
-def test_nothing_to_check_is_told(tmp_path):
-    (found,) = told_of(write(tmp_path / "a.zip", []))
+def test_nothing_to_check_is_reported(tmp_path):
+    (found,) = findings_of(write(tmp_path / "a.zip", []))
     assert "no person's pickle is in the folder predictions/" in found
     with pytest.raises(UserError, match="no such file"):
         check_submission(tmp_path / "b.zip", AGORA)
@@ -300,17 +299,17 @@ def test_nothing_to_check_is_told(tmp_path):
         check_submission(tmp_path / "c.zip", AGORA)
 
 
-def test_absurd_numbers_of_people_are_told_at_once(tmp_path):
+def test_absurd_numbers_of_people_are_reported_at_once(tmp_path):
     for digits in ("300000000", "9" * 200):
         path = write(tmp_path / "x.zip", [(name(AGORA, digits), RECORDS["agora"])])
-        (finding,) = [line for line in told_of(path) if "personId" in line.split(": ")[2]]
+        (finding,) = [line for line in findings_of(path) if "personId" in line.split(": ")[2]]
         assert "over 10000" in finding
     path = write(tmp_path / "x.zip", [(name(AGORA, 9999), RECORDS["agora"])])
-    assert any("and 9979 more is missing" in line for line in told_of(path))
+    assert any("and 9979 more is missing" in line for line in findings_of(path))
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_damage_of_every_compression_is_told(method, tmp_path):
+def test_damage_of_every_compression_is_reported(method, tmp_path):
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr(name(AGORA), pickled(RECORDS["agora"]))
@@ -319,14 +318,14 @@ def test_damage_of_every_compression_is_told(method, tmp_path):
     for place in range(80, start, 7):
         content[place] ^= 0x5A
     path.write_bytes(content)
-    assert any("damaged in the zip" in line for line in told_of(path))
+    assert any("damaged in the zip" in line for line in findings_of(path))
 
 
 def test_names_of_several_lines_and_upwards_are_one_line(tmp_path):
     path = write(tmp_path / "x.zip", [("a\nb.pkl", b""), ("../../up.pkl", b""), ("/abs.pkl", b"")])
-    told = told_of(path)
-    assert sum("lies not directly in the folder" in line for line in told) == 3
-    assert not any("\n" in line for line in told)
+    findings = findings_of(path)
+    assert sum("lies not directly in the folder" in line for line in findings) == 3
+    assert not any("\n" in line for line in findings)
     assert not (tmp_path.parent.parent / "up.pkl").exists()
 
 
@@ -336,6 +335,6 @@ def test_pipe_is_refused(tmp_path):
         check_submission(tmp_path / "x.zip", AGORA)
 
 
-def test_empty_meshes_are_told():
+def test_empty_meshes_are_reported():
     record = changed(mesh_record(), verts=np.zeros((0, 3)), allSmplJoints3d=np.zeros((0, 3)))
     assert any("verts are (0, 3)" in line for line in problems(record, BEDLAM))
