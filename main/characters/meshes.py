@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int
 from human_models.body import BodyModel
 from main.characters.character import Character
 from utils.files import atomic_path
-from utils.mesh import make_obj, make_ply
+from utils.mesh import obj_maker, ply_maker
 from utils.progress import with_progress
 
 _BATCH = 16
@@ -32,15 +32,13 @@ def write_meshes(
     Args:
         every: the step in frames of the video, from the character's first.
     """
-    faces = body.faces.numpy()
-    make_mesh = {"obj": make_obj, "ply": make_ply}[kind]
+    make_file = {"obj": obj_maker, "ply": ply_maker}[kind](body.faces.numpy())
     chosen = np.flatnonzero((character.frame_index - character.frame_index[0]) % every == 0)
     with atomic_path(folder) as partial:
         partial.mkdir()
         frames = _vertices(character, body, chosen)
         for number, vertices in with_progress(frames, len(chosen), "meshes"):
-            content = make_mesh(vertices, faces)
-            (partial / f"frame_{number:06d}.{kind}").write_bytes(content)
+            (partial / f"frame_{number:06d}.{kind}").write_bytes(make_file(vertices))
 
 
 def _vertices(

@@ -17,9 +17,9 @@ from main.result_files import read_person
 from utils.errors import UserError
 
 
-def test_the_door_writes_every_format_for_the_person(result, tmp_path):
-    words = ["--format", "amass,glb,bvh,obj,ply", "--person", "2", "--every", "2"]
-    assert main([str(result), *words, "--output", str(tmp_path / "out")]) == 0
+def test_the_command_writes_every_format_for_the_person(result, tmp_path):
+    flags = ["--format", "amass,glb,bvh,obj,ply", "--person", "2", "--every", "2"]
+    assert main([str(result), *flags, "--output", str(tmp_path / "out")]) == 0
     names = {path.name.removeprefix("person_002") for path in (tmp_path / "out").iterdir()}
     assert names == {".glb", ".bvh", "_amass.npz", "_obj", "_ply"}
     assert len(list((tmp_path / "out" / "person_002_obj").iterdir())) == 2
@@ -40,7 +40,7 @@ def test_everyone_is_exported_unless_people_are_named(result, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("formats", "arguments", "told"),
+    ("formats", "arguments", "message"),
     [
         (["fbx"], {}, "choose from"),
         (["glb"], {"persons": [7]}, "--person 7: .* has 1, 2"),
@@ -48,10 +48,10 @@ def test_everyone_is_exported_unless_people_are_named(result, tmp_path):
         ([], {}, "choose from amass,glb"),
     ],
 )
-def test_what_cannot_be_had_is_told_before_anything_is_written(
-    result, tmp_path, formats, arguments, told
+def test_what_cannot_be_had_is_reported_before_anything_is_written(
+    result, tmp_path, formats, arguments, message
 ):
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         export_result(result, formats, output=tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
 
@@ -118,13 +118,13 @@ def test_all_are_the_formats_that_need_no_extra_package(result, tmp_path, capsys
     simple = ("amass", "glb", "bvh", "obj", "ply", "viewer")
     assert parse_formats("all") == simple
     assert parse_formats("usd, all,glb") == ("usd", *simple)
-    words = ["--format", "all", "--person", "2", "--output", str(tmp_path)]
+    flags = ["--format", "all", "--person", "2", "--output", str(tmp_path)]
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "all: those that need no extra package" in " ".join(capsys.readouterr().out.split())
     content = load_npz(result / "person_002.npz")
     assert "focal" not in content  # what only the viewer needs
-    assert main([str(result), *words]) == 2
+    assert main([str(result), *flags]) == 2
     assert "lacks 'focal'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""A made-up result: two people in 30 small frames whose brightness tells their number."""
+"""A made-up result: two people in 30 small frames whose brightness shows their number."""
 
 import shutil
 from pathlib import Path

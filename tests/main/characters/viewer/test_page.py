@@ -191,8 +191,8 @@ def test_an_input_elsewhere_is_embedded_only_where_the_user_says_so(copied, tmp_
     (copied.parent / "link.png").symlink_to(private)
     named(copied, name.format(private))
     assert main([str(copied), "--format", "viewer"]) == 0
-    (told,) = [line for line in capsys.readouterr().err.splitlines() if "--input" in line]
-    assert "say --input FILE" in told
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "--input" in line]
+    assert "say --input FILE" in line
     page = copied / "viewer.html"
     assert about_of(page)["pictures"] == []
     assert base64.b64encode(SECRET).decode() not in page.read_text()
@@ -254,7 +254,7 @@ def test_surroundings_are_found_beside_the_folder(tmp_path):
     assert overlay.describe(folder / "viewer.html")["path"] == "../result_my%20clip%20%231.mp4"
 
 
-def test_what_is_wrong_is_told_in_one_line(result, tmp_path, capsys):
+def test_what_is_wrong_is_reported_in_one_line(result, tmp_path, capsys):
     assert main([str(result), "--format", "viewer", "--up", "z"]) == 2
     assert "--up z" in capsys.readouterr().err
     broken = tmp_path / "result_broken"
