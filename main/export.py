@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import get_args
 
 from main.characters.options import ALL, FORMATS, ExportOptions, Origin, UpAxis, parse_formats
-from main.door import door_parser, run_door
-from main.model_files import DEMO
+from main.cli import command_parser, run_command
+from main.paths import DEMO
 from utils.errors import UserError
 from utils.files import require_regular_file
 
@@ -50,7 +50,9 @@ def find_result(name: str) -> Path:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("export", "Write the people of a result as characters; docs/animation.md.")
+    parser = command_parser(
+        "export", "Write the people of a result as characters; docs/animation.md."
+    )
     parser.add_argument("result", metavar="RESULT", help="a folder that inference wrote")
     parser.add_argument(
         "--format",
@@ -101,8 +103,8 @@ def _positive(text: str) -> int:
 
 
 def main(command_line: Sequence[str] | None = None) -> int:
-    """Run this command with a command line (the process' own by default); the exit status."""
-    return run_door(make_parser(), run, command_line)
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from main.door import add_run_flags, door_parser, run_door
+from main.cli import add_run_flags, command_parser, run_command
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("pretrain", "Pre-train parts of a network, as one process of a run.")
+    parser = command_parser("pretrain", "Pre-train parts of a network, as one process of a run.")
     add_run_flags(parser)
     parser.add_argument(
         "--stage", choices=("keypoints", "lifting"), default="keypoints", help="what is learned"
@@ -34,9 +34,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run this door with a command line (the process' own by default); the exit status."""
-    return run_door(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

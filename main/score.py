@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from main.door import door_parser, run_door
+from main.cli import command_parser, run_command
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("score", "Compare a result of inference with the truth.")
+    parser = command_parser("score", "Compare a result of inference with the truth.")
     parser.add_argument("result", metavar="RESULT", type=Path, help="folder of a result")
     parser.add_argument("truth", metavar="TRUTH.npz", type=Path, help="HumanData of the video")
     parser.add_argument("--body-folder", default="human_models/human_model_files")
@@ -29,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(command_line: Sequence[str] | None = None) -> int:
     """Run this command with a command line, the process' own by default; the exit status."""
-    return run_door(make_parser(), run, command_line)
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

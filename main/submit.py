@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from main.door import add_network_flags, door_parser, run_door
+from main.cli import add_network_flags, command_parser, run_command
 from main.evaluation.servers import SERVERS
 
 
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("submit", "Submissions to the test servers of AGORA and BEDLAM.")
+    parser = command_parser("submit", "Submissions to the test servers of AGORA and BEDLAM.")
     commands = parser.add_subparsers(dest="command", metavar="agora|bedlam|check", required=True)
     for server in SERVERS.values():
         command = commands.add_parser(server.name, help=f"estimate {server.source}, write its zip")
@@ -60,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(command_line: Sequence[str] | None = None) -> int:
     """Run this command with a command line, the process' own by default; the exit status."""
-    return run_door(make_parser(), run, command_line)
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

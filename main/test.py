@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from main.door import add_network_flags, door_parser, run_door
+from main.cli import add_network_flags, command_parser, run_command
 from utils.errors import UserError
 
 GROUND_TRUTHS: Final = ("parameters", "meshes")
@@ -67,7 +67,7 @@ def _network(arguments: argparse.Namespace) -> tuple[str, str | None]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("test", "Evaluate a network on the test split of a dataset.")
+    parser = command_parser("test", "Evaluate a network on the test split of a dataset.")
     parser.epilog = _EPILOG
     parser.add_argument(
         "dataset",
@@ -113,7 +113,7 @@ def _count(text: str) -> int:
 
 def main(command_line: Sequence[str] | None = None) -> int:
     """Run this command with a command line, the process' own by default; the exit status."""
-    return run_door(make_parser(), run, command_line)
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

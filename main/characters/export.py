@@ -25,8 +25,8 @@ from main.characters.options import DEFAULTS, FORMATS, VIEWER, ExportOptions, Up
 from main.characters.scene import VIEWED_FIELDS
 from main.characters.usd import write_usd
 from main.characters.viewer import write_viewer
-from main.model_files import CONFIG_NAME, ROOT
-from main.result_files import Result, open_result
+from main.motion.result_reader import Result, open_result
+from main.paths import CONFIG_NAME, ROOT
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)

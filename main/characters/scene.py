@@ -27,10 +27,9 @@ from main.characters.surfaces import (
     strongest,
     vertex_normals,
 )
-from main.result_files import Result
-from main.tracks.camera import PELVIS, ClipCamera, solve_translation, turn_into_view
-from main.tracks.placing import turned
-from main.tracks.rows import PARAMETERS
+from main.motion.camera import ClipCamera, place_bodies
+from main.motion.result_reader import Result
+from main.motion.rows import PARAMETERS
 from utils.camera import project
 from utils.draw import person_colour
 from utils.errors import UserError
@@ -264,7 +263,7 @@ def raw_character(
     one shape of the person. None where the file has no raw values.
 
     Args:
-        content: of `main.result_files.read_person`.
+        content: of `main.motion.result_reader.read_person`.
 
     Raises:
         UserError: the raw values are in no camera's view.
@@ -273,22 +272,23 @@ def raw_character(
         return None
     focal, princpt = (tuple(map(float, content[key][0])) for key in ("focal", "princpt"))
     camera = ClipCamera((focal[0], focal[1]), (princpt[0], princpt[1]), "")
-    turn = turn_into_view(content["raw_princpt"].astype(np.float64), camera)
-    placed = {key: content[f"raw_{key}"] for key in PARAMETERS}
-    joints = _joints_in_crops(placed, body)
-    seen_px = project(joints, placed["focal"][:, None], placed["princpt"][:, None])
+    raw = {key: content[f"raw_{key}"] for key in PARAMETERS}
+    joints = _joints_in_crops(raw, body)
+    seen_px = project(joints, raw["focal"][:, None], raw["princpt"][:, None])
     if not np.isfinite(seen_px).all():
         raise UserError(
             f"{name}.npz: 'raw_transl' is in the camera itself; run the inference again"
         )
-    pelvis = joints[:, PELVIS, None]
-    rest = pelvis - placed["transl"][:, None]
-    joints = np.einsum("tij,tkj->tki", turn, joints - pelvis) + rest
-    placed |= {
-        "global_orient": turned(placed["global_orient"], turn),
-        "transl": solve_translation(joints, seen_px, camera),
-    }
-    return make_character(name, {**content, **placed}, body)
+    placed = place_bodies(
+        global_orient=raw["global_orient"],
+        transl=raw["transl"],
+        joints_3d_m=joints,
+        joints_2d_px=seen_px,
+        princpt=raw["princpt"],
+        camera=camera,
+    )
+    motion = raw | {"global_orient": placed.global_orient, "transl": placed.transl}
+    return make_character(name, {**content, **motion}, body)
 
 
 def _joints_in_crops(

@@ -22,8 +22,7 @@ from main.characters.scene import (
     read_viewed,
     world_of,
 )
-from main.result_files import Result, find_input
-from main.result_schema import Summary
+from main.motion.result_reader import Result, Summary, find_input
 from utils.files import atomic_path
 
 log = logging.getLogger(__name__)

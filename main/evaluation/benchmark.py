@@ -20,7 +20,6 @@ from datasets.sample import EvaluationSample, evaluation_sample
 from datasets.sources import Scans, Source
 from human_models.body import BodyLibrary
 from human_models.files import ModelFolder
-from main.estimator import Estimator
 from main.evaluation.detections import Boxes, DetectionMatch, match_detections
 from main.evaluation.metrics import (
     HAND_SET_METRICS,
@@ -34,6 +33,7 @@ from main.evaluation.metrics import (
     Visibility,
 )
 from main.evaluation.worst import WorstSample, WorstSamples, worst_of_all
+from main.pipeline.estimator import Estimator
 from utils.camera import project
 from utils.distributed import failing_together, gather_to_first, world
 from utils.errors import UserError

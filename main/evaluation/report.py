@@ -12,11 +12,11 @@ from rich.table import Table
 
 from configs.reader import save_config
 from datasets.sources import Source
-from main.estimator import Estimator
 from main.evaluation.benchmark import BenchmarkResult
 from main.evaluation.metrics import SMPLX_METRICS, MeanAndCount, Means
 from main.evaluation.worst import draw_worst
-from main.model_files import CONFIG_NAME
+from main.paths import CONFIG_NAME
+from main.pipeline.estimator import Estimator
 from utils.files import atomic_path
 
 PRIMARY_METRICS: Final = {

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from configs.schema import DataConfig
 from datasets.sources import Source, find_source
-from main.estimator import Estimator
 from main.evaluation.benchmark import run_benchmark
 from main.evaluation.detections import read_detections
 from main.evaluation.metrics import EvaluationProtocol, Means
@@ -22,7 +21,9 @@ from main.evaluation.report import (
     write_mean_primary_error,
     write_results,
 )
-from main.model_files import OUTPUTS, ROOT, find_weights
+from main.paths import OUTPUTS, ROOT
+from main.pipeline.estimator import Estimator
+from main.pipeline.model_files import find_weights
 from utils.distributed import device_of_process, failing_together, process_group
 from utils.errors import UserError
 

@@ -21,8 +21,8 @@ from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from human_models.joints import POSE_PARTS
 from main.evaluation.metrics import Evaluator, MeanAndCount, MetricTable
-from main.model_files import ROOT
-from main.result_files import open_result
+from main.motion.result_reader import open_result
+from main.paths import ROOT
 from utils.box import intersection_over_union, scaled_boxes
 from utils.errors import UserError
 from utils.files import atomic_path

@@ -20,11 +20,12 @@ from datasets.cache import InstanceTable, open_dataset
 from datasets.sample import body_box, read_pixels
 from datasets.sources import find_source
 from human_models.files import STAND_IN_NAME
-from main.detector import BoxFileDetector, Detector, YoloDetector
-from main.estimator import Estimator, PersonCrop
 from main.evaluation.servers import FOLDER, PersonNames, Prediction, Server, pickled
 from main.evaluation.submission_check import check_submission
-from main.model_files import ROOT, find_weights
+from main.paths import ROOT
+from main.pipeline.detection import BoxFileDetector, Detector, YoloDetector
+from main.pipeline.estimator import Estimator, PersonCrop
+from main.pipeline.model_files import find_weights
 from models.posing import body_parameters
 from utils.box import Box
 from utils.camera import Camera, project

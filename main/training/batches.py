@@ -11,7 +11,7 @@ from configs.schema import Config
 from datasets.synthetic.lifting import People, draw_poses
 from datasets.training_set import Share, TrainingLoader, TrainingSet
 from human_models.body import BodyLibrary
-from main.model_files import ROOT
+from main.paths import ROOT
 
 _POSES: Final = 20_000
 """That are drawn at the start of lifting; every sample mixes and varies some."""

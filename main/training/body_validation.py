@@ -8,8 +8,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule
 
 from configs.train_section import TrainConfig
-from main.estimator import Estimator
 from main.evaluation import CORRECT, SMPLX_METRICS, run_benchmark
+from main.pipeline.estimator import Estimator
 from main.training.validation import DatasetValidator
 from models.smplest_x import SMPLestX
 from models.supervised import SupervisedSMPLestX

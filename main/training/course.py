@@ -19,7 +19,7 @@ from datasets.training_set import Share
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from main.launch import LAUNCH_DATE
-from main.model_files import ROOT
+from main.paths import ROOT
 from main.training.batches import BatchLoader
 from main.training.log import TrainLog, log_file
 from main.training.objective import Objective

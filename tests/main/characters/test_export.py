@@ -12,8 +12,8 @@ from main.characters.export import export_result
 from main.characters.glb import write_glb
 from main.characters.options import ExportOptions, parse_formats
 from main.export import main
-from main.model_files import ROOT
-from main.result_files import read_person
+from main.motion.result_reader import read_person
+from main.paths import ROOT
 from utils.errors import UserError
 
 

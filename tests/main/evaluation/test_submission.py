@@ -17,10 +17,10 @@ from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, find_model_folder
 from human_models.joints import JOINTS, MODEL_JOINTS
 from human_models.safe_pickle import load_pickle
-from main.detector import Detection
-from main.estimator import Estimator
 from main.evaluation import submission
 from main.evaluation.submission import people_of_table
+from main.pipeline.detection import Detection
+from main.pipeline.estimator import Estimator
 from main.submit import main
 from models.checkpoint import load_network
 from utils.box import Box

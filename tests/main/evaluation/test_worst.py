@@ -9,7 +9,7 @@ from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_hand_vertices
 from main.evaluation.metrics import SampleErrors
 from main.evaluation.worst import WorstSample, WorstSamples, draw_worst, worst_of_all
-from main.model_files import ROOT
+from main.paths import ROOT
 from utils.draw import person_colour
 from utils.image import read_image
 

@@ -16,7 +16,7 @@ from main.characters.options import ExportOptions
 from main.characters.scene import Pack, raw_character, read_viewed, simplified_faces, world_of
 from main.characters.viewer import PageFile, find_exports, find_pictures
 from main.export import main
-from main.result_files import open_result, read_person
+from main.motion.result_reader import open_result, read_person
 from utils.errors import UserError
 
 ASIDE_M = 0.1
