@@ -317,11 +317,6 @@ def world_of(people: list[ViewedPerson]) -> tuple[Float[np.ndarray, "4 4"], bool
         if "world_from_camera" in person.content:
             return person.content["world_from_camera"] @ flip, True
     world = np.eye(4)
-    heights = [_lowest_feet(person.content) for person in people]
-    world[1, 3] = -float(np.median(np.concatenate(heights)))
+    depths = [person.content["joints_3d_m"][:, _FEET, 1].max(axis=1) for person in people]
+    world[1, 3] = float(np.median(np.concatenate(depths)))  # the camera's y points down
     return world, False
-
-
-def _lowest_feet(content: Mapping[str, np.ndarray]) -> Float[np.ndarray, " T"]:
-    feet: Float[np.ndarray, "T 4"] = -content["joints_3d_m"][:, _FEET, 1]
-    return feet.min(axis=1)

@@ -149,7 +149,8 @@ def _embed(
         text = encoded(content) if deflate else base64.b64encode(content).decode("ascii")
         if len(text) <= room:
             about["embedded"] = f"file{len(elements)}"
-            elements.append(_element(about["embedded"], text))
+            tag = f'<script type="application/octet-stream" id="{about["embedded"]}">'
+            elements.append(f"{tag}{text}</script>")
             room -= len(text)
         return about
 
@@ -215,10 +216,6 @@ def _is_within(path: Path, folder: Path) -> bool:
 def _valid_text(name: str) -> str:
     """A file's name as text that UTF-8 can hold; bytes of the name that are none become '?'."""
     return name.encode("utf-8", "replace").decode("utf-8")
-
-
-def _element(name: str, text: str) -> str:
-    return f'<script type="application/octet-stream" id="{name}">{text}</script>'
 
 
 def _script_safe(about: Mapping[str, Any]) -> str:
