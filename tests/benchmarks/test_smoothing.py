@@ -103,14 +103,14 @@ def test_video_of_an_annotation_file(tmp_path):
 def test_clips_that_are_there_are_not_drawn_again(tmp_path, monkeypatch):
     drawn = []
 
-    def produce(order, data, workers):
+    def synthesize(order, data, workers):
         drawn.append(order)
         for number in range(order.picture_count()):
             (data / "annot").mkdir(exist_ok=True)
             (data / "annot" / f"{order.name}_{order.split}_clip_{number:03d}.npz").touch()
             yield 1
 
-    monkeypatch.setattr(smoothing, "produce", produce)
+    monkeypatch.setattr(smoothing, "synthesize", synthesize)
     first = smoothing.draw_clips(tmp_path, 6, 20, 31)
     assert first == smoothing.draw_clips(tmp_path, 6, 20, 31)
     assert len(first) == drawn[0].picture_count() > 1
