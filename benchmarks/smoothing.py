@@ -36,9 +36,9 @@ from benchmarks.walkers import Walker
 from datasets.synthetic.production import SynthesisOptions, synthesize
 from human_models.joints import JOINT_PARTS
 from main.motion.camera import Clip, ClipCamera
-from main.motion.refine import Smoothing, pose_joints, refine
 from main.motion.rows import FinalRows, RawRows
 from main.motion.stitch import stitch
+from main.motion.trajectories import Smoothing, build_trajectories, pose_joints
 from main.paths import ROOT
 from main.pipeline.detection import Detection
 from main.pipeline.estimator import Estimator
@@ -178,7 +178,7 @@ def compare(
         for value in SMOOTH:
             smoothing = Smoothing().times(parse_smoothing(value))
             with closing(FinalRows(Path(folder))) as final:
-                refine(raw, stitched, clip, estimator.body, smoothing, final)
+                build_trajectories(raw, stitched, clip, estimator.body, smoothing, final)
                 for one in series_of(final, final.column("joints_3d_m"), people):
                     yield value, errors_of(one)
 

@@ -26,9 +26,9 @@ from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from human_models.joints import JOINT_PARTS
 from main.motion.camera import PELVIS, Clip, ClipCamera, place_bodies
-from main.motion.refine import Smoothing, refine
 from main.motion.rows import FinalRows, RawRows
 from main.motion.stitch import stitch
+from main.motion.trajectories import Smoothing, build_trajectories
 from main.paths import ROOT
 from main.pipeline.detection import Detection
 from main.pipeline.stages import EstimatedFrame, EstimatedPerson, place_people, raw_rows
@@ -128,7 +128,7 @@ def track_clips(body: BodyModel, files: list[Path], clips: int, frames: int, see
             start = time.perf_counter()
             stitched = stitch(raw, camera, FPS)
             seconds += time.perf_counter() - start
-            refine(raw, stitched, clip_of(camera), body, Smoothing().times(0), final)
+            build_trajectories(raw, stitched, clip_of(camera), body, Smoothing().times(0), final)
             after = identity_score(final, people)
             raw.close()
             final.close()
@@ -193,7 +193,7 @@ def smooth_clips(body: BodyModel, clips: int, frames: int, seed: int) -> None:
                 raw.append(raw_rows(given, clip_of(CAMERA)))
                 everyone = np.ones(len(raw), np.int32)
                 smoothing = Smoothing().times(factor)
-                refine(raw, everyone, clip_of(CAMERA), body, smoothing, final)
+                build_trajectories(raw, everyone, clip_of(CAMERA), body, smoothing, final)
                 ours = final.column("joints_3d_m")
                 truth = people[0].joints[final.column("frame_index")]
                 raw.close()

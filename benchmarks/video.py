@@ -30,9 +30,9 @@ import av
 import numpy as np
 import torch
 
-from main.motion.refine import pose_vertices, refine
 from main.motion.rows import FinalRows, RawRows
 from main.motion.stitch import stitch
+from main.motion.trajectories import build_trajectories, pose_vertices
 from main.paths import ROOT
 from main.pipeline.estimator import PersonCrop
 from main.pipeline.options import InferenceOptions
@@ -143,7 +143,7 @@ def stage_costs(
         with closing(RawRows(folder)) as raw:
             place_people(estimated, clip, raw)
             stitched = stitch(raw, clip.camera, clip.fps)
-            refine(raw, stitched, clip, estimator.body, smoothing, final)
+            build_trajectories(raw, stitched, clip, estimator.body, smoothing, final)
 
     rows = FinalRows(folder)
     people_of_clip(rows)

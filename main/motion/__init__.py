@@ -3,8 +3,7 @@
 rows.py     raw and final rows of all people, on the disk
 camera.py   the clip's camera, and bodies placed in it
 stitch.py   which tracks are one person
-shape.py    one shape per person
-refine.py   from raw rows to final ones: gaps filled, smooth, flagged
+trajectories.py  from raw rows to final ones: one shape, gaps filled, smooth, flagged
 floor.py    the ground, and the feet that touch it
 results.py  writing a folder of results
 result_reader.py  reading one, checked

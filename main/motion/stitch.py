@@ -26,7 +26,7 @@ from scipy.spatial.transform import Rotation
 
 from main.motion.camera import ClipCamera
 from main.motion.rows import RawRows
-from main.motion.shape import confidence, fuse_shape
+from main.motion.trajectories import confidence, fuse_shape
 from utils.box import shared_areas
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,8 @@ from jaxtyping import Float, UInt8
 from human_models.body import BodyModel
 from human_models.joints import JOINTS, edges
 from main.motion.camera import PELVIS
-from main.motion.refine import pose_vertices
 from main.motion.rows import FinalRows
-from main.motion.shape import confidence
+from main.motion.trajectories import confidence, pose_vertices
 from main.pipeline.stages import READ_AHEAD
 from utils.box import Box
 from utils.camera import project

@@ -12,10 +12,10 @@ import torch
 from configs.reader import save_config
 from main.motion.camera import Clip, choose_camera
 from main.motion.floor import find_floor
-from main.motion.refine import Smoothing, refine
 from main.motion.results import choose_people, write_results
 from main.motion.rows import FinalRows, RawRows
 from main.motion.stitch import stitch
+from main.motion.trajectories import Smoothing, build_trajectories
 from main.paths import CONFIG_NAME, DEMO, ROOT
 from main.pipeline.detection import Detector, Detectors, shifted
 from main.pipeline.estimator import Estimator
@@ -90,7 +90,7 @@ def process_clip(
 
         # The clip as a whole: raw rows become final ones.
         people = stitch(raw, clip.camera, clip.fps)
-        refine(raw, people, clip, estimator.body, smoothing, final)
+        build_trajectories(raw, people, clip, estimator.body, smoothing, final)
         chosen = choose_people(final, options.person, options.keep_longest)
 
         # What is written.

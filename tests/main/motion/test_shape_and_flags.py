@@ -5,8 +5,7 @@ import pytest
 
 from human_models.joints import BODY_JOINTS
 from main.motion.camera import truncation
-from main.motion.refine import occlusion, out_of_range
-from main.motion.shape import confidence, fuse_shape
+from main.motion.trajectories import confidence, fuse_shape, occlusion, out_of_range
 
 
 def test_shape_is_that_of_most_frames():

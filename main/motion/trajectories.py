@@ -12,7 +12,6 @@ from human_models.body import BodyModel
 from human_models.joints import BODY_JOINTS, JOINT_PARTS, JOINTS_FROM_MODEL, SIDES
 from main.motion.camera import PELVIS, Clip, solve_translation, truncation
 from main.motion.rows import BLOCK, FINAL_ROW, PARAMETERS, RAW_ROW, ROTATIONS, FinalRows, RawRows
-from main.motion.shape import confidence, fuse_shape
 from utils.smoothing import interpolate_axis_angles, reach_of, smooth, smooth_axis_angles
 
 BODY_INPUTS: Final = tuple(name for name in PARAMETERS if name not in ("focal", "princpt"))
@@ -24,6 +23,11 @@ _TURNED: Final = (*ROTATIONS, "placed_orient")
 _LINEAR: Final = tuple(
     name for name in RAW_ROW.names or () if name not in (*_TURNED, "track", "frame_index", "score")
 )
+
+_FULL_SIZE_PX: Final = 256
+"""Height of a box from which a larger one shows no more: that of the network's input."""
+_HUBER: Final = 1.345
+_SHAPE_PASSES: Final = 5
 
 _BODY: Final = JOINT_PARTS["body"]
 # Largest angle of each joint from the rest pose (arms to the sides), degrees; generous, since
@@ -79,7 +83,7 @@ class Smoothing:
         return Smoothing(**{name: value * factor for name, value in vars(self).items()})
 
 
-def refine(
+def build_trajectories(
     raw: RawRows,
     people: Int[np.ndarray, " N"],
     clip: Clip,
@@ -301,3 +305,44 @@ def _occlusions(rows: FinalRows) -> Float[np.ndarray, " N"]:
                 seen["joints_3d_m"][:, PELVIS, 2],
             )
     return result
+
+
+def confidence(
+    score: Float[np.ndarray, " T"],
+    box_xywh: Float[np.ndarray, "T 4"],
+    truncation: Float[np.ndarray, " T"],
+) -> Float[np.ndarray, " T"]:
+    """How far a frame's shape can be trusted: score x size x share of the body in the image.
+
+    Interpolated frames have the score 0, so they are not trusted at all.
+    """
+    size = np.clip(box_xywh[:, 3] / _FULL_SIZE_PX, 0.05, 1)
+    return np.asarray(score * size * (1 - 0.95 * truncation), np.float64)
+
+
+def fuse_shape(
+    betas: Float[np.ndarray, "T C"], weights: Float[np.ndarray, " T"]
+) -> Float[np.ndarray, " C"]:
+    """The weighted mean that outliers do not move: Huber's, begun at the weighted median.
+
+    Each component is fused by itself. A single row is its own result.
+    """
+    weights = np.maximum(weights, 1e-9).astype(np.float64)
+    values = betas.astype(np.float64)
+    centre = _weighted_median(values, weights)
+    scale = 1.4826 * _weighted_median(np.abs(values - centre), weights)
+    for _ in range(_SHAPE_PASSES):
+        distance = np.abs(values - centre) / np.maximum(scale, 1e-9)
+        trust = weights[:, None] * np.minimum(1, _HUBER / np.maximum(distance, 1e-9))
+        centre = (trust * values).sum(axis=0) / trust.sum(axis=0)
+    return centre.astype(betas.dtype)
+
+
+def _weighted_median(
+    values: Float[np.ndarray, "T C"], weights: Float[np.ndarray, " T"]
+) -> Float[np.ndarray, " C"]:
+    order = np.argsort(values, axis=0)
+    cumulated = np.cumsum(weights[order], axis=0)
+    middle = (cumulated >= cumulated[-1] / 2).argmax(axis=0)
+    columns = np.arange(values.shape[1])
+    return values[order[middle, columns], columns]

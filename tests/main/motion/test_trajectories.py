@@ -10,14 +10,13 @@ from benchmarks.walkers import CAMERA, FPS, HEIGHT, WIDTH, estimates, walkers
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import JOINTS
-from main.motion import refine as refine_module
+from main.motion import trajectories
 from main.motion.camera import Clip, place_bodies
 from main.motion.floor import FOOT_JOINTS, find_floor
-from main.motion.refine import Smoothing, pose_joints, refine
 from main.motion.results import choose_people
 from main.motion.rows import FINAL_ROW, PARAMETERS, FinalRows, RawRows
-from main.motion.shape import confidence
 from main.motion.stitch import stitch
+from main.motion.trajectories import Smoothing, build_trajectories, confidence, pose_joints
 from main.pipeline.options import parse_person, parse_smoothing
 from main.pipeline.stages import EstimatedPerson, raw_rows
 from utils.errors import UserError
@@ -55,7 +54,7 @@ def finished(body, tmp_path):
     def run(raw, factor=1.0):
         final = FinalRows(tmp_path)
         people = stitch(raw, CAMERA, FPS)
-        refine(raw, people, CLIP, body, Smoothing().times(factor), final)
+        build_trajectories(raw, people, CLIP, body, Smoothing().times(factor), final)
         return final
 
     return run
@@ -177,7 +176,7 @@ def test_people_who_are_near_match_the_crops(body):
 
 def test_blocks_join_without_a_seam(assembled, monkeypatch):
     whole = assembled()
-    monkeypatch.setattr(refine_module, "BLOCK", 32)
+    monkeypatch.setattr(trajectories, "BLOCK", 32)
     parts = assembled()
     for name in ("global_orient", "body_pose", "transl", "joints_3d_m"):
         np.testing.assert_allclose(parts[name], whole[name], atol=1e-4)
