@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from configs.reader import load_config
-from main.estimator import PRECISIONS
+from main.pipeline.estimator import PRECISIONS
 from models.checkpoint import load_network
 from models.checkpoint_keys import to_published
 from models.smplest_x import SMPLestX

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from configs.reader import load_config
-from main.door import door_parser, run_door
+from main.cli import command_parser, run_command
 from utils.errors import UserError
 from utils.files import atomic_path
 
@@ -122,7 +122,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("curves", "Draw the curves of training runs.")
+    parser = command_parser("curves", "Draw the curves of training runs.")
     parser.prog = "python -m benchmarks.curves"
     parser.add_argument("picture", metavar="PICTURE.png", type=Path)
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+")
@@ -132,7 +132,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    return run_door(make_parser(), run, words)
+    return run_command(make_parser(), run, words)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from configs.reader import load_config
 from configs.schema import EncoderConfig, ModelConfig
-from main.estimator import PRECISIONS
+from main.pipeline.estimator import PRECISIONS
 from models.smplest_x import SMPLestX
 from utils.device import pick_device
 

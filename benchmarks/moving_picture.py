@@ -11,7 +11,7 @@ from typing import Final
 
 from PIL import Image
 
-from main.door import door_parser, run_door
+from main.cli import command_parser, run_command
 from utils.files import atomic_path
 from utils.media import open_media
 
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("moving_picture", "Write a video as a GIF.")
+    parser = command_parser("moving_picture", "Write a video as a GIF.")
     parser.prog = "python -m benchmarks.moving_picture"
     parser.add_argument("video", metavar="VIDEO", type=Path)
     parser.add_argument("picture", metavar="PICTURE.gif", type=Path)
@@ -66,7 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    return run_door(make_parser(), run, words)
+    return run_command(make_parser(), run, words)
 
 
 if __name__ == "__main__":

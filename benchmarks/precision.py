@@ -34,9 +34,10 @@ from datasets.sample import evaluation_sample
 from datasets.sources import find_source
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
-from main.estimator import Estimator
-from main.model_files import ROOT, find_model
-from main.testing.metrics import Evaluator
+from main.evaluation import Evaluator
+from main.paths import ROOT
+from main.pipeline.estimator import Estimator
+from main.pipeline.model_files import find_model
 from models.checkpoint import load_network
 from models.onnx import OnnxNetwork, save_onnx
 from models.smplest_x import SMPLestX

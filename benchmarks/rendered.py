@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 from benchmarks.walkers import Walker, joints_of
 from human_models.body import BodyModel
 from human_models.safe_pickle import load_npz
-from main.tracks.camera import ClipCamera
+from main.motion.camera import ClipCamera
 
 
 def video_of(file: Path) -> Path:

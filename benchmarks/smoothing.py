@@ -32,21 +32,27 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.rendered import read_clip, video_of
-from benchmarks.tracking import overlaps
 from benchmarks.walkers import Walker
 from datasets.synthetic.production import SynthesisOptions, synthesize
 from human_models.joints import JOINT_PARTS
-from main.detector import Detection
-from main.estimator import Estimator
-from main.flow import estimate_people, find_people
-from main.model_files import ROOT
-from main.tracker import Tracker
-from main.tracks.assemble import Clip, assemble_people
-from main.tracks.camera import ClipCamera
-from main.tracks.refine import Strengths, smoothing_factor
-from main.tracks.rows import RowFile, frames_of, row_of
+from main.motion.camera import Clip, ClipCamera
+from main.motion.rows import FinalRows, RawRows
+from main.motion.stitch import stitch
+from main.motion.trajectories import Smoothing, build_trajectories, pose_joints
+from main.paths import ROOT
+from main.pipeline.detection import Detection
+from main.pipeline.estimator import Estimator
+from main.pipeline.options import parse_smoothing
+from main.pipeline.stages import (
+    crop_people,
+    detect_people,
+    estimate_people,
+    place_people,
+    track_people,
+)
+from main.pipeline.tracking import Tracker
 from utils.alignment import align_similarity
-from utils.box import Box
+from utils.box import Box, intersection_over_union
 from utils.media import open_media
 from utils.progress import with_progress
 
@@ -92,8 +98,10 @@ def draw_clips(data: Path, people: int, frames: int, seed: int) -> list[Path]:
     return sorted((data / "annot").glob(annotations))
 
 
-def estimate(estimator: Estimator, video: Path, people: list[Walker], file: RowFile) -> float:
-    """Fill a file with the network's rows, by true boxes; frames a second of the video."""
+def estimate(
+    estimator: Estimator, video: Path, people: list[Walker], camera: ClipCamera, rows: RawRows
+) -> float:
+    """Fill a file with the network's rows, by true boxes; frames per second of the video."""
     frame_count = len(people[0].boxes)
 
     def detector(index: int, image: np.ndarray) -> list[Detection]:
@@ -104,12 +112,11 @@ def estimate(estimator: Estimator, video: Path, people: list[Walker], file: RowF
 
     with open_media(video) as media:
         fps = float(media.info.fps)
-        seen = find_people(media, detector, Tracker(fps), estimator)
-        frames = estimate_people(seen, estimator, batch_size=8, workers=1)
-        with closing(frames):
-            for number, persons in with_progress(frames, media.info.frame_count_estimate, "frames"):
-                for track, score, person in persons:
-                    file.append(row_of(track, number, score, person))
+        tracked = track_people(detect_people(media, detector), Tracker(fps))
+        cropped = crop_people(tracked, estimator)
+        with closing(estimate_people(cropped, estimator, batch_size=8, workers=1)) as estimated:
+            frames = with_progress(estimated, media.info.frame_count_estimate, "frames")
+            place_people(frames, Clip(camera, _SIZE, fps), rows)
     return fps
 
 
@@ -120,14 +127,15 @@ def _unpadded(box: Float[np.ndarray, "4"]) -> Box:
 
 
 def series_of(
-    rows: np.ndarray, joints: Float[np.ndarray, "N 137 3"], people: list[Walker]
+    rows: RawRows | FinalRows, joints: Float[np.ndarray, "N 137 3"], people: list[Walker]
 ) -> Iterator[Series]:
     """What rows, and joints in their order, say of each true person where that is well seen."""
     of_person: dict[int, list[tuple[int, int]]] = {k: [] for k in range(len(people))}
-    for frame, mine in frames_of(rows):
-        mine = mine[~rows["interpolated"][mine]]
+    scores, found_boxes = rows.column("score"), rows.column("box_xywh")
+    for frame, mine in rows.by_frame():
+        mine = mine[scores[mine] > 0]  # interpolated rows have none
         boxes = np.stack([_unpadded(one.boxes[frame]) for one in people])
-        table = overlaps(boxes, rows["box_xywh"][mine])
+        table = intersection_over_union(boxes, found_boxes[mine])
         for k, one in enumerate(people):
             share = (1 - one.covered[frame]) * one.in_image[frame]
             if share >= _LEAST_SEEN and table.size and table[k].max() >= _LEAST_OVERLAP:
@@ -159,20 +167,20 @@ def errors_of(series: Series) -> Errors:
 def compare(
     estimator: Estimator, video: Path, people: list[Walker], camera: ClipCamera
 ) -> Iterator[tuple[str, Errors]]:
-    """Of one clip: errors of raw values and for every word of --smooth, a person at a time."""
-    with tempfile.TemporaryDirectory() as folder, closing(RowFile(Path(folder))) as raw:
-        fps = estimate(estimator, video, people, raw)
-        rows = np.array(raw.view())
-        for one in series_of(rows, rows["joints_3d_m"], people):
+    """Of one clip: errors of raw values and for every value of --smooth, a person at a time."""
+    with tempfile.TemporaryDirectory() as folder, closing(RawRows(Path(folder))) as raw:
+        fps = estimate(estimator, video, people, camera, raw)
+        parameters = raw.take(np.arange(len(raw)))
+        joints = pose_joints(estimator.body, parameters) + parameters["transl"][:, None]
+        for one in series_of(raw, joints, people):
             yield "raw", errors_of(one)
-        for word in SMOOTH:
-            strengths = Strengths().times(smoothing_factor(word))
-            with closing(RowFile(Path(folder))) as file:
-                file.append(rows)
-                assemble_people(file, estimator.body, Clip(camera, _SIZE, fps, strengths))
-                final = np.array(file.view())
-            for one in series_of(final, final["joints_3d_m"], people):
-                yield word, errors_of(one)
+        clip, stitched = Clip(camera, _SIZE, fps), stitch(raw, camera, fps)
+        for value in SMOOTH:
+            smoothing = Smoothing().times(parse_smoothing(value))
+            with closing(FinalRows(Path(folder))) as final:
+                build_trajectories(raw, stitched, clip, estimator.body, smoothing, final)
+                for one in series_of(final, final.column("joints_3d_m"), people):
+                    yield value, errors_of(one)
 
 
 def table_of(found: dict[str, list[Errors]]) -> Table:

@@ -1,4 +1,4 @@
-"""How long the inference door takes until its network is ready, in a fresh process.
+"""How long inference takes until its network is ready, in a fresh process.
 
     python -m benchmarks.startup [--json] [--model MODEL_DIR] [--rounds 5]
 
@@ -17,26 +17,26 @@ import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from main.model_files import ROOT
+from main.paths import ROOT
 
 SCRIPT: Final = """
 import json, os, sys, time
 
-def ready(session, media, *rest):
-    told = {"cpu_s": time.process_time(), "modules": sorted(sys.modules)}
-    os.write(1, json.dumps(told).encode() + b"\\n")
+def ready(*_):
+    used = {"cpu_s": time.process_time(), "modules": sorted(sys.modules)}
+    os.write(1, json.dumps(used).encode() + b"\\n")
     os._exit(0)
 
-def door(words):
-    from main.session import Session
-    Session.media = ready
-    return run(words)
+def start(arguments):
+    from main.pipeline import pipeline
+    pipeline.process_clip = ready
+    return run(arguments)
 
 import main.inference
-run, main.inference.run = main.inference.run, door
+run, main.inference.run = main.inference.run, start
 sys.exit(main.inference.main(sys.argv[1:]))
 """
-"""The door itself, which ends where the first frame would be read."""
+"""The command itself, which ends where the first frame would be read."""
 
 
 class Start(NamedTuple):
@@ -47,16 +47,16 @@ class Start(NamedTuple):
     modules: list[str]
 
 
-def start(model: str, medium: str = "test_video.mp4") -> Start:
-    """Open the door once, in a process of its own.
+def start(model: str, source: str = "test_video.mp4") -> Start:
+    """Start inference once, in a process of its own.
 
     Raises:
-        SystemExit: the door refuses.
+        SystemExit: it refuses.
     """
     begin = time.perf_counter()
-    words = [sys.executable, "-c", SCRIPT, model, medium]
+    command = [sys.executable, "-c", SCRIPT, model, source]
     with subprocess.Popen(
-        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -64,8 +64,8 @@ def start(model: str, medium: str = "test_video.mp4") -> Start:
         _, errors = process.communicate()
     if process.returncode or not line:
         raise SystemExit(errors.decode(errors="replace"))
-    told = json.loads(line)
-    return Start(wall_s, told["cpu_s"], told["modules"])
+    used = json.loads(line)
+    return Start(wall_s, used["cpu_s"], used["modules"])
 
 
 def main(words: Sequence[str] | None = None) -> None:

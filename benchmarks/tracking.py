@@ -12,6 +12,7 @@ import itertools
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,16 +25,15 @@ from benchmarks.walkers import CAMERA, FPS, HEIGHT, WIDTH, Estimate, Walker, est
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from human_models.joints import JOINT_PARTS
-from main.detector import Detection
-from main.model_files import ROOT
-from main.tracker import Tracker
-from main.tracks.camera import PELVIS
-from main.tracks.gaps import fill_gaps
-from main.tracks.placing import place_rows
-from main.tracks.refine import Refiner, Strengths
-from main.tracks.rows import RowFile, frames_of, row_of
-from main.tracks.stitch import stitch
-from utils.box import Box
+from main.motion.camera import PELVIS, Clip, ClipCamera, place_bodies
+from main.motion.rows import FinalRows, RawRows
+from main.motion.stitch import stitch
+from main.motion.trajectories import Smoothing, build_trajectories
+from main.paths import ROOT
+from main.pipeline.detection import Detection
+from main.pipeline.stages import EstimatedFrame, EstimatedPerson, place_people, raw_rows
+from main.pipeline.tracking import Tracker
+from utils.box import Box, intersection_over_union
 
 HEIGHTS_PX: Final = (250, 350, 450, 600, HEIGHT)
 """Of people in the image, by which distances are told."""
@@ -55,26 +55,16 @@ class Score(NamedTuple):
         return 2 * self.right / max(2 * self.right + self.wrong + self.missed, 1)
 
 
-def overlaps(
-    ours: Float[np.ndarray, "A 4"], theirs: Float[np.ndarray, "B 4"]
-) -> Float[np.ndarray, "A B"]:
-    """Intersection over union of every pair of boxes."""
-    a, b = ours[:, None], theirs[None]
-    end = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
-    shared = np.prod(np.clip(end - np.maximum(a[..., :2], b[..., :2]), 0, None), axis=-1)
-    union = np.prod(a[..., 2:], axis=-1) + np.prod(b[..., 2:], axis=-1) - shared
-    return shared / np.maximum(union, 1e-9)
-
-
-def identity_score(rows: np.ndarray, people: list[Walker]) -> Score:
+def identity_score(rows: RawRows | FinalRows, people: list[Walker]) -> Score:
     """IDF1's counts; switches as in CLEAR MOT: a person keeps the number that still fits."""
     together: Counter[tuple[int, int]] = Counter()
     demanded, found, switches = 0, 0, 0
     last: dict[int, int] = {}
-    for frame, mine in frames_of(rows):
+    identities_of, boxes = rows.column(rows.identity), rows.column("box_xywh")
+    for frame, mine in rows.by_frame():
         share = np.array([(1 - one.covered[frame]) * one.in_image[frame] for one in people])
-        table = overlaps(np.stack([one.boxes[frame] for one in people]), rows["box_xywh"][mine])
-        numbers = rows["person"][mine].tolist()
+        table = intersection_over_union(np.stack([one.boxes[frame] for one in people]), boxes[mine])
+        numbers = identities_of[mine].tolist()
         kept = np.array([[last.get(k) == number for number in numbers] for k in range(len(people))])
         for true, ours in zip(
             *linear_sum_assignment(-table - (kept & (table >= 0.5))), strict=True
@@ -97,17 +87,29 @@ def identity_score(rows: np.ndarray, people: list[Walker]) -> Score:
     return Score(right, found - right, demanded - right, switches)
 
 
-def fill_rows(file: RowFile, seen: list[Estimate], frames: int) -> None:
-    """Track the estimates of a clip and write them as inference does."""
+def fill_rows(
+    rows: RawRows, seen: list[Estimate], frames: int, camera: ClipCamera = CAMERA
+) -> None:
+    """Track the estimates of a clip, place and write them as inference does."""
     tracker = Tracker(FPS)
     of_frame: dict[int, list[Estimate]] = {}
     for one in seen:
         of_frame.setdefault(one.frame, []).append(one)
-    for frame in range(frames):
-        present = of_frame.get(frame, [])
-        boxes = [Detection(Box(*one.person.box_xywh.tolist()), one.score) for one in present]
-        for identity, one in zip(tracker(boxes), present, strict=True):
-            file.append(row_of(identity, frame, one.score, one.person))
+
+    def tracked() -> Iterator[EstimatedFrame]:
+        for frame in range(frames):
+            present = of_frame.get(frame, [])
+            boxes = [Detection(Box(*one.person.box_xywh.tolist()), one.score) for one in present]
+            people = zip(tracker(boxes), present, strict=True)
+            yield EstimatedFrame(
+                frame, [EstimatedPerson(track, one.score, one.person) for track, one in people]
+            )
+
+    place_people(tracked(), clip_of(camera), rows)
+
+
+def clip_of(camera: ClipCamera) -> Clip:
+    return Clip(camera, (WIDTH, HEIGHT), FPS)
 
 
 def track_clips(body: BodyModel, files: list[Path], clips: int, frames: int, seed: int) -> None:
@@ -120,17 +122,16 @@ def track_clips(body: BodyModel, files: list[Path], clips: int, frames: int, see
         else:
             people = walkers(body, rng, 2 + clip % 3, frames)
         with tempfile.TemporaryDirectory() as folder:
-            file = RowFile(Path(folder))
-            fill_rows(file, estimates(body, rng, people, camera), frames)
-            rows = file.view()
-            place_rows(rows, camera, (WIDTH, HEIGHT))
-            before = identity_score(rows, people)
+            raw, final = RawRows(Path(folder)), FinalRows(Path(folder))
+            fill_rows(raw, estimates(body, rng, people, camera), frames, camera)
+            before = identity_score(raw, people)
             start = time.perf_counter()
-            rows["person"] = stitch(rows, camera, FPS)
+            stitched = stitch(raw, camera, FPS)
             seconds += time.perf_counter() - start
-            fill_gaps(file, FPS)
-            after = identity_score(file.view(), people)
-            file.close()
+            build_trajectories(raw, stitched, clip_of(camera), body, Smoothing().times(0), final)
+            after = identity_score(final, people)
+            raw.close()
+            final.close()
         for name, score in (("boxes alone", before), ("stitched", after)):
             total[name] += score
         print(
@@ -147,20 +148,21 @@ def match_clips(body: BodyModel, clips: int, frames: int, seed: int) -> None:
 
     People stay inside the image.
     """
-    rows, truth = [], []
+    seen, truth = [], []
     for clip in range(clips):
         rng = np.random.default_rng((seed, clip, 2))
         people = walkers(body, rng, 3, frames, crossing=False)
         for one in estimates(body, rng, people):
-            rows.append(row_of(1, one.frame, one.score, one.person))
+            seen.append(one.person)
             truth.append(people[one.walker].joints[one.frame, PELVIS, 2])
-    placed = np.stack(rows)
+    names = ("global_orient", "transl", "joints_3d_m", "joints_2d_px", "princpt")
+    given = {name: np.stack([getattr(person, name) for person in seen]) for name in names}
     start = time.perf_counter()
-    place_rows(placed, CAMERA, (WIDTH, HEIGHT))
-    milliseconds = 1e3 * (time.perf_counter() - start) / len(rows)
-    seen_px = placed["raw_joints_2d_px"]
+    placed = place_bodies(**given, camera=CAMERA)
+    milliseconds = 1e3 * (time.perf_counter() - start) / len(seen)
+    seen_px = given["joints_2d_px"]
     height = np.ptp(seen_px[..., 1], axis=1)
-    distance = np.linalg.norm(placed["joints_2d_px"] - seen_px, axis=-1)
+    distance = np.linalg.norm(CAMERA.project(placed.joints_3d_m) - seen_px, axis=-1)
     for low, high in ((0, HEIGHT), *itertools.pairwise(HEIGHTS_PX)):
         those = distance[(height >= low) & (height < high)]
         if those.size:
@@ -168,7 +170,7 @@ def match_clips(body: BodyModel, clips: int, frames: int, seed: int) -> None:
                 f"people of {low:3d} to {high:3d} px match their crops to {np.median(those):.2f} "
                 f"px, the body alone to {np.median(those[:, JOINT_PARTS['body']]):.2f}"
             )
-    depth_error = float(np.abs(placed["joints_3d_m"][:, PELVIS, 2] / truth - 1).mean())
+    depth_error = float(np.abs(placed.joints_3d_m[:, PELVIS, 2] / truth - 1).mean())
     print(f"depth error {100 * depth_error:.2f} %; placing: {milliseconds:.2f} ms a row")
 
 
@@ -186,20 +188,16 @@ def smooth_clips(body: BodyModel, clips: int, frames: int, seed: int) -> None:
         seen = estimates(body, rng, people)
         for name, factor in (("raw", 0.0), ("half", 0.5), ("default", 1.0), ("double", 2.0)):
             with tempfile.TemporaryDirectory() as folder:
-                file = RowFile(Path(folder))
-                for one in seen:
-                    file.append(row_of(1, one.frame, one.score, one.person))
-                place_rows(file.view(), CAMERA, (WIDTH, HEIGHT))
-                fill_gaps(file, FPS)
-                rows = file.view()
-                strengths = Strengths().times(factor)
-                Refiner(body, CAMERA, (WIDTH, HEIGHT), FPS, strengths)(rows)
-                order = np.argsort(rows["frame_index"])
-                ours, truth = (
-                    rows["joints_3d_m"][order],
-                    people[0].joints[rows["frame_index"][order]],
-                )
-                file.close()
+                raw, final = RawRows(Path(folder)), FinalRows(Path(folder))
+                given = [(one.frame, EstimatedPerson(1, one.score, one.person)) for one in seen]
+                raw.append(raw_rows(given, clip_of(CAMERA)))
+                everyone = np.ones(len(raw), np.int32)
+                smoothing = Smoothing().times(factor)
+                build_trajectories(raw, everyone, clip_of(CAMERA), body, smoothing, final)
+                ours = final.column("joints_3d_m")
+                truth = people[0].joints[final.column("frame_index")]
+                raw.close()
+                final.close()
             place = 1e3 * np.linalg.norm(ours - truth, axis=-1)
             pose = 1e3 * np.linalg.norm((ours - ours[:, :1]) - (truth - truth[:, :1]), axis=-1)
             jitter = np.linalg.norm(acceleration(ours) - acceleration(truth), axis=-1)

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -29,16 +30,23 @@ import av
 import numpy as np
 import torch
 
-from main.estimator import PersonCrop
-from main.flow import batches, estimate_people, find_people
-from main.inference import make_parser
-from main.model_files import ROOT
-from main.overlay import DrawnPerson
-from main.session import Session
-from main.tracker import Tracker
-from main.tracks.assemble import assemble_people
-from main.tracks.refine import pose_vertices
-from main.tracks.rows import RowFile, row_of
+from main.motion.rows import FinalRows, RawRows
+from main.motion.stitch import stitch
+from main.motion.trajectories import build_trajectories, pose_vertices
+from main.paths import ROOT
+from main.pipeline.estimator import PersonCrop
+from main.pipeline.options import InferenceOptions
+from main.pipeline.overlay import DrawnPerson
+from main.pipeline.pipeline import Tools, describe_clip, process_clip, smoothing_of
+from main.pipeline.stages import (
+    batches,
+    crop_people,
+    detect_people,
+    estimate_people,
+    place_people,
+    track_people,
+)
+from main.pipeline.tracking import Tracker
 from models.heads import HeadOutputs
 from utils.media import Frame, open_media
 from utils.prefetch import parallel_map, prefetch
@@ -96,19 +104,19 @@ def exhaust(items: Iterable[object]) -> None:
 
 
 def stage_costs(
-    session: Session, path: Path, folder: Path, count: int
+    tools: Tools, cores: int, path: Path, folder: Path, count: int
 ) -> Iterator[tuple[str, Cost]]:
     """Every stage alone over the first frames, with results of the stages before it."""
-    estimator, workers = session.estimator, session.workers
+    estimator, workers = tools.estimator, tools.workers
     with open_media(path) as media:
-        clip = session.clip(media)
+        clip, smoothing = describe_clip(media, tools.options), smoothing_of(media, tools.options)
         frames = list(itertools.islice(media, count))
         count = len(frames)
         readings = 2  # once to estimate, once to draw
         decoded = cost(count, lambda: exhaust(itertools.islice(media, count)))
         yield "decode, twice", Cost(*(readings * value for value in decoded))
 
-    detector = session.detectors.of(path)
+    detector = tools.detectors.for_source(path)
     yield "detect", cost(count, lambda: [detector(one.index, one.image) for one in frames])
     found = [detector(one.index, one.image) for one in frames]
 
@@ -118,29 +126,36 @@ def stage_costs(
                 estimator.crop(frame.image, one.box)
 
     yield "crop", cost(count, crop)
-    seen = list(find_people(frames, detector, Tracker(clip.fps), estimator))
-    inputs = [batch.crops for batch in batches(seen, session.batch_size) if batch.crops]
+    tracked = track_people(detect_people(frames, detector), Tracker(clip.fps))
+    cropped = list(crop_people(tracked, estimator))
+    inputs = [batch.crops for batch in batches(cropped, tools.batch_size) if batch.crops]
 
     def network(crops: list[PersonCrop]) -> HeadOutputs:
-        torch.set_num_threads(max(1, session.cores // workers))
+        torch.set_num_threads(max(1, cores // workers))
         return estimator.heads(crops)
 
     outputs = list(parallel_map(network, inputs, workers))
     yield "network", cost(count, lambda: exhaust(parallel_map(network, inputs, workers)))
 
-    estimated = list(estimate_people(seen, estimator, session.batch_size, workers))
-    rows = np.concatenate(
-        [row_of(one.track, n, one.score, one.person) for n, all_ in estimated for one in all_],
-        axis=None,
-    )
+    estimated = list(estimate_people(cropped, estimator, tools.batch_size, workers))
+
+    def people_of_clip(final: FinalRows) -> None:
+        with closing(RawRows(folder)) as raw:
+            place_people(estimated, clip, raw)
+            stitched = stitch(raw, clip.camera, clip.fps)
+            build_trajectories(raw, stitched, clip, estimator.body, smoothing, final)
+
+    rows = FinalRows(folder)
+    people_of_clip(rows)
 
     def body(given: tuple[list[PersonCrop], HeadOutputs]) -> None:
         estimator.people(*given, want_vertices=False)
 
     def meshes() -> Iterator[np.ndarray]:
-        torch.set_num_threads(max(1, session.cores // workers))
+        torch.set_num_threads(max(1, cores // workers))
         for start in range(0, len(rows), 16):
-            yield pose_vertices(estimator.body, rows[start : start + 16])
+            few = rows.take(np.arange(start, min(start + 16, len(rows))))
+            yield pose_vertices(estimator.body, few)
 
     def all_bodies() -> None:
         exhaust(parallel_map(body, zip(inputs, outputs, strict=True), workers))
@@ -152,21 +167,17 @@ def stage_costs(
         tracker = Tracker(clip.fps)
         for detections in found:
             tracker(detections)
-        file = RowFile(folder)
-        for number, people in estimated:
-            for one in people:
-                file.append(row_of(one.track, number, one.score, one.person))
-        assemble_people(file, estimator.body, clip)
-        file.close()
+        with closing(FinalRows(folder)) as final:
+            people_of_clip(final)
 
     yield "tracks", cost(count, tracks)
 
-    assert session.overlay is not None
-    overlay = session.overlay
-    posed = list(overlay.people(frames, rows, set(rows["person"].tolist())))
+    renderer = tools.renderer
+    posed = list(renderer.people(frames, rows, set(rows.column("person").tolist())))
+    rows.close()
 
     def draw(given: tuple[Frame, list[DrawnPerson]]) -> np.ndarray:
-        return overlay.draw(given[0].image, given[1], with_numbers=True)
+        return renderer.draw(given[0].image, given[1], with_numbers=True)
 
     yield "draw", cost(count, lambda: exhaust(parallel_map(draw, posed, workers)))
     drawn = [draw(one) for one in posed]
@@ -198,25 +209,24 @@ def cores_of_others(work: Callable[[], object]) -> float:
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     path = repeated_demo(folder, arguments.seconds, arguments.people)
-    words = make_parser().parse_args([arguments.model, str(path), "--output", str(folder)])
-    session = Session.load(words)
+    tools, cores = Tools.load(InferenceOptions(arguments.model)), torch.get_num_threads()
     print(
         f"python -m benchmarks.video --model {arguments.model} --seconds {arguments.seconds:g} "
-        f"--people {arguments.people}\n{session.cores} cores, torch {torch.__version__}; "
+        f"--people {arguments.people}\n{cores} cores, torch {torch.__version__}; "
         "people: a file of boxes stands in for the detector"
     )
-    before = dict(stage_costs(session, path, folder, arguments.frames))
+    before = dict(stage_costs(tools, cores, path, folder, arguments.frames))
     frames = 0
 
     def whole() -> None:
         nonlocal frames
         with open_media(path) as media:
-            frames = session.media(media, folder, "whole").frames or 0
+            frames = process_clip(media, folder / "result_whole", tools).frames or 0
 
     costs: list[Cost] = []
     others = cores_of_others(lambda: costs.append(cost(1, whole, repeats=1)))
     wall_s, cpu_s = (value / frames for value in costs[0])
-    after = dict(stage_costs(session, path, folder, arguments.frames))
+    after = dict(stage_costs(tools, cores, path, folder, arguments.frames))
     stages = {name: mean_cost(one, after[name]) for name, one in before.items()}
     for name, one in stages.items():
         print(
@@ -224,7 +234,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         )
     sum_s = sum(one.cpu_s for one in stages.values())
     slowest = min(1 / one.wall_s for one in stages.values())
-    limit = min(slowest, session.cores / sum_s)
+    limit = min(slowest, cores / sum_s)
     print(
         f"{'sum':14} {slowest:8.1f} frames/s slowest {sum_s * 1e3:6.2f} CPU ms a frame\n"
         f"{'whole':14} {1 / wall_s:8.1f} frames/s       {cpu_s * 1e3:8.2f} CPU ms a frame "
@@ -240,7 +250,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         "share_of_limit": round(1 / wall_s / limit, 4),
         "frames": frames,
         "people": arguments.people,
-        "cores": session.cores,
+        "cores": cores,
         "cores_of_others": round(others, 2),
         "model": arguments.model,
         "detector": "file of boxes",

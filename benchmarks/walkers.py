@@ -18,8 +18,8 @@ from datasets.synthetic.poses import walk_cycle
 from datasets.synthetic.skeleton import JOINT, turn
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS_FROM_MODEL
-from main.estimator import Person
-from main.tracks.camera import ClipCamera, project, solve_translation, turn_into_view
+from main.motion.camera import ClipCamera, solve_translation, turn_into_view
+from main.pipeline.estimator import Person
 from utils.box import Box, person_box
 from utils.camera import Camera
 
@@ -81,7 +81,7 @@ def walkers(
     depth = np.stack([one.joints[:, 0, 2] for one in people])
     result = []
     for k, one in enumerate(people):
-        px = project(one.joints[:, JOINT_PARTS["body"]], CAMERA)
+        px = CAMERA.project(one.joints[:, JOINT_PARTS["body"]])
         behind = np.zeros(px.shape[:2], bool)
         for other in range(count):
             x, y, width, height = people[other].boxes.T
@@ -124,7 +124,7 @@ def _walk(
     betas = rng.normal(0, 1, 10).astype(np.float32)
     place = np.stack([x, np.full(frames, _CAMERA_HEIGHT_M - _HIP_HEIGHT_M), z], axis=1)
     joints = joints_of(body, rotations, np.tile(betas, (frames, 1))) + place[:, None]
-    px = project(joints, CAMERA)
+    px = CAMERA.project(joints)
     low, high = px.min(axis=1), px.max(axis=1)
     margin = 0.04 * (high - low)
     low, high = (
@@ -191,7 +191,7 @@ def estimates(
         joints = joints_of(body, rotations, betas[seen])
         depth_error = np.exp(_disturbance(rng, (frames, 1), 0.015, 0.02) * worse)[seen]
         shift = _disturbance(rng, (frames, 2), 0.006, 0.006)[seen]
-        true_px = project(one.joints[seen], camera) + (shift * boxes[seen, 3:])[:, None]
+        true_px = camera.project(one.joints[seen]) + (shift * boxes[seen, 3:])[:, None]
         for k, frame in enumerate(seen.tolist()):
             crop = ClipCamera(crops[k].focal, crops[k].princpt, "crop")
             transl = solve_translation(joints[k : k + 1], true_px[k : k + 1], crop)[0]
@@ -227,6 +227,6 @@ def _person(
         focal=np.array(camera.focal, np.float32),
         princpt=np.array(camera.princpt, np.float32),
         joints_3d_m=placed,
-        joints_2d_px=project(placed[None], camera)[0],
+        joints_2d_px=camera.project(placed),
         vertices_m=None,
     )

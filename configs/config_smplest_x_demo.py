@@ -47,6 +47,7 @@ config = {
             "num_heads": 4,
             "head_dim": 32,
         },
+        "lifter_config": {"width": 768, "depth": 3, "token_rank": 16},
         "input_img_shape": (256, 192),
         "input_body_shape": (128, 96),
         "focal": (2500, 2500),

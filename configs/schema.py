@@ -155,6 +155,16 @@ class DecoderConfig(Section):
     head_dim: Count = 64
 
 
+class LifterConfig(Section):
+    """A network that says what 2D joints mean in 3D; see models/lifter.py."""
+
+    width: Count = 1024
+    depth: Count = 3
+    """Residual blocks of two layers each."""
+    token_rank: Count = 16
+    """Numbers that make up a task token."""
+
+
 class ModelConfig(Section):
     model_type: str = "vit_huge"
     """A label; the sizes below decide."""
@@ -165,6 +175,8 @@ class ModelConfig(Section):
     encoder_pretrained_model_path: str | None = "./pretrained_models/vitpose_huge.pth"
     encoder_config: EncoderConfig
     decoder_config: DecoderConfig
+    lifter_config: LifterConfig | None = None
+    """Begin from the joints that the encoder finds; the published networks have no such part."""
     input_img_shape: Shape2 = (512, 384)
     """Shape of the crop that the published data pipeline speaks of; sets the crop's aspect."""
     input_body_shape: Shape2 = (256, 192)

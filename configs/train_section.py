@@ -19,6 +19,8 @@ class TrainConfig(Section):
     """Batches a process and iteration: large iterations on small memory."""
     num_thread: NotNegative = 2
     """Loader workers a process; 0 loads in the process itself."""
+    lifting_samples: Count = 200_000
+    """Samples an epoch of lifting pre-training, which makes its own; see main/pretrain.py."""
     seed: int = 2023
     """Of the mixture's order, the augmentation and the stochastic depth."""
 

@@ -23,7 +23,7 @@ from datasets.columns import (
     NUMBER_COLUMNS,
     TEXT_COLUMNS,
     Instance,
-    Protocol,
+    ReadingProtocol,
     instance,
     read_columns,
 )
@@ -82,7 +82,7 @@ def open_dataset(
     split: Split,
     data_dir: Path,
     *,
-    protocol: Protocol = "correct",
+    protocol: ReadingProtocol = "correct",
     cache_dir: Path | None = None,
 ) -> InstanceTable:
     """The people of a dataset, from its cache; the first call of all makes that.
@@ -153,7 +153,7 @@ def write_table(folder: Path, parts: Iterator[Columns], key: str = "") -> int:
 
 
 def _read_all(
-    source: Source, split: Split, paths: Sequence[Path], protocol: Protocol
+    source: Source, split: Split, paths: Sequence[Path], protocol: ReadingProtocol
 ) -> Iterator[Columns]:
     """Complete columns, file by file, so that no more than one is in memory."""
     before, interval = 0, source.interval(split)
@@ -164,7 +164,7 @@ def _read_all(
         yield columns
 
 
-def _key(source: Source, split: Split, paths: Sequence[Path], protocol: Protocol) -> str:
+def _key(source: Source, split: Split, paths: Sequence[Path], protocol: ReadingProtocol) -> str:
     """Everything that decides the cache's content."""
     facts = source._asdict() | {"fixes": [fix.__name__ for fix in source.fixes]}
     for name in ("train", "test", "train_interval", "test_interval"):

@@ -16,7 +16,7 @@ from utils.box import have_area
 from utils.errors import UserError
 from utils.files import is_below
 
-Protocol = Literal["correct", "published"]
+ReadingProtocol = Literal["correct", "published"]
 """published: whether hands are given from the flat hand is decided by the table alone, as in the
 published code; correct: a file's own statement comes first."""
 
@@ -88,7 +88,7 @@ _HAND_JOINTS: Final = {
 
 
 def read_columns(
-    source: Source, split: Split, path: Path, *, interval: int, protocol: Protocol
+    source: Source, split: Split, path: Path, *, interval: int, protocol: ReadingProtocol
 ) -> tuple[Columns, int]:
     """Complete columns of one file of a dataset, and the number of rows that the file has.
 
@@ -120,7 +120,7 @@ def _check_paths(path: Path, columns: Columns) -> None:
                 )
 
 
-def complete(data: HumanData, source: Source, protocol: Protocol) -> Columns:
+def complete(data: HumanData, source: Source, protocol: ReadingProtocol) -> Columns:
     """The dataset's fixes applied, and a column for everything that an `Instance` holds."""
     columns = data.columns
     dropping = () if source.without_truth else DROPPING_FIXES

@@ -250,7 +250,8 @@ class TrainingLoader:
     """Batches of one process, made ahead by workers that stay alive from epoch to epoch."""
 
     def __init__(self, samples: TrainingSet, share: Share, *, workers: int, pin: bool) -> None:
-        self.samples, self.mixture, self.share = samples, samples.mixture(), share
+        self.names = samples.names
+        self.mixture, self.share = samples.mixture(), share
         self._keys = BatchKeys(self.mixture, share)
         self._loader = DataLoader(
             samples,

@@ -1,1 +1,1 @@
-"""The doors: inference, conversion, health check; and what they orchestrate."""
+"""The commands, one module each, and the packages that they run."""

@@ -1,7 +1,7 @@
 """The network alone, as a file: `python -m main.convert MODEL_DIR [--precision fp16 | --onnx]`.
 
 A training checkpoint carries the optimizer's state, two thirds of its bytes. The safetensors file
-written beside it holds the network alone and is found first by every door. With --onnx it is an
+written beside it holds the network alone and is found first by every command. With --onnx it is an
 ONNX file for other programs, and for `main.inference --backend onnx`.
 """
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from main.door import PRECISIONS, door_parser, run_door
+from main.cli import PRECISIONS, command_parser, run_command
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("convert", "A checkpoint's network alone, as safetensors or ONNX.")
+    parser = command_parser("convert", "A checkpoint's network alone, as safetensors or ONNX.")
     parser.add_argument("model_dir", metavar="MODEL_DIR", help="as for inference, or a file")
     parser.add_argument("--output", type=Path, help="default: beside the weights")
     kind = parser.add_mutually_exclusive_group()
@@ -32,9 +32,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run this door with a command line (the process' own by default); the exit status."""
-    return run_door(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from typing import Final
 import torch
 
 from configs.reader import load_config
-from main.estimator import PRECISIONS
-from main.model_files import find_model
+from main.pipeline.estimator import PRECISIONS
+from main.pipeline.model_files import find_model
 from models.checkpoint import load_network, save_safetensors
 from models.onnx import save_onnx
 from utils.errors import UserError

@@ -8,8 +8,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from main.door import add_network_flags, door_parser, run_door
-from main.model_files import PRETRAINED
+from main.cli import add_network_flags, command_parser, run_command
+from main.paths import PRETRAINED
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -19,16 +19,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("doctor", "What is present, missing, readable; can it run?")
+    parser = command_parser("doctor", "What is present, missing, readable; can it run?")
     known = sorted(path.name for path in PRETRAINED.glob("*/")) or ["smplest_x_h"]
     parser.add_argument("model_dir", metavar="MODEL_DIR", nargs="?", default=known[0])
     add_network_flags(parser)
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run this door with a command line (the process' own by default); the exit status."""
-    return run_door(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The export door: results of inference as characters that other programs open.
+"""Export: results of inference as characters that other programs open.
 
 python -m main.export RESULT --format glb,bvh,amass,obj,ply,usd,viewer [--person N] [flags]
 """
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from main.door import door_parser, run_door
+from main.cli import command_parser, run_command
 from main.exporting.options import FORMATS, ExportOptions, Origin, UpAxis
-from main.model_files import DEMO
+from main.paths import DEMO
 from utils.errors import UserError
 from utils.files import require_regular_file
 
@@ -50,7 +50,9 @@ def find_result(name: str) -> Path:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("export", "Write the people of a result as characters; docs/animation.md.")
+    parser = command_parser(
+        "export", "Write the people of a result as characters; docs/animation.md."
+    )
     parser.add_argument("result", metavar="RESULT", help="a folder that inference wrote")
     parser.add_argument("--format", default="glb", help=f"of {','.join(FORMATS)}; default: glb")
     parser.add_argument(
@@ -96,9 +98,9 @@ def _positive(word: str) -> int:
     return int(word)
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run this door with a command line (the process' own by default); the exit status."""
-    return run_door(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

@@ -29,8 +29,9 @@ from human_models.files import (
     read_j14_regressor,
     read_smplx_to_smpl,
 )
-from main.estimator import PRECISIONS
-from main.model_files import ROOT, find_model
+from main.paths import ROOT
+from main.pipeline.estimator import PRECISIONS
+from main.pipeline.model_files import find_model
 from models.checkpoint import load_network
 from utils.device import pick_device
 from utils.errors import UserError
@@ -56,7 +57,7 @@ class Finding:
 
 
 def examine(config: Config, model_dir: str, device: str, precision: str) -> Iterator[Finding]:
-    """Everything that the doors need, in the order in which a user would mend it."""
+    """Everything that the commands need, in the order in which a user would mend it."""
     yield _machine()
     yield from _device(device)
     yield from _golden_crop(device, precision)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from main.door import door_parser, run_door
-from main.model_files import ROOT
+from main.cli import command_parser, run_command
+from main.paths import ROOT
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ _BODY_FOLDER: Final = ROOT / "human_models" / "human_model_files"
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("humandata", "Check, show and make HumanData annotation files.")
+    parser = command_parser("humandata", "Check, show and make HumanData annotation files.")
     tools = parser.add_subparsers(required=True, metavar="check|stats|show|convert")
     _add_reports(tools)
     _add_show(tools)
@@ -210,9 +210,9 @@ def _write(output: Path, entries: dict[str, Any], source: str = "") -> None:
     log.info("%s: %d rows%s", output, len(entries["image_path"]), source)
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run this door with a command line (the process' own by default); the exit status."""
-    return run_door(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The inference door: a video, an image or a folder of images in; overlay and parameters out.
+"""Inference: a video, an image or a folder of images in; overlay and parameters out.
 
 python -m main.inference MODEL_DIR FILE_NAME [FPS] [flags]
 python -m main.inference MODEL_DIR --input FOLDER|LIST.txt --output FOLDER [flags]
@@ -9,43 +9,95 @@ import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import get_args
 
-from main.door import add_network_flags, door_parser, run_door
+from main.cli import add_network_flags, command_parser, run_command
+from main.paths import DEMO
+from main.pipeline.options import (
+    Backend,
+    DetectorName,
+    InferenceOptions,
+    OverlayMode,
+    parse_person,
+    parse_smoothing,
+)
 from utils.errors import UserError
-
-BACKENDS: Final = ("torch", "onnx", "compile", "cuda-graphs")
-OVERLAYS: Final = ("mesh", "vertices", "skeleton")
 
 
 def run(arguments: argparse.Namespace) -> int:
     gc.disable()  # what is imported stays: looking for garbage among it takes a tenth of the time
-    from main.batch.run import run_batch
-    from main.medium import run_one
-    from main.session import check_words
+    from main.pipeline.clips import process_clips
+    from main.pipeline.pipeline import process_input
 
     gc.freeze()
     gc.enable()
-    check_words(arguments)
-    if arguments.input is not None:
-        return run_batch(arguments)
-    if arguments.file_name is None:
-        raise UserError("FILE_NAME is missing, or --input with many of them; see --help")
-    run_one(arguments, arguments.file_name)
-    return 0
+    options = options_of(arguments)
+    if arguments.input is None:
+        if arguments.file_name is None:
+            raise UserError("FILE_NAME is missing, or --input with many of them; see --help")
+        process_input(arguments.file_name, arguments.output or DEMO, options)
+        return 0
+    if arguments.file_name is not None:
+        raise UserError("FILE_NAME and --input: give one of them (the frame rate is --fps here)")
+    if arguments.output is None:
+        raise UserError("--input needs --output FOLDER")
+    if options.boxes is not None:
+        raise UserError("--boxes is for one input; put NAME.boxes.json beside each clip")
+    return process_clips(
+        arguments.input,
+        arguments.output,
+        options,
+        engine=arguments.engine,
+        workers=arguments.workers,
+    )
+
+
+def options_of(arguments: argparse.Namespace) -> InferenceOptions:
+    """What a command line asks for.
+
+    Raises:
+        UserError: a value is wrong, or two contradict each other.
+    """
+    export = arguments.export
+    return InferenceOptions(
+        model_dir=arguments.model_dir,
+        device=arguments.device,
+        precision=arguments.precision,
+        backend=arguments.backend,
+        overrides=tuple(arguments.overrides),
+        download=arguments.download,
+        batch_size=arguments.batch_size,
+        fps=arguments.rate if arguments.fps is None else arguments.fps,
+        boxes=arguments.boxes,
+        detector=arguments.detector,
+        person=None if arguments.person is None else parse_person(arguments.person),
+        keep_longest=arguments.keep_longest,
+        preview=arguments.preview,
+        smoothing=parse_smoothing(arguments.smooth),
+        focal_px=arguments.focal,
+        fov_deg=arguments.fov,
+        floor=arguments.floor,
+        overlay=None if arguments.no_overlay else arguments.overlay,
+        export=() if export is None else tuple(name.strip() for name in export.split(",")),
+    )
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("inference", "People in a video, image or folder of images, as SMPL-X.")
+    parser = command_parser("inference", "People in a video, image or folder of images, as SMPL-X.")
     add = parser.add_argument
     add("model_dir", metavar="MODEL_DIR", help="name under pretrained_models/, a folder or a file")
     add("file_name", metavar="FILE_NAME", nargs="?", help="in demo/, or any path")
     add("fps", metavar="FPS", nargs="?", type=float, help="of the result (default: the file's own)")
     add("--output", type=Path, help="folder for the results (default: demo/)")
-    add("--boxes", metavar="FILE", help='{"frame": [[x, y, width, height], ...]} instead of YOLO')
+    add(
+        "--boxes",
+        type=Path,
+        metavar="FILE",
+        help='{"frame": [[x, y, width, height], ...]} instead of YOLO',
+    )
     add(
         "--detector",
-        choices=("yolo", "whole-image"),
+        choices=get_args(DetectorName),
         help="default: the file NAME.boxes.json beside the input, else yolo",
     )
     add("--person", metavar="largest|N,N", help="only these people (default: everyone)")
@@ -56,9 +108,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--fov", type=float, metavar="DEG", help="or its angle of view across the width")
     add("--floor", action="store_true", help="find the ground and the feet that touch it")
     add("--export", metavar="FORMAT,...", help="characters for other programs: glb, bvh, ...")
-    add("--backend", choices=BACKENDS, default="torch", help="what runs the network")
-    add("--batch-size", type=_count, help="people a batch (default: 8 on a CPU, else 32)")
-    add("--overlay", choices=OVERLAYS, default="mesh", help="what is drawn")
+    add("--backend", choices=get_args(Backend), default="torch", help="what runs the network")
+    add("--batch-size", type=_count, help="people per batch (default: 8 on a CPU, else 32)")
+    add("--overlay", choices=get_args(OverlayMode), default="mesh", help="what is drawn")
     add("--no-overlay", action="store_true", help="parameters only")
     add("--download", action="store_true", help="fetch a published model if it is absent")
     _add_batch_flags(parser)
@@ -75,7 +127,7 @@ def _add_batch_flags(parser: argparse.ArgumentParser) -> None:
         "--input",
         type=Path,
         metavar="FOLDER|LIST.txt",
-        help="all videos under a folder, or a list with a path a line",
+        help="all videos under a folder, or a list with one path per line",
     )
     add("--fps", dest="rate", type=float, metavar="FPS", help="the same as FPS")
     add("--engine", choices=("local", "ray"), default="local", help="one process, or Ray's workers")
@@ -88,9 +140,9 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run this door with a command line (the process' own by default); the exit status."""
-    return run_door(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

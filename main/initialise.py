@@ -1,7 +1,7 @@
 """Make an untrained model: `python -m main.initialise CONFIG_FILE MODEL_DIR [--seed N]`.
 
 Its weights are random and its heads say an average person who stands and fills the box. Training
-can start from it, and every door runs with it where no trained weights are at hand.
+can start from it, and every command runs with it where no trained weights are at hand.
 """
 
 import argparse
@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from main.door import door_parser, run_door
-from main.model_files import CONFIG_NAME, PRETRAINED, ROOT
+from main.cli import command_parser, run_command
+from main.paths import PRETRAINED, ROOT
+from main.pipeline.model_files import CONFIG_NAME
 from utils.files import atomic_path
 
 
@@ -46,16 +47,16 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("initialise", "Make an untrained model.")
+    parser = command_parser("initialise", "Make an untrained model.")
     parser.add_argument("config_file", metavar="CONFIG_FILE", help="a path, or a name in configs/")
     parser.add_argument("model_dir", metavar="MODEL_DIR", help="a new folder, or a name")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run this door with a command line (the process' own by default); the exit status."""
-    return run_door(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

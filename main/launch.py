@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from main.door import door_parser, run_door
+from main.cli import command_parser, run_command
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -87,16 +87,16 @@ def _status(codes: list[int]) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("launch", "Start the processes of a run on this machine.")
+    parser = command_parser("launch", "Start the processes of a run on this machine.")
     parser.add_argument("processes", metavar="N", type=int, help="processes, one a GPU")
     parser.add_argument("module", metavar="MODULE", help="main.train, main.pretrain or main.test")
     parser.add_argument("words", nargs=argparse.REMAINDER, help="what the module is given")
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run this door with a command line (the process' own by default); the exit status."""
-    return run_door(make_parser(), launch, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_command(make_parser(), launch, command_line)
 
 
 if __name__ == "__main__":

@@ -1,33 +1,42 @@
-"""Encoder pre-training: `python -m main.pretrain JOB_NAME CONFIG_FILE [flags]`.
+"""Pre-training: `python -m main.pretrain JOB_NAME CONFIG_FILE [flags]`.
 
-The ViT of the config learns to find joints in the crops of any HumanData sets, without task tokens,
-as ViTPose does. At the end of a run outputs/pretrain_JOB_DATE/model_dump/encoder.pth is a file of
-ViTPose's form, for `model.encoder_pretrained_model_path`. scripts/pretrain.sh starts the processes.
+--stage keypoints: the ViT of the config learns to find joints in the crops of any HumanData sets,
+without task tokens, as ViTPose does. At the end of a run outputs/pretrain_JOB_DATE/model_dump/
+encoder.pth is a file of ViTPose's form, for `model.encoder_pretrained_model_path`.
+
+--stage lifting: the lifter of the config (`model.lifter_config`) and the heads learn what joints
+mean in 3D, from endless synthetic poses without pictures. Snapshots are of the whole network, for
+`model.pretrained_model_path`; its encoder is that of `model.encoder_pretrained_model_path`.
+
+scripts/pretrain.sh starts the processes.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from main.door import add_run_flags, door_parser, run_door
+from main.cli import add_run_flags, command_parser, run_command
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from main.courses import KEYPOINTS
+    from main.courses import KEYPOINTS, LIFTING
     from main.training.course import run_course
 
-    return run_course(KEYPOINTS, arguments)
+    return run_course(LIFTING if arguments.stage == "lifting" else KEYPOINTS, arguments)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("pretrain", "Pre-train an encoder, as one process of a run.")
+    parser = command_parser("pretrain", "Pre-train parts of a network, as one process of a run.")
     add_run_flags(parser)
+    parser.add_argument(
+        "--stage", choices=("keypoints", "lifting"), default="keypoints", help="what is learned"
+    )
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run this door with a command line (the process' own by default); the exit status."""
-    return run_door(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

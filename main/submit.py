@@ -1,10 +1,10 @@
-"""The door to the test servers of AGORA and BEDLAM: writes a submission, or checks one.
+"""Submissions to the test servers of AGORA and BEDLAM: writes one, or checks one.
 
 python -m main.submit agora|bedlam MODEL_DIR [CKPT_ID] --output FILE.zip [flags]
 python -m main.submit check FILE.zip --server agora|bedlam
 
 People come from the test split's HumanData (the datasets AGORA_test and BEDLAM_test), or with
---images from a folder of the test images, where a detector or a file of boxes tells where they are.
+--images from a folder of the test images, in which a detector or a file of boxes finds them.
 """
 
 import argparse
@@ -12,20 +12,32 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from main.door import add_network_flags, door_parser, run_door
-from main.submitting.records import SERVERS
+from main.cli import add_network_flags, command_parser, run_command
+from main.evaluation.servers import SERVERS
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from main.submitting.session import run_check, submit
+    from main.evaluation.submission import SubmissionOptions, report_check, submit
 
     if arguments.command == "check":
-        return run_check(arguments.file, SERVERS[arguments.server])
-    return submit(arguments, SERVERS[arguments.command])
+        return report_check(arguments.file, SERVERS[arguments.server])
+    return submit(
+        SubmissionOptions(
+            SERVERS[arguments.command],
+            arguments.output,
+            arguments.model_dir,
+            arguments.checkpoint_id,
+            images=arguments.images,
+            boxes=arguments.boxes,
+            device=arguments.device,
+            precision=arguments.precision,
+            overrides=tuple(arguments.overrides),
+        )
+    )
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("submit", "Submissions to the test servers of AGORA and BEDLAM.")
+    parser = command_parser("submit", "Submissions to the test servers of AGORA and BEDLAM.")
     commands = parser.add_subparsers(dest="command", metavar="agora|bedlam|check", required=True)
     for server in SERVERS.values():
         command = commands.add_parser(server.name, help=f"estimate {server.source}, write its zip")
@@ -39,16 +51,16 @@ def make_parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check a zip, or the folder to be zipped")
     check.add_argument("file", type=Path, metavar="FILE.zip")
     check.add_argument("--server", choices=SERVERS, required=True)
-    for command in commands.choices.values():  # the door's own flag, behind the command too
+    for command in commands.choices.values():  # a flag of all commands, also behind agora, ...
         command.add_argument(
             "--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run this door with a command line (the process' own by default); the exit status."""
-    return run_door(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

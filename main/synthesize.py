@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from main.door import door_parser, run_door
+from main.cli import command_parser, run_command
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _parsed_size(text: str) -> tuple[int, int]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("synthesize", "Draw synthetic people with ground truth.")
+    parser = command_parser("synthesize", "Draw synthetic people with ground truth.")
     parser.add_argument("--out", type=Path, default=Path("data"), help="gets annot/ and img/")
     parser.add_argument("--name", default="openpeople", help="of the set")
     parser.add_argument("--split", choices=_SPLITS, default="train")
@@ -82,9 +82,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run the command with its arguments (the process' own by default); the exit status."""
-    return run_door(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The benchmark door: `python -m main.test DATASET MODEL_DIR [CKPT_ID] [flags]`.
+"""Benchmarks of a network: `python -m main.test DATASET MODEL_DIR [CKPT_ID] [flags]`.
 
 DATASET is a name of datasets/sources.py or of the config, or several with commas between them.
 MODEL_DIR is what inference takes; with CKPT_ID it is a training run, whose snapshot of that epoch
@@ -6,13 +6,14 @@ is tested. Results go to outputs/test_DATASET_epID_DATE/{log,result}.
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from main.door import add_network_flags, door_parser, run_door
-from main.testing.protocol import PROTOCOLS
+from main.cli import add_network_flags, command_parser, run_command
+from utils.errors import UserError
 
 GROUND_TRUTHS: Final = ("parameters", "meshes")
 _EPILOG: Final = (
@@ -22,13 +23,51 @@ _EPILOG: Final = (
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from main.testing.session import run_test
+    from main.evaluation.run import BenchmarkOptions, run_benchmarks
+    from utils.distributed import is_first
 
-    return run_test(arguments)
+    if not is_first():
+        logging.disable()  # the first process reports for all of them
+    model_dir, checkpoint_id = _network(arguments)
+    names = (arguments.dataset or "").split(",")
+    return run_benchmarks(
+        BenchmarkOptions(
+            model_dir,
+            checkpoint_id,
+            datasets=tuple(name.strip() for name in names),
+            humandata=arguments.humandata,
+            images=arguments.images,
+            protocol=arguments.protocol,
+            ground_truth=arguments.gt,
+            worst_count=arguments.worst,
+            detections=arguments.detections,
+            output=arguments.output,
+            device=arguments.device,
+            precision=arguments.precision,
+            overrides=tuple(arguments.overrides),
+        )
+    )
+
+
+def _network(arguments: argparse.Namespace) -> tuple[str, str | None]:
+    """MODEL_DIR and CKPT_ID, which are flags with --humandata.
+
+    Raises:
+        UserError: what is given does not go together.
+    """
+    if arguments.humandata is not None:
+        if arguments.dataset or not (arguments.images and arguments.model):
+            raise UserError("--humandata FILE needs --images DIR and --model MODEL_DIR; no DATASET")
+        return arguments.model, arguments.checkpoint
+    if arguments.images or arguments.model or arguments.checkpoint:
+        raise UserError("--images, --model and --checkpoint belong to --humandata FILE; see --help")
+    if not arguments.model_dir:
+        raise UserError("DATASET and MODEL_DIR are needed, or --humandata FILE; see --help")
+    return arguments.model_dir, arguments.checkpoint_id
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("test", "Evaluate a network on the test split of a dataset.")
+    parser = command_parser("test", "Evaluate a network on the test split of a dataset.")
     parser.epilog = _EPILOG
     parser.add_argument(
         "dataset",
@@ -44,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, metavar="DIR", help="what its paths start from")
     parser.add_argument("--model", metavar="MODEL_DIR", help="with --humandata")
     parser.add_argument("--checkpoint", metavar="CKPT_ID", help="with --humandata")
-    parser.add_argument("--protocol", default="correct", help=" or ".join(PROTOCOLS))
+    parser.add_argument("--protocol", default="correct", help="correct or published")
     parser.add_argument(
         "--gt",
         choices=GROUND_TRUTHS,
@@ -66,15 +105,15 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(word: str) -> int:
-    if not word.isdigit():
-        raise argparse.ArgumentTypeError(f"'{word}' is no number of samples")
-    return int(word)
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of samples")
+    return int(text)
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run this door with a command line (the process' own by default); the exit status."""
-    return run_door(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

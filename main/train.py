@@ -1,4 +1,4 @@
-"""The training door: `python -m main.train JOB_NAME CONFIG_FILE [flags]`, one process of a run.
+"""Training: `python -m main.train JOB_NAME CONFIG_FILE [flags]`, one process of a run.
 
 scripts/train.sh starts as many as there are GPUs. A run lives in outputs/train_JOB_DATE: `log`
 (train.log, metrics.jsonl, TensorBoard), `model_dump` (snapshots), `code` (command, commit,
@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from main.door import add_run_flags, door_parser, run_door
+from main.cli import add_run_flags, command_parser, run_command
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -20,14 +20,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = door_parser("train", "Train a network, as one process of a run.")
+    parser = command_parser("train", "Train a network, as one process of a run.")
     add_run_flags(parser)
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run this door with a command line (the process' own by default); the exit status."""
-    return run_door(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Run this command with a command line, the process' own by default; the exit status."""
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

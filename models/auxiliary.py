@@ -20,7 +20,7 @@ from models.heads import HEADS
 
 _TOKENS_OF_JOINTS: Final = ("body_root_pose", "body_pose", "hand_pose", "face_jaw_pose")
 """Heads whose tokens stand for a joint each, in the order of `joints.POSE_JOINTS`."""
-_DEPTH_UNIT_M: Final = 0.5
+DEPTH_UNIT_M: Final = 0.5
 _PLACED: Final = [name for name in POSE_JOINTS if name in JOINTS]
 PLACED_JOINTS: Final = [JOINTS.index(name) for name in _PLACED]
 PLACED_POSES: Final = [POSE_JOINTS.index(name) for name in _PLACED]
@@ -77,9 +77,9 @@ def keypoint_loss(
     miss = F.cross_entropy(
         predicted[:, :, 0].flatten(2).flatten(0, 1), right.flatten(), reduction="none"
     )
-    there = _at_cells(predicted[:, :, 1:], right)
-    offset = (there[..., :2] - (cells - _middles(right, width))).abs().mean(-1)
-    depth = (there[..., 2] - targets["target_joint_cam"][..., 2] / _DEPTH_UNIT_M).abs()
+    there = at_cells(predicted[:, :, 1:], right)
+    offset = (there[..., :2] - (cells - middles(right, width))).abs().mean(-1)
+    depth = (there[..., 2] - targets["target_joint_cam"][..., 2] / DEPTH_UNIT_M).abs()
     error = miss.unflatten(0, right.shape) + offset + depth * targets["meta_is_3D"][:, None]
     parts = [
         (error * known)[:, part].sum(1) / known[:, part].sum(1).clamp(min=1)
@@ -94,8 +94,8 @@ def found_keypoints(
     """Where the best cell of each joint says it is, in pixels of the network's input."""
     height, width = predicted.shape[-2:]
     best = predicted[:, :, 0].flatten(2).argmax(2)
-    offset = _at_cells(predicted[:, :, 1:3], best)
-    cells = _middles(best, width) + offset
+    offset = at_cells(predicted[:, :, 1:3], best)
+    cells = middles(best, width) + offset
     input_height, input_width = config.input_body_shape
     return cells * cells.new_tensor([input_width / width, input_height / height])
 
@@ -109,12 +109,12 @@ def cell_of(places: Float[Tensor, "B J 2"], height: int, width: int) -> Int[Tens
     return row * width + column
 
 
-def _middles(cells: Int[Tensor, "B J"], width: int) -> Float[Tensor, "B J 2"]:
+def middles(cells: Int[Tensor, "*B"], width: int) -> Float[Tensor, "*B 2"]:
     """x, y of cells' middles, in cells."""
     return torch.stack([cells % width, cells // width], dim=-1) + 0.5
 
 
-def _at_cells(
+def at_cells(
     values: Float[Tensor, "B 137 C h w"], cells: Int[Tensor, "B 137"]
 ) -> Float[Tensor, "B 137 C"]:
     """Values of one cell a joint."""

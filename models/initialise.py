@@ -36,6 +36,10 @@ def initial_network(config: ModelConfig, body: BodyModel) -> SMPLestX:
             nn.init.trunc_normal_(module.weight, std=_WEIGHT_STD)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    if network.lifter is not None:
+        # The lifter decides first: what the decoder hears of it, and adds to it, begins as nothing.
+        nn.init.zeros_(network.lifter.to_query.weight)
+        nn.init.zeros_(network.decoder.token_projection.weight)
     encoder = network.encoder
     for embedding in (encoder.task_tokens, encoder.pos_embed, network.decoder.pos_embedding):
         nn.init.trunc_normal_(embedding, std=_WEIGHT_STD)

@@ -26,7 +26,7 @@ from models.heads import HeadOutputs
 from models.posing import PosedBody, part_relative, root_relative
 from utils.rotation import axis_angle_to_matrix, rotation_6d_to_matrix
 
-Protocol = Literal["correct", "published"]
+LossProtocol = Literal["correct", "published"]
 
 
 def _from_pelvis(joint: str) -> list[int]:
@@ -49,7 +49,7 @@ def training_losses(
     posed: PosedBody,
     targets: Mapping[str, Tensor],
     config: Config,
-    protocol: Protocol = "correct",
+    protocol: LossProtocol = "correct",
 ) -> dict[str, Float[Tensor, " B"]]:
     """Each term of the loss for each sample, weighted by `config.train`.
 
@@ -122,7 +122,7 @@ def _joint_losses(
     posed: PosedBody,
     targets: Mapping[str, Tensor],
     config: Config,
-    protocol: Protocol,
+    protocol: LossProtocol,
 ) -> dict[str, Float[Tensor, " B"]]:
     train = config.train
     in_crop = targets["meta_joint_trunc"]
@@ -193,7 +193,7 @@ class _WristTargets(NamedTuple):
 
 
 def _wrist_targets(
-    true_pose: Float[Tensor, "B 53 3 3"], targets: Mapping[str, Tensor], protocol: Protocol
+    true_pose: Float[Tensor, "B 53 3 3"], targets: Mapping[str, Tensor], protocol: LossProtocol
 ) -> _WristTargets:
     """Samples with their pelvis in the crop have bodies, the others hands alone."""
     hand_roots = torch.cat([targets["target_lhand_root"], targets["target_rhand_root"]], dim=1)

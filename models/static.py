@@ -45,7 +45,7 @@ def compiled(network: SMPLestX, images: Float[Tensor, "B 3 H W"]) -> Program:
         program(images)
     except RuntimeError as error:  # no compiler, or one that fails
         line = str(error).strip().splitlines()[0]
-        raise UserError(f"--backend compile: {line}; leave it out") from error
+        raise UserError(f"compile: {line}; leave it out", setting="backend") from error
     return program
 
 
@@ -76,4 +76,4 @@ def captured(network: SMPLestX, images: Float[Tensor, "B 3 H W"]) -> Program:
 
 
 PROGRAMS: Final = {"compile": compiled, "cuda-graphs": captured}
-"""By what --backend calls them."""
+"""By the names of backends."""

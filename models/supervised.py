@@ -1,4 +1,4 @@
-"""Networks as training has them: with heads beside them that what is published lacks."""
+"""Networks as training has them: with heads beside what is published, or in part."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from configs.schema import Config
 from models.auxiliary import KeypointHead, TokenJointHead
-from models.heads import HeadOutputs
+from models.heads import UNSUPERVISED_HEADS, HeadOutputs
 from models.pointing import FirstGlances
 from models.smplest_x import SMPLestX
 from models.vit import ViT
@@ -31,9 +31,9 @@ class SupervisedSMPLestX(nn.Module):
         super().__init__()
         self.network = network
         model, train = config.model, config.train
-        self.keypoint_head = (
-            KeypointHead(model.encoder_config.embed_dim) if train.keypoint_weight else None
-        )
+        self._wants_keypoints = train.keypoint_weight > 0
+        beside = self._wants_keypoints and network.keypoint_head is None
+        self.keypoint_head = KeypointHead(model.encoder_config.embed_dim) if beside else None
         self.token_joint_head = (
             TokenJointHead(model.decoder_config.dim_out) if train.token_joint_weight else None
         )
@@ -44,10 +44,12 @@ class SupervisedSMPLestX(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> SupervisedOutputs:
-        tokens, feature_map = self.network.tokens(images)
+        tokens, keypoints, feature_map = self.network.tokens(images)
+        if self.keypoint_head is not None:
+            keypoints = self.keypoint_head(feature_map)
         return SupervisedOutputs(
             self.network.regress(tokens),
-            self.keypoint_head(feature_map) if self.keypoint_head else None,
+            keypoints if self._wants_keypoints else None,
             self.token_joint_head(tokens) if self.token_joint_head else None,
             self._glances.scores() if self._glances and self.training else None,
         )
@@ -70,3 +72,21 @@ class KeypointNetwork(nn.Module):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 137 4 h w"]:
         return self.keypoint_head(self.encoder.feature_map(images))
+
+
+class LiftingNetwork(nn.Module):
+    """A network whose lifter and heads learn what joints mean in 3D, without pictures."""
+
+    def __init__(self, network: SMPLestX) -> None:
+        """Raises ValueError where the network has no lifter."""
+        super().__init__()
+        if network.lifter is None:
+            raise ValueError("a network without a lifter")
+        self.network = network.requires_grad_(False)
+        network.lifter.requires_grad_(True)
+        network.lifter.to_query.requires_grad_(False)  # for the decoder, which is not asked
+        for name, head in network.heads.items():
+            head.requires_grad_(name not in UNSUPERVISED_HEADS)
+
+    def forward(self, keypoints: Float[Tensor, "B 137 4"]) -> HeadOutputs:
+        return self.network.lift(keypoints)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from models.auxiliary import KeypointHead
 from models.checkpoint import read_torch, require_weights
 from models.supervised import KeypointNetwork
 from models.vit import ViT
@@ -25,6 +26,7 @@ from utils.files import atomic_path
 log = logging.getLogger(__name__)
 
 _PREFIX: Final = "backbone."
+_HEAD: Final = "keypoint_head."
 _BLOCK: Final = re.compile(r"blocks\.(\d+)\.")
 # What no such file has: it belongs to the body, not to the image.
 _OWN: Final = frozenset({"task_tokens"})
@@ -80,6 +82,29 @@ def load_encoder(
     log.info("encoder: %d weights from %s, %d others in it unused", len(state), path, unused)
 
 
+@torch.no_grad()
+def load_keypoint_head(head: KeypointHead, path: Path) -> None:
+    """Give a head the weights with which the encoder of a file of `main.pretrain` learned.
+
+    Files of ViTPose have other heads, and the head keeps its weights.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    content = read_torch(path)
+    given = content.get("state_dict", content)
+    wanted = head.state_dict()
+    state = {key: given.get(_HEAD + key) for key in wanted}
+    fits = all(
+        isinstance(value, Tensor) and value.shape == wanted[key].shape
+        for key, value in state.items()
+    )
+    if fits:
+        head.load_state_dict(state)
+    else:
+        log.warning("keypoint head: begins with random weights, %s has none for it", path)
+
+
 def _blocks_behind(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of the blocks behind the last one that is given."""
     depth = max((1 + int(block[1]) for key in given if (block := _BLOCK.match(key))), default=0)
@@ -101,7 +126,7 @@ def _as_identity(blocks: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def save_encoder(network: KeypointNetwork, path: Path) -> None:
     """Write a pre-trained encoder, and the head it learned with, as ViTPose writes its own."""
     encoder = {_PREFIX + k: v for k, v in network.encoder.state_dict().items() if k not in _OWN}
-    head = {f"keypoint_head.{k}": v for k, v in network.keypoint_head.state_dict().items()}
+    head = {_HEAD + k: v for k, v in network.keypoint_head.state_dict().items()}
     with atomic_path(path) as partial:
         torch.save({"state_dict": {**encoder, **head}}, partial)
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# sh scripts/test.sh DATASET MODEL_DIR [CKPT_ID] [flags]      (--help tells all)
-# NPROC=4 sh scripts/test.sh ...      shares the work between 4 processes, a GPU each
+# sh scripts/test.sh DATASET MODEL_DIR [CKPT_ID] [flags]      (--help lists all)
+# NPROC=4 sh scripts/test.sh ...      shares the work between 4 processes, one GPU each
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 sh "$root/scripts/install.sh"

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32
 
 
 class Box(NamedTuple):
@@ -18,6 +18,12 @@ class Box(NamedTuple):
     @property
     def center(self) -> tuple[float, float]:
         return self.x + self.width / 2, self.y + self.height / 2
+
+
+def scaled_boxes(boxes: Float[np.ndarray, "N 4"], scale: float) -> Float[np.ndarray, "N 4"]:
+    """Boxes made larger or smaller about their centres."""
+    size = boxes[:, 2:] * scale
+    return np.concatenate([boxes[:, :2] + (boxes[:, 2:] - size) / 2, size], axis=1)
 
 
 def clip_box(box: Box, image_width: int, image_height: int) -> Box | None:
@@ -66,3 +72,23 @@ def person_box(
     width = max(clipped.width, clipped.height * aspect) * ratio
     height = max(clipped.height, clipped.width / aspect) * ratio
     return Box(center_x - width / 2, center_y - height / 2, width, height)
+
+
+def shared_areas(
+    first: Float[np.ndarray, "A 4"], second: Float[np.ndarray, "B 4"]
+) -> Float[np.ndarray, "A B"]:
+    """Area in square pixels that each of the first boxes has in common with each of the second."""
+    start = np.maximum(first[:, None, :2], second[None, :, :2])
+    end = np.minimum(
+        first[:, None, :2] + first[:, None, 2:], second[None, :, :2] + second[None, :, 2:]
+    )
+    return np.clip(end - start, 0, None).prod(axis=-1)
+
+
+def intersection_over_union(
+    first: Float[np.ndarray, "A 4"], second: Float[np.ndarray, "B 4"]
+) -> Float[np.ndarray, "A B"]:
+    """Overlap of each of the first boxes with each of the second, 0 (apart) to 1 (equal)."""
+    shared = shared_areas(first, second)
+    union = first[:, 2:].prod(axis=-1)[:, None] + second[:, 2:].prod(axis=-1)[None] - shared
+    return shared / np.maximum(union, 1e-9)

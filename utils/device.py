@@ -17,11 +17,14 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"--device {name}: no such device; use auto, cuda, mps or cpu") from None
+        raise UserError(
+            f"{name}: no such device; use auto, cuda, mps or cpu", setting="device"
+        ) from None
     if not available.get(device.type, device.type == "cpu"):
-        raise UserError(f"--device {name}: not available on this machine; use auto or cpu")
+        raise UserError(f"{name}: not available on this machine; use auto or cpu", setting="device")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} GPU(s)")
+        count = torch.cuda.device_count()
+        raise UserError(f"{name}: this machine has {count} GPU(s)", setting="device")
     return device
 
 

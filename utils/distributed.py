@@ -33,7 +33,7 @@ class World(NamedTuple):
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes and tells what all of them did."""
+        """Whether this process writes and reports what all of them did."""
         return self.rank == 0
 
 
@@ -48,7 +48,7 @@ def world() -> World:
 
 
 def is_first() -> bool:
-    """Whether this process writes and tells what all of them did."""
+    """Whether this process writes and reports what all of them did."""
     return world().is_first
 
 
@@ -62,13 +62,15 @@ def device_of_process(name: str = "auto") -> torch.device:
     if here.size == 1 or device.type != "cuda":
         return device
     if device.index is not None:
-        raise UserError(f"--device {name}: {here.size} processes cannot share it; use auto or cuda")
+        raise UserError(
+            f"{name}: {here.size} processes cannot share it; use auto or cuda", setting="device"
+        )
     # Asked for all processes of the machine, so that they agree.
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", here.local_rank + 1))
     if processes > torch.cuda.device_count():
         raise UserError(
             f"{processes} processes need a GPU each, this machine has {torch.cuda.device_count()}; "
-            "start fewer, or say --device cpu"
+            "start fewer, or use the device cpu"
         )
     return torch.device("cuda", here.local_rank)
 
@@ -116,7 +118,7 @@ def failing_together(name: str) -> Iterator[Callable[[], None]]:
     now and then what this gives: it raises where another process has failed.
 
     Args:
-        name: of the block, told where another process failed.
+        name: of the block, for the message where another process failed.
 
     Raises:
         UserError: with several processes, for UserError, OSError and full memory of the device in
@@ -134,24 +136,26 @@ def failing_together(name: str) -> Iterator[Callable[[], None]]:
         if store.check([key]):
             raise UserError(f"{name}: another process failed")
 
-    failures: list[tuple[str, bool] | None] = [None] * here.size
+    failures: list[tuple[UserError, bool] | None] = [None] * here.size
     failure = None
     try:
         yield stop_if_another_failed
     except (UserError, OSError, torch.OutOfMemoryError) as error:
         caused_here = not store.check([key])
         store.set(key, "")
-        failure = (_in_one_line(error), caused_here)
+        failure = (_as_user_error(error), caused_here)
     distributed.all_gather_object(failures, failure)
-    told = [failure for failure in failures if failure]
-    if told:
-        # Those that merely stopped for another have less to tell.
-        raise UserError(next((line for line, cause in told if cause), told[0][0]))
+    reported = [failure for failure in failures if failure]
+    if reported:
+        # Those that merely stopped for another know less.
+        raise next((error for error, is_cause in reported if is_cause), reported[0][0])
 
 
-def _in_one_line(error: BaseException) -> str:
+def _as_user_error(error: BaseException) -> UserError:
+    """The same error as one line, which can be sent to other processes."""
     if isinstance(error, torch.OutOfMemoryError):
-        return "the device's memory is full; choose smaller batches"
+        return UserError("the device's memory is full; choose smaller batches")
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'files'}: {error.strerror}; check the place's free space"
-    return first_line(error)
+        place = error.filename or "files"
+        return UserError(f"{place}: {error.strerror}; check the place's free space")
+    return UserError(first_line(error), setting=getattr(error, "setting", None))

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from human_models.body import BodyModel
 from main.exporting.options import UpAxis
-from main.result_files import read_person
+from main.motion.result_reader import read_person
 from utils.errors import UserError
 from utils.rotation import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_quaternion
 
@@ -95,7 +95,7 @@ class Character:
 
 
 def read_character(file: Path, body: BodyModel, up: UpAxis = "y") -> Character:
-    """Read a person_001.npz as main.results writes it.
+    """Read a person_001.npz as main.motion.results writes it.
 
     The pelvis stays where the estimate of each frame has it; the one shape is the mean.
 
@@ -108,7 +108,7 @@ def read_character(file: Path, body: BodyModel, up: UpAxis = "y") -> Character:
 def make_character(
     name: str, content: Mapping[str, np.ndarray], body: BodyModel, up: UpAxis = "y"
 ) -> Character:
-    """A character out of what `main.result_files.read_person` gives with CHARACTER_FIELDS."""
+    """A character out of the CHARACTER_FIELDS that `result_reader.read_person` gives."""
     frames = content["frame_index"]
     columns = {key: torch.from_numpy(content[key].astype(np.float64)) for key in _PARAMETERS}
 

@@ -29,8 +29,9 @@ from main.exporting.glb import write_glb
 from main.exporting.meshes import write_meshes
 from main.exporting.options import DEFAULTS, FORMATS, VIEWER, ExportOptions, UpAxis
 from main.exporting.usd import require_usd, write_usd
-from main.model_files import CONFIG_NAME, ROOT
-from main.result_files import Result, open_result
+from main.motion.result_reader import Result, open_result
+from main.paths import ROOT
+from main.pipeline.model_files import CONFIG_NAME
 from main.viewing.people import VIEWED_FIELDS
 from main.viewing.viewer import write_viewer
 from utils.errors import UserError

@@ -16,10 +16,9 @@ from datasets.humandata.writer import (
     scatter_network_joints,
     write_humandata,
 )
-from main.model_files import DEMO
-from main.result_files import SUMMARY_NAME, is_plain_name, open_result
-from main.result_schema import Summary
-from main.tracks.rows import COLUMNS
+from main.motion.result_reader import SUMMARY_NAME, Summary, is_plain_name, open_result
+from main.motion.rows import COLUMNS
+from main.paths import DEMO
 from utils.errors import UserError
 from utils.image import IMAGE_SUFFIXES, image_size, image_sizes, list_images, write_image
 from utils.media import open_media
@@ -85,7 +84,7 @@ def read_results(folder: Path, min_score: float) -> tuple[Summary, dict[str, np.
 
 
 def result_entries(rows: dict[str, np.ndarray], image_path: list[str]) -> Entries:
-    """HumanData entries of people as `main.results` has them."""
+    """HumanData entries of people as `main.motion.results` has them."""
     joints_2d, known = scatter_network_joints(rows["joints_2d_px"])
     joints_3d, _ = scatter_network_joints(rows["joints_3d_m"])
     score = np.clip(rows["score"], 0, 1)

@@ -8,9 +8,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule
 
 from configs.train_section import TrainConfig
-from main.estimator import Estimator
-from main.testing.benchmark import run_benchmark
-from main.testing.protocol import CORRECT, SMPLX_METRICS
+from main.evaluation import CORRECT, SMPLX_METRICS, run_benchmark
+from main.pipeline.estimator import Estimator
 from main.training.validation import DatasetValidator
 from models.smplest_x import SMPLestX
 from models.supervised import SupervisedSMPLestX
@@ -18,7 +17,7 @@ from utils.errors import UserError
 
 
 class BodyValidator(DatasetValidator):
-    """The metrics of the benchmark door, millimetres."""
+    """The metrics of `main.test`, in millimetres."""
 
     @staticmethod
     def _metric_of(config: TrainConfig) -> str:

@@ -15,11 +15,12 @@ from torch import nn
 
 from configs.reader import load_config
 from configs.schema import Config
-from datasets.training_set import Share, TrainingLoader, TrainingSet
+from datasets.training_set import Share
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from main.launch import LAUNCH_DATE
-from main.model_files import ROOT
+from main.paths import ROOT
+from main.training.batches import BatchLoader
 from main.training.log import TrainLog, log_file
 from main.training.objective import Objective
 from main.training.peers import one_tells
@@ -41,6 +42,8 @@ class Course:
     """Begins the names of its runs' folders."""
     start: Callable[[Config, BodyModel, Snapshots], nn.Module]
     objective: Callable[[BodyModel, Config], Objective]
+    loader: Callable[[Config, BodyLibrary, Share, torch.device], BatchLoader]
+    """What it learns from; raises UserError where that is missing."""
     validation: Callable[
         [Config, Learner, BodyLibrary, Path, TrainLog, torch.device, World], Validation
     ]
@@ -89,11 +92,9 @@ def _run(
     snapshots = Snapshots(folder / "model_dump", keep)
     with failing_together("set-up"):
         bodies = BodyLibrary(find_model_folder(ROOT / config.model.human_model_path))
-        samples = TrainingSet(config, data_dir, bodies.folder)
         share = Share(here.rank, here.size, train.train_batch_size, train.accumulate_batches)
-        pin = device.type == "cuda"
-        loader = TrainingLoader(samples, share, workers=train.num_thread, pin=pin)
         network = course.start(config, bodies.smplx(), snapshots)
+        loader = course.loader(config, bodies, share, device)
         if here.is_first:
             snapshots.forget_partial()
             record(folder, config, sys.argv)
@@ -103,7 +104,7 @@ def _run(
         progress = first_progress(learner, snapshots, config)
         train_log = TrainLog(
             folder / "log",
-            samples.names,
+            loader.names,
             every=train.print_iters,
             iterations=train.end_epoch * loader.iterations,
             start=progress,

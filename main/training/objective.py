@@ -54,6 +54,21 @@ class Keypoints:
         return {"keypoints": keypoint_loss(model(images_of(batch)), batch, self._config.model)}
 
 
+class Lifting:
+    """SMPL-X parameters from joints alone: pre-training of a lifter."""
+
+    def __init__(self, body: BodyModel, config: Config) -> None:
+        """`body` is on the device of the batches."""
+        self._body, self._config = body, config
+
+    def __call__(
+        self, model: nn.Module, batch: Mapping[str, Tensor]
+    ) -> dict[str, Float[Tensor, " B"]]:
+        heads, config = model(batch["keypoints"]), self._config.model
+        posed = pose_body(body_parameters(heads, config), self._body, config, want_vertices=False)
+        return training_losses(heads, posed, batch, self._config)
+
+
 def images_of(batch: Mapping[str, Tensor]) -> Float[Tensor, "B 3 H W"]:
     """The network's input, 0..1."""
     return batch["input_img"].permute(0, 3, 1, 2) / 255

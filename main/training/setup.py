@@ -17,7 +17,8 @@ from configs.reader import save_config
 from configs.schema import Config
 from human_models.body import BodyModel
 from main.launch import DATE
-from main.model_files import CONFIG_NAME, ROOT
+from main.paths import ROOT
+from main.pipeline.model_files import CONFIG_NAME
 from main.training.optimizer import AveragedWeights, make_optimizer
 from main.training.state import Learner, Progress, Snapshots
 from models.checkpoint import load_weights
@@ -25,7 +26,7 @@ from models.decoder import Layer
 from models.initialise import initial_network
 from models.smplest_x import SMPLestX
 from models.vit import Block
-from models.vitpose import load_encoder
+from models.vitpose import load_encoder, load_keypoint_head
 from utils.distributed import World, failing_together
 from utils.errors import UserError
 from utils.files import atomic_path
@@ -127,6 +128,8 @@ def starting_network(config: Config, body: BodyModel, snapshots: Snapshots) -> S
             interpolate=config.train.interpolate_pos_embed,
             deepen=config.train.deepen_encoder,
         )
+        if network.keypoint_head is not None:
+            load_keypoint_head(network.keypoint_head, path)
     else:
         log.warning("the encoder begins with random weights: no file of pre-trained ones is named")
     return network

@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from configs.train_section import TrainConfig
-from datasets.training_set import TrainingLoader
+from main.training.batches import BatchLoader
 from main.training.log import TrainLog
 from main.training.objective import Objective, autocast
 from main.training.optimizer import learning_rate, set_learning_rate
@@ -66,7 +66,7 @@ class Trainer:
         learner: Learner,
         model: nn.Module,
         objective: Objective,
-        loader: TrainingLoader,
+        loader: BatchLoader,
         validation: Validation,
         preview: Preview | None,
         snapshots: Snapshots,

@@ -20,8 +20,8 @@ from utils.distributed import World
 log = logging.getLogger(__name__)
 
 
-class DatasetValidator(ABC):
-    """Evaluates `train.validate_on`; with an average of the weights, that is what is judged."""
+class Validator(ABC):
+    """Evaluates what learns; with an average of the weights, that is what is judged."""
 
     def __init__(
         self,
@@ -33,19 +33,15 @@ class DatasetValidator(ABC):
         device: torch.device,
         world: World,
     ) -> None:
-        """Raises UserError where a dataset or the metric is unknown."""
         self._config, self._learner, self._bodies = config, learner, bodies
         self._data_dir, self._log, self._device, self._world = data_dir, train_log, device, world
-        self._sources = [find_source(name, config.data) for name in config.train.validate_on]
         self._metric = self._metric_of(config.train)
 
     def __call__(self, done: int, progress: Progress) -> float | None:
-        """Mean of the metric over the datasets; None where nothing is evaluated.
+        """Mean of the metric over what is evaluated; None where nothing is.
 
         `done`: iterations of the run so far.
         """
-        if not self._sources:
-            return None
         network, average = self._learner.network, self._learner.average
         network.eval()
         known = []
@@ -73,3 +69,21 @@ class DatasetValidator(ABC):
         if self._world.size > 1:
             distributed.broadcast_object_list(told)
         return told[0]
+
+
+class DatasetValidator(Validator):
+    """Evaluates the datasets of `train.validate_on`."""
+
+    def __init__(
+        self,
+        config: Config,
+        learner: Learner,
+        bodies: BodyLibrary,
+        data_dir: Path,
+        train_log: TrainLog,
+        device: torch.device,
+        world: World,
+    ) -> None:
+        """Raises UserError where a dataset or the metric is unknown."""
+        super().__init__(config, learner, bodies, data_dir, train_log, device, world)
+        self._sources = [find_source(name, config.data) for name in config.train.validate_on]

@@ -20,7 +20,7 @@ from main.exporting.surfaces import (
     strongest,
     vertex_normals,
 )
-from main.result_files import Result
+from main.motion.result_reader import Result
 from main.viewing.coarse import coarse_faces
 from main.viewing.pack import Pack
 from main.viewing.raw import raw_character

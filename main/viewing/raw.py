@@ -10,14 +10,12 @@ from jaxtyping import Float
 from human_models.body import BodyModel
 from human_models.joints import JOINTS_FROM_MODEL
 from main.exporting.character import Character, make_character
-from main.tracks.camera import PELVIS, ClipCamera, solve_translation, turn_into_view
-from main.tracks.placing import turned
-from main.tracks.rows import PARAMETERS
+from main.motion.camera import ClipCamera, place_bodies
+from main.motion.rows import PARAMETERS
+from utils.camera import project
 from utils.errors import UserError
 
 _BATCH: Final = 256
-_EPSILON_M: Final = 1e-4
-"""What the crops' cameras add to the depth before they divide by it."""
 _NEEDED: Final = tuple(f"raw_{name}" for name in PARAMETERS)
 
 
@@ -30,7 +28,7 @@ def raw_character(
     one shape of the person. None where the file has no raw values.
 
     Args:
-        content: of `main.result_files.read_person`.
+        content: of `main.motion.result_reader.read_person`.
 
     Raises:
         UserError: the raw values are in no camera's view.
@@ -39,25 +37,23 @@ def raw_character(
         return None
     focal, princpt = (tuple(map(float, content[key][0])) for key in ("focal", "princpt"))
     camera = ClipCamera((focal[0], focal[1]), (princpt[0], princpt[1]), "")
-    turn = turn_into_view(content["raw_princpt"].astype(np.float64), camera)
-    placed = {key: content[f"raw_{key}"] for key in PARAMETERS}
-    joints = _joints(placed, body)
-    pelvis = joints[:, PELVIS, None]
-    rest = pelvis - placed["transl"][:, None]
-    seen_px = (
-        joints[..., :2] / (joints[..., 2:] + _EPSILON_M) * placed["focal"][:, None]
-        + placed["princpt"][:, None]
-    )
+    raw = {key: content[f"raw_{key}"] for key in PARAMETERS}
+    joints = _joints(raw, body)
+    seen_px = project(joints, raw["focal"][:, None], raw["princpt"][:, None])
     if not np.isfinite(seen_px).all():
         raise UserError(
             f"{name}.npz: 'raw_transl' is in the camera itself; run the inference again"
         )
-    joints = np.einsum("tij,tkj->tki", turn, joints - pelvis) + rest
-    placed |= {
-        "global_orient": turned(placed["global_orient"], turn),
-        "transl": solve_translation(joints, seen_px, camera),
-    }
-    return make_character(name, {**content, **placed}, body)
+    placed = place_bodies(
+        global_orient=raw["global_orient"],
+        transl=raw["transl"],
+        joints_3d_m=joints,
+        joints_2d_px=seen_px,
+        princpt=raw["princpt"],
+        camera=camera,
+    )
+    motion = raw | {"global_orient": placed.global_orient, "transl": placed.transl}
+    return make_character(name, {**content, **motion}, body)
 
 
 def _joints(raw: Mapping[str, np.ndarray], body: BodyModel) -> Float[np.ndarray, "T 137 3"]:

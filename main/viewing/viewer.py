@@ -12,8 +12,7 @@ from typing import Any, Final
 from human_models.body import BodyModel
 from human_models.files import STAND_IN_NAME, BodyData
 from human_models.joints import RIG_JOINTS
-from main.result_files import Result, find_input
-from main.result_schema import Summary
+from main.motion.result_reader import Result, Summary, find_input
 from main.viewing.pack import Pack, encoded
 from main.viewing.people import (
     ViewedPerson,

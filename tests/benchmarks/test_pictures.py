@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks import curves, moving_picture
 from configs.reader import load_config, save_config
-from main.model_files import ROOT
+from main.paths import ROOT
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The runner of all benchmarks, with stand-ins in their place."""
+"""The runner of all benchmarks, tested with stand-ins in their place."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ import json, sys, time
 time.sleep(0.2)
 print("python -m standins.good")
 print("ratio 0.50 | twice as fast")
-print(json.dumps({"share_of_limit": 0.9, "words": sys.argv[1:]}))
+print(json.dumps({"share_of_limit": 0.9, "arguments": sys.argv[1:]}))
 """
 BAD = """
 import sys
@@ -27,7 +27,7 @@ sys.exit("error: no such model")
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    """Runs two stand-ins, the bad one first; gives exit status and what was written."""
+    """Runs three stand-ins, the bad one first; returns the exit status and what was written."""
     folder = tmp_path / "standins"
     folder.mkdir()
     (folder / "good.py").write_text(GOOD)
@@ -42,11 +42,21 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "BENCHMARKS", stand_ins)
     file = tmp_path / "out" / "results.json"
 
-    def results_of(*words):
-        status = run.main(["--output", str(file), *words])
+    def results_of(*arguments):
+        status = run.main(["--output", str(file), *arguments])
         return status, json.loads(file.read_text())
 
     return results_of
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """A page with an old table, and results.json in the place that it shows."""
+    path = tmp_path / "performance.md"
+    path.write_text("Before.\n{}old table\n{}After.\n".format(*run._BLOCK))
+    monkeypatch.setattr(run, "PAGE", path)
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "out" / "results.json")
+    return path
 
 
 def test_one_failure_stops_no_other(results, capsys):
@@ -59,15 +69,15 @@ def test_one_failure_stops_no_other(results, capsys):
     assert bad["result"] is None
     assert good["command"] == "python -m standins.good --model 'my model'"
     assert good["lines"] == ["python -m standins.good", "ratio 0.50 | twice as fast"]
-    assert good["result"] == {"share_of_limit": 0.9, "words": ["--model", "my model"]}
+    assert good["result"] == {"share_of_limit": 0.9, "arguments": ["--model", "my model"]}
     assert good["seconds"] >= 0.2
     assert (silent["lines"], silent["result"], silent["errors"]) == ([], None, [])
-    told = capsys.readouterr().out
-    assert "failed: bad" in told
-    assert "error: no such model" in told
+    shown = capsys.readouterr().out
+    assert "failed: bad" in shown
+    assert "error: no such model" in shown
 
 
-def test_machine_and_versions_are_told(results):
+def test_machine_and_versions_are_written(results):
     _, written = results("--only", "good")
     assert written["machine"]["cores"] >= 1
     assert written["machine"]["memory_gb"] > 0.1
@@ -90,31 +100,58 @@ def test_only_keeps_what_the_same_machine_measured(results, monkeypatch):
     assert set(results("--only", "silent")[1]["benchmarks"]) == {"silent"}
 
 
-def test_quick_adds_its_words(results):
+def test_quick_adds_its_arguments(results):
     _, written = results("--only", "good", "--quick")
-    assert written["benchmarks"]["good"]["result"]["words"][-2:] == ["--rounds", "1"]
+    assert written["benchmarks"]["good"]["result"]["arguments"][-2:] == ["--rounds", "1"]
 
 
-def test_the_table_has_a_row_a_benchmark(results, tmp_path):
+def test_the_page_has_one_row_per_benchmark(results, page):
     results()
-    table = (tmp_path / "out" / "results.md").read_text().splitlines()
-    start = table.index("|---|---|---|") + 1
-    rows = {row.split(" | ")[0]: row for row in table[start:]}
+    lines = page.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("Before.", "After.")
+    assert "old table" not in lines
+    start = lines.index("|---|---|---|") + 1
+    table = lines[start : lines.index("", start)]
+    rows = {row.split(" | ")[0]: row for row in table}
     assert list(rows) == ["| bad", "| good", "| silent"]
     assert "**failed**, exit status 1" in rows["| bad"]
     assert r"ratio 0.50 \| twice as fast<br>share_of_limit 0.9" in rows["| good"]
-    assert not list((tmp_path / "out").glob(".partial*"))
+    assert not list(page.parent.rglob(".partial*"))
 
 
-def test_an_unknown_name_is_told(results):
+def test_tables_runs_nothing(results, page):
+    results("--only", "good")
+    shown = page.read_text()
+    assert "| good |" in shown
+    file = page.parent / "out" / "results.json"
+    written = file.read_text()
+    file.write_text(written.replace("ratio 0.50", "ratio 0.25"))
+    assert run.main(["--tables"]) == 0
+    assert page.read_text() == shown.replace("ratio 0.50", "ratio 0.25")
+    assert file.read_text() == written.replace("ratio 0.50", "ratio 0.25")
+
+
+def test_results_elsewhere_leave_the_page_alone(results, page, monkeypatch):
+    before = page.read_text()
+    monkeypatch.setattr(run, "RESULTS", page.parent / "other.json")
+    results("--only", "silent")
+    assert page.read_text() == before
+
+
+def test_the_table_in_the_docs_is_up_to_date():
+    page = run.PAGE.read_text(encoding="utf-8")
+    assert page == run.page_with_table(page, json.loads(run.RESULTS.read_text(encoding="utf-8")))
+
+
+def test_an_unknown_name_is_an_error(results):
     with pytest.raises(SystemExit, match="no benchmark best; there are bad, good, silent"):
         results("--only", "good,best")
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda benchmark: benchmark.name)
-def test_the_real_ones_take_these_words(benchmark):
+def test_the_real_ones_take_these_arguments(benchmark):
     source = (ROOT / f"{benchmark.module.replace('.', '/')}.py").read_text()
-    flags = [word for word in benchmark.words + benchmark.quick if word.startswith("--")]
+    flags = [one for one in benchmark.arguments + benchmark.quick if one.startswith("--")]
     assert all(f'add_argument("{flag}"' in source for flag in flags)
 
 

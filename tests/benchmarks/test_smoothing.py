@@ -12,7 +12,7 @@ from benchmarks.tracking import fill_rows
 from benchmarks.walkers import CAMERA, FPS, estimates, walkers
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
-from main.tracks.rows import RowFile
+from main.motion.rows import RawRows
 
 
 class StandIn:
@@ -59,9 +59,9 @@ def test_accelerations_are_those_of_consecutive_frames():
 
 def test_rows_are_compared_with_their_own_person(clip, tmp_path):
     people, seen = clip
-    file = RowFile(tmp_path)
-    fill_rows(file, seen, 40)
-    rows = np.array(file.view())[::-1]
+    given, rows = RawRows(tmp_path), RawRows(tmp_path)
+    fill_rows(given, seen, 40)
+    rows.append(given.take(np.arange(len(given))[::-1]))
     joints = np.stack([people[one.walker].joints[one.frame] for one in seen])[::-1]
     found = list(series_of(rows, joints, people))
     assert sum(len(one.frames) for one in found) > 0.8 * len(seen)
@@ -73,8 +73,8 @@ def test_rows_are_compared_with_their_own_person(clip, tmp_path):
 def test_smoothing_is_told_beside_raw_values(clip, monkeypatch, tmp_path):
     people, seen = clip
 
-    def estimate(estimator, video, people, file):
-        fill_rows(file, seen, 40)
+    def estimate(estimator, video, people, camera, rows):
+        fill_rows(rows, seen, 40)
         return float(FPS)
 
     monkeypatch.setattr(smoothing, "estimate", estimate)
@@ -103,14 +103,14 @@ def test_video_of_an_annotation_file(tmp_path):
 def test_clips_that_are_there_are_not_drawn_again(tmp_path, monkeypatch):
     drawn = []
 
-    def produce(order, data, workers):
+    def synthesize(order, data, workers):
         drawn.append(order)
         for number in range(order.picture_count()):
             (data / "annot").mkdir(exist_ok=True)
             (data / "annot" / f"{order.name}_{order.split}_clip_{number:03d}.npz").touch()
             yield 1
 
-    monkeypatch.setattr(smoothing, "produce", produce)
+    monkeypatch.setattr(smoothing, "synthesize", synthesize)
     first = smoothing.draw_clips(tmp_path, 6, 20, 31)
     assert first == smoothing.draw_clips(tmp_path, 6, 20, 31)
     assert len(first) == drawn[0].picture_count() > 1

@@ -39,7 +39,7 @@ def test_config_is_a_path_or_a_name_in_configs(tmp_path, monkeypatch):
         load_config("config_smplest_x_h.py")  # a file here comes first
     for name in ("none.py", "../configs/config_debug.py", "/none/config_debug.py"):
         with pytest.raises(
-            UserError, match="no such config file; .* config_smplest_x_h.py"
+            UserError, match=r"no such config file; .* config_smplest_x_h\.py"
         ) as error:
             load_config(name)
         assert str(error.value).startswith(f"{name}: ")

@@ -9,7 +9,7 @@ import pytest
 
 from configs.schema import DataConfig
 from datasets.cache import InstanceTable, open_dataset
-from datasets.columns import Protocol, complete
+from datasets.columns import ReadingProtocol, complete
 from datasets.humandata.reader import read_humandata
 from datasets.sources import SOURCES, Split, find_source
 from human_models.joints import HANDS_MEAN, JOINT_PARTS, JOINTS, POSE_PARTS
@@ -64,7 +64,7 @@ def load(
     name: str,
     entries: dict[str, Any],
     split: Split = "train",
-    protocol: Protocol = "correct",
+    protocol: ReadingProtocol = "correct",
     interval: int = 1,
 ) -> InstanceTable:
     (tmp_path / "annot").mkdir(exist_ok=True)
@@ -185,7 +185,7 @@ def test_box_rule_is_the_crops() -> None:
     ],
 )
 def test_mean_hand(
-    tmp_path: Path, name: str, stated: bool | None, protocol: Protocol, subtracted: bool
+    tmp_path: Path, name: str, stated: bool | None, protocol: ReadingProtocol, subtracted: bool
 ) -> None:
     entries = humandata()
     entries["misc"] = {} if stated is None else {"flat_hand_mean": stated}

@@ -1,14 +1,16 @@
-"""What tests of several folders share: an untrained network, and programs that run in a browser."""
+"""What tests of several folders share: an untrained network, rows, programs in a browser."""
 
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from main.initialise import initialise
+from main.motion.rows import COLUMNS, FINAL_ROW, PARAMETERS, FinalRows, RawRows
 
 ROOT = Path(__file__).parents[2]
 WEB = ROOT / "tests" / "web"
@@ -31,6 +33,36 @@ def untrained(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def final_rows_of():
+    """Final rows whose values are the raw ones, of (identity, frame, score, Person)."""
+
+    def make(people):
+        rows = np.zeros(len(people), FINAL_ROW)
+        for row, (identity, frame, score, person) in zip(rows, people, strict=True):
+            row["person"], row["frame_index"], row["score"] = identity, frame, score
+            for name in COLUMNS:
+                row[name] = getattr(person, name)
+            for name in PARAMETERS:
+                row[f"raw_{name}"] = getattr(person, name)
+        return rows
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def row_file(tmp_path_factory):
+    """A file of raw or final rows, by their type."""
+    folder = tmp_path_factory.mktemp("rows")
+
+    def make(rows):
+        file = FinalRows(folder) if rows.dtype == FINAL_ROW else RawRows(folder)
+        file.append(rows)
+        return file
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def run_web():
     """Runs a script of tests/web with node; what it prints."""
     lacking = [
@@ -43,10 +75,10 @@ def run_web():
         if not there
     ]
     if lacking:
-        told = f"{', '.join(lacking)} missing: sh scripts/install_web.sh"
+        message = f"{', '.join(lacking)} missing: sh scripts/install_web.sh"
         if os.environ.get("REQUIRE_WEB") == "1":
-            pytest.fail(told)
-        pytest.skip(told)
+            pytest.fail(message)
+        pytest.skip(message)
 
     def run(script: str, *words: object) -> str:
         command = ["node", str(WEB / script), *map(str, words)]

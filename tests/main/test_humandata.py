@@ -21,8 +21,10 @@ from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, find_model_folder
 from human_models.joints import HANDS_MEAN, JOINTS, JOINTS_FROM_MODEL, MODEL_JOINTS
 from main import humandata
-from main.estimator import Person
-from main.results import open_results
+from main.motion.camera import Clip, ClipCamera
+from main.motion.results import write_results
+from main.motion.rows import FinalRows
+from main.pipeline.estimator import Person
 from utils.image import read_image
 from utils.video_write import VideoWriter
 
@@ -30,6 +32,7 @@ PARITY = Path(__file__).parents[1] / "parity" / "data"
 IMAGES = PARITY / "img"
 ANNOTATION = PARITY / "annot" / "EgoBody_Kinect.npz"
 SIZE = (160, 120)
+CLIP = Clip(ClipCamera((200.0, 200.0), (79.5, 59.5), "test"), SIZE, 10.0)
 WHOLE = Source("mine", ("a.npz",), None, "")
 
 
@@ -80,17 +83,24 @@ def person(seed: int, box: list[float]) -> Person:
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Callable[..., Path]:
+def results(
+    tmp_path: Path,
+    final_rows_of: Callable[..., np.ndarray],
+    row_file: Callable[[np.ndarray], FinalRows],
+) -> Callable[..., Path]:
     """Two people in frames 1 and 3, one of them sure; of an input of four frames."""
 
     def write(name: str, frames: tuple[int, ...] = (1, 3), count: int = 4) -> Path:
-        with open_results(tmp_path / "result") as writer:
-            for frame in frames:
-                writer.add(1, frame, 0.9, person(frame, [40, 10, 50, 100]))
-                writer.add(2, frame, 0.3, person(10 + frame, [90, 20, 40, 90]))
-            about = {"input": name, "frames": count, "body_model": "x", "flat_hand_mean": False}
-            writer.finish(about, SIZE, 10.0)
-        return tmp_path / "result"
+        people = []
+        for frame in frames:
+            people.append((1, frame, 0.9, person(frame, [40, 10, 50, 100])))
+            people.append((2, frame, 0.3, person(10 + frame, [90, 20, 40, 90])))
+        about = {"input": name, "frames": count, "body_model": "x", "flat_hand_mean": False}
+        folder = tmp_path / "result"
+        folder.mkdir(exist_ok=True)
+        rows = row_file(final_rows_of(people))
+        write_results(folder, rows, CLIP, about, chosen={1, 2})
+        return folder
 
     return write
 

@@ -1,4 +1,4 @@
-"""The inference door as a user runs it.
+"""Inference as a user runs it.
 
 In processes of their own where that matters; else in this one, with models that stay loaded.
 """
@@ -20,7 +20,7 @@ from PIL import Image
 
 from configs.reader import load_config
 from main import inference
-from main.estimator import Estimator
+from main.pipeline.estimator import Estimator
 from utils.video_write import VideoWriter
 
 ROOT = Path(__file__).parents[2]
@@ -70,14 +70,14 @@ def run_script(*arguments):
 
 @pytest.fixture
 def run(capfd):
-    """The same door in this process, which has no PyTorch to import any more."""
+    """The same command in this process, which has no PyTorch to import any more."""
 
-    def run_door(*arguments):
+    def run_command(*arguments):
         status = inference.main([str(argument) for argument in arguments])
         written = capfd.readouterr()
         return subprocess.CompletedProcess(arguments, status, written.out, written.err)
 
-    return run_door
+    return run_command
 
 
 def everything_under(folder):
@@ -242,8 +242,8 @@ def test_one_person_can_be_chosen(run, tmp_path, model, video):
 def test_people_with_the_most_frames(run, tmp_path, model, video):
     boxes = {frame: [[5, 10, 30, 60], [80, 5, 60, 110]][frame < 3 :] for frame in range(12)}
     file = write_boxes(tmp_path / "b.json", boxes)
-    words = ("--boxes", file, "--output", tmp_path, "--keep-longest", 1, "--no-overlay")
-    done = run(model, video, *words)
+    arguments = ("--boxes", file, "--output", tmp_path, "--keep-longest", 1, "--no-overlay")
+    done = run(model, video, *arguments)
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.rglob("person_*.npz")
     assert len(load(path)["frame_index"]) == 12
@@ -262,8 +262,8 @@ def test_preview_is_a_sheet_and_nothing_else(run, tmp_path, model, video):
 def test_still_image_keeps_raw_values_but_for_the_camera(run, tmp_path, model):
     Image.new("RGB", (320, 240)).save(tmp_path / "photo.png")
     file = write_boxes(tmp_path / "b.json", {0: [[180, 30, 80, 180]]})
-    words = ("--boxes", file, "--output", tmp_path, "--no-overlay", "--fov", 60, "--floor")
-    done = run(model, tmp_path / "photo.png", *words)
+    arguments = ("--boxes", file, "--output", tmp_path, "--no-overlay", "--fov", 60, "--floor")
+    done = run(model, tmp_path / "photo.png", *arguments)
     assert done.returncode == 0, done.stderr
     assert "no foot rests" in done.stderr
     one = load(tmp_path / "result_photo" / "person_001.npz")
@@ -447,9 +447,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path, model, video, c
     write_boxes(tmp_path / "none.json", {})
     write_boxes(tmp_path / "later.json", {500: [BOX]})
     before = everything_under(tmp_path)
-    words = shlex.split(command.format(**files))
-    has_output = "--output" in words or "--input" in words
-    done = run(*words, *([] if has_output else ["--output", tmp_path / "out"]))
+    arguments = shlex.split(command.format(**files))
+    has_output = "--output" in arguments or "--input" in arguments
+    done = run(*arguments, *([] if has_output else ["--output", tmp_path / "out"]))
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr

@@ -1,4 +1,4 @@
-"""What the inference door leaves alone until its network is ready: all that takes long to load."""
+"""What inference leaves alone until its network is ready: all that takes long to load."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def modules(untrained):
 
 
 def test_the_network_is_loaded_by_then(modules):
-    assert {"torch", "cv2", "av", "main.session", "models.smplest_x"} <= modules
+    assert {"torch", "cv2", "av", "main.pipeline.pipeline", "models.smplest_x"} <= modules
 
 
 @pytest.mark.parametrize("package", LATE)

@@ -1,4 +1,4 @@
-"""The training door: what a user gets wrong is one line, whatever the number of processes."""
+"""Training: what a user gets wrong is one line, whatever the number of processes."""
 
 from pathlib import Path
 

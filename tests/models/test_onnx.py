@@ -18,8 +18,8 @@ from PIL import Image
 
 from configs.reader import load_config, save_config
 from human_models.safe_pickle import load_npz
-from main.estimator import Estimator
 from main.inference import main as infer
+from main.pipeline.estimator import Estimator
 from models import onnx
 from models.checkpoint import load_network, save_safetensors
 from models.heads import HeadOutputs

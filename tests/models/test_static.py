@@ -63,5 +63,6 @@ def test_a_compiler_that_fails_is_told_in_a_line(network, images, monkeypatch):
         raise RuntimeError("no g++ here\nand a long story")
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: failing)
-    with pytest.raises(UserError, match=r"^--backend compile: no g\+\+ here; leave it out$"):
+    with pytest.raises(UserError, match=r"^compile: no g\+\+ here; leave it out$") as caught:
         compiled(network, images[:1])
+    assert caught.value.setting == "backend"

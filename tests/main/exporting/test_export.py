@@ -7,7 +7,7 @@ from human_models.safe_pickle import load_npz
 from main.export import main
 from main.exporting.options import ExportOptions
 from main.exporting.results import export_result
-from main.model_files import ROOT
+from main.paths import ROOT
 from utils.errors import UserError
 
 

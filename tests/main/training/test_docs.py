@@ -1,21 +1,51 @@
-"""docs/training.md tells every field of the section `train`; the SLURM script does its part."""
+"""The documentation names settings that exist; the SLURM script does its part."""
 
 import os
 import re
 import stat
 import subprocess
 from pathlib import Path
+from typing import get_args
 
-from configs.train_section import TrainConfig
+import pytest
+from pydantic import BaseModel
+
+from configs.schema import Config
 
 ROOT = Path(__file__).parents[3]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+SECTIONS = "|".join(Config.model_fields)
+SETTING = re.compile(rf"(?:`|--set ['\"]?)((?:{SECTIONS})\.(?!npz|log|py|sh)\w[\w.]*)")
 
 
-def test_every_field_is_in_the_table_with_its_default():
-    text = (ROOT / "docs" / "training.md").read_text()
-    rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]*)` \|", text, flags=re.MULTILINE))
-    fields = {name: repr(field.default) for name, field in TrainConfig.model_fields.items()}
-    assert rows == fields
+def is_setting(name: str) -> bool:
+    """Whether the schema has this field; the keys of a dictionary are free."""
+    section = Config
+    for key in name.split("."):
+        if key not in section.model_fields:
+            return False
+        annotation = section.model_fields[key].annotation
+        nested = [
+            one
+            for one in (annotation, *get_args(annotation))
+            if isinstance(one, type) and issubclass(one, BaseModel)
+        ]
+        if not nested or not isinstance(annotation, type):
+            return True
+        section = nested[0]
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_that_a_page_names_exist(page):
+    named = SETTING.findall(page.read_text(encoding="utf-8"))
+    assert [name for name in named if not is_setting(name.rstrip("."))] == []
+
+
+def test_training_page_points_to_the_list_of_fields():
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    assert "(../configs/train_section.py)" in text
+    assert len(SETTING.findall(text)) > 20
 
 
 def test_slurm_script_starts_a_launcher_on_each_machine_and_requeues(tmp_path):

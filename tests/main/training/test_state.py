@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from main import test as test_door
-from main.estimator import Estimator
+from main.pipeline.estimator import Estimator
 from main.training.state import Progress, Snapshots
 from models.checkpoint import read_network
 from models.checkpoint_keys import to_published

@@ -11,15 +11,15 @@ import torch
 from human_models.body import BodyModel
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_body
 from human_models.joints import BODY_JOINTS, JOINTS_FROM_MODEL
-from main.estimator import Person
 from main.exporting.results import export_result
-from main.results import open_results
-from main.tracks.camera import ClipCamera
-from main.tracks.placing import place_rows
+from main.motion.camera import Clip, ClipCamera, place_bodies, truncation
+from main.motion.results import write_results
+from main.pipeline.estimator import Person
 from utils.video_write import VideoWriter
 
 FRAMES, FPS, SIZE = 30, 20.0, (320, 180)
 CAMERA = ClipCamera((367.0, 367.0), (159.5, 89.5), "test")
+CLIP = Clip(CAMERA, SIZE, FPS)
 ASIDE_M = 0.1
 """Final values stand so far beside the raw ones, to tell them apart."""
 
@@ -68,28 +68,44 @@ def estimate(body: BodyModel, person: int, frame: int) -> Person:
     )
 
 
-def write_result(folder: Path, body: BodyModel, frames: int) -> None:
-    """Person 1 in all frames, person 2 in frames 5 to 14."""
-    with open_results(folder) as results:
-        for frame in range(frames):
-            results.add(1, frame, 0.9, estimate(body, 1, frame))
-            if 5 <= frame < 15:
-                results.add(2, frame, 0.8, estimate(body, 2, frame))
-        rows = results.rows.view()
-        place_rows(rows, CAMERA, SIZE)
+@pytest.fixture(scope="session")
+def write_result(body, final_rows_of, row_file):
+    """Writes a folder: person 1 in all frames, person 2 in frames 5 to 14."""
+
+    def write(folder: Path, frames: int) -> None:
+        people = [(1, frame, 0.9, estimate(body, 1, frame)) for frame in range(frames)]
+        few = range(5, min(15, frames))
+        people += [(2, frame, 0.8, estimate(body, 2, frame)) for frame in few]
+        rows = final_rows_of(people)
+        placed = place_bodies(
+            global_orient=rows["raw_global_orient"],
+            transl=rows["raw_transl"],
+            joints_3d_m=rows["joints_3d_m"],
+            joints_2d_px=rows["joints_2d_px"],
+            princpt=rows["raw_princpt"],
+            camera=CAMERA,
+        )
+        rows["focal"], rows["princpt"] = CAMERA.focal, CAMERA.princpt
+        for name in ("global_orient", "transl", "joints_3d_m"):
+            rows[name] = getattr(placed, name)
+        rows["joints_2d_px"] = CAMERA.project(rows["joints_3d_m"])
+        rows["truncation"] = truncation(rows["joints_2d_px"], SIZE)
         rows["transl"][:, 0] += ASIDE_M
         rows["interpolated"] = (rows["frame_index"] == 8) & (rows["person"] == 1)
         rows["out_of_range"] = rows["frame_index"] == 20
         rows["occlusion"] = np.where(rows["frame_index"] > 24, 0.5, 0)
         about = {"input": "walk.mp4", "frames": frames, "body_model": STAND_IN_NAME, "model": "m"}
-        results.finish(about, SIZE, FPS)
+        folder.mkdir()
+        write_results(folder, row_file(rows), CLIP, about, chosen={1, 2})
+
+    return write
 
 
 @pytest.fixture(scope="session")
-def result(tmp_path_factory, body) -> Path:
+def result(tmp_path_factory, write_result) -> Path:
     """A folder of results with exports, the overlay and the source beside it; read only."""
     folder = tmp_path_factory.mktemp("demo") / "result_walk"
-    write_result(folder, body, FRAMES)
+    write_result(folder, FRAMES)
     export_result(folder, ["glb", "bvh"], persons=[2])
     with VideoWriter(folder.with_name("result_walk.mp4"), FPS) as video:
         for frame in range(FRAMES):
@@ -106,8 +122,8 @@ def page(result) -> Path:
 
 
 @pytest.fixture(scope="session")
-def photograph(tmp_path_factory, body) -> Path:
+def photograph(tmp_path_factory, write_result) -> Path:
     folder = tmp_path_factory.mktemp("photo") / "result_photo"
-    write_result(folder, body, 1)
+    write_result(folder, 1)
     cv2.imwrite(str(folder.with_name("result_photo.jpg")), np.full((*SIZE[::-1], 3), 90, np.uint8))
     return folder

@@ -13,7 +13,7 @@ from main.export import main
 from main.exporting.character import make_character
 from main.exporting.options import ExportOptions
 from main.exporting.results import export_result
-from main.result_files import open_result, read_person
+from main.motion.result_reader import open_result, read_person
 from main.viewing import viewer as viewing
 from main.viewing.coarse import coarse_faces
 from main.viewing.pack import Pack

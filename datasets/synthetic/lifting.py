@@ -1,0 +1,239 @@
+"""People as their joints alone, without pictures: endless samples that teach what 2D joints mean.
+
+Poses, hands, faces and shapes are those of the drawn people, mixed anew for every sample and seen
+by cameras like theirs. A batch is a function of its seed.
+"""
+
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from configs.schema import ModelConfig
+from datasets.synthetic.arms import draw_hand
+from datasets.synthetic.poses import Poser
+from datasets.synthetic.sightings import Draw, sightings
+from datasets.synthetic.stage import FILM_HEIGHT_MM, FILM_WIDTH_MM
+from human_models.body import BodyModel
+from human_models.joints import (
+    JOINT_PARTS,
+    JOINTS,
+    JOINTS_FROM_MODEL,
+    PART_ROOTS,
+    POSE_JOINTS,
+    POSE_PARTS,
+    SIDES,
+    mirror_permutation,
+)
+from utils.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+
+_PELVIS, _NECK, _HEAD = (JOINTS.index(name) for name in ("pelvis", "neck", "face2"))
+_ARMS: Final = [
+    POSE_JOINTS.index(f"{side}_{joint}")
+    for side in SIDES
+    for joint in ("collar", "shoulder", "elbow", "wrist")
+]
+_HANDS: Final = slice(POSE_PARTS["left_hand"].start, POSE_PARTS["right_hand"].stop)
+_MIRRORED: Final = mirror_permutation(POSE_JOINTS)
+_JAW: Final = POSE_JOINTS.index("jaw")
+_OTHER_ARMS, _OTHER_HANDS = 0.3, 0.5
+"""Chances that arms, and hands, are those of another pose."""
+_NOISE_RAD: Final = 0.06
+_MOST_BETA: Final = 2.5
+_PERSON_M: Final = 1.7
+_SKIN_M: Final = 0.05
+"""By which a body's outline lies outside its joints."""
+_BOX_SCALE: Final = 1.2
+"""Crop over the outline's box."""
+
+
+class Poses(NamedTuple):
+    """Drawn poses: y up, facing z."""
+
+    root: Float[Tensor, "N 3 3"]
+    pose: Float[Tensor, "N 53 3"]
+    """`joints.POSE_JOINTS`, axis-angle; zero for the root and the jaw."""
+    lift_m: Float[Tensor, " N"]
+    """Of the lowest point over the floor."""
+
+
+def draw_poses(rest_joints: Float[np.ndarray, "55 3"], seed: int, count: int) -> Poses:
+    """Poses and hands of `count` people, which `People` mixes."""
+    rng, poser = np.random.default_rng(seed), Poser(rest_joints.astype(np.float32))
+    roots, poses, lifts = [], [], []
+    for _ in range(count):
+        drawn = poser.draw(rng)
+        pose = np.zeros((len(POSE_JOINTS), 3), np.float32)
+        pose[POSE_PARTS["body"]][1:] = drawn.body
+        for side, shape in zip(SIDES, drawn.hands, strict=True):
+            pose[POSE_PARTS[f"{side}_hand"]] = draw_hand(rng, side, shape)
+        roots.append(drawn.root)
+        poses.append(pose)
+        lifts.append(drawn.lift_m)
+    numbers = (np.stack(roots), np.stack(poses), np.array(lifts))
+    return Poses(*(torch.from_numpy(values).float() for values in numbers))
+
+
+class _Person(NamedTuple):
+    pose: Float[Tensor, "B 53 3"]
+    """The root turned to the camera's frame."""
+    betas: Float[Tensor, "B 10"]
+    expression: Float[Tensor, "B 10"]
+
+
+class People:
+    """Draws batches of people before cameras."""
+
+    def __init__(self, poses: Poses, body: BodyModel, model: ModelConfig) -> None:
+        """`body` is on the device on which batches are made."""
+        device = body.mean_pose.device
+        self._poses = Poses(*(values.to(device) for values in poses))
+        self._body, self._model = body, model
+        self._roots = torch.zeros(len(JOINTS), dtype=torch.long, device=device)
+        for part, joints in JOINT_PARTS.items():
+            self._roots[joints] = PART_ROOTS[part]
+        self._draw = Draw(device)
+
+    @torch.no_grad()
+    def batch(self, size: int, seed: int) -> dict[str, Tensor]:
+        """Targets of training (`datasets.targets.Targets`), and `keypoints` as a network finds them
+        (B 137 4, see `sightings`). All joints are known, also those outside the crop.
+        """
+        self._draw.restart(seed)
+        person, joints = self._placed(size)
+        places, inside = self._crop(joints)
+        from_pelvis = joints - joints[:, _PELVIS, None]
+        cells, height, width = self._model.output_hm_shape
+        depth = (from_pelvis[..., 2:] / (self._model.body_3d_size / 2) + 1) / 2 * cells
+        one, count = places.new_ones(size), places.new_zeros(size, dtype=torch.long)
+        known, no_root = places.new_ones(*places.shape[:2], 1), places.new_zeros(size, 1, 3)
+        return {
+            "keypoints": sightings(places, from_pelvis[..., 2], inside, self._draw),
+            "target_joint_img": torch.cat([places * places.new_tensor([width, height]), depth], 2),
+            "target_joint_cam": from_pelvis,
+            "target_smplx_joint_cam": joints - joints[:, self._roots],
+            "target_smplx_pose": person.pose.flatten(1),
+            "target_smplx_shape": person.betas,
+            "target_smplx_expr": person.expression,
+            "target_lhand_root": no_root,
+            "target_rhand_root": no_root,
+            "meta_joint_valid": known,
+            "meta_joint_trunc": known,
+            "meta_smplx_pose_valid": places.new_ones(size, 9 * len(POSE_JOINTS)),
+            "meta_smplx_shape_valid": one,
+            "meta_smplx_expr_valid": one,
+            "meta_is_3D": one,
+            "dataset": count,
+            "unreadable": count,
+        }
+
+    def _placed(self, size: int) -> tuple[_Person, Float[Tensor, "B 137 3"]]:
+        """People on a floor, and their joints in the camera's frame, metres; see `stage`."""
+        draw = self._draw
+        focal = (math.log(24) + math.log(85 / 24) * draw.uniform(size)).exp()
+        fills = (math.log(0.3) + math.log(1.1 / 0.3) * draw.uniform(size)).exp()
+        away = (_PERSON_M * focal / FILM_HEIGHT_MM / fills).clamp(1.4, 30)
+        right = away * draw.uniform(size, -0.42, 0.42) * FILM_WIDTH_MM / focal
+        kind = draw.uniform(size)
+        height = (1.45 + 0.3 * draw.normal(size)).clamp(0.6, 2.2)
+        height = torch.where(kind > 0.7, draw.uniform(size, 0.15, 0.9), height)
+        height = torch.where(kind > 0.82, draw.uniform(size, 2.0, 4.5), height)
+        aside = draw.uniform(size, -0.18, 0.18) * FILM_HEIGHT_MM / focal
+        pitch = torch.atan2(height - 0.9, away) + aside
+        roll = torch.deg2rad(torch.where(draw.chance(size, 0.35), 12.0, 2.0) * draw.normal(size))
+        # Half a turn about x: the world's y points up, the camera's down.
+        from_world = _about("z", roll) @ _about("x", pitch + math.pi)
+
+        row = draw.below(size, len(self._poses.pose))
+        yaw = torch.where(
+            draw.chance(size, 0.5),
+            torch.deg2rad(45 * draw.normal(size)),
+            draw.uniform(size, -math.pi, math.pi),
+        )
+        pose, root = self._pose(row)
+        pose[:, 0] = matrix_to_axis_angle(from_world @ _about("y", yaw) @ root)
+        betas = draw.normal(size, 10).clamp(-_MOST_BETA, _MOST_BETA)
+        expression = draw.normal(size, 10) * draw.uniform(size, 0, 1.3)[:, None]
+        person = _Person(pose, betas, expression)
+
+        joints = self._joints(person)
+        up = from_world[:, :, 1]
+        lowest = (joints @ up[:, :, None]).amin((1, 2)) - _SKIN_M / 2
+        pelvis = joints[:, _PELVIS]
+        floor = from_world @ torch.stack([right, torch.zeros_like(away), -away], 1)[..., None]
+        along_floor = pelvis - up * (up * pelvis).sum(1, keepdim=True)
+        rise = up * (self._poses.lift_m[row] - height - lowest)[:, None]
+        return person, joints + (floor[..., 0] - along_floor + rise)[:, None]
+
+    def _pose(self, row: Tensor) -> tuple[Float[Tensor, "B 53 3"], Float[Tensor, "B 3 3"]]:
+        """A pose of the pool with another's arms or hands now and then, noise and a jaw, and the
+        rotation of its root; half of them are mirrored."""
+        draw, size, poses = self._draw, len(row), self._poses.pose
+        pose, root = poses[row], self._poses.root[row]
+        for chance, joints in ((_OTHER_ARMS, _ARMS), (_OTHER_HANDS, _HANDS)):
+            other = torch.where(draw.chance(size, chance), draw.below(size, len(poses)), row)
+            pose[:, joints] = poses[other][:, joints]
+        noise = _NOISE_RAD * draw.uniform(size)[:, None, None] * draw.normal(*pose.shape)
+        pose = pose + noise
+        pose[:, _JAW] = 0.02 * draw.normal(size, 3)
+        pose[:, _JAW, 0] = (0.02 + 0.1 * draw.normal(size)).clamp(0, 0.4)
+        pose[:, _JAW, 2] = 0
+        mirror = draw.chance(size, 0.5)[:, None, None]
+        pose = torch.where(mirror, pose[:, _MIRRORED] * pose.new_tensor([1, -1, -1]), pose)
+        flip = root.new_tensor([-1, 1, 1]).diag()
+        return pose, torch.where(mirror, flip @ root @ flip, root)
+
+    def _joints(self, person: _Person) -> Float[Tensor, "B 137 3"]:
+        pose = {name: person.pose[:, joints].flatten(1) for name, joints in POSE_PARTS.items()}
+        joints = self._body(
+            global_orient=pose["body"][:, :3],
+            body_pose=pose["body"][:, 3:],
+            left_hand_pose=pose["left_hand"],
+            right_hand_pose=pose["right_hand"],
+            jaw_pose=pose["face"],
+            betas=person.betas,
+            expression=person.expression,
+            want_vertices=False,
+        ).joints
+        return joints[:, JOINTS_FROM_MODEL]
+
+    def _crop(self, joints: Float[Tensor, "B 137 3"]) -> tuple[Float[Tensor, "B 137 2"], Tensor]:
+        """Places as shares of the crop's width and height, and whether the crop and the picture
+        have them; the border of some pictures cuts people, as in `crops`."""
+        draw, size = self._draw, len(joints)
+        depth = joints[..., 2:].clamp(min=0.1)
+        flat = joints[..., :2] / depth
+        # The head's top is as far from its joint as the neck is.
+        crown = 2 * flat[:, _HEAD] - flat[:, _NECK]
+        outline = torch.cat([flat, crown[:, None]], dim=1)
+        skin = _SKIN_M / depth.mean(1)
+        low, high = outline.amin(1) - skin, outline.amax(1) + skin
+        extent, cut = high - low, draw.chance(size, 0.28)
+        left, top, right, bottom = (
+            torch.where(cut & draw.chance(size, chance), draw.uniform(size, 0.05, most), 0.0)
+            for chance, most in ((0.2, 0.4), (0.08, 0.4), (0.2, 0.4), (0.65, 0.7))
+        )
+        first, last = torch.stack([left, top], 1), torch.stack([right, bottom], 1)
+        low, high = low + first * extent, high - last * extent
+        margin = (_BOX_SCALE - 1) / 2 * (high - low)
+        inside = ((flat >= low[:, None]) | (first == 0)[:, None]) & (
+            (flat <= high[:, None]) | (last == 0)[:, None]
+        )
+        low, high = low - margin * (first == 0), high + margin * (last == 0)
+        width, height = (high - low).unbind(1)
+        aspect = self._model.input_img_shape[1] / self._model.input_img_shape[0]
+        side = torch.maximum(height, width / aspect) * (1 + 0.08 * draw.normal(size)).clamp(
+            0.8, 1.25
+        )
+        crop = side[:, None] * side.new_tensor([aspect, 1.0])
+        middle = (low + high) / 2 + 0.02 * draw.normal(size, 2) * crop
+        places = (flat - middle[:, None]) / crop[:, None] + 0.5
+        return places, (inside & (places > 0) & (places < 1)).all(2)
+
+
+def _about(axis: str, angle: Float[Tensor, " B"]) -> Float[Tensor, "B 3 3"]:
+    """Rotations by radians."""
+    return axis_angle_to_matrix(angle[:, None] * angle.new_tensor([axis == k for k in "xyz"]))

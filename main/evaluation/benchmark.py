@@ -1,0 +1,310 @@
+"""One dataset through one network: errors of every sample, and their means.
+
+With several processes (torchrun), process r of n evaluates batches r, r + n, r + 2n and so on.
+Batches are those of a single process, so the numbers do not depend on how many processes there are.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, default_collate
+
+from configs.schema import Config
+from datasets.cache import InstanceTable, open_dataset
+from datasets.sample import EvaluationSample, evaluation_sample
+from datasets.sources import Scans, Source
+from human_models.body import BodyLibrary
+from human_models.files import ModelFolder
+from main.evaluation.detections import Boxes, DetectionMatch, match_detections
+from main.evaluation.metrics import (
+    HAND_SET_METRICS,
+    PUBLISHED,
+    SMPLX_METRICS,
+    EvaluationProtocol,
+    Evaluator,
+    MeanAndCount,
+    MetricTable,
+    SampleErrors,
+    Visibility,
+)
+from main.evaluation.worst import WorstSample, WorstSamples, worst_of_all
+from main.pipeline.estimator import Estimator
+from utils.camera import project
+from utils.distributed import failing_together, gather_to_first, world
+from utils.errors import UserError
+from utils.progress import with_progress
+
+_SMPL_VERTICES: Final = 6890
+_VERTICES: Final = (10475, _SMPL_VERTICES)
+
+
+class BenchmarkResult(NamedTuple):
+    """The means of a dataset's errors, and all errors: one row per sample, NaN where a sample
+    lacks a metric."""
+
+    means: dict[str, MeanAndCount]
+    errors_mm: dict[str, Float[np.ndarray, " N"]]
+    rows: Int[np.ndarray, " N"]
+    """Numbers of the samples in the dataset's files, counted over all slices."""
+    image_paths: list[str]
+    truth: str
+    """What the predictions were compared with."""
+    visible_only: bool
+    """Whether only points that the image shows were counted."""
+    match: DetectionMatch | None
+    """Which people the detector found, where its boxes were used."""
+    worst: list[WorstSample]
+
+
+def run_benchmark(
+    source: Source,
+    estimator: Estimator,
+    protocol: EvaluationProtocol,
+    data_dir: Path,
+    *,
+    scans: Scans | None = None,
+    detections: Mapping[str, Boxes] | None = None,
+    worst_count: int = 0,
+) -> BenchmarkResult | None:
+    """Evaluate the test split of a dataset under `data_dir` (folders annot and img).
+
+    Args:
+        scans: compare with these meshes instead of the bodies of the dataset's parameters.
+        detections: a detector's boxes by image, instead of the dataset's own; only people whom it
+            found are evaluated.
+        worst_count: how many of the worst samples to keep for pictures.
+
+    Returns:
+        None in all processes but the first.
+
+    Raises:
+        UserError: files of the dataset or of the body are missing or wrong.
+    """
+    with failing_together(source.name) as stop_if_another_failed:
+        table = open_dataset(
+            source,
+            "test",
+            data_dir,
+            protocol="published" if protocol == PUBLISHED else "correct",
+        )
+        truth = "meshes of scans" if scans else _kind_of_truth(source, table)
+        match = None
+        if detections is not None:
+            if source.interval("test") > 1:
+                raise UserError(f"{source.name}: --detections needs all people, interval 1")
+            images = [person.image_path for person in table]
+            match = match_detections(images, table.columns["body_box"], detections)
+        images_dir, folder = data_dir / "img" / source.images, estimator.bodies.folder
+        samples = _EvaluationSamples(table, images_dir, estimator.config, folder, scans, match)
+        evaluation = _Evaluation(source, estimator, protocol)
+        share = evaluation.of_share(samples, WorstSamples(worst_count), stop_if_another_failed)
+    shares = gather_to_first(share)
+    if shares is None:
+        return None
+    means, errors_mm = _merge_errors(shares)
+    return BenchmarkResult(
+        means,
+        errors_mm,
+        rows=np.array(table.columns["row"])[samples.places],
+        image_paths=[table[place].image_path for place in samples.places],
+        truth=truth,
+        visible_only=evaluation.visible_only,
+        match=match,
+        worst=worst_of_all([share.worst for share in shares], worst_count),
+    )
+
+
+def _kind_of_truth(source: Source, table: InstanceTable) -> str:
+    """What the dataset's rows describe; raises UserError where they describe no body."""
+    if not len(table):
+        raise UserError(f"{source.name}: no row of its test files can be used")
+    if table[0].vertices_path:
+        return "vertices"
+    if table.columns["has_smpl"].any():
+        return "SMPL parameters"
+    if not table.columns["pose_valid"].any():
+        raise UserError(
+            f"{source.name}: its test files hold no body parameters, so nothing can be compared"
+        )
+    return "hands" if source.hands_alone else "SMPL-X parameters"
+
+
+class _EvaluationSamples(Dataset[EvaluationSample | UserError]):
+    """What the loader's workers read; it opens the body files where it runs.
+
+    A UserError is returned as a value: torch would bury it in a traceback.
+    """
+
+    def __init__(
+        self,
+        table: InstanceTable,
+        image_folder: Path,
+        config: Config,
+        folder: ModelFolder,
+        scans: Scans | None,
+        match: DetectionMatch | None,
+    ) -> None:
+        self.table, self.image_folder, self.config = table, image_folder, config
+        self.bodies, self.scans = BodyLibrary(folder), scans
+        self.places = list(match.boxes if match else range(len(table)))
+        """Rows of the table that are evaluated."""
+        self.detected = match.boxes if match else {}
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> EvaluationSample | UserError:
+        place = self.places[index]
+        person = self.table[place]
+        if place in self.detected:
+            person = person._replace(body_box=self.detected[place].astype(np.float32))
+        try:
+            sample = evaluation_sample(
+                person, self.image_folder, self.config, self.bodies, self.scans
+            )
+        except UserError as error:
+            return error
+        mesh = sample["target_smplx_mesh_cam"]
+        if mesh.shape not in [(count, 3) for count in _VERTICES] or not np.isfinite(mesh).all():
+            return UserError(
+                f"row {person.row} ('{person.image_path}'): its true mesh has shape {mesh.shape} "
+                f"or values that are no numbers; vertices of SMPL-X or SMPL are needed"
+            )
+        return sample
+
+
+def _collate(samples: Sequence[EvaluationSample | UserError]) -> dict[str, Tensor] | UserError:
+    """A batch, or the first error among its samples."""
+    errors = [sample for sample in samples if isinstance(sample, UserError)]
+    return errors[0] if errors else default_collate(list(samples))
+
+
+class _Share(NamedTuple):
+    """What one process evaluated: the errors of its batches by their numbers."""
+
+    errors: dict[int, dict[str, SampleErrors]]
+    means: MetricTable
+    worst: list[WorstSample]
+
+
+class _Evaluation:
+    """The network and the rules that a dataset's samples are evaluated with."""
+
+    def __init__(self, source: Source, estimator: Estimator, protocol: EvaluationProtocol) -> None:
+        self.estimator = estimator
+        # Errors are computed in float64, which Apple's devices lack.
+        on_mps = estimator.device.type == "mps"
+        self.device = torch.device("cpu") if on_mps else estimator.device
+        self.evaluator = Evaluator(estimator.bodies.folder, protocol).to(self.device)
+        self.metrics = HAND_SET_METRICS if source.hands_alone else SMPLX_METRICS
+        # The published loop counts every hand, known or not, and every point, in view or not.
+        self.published = protocol == PUBLISHED
+        self.visible_only = source.visible_only and not self.published
+
+    @torch.inference_mode()
+    def of_share(
+        self,
+        samples: _EvaluationSamples,
+        worst: WorstSamples,
+        stop_if_another_failed: Callable[[], None],
+    ) -> _Share:
+        """Evaluate every batch of this process."""
+        here, config = world(), self.estimator.config
+        rows = range(len(samples))
+        batches = list(BatchSampler(rows, config.test.test_batch_size, drop_last=False))
+        numbers = range(here.rank, len(batches), here.size)
+        loader: Iterable[dict[str, Tensor] | UserError] = DataLoader(
+            samples,
+            batch_sampler=[batches[number] for number in numbers],
+            num_workers=config.train.num_thread,
+            collate_fn=_collate,
+        )
+        if here.is_first:
+            loader = with_progress(loader, len(numbers), "batches")
+        means = MetricTable()
+        errors_by_batch: dict[int, dict[str, SampleErrors]] = {}
+        for number, batch in zip(numbers, loader, strict=True):
+            stop_if_another_failed()
+            if isinstance(batch, UserError):
+                raise batch
+            predicted, true = self._meshes(batch)
+            errors = self._errors(batch, predicted, true)
+            hands_valid = _hands_valid(batch)
+            worst.consider(
+                batches[number], errors, batch["input_img"], predicted, true, hands_valid
+            )
+            errors_by_batch[number] = {
+                name: SampleErrors(error.cpu(), valid.cpu())
+                for name, (error, valid) in errors.items()
+            }
+            means.add(errors_by_batch[number])
+        return _Share(errors_by_batch, means, worst.worst_first())
+
+    def _meshes(
+        self, batch: dict[str, Tensor]
+    ) -> tuple[Float[Tensor, "B 10475 3"], Float[Tensor, "B V 3"]]:
+        """Predicted and true meshes (metres), on the device on which errors are computed."""
+        predicted = self.estimator.predict(batch["input_img"], want_vertices=True)[1].vertices
+        assert predicted is not None
+        if not predicted.isfinite().all():
+            rows = f"rows {int(batch['meta_img_id'][0])} to {int(batch['meta_img_id'][-1])}"
+            raise UserError(f"{rows}: the network gives values that are no numbers; use others")
+        return predicted.to(self.device), batch["target_smplx_mesh_cam"].to(self.device)
+
+    def _errors(
+        self,
+        batch: dict[str, Tensor],
+        predicted: Float[Tensor, "B 10475 3"],
+        true: Float[Tensor, "B V 3"],
+    ) -> dict[str, SampleErrors]:
+        if true.shape[1] == _SMPL_VERTICES:
+            return self.evaluator.smpl(predicted, true)
+        valid = _hands_valid(batch).to(self.device)
+        if self.published:
+            valid = torch.ones_like(valid)
+        in_view = visibility(batch, self.device) if self.visible_only else None
+        left, right = valid.unbind(1)
+        return self.evaluator.smplx(
+            predicted, true, left, right, only=self.metrics, in_view=in_view
+        )
+
+
+def _hands_valid(batch: dict[str, Tensor]) -> Bool[Tensor, "B 2"]:
+    """Which hands the truth has, left and right."""
+    return torch.stack([batch[f"meta_{side}hand_valid"] != 0 for side in "lr"], dim=1)
+
+
+def visibility(batch: dict[str, Tensor], device: torch.device) -> Visibility:
+    """Which true points the image shows, by the camera of the crop."""
+    focal, princpt, size = (
+        batch[f"meta_{name}"].to(device)[:, None]
+        for name in ("focal", "principal_pt", "image_size")
+    )
+
+    def in_view(points: Float[Tensor, "B N 3"]) -> Bool[Tensor, "B N"]:
+        pixels = project(points, focal, princpt)
+        return ((pixels > 0) & (pixels < size)).all(dim=-1)
+
+    return in_view
+
+
+def _merge_errors(
+    shares: Sequence[_Share],
+) -> tuple[dict[str, MeanAndCount], dict[str, Float[np.ndarray, " N"]]]:
+    """The means over all processes, and every sample's errors in the order of the samples."""
+    means = MetricTable()
+    errors: dict[int, dict[str, SampleErrors]] = {}
+    for share in shares:
+        means.merge(share.means)
+        errors |= share.errors
+    batches = [errors[number] for number in sorted(errors)]
+    errors_mm = {}
+    for name in batches[0]:
+        values = [batch[name].error_mm.where(batch[name].valid, torch.nan) for batch in batches]
+        errors_mm[name] = torch.cat(values).numpy()
+    return means.summary(), errors_mm

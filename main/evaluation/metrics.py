@@ -1,0 +1,395 @@
+"""What is measured in an evaluation, by which rules, and how: batched, on the device.
+
+Names of metrics: "pa_" is after similarity alignment, otherwise the part's root joint is matched;
+"mpvpe" is the mean over vertices, "mpjpe" over joints; then the part. All are in millimetres.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, TypedDict
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, nn
+
+from human_models.files import (
+    ModelFolder,
+    read_body,
+    read_hand_vertices,
+    read_head_vertices,
+    read_j14_regressor,
+    read_smplx_to_smpl,
+)
+from human_models.joints import (
+    JOINT_PARTS,
+    JOINTS,
+    RIG_JOINTS,
+    SIDES,
+    SMPL_JOINTS,
+    SMPLX_SURFACE_VERTICES,
+)
+from utils.alignment import (
+    CentredPoints,
+    aligned_distances,
+    centred_in_place,
+    exact_products,
+    rooted_distances,
+)
+from utils.errors import UserError
+
+PARTS: Final = {
+    "mpvpe": ("all", "l_hand", "r_hand", "hand", "face"),
+    "mpjpe": ("body", "l_hand", "r_hand", "hand"),
+}
+SMPLX_METRICS: Final = tuple(
+    f"{alignment}{kind}_{part}"
+    for kind, parts in PARTS.items()
+    for alignment in ("pa_", "")
+    for part in parts
+)
+# Ground truth of SMPL has neither fingers nor a face.
+SMPL_METRICS: Final = ("pa_mpvpe_all", "mpvpe_all", "pa_mpjpe_body", "mpjpe_body")
+# Sets of hands alone put them, centred at the wrist, on a body in its rest pose: what is relative
+# to a joint of that body means nothing.
+HAND_SET_METRICS: Final = tuple(
+    name for name in SMPLX_METRICS if name.startswith("pa_") and name.endswith("_hand")
+)
+MILLIMETRES: Final = 1000.0
+_ROOTS: Final = ("pelvis", "neck", "left_wrist", "right_wrist")
+_PART_ROOTS: Final = {
+    "all": "pelvis",
+    "body": "pelvis",
+    "face": "neck",
+    "l_hand": "left_wrist",
+    "r_hand": "right_wrist",
+}
+_HANDS: Final = {"l_hand": "left", "r_hand": "right"}
+# Joints of SMPL that are compared where the truth is a mesh of SMPL (3DPW), behind the pelvis.
+# fmt: off
+_SMPL_COMPARED: Final = (
+    "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+    "neck", "head", "left_shoulder", "right_shoulder",
+    "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+)
+# fmt: on
+
+
+@dataclass(frozen=True)
+class EvaluationProtocol:
+    """Rules in which evaluations of the same predictions differ.
+
+    Attributes:
+        name: as reports call it.
+        gt_wrist_relative: for "mpjpe" of the hands, match the wrist of the truth too. Otherwise
+            only the prediction is relative to its wrist, and the error is about the distance to
+            the camera.
+        pa_outlier_mm: leave out hands with a larger "pa_mpjpe", and with the left one the right.
+        hand_joints: 20, or 21 with the wrist.
+    """
+
+    name: str
+    gt_wrist_relative: bool = True
+    pa_outlier_mm: float | None = None
+    hand_joints: Literal[20, 21] = 20
+
+    @staticmethod
+    def named(name: str) -> "EvaluationProtocol":
+        """The protocol of that name; raises UserError where there is none."""
+        if name not in PROTOCOLS:
+            known = ", ".join(PROTOCOLS)
+            raise UserError(f"There is no protocol '{name}'; choose one of: {known}.")
+        return PROTOCOLS[name]
+
+
+CORRECT: Final = EvaluationProtocol("correct")
+PUBLISHED: Final = EvaluationProtocol("published", gt_wrist_relative=False, pa_outlier_mm=100.0)
+PROTOCOLS: Final = {protocol.name: protocol for protocol in (CORRECT, PUBLISHED)}
+
+
+class SampleErrors(NamedTuple):
+    """One metric of a batch; a sample that lacks it (an absent hand) is not valid and has 0."""
+
+    error_mm: Float[Tensor, " B"]
+    valid: Bool[Tensor, " B"]
+
+
+class MeanAndCount(TypedDict):
+    """Mean over `count` samples, millimetres; None where no sample has the metric."""
+
+    mean: float | None
+    count: int
+
+
+Means = Mapping[str, MeanAndCount]
+"""Name of a metric -> its mean."""
+
+
+class MetricTable:
+    """Means over all samples added so far, every sample with equal weight.
+
+    Sums stay on the device of the errors until they are asked for. A table can be pickled, so
+    each process of a run can fill its own and one can merge them all.
+    """
+
+    def __init__(self) -> None:
+        self._sums_and_counts: dict[str, Tensor] = {}
+
+    def add(self, errors: Mapping[str, SampleErrors]) -> None:
+        """Count a batch in."""
+        for name, (error, valid) in errors.items():
+            kept = error.double().where(valid, 0.0)
+            self._accumulate(name, torch.stack([kept.sum(), valid.double().sum()]))
+
+    def merge(self, other: "MetricTable") -> None:
+        """Count the samples of another table in."""
+        for name, sum_and_count in other._sums_and_counts.items():
+            self._accumulate(name, sum_and_count)
+
+    def summary(self) -> dict[str, MeanAndCount]:
+        """Every metric that was ever added, also where no sample was valid."""
+        result: dict[str, MeanAndCount] = {}
+        for name, sum_and_count in self._sums_and_counts.items():
+            total, count = sum_and_count.tolist()
+            result[name] = {"mean": total / count if count else None, "count": int(count)}
+        return result
+
+    def _accumulate(self, name: str, sum_and_count: Float[Tensor, "2"]) -> None:
+        sum_so_far = self._sums_and_counts.get(name)
+        self._sums_and_counts[name] = (
+            sum_and_count.clone()
+            if sum_so_far is None
+            else sum_so_far + sum_and_count.to(sum_so_far.device)
+        )
+
+
+Visibility = Callable[[Float[Tensor, "B N 3"]], Bool[Tensor, "B N"]]
+"""Which points (metres, camera frame) count."""
+
+
+class Evaluator(nn.Module):
+    """Compares meshes by the rules of a protocol; it has buffers only and moves with `.to`.
+
+    Meshes are in metres, in any frame that both share. Points are compared in float32 relative to
+    their centroids, and what is common to them in float64: errors are within 0.001 mm of those
+    computed in float64, at any distance to the camera, and also under mixed precision.
+    """
+
+    left_hand: Int[Tensor, "778"]
+    right_hand: Int[Tensor, "778"]
+    head: Int[Tensor, "5023"]
+    smplx_to_smpl: Float[Tensor, "6890 10475"]  # sparse
+
+    def __init__(self, folder: ModelFolder, protocol: EvaluationProtocol = CORRECT) -> None:
+        """Raises UserError where a file of the folder is missing or damaged."""
+        super().__init__()
+        self.protocol = protocol
+        for side, vertices in read_hand_vertices(folder).items():
+            self.register_buffer(f"{side}_hand", torch.from_numpy(vertices))
+        self.register_buffer("head", torch.from_numpy(read_head_vertices(folder)))
+
+        rig = read_body(folder, "smplx").joint_regressor
+        hands = {side: _hand_joints(side, protocol.hand_joints) for side in SIDES}
+        rows = {
+            "roots": _rig_rows(rig, _ROOTS),
+            "body": read_j14_regressor(folder),
+            **{part: _rig_rows(rig, hands[side]) for part, side in _HANDS.items()},
+        }
+        self.smplx_joints = nn.ModuleDict({name: _Regressor(group) for name, group in rows.items()})
+
+        smpl = read_body(folder, "smpl").joint_regressor
+        compared = [SMPL_JOINTS.index(name) for name in ("pelvis", *_SMPL_COMPARED)]
+        self.smpl_joints = _Regressor(smpl[compared])
+        matrix = read_smplx_to_smpl(folder).astype(np.float64)
+        sparse = torch.sparse_coo_tensor(
+            torch.from_numpy(np.stack(matrix.nonzero()).astype(np.int64)),
+            torch.from_numpy(matrix.data[matrix.data != 0]),
+            matrix.shape,
+            check_invariants=True,
+        ).coalesce()
+        self.register_buffer("smplx_to_smpl", sparse)
+
+    def smplx(
+        self,
+        predicted_vertices: Float[Tensor, "B 10475 3"],
+        true_vertices: Float[Tensor, "B 10475 3"],
+        left_hand_valid: Shaped[Tensor, " B"],
+        right_hand_valid: Shaped[Tensor, " B"],
+        only: Collection[str] = SMPLX_METRICS,
+        in_view: Visibility | None = None,
+    ) -> dict[str, SampleErrors]:
+        """The metrics named in `only` (`HAND_SET_METRICS` for sets of hands alone).
+
+        The hands' validity is true (or not zero) where the truth has that hand. With `in_view`,
+        which says of true points whether the image shows them, only those count (UBody): roots
+        and alignments still come from all points, and a part out of view is left out.
+
+        Raises ValueError where a point to compare is not a finite number or a metric is unknown.
+        """
+        _check_names(only, SMPLX_METRICS)
+        needed = _with_hands_behind(only, self.protocol)
+        hands_valid = {"l_hand": left_hand_valid.bool(), "r_hand": right_hand_valid.bool()}
+        meshes = (predicted_vertices.contiguous(), true_vertices.contiguous())
+        result: dict[str, SampleErrors] = {}
+        with exact_products(meshes[0].device):
+            predicted_roots, true_roots = (self.smplx_joints["roots"](mesh) for mesh in meshes)
+            for kind, part in ((kind, part) for kind, parts in PARTS.items() for part in parts):
+                wanted = {p for p in ("", "pa_") if f"{p}{kind}_{part}" in needed}
+                if part == "hand" or not wanted:
+                    continue
+                predicted, true = (self._points(mesh, kind, part) for mesh in meshes)
+                shown = None if in_view is None else in_view((true.points + true.centroid).mT)
+                k = _ROOTS.index(_PART_ROOTS[part])
+                root = (predicted_roots[..., k, None], true_roots[..., k, None])
+                if kind == "mpjpe" and part in _HANDS and not self.protocol.gt_wrist_relative:
+                    root = (root[0], torch.zeros_like(root[1]))
+                for prefix in wanted:
+                    if prefix:
+                        distances = aligned_distances(predicted, true)
+                    else:
+                        distances = rooted_distances(predicted, true, root)
+                    errors = _mean(distances, shown)
+                    if part in _HANDS:
+                        known = hands_valid[part] & errors.valid
+                        errors = SampleErrors(errors.error_mm.where(known, 0.0), known)
+                    result[f"{prefix}{kind}_{part}"] = errors
+        for metric in (f"{prefix}{kind}" for prefix in ("", "pa_") for kind in PARTS):
+            if {f"{metric}_{hand}" for hand in _HANDS} <= result.keys():
+                self._add_both_hands(result, metric)
+        return {name: result[name] for name in SMPLX_METRICS if name in only}
+
+    def smpl(
+        self,
+        predicted_vertices: Float[Tensor, "B 10475 3"],
+        true_vertices: Float[Tensor, "B 6890 3"],
+    ) -> dict[str, SampleErrors]:
+        """`SMPL_METRICS`, where the truth is a mesh of SMPL.
+
+        The prediction is moved to the true pelvis, then converted to a mesh of SMPL; joints are
+        those of SMPL's rig on both. Raises ValueError where a point to compare is not a finite
+        number.
+        """
+        predicted, true = predicted_vertices.contiguous(), true_vertices.contiguous()
+        with exact_products(predicted.device):
+            joints_and_pelvis = self.smpl_joints(true)
+            true_pelvis, true_joints = joints_and_pelvis.split((1, len(_SMPL_COMPARED)), dim=2)
+            pelvis = self.smplx_joints["roots"](predicted)[..., :1]
+            moved = predicted.double() + (true_pelvis - pelvis).mT
+            converted = self.smplx_to_smpl @ moved.transpose(0, 1).flatten(1)
+            converted = converted.unflatten(1, (-1, 3)).transpose(0, 1).contiguous()
+
+            joints = (self.smpl_joints(converted)[..., 1:], true_joints)
+            meshes = (_planar(converted), _planar(true))
+            result = {}
+            for name, pair in (("mpvpe_all", meshes), ("mpjpe_body", joints)):
+                ours, theirs = (centred_in_place(points) for points in pair)
+                result[f"pa_{name}"] = _mean(aligned_distances(ours, theirs))
+                distances = rooted_distances(ours, theirs, (true_pelvis, true_pelvis))
+                result[name] = _mean(distances)
+        return result
+
+    def _points(self, mesh: Float[Tensor, "B 10475 3"], kind: str, part: str) -> CentredPoints:
+        if kind == "mpjpe":
+            return centred_in_place(self.smplx_joints[part](mesh))
+        if part == "all":
+            return centred_in_place(_planar(mesh))
+        vertices = {"l_hand": self.left_hand, "r_hand": self.right_hand, "face": self.head}[part]
+        return centred_in_place(_picked(mesh, vertices))
+
+    def _add_both_hands(self, result: dict[str, SampleErrors], metric: str) -> None:
+        """Add the mean of a sample's valid hands; the protocol's outliers go from all three."""
+        left, right = result[f"{metric}_l_hand"], result[f"{metric}_r_hand"]
+        errors = torch.stack([left.error_mm, right.error_mm])
+        valid = torch.stack([left.valid, right.valid])
+        keep = valid
+        limit = self.protocol.pa_outlier_mm
+        if metric == "pa_mpjpe" and limit is not None:
+            left_ends_sample, right_ends_sample = valid & (errors > limit)
+            valid = valid & ~left_ends_sample & ~right_ends_sample
+            keep = keep & (errors < limit)
+            keep[1] &= ~left_ends_sample
+        mean = (errors * valid).sum(0) / valid.sum(0).clamp(min=1)
+        result[f"{metric}_l_hand"], result[f"{metric}_r_hand"] = (
+            SampleErrors(error.where(kept, 0.0), kept)
+            for error, kept in zip(errors, keep, strict=True)
+        )
+        result[f"{metric}_hand"] = SampleErrors(mean, valid.any(0))
+
+
+class _Regressor(nn.Module):
+    """Joints (float64) as weighted sums of vertices; only vertices with a weight are read."""
+
+    vertices: Int[Tensor, " U"]
+    weights: Float[Tensor, "U K"]
+    sums: Float[Tensor, " K"]
+
+    def __init__(self, matrix: Float[np.ndarray, "K V"]) -> None:
+        super().__init__()
+        used = np.flatnonzero(matrix.any(axis=0))
+        weights = np.ascontiguousarray(matrix[:, used].T, dtype=np.float32)
+        self.register_buffer("vertices", torch.from_numpy(used))
+        self.register_buffer("weights", torch.from_numpy(weights))
+        self.register_buffer("sums", torch.from_numpy(weights.sum(0, dtype=np.float64)))
+
+    def forward(self, mesh: Float[Tensor, "B V 3"]) -> Float[Tensor, "B 3 K"]:
+        vertices = centred_in_place(_picked(mesh, self.vertices))
+        return vertices.points @ self.weights + vertices.centroid * self.sums
+
+
+def _hand_joints(side: str, count: int) -> tuple[str, ...]:
+    joints = (f"{side}_wrist", *JOINTS[JOINT_PARTS[f"{side}_hand"]])
+    return joints[-count:]
+
+
+def _rig_rows(
+    regressor: Float[np.ndarray, "55 10475"], names: Sequence[str]
+) -> Float[np.ndarray, "K 10475"]:
+    """Rows for joints of the rig, and for the tips of fingers, which are vertices."""
+    rows = np.zeros((len(names), regressor.shape[1]), np.float32)
+    for row, name in zip(rows, names, strict=True):
+        if name in RIG_JOINTS:
+            row[:] = regressor[RIG_JOINTS.index(name)]
+        else:
+            row[SMPLX_SURFACE_VERTICES[name]] = 1
+    return rows
+
+
+def _check_names(names: Collection[str], known: Collection[str]) -> None:
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise ValueError(f"no such metric: {', '.join(unknown)}")
+
+
+def _with_hands_behind(only: Collection[str], protocol: EvaluationProtocol) -> set[str]:
+    """The metrics asked for and those they are made of."""
+    needed = set(only)
+    for metric in (f"{prefix}{kind}" for prefix in ("", "pa_") for kind in PARTS):
+        hands = {f"{metric}_{hand}" for hand in _HANDS}
+        drops_outliers = metric == "pa_mpjpe" and protocol.pa_outlier_mm is not None
+        if f"{metric}_hand" in needed or (drops_outliers and needed & hands):
+            needed |= hands
+    return needed
+
+
+def _planar(mesh: Float[Tensor, "B V 3"]) -> Float[Tensor, "B 3 V"]:
+    """A copy with coordinates first."""
+    return mesh.mT.clone(memory_format=torch.contiguous_format)
+
+
+def _picked(mesh: Float[Tensor, "B V 3"], vertices: Int[Tensor, " N"]) -> Float[Tensor, "B 3 N"]:
+    """Some vertices, coordinates first; `gather` is the fastest way to move them."""
+    axes = torch.arange(3, device=vertices.device)[:, None]
+    elements = (3 * vertices + axes).flatten().expand(len(mesh), -1)
+    return mesh.flatten(1).gather(1, elements).unflatten(1, (3, -1))
+
+
+def _mean(
+    distances: Float[Tensor, "B N"], counted: Bool[Tensor, "B N"] | None = None
+) -> SampleErrors:
+    """Mean in millimetres of the distances (metres) that count, 0 and not valid where none does."""
+    if counted is None:
+        valid = torch.ones(len(distances), dtype=torch.bool, device=distances.device)
+        return SampleErrors(distances.mean(1).double() * MILLIMETRES, valid)
+    count = counted.sum(1)
+    total = distances.where(counted, 0.0).sum(1).double()
+    return SampleErrors(total / count.clamp(min=1) * MILLIMETRES, count > 0)

@@ -1,0 +1,266 @@
+"""Submissions to test servers: everyone in a test split, estimated and zipped, then checked.
+
+Each step is a generator: rows of HumanData or images -> people cut out of images -> predictions in
+batches -> pickles in the zip.
+"""
+
+import logging
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+
+from datasets.cache import InstanceTable, open_dataset
+from datasets.sample import body_box, read_pixels
+from datasets.sources import find_source
+from human_models.files import STAND_IN_NAME
+from main.evaluation.servers import FOLDER, PersonNames, Prediction, Server, pickled
+from main.evaluation.submission_check import check_submission
+from main.paths import ROOT
+from main.pipeline.detection import BoxFileDetector, Detector, YoloDetector
+from main.pipeline.estimator import Estimator, PersonCrop
+from main.pipeline.model_files import find_weights
+from models.posing import body_parameters
+from utils.box import Box
+from utils.camera import Camera, project
+from utils.crop import crop_person
+from utils.errors import UserError
+from utils.files import atomic_path, path_within
+from utils.image import list_images
+from utils.prefetch import prefetch
+from utils.progress import with_progress
+
+log = logging.getLogger(__name__)
+
+READ_AHEAD: Final = 32
+"""People who are cut out of their images ahead of the network."""
+FINDINGS_STATUS: Final = 1
+"""Exit status where the check found errors."""
+
+
+@dataclass(frozen=True)
+class SubmissionOptions:
+    """Which network estimates whom, and for which server.
+
+    Attributes:
+        output: the zip.
+        model_dir: a name under pretrained_models/, a folder or a weights file; with
+            `checkpoint_id` a training run.
+        checkpoint_id: the epoch of the run.
+        images: folder of the test images, instead of the test split's HumanData.
+        boxes: file of boxes by the numbers of the images; None: a detector finds the people.
+        device: "auto", or a device of PyTorch.
+        precision: of encoder and decoder, "fp32" or "bf16".
+        overrides: changes of the model's config, "section.key=value".
+
+    Raises:
+        UserError: what is given does not go together.
+    """
+
+    server: Server
+    output: Path
+    model_dir: str
+    checkpoint_id: str | None = None
+    images: Path | None = None
+    boxes: str | None = None
+    device: str = "auto"
+    precision: str = "fp32"
+    overrides: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.output.suffix != ".zip":
+            raise UserError(f"--output {self.output}: servers take a .zip; name it so")
+        if self.boxes is not None and self.images is None:
+            raise UserError("--boxes counts the images of --images; name their folder too")
+
+
+class CroppedPerson(NamedTuple):
+    """A person in an image, and the network's input for that person."""
+
+    image_path: Path
+    image_size: tuple[int, int]
+    """Width and height in pixels."""
+    crop: PersonCrop
+
+
+def submit(options: SubmissionOptions) -> int:
+    """Estimate everyone in the test split, write the zip and check it; the exit status.
+
+    Raises:
+        UserError: see `write_submission`; or a file that is needed is missing or wrong.
+    """
+    server = options.server
+    estimator = Estimator.load(
+        str(find_weights(options.model_dir, options.checkpoint_id).weights),
+        device=options.device,
+        precision=options.precision,
+        overrides=options.overrides,
+    )
+    if estimator.body_name == STAND_IN_NAME:
+        log.warning(
+            "made with the %s: the server will compare it with SMPL-X; put SMPL-X's files in place",
+            STAND_IN_NAME,
+        )
+    people = _cropped_people(options, estimator)
+    with closing(prefetch(people, READ_AHEAD)) as ahead:
+        predicted = predictions(
+            ahead,
+            estimator,
+            estimator.config.test.test_batch_size,
+            want_vertices=server.needs_vertices,
+        )
+        write_submission(options.output, predicted, server)
+    return report_check(options.output, server)
+
+
+def report_check(path: Path, server: Server) -> int:
+    """Log what the check of a submission finds; the exit status."""
+    check = check_submission(path, server)
+    for finding in check.findings:
+        log.log(logging.ERROR if finding.level == "error" else logging.WARNING, "%s", finding)
+    warnings = len(check.findings) - check.errors
+    log.info(
+        *("%s for %s: %d images, %d people, %d errors, %d warnings", path, server.name),
+        *(check.images, check.people, check.errors, warnings),
+    )
+    return FINDINGS_STATUS if check.errors else 0
+
+
+def _cropped_people(options: SubmissionOptions, estimator: Estimator) -> Iterator[CroppedPerson]:
+    if options.images is not None:
+        images = images_under(options.images)
+        detector: Detector = (
+            YoloDetector(estimator.config.inference.detection, estimator.device)
+            if options.boxes is None
+            else BoxFileDetector(options.boxes)
+        )
+        return people_of_images(images, detector, estimator)
+    config = estimator.config.data
+    source = find_source(options.server.source, config)
+    table = open_dataset(
+        source._replace(test_interval=1),  # servers want everyone
+        "test",
+        ROOT / config.data_dir,
+    )
+    return people_of_table(table, ROOT / config.data_dir / "img" / source.images, estimator)
+
+
+def people_of_table(
+    table: InstanceTable, image_folder: Path, estimator: Estimator
+) -> Iterator[CroppedPerson]:
+    """Every row, cut out as for a benchmark.
+
+    Raises:
+        UserError: an image cannot be read, or a box has no area inside its image.
+    """
+    config = estimator.config
+    path, image = None, np.zeros((0, 0, 3), np.uint8)
+    for instance in with_progress(table, len(table), "people"):
+        image_path = path_within(image_folder, instance.image_path)
+        if path != image_path:  # rows of an image follow each other
+            path = image_path
+            image = read_pixels(path)
+        height, width = image.shape[:2]
+        box = body_box(instance, width, height, config)
+        pixels = crop_person(image, box, config.model.input_body_shape)
+        detected = Box(*instance.body_box.tolist())
+        yield CroppedPerson(path, (width, height), PersonCrop(pixels, box, detected))
+
+
+def images_under(folder: Path) -> list[Path]:
+    """All images of a folder and of those in it, in natural order within each.
+
+    Raises:
+        UserError: there is no such folder, or no image in it.
+    """
+    folders = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
+    images = [image for one in folders if one.is_dir() for image in list_images(one.resolve())]
+    if not images:
+        raise UserError(f"{folder}: no folder with images in it; name that of the test images")
+    return images
+
+
+def people_of_images(
+    images: Sequence[Path], detector: Detector, estimator: Estimator
+) -> Iterator[CroppedPerson]:
+    """Everyone whom the detector finds; it is given the number of the image, from 0.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    empty = outside = 0
+    for index, path in enumerate(with_progress(images, len(images), "images")):
+        image = read_pixels(path)
+        height, width = image.shape[:2]
+        detections = detector(index, image)
+        crops = [estimator.crop(image, detection.box) for detection in detections]
+        empty += not crops
+        outside += crops.count(None)
+        yield from (CroppedPerson(path, (width, height), crop) for crop in crops if crop)
+    if empty:
+        log.info("%d of %d images show nobody", empty, len(images))
+    if outside:
+        log.warning("%d boxes outside their image were left out", outside)
+
+
+def predictions(
+    people: Iterable[CroppedPerson], estimator: Estimator, batch_size: int, *, want_vertices: bool
+) -> Iterator[Prediction]:
+    """What the network estimates of each person, in the same order."""
+    remaining = iter(people)
+    while batch := list(islice(remaining, batch_size)):
+        yield from _predict(batch, estimator, want_vertices=want_vertices)
+
+
+@torch.inference_mode()
+def _predict(
+    people: Sequence[CroppedPerson], estimator: Estimator, *, want_vertices: bool
+) -> list[Prediction]:
+    config = estimator.config.model
+    crops = [person.crop for person in people]
+    parameters = body_parameters(estimator.heads(crops), config)._asdict()
+    # Servers want joints that are not among the 137 of `Estimator.estimate`.
+    body = estimator.body(**parameters, want_vertices=want_vertices)
+    cameras = [
+        Camera(config.focal, config.princpt).in_image(crop.box, config.input_body_shape)
+        for crop in crops
+    ]
+    focal = body.joints.new_tensor([camera.focal for camera in cameras])[:, None]
+    princpt = body.joints.new_tensor([camera.princpt for camera in cameras])[:, None]
+    joints_2d = project(body.joints, focal, princpt).cpu().numpy()
+    joints = body.joints.cpu().numpy()
+    vertices = None if body.vertices is None else body.vertices.cpu().numpy()
+    rows = {name: values.cpu().numpy() for name, values in parameters.items()}
+    return [
+        Prediction(
+            person.image_path,
+            person.image_size,
+            parameters={name: values[i] for name, values in rows.items()},
+            joints_2d_px=joints_2d[i],
+            joints_3d_m=joints[i],
+            vertices_m=None if vertices is None else vertices[i],
+        )
+        for i, person in enumerate(people)
+    ]
+
+
+def write_submission(path: Path, people: Iterable[Prediction], server: Server) -> None:
+    """Write the zip, person by person.
+
+    Raises:
+        UserError: there is nobody, or an image is none of the server's by its name or size.
+    """
+    names = PersonNames(server)
+    with atomic_path(path) as partial_path:
+        with zipfile.ZipFile(partial_path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for person in people:
+                name = names.next(person.image_path)
+                archive.writestr(f"{FOLDER}/{name}", pickled(server.record(person)))
+        if not names.people:
+            raise UserError("nobody was found; try --set inference.detection.conf=0.3, or --boxes")

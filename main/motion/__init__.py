@@ -1,0 +1,10 @@
+"""The people of a clip over time: from estimates of single frames to identity and motion.
+
+rows.py     raw and final rows of all people, on the disk
+camera.py   the clip's camera, and bodies placed in it
+stitch.py   which tracks are one person
+trajectories.py  from raw rows to final ones: one shape, gaps filled, smooth, flagged
+floor.py    the ground, and the feet that touch it
+results.py  writing a folder of results
+result_reader.py  reading one, checked
+"""

@@ -1,0 +1,130 @@
+"""Result files: one .npz per person and a summary; `result_reader` says what stands in them."""
+
+import json
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from jaxtyping import Int
+
+from main.motion.camera import Clip
+from main.motion.floor import Floor
+from main.motion.rows import BLOCK, COLUMNS, FLAGS, RAW_COLUMNS, FinalRows
+from utils.errors import UserError
+from utils.floor import world_from_camera
+
+FILE_COLUMNS: Final = ("frame_index", "score", *COLUMNS, *RAW_COLUMNS, *FLAGS)
+"""What every file has a row of for each frame."""
+
+
+def choose_people(
+    rows: FinalRows, person: Sequence[int] | Literal["largest"] | None, keep_longest: int | None
+) -> Collection[int]:
+    """The people that are asked for.
+
+    Args:
+        person: their numbers; "largest": whoever's boxes cover the most in all frames together;
+            None: everyone.
+        keep_longest: of those, how many with the most frames; None: all.
+
+    Raises:
+        UserError: nobody has a number that is asked for.
+    """
+    people = rows.by_identity()
+    if person == "largest":
+        sides = rows.column("box_xywh", slice(2, 4))
+        area = {
+            one: float(np.prod(sides[mine], axis=1, dtype=np.float64).sum())
+            for one, mine in people.items()
+        }
+        people = {(one := max(area, key=lambda key: area[key])): people[one]}
+    elif person is not None:
+        absent = sorted(set(person) - people.keys())
+        if absent:
+            there = ", ".join(map(str, list(people)[:20]))
+            raise UserError(f"--person {absent[0]}: nobody found by that number; there are {there}")
+        people = {one: people[one] for one in person}
+    longest = sorted(people, key=lambda one: (-len(people[one]), one))
+    return set(longest[:keep_longest])
+
+
+def write_results(
+    folder: Path,
+    rows: FinalRows,
+    clip: Clip,
+    about: Mapping[str, Any],
+    *,
+    chosen: Collection[int],
+    floor: Floor | None = None,
+) -> None:
+    """Write person_001.npz, ... and summary.json.
+
+    Args:
+        about: what the summary says beside the people; `body_model` goes into every file.
+        chosen: people to write.
+        floor: goes into the summary, and with the contacts of the feet into every file.
+    """
+    constants: dict[str, np.ndarray] = {
+        "fps": np.array(clip.fps, np.float64),
+        "image_size": np.array(clip.image_size, np.int32),
+        "body_model": np.array(about["body_model"]),
+        "flat_hand_mean": np.array(False),
+    }
+    if floor is not None:
+        world = world_from_camera(floor.plane)
+        constants["world_from_camera"] = world
+        about = {**about, "floor": {"world_from_camera": world.tolist()}}
+    people = []
+    for identity, mine in rows.by_identity().items():
+        if identity not in chosen:
+            continue
+        name = f"person_{identity:03d}.npz"
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            for column in FILE_COLUMNS:
+                _write_column(archive, column, rows, mine)
+            if floor is not None:
+                _write_array(archive, "foot_contact", floor.contacts[mine])
+            for entry, value in constants.items():
+                _write_array(archive, entry, value)
+        people.append(_about_person(identity, name, rows, mine))
+    summary = {**about, "fps": clip.fps, "image_size": list(clip.image_size), "people": people}
+    text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+    (folder / "summary.json").write_text(text, encoding="utf-8")
+
+
+def _write_column(
+    archive: zipfile.ZipFile, column: str, rows: FinalRows, mine: Int[np.ndarray, " T"]
+) -> None:
+    """One array, block after block: a person of a long video is never in memory as a whole."""
+    kind = rows.row_type[column]
+    header = {
+        "descr": np.lib.format.dtype_to_descr(kind.base),
+        "fortran_order": False,
+        "shape": (len(mine), *kind.shape),
+    }
+    with archive.open(f"{column}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(mine), BLOCK):
+            file.write(rows.take(mine[start : start + BLOCK], column).tobytes())
+
+
+def _write_array(archive: zipfile.ZipFile, name: str, values: np.ndarray) -> None:
+    with archive.open(f"{name}.npy", "w") as file:
+        np.lib.format.write_array(file, values, allow_pickle=False)
+
+
+def _about_person(
+    identity: int, name: str, rows: FinalRows, mine: Int[np.ndarray, " T"]
+) -> dict[str, Any]:
+    frames, estimated = rows.take(mine, "frame_index"), ~rows.take(mine, "interpolated")
+    return {
+        "person": identity,
+        "file": name,
+        "rows": len(mine),
+        "interpolated": int((~estimated).sum()),
+        "first_frame": int(frames[0]),
+        "last_frame": int(frames[-1]),
+        "mean_score": round(float(rows.take(mine, "score")[estimated].mean()), 4),
+    }

@@ -1,0 +1,46 @@
+"""From a video or photographs to people: what `main.inference` runs, and the estimator alone.
+
+from main.pipeline import Estimator
+
+estimator = Estimator.load("smplest_x_h")
+people = estimator(image, boxes=[(120, 40, 200, 480)])
+
+pipeline.py     the way of a clip, in one function
+options.py      what the command line chooses
+stages.py       the steps that are taken frame by frame
+estimator.py    the network and the body: image in pixels and boxes -> people
+detection.py    where people are
+tracking.py     who is who from frame to frame
+overlay.py      people drawn over their frames, and the sheet of people
+clips.py        many clips, with ray_engine.py by several processes
+model_files.py  the files that MODEL_DIR means
+
+Names are imported when they are asked for, since PyTorch takes seconds to load.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from main.pipeline.estimator import Estimator as Estimator
+    from main.pipeline.estimator import Person as Person
+    from main.pipeline.options import InferenceOptions as InferenceOptions
+    from main.pipeline.pipeline import ClipResult as ClipResult
+    from main.pipeline.pipeline import Tools as Tools
+    from main.pipeline.pipeline import process_clip as process_clip
+
+_MODULES = {
+    "Estimator": "estimator",
+    "Person": "estimator",
+    "InferenceOptions": "options",
+    "ClipResult": "pipeline",
+    "Tools": "pipeline",
+    "process_clip": "pipeline",
+}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

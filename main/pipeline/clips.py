@@ -1,0 +1,321 @@
+"""Many clips with one model: which there are, how far they are, and what became of each.
+
+A clip is finished when its folder of results is there: that comes last, under its name at once.
+What is finished is passed over; a clip that fails never stops the others.
+"""
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import av
+import cv2
+
+from main.motion.result_reader import person_files, read_summary
+from main.pipeline.options import InferenceOptions
+from main.pipeline.pipeline import ClipResult, Tools, export_characters, preview_of, process_clip
+from utils.errors import UserError, first_line
+from utils.files import atomic_path, read_input
+from utils.media import open_media
+from utils.video_read import VIDEO_SUFFIXES
+
+log = logging.getLogger(__name__)
+
+Engine = Literal["local", "ray"]
+_LARGEST_LIST: Final = 64 << 20
+"""Bytes of a list of clips."""
+REPORT_NAME: Final = "report.json"
+_MOST_LINES: Final = 200
+"""Of longer tables only the failures are shown; report.json has everything."""
+_OF_A_CLIP: Final = (
+    UserError,
+    OSError,
+    RuntimeError,  # of PyTorch, such as full memory of a GPU
+    MemoryError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    av.FFmpegError,
+    cv2.error,
+)
+"""What a strange clip may cause: a fault of ours in one must not cost the others."""
+
+
+class Job(NamedTuple):
+    """One clip.
+
+    Attributes:
+        label: how reports call it: its path as listed, or from the folder on.
+        source: absolute.
+        output: folder for result_NAME and what comes beside it.
+    """
+
+    label: str
+    source: Path
+    output: Path
+    name: str
+
+    @property
+    def result(self) -> Path:
+        return self.output / f"result_{self.name}"
+
+
+class ClipReport(NamedTuple):
+    """One clip: what was found in it and how long it took, or why nothing was."""
+
+    clip: str
+    status: Literal["done", "finished before", "failed"]
+    frames: int | None = None
+    people: int | None = None
+    seconds: float | None = None
+    reason: str | None = None
+
+
+def process_clips(
+    clips: Path,
+    output: Path,
+    options: InferenceOptions,
+    *,
+    engine: Engine = "local",
+    workers: int | None = None,
+) -> int:
+    """Process every clip of a folder or list that is not finished; exit status 1 if any failed.
+
+    Args:
+        engine: this process alone, or workers of Ray.
+        workers: of Ray; None: one per GPU, or per two cores.
+
+    Raises:
+        UserError: there is no clip, or the model cannot be loaded.
+    """
+    start = time.monotonic()
+    jobs = list_jobs(clips, output)
+    remove_leftovers(jobs)
+    waiting: list[Job] = []
+    reports: dict[str, ClipReport] = {}
+    for job in jobs:
+        if is_finished(job, options):
+            reports[job.label] = report_of_finished(job)
+        else:
+            waiting.append(job)
+    log.info("%d clips, %d of them finished before", len(jobs), len(reports))
+    about = {"input": str(clips), "model": options.model_dir, "engine": engine}
+    try:
+        with closing(_reports(waiting, options, engine, workers)) as coming:
+            for count, report in enumerate(coming, start=1):
+                reports[report.clip] = report
+                _log_report(report, count, len(waiting))
+    finally:
+        remove_leftovers(jobs)
+        there = [reports[job.label] for job in jobs if job.label in reports]
+        write_report(output / REPORT_NAME, about, there, time.monotonic() - start)
+    log.info("%s", table(there))
+    return int(any(report.status == "failed" for report in there))
+
+
+def _reports(
+    jobs: Sequence[Job], options: InferenceOptions, engine: Engine, workers: int | None
+) -> Generator[ClipReport, None, None]:
+    if not jobs:
+        return
+    if engine == "ray":
+        from main.pipeline.ray_engine import ray_reports
+
+        with closing(ray_reports(jobs, options, workers)) as reports:
+            yield from reports
+        return
+    tools = Tools.load(options)
+    for job in jobs:
+        yield process_job(job, tools)
+
+
+def process_job(job: Job, tools: Tools) -> ClipReport:
+    """Process one clip, or what of it is not done; a failure is reported, not raised."""
+    start = time.monotonic()
+    options = tools.options
+    try:
+        if not is_finished(job, options):
+            if job.result.is_dir() and not options.preview:
+                export_characters(job.result, job.source, tools)
+            else:
+                with open_media(job.source, options.fps) as source:
+                    result = process_clip(source, job.result, tools)
+                seconds = round(time.monotonic() - start, 3)
+                return ClipReport(job.label, "done", result.frames, result.people, seconds)
+    except _OF_A_CLIP as error:
+        log.debug("%s", job.source, exc_info=True)
+        return report_of_failure(job, error, time.monotonic() - start)
+    return report_of_finished(job)
+
+
+def list_jobs(clips: Path, output: Path) -> list[Job]:
+    """The clips of a folder (all videos in it, at any depth) or of a list (a path a line).
+
+    Paths in a list count from the list's folder. Results lie in `output` as clips lie in the
+    folder, or as from the list's folder; those of clips outside it, as from the system's root.
+
+    Raises:
+        UserError: there is no clip.
+    """
+    clips, output = clips.resolve(), output.resolve()
+    if clips.is_dir():
+        if clips == output:
+            raise UserError(f"--output {output}: choose another folder than that of the clips")
+        sources = list(_videos_under(clips, output))
+        start = clips
+    else:
+        sources = _listed(clips)
+        start = clips.parent
+    if not sources:
+        raise UserError(f"{clips}: there is no video in it")
+    by_folder: dict[Path, list[Path]] = {}
+    for source in sources:
+        by_folder.setdefault(source.parent, []).append(source)
+    return [
+        Job(
+            str(source.relative_to(start)) if source.is_relative_to(start) else str(source),
+            source,
+            output / _below(folder, start),
+            name,
+        )
+        for folder, mine in by_folder.items()
+        for source, name in zip(mine, _names(mine), strict=True)
+    ]
+
+
+def _videos_under(folder: Path, left_out: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            name for name in folders if name[0] != "." and Path(place, name) != left_out
+        )
+        for name in sorted(files):
+            if name[0] != "." and name.lower().endswith(VIDEO_SUFFIXES):
+                yield Path(place, name)
+
+
+def _listed(file: Path) -> list[Path]:
+    lines = read_input(file, _LARGEST_LIST).splitlines()
+    names = [os.fsdecode(line.strip()) for line in lines]
+    if any("\0" in name for name in names):
+        raise UserError(f"--input {file}: this is no list of paths, a line each")
+    return list(dict.fromkeys(Path(os.path.normpath(file.parent / n)) for n in names if n))
+
+
+def _below(folder: Path, start: Path) -> Path:
+    """Where results of clips in `folder` lie below the folder for all results."""
+    return folder.relative_to(start if folder.is_relative_to(start) else folder.anchor)
+
+
+def _names(sources: Sequence[Path]) -> Iterator[str]:
+    """Names for results of the clips of one folder, no two alike."""
+    stems = [source.name if source.is_dir() else source.stem for source in sources]
+    count = Counter(stems)
+    taken: set[str] = set()
+    for source, stem in zip(sources, stems, strict=True):
+        name = stem if count[stem] == 1 else source.name.replace(".", "_")
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        yield name
+
+
+def is_finished(job: Job, options: InferenceOptions) -> bool:
+    """Whether all that is asked for is there: the folder of results, and characters."""
+    if options.preview:
+        return preview_of(job.result).is_file()
+    if not job.result.is_dir():
+        return False
+    people = len(person_files(job.result))
+    wanted = people * len(options.export)
+    return wanted == 0 or len(list(job.result.glob("export/[!.]*"))) >= wanted
+
+
+def earlier_result(job: Job) -> ClipResult:
+    """What an earlier run found in a clip that is finished, as far as its summary says."""
+    try:
+        summary = read_summary(job.result)
+    except UserError:
+        return ClipResult(None, None)
+    return ClipResult(summary.frames, len(summary.people))
+
+
+def remove_leftovers(jobs: Iterable[Job]) -> None:
+    """Delete what killed runs left under temporary names of these clips; none may be under way."""
+    ours: dict[Path, set[str]] = {}
+    for job in jobs:
+        result = job.result
+        files = {result.name, f"{result.name}.mp4", preview_of(result).name}
+        ours.setdefault(job.output, set()).update(files)
+    for folder, files in ours.items():
+        for partial in folder.glob(".partial_*"):
+            inside = {path.name for path in partial.iterdir()}
+            if inside and inside <= files:
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def report_of_finished(job: Job) -> ClipReport:
+    return ClipReport(job.label, "finished before", *earlier_result(job))
+
+
+def report_of_failure(job: Job, error: BaseException, seconds: float | None = None) -> ClipReport:
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    took = None if seconds is None else round(seconds, 3)
+    return ClipReport(job.label, "failed", seconds=took, reason=kind + first_line(error))
+
+
+def _log_report(report: ClipReport, count: int, total: int) -> None:
+    end = f"{report.frames} frames, {report.people} people, {report.seconds or 0:.1f} s"
+    level = logging.WARNING if report.status == "failed" else logging.INFO
+    log.log(level, "[%d of %d] %s: %s", count, total, report.clip, report.reason or end)
+
+
+def table(reports: Sequence[ClipReport]) -> str:
+    """Clip, frames, people, seconds, or the reason; and a line of totals."""
+    shown = reports
+    if len(reports) > _MOST_LINES:
+        shown = [report for report in reports if report.status == "failed"][:_MOST_LINES]
+    width = max([len(report.clip) for report in shown], default=4)
+    lines = [f"{'clip':{width}}  frames  people  seconds"] if shown else []
+    for report in shown:
+        counts = f"{_cell(report.frames, 6)}  {_cell(report.people, 6)}  "
+        if report.status == "failed":
+            end = f"failed: {report.reason}"
+        elif report.status == "done":
+            end = counts + f"{report.seconds or 0:7.1f}"
+        else:
+            end = counts + report.status
+        lines.append(f"{report.clip:{width}}  {end}")
+    counted = Counter(report.status for report in reports)
+    lines.append(", ".join(f"{count} {status}" for status, count in sorted(counted.items())))
+    return "\n".join(lines)
+
+
+def _cell(number: int | None, width: int) -> str:
+    return f"{'-' if number is None else number:>{width}}"
+
+
+def write_report(
+    path: Path, about: dict[str, Any], reports: Sequence[ClipReport], seconds: float
+) -> None:
+    """Write report.json whole, or leave the old one."""
+    counted = Counter(report.status for report in reports)
+    content = {
+        **about,
+        "seconds": round(seconds, 3),
+        "done": counted["done"],
+        "finished_before": counted["finished before"],
+        "failed": counted["failed"],
+        "clips": [report._asdict() for report in reports],
+    }
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

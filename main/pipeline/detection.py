@@ -1,0 +1,225 @@
+"""Where the people are: YOLO, a file of boxes, or the whole image."""
+
+import logging
+import math
+import os
+from pathlib import Path
+from pickle import UnpicklingError
+from types import ModuleType
+from typing import Final, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+
+from configs.schema import DetectionConfig
+from main.paths import ROOT
+from main.pipeline.detector_weights import open_detector
+from models.checkpoint import DAMAGE
+from utils.box import Box
+from utils.errors import UserError, first_line
+from utils.files import read_json
+
+log = logging.getLogger(__name__)
+
+_ROUNDING: Final = 0.05
+"""Share of a frame by which times of frames at two rates may differ and still be one time."""
+
+
+_MOST_DIGITS: Final = 12
+"""Of the number of a frame."""
+
+
+class Detection(NamedTuple):
+    box: Box
+    score: float
+
+
+@runtime_checkable
+class Detector(Protocol):
+    def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
+        """People in frame number `index` (RGB); an empty list is a normal answer."""
+
+
+def shifted(detector: Detector, first: int) -> Detector:
+    """A detector whose frames count from `first`."""
+    return lambda index, image: detector(first + index, image)
+
+
+class WholeImageDetector:
+    """One person who fills the image."""
+
+    def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
+        height, width = image.shape[:2]
+        return [Detection(Box(0, 0, width, height), 1.0)]
+
+
+class BoxFileDetector:
+    """Boxes from a JSON file {"frame": [[x, y, width, height], ...]}, frames counted from 0.
+
+    Frames are those of the result: after resampling, if a frame rate was asked for.
+    """
+
+    def __init__(self, path: str | Path, step: float = 1.0) -> None:
+        """Read a file.
+
+        Args:
+            step: frames of the file for a frame of the result. Boxes are those of the last one
+                that began by then.
+
+        Raises:
+            UserError: it is missing, holds no box or something else.
+        """
+        self.path, self.step = Path(path), step
+        content = read_json(self.path, "file of boxes")
+        if not isinstance(content, dict):
+            raise UserError(f'{path}: expected {{"frame": [[x, y, width, height], ...]}}')
+        self.boxes = {self._frame(k): self._boxes(k, v) for k, v in content.items()}
+        if not any(self.boxes.values()):
+            raise UserError(f"{path}: there is no box in it")
+
+    def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
+        frame = math.floor(index * self.step + _ROUNDING)
+        return [Detection(box, 1.0) for box in self.boxes.get(frame, [])]
+
+    def _frame(self, key: str) -> int:
+        if not key.isdecimal() or len(key) > _MOST_DIGITS:
+            raise UserError(f"{self.path}: '{key[:40]}' is no frame number")
+        return int(key)
+
+    def _boxes(self, key: str, rows: object) -> list[Box]:
+        array = np.array(rows, dtype=object)
+        numbers = all(isinstance(v, int | float) for v in array.ravel())
+        if array.size and (array.ndim != 2 or array.shape[1] != 4 or not numbers):
+            raise UserError(f"{self.path}: frame {key} is no list of [x, y, width, height]")
+        return [Box(*map(float, row)) for row in array]
+
+
+def import_ultralytics() -> ModuleType:
+    """Ultralytics, kept from installing packages and from changing Pillow for everyone."""
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    os.environ.setdefault("YOLO_VERBOSE", "false")
+    # Descriptions of layers are then read without `eval`.
+    os.environ["ULTRALYTICS_SAFE_LOAD"] = "true"
+    pillow_open = Image.open
+    import ultralytics.nn.tasks
+
+    # It puts a reader there that looks for a HEIC decoder whenever an image cannot be read.
+    Image.open = pillow_open
+    return ultralytics
+
+
+def _fetch(path: Path) -> None:
+    """Let ultralytics fetch weights that it publishes under the name of `path`."""
+    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
+
+    if path.name in GITHUB_ASSETS_NAMES:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        attempt_download_asset(path)
+
+
+class YoloDetector:
+    """Ultralytics YOLO, its class 0 (person)."""
+
+    def __init__(self, config: DetectionConfig, device: torch.device) -> None:
+        ultralytics = import_ultralytics()
+        path = ROOT / config.model_path
+        advice = (
+            f"put the weights at {path}, name others with --set inference.detection.model_path=, "
+            "or do without: a file NAME.boxes.json beside the input, --boxes FILE.json, "
+            "--detector whole-image"
+        )
+        try:
+            if not path.exists():
+                _fetch(path)
+            self.predictor = open_detector(
+                path,
+                ultralytics,
+                conf=config.conf,
+                iou=config.iou_thr,
+                classes=[0],
+                device=device,
+                verbose=False,
+            )
+        except (UserError, ImportError, UnpicklingError, *DAMAGE) as error:
+            raise UserError(
+                f"the person detector {path} cannot be used ({first_line(error)}); {advice}"
+            ) from None
+        self.threads = torch.get_num_threads()
+
+    def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
+        torch.set_num_threads(self.threads)  # of this thread; the network's have their own number
+        # Ultralytics takes arrays to be BGR.
+        (result,) = self.predictor(np.ascontiguousarray(image[..., ::-1]))
+        boxes = result.cpu().numpy().boxes
+        corners, scores = boxes.xyxy.tolist(), boxes.conf.tolist()
+        return [
+            Detection(Box(x1, y1, x2 - x1, y2 - y1), score)
+            for (x1, y1, x2, y2), score in zip(corners, scores, strict=True)
+        ]
+
+
+def boxes_beside(path: Path) -> Path | None:
+    """The file NAME.boxes.json beside a video, image or folder NAME, if there is one."""
+    path = path.resolve()
+    file = path.with_name(f"{path.name if path.is_dir() else path.stem}.boxes.json")
+    return file if file.is_file() else None
+
+
+class Detectors:
+    """What finds the people of a source: as the options say, a file of boxes beside it, else YOLO.
+
+    YOLO is loaded once, and not before it is needed.
+    """
+
+    def __init__(
+        self,
+        boxes: Path | None,
+        name: str | None,
+        config: DetectionConfig,
+        device: torch.device,
+    ) -> None:
+        """Prepare what the options ask for.
+
+        Args:
+            boxes: a file of boxes for all sources.
+            name: "yolo" or "whole-image"; None: not said.
+
+        Raises:
+            UserError: it cannot be used.
+        """
+        self.config, self.device = config, device
+        self.yolo: YoloDetector | UserError | None = None
+        self.asked_for: Detector | None = None
+        if boxes is not None:
+            self.asked_for = BoxFileDetector(boxes)
+        elif name is not None:
+            self.asked_for = WholeImageDetector() if name == "whole-image" else self._load_yolo()
+
+    def for_source(self, path: Path, step: float = 1.0) -> Detector:
+        """What finds the people of a source.
+
+        Args:
+            step: frames of the source per frame of the result; files beside a source count the
+                source's own frames.
+
+        Raises:
+            UserError: the file of boxes or the detector cannot be used.
+        """
+        if self.asked_for is not None:
+            return self.asked_for
+        if (file := boxes_beside(path)) is not None:
+            log.info("people: boxes of %s", file)
+            return BoxFileDetector(file, step)
+        return self._load_yolo()
+
+    def _load_yolo(self) -> YoloDetector:
+        if self.yolo is None:
+            try:
+                self.yolo = YoloDetector(self.config, self.device)
+            except UserError as error:
+                self.yolo = error
+        if isinstance(self.yolo, UserError):
+            raise self.yolo
+        return self.yolo

@@ -1,0 +1,167 @@
+"""Which files MODEL_DIR means: a config and the weights that belong to it.
+
+MODEL_DIR is the name of a folder under pretrained_models/, or any folder, or a weights file.
+"""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from main.paths import OUTPUTS, PRETRAINED
+from utils.errors import UserError, first_line
+from utils.files import atomic_path, open_input, read_json
+
+log = logging.getLogger(__name__)
+
+CONFIG_NAME: Final = "config_base.py"
+WEIGHT_SUFFIXES: Final = (".safetensors", ".pth.tar", ".pth", ".pt")
+
+
+class HubModel(NamedTuple):
+    repo: str
+    files: tuple[str, ...]
+
+
+HUB_MODELS: Final = {
+    "smplest_x_h": HubModel("waanqii/SMPLest-X", ("smplest_x_h.pth.tar", CONFIG_NAME))
+}
+
+
+class ModelFiles(NamedTuple):
+    name: str
+    weights: Path
+    config: Path
+
+    @property
+    def onnx(self) -> Path:
+        """Where the same network is as ONNX, if `main.convert --onnx` made it."""
+        return self.weights.with_name(f"{self.name}.onnx")
+
+
+def find_model(model_dir: str, *, download: bool = False) -> ModelFiles:
+    """Weights and config of MODEL_DIR.
+
+    In a folder NAME, NAME.safetensors goes before NAME.pth.tar, and those before the only weights
+    file of another name.
+
+    Args:
+        download: fetch a published model by its name if it is not there.
+
+    Raises:
+        UserError: something is missing; the message says which file to put where.
+    """
+    path = Path(model_dir)
+    if path.is_file():
+        return ModelFiles(_stem(path), path, _config_of(path))
+    folder = path if path.is_dir() else PRETRAINED / model_dir
+    if download and model_dir in HUB_MODELS:
+        _download(model_dir, folder)
+    name = folder.resolve().name
+    if not folder.is_dir():
+        raise UserError(_how_to_get(model_dir, folder))
+    named = [folder / f"{name}{suffix}" for suffix in WEIGHT_SUFFIXES]
+    present = [weights for weights in named if weights.is_file()]
+    others = [path for path in folder.iterdir() if path.name.endswith(WEIGHT_SUFFIXES)]
+    if present:
+        return ModelFiles(name, present[0], _config_of(present[0]))
+    if len(others) == 1:
+        return ModelFiles(name, others[0], _config_of(others[0]))
+    raise UserError(
+        f"{folder}: neither {name}.safetensors nor {name}.pth.tar is in it, "
+        f"but {len(others)} other weights files; name the one you mean"
+    )
+
+
+def find_weights(model_dir: str, checkpoint_id: str | None) -> ModelFiles:
+    """As `find_model`, or with the number of an epoch as `find_snapshot`."""
+    if checkpoint_id is None:
+        return find_model(model_dir)
+    return find_snapshot(model_dir, checkpoint_id)
+
+
+def find_snapshot(run: str, checkpoint_id: str) -> ModelFiles:
+    """The snapshot of an epoch of a training run: a name under outputs/, or the run's folder.
+
+    Raises:
+        UserError: there is no such run or snapshot; the message lists those that are there.
+    """
+    name = Path("model_dump") / f"snapshot_{checkpoint_id}.pth.tar"
+    folder = next((f for f in (Path(run), OUTPUTS / run) if (f / "model_dump").is_dir()), None)
+    if folder is None:
+        raise UserError(
+            f"{OUTPUTS / run / name} is missing, and there is no training run '{run}'; put its "
+            "snapshot and config there, or leave the epoch out to use pretrained_models/"
+        )
+    weights = folder / name
+    if not weights.is_file():
+        there = sorted(path.name for path in weights.parent.glob("snapshot_*.pth.tar"))
+        raise UserError(f"{weights} is missing; there are: {', '.join(there) or 'none'}")
+    return ModelFiles(folder.resolve().name, weights, _config_of(weights))
+
+
+def _stem(weights: Path) -> str:
+    suffix = next((s for s in WEIGHT_SUFFIXES if weights.name.endswith(s)), None)
+    if suffix is None:
+        kinds = ", ".join(WEIGHT_SUFFIXES)
+        raise UserError(f"{weights}: not a weights file by its ending ({kinds})")
+    return weights.name.removesuffix(suffix)
+
+
+def _config_of(weights: Path) -> Path:
+    # Training writes its snapshots into a folder of the run that holds the config.
+    for folder in (weights.parent, weights.parent.parent):
+        if (folder / CONFIG_NAME).is_file():
+            return folder / CONFIG_NAME
+    raise UserError(
+        f"{weights.parent / CONFIG_NAME} is missing; put the config of {weights.name} beside it"
+    )
+
+
+def _how_to_get(model_dir: str, folder: Path) -> str:
+    if model_dir in HUB_MODELS:
+        hub = HUB_MODELS[model_dir]
+        files = " and ".join(hub.files)
+        return (
+            f"{folder} is missing: put {files} from huggingface.co/{hub.repo} into it, "
+            "or say --download (8.2 GB)"
+        )
+    there = (
+        sorted(p.name for p in PRETRAINED.iterdir() if p.is_dir()) if PRETRAINED.is_dir() else []
+    )
+    known = ", ".join(sorted({*there, *HUB_MODELS}))
+    return f"{model_dir}: no such model folder, and none of pretrained_models/ ({known})"
+
+
+def _download(model_dir: str, folder: Path) -> None:
+    """Fetch what is absent (resuming a broken fetch) and record the hash of what came."""
+    from huggingface_hub import errors, hf_hub_download
+
+    # The base of what the hub's HTTP client raises, whichever client that is.
+    http_error: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
+
+    hub = HUB_MODELS[model_dir]
+    absent = [name for name in hub.files if not (folder / name).is_file()]
+    for name in absent:
+        log.info("fetching %s from %s", name, hub.repo)
+        try:
+            fetched = Path(hf_hub_download(hub.repo, name, local_dir=folder))
+        except (http_error, errors.LocalEntryNotFoundError, OSError) as error:
+            raise UserError(
+                f"could not fetch {name} ({first_line(error)}); put it into {folder} by hand, "
+                f"from huggingface.co/{hub.repo}"
+            ) from None
+        _record(folder, name, hub.repo, fetched)
+
+
+def _record(folder: Path, name: str, repo: str, fetched: Path) -> None:
+    record = folder / "fetched.json"
+    known = read_json(record, "record") if record.is_file() else {}
+    if not isinstance(known, dict):
+        raise UserError(f"{record}: no record of fetched files; delete it")
+    with open_input(fetched) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    known[name] = {"repo": repo, "bytes": fetched.stat().st_size, "sha256": digest}
+    with atomic_path(record) as partial:
+        partial.write_text(json.dumps(known, indent=2) + "\n")

@@ -1,0 +1,120 @@
+"""What inference can be asked for, as one value that is checked when it is made."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from utils.errors import UserError
+
+Backend = Literal["torch", "onnx", "compile", "cuda-graphs"]
+OverlayMode = Literal["mesh", "vertices", "skeleton"]
+DetectorName = Literal["yolo", "whole-image"]
+Chosen = tuple[int, ...] | Literal["largest"]
+"""Numbers of people, or whoever's boxes cover the most in all frames together."""
+
+LARGEST_SMOOTHING: Final = 20.0
+
+
+@dataclass(frozen=True)
+class InferenceOptions:
+    """Which model runs how, and what is made of a clip.
+
+    Attributes:
+        model_dir: a name under pretrained_models/, a folder or a weights file.
+        device: "auto", or a device of PyTorch.
+        precision: of encoder and decoder, "fp32" or "bf16".
+        backend: what runs the network.
+        overrides: changes of the model's config, "section.key=value".
+        download: fetch a published model if it is absent.
+        batch_size: people per batch; None: 8 on a CPU, else 32.
+        fps: frames per second of the result; None: the source's own.
+        boxes: a file of boxes that says where people are.
+        detector: what finds people without such a file; None: the file NAME.boxes.json beside
+            the source, else YOLO.
+        person: people to write; None: everyone.
+        keep_longest: of those, how many with the most frames; None: all.
+        preview: write only a sheet of the people, to choose from.
+        smoothing: factor of the default smoothing of videos; 0: none.
+        focal_px: focal length of the camera in pixels.
+        fov_deg: or its angle of view across the width in degrees.
+        floor: find the ground and the feet that touch it.
+        overlay: what is drawn over the frames; None: nothing.
+        export: formats for other programs.
+
+    Raises:
+        UserError: a value is out of its range, or two contradict each other.
+    """
+
+    model_dir: str
+    device: str = "auto"
+    precision: str = "fp32"
+    backend: Backend = "torch"
+    overrides: tuple[str, ...] = ()
+    download: bool = False
+    batch_size: int | None = None
+    fps: float | None = None
+    boxes: Path | None = None
+    detector: DetectorName | None = None
+    person: Chosen | None = None
+    keep_longest: int | None = None
+    preview: bool = False
+    smoothing: float = 1.0
+    focal_px: float | None = None
+    fov_deg: float | None = None
+    floor: bool = False
+    overlay: OverlayMode | None = "mesh"
+    export: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, count in (("batch-size", self.batch_size), ("keep-longest", self.keep_longest)):
+            if count is not None and count < 1:
+                raise UserError(f"--{name} {count}: give a number from 1")
+        if isinstance(self.person, tuple) and min(self.person, default=0) < 1:
+            raise UserError("--person: people are numbered from 1")
+        if not 0 <= self.smoothing <= LARGEST_SMOOTHING:
+            raise UserError(f"--smooth {self.smoothing:g}: {_SMOOTHING_ADVICE}")
+        if self.focal_px is not None and self.fov_deg is not None:
+            raise UserError("--focal and --fov: give one of them")
+        if self.focal_px is not None and not 0 < self.focal_px < 1e6:
+            raise UserError(f"--focal {self.focal_px:g}: give a focal length in pixels, above 0")
+        if self.fov_deg is not None and not 0 < self.fov_deg < 179:
+            raise UserError(f"--fov {self.fov_deg:g}: give an angle between 0 and 179 degrees")
+        if self.export:
+            from main.exporting.options import DEFAULTS
+            from main.exporting.results import check_formats
+
+            check_formats(self.export, DEFAULTS)
+
+
+def parse_person(text: str) -> Chosen:
+    """What --person says: "largest", or numbers as in "1,3".
+
+    Raises:
+        UserError: it is neither.
+    """
+    if text == "largest":
+        return "largest"
+    numbers = [number.strip() for number in text.split(",")]
+    if not all(number.isdecimal() and int(number) > 0 for number in numbers):
+        raise UserError(f"--person {text}: say largest, or numbers from 1, as in 1,3")
+    return tuple(map(int, numbers))
+
+
+_SMOOTHING_ADVICE: Final = f"say auto, off, or a number from 0 to {LARGEST_SMOOTHING:g} (1 is auto)"
+
+
+def parse_smoothing(text: str) -> float:
+    """What --smooth says, as a factor of the default smoothing.
+
+    Raises:
+        UserError: it is neither auto, off nor a number from 0 to 20.
+    """
+    if text in ("auto", "off"):
+        return float(text == "auto")
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = -1
+    if not 0 <= factor <= LARGEST_SMOOTHING:
+        raise UserError(f"--smooth {text}: {_SMOOTHING_ADVICE}")
+    return factor

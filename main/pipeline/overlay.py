@@ -1,0 +1,294 @@
+"""People drawn over their frames, and the sheet of people to choose from."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from human_models.body import BodyModel
+from human_models.joints import JOINTS, edges
+from main.motion.camera import PELVIS
+from main.motion.rows import FinalRows
+from main.motion.trajectories import confidence, pose_vertices
+from main.pipeline.stages import READ_AHEAD
+from utils.box import Box
+from utils.camera import project
+from utils.draw import draw_skeleton, draw_vertices, person_colour
+from utils.image import write_image
+from utils.media import Frame, MediaSource
+from utils.prefetch import parallel_map, prefetch
+from utils.progress import with_progress
+from utils.render import MeshRenderer, PlacedMesh
+from utils.video_write import VideoWriter
+
+_POSED_AT_ONCE: Final = 16
+"""People whose meshes are computed together; as many frames wait for it at most."""
+
+# The sheet of people, in pixels.
+_WIDTH, _HEIGHT, _CAPTION = 200, 280, 44
+_COLUMNS: Final = 6
+_MOST: Final = 60
+"""People on a sheet; of more, those with the most frames."""
+_MARGIN: Final = 0.1
+_BACKGROUND: Final = 32
+
+
+class DrawnPerson(NamedTuple):
+    """Final values of a person in one frame, in the clip's camera (metres, pixels)."""
+
+    identity: int
+    box: Float[np.ndarray, "4"]
+    joints_2d_px: Float[np.ndarray, "137 2"]
+    depth_m: float
+    focal: Float[np.ndarray, "2"]
+    princpt: Float[np.ndarray, "2"]
+    vertices_m: Float[np.ndarray, "V 3"] | None
+
+
+class Renderer:
+    """Draws the people of a frame, far ones first; one per run."""
+
+    def __init__(self, mode: str, body: BodyModel) -> None:
+        self.mode, self.body = mode, body
+        self.renderer = MeshRenderer(body.faces.cpu().numpy(), body.vertex_count)
+        self.bones = edges(JOINTS)
+
+    def people(
+        self, frames: Iterable[Frame], rows: FinalRows, chosen: Collection[int]
+    ) -> Iterator[tuple[Frame, list[DrawnPerson]]]:
+        """Every frame with its people, their meshes computed in batches over frames."""
+        of_chosen = np.isin(rows.column("person"), list(chosen))
+        rows_of = {frame: mine[of_chosen[mine]].tolist() for frame, mine in rows.by_frame()}
+        waiting: list[tuple[Frame, list[int]]] = []
+        for frame in frames:
+            waiting.append((frame, rows_of.get(frame.index, [])))
+            if max(len(waiting), sum(len(mine) for _, mine in waiting)) >= _POSED_AT_ONCE:
+                yield from self._posed(waiting, rows)
+                waiting = []
+        yield from self._posed(waiting, rows)
+
+    def _posed(
+        self, waiting: list[tuple[Frame, list[int]]], rows: FinalRows
+    ) -> Iterator[tuple[Frame, list[DrawnPerson]]]:
+        needed = rows.take(np.array([row for _, mine in waiting for row in mine], np.int64))
+        vertices: Sequence[np.ndarray | None] = [None] * len(needed)
+        if len(needed) and self.mode != "skeleton":
+            vertices = list(pose_vertices(self.body, needed))
+        people = iter(
+            DrawnPerson(
+                int(row["person"]),
+                row["box_xywh"],
+                row["joints_2d_px"],
+                float(row["joints_3d_m"][PELVIS, 2]),
+                row["focal"],
+                row["princpt"],
+                mesh,
+            )
+            for row, mesh in zip(needed, vertices, strict=True)
+        )
+        for frame, mine in waiting:
+            yield frame, [next(people) for _ in mine]
+
+    def draw(
+        self,
+        image: UInt8[np.ndarray, "H W 3"],
+        people: Sequence[DrawnPerson],
+        *,
+        with_numbers: bool,
+    ) -> UInt8[np.ndarray, "H W 3"]:
+        """A new image; each person keeps their colour, and has their number above the head."""
+        if self.mode == "mesh":
+            result = self.renderer.overlay(image, [_placed(one) for one in people])
+        else:
+            result = image.copy()
+            for one in sorted(people, key=lambda one: -one.depth_m):
+                colour = person_colour(one.identity)
+                if self.mode == "vertices":
+                    result = draw_vertices(result, _vertices_px(one), colour)
+                else:
+                    result = draw_skeleton(result, one.joints_2d_px, self.bones, colour)
+        if with_numbers:
+            _write_numbers(result, people)
+        return result
+
+
+def _placed(one: DrawnPerson) -> PlacedMesh:
+    assert one.vertices_m is not None
+    return PlacedMesh(
+        vertices_cam_m=one.vertices_m,
+        focal_px=(float(one.focal[0]), float(one.focal[1])),
+        princpt_px=(float(one.princpt[0]), float(one.princpt[1])),
+        colour=person_colour(one.identity),
+    )
+
+
+def _vertices_px(one: DrawnPerson) -> Float[np.ndarray, "V 2"]:
+    assert one.vertices_m is not None
+    in_front = one.vertices_m[one.vertices_m[:, 2] > 0]
+    return project(in_front, one.focal, one.princpt, depth_epsilon=0)
+
+
+def _write_numbers(image: UInt8[np.ndarray, "H W 3"], people: Sequence[DrawnPerson]) -> None:
+    scale = max(0.4, min(image.shape[:2]) / 900)
+    thickness = max(1, round(2 * scale))
+    font, smooth = cv2.FONT_HERSHEY_SIMPLEX, cv2.LINE_AA
+    for one in people:
+        text = str(one.identity)
+        (across, height), _ = cv2.getTextSize(text, font, scale, thickness)
+        x = int(np.clip(one.box[0] + one.box[2] / 2 - across / 2, 0, image.shape[1]))
+        y = int(np.clip(one.box[1] - height / 2, height + 2, image.shape[0]))
+        for colour, width in (((0, 0, 0), 2 + thickness), (person_colour(one.identity), thickness)):
+            cv2.putText(image, text, (x, y), font, scale, colour, width, smooth)
+
+
+def draw_overlay(
+    source: MediaSource,
+    rows: FinalRows,
+    chosen: Collection[int],
+    result: Path,
+    renderer: Renderer,
+    workers: int,
+) -> None:
+    """Read the source again and write it with people drawn over it, beside the folder `result`.
+
+    Args:
+        workers: frames that are drawn at a time.
+    """
+    expected, with_numbers = source.info.frame_count_estimate, source.info.kind != "image"
+    threads = max(1, torch.get_num_threads() // workers)
+
+    def pose() -> Iterator[tuple[Frame, list[DrawnPerson]]]:
+        torch.set_num_threads(threads)  # of prefetch's thread
+        yield from renderer.people(prefetch(source, READ_AHEAD), rows, chosen)
+
+    with open_overlay(source, result) as file:
+
+        def draw(posed: tuple[Frame, list[DrawnPerson]]) -> object:
+            frame, people = posed
+            return file.prepare(renderer.draw(frame.image, people, with_numbers=with_numbers))
+
+        with closing(parallel_map(draw, prefetch(pose(), READ_AHEAD), workers)) as pictures:
+            for picture in with_progress(pictures, expected, "frames drawn"):
+                file.write(picture)
+
+
+@runtime_checkable
+class OverlayFile(Protocol):
+    def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> Any:
+        """What `write` takes; in any thread."""
+
+    def write(self, prepared: Any) -> None: ...
+
+
+class _ImageFile:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.image: UInt8[np.ndarray, "H W 3"] | None = None
+
+    @staticmethod
+    def prepare(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+        return image
+
+    def write(self, prepared: UInt8[np.ndarray, "H W 3"]) -> None:
+        self.image = prepared
+
+
+@contextmanager
+def open_overlay(media: MediaSource, stem: Path) -> Iterator[OverlayFile]:
+    """What drawn frames are written to: `stem`.mp4 for frames, `stem`.jpg or .png for one image.
+
+    The file appears when the block ends well, and not at all else. A video keeps its sound.
+    """
+    if media.info.kind == "image":
+        suffix = media.path.suffix.lower()
+        path = stem.with_name(stem.name + (suffix if suffix in (".jpg", ".png") else ".jpg"))
+        drawn = _ImageFile(path)
+        yield drawn
+        if drawn.image is not None:
+            write_image(path, drawn.image)
+        return
+    audio = media.path if media.info.has_audio else None
+    with VideoWriter(stem.with_name(stem.name + ".mp4"), media.info.fps, audio) as writer:
+        yield writer
+
+
+class _Portrait(NamedTuple):
+    identity: int
+    frame: int
+    box: Box
+    caption: str
+
+
+def contact_sheet(
+    rows: FinalRows, frames: Iterable[Frame], chosen: Collection[int]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Each person where they are seen best, with their number and first and last frame.
+
+    Args:
+        rows: final ones.
+        frames: of the clip, from the first.
+    """
+    portraits = _portraits(rows, chosen)
+    wanted: dict[int, list[int]] = {}
+    for place, one in enumerate(portraits):
+        wanted.setdefault(one.frame, []).append(place)
+    columns = min(_COLUMNS, len(portraits))
+    lines = -(-len(portraits) // columns)
+    shape = (lines * (_HEIGHT + _CAPTION), columns * _WIDTH, 3)
+    sheet = np.full(shape, _BACKGROUND, np.uint8)
+    last = max(wanted)
+    for frame in frames:
+        for place in wanted.get(frame.index, []):
+            top, left = place // columns * (_HEIGHT + _CAPTION), place % columns * _WIDTH
+            tile = sheet[top : top + _HEIGHT + _CAPTION, left : left + _WIDTH]
+            _draw_portrait(tile, frame.image, portraits[place])
+        if frame.index == last:
+            break
+    return sheet
+
+
+def _portraits(rows: FinalRows, chosen: Collection[int]) -> list[_Portrait]:
+    people = {one: mine for one, mine in rows.by_identity().items() if one in chosen}
+    longest = sorted(people, key=lambda one: -len(people[one]))[:_MOST]
+    boxes = rows.column("box_xywh")
+    seen = confidence(rows.column("score"), boxes, rows.column("truncation"))
+    seen *= 1 - 0.9 * rows.column("occlusion")
+    # Beyond the network's size a larger picture still is the better portrait.
+    quality = seen * np.sqrt(boxes[:, 3])
+    frame_of = rows.column("frame_index")
+    portraits = []
+    for one in sorted(longest):
+        mine = people[one]
+        best, frames = mine[quality[mine].argmax()], frame_of[mine]
+        caption = f"{frames[0]}-{frames[-1]} ({len(mine)})"
+        portraits.append(_Portrait(one, int(frame_of[best]), Box(*boxes[best].tolist()), caption))
+    return portraits
+
+
+def _draw_portrait(
+    tile: UInt8[np.ndarray, "h w 3"], image: UInt8[np.ndarray, "H W 3"], portrait: _Portrait
+) -> None:
+    x, y, width, height = portrait.box
+    margin = _MARGIN * max(width, height)
+    left, top = max(0, int(x - margin)), max(0, int(y - margin))
+    right, bottom = int(x + width + margin) + 1, int(y + height + margin) + 1
+    crop = np.ascontiguousarray(image[top:bottom, left:right])
+    if crop.size:
+        scale = min((_WIDTH - 8) / crop.shape[1], (_HEIGHT - 8) / crop.shape[0])
+        size = (max(1, round(crop.shape[1] * scale)), max(1, round(crop.shape[0] * scale)))
+        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        small = cv2.resize(crop, size, interpolation=way)
+        start = ((_HEIGHT - size[1]) // 2, (_WIDTH - size[0]) // 2)
+        tile[start[0] : start[0] + size[1], start[1] : start[1] + size[0]] = small
+    colour = person_colour(portrait.identity)
+    text = np.ascontiguousarray(tile[_HEIGHT:])
+    font, smooth = cv2.FONT_HERSHEY_SIMPLEX, cv2.LINE_AA
+    cv2.putText(text, str(portrait.identity), (8, 30), font, 1.0, colour, 2, smooth)
+    right_of = 20 + 20 * len(str(portrait.identity))
+    cv2.putText(text, portrait.caption, (right_of, 27), font, 0.45, (220,) * 3, 1, smooth)
+    tile[_HEIGHT:] = text

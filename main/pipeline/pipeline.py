@@ -1,0 +1,284 @@
+"""The way of a clip, from its frames to the files of its people: `process_clip`."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import torch
+
+from configs.reader import save_config
+from main.motion.camera import Clip, choose_camera
+from main.motion.floor import find_floor
+from main.motion.results import choose_people, write_results
+from main.motion.rows import FinalRows, RawRows
+from main.motion.stitch import stitch
+from main.motion.trajectories import Smoothing, build_trajectories
+from main.paths import DEMO, ROOT
+from main.pipeline.detection import Detector, Detectors, shifted
+from main.pipeline.estimator import Estimator
+from main.pipeline.model_files import CONFIG_NAME
+from main.pipeline.options import InferenceOptions
+from main.pipeline.overlay import Renderer, contact_sheet, draw_overlay
+from main.pipeline.stages import (
+    READ_AHEAD,
+    crop_people,
+    detect_people,
+    estimate_people,
+    place_people,
+    track_people,
+)
+from main.pipeline.tracking import Tracker
+from utils.errors import UserError
+from utils.files import atomic_path
+from utils.image import image_size, list_images, write_image
+from utils.media import MediaSource, open_media
+from utils.prefetch import prefetch
+from utils.progress import with_progress
+
+log = logging.getLogger(__name__)
+
+MOST_WORKERS: Final = 4
+"""Batches under way at a time, and frames being drawn, where there are as many cores."""
+_ADVICE: Final = (
+    "lower the threshold with --set inference.detection.conf=0.3, or say where people are "
+    "with --boxes FILE.json or --detector whole-image"
+)
+
+
+class ClipResult(NamedTuple):
+    """Frames of a clip and people who were written; None: not known any more."""
+
+    frames: int | None
+    people: int | None
+
+
+def process_clip(
+    source: MediaSource, result: Path, tools: "Tools", detector: Detector | None = None
+) -> ClipResult:
+    """Estimate the people of a clip and write the folder `result` and the overlay beside it.
+
+    The source is read twice: once to estimate, and once to draw. The folder gets its name when all
+    else is written. With `options.preview` only a sheet of the people is written, `preview_of`.
+
+    Args:
+        detector: where people are; None: what the options say, or a file of boxes.
+
+    Raises:
+        UserError: nobody was found, or something cannot be read or written.
+    """
+    options, estimator = tools.options, tools.estimator
+    detector = detector or tools.detector_for(source)
+    clip, smoothing = describe_clip(source, options), smoothing_of(source, options)
+    frame_total = source.info.frame_count_estimate
+    written = preview_of(result) if options.preview else result
+    with atomic_path(written) as partial, row_files(partial) as (raw, final):
+        partial.touch() if options.preview else partial.mkdir()
+
+        # Frame by frame: each stage is a generator; threads work ahead where it says prefetch.
+        frames = prefetch(source, READ_AHEAD)
+        detected = detect_people(frames, detector)
+        tracked = track_people(detected, Tracker(clip.fps))
+        cropped = prefetch(crop_people(tracked, estimator), READ_AHEAD)
+        workers = tools.network_workers(source)
+        with closing(estimate_people(cropped, estimator, tools.batch_size, workers)) as estimated:
+            counted = with_progress(estimated, frame_total, "frames")
+            frame_count = place_people(counted, clip, raw)
+        if not len(raw):
+            raise UserError(f"{source.path}: nobody found in {frame_count} frame(s); {_ADVICE}")
+
+        # The clip as a whole: raw rows become final ones.
+        people = stitch(raw, clip.camera, clip.fps)
+        build_trajectories(raw, people, clip, estimator.body, smoothing, final)
+        chosen = choose_people(final, options.person, options.keep_longest)
+
+        # What is written.
+        if options.preview:
+            write_image(partial, contact_sheet(final, source, chosen))
+        else:
+            floor = find_floor(final, clip.fps) if options.floor else None
+            if options.overlay is not None:
+                draw_overlay(source, final, chosen, result, tools.renderer, tools.workers)
+            save_config(estimator.config, partial / CONFIG_NAME)
+            summary = summary_of(source, frame_count, clip, smoothing, tools)
+            write_results(partial, final, clip, summary, chosen=chosen, floor=floor)
+    if options.preview:
+        log.info("%s: choose with --person", written)
+    else:
+        log.info("%s: %d frames, %d people", result, frame_count, len(chosen))
+        export_characters(result, source.path, tools)
+    return ClipResult(frame_count, len(chosen))
+
+
+class Tools:
+    """What all clips of a run share: the network, the detectors and the renderer."""
+
+    def __init__(self, estimator: Estimator, options: InferenceOptions) -> None:
+        self.estimator, self.options = estimator, options
+        self.detectors = Detectors(
+            options.boxes,
+            options.detector,
+            estimator.config.inference.detection,
+            estimator.device,
+        )
+        self.batch_size = options.batch_size or (8 if estimator.device.type == "cpu" else 32)
+        self.workers = min(MOST_WORKERS, torch.get_num_threads())
+
+    @classmethod
+    def load(cls, options: InferenceOptions) -> "Tools":
+        """Load the model that the options name.
+
+        Raises:
+            UserError: it is missing or does not fit.
+        """
+        estimator = Estimator.load(
+            options.model_dir,
+            device=options.device,
+            precision=options.precision,
+            backend=options.backend,
+            overrides=options.overrides,
+            download=options.download,
+        )
+        return cls(estimator, options)
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """Made when the first frame is drawn, as what it needs takes time to load."""
+        return Renderer(self.options.overlay or "mesh", self.estimator.body)
+
+    def detector_for(self, source: MediaSource) -> Detector:
+        """What finds the people of a source."""
+        return self.detectors.for_source(source.path, source.info.own_fps / source.info.fps)
+
+    def network_workers(self, source: MediaSource) -> int:
+        """Batches that the network has under way at a time.
+
+        One batch alone is done soonest by all cores together, and a GPU takes one after the other.
+        """
+        one_by_one = source.info.kind == "image" or self.estimator.device.type != "cpu"
+        return 1 if one_by_one else self.workers
+
+
+@contextmanager
+def row_files(result: Path) -> Iterator[tuple[RawRows, FinalRows]]:
+    """Raw and final rows on the disk that gets the result."""
+    with closing(RawRows(result.parent)) as raw, closing(FinalRows(result.parent)) as final:
+        yield raw, final
+
+
+def describe_clip(source: MediaSource, options: InferenceOptions) -> Clip:
+    """The camera, size and frame rate of a source."""
+    info = source.info
+    camera = choose_camera(
+        info.width,
+        info.height,
+        focal_px=options.focal_px,
+        fov_deg=options.fov_deg,
+        image=source.path if info.kind == "image" else None,
+    )
+    return Clip(camera, (info.width, info.height), float(info.fps))
+
+
+def smoothing_of(source: MediaSource, options: InferenceOptions) -> Smoothing:
+    """How strongly people are smoothed; a single image is not."""
+    return Smoothing().times(0.0 if source.info.kind == "image" else options.smoothing)
+
+
+def summary_of(
+    source: MediaSource,
+    frame_count: int,
+    clip: Clip,
+    smoothing: Smoothing,
+    tools: Tools,
+) -> dict[str, object]:
+    """What the summary says of a result as a whole."""
+    smoothing_s = {name: round(value, 4) for name, value in vars(smoothing).items()}
+    return {
+        "input": source.path.name,
+        "frames": frame_count,
+        "model": tools.options.model_dir,
+        "precision": tools.options.precision,
+        "body_model": tools.estimator.body_name,
+        "flat_hand_mean": False,
+        "camera": clip.camera._asdict(),
+        "smoothing_s": smoothing_s if any(smoothing_s.values()) else None,
+    }
+
+
+def preview_of(result: Path) -> Path:
+    """The sheet of people that is written in place of the folder `result`."""
+    return result.with_name(f"{result.name}_preview.jpg")
+
+
+def export_characters(result: Path, source: Path, tools: Tools) -> None:
+    """Write the people of a folder of results for other programs, if the options ask for it.
+
+    Args:
+        source: what the results are of; the viewer shows it.
+    """
+    if tools.options.export:
+        from main.exporting.results import export_result  # loads what few runs need
+
+        bodies = ROOT / tools.estimator.config.model.human_model_path
+        export_result(result, tools.options.export, source=source, bodies=bodies)
+
+
+def process_input(file_name: str, output: Path, options: InferenceOptions) -> None:
+    """Process the video, image or folder of images FILE_NAME into the folder `output`.
+
+    Images of a folder that differ in size are no frames of one video: each is taken on its own.
+
+    Raises:
+        UserError: it is absent, cannot be read, or the options do not fit; see the message.
+    """
+    path = _find(file_name)
+    name = path.resolve().name if path.is_dir() else path.resolve().stem
+    result = output / f"result_{name}"
+    photographs = _photographs(path) if path.is_dir() else []
+    if photographs:
+        tools = Tools.load(options)
+        log.info("%s: images of different sizes, each is taken on its own", path)
+        process_photographs(path, photographs, result, tools)
+        return
+    # What cannot be read is reported before the model is loaded.
+    with open_media(path, options.fps) as source:
+        process_clip(source, result, Tools.load(options))
+
+
+def process_photographs(folder: Path, paths: list[Path], output: Path, tools: Tools) -> None:
+    """Each image of a folder on its own, into `output`; one that fails is left out, with a warning.
+
+    In a file of boxes the images count from 0.
+
+    Raises:
+        UserError: none of them gave a result.
+    """
+    detector = tools.detectors.for_source(folder)
+    stems = [path.stem for path in paths]
+    failed = 0
+    for number, path in enumerate(paths):
+        name = path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "_")
+        try:
+            with open_media(path) as source:
+                process_clip(source, output / f"result_{name}", tools, shifted(detector, number))
+        except UserError as error:
+            log.warning("left out: %s", error)
+            failed += 1
+    if failed == len(paths):
+        raise UserError(f"{output.name}: none of the {failed} images gave a result")
+
+
+def _photographs(folder: Path) -> list[Path]:
+    """The images of a folder if they differ in size, else none."""
+    images = list_images(folder)
+    return images if len({image_size(image) for image in images} - {None}) > 1 else []
+
+
+def _find(file_name: str) -> Path:
+    """FILE_NAME as a path of its own, or in demo/. Raises UserError if it is in neither place."""
+    for path in (Path(file_name), DEMO / file_name):
+        if path.exists():
+            return path
+    raise UserError(f"{file_name}: no such file or folder, neither as a path nor in demo/")

@@ -1,0 +1,182 @@
+"""The steps that are taken frame by frame: detect, track, crop, estimate, place.
+
+Each is a generator over the one before; at most a few batches of frames are in memory.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+
+from main.motion.camera import PELVIS, Clip, place_bodies, truncation
+from main.motion.rows import PARAMETERS, RAW_ROW, RawRows
+from main.pipeline.detection import Detection, Detector
+from main.pipeline.estimator import Estimator, Person, PersonCrop
+from main.pipeline.tracking import Tracker
+from utils.media import Frame
+from utils.prefetch import parallel_map
+
+log = logging.getLogger(__name__)
+
+READ_AHEAD: Final = 8
+"""Frames that are decoded, and frames that are cropped, ahead of the next step."""
+FRAMES_PER_BATCH: Final = 4
+"""Frames that may wait for a batch to fill, in multiples of its size: empty ones count too."""
+_PLACED_AT_ONCE: Final = 256
+
+
+class DetectedFrame(NamedTuple):
+    frame: Frame
+    detections: list[Detection]
+
+
+class TrackedFrame(NamedTuple):
+    """A frame with the detections in it and the number of each one's track."""
+
+    frame: Frame
+    detections: list[Detection]
+    tracks: list[int]
+
+
+class CroppedPerson(NamedTuple):
+    """A person in a frame: the track's number, how sure the detector is, the network's input."""
+
+    track: int
+    score: float
+    crop: PersonCrop
+
+
+class CroppedFrame(NamedTuple):
+    number: int
+    people: list[CroppedPerson]
+
+
+class EstimatedPerson(NamedTuple):
+    track: int
+    score: float
+    person: Person
+
+
+class EstimatedFrame(NamedTuple):
+    number: int
+    people: list[EstimatedPerson]
+
+
+def detect_people(frames: Iterable[Frame], detector: Detector) -> Iterator[DetectedFrame]:
+    """Find the people of each frame; none is a normal answer."""
+    for frame in frames:
+        yield DetectedFrame(frame, detector(frame.index, frame.image))
+
+
+def track_people(frames: Iterable[DetectedFrame], tracker: Tracker) -> Iterator[TrackedFrame]:
+    """Give everyone the number of a track that goes from frame to frame."""
+    for frame, detections in frames:
+        yield TrackedFrame(frame, detections, tracker(detections))
+
+
+def crop_people(frames: Iterable[TrackedFrame], estimator: Estimator) -> Iterator[CroppedFrame]:
+    """Cut the network's inputs out of each frame; boxes outside the image are left out."""
+    has_warned = False
+    for frame, detections, tracks in frames:
+        people = []
+        for track, detection in zip(tracks, detections, strict=True):
+            crop = estimator.crop(frame.image, detection.box)
+            if crop is None:
+                level = logging.DEBUG if has_warned else logging.WARNING
+                log.log(level, "frame %d: a box outside the image is left out", frame.index)
+                has_warned = True
+            else:
+                people.append(CroppedPerson(track, detection.score, crop))
+        yield CroppedFrame(frame.index, people)
+
+
+class Batch(NamedTuple):
+    """Inputs for one run of the network, and the frames whose last person is among them."""
+
+    crops: list[PersonCrop]
+    frames: list[CroppedFrame]
+
+
+def batches(cropped: Iterable[CroppedFrame], size: int) -> Iterator[Batch]:
+    """Full batches over people and frames; a frame's people may be in several."""
+    crops: list[PersonCrop] = []
+    frames: list[CroppedFrame] = []
+    for frame in cropped:
+        for person in frame.people:
+            if len(crops) == size:
+                yield Batch(crops, frames)
+                crops, frames = [], []
+            crops.append(person.crop)
+        frames.append(frame)
+        if len(frames) >= FRAMES_PER_BATCH * size:
+            yield Batch(crops, frames)
+            crops, frames = [], []
+    yield Batch(crops, frames)
+
+
+def estimate_people(
+    cropped: Iterable[CroppedFrame], estimator: Estimator, batch_size: int, workers: int = 1
+) -> Generator[EstimatedFrame, None, None]:
+    """Run the network on batches, `workers` of them at a time; frames leave in order.
+
+    The workers share PyTorch's threads: each that works alone wastes no time on waiting for others.
+    """
+    threads = max(1, torch.get_num_threads() // workers)
+
+    def estimate(batch: Batch) -> tuple[list[CroppedFrame], list[Person]]:
+        torch.set_num_threads(threads)  # of this thread, and of those that begin later
+        return batch.frames, estimator.estimate(batch.crops, want_vertices=False)
+
+    estimates: deque[Person] = deque()
+    with closing(parallel_map(estimate, batches(cropped, batch_size), workers)) as estimated:
+        for frames, people in estimated:
+            estimates.extend(people)
+            for number, cropped_people in frames:
+                yield EstimatedFrame(
+                    number,
+                    [
+                        EstimatedPerson(track, score, estimates.popleft())
+                        for track, score, _ in cropped_people
+                    ],
+                )
+
+
+def place_people(frames: Iterable[EstimatedFrame], clip: Clip, rows: RawRows) -> int:
+    """Place everyone in the clip's camera and write them down; the number of frames."""
+    waiting: list[tuple[int, EstimatedPerson]] = []
+    count = 0
+    for number, people in frames:
+        count += 1
+        waiting += [(number, person) for person in people]
+        if len(waiting) >= _PLACED_AT_ONCE:
+            rows.append(raw_rows(waiting, clip))
+            waiting = []
+    if waiting:
+        rows.append(raw_rows(waiting, clip))
+    return count
+
+
+def raw_rows(estimates: list[tuple[int, EstimatedPerson]], clip: Clip) -> np.ndarray:
+    """Estimates, each with the number of its frame, as rows of `RAW_ROW`."""
+    rows = np.zeros(len(estimates), RAW_ROW)
+    for row, (number, (track, score, person)) in zip(rows, estimates, strict=True):
+        row["track"], row["frame_index"], row["score"] = track, number, score
+        for name in ("box_xywh", *PARAMETERS, "joints_2d_px"):
+            row[name] = getattr(person, name)
+    placed = place_bodies(
+        global_orient=rows["global_orient"],
+        transl=rows["transl"],
+        joints_3d_m=np.stack([one.person.joints_3d_m for _, one in estimates]),
+        joints_2d_px=rows["joints_2d_px"],
+        princpt=rows["princpt"],
+        camera=clip.camera,
+    )
+    rows["placed_orient"] = placed.global_orient
+    rows["placed_pelvis_m"] = placed.joints_3d_m[:, PELVIS]
+    seen_px = clip.camera.project(placed.joints_3d_m.astype(np.float32))
+    rows["truncation"] = truncation(seen_px, clip.image_size)
+    return rows

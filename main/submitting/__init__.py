@@ -1,1 +1,0 @@
-"""Submissions to the test servers of AGORA and BEDLAM."""

@@ -1,1 +1,0 @@
-"""Benchmarks: metrics, protocols, and what is reported."""

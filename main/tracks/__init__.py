@@ -1,1 +1,0 @@
-"""From estimates of single frames to people who keep their identity, shape and smoothness."""

@@ -1,0 +1,192 @@
+"""Many clips by one call: resumed, never stopped by a bad one, reported at the end."""
+
+import base64
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from main import inference
+from main.pipeline import pipeline
+from main.pipeline.estimator import Estimator
+from utils.video_write import VideoWriter
+
+ROOT = Path(__file__).parents[3]
+DONE = ["config_base.py", "person_001.npz", "summary.json"]
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def loads(monkeypatch, untrained, estimator):
+    """How often a model was loaded; it is the same one each time."""
+    calls = []
+    monkeypatch.setattr(Estimator, "load", lambda *_, **__: calls.append(1) or estimator)
+    return calls
+
+
+@pytest.fixture(scope="module")
+def estimator(untrained):
+    return Estimator.load(str(untrained))
+
+
+@pytest.fixture
+def clips(tmp_path):
+    folder = tmp_path / "clips"
+    for name in ("a/walk.mp4", "b/walk.mp4"):
+        (folder / name).parent.mkdir(parents=True)
+        with VideoWriter(folder / name, fps=10) as writer:
+            for _ in range(3):
+                writer.write(np.zeros((120, 160, 3), np.uint8))
+    return folder
+
+
+@pytest.fixture
+def run(untrained, clips, tmp_path, capfd):
+    """Exit status, report.json, and stderr."""
+
+    def run_command(*arguments, detector=("--detector", "whole-image")):
+        places = ("--input", clips, "--output", tmp_path / "out")
+        status = inference.main([str(one) for one in (untrained, *places, *detector, *arguments)])
+        file = tmp_path / "out" / "report.json"
+        report = json.loads(file.read_text()) if file.is_file() else None
+        return status, report, capfd.readouterr().err
+
+    return run_command
+
+
+def statuses(report):
+    return {clip["clip"]: clip["status"] for clip in report["clips"]}
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_every_clip_with_one_model(run, loads, tmp_path):
+    status, report, written = run()
+    assert status == 0, written
+    assert len(loads) == 1
+    for folder in ("a", "b"):
+        assert names(tmp_path / "out" / folder) == ["result_walk", "result_walk.mp4"]
+        assert names(tmp_path / "out" / folder / "result_walk") == DONE
+    assert names(tmp_path / "out") == ["a", "b", "report.json"]
+    assert statuses(report) == {"a/walk.mp4": "done", "b/walk.mp4": "done"}
+    assert [(clip["frames"], clip["people"]) for clip in report["clips"]] == [(3, 1)] * 2
+    assert all(clip["seconds"] > 0 for clip in report["clips"])
+    assert "2 done" in written.splitlines()
+
+
+def test_finished_clips_are_passed_over_and_half_ones_done_again(run, loads, tmp_path):
+    run("--no-overlay")
+    result = tmp_path / "out" / "a" / "result_walk"
+    before = (result / "person_001.npz").stat().st_mtime_ns
+    # As if the other one had been killed before its folder got its name.
+    half = tmp_path / "out" / "b"
+    shutil.rmtree(half / "result_walk")
+    (half / "result_walk.mp4").write_bytes(b"old")
+    (half / ".partial_x" / "result_walk").mkdir(parents=True)
+    status, report, written = run()
+    assert status == 0, written
+    assert statuses(report) == {"a/walk.mp4": "finished before", "b/walk.mp4": "done"}
+    assert report["clips"][0]["frames"] == 3
+    assert (result / "person_001.npz").stat().st_mtime_ns == before
+    assert names(half) == ["result_walk", "result_walk.mp4"]
+    assert (half / "result_walk.mp4").stat().st_size > 100
+
+    loads.clear()
+    status, report, written = run()
+    assert (status, report["finished_before"], len(loads)) == (0, 2, 0), written
+
+
+def test_folder_of_results_comes_last(run, loads, tmp_path, monkeypatch):
+    """What stops a clip in its last step leaves it unfinished."""
+
+    def full_disk(*_):
+        assert (tmp_path / "out" / "a" / "result_walk.mp4").is_file()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pipeline, "save_config", full_disk)
+    status, report, _ = run()
+    assert status == 1
+    assert statuses(report) == {"a/walk.mp4": "failed", "b/walk.mp4": "failed"}
+    assert not (tmp_path / "out" / "a" / "result_walk").exists()
+    monkeypatch.undo()
+    assert run()[0] == 0
+    assert names(tmp_path / "out" / "a" / "result_walk") == DONE
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyError, ZeroDivisionError, AssertionError])
+def test_bad_clips_do_not_stop_the_rest(run, loads, clips, tmp_path, monkeypatch, error):
+    (clips / "0.mp4").write_text("no video")
+    draw = pipeline.draw_overlay
+
+    def strange(source, *rest):
+        if source.path.parent.name == "a":
+            raise error("strange\nindeed")
+        draw(source, *rest)
+
+    monkeypatch.setattr(pipeline, "draw_overlay", strange)
+    status, report, written = run()
+    assert status == 1
+    assert statuses(report) == {"0.mp4": "failed", "a/walk.mp4": "failed", "b/walk.mp4": "done"}
+    assert "no readable video" in report["clips"][0]["reason"]
+    assert report["clips"][1]["reason"].startswith(f"{error.__name__}: ")
+    assert "\n" not in report["clips"][1]["reason"]
+    assert names(tmp_path / "out" / "a") == []
+    assert "Traceback" not in written
+
+
+def test_interrupted_run_tells_what_it_has(run, loads, tmp_path, monkeypatch):
+    draw = pipeline.draw_overlay
+
+    def interrupted(source, *rest):
+        if source.path.parent.name == "b":
+            raise KeyboardInterrupt
+        draw(source, *rest)
+
+    monkeypatch.setattr(pipeline, "draw_overlay", interrupted)
+    status, report, _ = run()
+    assert status == 130
+    assert statuses(report) == {"a/walk.mp4": "done"}
+    assert names(tmp_path / "out" / "b") == []
+
+
+def test_clips_use_boxes_beside_them(run, loads, clips):
+    (clips / "a" / "walk.boxes.json").write_text('{"0": [[10, 10, 50, 90], [90, 10, 50, 90]]}')
+    (clips / "b" / "walk.boxes.json").write_text('{"0": []}')
+    status, report, _ = run("--no-overlay", detector=())
+    assert status == 1
+    assert [clip["people"] for clip in report["clips"]] == [2, None]
+    assert "no box in it" in report["clips"][1]["reason"]
+
+
+def test_characters_that_lack_are_made(run, loads, tmp_path):
+    run("--no-overlay")
+    status, report, written = run("--no-overlay", "--export", "bvh")
+    assert status == 0, written
+    assert report["finished_before"] == 2
+    assert names(tmp_path / "out" / "a" / "result_walk" / "export") == ["person_001.bvh"]
+
+
+def test_the_viewer_has_the_clip_wherever_it_lies(run, loads, clips, tmp_path):
+    """Both when a clip is inferred, and when only the page lacks."""
+    folder = tmp_path / "out" / "a" / "result_walk"
+    video = base64.b64encode((clips / "a" / "walk.mp4").read_bytes()).decode()
+    for _ in range(2):
+        status, _, written = run("--no-overlay", "--export", "viewer")
+        assert status == 0, written
+        assert "--input" not in written
+        assert video in (folder / "viewer.html").read_text(encoding="utf-8")
+        (folder / "viewer.html").unlink()
+
+
+def test_previews(run, loads, tmp_path):
+    for expected in ("done", "finished before"):
+        status, report, written = run("--preview")
+        assert status == 0, written
+        assert set(statuses(report).values()) == {expected}
+    assert names(tmp_path / "out" / "a") == ["result_walk_preview.jpg"]

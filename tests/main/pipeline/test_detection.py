@@ -1,0 +1,292 @@
+"""Where people are: boxes from files, the whole image, and YOLO itself with random weights."""
+
+import json
+import os
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+
+from configs.schema import DetectionConfig
+from main.pipeline.detection import (
+    BoxFileDetector,
+    Detectors,
+    WholeImageDetector,
+    YoloDetector,
+    import_ultralytics,
+)
+from utils.box import Box
+from utils.errors import UserError
+from utils.image import read_image
+
+IMAGE = np.zeros((120, 160, 3), np.uint8)
+
+
+def test_whole_image():
+    ((box, score),) = WholeImageDetector()(0, IMAGE)
+    assert box == Box(0, 0, 160, 120)
+    assert score == 1
+
+
+def test_box_file(tmp_path):
+    path = tmp_path / "boxes of 'me'.json"
+    path.write_text(json.dumps({"0": [[1, 2, 3, 4], [5.5, 6, 7, 8]], "2": []}))
+    detector = BoxFileDetector(path)
+    assert [d.box for d in detector(0, IMAGE)] == [Box(1, 2, 3, 4), Box(5.5, 6, 7, 8)]
+    assert detector(1, IMAGE) == []
+    assert detector(2, IMAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "frames"),
+    [(1, [0, 1, 2, 3]), (3, [0, 3, 6, 9]), (0.5, [0, 0, 1, 1]), (30 / 29.97, [0, 1, 2, 3])],
+)
+def test_box_file_of_another_rate(tmp_path, step, frames):
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps({str(frame): [[frame, 0, 9, 9]] for frame in range(10)}))
+    detector = BoxFileDetector(path, step)
+    assert [detector(index, IMAGE)[0].box.x for index in range(4)] == frames
+
+
+def test_flags_go_before_boxes_beside_the_input_and_those_before_yolo(tmp_path, caplog):
+    caplog.set_level("INFO")
+    video, folder = tmp_path / "a.b.mp4", tmp_path / "frames.1"
+    folder.mkdir()
+    config = DetectionConfig(model_path=str(tmp_path / "no_such_detector.pt"))
+
+    def detectors(boxes=None, named=None):
+        return Detectors(boxes, named, config, torch.device("cpu"))
+
+    for name in ("a.b.boxes.json", "frames.1.boxes.json", "other.json"):
+        (tmp_path / name).write_text(json.dumps({"0": [[len(name), 0, 9, 9]]}))
+    assert detectors().for_source(video)(0, IMAGE)[0].box.x == len("a.b.boxes.json")
+    assert caplog.messages == [f"people: boxes of {tmp_path / 'a.b.boxes.json'}"]
+    assert detectors().for_source(folder)(0, IMAGE)[0].box.x == len("frames.1.boxes.json")
+    assert detectors(boxes=tmp_path / "other.json").for_source(video)(0, IMAGE)[0].box.x == len(
+        "other.json"
+    )
+    assert isinstance(detectors(named="whole-image").for_source(video), WholeImageDetector)
+    with pytest.raises(UserError, match=r"NAME\.boxes\.json beside the input"):
+        detectors(named="yolo")
+    lazy = detectors()
+    with pytest.raises(UserError) as first:
+        lazy.for_source(tmp_path / "c.mp4")
+    with pytest.raises(UserError) as second:
+        lazy.for_source(tmp_path / "d.mp4")
+    assert first.value is second.value  # it is not tried again for every clip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not readable as JSON"),
+        ("[[1, 2, 3, 4]]", "expected"),
+        ("{}", "no box in it"),
+        ('{"0": []}', "no box in it"),
+        ('{"first": [[1, 2, 3, 4]]}', "'first' is no frame number"),
+        ('{"0": [1, 2, 3, 4]}', "frame 0 is no list"),
+        ('{"0": [[1, 2, 3]]}', "frame 0 is no list"),
+        ('{"0": [[1, 2, 3, "4"]]}', "frame 0 is no list"),
+        ('{"0": [[1, 2, 3, 4], [1]]}', "frame 0 is no list"),
+        ('{"0": [[1, 2, 3, null]]}', "frame 0 is no list"),
+    ],
+)
+def test_wrong_box_file_is_one_line(tmp_path, text, message):
+    path = tmp_path / "boxes.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        BoxFileDetector(path)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_box_file(tmp_path):
+    with pytest.raises(UserError, match="no such file of boxes"):
+        BoxFileDetector(tmp_path / "gone.json")
+
+
+@pytest.fixture(scope="module")
+def yolo_weights(tmp_path_factory):
+    """A YOLO nano with random weights, in ultralytics' own file format."""
+    path = tmp_path_factory.mktemp("yolo") / "person.pt"
+    torch.manual_seed(0)
+    import_ultralytics().YOLO("yolov8n.yaml").save(path)
+    return path
+
+
+def test_yolo_boxes_lie_in_the_image_and_are_scored(yolo_weights):
+    config = DetectionConfig(model_path=str(yolo_weights), conf=0.0, iou_thr=0.5)
+    image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    detections = YoloDetector(config, torch.device("cpu"))(0, image)
+    assert detections, "random weights see people everywhere at confidence 0"
+    for box, score in detections:
+        assert 0 <= score <= 1
+        assert box.x >= 0
+        assert box.y >= 0
+        assert box.x + box.width <= 160.01
+        assert box.y + box.height <= 120.01
+
+
+def test_damaged_images_are_still_user_errors_beside_yolo(yolo_weights, tmp_path, caplog):
+    YoloDetector(DetectionConfig(model_path=str(yolo_weights)), torch.device("cpu"))
+    (tmp_path / "x.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match="cannot read the image"):
+        read_image(tmp_path / "x.jpg")
+    assert not caplog.messages
+
+
+def test_yolo_is_given_bgr(yolo_weights, monkeypatch):
+    config = DetectionConfig(model_path=str(yolo_weights))
+    detector = YoloDetector(config, torch.device("cpu"))
+    given = []
+    original = detector.predictor
+    monkeypatch.setattr(detector, "predictor", lambda image: given.append(image) or original(image))
+    image = IMAGE.copy()
+    image[..., 0] = 200  # red
+    detector(0, image)
+    assert given[0][0, 0].tolist() == [0, 0, 200]
+
+
+class Payload:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no weights at all", None], ids=["empty", "text", "code"]
+)
+def test_unusable_yolo_weights_are_one_line_and_run_nothing(tmp_path, content):
+    path = tmp_path / "person.pt"
+    if content is None:
+        torch.save({"model": Payload(tmp_path / "ran")}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="person detector") as error:
+        YoloDetector(DetectionConfig(model_path=str(path)), torch.device("cpu"))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "ran").exists()
+
+
+class Called:
+    """Pickled as a call of what a module has under a name."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def forged(change):
+    """Weights of ultralytics with something in them that is not a network's."""
+
+    def forge(path, yolo_weights):
+        content = torch.load(yolo_weights, weights_only=False)
+        change(content["model"], content, path)
+        torch.save(content, path)
+
+    return forge
+
+
+def constructed(model, content, path):
+    """The constructor of a class that ultralytics itself allows; it would read a second file."""
+    distillation = import_module("ultralytics.nn.distill_model").DistillationModel
+    second = path.with_name("second.pt")
+    torch.save({"model": Called(os.mkdir, str(path.with_name("ran")))}, second)
+    content["ema"] = Called(distillation, str(second), str(second))
+
+
+def fetched(model, content, path):
+    content["ema"] = Called(type(model), "https://127.0.0.1:9/yolov8n.yaml")
+
+
+def layer(name, *arguments):
+    def change(model, content, path):
+        model.yaml["backbone"][0] = [-1, 1, name, list(arguments)]
+
+    return change
+
+
+def setting(**values):
+    return lambda model, content, path: model.yaml.update(values)
+
+
+def looped(model, content, path):
+    model.model[0].loop = model.model[0]
+
+
+def expanded(model, content, path):
+    convolution = model.model[0].conv
+    convolution.weight = torch.nn.Parameter(torch.zeros(1).expand(convolution.weight.shape))
+
+
+FORGERIES = {
+    "constructor": forged(constructed),
+    "address": forged(fetched),
+    "function": forged(layer("torch_safe_load", "second.pt")),
+    "fetching layer": forged(layer("TorchVision", 64, "resnet18", "DEFAULT")),
+    "argument": forged(layer("Conv", "__import__('os')", 3, 2)),
+    "activation": forged(setting(activation="__import__('os').mkdir('ran')")),
+    "activation of calls": forged(setting(activation="nn.ReLU(exit())")),
+    "depth": forged(setting(depth_multiple=1000, scales={})),
+    "width": forged(setting(width_multiple=1000, scales={})),
+    "many layers": forged(lambda model, content, path: model.yaml["head"].extend([1] * 1000)),
+    "infinite": forged(setting(nc=float("inf"))),
+    "no description": forged(lambda model, content, path: delattr(model, "yaml")),
+    "loop": forged(looped),
+    "tensor beyond its storage": forged(expanded),
+    "lacking layer": forged(lambda model, content, path: model.model.pop(3)),
+    "other class": forged(
+        lambda model, content, path: content.update(model=torch.nn.Conv2d(1, 1, 1))
+    ),
+    "old form": lambda path, yolo_weights: torch.save(
+        {"model": Payload(path.with_name("ran"))}, path, _use_new_zipfile_serialization=False
+    ),
+    "script": lambda path, yolo_weights: torch.jit.script(torch.nn.ReLU()).save(path),
+    "pipe": lambda path, yolo_weights: os.mkfifo(path),
+    "folder": lambda path, yolo_weights: path.mkdir(),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+@pytest.mark.filterwarnings("ignore")
+def test_forged_yolo_weights_are_one_line_and_run_nothing(
+    forgery, yolo_weights, tmp_path, monkeypatch
+):
+    import_ultralytics()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("reaches for the network"))
+    path = tmp_path / "person.pt"
+    FORGERIES[forgery](path, yolo_weights)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match="person detector") as error:
+        YoloDetector(DetectionConfig(model_path=str(path)), torch.device("cpu"))
+    assert "\n" not in str(error.value)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["person.yaml", "person.torchscript", "person.onnx", "person"])
+def test_other_forms_of_yolo_are_refused(name, yolo_weights, tmp_path):
+    path = tmp_path / name
+    path.write_text("nc: 80\nbackbone: []\nhead: []\n")
+    with pytest.raises(UserError, match="person detector"):
+        YoloDetector(DetectionConfig(model_path=str(path)), torch.device("cpu"))
+
+
+def test_network_of_a_file_is_what_ultralytics_makes_of_it(yolo_weights):
+    ultralytics = import_ultralytics()
+    image = np.random.default_rng(1).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    theirs = ultralytics.YOLO(yolo_weights).predict(
+        image[..., ::-1], conf=0.0, iou=0.5, classes=[0], verbose=False
+    )
+    config = DetectionConfig(model_path=str(yolo_weights), conf=0.0, iou_thr=0.5)
+    ours = YoloDetector(config, torch.device("cpu"))(0, image)
+    boxes = theirs[0].boxes.xywh.numpy()
+    assert len(ours) == len(boxes) > 0
+    for (box, score), other, confidence in zip(ours, boxes, theirs[0].boxes.conf, strict=True):
+        assert score == pytest.approx(float(confidence))
+        assert box.x + box.width / 2 == pytest.approx(float(other[0]), abs=1e-3)
+        assert box.height == pytest.approx(float(other[3]), abs=1e-3)

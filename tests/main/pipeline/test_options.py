@@ -1,0 +1,52 @@
+"""Options are checked when they are made."""
+
+import dataclasses
+
+import pytest
+
+from main.inference import make_parser, options_of
+from main.pipeline.options import InferenceOptions
+from utils.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("focal_px", "fov_deg"), [(0.0, None), (-5.0, None), (None, 0.0), (None, 180.0), (900, 60)]
+)
+def test_wrong_cameras_are_refused(focal_px, fov_deg):
+    with pytest.raises(UserError, match="--f"):
+        InferenceOptions("m", focal_px=focal_px, fov_deg=fov_deg)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"person": (0,)}, "--person"),
+        ({"person": ()}, "--person"),
+        ({"smoothing": 21.0}, "--smooth 21"),
+        ({"smoothing": float("nan")}, "--smooth nan"),
+        ({"keep_longest": 0}, "--keep-longest 0"),
+        ({"batch_size": 0}, "--batch-size 0"),
+        ({"export": ("glb", "fbx")}, "fbx"),
+    ],
+)
+def test_wrong_values_are_refused(values, message):
+    options = InferenceOptions("m")
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(options, **values)
+
+
+def test_a_command_line_without_flags_gives_the_defaults():
+    assert options_of(make_parser().parse_args(["m", "FILE"])) == InferenceOptions("m")
+
+
+def test_every_flag_has_its_option():
+    command = "m FILE 25 --boxes b.json --detector yolo --person 1,3 --keep-longest 2 --preview"
+    command += " --smooth 0.5 --fov 60 --floor --export glb,bvh --backend onnx --batch-size 3"
+    command += " --no-overlay --download --set a.b=1 --precision bf16 --device cpu"
+    options = options_of(make_parser().parse_args(command.split()))
+    defaults = InferenceOptions("m")
+    same = [name for name, value in vars(defaults).items() if getattr(options, name) == value]
+    assert same == ["model_dir", "focal_px"]
+    assert options.person == (1, 3)
+    assert options.export == ("glb", "bvh")
+    assert options.overlay is None

@@ -1,0 +1,92 @@
+"""Batches over people and frames: full ones, every frame once and in order."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from main.motion.rows import COLUMNS
+from main.pipeline.estimator import Estimator, Person, PersonCrop
+from main.pipeline.stages import (
+    FRAMES_PER_BATCH,
+    CroppedFrame,
+    CroppedPerson,
+    batches,
+    estimate_people,
+)
+from utils.box import Box
+
+PIXELS = np.zeros((2, 2, 3), np.float32)
+VALUES = {
+    name: np.zeros(shape, np.float32) for name, shape in COLUMNS.items() if name != "box_xywh"
+}
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def cropped(counts):
+    """A frame for each count of people; crops are numbered by the place of their box."""
+    number = 0
+    for index, count in enumerate(counts):
+        crops = [
+            PersonCrop(PIXELS, Box(number + k, 0, 1, 1), Box(number + k, 0, 1, 1))
+            for k in range(count)
+        ]
+        number += count
+        yield CroppedFrame(index, [CroppedPerson(k, 1.0, crop) for k, crop in enumerate(crops)])
+
+
+class Numbers(Estimator):
+    """Stands in for an estimator: a person's box has the number of the crop."""
+
+    def __init__(self):
+        self.sizes = []
+
+    def estimate(self, crops, *, want_vertices=True):
+        assert not want_vertices
+        self.sizes.append(len(crops))
+        time.sleep(0.002 * (len(self.sizes) % 3))
+        return [
+            Person(**VALUES, box_xywh=np.array(crop.box, np.float32), vertices_m=None)
+            for crop in crops
+        ]
+
+
+def test_batches_are_full_though_frames_hold_odd_numbers_of_people():
+    made = list(batches(cropped([3, 3, 3, 0, 5, 1]), 4))
+    assert [len(batch.crops) for batch in made] == [4, 4, 4, 3]
+    assert [[frame.number for frame in batch.frames] for batch in made] == [
+        [0],
+        [1],
+        [2, 3],
+        [4, 5],
+    ]
+
+
+def test_more_people_in_a_frame_than_in_a_batch():
+    made = list(batches(cropped([9, 1]), 4))
+    assert [len(batch.crops) for batch in made] == [4, 4, 2]
+    assert [len(batch.frames) for batch in made] == [0, 0, 2]
+
+
+def test_empty_frames_do_not_wait_forever():
+    stream = batches(cropped([1] + [0] * 1000), 2)
+    assert len(next(stream).frames) == FRAMES_PER_BATCH * 2
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_frame_comes_once_in_order_with_its_own_people(workers):
+    counts = [2, 0, 0, 7, 1, 1, 3, 0] * 5
+    estimator = Numbers()
+    frames = list(estimate_people(cropped(counts), estimator, 4, workers))
+    assert [frame.number for frame in frames] == list(range(len(counts)))
+    assert [len(frame.people) for frame in frames] == counts
+    people = [one.person.box_xywh[0] for frame in frames for one in frame.people]
+    assert people == list(range(sum(counts)))
+    assert max(estimator.sizes) == 4

@@ -1,0 +1,58 @@
+"""Commands answer --help at once, before anything large is loaded."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from main.cli import command_parser, run_command
+
+ROOT = Path(__file__).parents[2]
+LARGE = {"torch", "torchvision", "cv2", "scipy", "ultralytics", "av", "onnxruntime", "ray"}
+COMMANDS = sorted(
+    path.stem for path in (ROOT / "main").glob("*.py") if "def make_parser" in path.read_text()
+)
+SCRIPT = """
+import json, sys
+from main.{command} import main
+try:
+    main(["--help"])
+except SystemExit as end:
+    reached = {{"status": end.code, "modules": list(sys.modules)}}
+    print(json.dumps(reached), file=sys.stderr)
+"""
+
+
+def test_there_are_commands():
+    assert {"inference", "train", "test", "convert", "launch"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_comes_at_once(command):
+    script = [sys.executable, "-c", SCRIPT.format(command=command)]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"main.{command}" in done.stdout
+    reached = json.loads(done.stderr)
+    assert reached["status"] == 0
+    assert not LARGE & set(reached["modules"])
+
+
+def ended_by(error, capsys):
+    def work(arguments):
+        raise error
+
+    return run_command(command_parser("inference", "A command."), work, []), capsys.readouterr().err
+
+
+def test_a_full_device_is_one_line(capsys):
+    status, written = ended_by(torch.OutOfMemoryError("CUDA out of memory"), capsys)
+    assert status == 2
+    assert written == "error: the device's memory is full; choose a smaller --batch-size\n"
+
+
+def test_other_runtime_errors_are_not_hidden(capsys):
+    with pytest.raises(RuntimeError, match="strange"):
+        ended_by(RuntimeError("strange"), capsys)
