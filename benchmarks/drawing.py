@@ -14,9 +14,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from utils.draw import PERSON_COLOURS
 from utils.media import open_media
-from utils.render import MeshRenderer, PlacedMesh
+from utils.render import PERSON_COLOURS, MeshRenderer, PlacedMesh
 from utils.video_write import VideoWriter
 
 WIDTH, HEIGHT, FPS = 1920, 1080, 30

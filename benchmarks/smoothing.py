@@ -53,8 +53,8 @@ from main.pipeline.stages import (
 from main.pipeline.tracking import Tracker
 from utils.alignment import align_similarity
 from utils.box import Box, intersection_over_union
+from utils.iteration import with_progress
 from utils.media import open_media
-from utils.progress import with_progress
 
 SMOOTH: Final = ("off", "0.5", "auto", "2")
 """What --smooth may say."""

@@ -48,8 +48,8 @@ from main.pipeline.stages import (
 )
 from main.pipeline.tracking import Tracker
 from models.heads import HeadOutputs
+from utils.iteration import parallel_map, prefetch
 from utils.media import Frame, open_media
-from utils.prefetch import parallel_map, prefetch
 from utils.video_write import VideoWriter
 
 DEMO: Final = ROOT / "demo" / "test_video.mp4"

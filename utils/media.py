@@ -105,7 +105,7 @@ def open_media(path: Path, fps: float | None = None) -> MediaSource:
     Args:
         path: video (.mp4, .mov, .avi, .mkv, .webm, .gif, ...), image (.jpg, .png, .webp, .bmp,
             .tiff) or folder, whose images are frames in natural order of their names.
-        fps: frames a second to give out. A video is resampled by its time stamps (the last frame
+        fps: frames per second to give out. A video is resampled by its time stamps (the last frame
             at or before each tick); of a folder every image is a frame whatever the rate. None
             keeps a video's own rate: frame by frame where it is constant, else resampled to its
             average.
@@ -115,7 +115,7 @@ def open_media(path: Path, fps: float | None = None) -> MediaSource:
             be decoded, or `fps` is not a positive number.
     """
     if fps is not None and not 0 < fps <= 1000:
-        raise UserError(f"cannot read '{path}' at {fps} frames a second: give 0 < fps <= 1000")
+        raise UserError(f"cannot read '{path}' at {fps} fps: give 0 < fps <= 1000")
     if path.is_dir():
         return MediaSource(path, _ImageFolder(path, fps))
     if not path.exists():

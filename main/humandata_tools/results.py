@@ -21,8 +21,8 @@ from main.motion.rows import COLUMNS
 from main.paths import DEMO
 from utils.errors import UserError
 from utils.image import IMAGE_SUFFIXES, image_size, image_sizes, list_images, write_image
+from utils.iteration import with_progress
 from utils.media import open_media
-from utils.progress import with_progress
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,10 @@ from main.motion.trajectories import confidence, pose_vertices
 from main.pipeline.stages import READ_AHEAD
 from utils.box import Box
 from utils.camera import project
-from utils.draw import draw_skeleton, draw_vertices, person_colour
 from utils.image import write_image
+from utils.iteration import parallel_map, prefetch, with_progress
 from utils.media import Frame, MediaSource
-from utils.prefetch import parallel_map, prefetch
-from utils.progress import with_progress
-from utils.render import MeshRenderer, PlacedMesh
+from utils.render import MeshRenderer, PlacedMesh, draw_skeleton, draw_vertices, person_colour
 from utils.video_write import VideoWriter
 
 _POSED_AT_ONCE: Final = 16

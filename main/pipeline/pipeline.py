@@ -34,9 +34,8 @@ from main.pipeline.tracking import Tracker
 from utils.errors import UserError
 from utils.files import atomic_path
 from utils.image import image_size, list_images, write_image
+from utils.iteration import prefetch, with_progress
 from utils.media import MediaSource, open_media
-from utils.prefetch import prefetch
-from utils.progress import with_progress
 
 log = logging.getLogger(__name__)
 

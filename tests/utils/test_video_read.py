@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 
 from utils.errors import UserError
 from utils.media import open_media
-from utils.video_time import judge_timing, resample
+from utils.video_read import judge_timing, resample
 from utils.video_write import VideoWriter
 
 LEVELS = 12  # grey of frame k is 20 * (k % LEVELS), far enough apart to survive compression
@@ -261,7 +261,7 @@ def test_no_video_is_one_line(tmp_path: Path, content: bytes, suffix: str) -> No
 
 @pytest.mark.parametrize("fps", [0, -5, math.nan, math.inf])
 def test_impossible_rates(tmp_path: Path, fps: float) -> None:
-    with pytest.raises(UserError, match="frames a second"):
+    with pytest.raises(UserError, match="frames per second"):
         open_media(write_video(tmp_path / "clip.mp4", 2), fps=fps)
-    with pytest.raises(UserError, match="frames a second"):
+    with pytest.raises(UserError, match="frames per second"):
         VideoWriter(tmp_path / "out.mp4", fps)

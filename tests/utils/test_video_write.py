@@ -11,8 +11,8 @@ import pytest
 from jaxtyping import Int16, UInt8
 
 from utils.errors import UserError
+from utils.iteration import parallel_map
 from utils.media import open_media
-from utils.prefetch import parallel_map
 from utils.video_write import VideoWriter
 
 RED, GREEN, BLUE, WHITE = (220, 30, 30), (30, 200, 40), (40, 50, 220), (240, 240, 240)
