@@ -115,7 +115,7 @@ def open_media(path: Path, fps: float | None = None) -> MediaSource:
             be decoded, or `fps` is not a positive number.
     """
     if fps is not None and not 0 < fps <= 1000:
-        raise UserError(f"cannot read '{path}' at {fps} fps: give 0 < fps <= 1000")
+        raise UserError(f"cannot read '{path}' at {fps} frames per second: give 0 < fps <= 1000")
     if path.is_dir():
         return MediaSource(path, _ImageFolder(path, fps))
     if not path.exists():
