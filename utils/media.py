@@ -23,13 +23,13 @@ _SAME_RATE: Final = 5e-4  # 29.97 is 30000/1001, but it is not 30
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a medium is before it is read.
+    """What a source of frames is before it is read.
 
     Attributes:
         kind: a video file, one still image or a folder of images.
         width, height: of every frame in pixels, upright.
         fps: rate of the frames given out (for images: the rate asked for, or 30).
-        own_fps: the medium's own rate, on average; it differs from `fps` where frames are
+        own_fps: the source's own rate, on average; it differs from `fps` where frames are
             repeated or left out.
         frame_count_estimate: frames to expect; a damaged file gives fewer. None if unknown.
         has_audio: the file has a sound track.
@@ -63,7 +63,7 @@ class _Frames(Protocol):
 
 
 class MediaSource:
-    """Frames of one medium, read as they are asked for, so memory does not grow with length.
+    """Frames of one source, read as they are asked for, so memory does not grow with length.
 
     Each `iter()` starts again from the first frame. Leaving the `with` block closes the file.
     Not to be read by two threads at a time.
@@ -111,7 +111,7 @@ def open_media(path: Path, fps: float | None = None) -> MediaSource:
             average.
 
     Raises:
-        UserError: there is nothing at `path`, it is no such medium, it holds no frame that can
+        UserError: there is nothing at `path`, it is nothing of the kind, it holds no frame that can
             be decoded, or `fps` is not a positive number.
     """
     if fps is not None and not 0 < fps <= 1000:
@@ -126,7 +126,7 @@ def open_media(path: Path, fps: float | None = None) -> MediaSource:
     if suffix in VIDEO_SUFFIXES:
         return MediaSource(path, _Video(path, fps))
     known = " ".join(VIDEO_SUFFIXES + IMAGE_SUFFIXES)
-    raise UserError(f"'{path}' is no known medium; give a folder of images or one of: {known}")
+    raise UserError(f"'{path}' is of no known format; give a folder of images or one of: {known}")
 
 
 class _StillImage:
