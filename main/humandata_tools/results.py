@@ -22,7 +22,7 @@ from main.paths import DEMO
 from utils.errors import UserError
 from utils.image import IMAGE_SUFFIXES, image_size, image_sizes, list_images, write_image
 from utils.iteration import with_progress
-from utils.media import open_media
+from utils.source import open_source
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def _extract(
     if medium is None:
         raise UserError(f"cannot find {summary.input}; say where it is with --input FILE")
     wanted, paths = set(frames.tolist()), {}
-    with open_media(medium, summary.fps) as media:
+    with open_source(medium, summary.fps) as media:
         for frame in with_progress(media, media.info.frame_count_estimate, "frames"):
             if frame.index in wanted:
                 name = f"{medium.stem}/{frame.index:06d}.jpg"

@@ -20,8 +20,8 @@ from utils.box import Box
 from utils.camera import project
 from utils.image import write_image
 from utils.iteration import parallel_map, prefetch, with_progress
-from utils.media import Frame, MediaSource
 from utils.render import MeshRenderer, PlacedMesh, draw_skeleton, draw_vertices, person_colour
+from utils.source import Frame, FrameSource
 from utils.video_write import VideoWriter
 
 _POSED_AT_ONCE: Final = 16
@@ -145,7 +145,7 @@ def _write_numbers(image: UInt8[np.ndarray, "H W 3"], people: Sequence[DrawnPers
 
 
 def draw_overlay(
-    source: MediaSource,
+    source: FrameSource,
     rows: FinalRows,
     chosen: Collection[int],
     result: Path,
@@ -197,7 +197,7 @@ class _ImageFile:
 
 
 @contextmanager
-def open_overlay(media: MediaSource, stem: Path) -> Iterator[OverlayFile]:
+def open_overlay(media: FrameSource, stem: Path) -> Iterator[OverlayFile]:
     """What drawn frames are written to: `stem`.mp4 for frames, `stem`.jpg or .png for one image.
 
     The file appears when the block ends well, and not at all else. A video keeps its sound.

@@ -18,7 +18,7 @@ from main.pipeline.detection import Detection, Detector
 from main.pipeline.estimator import Estimator, Person, PersonCrop
 from main.pipeline.tracking import Tracker
 from utils.iteration import parallel_map
-from utils.media import Frame
+from utils.source import Frame
 
 log = logging.getLogger(__name__)
 
