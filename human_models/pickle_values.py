@@ -13,6 +13,7 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -202,38 +203,30 @@ def check_raw_items(array: np.ndarray) -> None:
         for name in array.dtype.fields:
             check_raw_items(array[name])
     elif array.size and array.dtype.itemsize and array.dtype.kind in "bU":
-        native = np.ascontiguousarray(array).reshape(-1)
-        raw = native.view(np.uint8 if array.dtype.kind == "b" else _code_points(array.dtype))
-        if raw.max() > (1 if array.dtype.kind == "b" else _MOST_CODE_POINT):
+        code, most = ("u1", 1) if array.dtype.kind == "b" else ("u4", _MOST_CODE_POINT)
+        raw = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.byteorder}{code}")
+        if raw.max() > most:
             raise ValueError("an array of impossible booleans or characters")
-
-
-def _code_points(dtype: np.dtype) -> np.dtype:
-    return np.dtype(np.uint32) if dtype.isnative else np.dtype(np.uint32).newbyteorder()
 
 
 # ---- what names make
 
 
+@dataclass(frozen=True, eq=False, slots=True)
 class Name:
     """A name that a pickle gave, after it was found on the list; does nothing by itself."""
 
-    __slots__ = ("make", "text")
-
-    def __init__(self, text: str, make: "Callable[[Builder, Arguments], object] | None") -> None:
-        self.text = text
-        self.make = make
-        """None: an object of this class is a placeholder."""
+    text: str
+    make: "Callable[[Builder, Arguments], object] | None"
+    """None: an object of this class is a placeholder."""
 
 
+@dataclass(eq=False, slots=True, repr=False)
 class Placeholder:
     """Stands for an object of a class that is not loaded; `state` is what was pickled of it."""
 
-    __slots__ = ("class_name", "state")
-
-    def __init__(self, class_name: str, state: object = None) -> None:
-        self.class_name = class_name
-        self.state = state
+    class_name: str
+    state: object = None
 
     def fields(self) -> dict[str, Any]:
         return self.state if isinstance(self.state, dict) else {}

@@ -179,12 +179,12 @@ _LENGTH_LAYOUTS: Final = {b"\x01\x00": "<H", b"\x02\x00": "<I", b"\x03\x00": "<I
 _MOST_HEADER_BYTES: Final = 1 << 16
 _CHUNK: Final = 1 << 20
 _TOKEN: Final = re.compile(
-    r"""(?P<number>[0-9]+)L?|(?P<text>'[^'\\]*'|"[^"\\]*")|(?P<word>True|False)"""
-    r"""|(?P<comma>,\s*(?=[])}]))|(?P<mark>[][(){},:]|\s+)|(?P<other>.)""",
+    r"""(?P<number>[0-9]+)L?|(?P<text>'[^'\\]*'|"[^"\\]*")|(?P<last>,\s*(?=[])}]))"""
+    r"""|(?P<mark>True|False|[][(){},:]|\s+)|(?P<other>.)""",
     re.DOTALL,
 )
 """Python 2 wrote numbers as 3L."""
-_JSON_MARKS: Final = {"(": "[", ")": "]"}
+_JSON_MARKS: Final = {"(": "[", ")": "]", "True": "true", "False": "false"}
 
 
 class _Header(NamedTuple):
@@ -283,9 +283,7 @@ def _json_token(found: re.Match[str]) -> str:
             return token
         case "text":
             return json.dumps(token[1:-1])
-        case "word":
-            return token.lower()
-        case "comma":  # Python allows one behind the last item
+        case "last":  # a comma that Python allows behind the last item
             return ""
         case "mark":
             return _JSON_MARKS.get(token, token)
@@ -429,15 +427,9 @@ def _array(value: object, kinds: str) -> np.ndarray:
 def _dimensions(shape: object) -> tuple[int, ...]:
     if isinstance(shape, np.ndarray):
         shape = shape.tolist()
-    if not isinstance(shape, list | tuple):
-        raise ValueError("a shape that is no list of numbers")
-    return tuple(_length(length) for length in shape)
-
-
-def _length(length: object) -> int:
-    if not isinstance(length, int | np.integer):
-        raise ValueError("a shape that is no list of numbers")
-    return int(length)
+    if isinstance(shape, list | tuple) and all(isinstance(n, int | np.integer) for n in shape):
+        return tuple(map(int, shape))
+    raise ValueError("a shape that is no list of numbers")
 
 
 def _sparse_matrix(
