@@ -11,8 +11,8 @@ from jaxtyping import Float32, Int
 from human_models.body import BodyModel
 from main.characters.character import Character
 from utils.files import atomic_path
+from utils.iteration import with_progress
 from utils.mesh import obj_maker, ply_maker
-from utils.progress import with_progress
 
 _BATCH = 16
 

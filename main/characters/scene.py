@@ -31,9 +31,9 @@ from main.motion.camera import ClipCamera, place_bodies
 from main.motion.result_reader import Result
 from main.motion.rows import PARAMETERS
 from utils.camera import project
-from utils.draw import person_colour
 from utils.errors import UserError
 from utils.mesh import merge_vertices
+from utils.render import person_colour
 
 VIEWED_FIELDS: Final = (*CHARACTER_FIELDS, "image_size", "focal", "princpt", "joints_3d_m")
 """What a file of results must hold, so that the page can show the person."""

@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from human_models.body import BodyModel
+from human_models.body import (
+    BodyModel,
+    forward_kinematics,
+    linear_blend_skinning,
+    skinning_transforms,
+)
 from human_models.joints import JOINTS
 from human_models.safe_pickle import load_npz
-from human_models.skinning import forward_kinematics, linear_blend_skinning, skinning_transforms
 from main.characters import viewer as viewing
 from main.characters.character import read_character
 from main.characters.export import export_result
