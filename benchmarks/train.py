@@ -46,8 +46,7 @@ from main.training.recipes import Regression, autocast
 from main.training.validation import images_of
 from models.initialise import initial_network
 from models.supervision import SupervisedOutputs, SupervisedSMPLestX
-from utils.device import has_bf16_units
-from utils.distributed import process_group
+from utils.distributed import has_bf16_units, process_group
 
 _MOST = 0.10
 _CPU = torch.device("cpu")

@@ -27,10 +27,9 @@ from models.decoder import HeadOutputs
 from models.deployment import PROGRAMS, OnnxNetwork, StaticNetwork
 from models.posing import BodyParameters, PosedBody, body_parameters, pose_body
 from models.smplest_x import SMPLestX
-from utils.box import Box, person_box
+from utils.box import Box, crop_person, person_box
 from utils.camera import Camera
-from utils.crop import crop_person
-from utils.device import has_bf16_units, pick_device
+from utils.distributed import has_bf16_units, pick_device
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -230,10 +229,6 @@ def _onnx_network(files: ModelFiles, precision: str, device: torch.device) -> On
     if precision != "fp32":
         raise UserError(
             f"onnx computes in fp32, not in {precision}; leave one out", setting="backend"
-        )
-    if not files.onnx.exists():
-        raise UserError(
-            f"{files.onnx}: no such file; make it with python -m main.convert MODEL_DIR --onnx"
         )
     network = OnnxNetwork(files.onnx, device)
     if files.onnx.stat().st_mtime < files.weights.stat().st_mtime:

@@ -34,8 +34,7 @@ from configs.reader import save_config
 from configs.schema import Config
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
-from main.paths import ROOT
-from main.pipeline.model_files import CONFIG_NAME
+from main.paths import CONFIG_NAME, ROOT
 from main.training.optimizer import AveragedWeights
 from models.checkpoint import from_published, read_torch, require_weights, to_published
 from models.supervision import NETWORK

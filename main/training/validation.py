@@ -15,8 +15,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
 
-from configs.schema import Config, ModelConfig
-from configs.train_section import TrainConfig
+from configs.schema import Config, ModelConfig, TrainConfig
 from datasets.augmentation import NO_AUGMENTATION
 from datasets.cache import InstanceTable, open_dataset
 from datasets.sample import TrainingSample, training_sample
@@ -33,8 +32,8 @@ from models.posing import body_parameters, pose_body, root_relative
 from models.smplest_x import SMPLestX
 from models.supervision import LiftingNetwork, SupervisedSMPLestX, places_in_crop
 from utils.alignment import align_similarity
-from utils.draw import PERSON_COLOURS, draw_skeleton
 from utils.errors import UserError
+from utils.render import PERSON_COLOURS, draw_skeleton
 
 log = logging.getLogger(__name__)
 
