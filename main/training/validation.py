@@ -16,9 +16,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
 
 from configs.schema import Config, ModelConfig, TrainConfig
-from datasets.augmentation import NO_AUGMENTATION
 from datasets.cache import InstanceTable, open_dataset
-from datasets.sample import TrainingSample, training_sample
+from datasets.sample import NO_AUGMENTATION, TrainingSample, training_sample
 from datasets.sources import find_source
 from datasets.synthetic.lifting import People, draw_poses
 from human_models.body import BodyModel
