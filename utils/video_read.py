@@ -3,9 +3,11 @@
 import logging
 import math
 import re
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -13,21 +15,24 @@ from typing import Final
 import av
 import numpy as np
 from av.container import InputContainer
+from av.filter import Graph
 from av.packet import Packet
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from utils.errors import UserError
 from utils.files import require_regular_file
+from utils.video_colour import RgbConverter
 from utils.video_time import CLOCK_TOLERANCE_S, Timing, judge_timing, resample
 
 logger = logging.getLogger(__name__)
 
 # fmt: off
 VIDEO_SUFFIXES: Final = (
-    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".ts", ".mts",
-    ".wmv", ".flv", ".3gp",
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".vob", ".ts", ".mts",
+    ".m2ts", ".wmv", ".flv", ".3gp", ".3g2", ".ogv",
 )
 # fmt: on
 
@@ -44,6 +49,7 @@ _CONTAINERS: Final = (
     "m4v",
     "asf",
     "flv",
+    "ogg",
 )
 _RESTRICTIONS: Final = {
     "protocol_whitelist": "file",
@@ -74,9 +80,13 @@ def open_container(path: Path) -> Iterator[InputContainer]:
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """The stream to show of a container, which may also hold cover pictures."""
+    """The stream to show of a container, which may also hold cover pictures.
+
+    None: there is none that could be decoded; a damaged header can name a codec that is none.
+    """
     stream = container.streams.best("video")
-    return stream if isinstance(stream, VideoStream) else None
+    is_known = isinstance(stream, VideoStream) and stream.codec_context is not None
+    return stream if is_known else None
 
 
 class VideoFile:
@@ -96,10 +106,13 @@ class VideoFile:
         """
         self._path = path
         self._has_warned = False
+        self._converter = RgbConverter()
         with open_container(path) as container:
             stream = video_stream(container)
             if stream is None:
-                raise UserError(f"'{path}' holds no video: it is sound alone, or cut off")
+                raise UserError(
+                    f"'{path}' holds no video that can be read: it is sound alone, or damaged"
+                )
             self.has_audio = bool(container.streams.audio)
             self._square_width = _square_width(stream)
             self.timing, self._announced_count = _scan(container, stream)
@@ -136,11 +149,12 @@ class VideoFile:
             stream = video_stream(container)
             assert stream is not None, "checked when the file was first opened"
             stream.thread_type = "AUTO"
-            for frame in _tolerant_frames(container, stream, damage):
-                if frame.pts is None or stream.time_base is None:
+            for frame in _deinterlaced(_tolerant_frames(container, stream, damage)):
+                time_base = frame.time_base or stream.time_base
+                if frame.pts is None or time_base is None:
                     time_s += 1 / self.timing.fps if count else 0.0
                 else:
-                    time_s = float(frame.pts * stream.time_base)
+                    time_s = float(frame.pts * time_base)
                 start_s = start_s if count else time_s
                 count += 1
                 yield time_s - start_s, frame
@@ -153,11 +167,25 @@ class VideoFile:
             )
 
     def _to_rgb(self, frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
-        width, height = self._coded_size
-        image = frame.to_ndarray(format="rgb24", width=width, height=height)
-        # The file states by how much it has to be turned counter-clockwise to stand upright.
-        quarter_turns = round(frame.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(image, quarter_turns))
+        return _upright(self._converter(frame, *self._coded_size), frame)
+
+
+def _upright(image: UInt8[np.ndarray, "h w 3"], frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+    """Turn and mirror a frame's image as its file says, to the nearest quarter turn.
+
+    A display matrix [[a, b, _], [c, d, _], _] takes pixel (x, y) to (a x + c y, b x + d y).
+    """
+    matrix = next(
+        (data for data in frame.side_data if data.type == SideDataType.DISPLAYMATRIX), None
+    )
+    if matrix is None:
+        return image
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix)[:36])
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        image, right, down = image.transpose(1, 0, 2), c, b
+    else:
+        right, down = a, d
+    return np.ascontiguousarray(image[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1])
 
 
 def _square_width(stream: VideoStream) -> int | None:
@@ -241,3 +269,60 @@ def _tolerant_frames(
             damage.note(error)
             continue
         yield from frames
+
+
+def _deinterlaced(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+    """The frames with both fields of a moment; those that are marked interlaced are made so.
+
+    Frames are as many as before, at the same times.
+    """
+    filtering: _Deinterlacer | None = None
+    for frame in frames:
+        if filtering is not None and not filtering.fits(frame):
+            yield from filtering.rest()
+            filtering = None
+        if filtering is None and frame.interlaced_frame:
+            filtering = _Deinterlacer(frame)
+        if filtering is None:
+            yield frame
+        else:
+            yield from filtering.push(frame)
+    if filtering is not None:
+        yield from filtering.rest()
+
+
+class _Deinterlacer:
+    """FFmpeg's filter bwdif, which looks at the frames before and after each."""
+
+    def __init__(self, first: VideoFrame) -> None:
+        self._kind = (first.width, first.height, first.format.name)
+        self._graph = Graph()
+        source = self._graph.add_buffer(
+            width=first.width,
+            height=first.height,
+            format=first.format,
+            time_base=first.time_base or Fraction(1, 1000),
+        )
+        # One frame for each, not one for each field; whole frames pass as they are.
+        deinterlace = self._graph.add("bwdif", "mode=send_frame:deint=interlaced")
+        sink = self._graph.add("buffersink")
+        source.link_to(deinterlace)
+        deinterlace.link_to(sink)
+        self._graph.configure()
+
+    def fits(self, frame: VideoFrame) -> bool:
+        return self._kind == (frame.width, frame.height, frame.format.name)
+
+    def push(self, frame: VideoFrame | None) -> Iterator[VideoFrame]:
+        self._graph.push(frame)
+        while True:
+            try:
+                filtered = self._graph.pull()
+            except (av.BlockingIOError, av.EOFError):  # it wants more, or that was all
+                return
+            assert isinstance(filtered, VideoFrame)
+            yield filtered
+
+    def rest(self) -> Iterator[VideoFrame]:
+        """Frames that wait for a following one."""
+        return self.push(None)
