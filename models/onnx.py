@@ -115,9 +115,7 @@ class OnnxNetwork:
 
         onnxruntime maps whatever file the weights are said to lie in.
         """
-        require_regular_file(
-            self.path, "file; make it with python -m main.convert MODEL_DIR --onnx"
-        )
+        require_regular_file(self.path, "file; make it with main.convert")
         onnx = _package("onnx")
         decode_error = import_module("google.protobuf.message").DecodeError
         try:
@@ -141,9 +139,7 @@ class OnnxNetwork:
             require_regular_file(self.path.with_name(beside))
 
     def _damaged(self) -> UserError:
-        return UserError(
-            f"{self.path}: damaged; make it anew with python -m main.convert MODEL_DIR --onnx"
-        )
+        return UserError(f"{self.path}: damaged; make it anew with main.convert")
 
     def _session(self) -> Any:
         """The one that takes as many threads as PyTorch would in the caller's thread."""
@@ -171,10 +167,7 @@ class OnnxNetwork:
         inputs = [value.name for value in session.get_inputs()]
         outputs = {value.name for value in session.get_outputs()}
         if inputs != [_INPUT] or not outputs >= set(HeadOutputs._fields):
-            raise UserError(
-                f"{self.path}: is another network; make it with python -m main.convert "
-                "MODEL_DIR --onnx"
-            )
+            raise UserError(f"{self.path}: is another network; make it with main.convert")
         return session
 
 

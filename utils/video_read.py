@@ -3,31 +3,28 @@
 import logging
 import math
 import re
-import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.filter import Graph
 from av.packet import Packet
-from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from utils.errors import UserError
 from utils.files import require_regular_file
-from utils.video_colour import RgbConverter
-from utils.video_time import CLOCK_TOLERANCE_S, Timing, judge_timing, resample
+from utils.video_filters import RgbConverter, deinterlaced, upright
 
 logger = logging.getLogger(__name__)
+
+ShownFrame = TypeVar("ShownFrame")
 
 # fmt: off
 VIDEO_SUFFIXES: Final = (
@@ -59,13 +56,36 @@ _RESTRICTIONS: Final = {
 _WHOLE_SHARE: Final = 0.98
 """A video with this share of the promised frames is whole: headers round and estimate."""
 
+# Containers such as Matroska keep times in whole milliseconds.
+_CLOCK_TOLERANCE_S: Final = 0.002
+_FALLBACK_FPS: Final = 25.0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Time stamps of a whole video, judged.
+
+    Attributes:
+        fps: average frames per second.
+        is_constant: every frame lies within half a frame of an even grid at `fps`.
+        frame_count: frames found.
+        duration_s: from the first frame's start to the last frame's end.
+        last_duration_s: how long the last frame is shown.
+    """
+
+    fps: float
+    is_constant: bool
+    frame_count: int
+    duration_s: float
+    last_duration_s: float
+
 
 @contextmanager
 def open_container(path: Path) -> Iterator[InputContainer]:
     """Open a media file for reading.
 
     Raises:
-        UserError: it is missing, empty or no medium that FFmpeg knows.
+        UserError: it is missing, empty or no format that FFmpeg knows.
     """
     require_regular_file(path)
     try:
@@ -127,7 +147,7 @@ class VideoFile:
         """Frames that `images(fps)` is expected to give."""
         if fps is None:
             return self.timing.frame_count
-        return max(1, math.ceil((self.timing.duration_s - CLOCK_TOLERANCE_S) * fps))
+        return max(1, math.ceil((self.timing.duration_s - _CLOCK_TOLERANCE_S) * fps))
 
     def images(self, fps: float | None) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """Decode the video: every frame once, or by time stamps at a steady `fps`."""
@@ -149,7 +169,7 @@ class VideoFile:
             stream = video_stream(container)
             assert stream is not None, "checked when the file was first opened"
             stream.thread_type = "AUTO"
-            for frame in _deinterlaced(_tolerant_frames(container, stream, damage)):
+            for frame in deinterlaced(_tolerant_frames(container, stream, damage)):
                 time_base = frame.time_base or stream.time_base
                 if frame.pts is None or time_base is None:
                     time_s += 1 / self.timing.fps if count else 0.0
@@ -167,25 +187,7 @@ class VideoFile:
             )
 
     def _to_rgb(self, frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
-        return _upright(self._converter(frame, *self._coded_size), frame)
-
-
-def _upright(image: UInt8[np.ndarray, "h w 3"], frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
-    """Turn and mirror a frame's image as its file says, to the nearest quarter turn.
-
-    A display matrix [[a, b, _], [c, d, _], _] takes pixel (x, y) to (a x + c y, b x + d y).
-    """
-    matrix = next(
-        (data for data in frame.side_data if data.type == SideDataType.DISPLAYMATRIX), None
-    )
-    if matrix is None:
-        return image
-    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix)[:36])
-    if abs(a) + abs(d) < abs(b) + abs(c):
-        image, right, down = image.transpose(1, 0, 2), c, b
-    else:
-        right, down = a, d
-    return np.ascontiguousarray(image[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1])
+        return upright(self._converter(frame, *self._coded_size), frame)
 
 
 def _square_width(stream: VideoStream) -> int | None:
@@ -271,58 +273,62 @@ def _tolerant_frames(
         yield from frames
 
 
-def _deinterlaced(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
-    """The frames with both fields of a moment; those that are marked interlaced are made so.
+# ---- when frames are shown: seconds from the video's first frame
 
-    Frames are as many as before, at the same times.
+
+def judge_timing(
+    times_s: Sequence[float],
+    frame_count: int,
+    last_duration_s: float | None,
+    declared_fps: float | None,
+) -> Timing:
+    """Find a video's rate from its time stamps.
+
+    Args:
+        times_s: start of every frame in any order; empty if some have no time stamp.
+        frame_count: frames found.
+        last_duration_s: how long the last frame is shown, if the file says so.
+        declared_fps: the rate that the file claims; believed if the time stamps agree.
     """
-    filtering: _Deinterlacer | None = None
-    for frame in frames:
-        if filtering is not None and not filtering.fits(frame):
-            yield from filtering.rest()
-            filtering = None
-        if filtering is None and frame.interlaced_frame:
-            filtering = _Deinterlacer(frame)
-        if filtering is None:
-            yield frame
-        else:
-            yield from filtering.push(frame)
-    if filtering is not None:
-        yield from filtering.rest()
+    times_s = sorted(times_s)
+    span_s = times_s[-1] - times_s[0] if times_s else 0.0
+    measured_fps = (len(times_s) - 1) / span_s if span_s > 0 else None
+    if measured_fps is None:  # one frame, or no usable time stamps
+        own_fps = 1 / last_duration_s if frame_count == 1 and last_duration_s else declared_fps
+        fps = own_fps or _FALLBACK_FPS
+        return Timing(fps, True, frame_count, frame_count / fps, 1 / fps)
+
+    for candidate in (declared_fps, measured_fps):
+        if candidate and _is_even(times_s, candidate):
+            return Timing(candidate, True, frame_count, frame_count / candidate, 1 / candidate)
+    is_close = declared_fps is not None and abs(declared_fps / measured_fps - 1) < 0.1
+    fps = declared_fps if declared_fps and is_close else measured_fps
+    last_duration_s = last_duration_s or 1 / fps
+    return Timing(fps, False, frame_count, span_s + last_duration_s, last_duration_s)
 
 
-class _Deinterlacer:
-    """FFmpeg's filter bwdif, which looks at the frames before and after each."""
+def _is_even(times_s: Sequence[float], fps: float) -> bool:
+    return all(abs((time_s - times_s[0]) * fps - k) < 0.5 for k, time_s in enumerate(times_s))
 
-    def __init__(self, first: VideoFrame) -> None:
-        self._kind = (first.width, first.height, first.format.name)
-        self._graph = Graph()
-        source = self._graph.add_buffer(
-            width=first.width,
-            height=first.height,
-            format=first.format,
-            time_base=first.time_base or Fraction(1, 1000),
-        )
-        # One frame for each, not one for each field; whole frames pass as they are.
-        deinterlace = self._graph.add("bwdif", "mode=send_frame:deint=interlaced")
-        sink = self._graph.add("buffersink")
-        source.link_to(deinterlace)
-        deinterlace.link_to(sink)
-        self._graph.configure()
 
-    def fits(self, frame: VideoFrame) -> bool:
-        return self._kind == (frame.width, frame.height, frame.format.name)
+def resample(
+    shown: Iterable[tuple[float, ShownFrame]], fps: float, last_duration_s: float
+) -> Iterator[ShownFrame]:
+    """Give, at each tick k / fps, the last frame that began at or before it.
 
-    def push(self, frame: VideoFrame | None) -> Iterator[VideoFrame]:
-        self._graph.push(frame)
-        while True:
-            try:
-                filtered = self._graph.pull()
-            except (av.BlockingIOError, av.EOFError):  # it wants more, or that was all
-                return
-            assert isinstance(filtered, VideoFrame)
-            yield filtered
-
-    def rest(self) -> Iterator[VideoFrame]:
-        """Frames that wait for a following one."""
-        return self.push(None)
+    Frames are repeated or left out so that the running time stays. `shown` holds pairs of start
+    time and frame, in order; the last frame is held for `last_duration_s`.
+    """
+    tick = 0
+    current: tuple[float, ShownFrame] | None = None
+    for following in shown:
+        while current is not None and tick / fps < following[0] - _CLOCK_TOLERANCE_S:
+            yield current[1]
+            tick += 1
+        current = following
+    if current is None:
+        return
+    end_s = current[0] + max(last_duration_s, 0.0)
+    while tick == 0 or tick / fps < end_s - _CLOCK_TOLERANCE_S:
+        yield current[1]
+        tick += 1

@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int
 from human_models.body import BodyModel
 from main.exporting.character import Character
 from utils.files import atomic_path
-from utils.progress import with_progress
+from utils.iteration import with_progress
 
 MeshFormat = Literal["obj", "ply"]
 _BATCH = 16

@@ -24,7 +24,7 @@ from main.motion.result_reader import Result
 from main.viewing.coarse import coarse_faces
 from main.viewing.pack import Pack
 from main.viewing.raw import raw_character
-from utils.draw import person_colour
+from utils.render import person_colour
 
 VIEWED_FIELDS: Final = (*CHARACTER_FIELDS, "image_size", "focal", "princpt", "joints_3d_m")
 """What a file of results must hold, so that the page can show the person."""

@@ -6,8 +6,8 @@ import pygltflib
 import pytest
 import torch
 
+from human_models.body import forward_kinematics, linear_blend_skinning, skinning_transforms
 from human_models.joints import RIG_JOINTS, RIG_PARENTS
-from human_models.skinning import forward_kinematics, linear_blend_skinning, skinning_transforms
 from main.exporting.character import read_character, without_gaps
 from main.exporting.glb import write_glb
 from main.exporting.surfaces import make_layers, make_morphs, make_skeleton, strongest

@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from human_models.body import BodyModel
+from human_models.body import (
+    BodyModel,
+    forward_kinematics,
+    linear_blend_skinning,
+    skinning_transforms,
+)
 from human_models.joints import JOINTS
 from human_models.safe_pickle import load_npz
-from human_models.skinning import forward_kinematics, linear_blend_skinning, skinning_transforms
 from main.exporting.character import read_character
 from main.exporting.results import export_result
 from main.exporting.surfaces import make_layers, make_morphs, make_skeleton, strongest

@@ -12,7 +12,7 @@ from PIL import Image
 
 from utils.errors import UserError
 from utils.image import decode_image, image_size, list_images, read_image, write_image
-from utils.media import open_media
+from utils.source import open_source
 
 
 def scene(width: int = 48, height: int = 32) -> UInt8[np.ndarray, "H W 3"]:
@@ -105,13 +105,13 @@ def test_damaged_images_are_one_line(tmp_path: Path) -> None:
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=name) as caught:
-            open_media(tmp_path / name)
+            open_source(tmp_path / name)
         assert "\n" not in str(caught.value)
 
 
 def test_a_still_is_one_frame(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", scene())
-    source = open_media(tmp_path / "a.png")
+    source = open_source(tmp_path / "a.png")
     assert (source.info.kind, source.info.width, source.info.height) == ("image", 48, 32)
     frames = list(source)
     assert [(frame.index, frame.time_s) for frame in frames] == [(0, 0.0)]
@@ -126,7 +126,7 @@ def test_folder_in_natural_order(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a picture")
     (tmp_path / "._frame3.png").write_bytes(b"left by another system")
     (tmp_path / "folder.png").mkdir()
-    source = open_media(tmp_path, fps=12)
+    source = open_source(tmp_path, fps=12)
     assert (source.info.kind, source.info.fps) == ("folder", 12)
     assert source.info.frame_count_estimate == 5
     assert [int(frame.image[0, 0, 0]) for frame in source] == [1, 2, 9, 10, 100]
@@ -148,7 +148,7 @@ def test_unreadable_image_in_a_folder_is_left_out(
     (tmp_path / "0.png").write_bytes(b"broken")
     (tmp_path / "2.png").write_bytes(b"")
     with caplog.at_level(logging.WARNING):
-        frames = list(open_media(tmp_path))
+        frames = list(open_source(tmp_path))
     assert [int(frame.image[0, 0, 0]) for frame in frames] == [1, 3]
     assert [frame.index for frame in frames] == [0, 1]
     assert len(caplog.records) == 1
@@ -159,17 +159,17 @@ def test_folder_of_two_sizes_names_the_file(tmp_path: Path) -> None:
     write_image(tmp_path / "1.png", scene())
     write_image(tmp_path / "2.png", scene(50, 32))
     with pytest.raises(UserError, match=r"2\.png"):
-        list(open_media(tmp_path))
+        list(open_source(tmp_path))
 
 
 def test_what_is_no_medium(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no image"):
-        open_media(tmp_path)
+        open_source(tmp_path)
     with pytest.raises(UserError, match="no file"):
-        open_media(tmp_path / "missing.mp4")
+        open_source(tmp_path / "missing.mp4")
     (tmp_path / "table.csv").write_text("a,b")
-    with pytest.raises(UserError, match="no known medium"):
-        open_media(tmp_path / "table.csv")
+    with pytest.raises(UserError, match="no known format"):
+        open_source(tmp_path / "table.csv")
 
 
 @pytest.mark.parametrize(("suffix", "tolerance"), [(".png", 0), (".jpg", 4)])
@@ -193,11 +193,11 @@ def test_gif_is_a_video(tmp_path: Path) -> None:
     pictures[0].save(
         tmp_path / "moving.gif", save_all=True, append_images=pictures[1:], duration=100
     )
-    source = open_media(tmp_path / "moving.gif")
+    source = open_source(tmp_path / "moving.gif")
     assert (source.info.kind, source.info.fps) == ("video", pytest.approx(10))
     assert [round(float(frame.image.mean()) / 40) for frame in source] == [0, 1, 2, 3, 4]
     pictures[3].save(tmp_path / "still.gif")
-    frames = list(open_media(tmp_path / "still.gif"))
+    frames = list(open_source(tmp_path / "still.gif"))
     assert [round(float(frame.image.mean()) / 40) for frame in frames] == [3]
 
 
@@ -220,12 +220,12 @@ def test_lists_of_other_videos_are_no_videos(name: str, tmp_path: Path) -> None:
     (tmp_path / "secret.mp4").symlink_to(VIDEO)
     (tmp_path / name).write_text(REFERENCES[name])
     with pytest.raises(UserError, match="no readable video"):
-        open_media(tmp_path / name)
+        open_source(tmp_path / name)
 
 
 def test_a_video_may_be_called_like_a_pattern(tmp_path: Path) -> None:
     (tmp_path / "a%03d.mp4").symlink_to(VIDEO)
-    with open_media(tmp_path / "a%03d.mp4") as media:
+    with open_source(tmp_path / "a%03d.mp4") as media:
         assert media.info.width == 1280
 
 

@@ -1,17 +1,33 @@
-"""Run iterators ahead of their consumers, in threads, by a bounded number of items."""
+"""Iterators run ahead of their consumers, in threads, and with their progress shown."""
 
 import contextlib
+import logging
 import queue
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Final, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_POLL_S = 0.1
+LOG_EVERY_S: Final = 10.0
+_POLL_S: Final = 0.1
 
 
 class _End:
@@ -89,3 +105,42 @@ def parallel_map(
         close = getattr(iterator, "close", None)
         if close is not None:
             close()
+
+
+def with_progress(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
+    """Yield `items` and show on stderr how many there were, the rate and the time left.
+
+    On a terminal this is a bar, elsewhere a line in the log every ten seconds.
+
+    Args:
+        total: how many to expect; None if unknown.
+        what: their name in the plural.
+    """
+    console = Console(stderr=True)
+    if console.is_terminal:
+        yield from _with_bar(items, total, what, console)
+    else:
+        yield from _with_log(items, total, what)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> str:
+        return f"{task.speed:.1f}/s" if task.speed else ""
+
+
+def _with_bar(items: Iterable[T], total: int | None, what: str, console: Console) -> Iterator[T]:
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(what), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield from progress.track(items, total=total)
+
+
+def _with_log(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
+    start = logged = time.monotonic()
+    for count, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - logged >= LOG_EVERY_S:
+            logged, rate = now, count / (now - start)
+            of_total = f" of {total}" if total else ""
+            left = f", {max(0, total - count) / rate:.0f} s left" if total else ""
+            log.info("%d%s %s, %.1f/s%s", count, of_total, what, rate, left)

@@ -1,19 +1,22 @@
-"""Frames of any colours as RGB of ordinary screens: tone mapping of HDR, wide gamuts narrowed.
+"""Decoded frames as the network and the overlay need them: RGB of ordinary screens, whole, upright.
 
 Matrix and range of YUV are FFmpeg's work. What it does not do is done by a table of colours, which
 its filter `lut3d` applies: PQ and HLG (the HDR of telephones and televisions) become light,
 light becomes BT.709 with its highlights compressed, and that a picture again.
 """
 
+import struct
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Final
 
+import av
 import numpy as np
 from av.filter import Graph
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from jaxtyping import Float, UInt8
@@ -161,3 +164,78 @@ def _compressed(light: Float[np.ndarray, "*shape 1"]) -> Float[np.ndarray, "*sha
     b = (_KNEE**2 - 2 * _KNEE * _PEAK + _PEAK) / (_PEAK - 1)
     scale = (b**2 + 2 * b * _KNEE + _KNEE**2) / (b - a)
     return np.where(light <= _KNEE, light, np.minimum(scale * (light + a) / (light + b), 1))
+
+
+def deinterlaced(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+    """The frames with both fields of a moment; those that are marked interlaced are made so.
+
+    Frames are as many as before, at the same times.
+    """
+    filtering: _Deinterlacer | None = None
+    for frame in frames:
+        if filtering is not None and not filtering.fits(frame):
+            yield from filtering.rest()
+            filtering = None
+        if filtering is None and frame.interlaced_frame:
+            filtering = _Deinterlacer(frame)
+        if filtering is None:
+            yield frame
+        else:
+            yield from filtering.push(frame)
+    if filtering is not None:
+        yield from filtering.rest()
+
+
+class _Deinterlacer:
+    """FFmpeg's filter bwdif, which looks at the frames before and after each."""
+
+    def __init__(self, first: VideoFrame) -> None:
+        self._kind = (first.width, first.height, first.format.name)
+        self._graph = Graph()
+        source = self._graph.add_buffer(
+            width=first.width,
+            height=first.height,
+            format=first.format,
+            time_base=first.time_base or Fraction(1, 1000),
+        )
+        # One frame for each, not one for each field; whole frames pass as they are.
+        deinterlace = self._graph.add("bwdif", "mode=send_frame:deint=interlaced")
+        sink = self._graph.add("buffersink")
+        source.link_to(deinterlace)
+        deinterlace.link_to(sink)
+        self._graph.configure()
+
+    def fits(self, frame: VideoFrame) -> bool:
+        return self._kind == (frame.width, frame.height, frame.format.name)
+
+    def push(self, frame: VideoFrame | None) -> Iterator[VideoFrame]:
+        self._graph.push(frame)
+        while True:
+            try:
+                filtered = self._graph.pull()
+            except (av.BlockingIOError, av.EOFError):  # it wants more, or that was all
+                return
+            assert isinstance(filtered, VideoFrame)
+            yield filtered
+
+    def rest(self) -> Iterator[VideoFrame]:
+        """Frames that wait for a following one."""
+        return self.push(None)
+
+
+def upright(image: UInt8[np.ndarray, "h w 3"], frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+    """Turn and mirror a frame's image as its file says, to the nearest quarter turn.
+
+    A display matrix [[a, b, _], [c, d, _], _] takes pixel (x, y) to (a x + c y, b x + d y).
+    """
+    matrix = next(
+        (data for data in frame.side_data if data.type == SideDataType.DISPLAYMATRIX), None
+    )
+    if matrix is None:
+        return image
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix)[:36])
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        image, right, down = image.transpose(1, 0, 2), c, b
+    else:
+        right, down = a, d
+    return np.ascontiguousarray(image[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1])

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from utils.prefetch import parallel_map, prefetch
+from utils.iteration import parallel_map, prefetch
 
 
 def test_order():

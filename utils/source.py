@@ -22,14 +22,14 @@ _SAME_RATE: Final = 5e-4  # 29.97 is 30000/1001, but it is not 30
 
 
 @dataclass(frozen=True)
-class MediaInfo:
-    """What a medium is before it is read.
+class SourceInfo:
+    """What a source of frames is before it is read.
 
     Attributes:
         kind: a video file, one still image or a folder of images.
         width, height: of every frame in pixels, upright.
         fps: rate of the frames given out (for images: the rate asked for, or 30).
-        own_fps: the medium's own rate, on average; it differs from `fps` where frames are
+        own_fps: the source's own rate, on average; it differs from `fps` where frames are
             repeated or left out.
         frame_count_estimate: frames to expect; a damaged file gives fewer. None if unknown.
         has_audio: the file has a sound track.
@@ -57,13 +57,13 @@ class Frame:
 class _Frames(Protocol):
     """Where the pixels come from; `images` starts from the first frame each time."""
 
-    info: MediaInfo
+    info: SourceInfo
 
     def images(self) -> Generator[UInt8[np.ndarray, "H W 3"], None, None]: ...
 
 
-class MediaSource:
-    """Frames of one medium, read as they are asked for, so memory does not grow with length.
+class FrameSource:
+    """Frames of one source, read as they are asked for, so memory does not grow with length.
 
     Each `iter()` starts again from the first frame. Leaving the `with` block closes the file.
     Not to be read by two threads at a time.
@@ -87,7 +87,7 @@ class MediaSource:
         while self._open:
             self._open.pop().close()
 
-    def __enter__(self) -> "MediaSource":
+    def __enter__(self) -> "FrameSource":
         return self
 
     def __exit__(
@@ -99,34 +99,34 @@ class MediaSource:
         self.close()
 
 
-def open_media(path: Path, fps: float | None = None) -> MediaSource:
+def open_source(path: Path, fps: float | None = None) -> FrameSource:
     """Open a video, a still image or a folder of images.
 
     Args:
         path: video (.mp4, .mov, .avi, .mkv, .webm, .gif, ...), image (.jpg, .png, .webp, .bmp,
             .tiff) or folder, whose images are frames in natural order of their names.
-        fps: frames a second to give out. A video is resampled by its time stamps (the last frame
+        fps: frames per second to give out. A video is resampled by its time stamps (the last frame
             at or before each tick); of a folder every image is a frame whatever the rate. None
             keeps a video's own rate: frame by frame where it is constant, else resampled to its
             average.
 
     Raises:
-        UserError: there is nothing at `path`, it is no such medium, it holds no frame that can
+        UserError: there is nothing at `path`, it is nothing of the kind, it holds no frame that can
             be decoded, or `fps` is not a positive number.
     """
     if fps is not None and not 0 < fps <= 1000:
-        raise UserError(f"cannot read '{path}' at {fps} frames a second: give 0 < fps <= 1000")
+        raise UserError(f"cannot read '{path}' at {fps} frames per second: give 0 < fps <= 1000")
     if path.is_dir():
-        return MediaSource(path, _ImageFolder(path, fps))
+        return FrameSource(path, _ImageFolder(path, fps))
     if not path.exists():
         raise UserError(f"there is no file or folder '{path}'; check the name")
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
-        return MediaSource(path, _StillImage(path, fps))
+        return FrameSource(path, _StillImage(path, fps))
     if suffix in VIDEO_SUFFIXES:
-        return MediaSource(path, _Video(path, fps))
+        return FrameSource(path, _Video(path, fps))
     known = " ".join(VIDEO_SUFFIXES + IMAGE_SUFFIXES)
-    raise UserError(f"'{path}' is no known medium; give a folder of images or one of: {known}")
+    raise UserError(f"'{path}' is of no known format; give a folder of images or one of: {known}")
 
 
 class _StillImage:
@@ -134,7 +134,7 @@ class _StillImage:
         self._image = read_image(path)
         height, width = self._image.shape[:2]
         fps = fps or _FOLDER_FPS
-        self.info = MediaInfo("image", width, height, fps, fps, 1, False)
+        self.info = SourceInfo("image", width, height, fps, fps, 1, False)
 
     def images(self) -> Generator[UInt8[np.ndarray, "H W 3"], None, None]:
         yield self._image.copy()
@@ -151,7 +151,7 @@ class _ImageFolder:
             raise UserError(f"none of the {len(self._files)} images in '{path}' can be read")
         height, width = first[1].shape[:2]
         fps = fps or _FOLDER_FPS
-        self.info = MediaInfo("folder", width, height, fps, fps, len(self._files), False)
+        self.info = SourceInfo("folder", width, height, fps, fps, len(self._files), False)
 
     def images(self) -> Generator[UInt8[np.ndarray, "H W 3"], None, None]:
         size = (self.info.width, self.info.height)
@@ -185,7 +185,7 @@ class _Video:
         timing = self._file.timing
         own_rate = fps is None or math.isclose(fps, timing.fps, rel_tol=_SAME_RATE)
         self._resample_fps = None if own_rate and timing.is_constant else (fps or timing.fps)
-        self.info = MediaInfo(
+        self.info = SourceInfo(
             kind="video",
             width=self._file.width,
             height=self._file.height,
