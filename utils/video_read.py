@@ -79,6 +79,12 @@ class Timing:
     duration_s: float
     last_duration_s: float
 
+    def count_at(self, fps: float | None) -> int:
+        """Frames to expect at a steady rate, or of the video's own."""
+        if fps is None:
+            return self.frame_count
+        return max(1, math.ceil((self.duration_s - _CLOCK_TOLERANCE_S) * fps))
+
 
 @contextmanager
 def open_container(path: Path) -> Iterator[InputContainer]:
@@ -142,12 +148,6 @@ class VideoFile:
         # Later frames of another size are scaled to the first one's.
         self._coded_size = (self._square_width or first[1].width, first[1].height)
         self.height, self.width = self._to_rgb(first[1]).shape[:2]
-
-    def count_at(self, fps: float | None) -> int:
-        """Frames that `images(fps)` is expected to give."""
-        if fps is None:
-            return self.timing.frame_count
-        return max(1, math.ceil((self.timing.duration_s - _CLOCK_TOLERANCE_S) * fps))
 
     def images(self, fps: float | None) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """Decode the video: every frame once, or by time stamps at a steady `fps`."""
