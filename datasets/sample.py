@@ -28,7 +28,7 @@ from utils.camera import Camera
 from utils.errors import UserError
 from utils.files import path_within, read_input
 from utils.image import decode_image
-from utils.ply import read_ply_vertices
+from utils.mesh import read_ply_vertices
 
 _FILE_PADDING: Final = 0.833
 """What undoes the padding of 1.2 that the boxes in dataset files already have."""

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from main.cli import command_parser, run_command
-from main.paths import PRETRAINED, ROOT
-from main.pipeline.model_files import CONFIG_NAME
+from main.paths import CONFIG_NAME, PRETRAINED, ROOT
 from utils.files import atomic_path
 
 

@@ -115,7 +115,7 @@ class OnnxNetwork:
 
         onnxruntime maps whatever file the weights are said to lie in.
         """
-        require_regular_file(self.path, "file; make it with main.convert")
+        require_regular_file(self.path, "file; make it with main.convert, as ONNX")
         onnx = _package("onnx")
         decode_error = import_module("google.protobuf.message").DecodeError
         try:
@@ -139,7 +139,7 @@ class OnnxNetwork:
             require_regular_file(self.path.with_name(beside))
 
     def _damaged(self) -> UserError:
-        return UserError(f"{self.path}: damaged; make it anew with main.convert")
+        return UserError(f"{self.path}: damaged; make it anew with main.convert, as ONNX")
 
     def _session(self) -> Any:
         """The one that takes as many threads as PyTorch would in the caller's thread."""
@@ -167,7 +167,7 @@ class OnnxNetwork:
         inputs = [value.name for value in session.get_inputs()]
         outputs = {value.name for value in session.get_outputs()}
         if inputs != [_INPUT] or not outputs >= set(HeadOutputs._fields):
-            raise UserError(f"{self.path}: is another network; make it with main.convert")
+            raise UserError(f"{self.path}: is another network; make it with main.convert, as ONNX")
         return session
 
 

@@ -135,7 +135,7 @@ def open_source(path: Path, fps: float | None = None) -> FrameSource:
     if path.is_dir():
         return FrameSource(path, _ImageFolder(path, fps))
     if not path.exists():
-        raise UserError(f"there is no file or folder '{path}'; {_advice_on(path)}")
+        raise UserError(f"there is no file or folder '{path}'; check the name")
     if is_image(path):
         animated = is_animated(path)
         return FrameSource(
@@ -153,14 +153,14 @@ def open_source(path: Path, fps: float | None = None) -> FrameSource:
     raise UserError(f"'{path}' is of no known format; give a folder of images or one of: {known}")
 
 
-def _advice_on(path: Path) -> str:
-    """What may be meant by a name that is no file."""
-    name = str(path)
+def advice_on_name(name: str) -> str:
+    """What may be meant by a name that is no file, to end the message about it."""
+    with_slashes = name.replace("\\", "/")
     if re.match(r"[a-z][a-z0-9+.-]+:/", name, re.IGNORECASE):
-        return "addresses are not read: download it, and give the file"
-    if "\\" in name and Path(name.replace("\\", "/")).exists():
-        return f"write it with slashes: {name.replace(chr(92), '/')}"
-    return "check the name"
+        return "; addresses are not read: download it, and give the file"
+    if with_slashes != name and Path(with_slashes).exists():
+        return f"; write it as {with_slashes}"
+    return ""
 
 
 class _StillImage:
@@ -273,11 +273,12 @@ class Animation:
         """
         self._path = path
         times_s: list[float] = []
-        duration_s = 0.0
+        last_duration_s = 0.0
         for time_s, duration_s, image in self._decode():
             times_s.append(time_s)
+            last_duration_s = duration_s
             self.height, self.width = image.shape[:2]
-        self.timing = judge_timing(times_s, len(times_s), duration_s, declared_fps=None)
+        self.timing = judge_timing(times_s, len(times_s), last_duration_s, declared_fps=None)
 
     def images(self, fps: float | None) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """Every frame once, or by their times at a steady `fps`."""

@@ -17,7 +17,7 @@ from utils.files import (
     require_regular_file,
 )
 from utils.image import read_image
-from utils.ply import read_ply_vertices
+from utils.mesh import read_ply_vertices
 from utils.source import open_source
 
 

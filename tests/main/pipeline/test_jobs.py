@@ -53,7 +53,7 @@ def test_names_that_would_still_clash_stay_apart(tmp_path):
     for name in ("a.mp4", "a.mov", "a_mp4.avi"):
         touch(tmp_path / name)
     names = [job.name for job in list_jobs(tmp_path, tmp_path / "out")]
-    assert sorted(names) == ["a_mov", "a_mp4", "a_mp4_"]
+    assert sorted(names) == ["a_mov", "a_mp4", "a_mp4_avi"]
 
 
 def test_names_in_any_bytes(tmp_path):

@@ -14,7 +14,7 @@ from human_models.safe_pickle import load_npz
 from utils.gltf import Material, Skeleton, Surface
 
 _INFLUENCES: Final = 4
-"""Joints a vertex: what three.js and game engines read."""
+"""Joints per vertex: what three.js and game engines read."""
 _CLOTHING: Final = Clothing(
     sleeve=1, neckline=1, shirt_hem=2, legs=3, skirt=None, shoes=0, jacket=False
 )
@@ -66,7 +66,7 @@ class Layer(NamedTuple):
     points: Int[np.ndarray, " V"]
 
 
-class Shaped(NamedTuple):
+class RestPoints(NamedTuple):
     """A person's points in the rest pose. Metres, y up, facing +z."""
 
     positions_m: Float[np.ndarray, "N 3"]
@@ -83,7 +83,7 @@ def make_skeleton(body: BodyData, betas: Float[np.ndarray, " S"]) -> Skeleton:
 
 
 def make_morphs(expression: Float[np.ndarray, "T E"]) -> Morphs:
-    """Weights in [0, 1] of two morphs a coefficient: first all positive, then all negative ones.
+    """Weights in [0, 1] of two morphs per coefficient: first all positive, then all negative ones.
 
     Where a player interpolates, their difference is what the coefficient would have been.
     """
@@ -100,32 +100,34 @@ def make_layers(
     morphs: Morphs,
     *,
     clothes: bool,
-) -> tuple[list[Layer], Shaped]:
-    """All that is drawn of a person; the body has the morphs.
+) -> tuple[list[Layer], RestPoints]:
+    """Everything that is drawn of a person, the body with the morphs first; and its points.
 
     Args:
-        person: from 1; people's shirts differ by it.
-        clothes: dress the open body, whose skin under them is left out. SMPL-X has none.
+        person: from 1; it chooses the colour of the shirt.
+        clothes: dress the open body, whose skin under them is left out. SMPL-X has no clothes.
     """
     features = face_features(body) if body.name == STAND_IN_NAME else None
     if features is None or not clothes:
-        shaped = _shape(body, betas, None)
+        rest = _rest_points(body, betas, None)
         colors = None if features is None else _paint(features)
-        return [_body_layer(body, shaped, body.faces, colors, morphs)], shaped
+        return [_body_layer(body, rest, body.faces, colors, morphs)], rest
     wardrobe = Wardrobe(body, features["scalp"])
-    shaped = _shape(body, betas, wardrobe)
+    rest = _rest_points(body, betas, wardrobe)
     skin, *garments = wardrobe.pieces(_CLOTHING, bald=False, fine=True)
     hair = Scalp(body, wardrobe.body_faces[True], features["scalp"])
-    layers = [_body_layer(body, shaped, skin.points[skin.faces], _paint(features), morphs)]
+    layers = [_body_layer(body, rest, skin.points[skin.faces], _paint(features), morphs)]
     worn = _COLORS | {"shirt": _SHIRTS[(person - 1) % len(_SHIRTS)]}
     for piece in garments:
         thickness = thickness_of(piece.kind, piece.rest, _FIT, tucked=False)
-        layers.append(_garment_layer(piece, shaped, thickness, worn[piece.kind]))
-    layers.append(_hair_layer(hair, shaped, features["scalp"]))
-    return layers, shaped
+        layers.append(_garment_layer(piece, rest, thickness, worn[piece.kind]))
+    layers.append(_hair_layer(hair, rest, features["scalp"]))
+    return layers, rest
 
 
-def _shape(body: BodyData, betas: Float[np.ndarray, " S"], wardrobe: Wardrobe | None) -> Shaped:
+def _rest_points(
+    body: BodyData, betas: Float[np.ndarray, " S"], wardrobe: Wardrobe | None
+) -> RestPoints:
     positions = body.template + body.shape_directions @ betas
     weights, expressions = body.weights, body.expression_directions
     if wardrobe is not None:
@@ -133,18 +135,18 @@ def _shape(body: BodyData, betas: Float[np.ndarray, " S"], wardrobe: Wardrobe | 
         positions = np.concatenate([positions, clothes])
         weights = np.concatenate([weights, wardrobe.weights])
         expressions = np.pad(expressions, ((0, len(clothes)), (0, 0), (0, 0)))
-    return Shaped(positions.astype(np.float64), weights.astype(np.float64), expressions)
+    return RestPoints(positions.astype(np.float64), weights.astype(np.float64), expressions)
 
 
 def _body_layer(
     body: BodyData,
-    shaped: Shaped,
+    rest: RestPoints,
     faces: Int[np.ndarray, "F 3"],
     colors: Float[np.ndarray, "V 3"] | None,
     morphs: Morphs,
 ) -> Layer:
     """The body's faces that are seen, its vertices parted where the texture has a seam."""
-    normals = vertex_normals(shaped.positions_m[: len(body.template)], body.faces)
+    normals = vertex_normals(rest.positions_m[: len(body.template)], body.faces)
     corners = _texture_corners(body, faces)
     if corners is None:
         points, own = np.unique(faces, return_inverse=True)
@@ -154,12 +156,12 @@ def _body_layer(
         pairs = np.stack([faces.ravel(), texture_faces.ravel()], axis=1)
         unique, own = np.unique(pairs, axis=0, return_inverse=True)
         points, uv = unique[:, 0], all_uv[unique[:, 1]] * [1, -1] + [0, 1]
-    joints, weights = strongest(shaped.weights[points])
-    moves = shaped.expressions_m[points] * morphs.scale
+    joints, weights = strongest(rest.weights[points])
+    moves = rest.expressions_m[points] * morphs.scale
     both_ways = np.concatenate([moves, -moves], axis=2).transpose(2, 0, 1)
     surface = Surface(
         name="body",
-        positions_m=shaped.positions_m[points],
+        positions_m=rest.positions_m[points],
         normals=normals[points],
         faces=own.reshape(-1, 3),
         joints=joints,
@@ -174,14 +176,14 @@ def _body_layer(
 
 def _garment_layer(
     piece: Piece,
-    shaped: Shaped,
+    rest: RestPoints,
     thickness_m: Float[np.ndarray, " P"],
     color: tuple[float, float, float],
 ) -> Layer:
-    positions = shaped.positions_m[piece.points]
+    positions = rest.positions_m[piece.points]
     normals = vertex_normals(positions, piece.faces)
     positions = positions + normals * thickness_m[:, None]
-    joints, weights = strongest(shaped.weights[piece.points])
+    joints, weights = strongest(rest.weights[piece.points])
     surface = Surface(
         name={"bottoms": "trousers"}.get(piece.kind, piece.kind),
         positions_m=positions,
@@ -194,10 +196,10 @@ def _garment_layer(
     return Layer(surface, piece.points)
 
 
-def _hair_layer(hair: Scalp, shaped: Shaped, scalp: Float[np.ndarray, " V"]) -> Layer:
+def _hair_layer(hair: Scalp, rest: RestPoints, scalp: Float[np.ndarray, " V"]) -> Layer:
     """Hair whose edge takes on the colour of the skin, so that no border of triangles shows."""
     thickness, _ = hair.shape(STYLES[_HAIR])
-    layer = _garment_layer(hair.piece, shaped, thickness, (1.0, 1.0, 1.0))
+    layer = _garment_layer(hair.piece, rest, thickness, (1.0, 1.0, 1.0))
     share = np.clip(scalp[hair.piece.points] / _HAIRLINE, 0, 1)[:, None]
     colors = np.array(_SKIN) * (1 - share) + np.array(_HAIR_COLOR) * share
     return Layer(replace(layer.surface, colors=colors), layer.points)

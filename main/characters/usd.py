@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from human_models.files import BodyData
-from main.exporting.character import Character
-from main.exporting.surfaces import Morphs, make_layers, make_morphs, make_skeleton
+from main.characters.character import Character
+from main.characters.surfaces import Morphs, make_layers, make_morphs, make_skeleton
 from utils.errors import UserError
 from utils.files import atomic_path
 from utils.gltf import Skeleton, Surface
@@ -68,14 +68,14 @@ def write_usd(
 
 def _define_skeleton(stage: Any, root: Any, skeleton: Skeleton) -> Any:
     rig = UsdSkel.Skeleton.Define(stage, root.AppendChild("skeleton"))
-    places: list[str] = []
+    paths: list[str] = []
     for name, parent in zip(skeleton.names, skeleton.parents, strict=True):
-        places.append(f"{places[parent]}/{name}" if parent >= 0 else name)
-    rig.CreateJointsAttr(places)
-    bind = np.tile(np.eye(4), (len(places), 1, 1))
+        paths.append(f"{paths[parent]}/{name}" if parent >= 0 else name)
+    rig.CreateJointsAttr(paths)
+    bind = np.tile(np.eye(4), (len(paths), 1, 1))
     bind[:, 3, :3] = skeleton.positions_m  # rows are what USD multiplies from the left
-    rest = np.tile(np.eye(4), (len(places), 1, 1))
-    rest[:, 3, :3] = _offsets(skeleton)
+    rest = np.tile(np.eye(4), (len(paths), 1, 1))
+    rest[:, 3, :3] = skeleton.offsets_m
     rig.CreateBindTransformsAttr(Vt.Matrix4dArray.FromNumpy(bind))
     rig.CreateRestTransformsAttr(Vt.Matrix4dArray.FromNumpy(rest))
     return rig
@@ -89,7 +89,7 @@ def _define_motion(
     motion.CreateBlendShapesAttr(list(morphs.names))
     motion.CreateScalesAttr(Vt.Vec3hArray.FromNumpy(np.ones((len(skeleton.names), 3), np.float16)))
     quaternions = character.quaternions[..., [1, 2, 3, 0]].astype(np.float32)
-    offsets = np.tile(_offsets(skeleton), (len(quaternions), 1, 1))
+    offsets = np.tile(skeleton.offsets_m, (len(quaternions), 1, 1))
     offsets[:, 0] = character.pelvis_m
     columns = (
         (motion.CreateRotationsAttr(), Vt.QuatfArray, quaternions),
@@ -111,10 +111,10 @@ def _define_surface(stage: Any, root: Any, rig: Any, surface: Surface) -> None:
     mesh.SetNormalsInterpolation(UsdGeom.Tokens.vertex)
     mesh.CreateFaceVertexCountsAttr([3] * len(surface.faces))
     mesh.CreateFaceVertexIndicesAttr(Vt.IntArray.FromNumpy(surface.faces.ravel().astype(np.int32)))
-    each = surface.colors is not None
     colors = np.array([surface.material.color]) if surface.colors is None else surface.colors
-    way = UsdGeom.Tokens.vertex if each else UsdGeom.Tokens.constant
-    mesh.CreateDisplayColorPrimvar(way).Set(_vectors(colors))
+    constant = surface.colors is None
+    interpolation = UsdGeom.Tokens.constant if constant else UsdGeom.Tokens.vertex
+    mesh.CreateDisplayColorPrimvar(interpolation).Set(_vectors(colors))
     if surface.texture_coordinates is not None:
         upward = surface.texture_coordinates * [1, -1] + [0, 1]
         kind = Sdf.ValueTypeNames.TexCoord2fArray
@@ -138,13 +138,6 @@ def _define_surface(stage: Any, root: Any, rig: Any, surface: Surface) -> None:
     if targets:
         binding.CreateBlendShapesAttr(list(surface.morphs_m))
         binding.CreateBlendShapeTargetsRel().SetTargets(targets)
-
-
-def _offsets(skeleton: Skeleton) -> Float[np.ndarray, "J 3"]:
-    """From each joint's parent; the root's from the origin."""
-    offsets = skeleton.positions_m - skeleton.positions_m[list(skeleton.parents)]
-    offsets[0] = skeleton.positions_m[0]
-    return offsets
 
 
 def _vectors(rows: Float[np.ndarray, "N 3"]) -> Any:

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from human_models.joints import RIG_JOINTS
-from main.exporting.bvh import write_bvh
-from main.exporting.character import read_character, without_gaps
+from main.characters.bvh_and_amass import write_bvh
+from main.characters.character import read_character, without_gaps
 
 
 @pytest.mark.parametrize("up", ["y", "z"])

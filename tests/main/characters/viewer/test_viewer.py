@@ -18,10 +18,10 @@ from human_models.body import (
 )
 from human_models.joints import JOINTS
 from human_models.safe_pickle import load_npz
-from main.exporting.character import read_character
-from main.exporting.results import export_result
-from main.exporting.surfaces import make_layers, make_morphs, make_skeleton, strongest
-from main.viewing import viewer as viewing
+from main.characters import viewer as viewing
+from main.characters.character import read_character
+from main.characters.export import export_result
+from main.characters.surfaces import make_layers, make_morphs, make_skeleton, strongest
 
 FRAMES, FPS = 30, 20.0
 ASIDE = np.array([0.1, 0, 0])
@@ -131,7 +131,7 @@ def test_vertices_in_the_scene_are_the_body_models(found, result, data, body):
             assert np.linalg.norm(drawn - places, axis=1).max() < 0.001
 
 
-def test_charts_tell_where_the_joint_is_and_how_fast(found, result):
+def test_charts_show_where_the_joint_is_and_how_fast(found, result):
     content = load_npz(result / "person_001.npz")
     wrist = content["joints_3d_m"][:, JOINTS.index("right_wrist")]
     series = found["geometry"]["series"]
@@ -158,7 +158,7 @@ def test_every_control_changes_what_is_shown(found):
     assert not shown["hidden"]["group"]
     assert seen["color"] == "123456"
     assert seen["chosen"]["state"]["speed"] == 0.25
-    assert seen["told"].endswith("°")
+    assert seen["value"].endswith("°")
     assert seen["help"] == 1
 
 
@@ -185,7 +185,7 @@ def test_a_photograph_is_shown_and_does_not_play(found):
 
 
 def test_a_page_without_its_files_says_so_and_plays_the_scene(found):
-    assert "result_walk.mp4 is not there" in found["alone"]["told"]
+    assert "result_walk.mp4 is not there" in found["alone"]["message"]
     assert found["alone"]["frame"] > 2
     assert any(link.endswith("export/person_002.glb") for link in found["alone"]["links"])
 

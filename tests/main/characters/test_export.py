@@ -1,19 +1,25 @@
+import json
+
 import numpy as np
 import pytest
 
 from configs.reader import load_config, save_config
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from human_models.safe_pickle import load_npz
+from main.characters.bvh_and_amass import write_amass, write_bvh
+from main.characters.character import CHARACTER_FIELDS, make_character
+from main.characters.export import export_result
+from main.characters.glb import write_glb
+from main.characters.options import ExportOptions, parse_formats
 from main.export import main
-from main.exporting.options import ExportOptions
-from main.exporting.results import export_result
+from main.motion.result_reader import read_person
 from main.paths import ROOT
 from utils.errors import UserError
 
 
-def test_the_door_writes_every_format_for_the_person(result, tmp_path):
-    words = ["--format", "amass,glb,bvh,obj,ply", "--person", "2", "--every", "2"]
-    assert main([str(result), *words, "--output", str(tmp_path / "out")]) == 0
+def test_the_command_writes_every_format_for_the_person(result, tmp_path):
+    flags = ["--format", "amass,glb,bvh,obj,ply", "--person", "2", "--every", "2"]
+    assert main([str(result), *flags, "--output", str(tmp_path / "out")]) == 0
     names = {path.name.removeprefix("person_002") for path in (tmp_path / "out").iterdir()}
     assert names == {".glb", ".bvh", "_amass.npz", "_obj", "_ply"}
     assert len(list((tmp_path / "out" / "person_002_obj").iterdir())) == 2
@@ -34,18 +40,18 @@ def test_everyone_is_exported_unless_people_are_named(result, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("formats", "arguments", "told"),
+    ("formats", "arguments", "message"),
     [
-        (["fbx"], {}, "choose of"),
+        (["fbx"], {}, "choose from"),
         (["glb"], {"persons": [7]}, "--person 7: .* has 1, 2"),
         (["glb"], {"options": ExportOptions(up="z")}, "y up by its standard"),
-        ([], {}, "choose of amass,glb"),
+        ([], {}, "choose from amass,glb"),
     ],
 )
-def test_what_cannot_be_had_is_told_before_anything_is_written(
-    result, tmp_path, formats, arguments, told
+def test_what_cannot_be_had_is_reported_before_anything_is_written(
+    result, tmp_path, formats, arguments, message
 ):
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         export_result(result, formats, output=tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
 
@@ -78,7 +84,7 @@ def test_a_config_names_no_bodies_outside_the_project(result, tmp_path, monkeypa
         looked_at.append(path)
         return ModelFolder(STAND_IN, STAND_IN_NAME)
 
-    monkeypatch.setattr("main.exporting.results.find_model_folder", find)
+    monkeypatch.setattr("main.characters.export.find_model_folder", find)
     default = ROOT / "human_models" / "human_model_files"
     for named, expected in (
         ("/srv/bodies", default),
@@ -102,7 +108,44 @@ def test_people_of_two_bodies_are_no_result(result, tmp_path):
 
 
 def test_usd_without_its_package_says_what_to_install(result, tmp_path, monkeypatch):
-    monkeypatch.setattr("main.exporting.usd.Usd", None)
+    monkeypatch.setattr("main.characters.usd.Usd", None)
     with pytest.raises(UserError, match="pip install usd-core"):
         export_result(result, ["glb", "usd"], output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_all_are_the_formats_that_need_no_extra_package(result, tmp_path, capsys):
+    simple = ("amass", "glb", "bvh", "obj", "ply", "viewer")
+    assert parse_formats("all") == simple
+    assert parse_formats("usd, all,glb") == ("usd", *simple)
+    flags = ["--format", "all", "--person", "2", "--output", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "all: those that need no extra package" in " ".join(capsys.readouterr().out.split())
+    content = load_npz(result / "person_002.npz")
+    assert "focal" not in content  # what only the viewer needs
+    assert main([str(result), *flags]) == 2
+    assert "lacks 'focal'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_forged_name_stays_a_value(result, data, body, tmp_path):
+    """The model's name is the only text of a result that reaches a character."""
+    forged = 'SMPL-X"}}],"nodes":[{"uri":"file:///etc/passwd"}] </script>\u202e{}'
+    content = read_person(result / "person_002.npz", CHARACTER_FIELDS)
+    honest = make_character("person_002", content, body)
+    marked = make_character("person_002", content | {"body_model": np.array(forged)}, body)
+    documents = []
+    for character in (honest, marked):
+        path = tmp_path / "one.glb"
+        write_glb(path, character, data, 2)
+        glb = path.read_bytes()
+        documents.append(json.loads(glb[20 : 20 + int.from_bytes(glb[12:16], "little")]))
+    assert documents[1]["asset"]["extras"].pop("body_model") == forged
+    assert documents[0]["asset"]["extras"].pop("body_model") == STAND_IN_NAME
+    assert documents[0] == documents[1]
+    for name, character in (("honest.bvh", honest), ("marked.bvh", marked)):
+        write_bvh(tmp_path / name, character, data)
+    assert (tmp_path / "marked.bvh").read_bytes() == (tmp_path / "honest.bvh").read_bytes()
+    write_amass(tmp_path / "marked.npz", marked, data)
+    assert str(load_npz(tmp_path / "marked.npz")["body_model"]) == forged

@@ -1,4 +1,4 @@
-"""A person's file of results as a character: one shape, and rotations of 55 joints over time."""
+"""A person's results as a character: one shape, and rotations of 55 joints over time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation, Slerp
 
 from human_models.body import BodyModel
-from main.exporting.options import UpAxis
+from main.characters.options import UpAxis
 from main.motion.result_reader import read_person
 from utils.errors import UserError
 from utils.rotation import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_quaternion
@@ -24,17 +24,18 @@ TO_WORLD: Final[dict[UpAxis, tuple[tuple[int, int, int], ...]]] = {
 
 y up: z towards the viewer, as in glTF. z up: y away from the viewer, as in Blender and AMASS.
 """
-POSE_FIELDS: Final = {
+_POSE_SIZES: Final = {
     "global_orient": 3,
     "body_pose": 63,
     "jaw_pose": 3,
+    "leye_pose": 3,
+    "reye_pose": 3,
     "left_hand_pose": 45,
     "right_hand_pose": 45,
 }
-_RIG_ORDER: Final = (
-    *("global_orient", "body_pose", "jaw_pose", "eyes", "left_hand_pose", "right_hand_pose"),
-)
-_PARAMETERS: Final = (*POSE_FIELDS, "betas", "expression", "transl")
+"""Rotations of BodyModel in the order of RIG_JOINTS. Results have none of the eyes."""
+_ESTIMATED: Final = tuple(name for name in _POSE_SIZES if "eye" not in name)
+_PARAMETERS: Final = (*_ESTIMATED, "betas", "expression", "transl")
 CHARACTER_FIELDS: Final = (*_PARAMETERS, "fps", "body_model", "flat_hand_mean")
 """What a file of results must hold, so that it can become a character."""
 _MAX_FILLED: Final = 100_000
@@ -79,16 +80,14 @@ class Character:
         return vectors.flatten(1).numpy()
 
     def body_parameters(self, body: BodyModel) -> dict[str, torch.Tensor]:
-        """What BodyModel takes; its hands are relative to the mean hand, as ever."""
+        """What BodyModel takes; its hands are relative to the mean hand."""
         rest = body.rest_joints(torch.from_numpy(self.betas)[None].float())[0, 0].numpy()
         pose = torch.from_numpy(self.poses).unflatten(1, (55, 3))
         pose = (pose - body.mean_pose).flatten(1).float()
-        sizes = {"global_orient": 3, "body_pose": 63, "jaw_pose": 3, "leye_pose": 3, "reye_pose": 3}
-        sizes |= {"left_hand_pose": 45, "right_hand_pose": 45}
-        count = len(self.frame_index)
+        parts = pose.split(list(_POSE_SIZES.values()), dim=1)
         return {
-            **dict(zip(sizes, pose.split(list(sizes.values()), dim=1), strict=True)),
-            "betas": torch.from_numpy(self.betas).float().expand(count, -1),
+            **dict(zip(_POSE_SIZES, parts, strict=True)),
+            "betas": torch.from_numpy(self.betas).float().expand(len(self.frame_index), -1),
             "expression": torch.from_numpy(self.expression).float(),
             "transl": torch.from_numpy(self.pelvis_m - rest).float(),
         }
@@ -100,7 +99,7 @@ def read_character(file: Path, body: BodyModel, up: UpAxis = "y") -> Character:
     The pelvis stays where the estimate of each frame has it; the one shape is the mean.
 
     Raises:
-        UserError: the file is unreadable, lacks something or holds numbers that are none.
+        UserError: the file is unreadable, lacks something or holds values that are not valid.
     """
     return make_character(file.stem, read_person(file, CHARACTER_FIELDS), body, up)
 
@@ -110,11 +109,10 @@ def make_character(
 ) -> Character:
     """A character out of the CHARACTER_FIELDS that `result_reader.read_person` gives."""
     frames = content["frame_index"]
-    columns = {key: torch.from_numpy(content[key].astype(np.float64)) for key in _PARAMETERS}
-
     count = len(frames)
-    columns["eyes"] = columns["jaw_pose"].new_zeros(count, 6)
-    pose = torch.cat([columns[part] for part in _RIG_ORDER], dim=1).unflatten(1, (55, 3))
+    columns = {key: torch.from_numpy(content[key].astype(np.float64)) for key in _PARAMETERS}
+    columns["leye_pose"] = columns["reye_pose"] = torch.zeros_like(columns["jaw_pose"])
+    pose = torch.cat([columns[part] for part in _POSE_SIZES], dim=1).unflatten(1, (55, 3))
     if not bool(content["flat_hand_mean"]):
         pose = pose + body.mean_pose
     rotations = axis_angle_to_matrix(pose).numpy()
@@ -137,20 +135,20 @@ def make_character(
 
 
 def without_gaps(character: Character) -> Character:
-    """Every frame from the first to the last; missing ones turn along the shortest arc.
+    """Every frame from the first to the last; in missing ones joints turn along the shortest arc.
 
     For formats with a fixed frame rate; the frames that were filled in are `interpolated`.
 
     Raises:
-        UserError: there are more of them than any format is good for.
+        UserError: too many are missing.
     """
     known = character.frame_index
     missing = int(known[-1] - known[0]) + 1 - len(known)
     if missing == 0:
         return character
     if missing > _MAX_FILLED:
-        told = f"'frame_index' leaves out {missing} frames, and {_MAX_FILLED} can be filled in"
-        raise UserError(f"{character.name}.npz: {told}; export it as glb, which keeps gaps")
+        reason = f"'frame_index' leaves out {missing} frames, and {_MAX_FILLED} can be filled in"
+        raise UserError(f"{character.name}.npz: {reason}; export it as glb, which keeps gaps")
     frames = np.arange(known[0], known[-1] + 1)
     joints = [
         Slerp(known, Rotation.from_matrix(character.rotations[:, joint]))(frames).as_matrix()

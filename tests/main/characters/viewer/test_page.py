@@ -9,17 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from main.characters import viewer as viewing
+from main.characters.character import make_character
+from main.characters.export import export_result
+from main.characters.options import ExportOptions
+from main.characters.scene import Pack, raw_character, read_viewed, simplified_faces, world_of
+from main.characters.viewer import PageFile, find_exports, find_pictures
 from main.export import main
-from main.exporting.character import make_character
-from main.exporting.options import ExportOptions
-from main.exporting.results import export_result
 from main.motion.result_reader import open_result, read_person
-from main.viewing import viewer as viewing
-from main.viewing.coarse import coarse_faces
-from main.viewing.pack import Pack
-from main.viewing.people import read_viewed, world_of
-from main.viewing.raw import raw_character
-from main.viewing.surroundings import Surrounding, find_exports, find_pictures
 from utils.errors import UserError
 
 ASIDE_M = 0.1
@@ -72,7 +69,7 @@ def test_coarse_surfaces_keep_to_their_vertices_and_joints():
     a, b, c, d = (corner.ravel() for corner in corners)
     faces = np.concatenate([np.stack([a, b, c], axis=1), np.stack([a, c, d], axis=1)])
     joints = np.where(positions.reshape(-1, 3)[:, 0] < 0.2, 4, 7)
-    coarse = coarse_faces(positions.reshape(-1, 3), faces, joints)
+    coarse = simplified_faces(positions.reshape(-1, 3), faces, joints)
     assert 0 < len(coarse) < len(faces) / 3
     assert np.ptp(positions.reshape(-1, 3)[coarse.ravel()], axis=0)[:2].min() > 0.36
     crossing = (joints[coarse] == 4).any(axis=1) & (joints[coarse] == 7).any(axis=1)
@@ -194,8 +191,8 @@ def test_an_input_elsewhere_is_embedded_only_where_the_user_says_so(copied, tmp_
     (copied.parent / "link.png").symlink_to(private)
     named(copied, name.format(private))
     assert main([str(copied), "--format", "viewer"]) == 0
-    (told,) = [line for line in capsys.readouterr().err.splitlines() if "--input" in line]
-    assert "say --input FILE" in told
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "--input" in line]
+    assert "say --input FILE" in line
     page = copied / "viewer.html"
     assert about_of(page)["pictures"] == []
     assert base64.b64encode(SECRET).decode() not in page.read_text()
@@ -253,11 +250,11 @@ def test_surroundings_are_found_beside_the_folder(tmp_path):
     (tmp_path / "my clip #1.avi").touch()
     assert [one.label for one in find_pictures(folder, tmp_path / "my clip #1.avi")] == ["overlay"]
     assert [one.path.name for one in find_exports(folder)] == ["person_001.glb", "person_001_obj"]
-    overlay = Surrounding(tmp_path / "result_my clip #1.mp4", "overlay")
+    overlay = PageFile(tmp_path / "result_my clip #1.mp4", "overlay")
     assert overlay.describe(folder / "viewer.html")["path"] == "../result_my%20clip%20%231.mp4"
 
 
-def test_what_is_wrong_is_told_in_one_line(result, tmp_path, capsys):
+def test_what_is_wrong_is_reported_in_one_line(result, tmp_path, capsys):
     assert main([str(result), "--format", "viewer", "--up", "z"]) == 2
     assert "--up z" in capsys.readouterr().err
     broken = tmp_path / "result_broken"

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from main.exporting.character import read_character
-from main.exporting.meshes import write_meshes
-from utils.ply import read_ply_vertices
+from main.characters.character import read_character
+from main.characters.meshes import write_meshes
+from utils.mesh import read_ply_vertices
 
 
 @pytest.fixture(scope="module")

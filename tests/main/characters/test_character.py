@@ -5,7 +5,7 @@ from scipy.spatial.transform import Rotation
 
 from human_models.joints import RIG_JOINTS
 from human_models.safe_pickle import load_npz
-from main.exporting.character import TO_WORLD, on_the_spot, read_character, without_gaps
+from main.characters.character import TO_WORLD, on_the_spot, read_character, without_gaps
 from utils.errors import UserError
 
 PARAMETERS = (
@@ -98,17 +98,17 @@ def test_on_the_spot_the_feet_are_at_height_zero(file, body, up, height):
     assert character.pelvis_m[0, flat] == pytest.approx([0, 0])
 
 
-def test_what_is_wrong_with_a_file_is_told_in_one_line(file, body, tmp_path):
+def test_what_is_wrong_with_a_file_is_reported_in_one_line(file, body, tmp_path):
     content = load_npz(file)
     bad = content["transl"].copy()
     bad[3] = np.nan
-    for changes, told in (
+    for changes, message in (
         ({"transl": bad}, "'transl' is not"),
         ({"betas": content["betas"][:, :4]}, "'betas' is not"),
         ({"fps": np.float64(0)}, "no frame rate"),
         ({"frame_index": np.zeros(45, np.int32)}, "a frame twice"),
     ):
-        with pytest.raises(UserError, match=told) as error:
+        with pytest.raises(UserError, match=message) as error:
             read_character(changed(file, tmp_path, **changes), body)
         assert "\n" not in str(error.value)
     lacking = tmp_path / "person_004.npz"

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from main.exporting.character import read_character
-from main.exporting.surfaces import make_layers, make_morphs
-from main.exporting.usd import write_usd
+from main.characters.character import read_character
+from main.characters.surfaces import make_layers, make_morphs
+from main.characters.usd import write_usd
 
 pxr = pytest.importorskip("pxr", reason="usd-core is optional: pip install usd-core")
 

@@ -1,10 +1,10 @@
-"""Vertices of .ply files, written here by the format's own words."""
+"""Vertices of .ply files, written here by hand, and merging."""
 
 import numpy as np
 import pytest
 
 from utils.errors import UserError
-from utils.ply import read_ply_vertices
+from utils.mesh import merge_vertices, read_ply_vertices
 
 VERTICES = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
 
@@ -80,3 +80,11 @@ def test_other_files_are_refused_in_one_line(tmp_path, content):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"none\.ply"):
         read_ply_vertices(tmp_path / "none.ply")
+
+
+def test_a_vertex_stands_for_its_group_and_collapsed_faces_go():
+    faces = np.array([[0, 1, 2], [2, 1, 3], [3, 4, 2]])
+    groups = np.array([0, 1, 1, 2, 0])
+    assert merge_vertices(faces, groups).tolist() == [[3, 0, 1]]
+    rank = np.array([1.0, 0.5, 0.2, 0.0, 0.9])
+    assert merge_vertices(faces, groups, rank).tolist() == [[3, 4, 2]]

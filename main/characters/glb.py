@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from human_models.files import BodyData
-from main.exporting.character import Character
-from main.exporting.surfaces import Morphs, make_layers, make_morphs, make_skeleton
+from main.characters.character import Character
+from main.characters.surfaces import Morphs, make_layers, make_morphs, make_skeleton
 from utils.files import atomic_path
 from utils.gltf import Motion, make_glb
 

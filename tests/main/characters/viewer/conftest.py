@@ -1,4 +1,4 @@
-"""A made-up result: two people in 30 small frames whose brightness tells their number."""
+"""A made-up result: two people in 30 small frames whose brightness shows their number."""
 
 import shutil
 from pathlib import Path
@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from human_models.body import BodyModel
-from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_body
+from human_models.files import STAND_IN_NAME
 from human_models.joints import BODY_JOINTS, JOINTS_FROM_MODEL
-from main.exporting.results import export_result
+from main.characters.export import export_result
 from main.motion.camera import Clip, ClipCamera, place_bodies, truncation
 from main.motion.results import write_results
 from main.pipeline.estimator import Person
@@ -22,16 +22,6 @@ CAMERA = ClipCamera((367.0, 367.0), (159.5, 89.5), "test")
 CLIP = Clip(CAMERA, SIZE, FPS)
 ASIDE_M = 0.1
 """Final values stand so far beside the raw ones, to tell them apart."""
-
-
-@pytest.fixture(scope="session")
-def data():
-    return read_body(ModelFolder(STAND_IN, STAND_IN_NAME), "smplx")
-
-
-@pytest.fixture(scope="session")
-def body(data) -> BodyModel:
-    return BodyModel(data).eval()
 
 
 def grey(frame: int) -> int:

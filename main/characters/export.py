@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from configs.reader import load_config
 from human_models.body import BodyModel
@@ -17,23 +17,16 @@ from human_models.files import (
     find_model_folder,
     read_body,
 )
-from main.exporting.amass import write_amass
-from main.exporting.bvh import write_bvh
-from main.exporting.character import (
-    CHARACTER_FIELDS,
-    Character,
-    on_the_spot,
-    read_character,
-)
-from main.exporting.glb import write_glb
-from main.exporting.meshes import write_meshes
-from main.exporting.options import DEFAULTS, FORMATS, VIEWER, ExportOptions, UpAxis
-from main.exporting.usd import require_usd, write_usd
+from main.characters.bvh_and_amass import write_amass, write_bvh
+from main.characters.character import CHARACTER_FIELDS, Character, on_the_spot, read_character
+from main.characters.glb import write_glb
+from main.characters.meshes import write_meshes
+from main.characters.options import DEFAULTS, FORMATS, VIEWER, ExportOptions, UpAxis, check_formats
+from main.characters.scene import VIEWED_FIELDS
+from main.characters.usd import write_usd
+from main.characters.viewer import write_viewer
 from main.motion.result_reader import Result, open_result
-from main.paths import ROOT
-from main.pipeline.model_files import CONFIG_NAME
-from main.viewing.people import VIEWED_FIELDS
-from main.viewing.viewer import write_viewer
+from main.paths import CONFIG_NAME, ROOT
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -43,64 +36,61 @@ _DEFAULT_BODIES: Final = "human_models/human_model_files"
 
 @dataclass(frozen=True, eq=False)
 class _Person:
-    """One person, and what the writers need to know."""
+    """What the writers need to know of one person."""
 
     number: int
-    file: Path
+    character: Character
     data: BodyData
     body: BodyModel
     options: ExportOptions
 
-    def character(self, default_up: UpAxis = "y") -> Character:
-        character = read_character(self.file, self.body, self.options.up or default_up)
-        return character if self.options.origin == "camera" else on_the_spot(character, self.body)
+
+class _Format(NamedTuple):
+    """How a format that has one file or folder per person is written.
+
+    Attributes:
+        ending: of the file's or folder's name, after the person's.
+        up: the vertical axis that the format's readers expect.
+    """
+
+    ending: str
+    write: Callable[[Path, _Person], None]
+    up: UpAxis = "y"
 
 
-def _export_amass(person: _Person, folder: Path) -> Path:
-    path = folder / f"{person.file.stem}_amass.npz"
-    write_amass(path, person.character("z"), person.data)
-    return path
+def _write_amass(path: Path, one: _Person) -> None:
+    write_amass(path, one.character, one.data)
 
 
-def _export_glb(person: _Person, folder: Path) -> Path:
-    path = folder / f"{person.file.stem}.glb"
-    write_glb(path, person.character(), person.data, person.number, clothes=person.options.clothes)
-    return path
+def _write_glb(path: Path, one: _Person) -> None:
+    write_glb(path, one.character, one.data, one.number, clothes=one.options.clothes)
 
 
-def _export_bvh(person: _Person, folder: Path) -> Path:
-    path = folder / f"{person.file.stem}.bvh"
-    write_bvh(path, person.character(), person.data)
-    return path
+def _write_bvh(path: Path, one: _Person) -> None:
+    write_bvh(path, one.character, one.data)
 
 
-def _export_obj(person: _Person, folder: Path) -> Path:
-    path = folder / f"{person.file.stem}_obj"
-    write_meshes(path, person.character(), person.body, "obj", every=person.options.every)
-    return path
+def _write_obj(path: Path, one: _Person) -> None:
+    write_meshes(path, one.character, one.body, "obj", every=one.options.every)
 
 
-def _export_ply(person: _Person, folder: Path) -> Path:
-    path = folder / f"{person.file.stem}_ply"
-    write_meshes(path, person.character(), person.body, "ply", every=person.options.every)
-    return path
+def _write_ply(path: Path, one: _Person) -> None:
+    write_meshes(path, one.character, one.body, "ply", every=one.options.every)
 
 
-def _export_usd(person: _Person, folder: Path) -> Path:
-    path = folder / f"{person.file.stem}.usdc"
-    write_usd(path, person.character(), person.data, person.number, clothes=person.options.clothes)
-    return path
+def _write_usd(path: Path, one: _Person) -> None:
+    write_usd(path, one.character, one.data, one.number, clothes=one.options.clothes)
 
 
-_EXPORTERS: Final[dict[str, Callable[[_Person, Path], Path]]] = {
-    "amass": _export_amass,
-    "glb": _export_glb,
-    "bvh": _export_bvh,
-    "obj": _export_obj,
-    "ply": _export_ply,
-    "usd": _export_usd,
+_FORMATS: Final = {
+    "amass": _Format("_amass.npz", _write_amass, up="z"),
+    "glb": _Format(".glb", _write_glb),
+    "bvh": _Format(".bvh", _write_bvh),
+    "obj": _Format("_obj", _write_obj),
+    "ply": _Format("_ply", _write_ply),
+    "usd": _Format(".usdc", _write_usd),
 }
-assert set(FORMATS) == {*_EXPORTERS, VIEWER}
+assert set(FORMATS) == {*_FORMATS, VIEWER}
 
 
 def export_result(
@@ -119,7 +109,7 @@ def export_result(
     Everything is read once before anything is written: a faulty folder leaves nothing behind.
 
     Args:
-        formats: of FORMATS.
+        formats: names of FORMATS.
         persons: their numbers; None: all.
         output: None: `folder`/export, and `folder` for the viewer.
         source: the video or image that the results are of, for the viewer; None: what the summary
@@ -130,7 +120,7 @@ def export_result(
         UserError: the folder is no result, a person or format is unknown, a body file is missing.
     """
     check_formats(formats, options)
-    result = _chosen(open_result(folder), persons)
+    result = _with_people(open_result(folder), persons)
     characters = folder / "export" if output is None else output
     if output is None and not characters.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{characters} is a link that leads out of its folder; say --output DIR")
@@ -138,35 +128,32 @@ def export_result(
     data = _read_body(folder, body_name, bodies)
     body = BodyModel(data).eval()
     written = []
+    chosen = [_FORMATS[name] for name in dict.fromkeys(formats) if name != VIEWER]
     for number, file in result.files.items():
-        person = _Person(number, file, data, body, options)
-        for name in dict.fromkeys(formats):
-            if name != VIEWER:
-                written.append(_EXPORTERS[name](person, characters))
-                log.info("%s", written[-1])
+        for form in chosen:
+            character = _read_character(file, body, options, form.up)
+            written.append(characters / f"{file.stem}{form.ending}")
+            form.write(written[-1], _Person(number, character, data, body, options))
+            log.info("%s", written[-1])
     if VIEWER in formats:
         written.append((folder if output is None else output) / "viewer.html")
         write_viewer(written[-1], result, data, body, source=source, clothes=options.clothes)
         log.info("%s", written[-1])
     if "amass" in formats and data.name == STAND_IN_NAME:
-        told = "the %s has betas and expressions of its own: SMPL-X shows other shapes for them"
-        log.warning(told, STAND_IN_NAME)
+        warning = "the %s has betas and expressions of its own: SMPL-X shows other shapes for them"
+        log.warning(warning, STAND_IN_NAME)
     return written
 
 
-def check_formats(formats: Sequence[str], options: ExportOptions) -> None:
-    """Raises UserError where a format is unknown or cannot be had as asked."""
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown or not formats:
-        raise UserError(f"--format {','.join(unknown)}: choose of {','.join(FORMATS)}")
-    if options.up == "z" and {"glb", "usd", VIEWER} & set(formats):
-        told = "glTF is y up by its standard, usd and the viewer as we write them"
-        raise UserError(f"--up z: {told}; leave --up away")
-    if "usd" in formats:
-        require_usd()
+def _read_character(
+    file: Path, body: BodyModel, options: ExportOptions, default_up: UpAxis
+) -> Character:
+    character = read_character(file, body, options.up or default_up)
+    return character if options.origin == "camera" else on_the_spot(character, body)
 
 
-def _chosen(result: Result, persons: Collection[int] | None) -> Result:
+def _with_people(result: Result, persons: Collection[int] | None) -> Result:
+    """The result with some of its people only."""
     absent = sorted(set(persons or ()) - result.files.keys())
     if absent:
         people = ", ".join(map(str, result.files))
@@ -190,13 +177,13 @@ def _check_people(result: Result, viewer: bool) -> str:
     return name
 
 
-def _read_body(folder: Path, wanted: str, bodies: Path | None) -> BodyData:
+def _read_body(folder: Path, name: str, bodies: Path | None) -> BodyData:
     """The body that the results were made with.
 
     Without `bodies`, the config in the result folder says where it lies. As the config may be a
-    stranger's, it is followed within the project only; elsewhere the default folder stands for it.
+    stranger's, it is followed within the project only; elsewhere the default folder is used.
     """
-    if wanted == STAND_IN_NAME:
+    if name == STAND_IN_NAME:
         return read_body(ModelFolder(STAND_IN, STAND_IN_NAME), "smplx")
     config = folder / CONFIG_NAME
     place = ROOT / _DEFAULT_BODIES if bodies is None else bodies
@@ -208,6 +195,6 @@ def _read_body(folder: Path, wanted: str, bodies: Path | None) -> BodyData:
             log.info("%s names a folder outside the project; --body-folder says where", config)
     found = find_model_folder(place)
     if found.name == STAND_IN_NAME:
-        told = f"was made with {wanted}, whose files are not in {place}"
-        raise UserError(f"{folder} {told}; put them there, or say --body-folder DIR")
+        reason = f"was made with {name}, whose files are not in {place}"
+        raise UserError(f"{folder} {reason}; put them there, or say --body-folder DIR")
     return read_body(found, "smplx")
