@@ -243,6 +243,8 @@ class ImageSizes(NamedTuple):
     """As its pixels are stored, which annotations count in."""
     reduction: int
     """Stored pixels for a pixel that is read, along each side."""
+    is_turned: bool
+    """EXIF data asks to turn or mirror it."""
 
 
 def image_sizes(path: Path) -> ImageSizes | None:
@@ -251,8 +253,10 @@ def image_sizes(path: Path) -> ImageSizes | None:
         with open_picture(path) as picture:
             reduction, stored = _reduction(picture), picture.size
             upright = (-(-stored[0] // reduction), -(-stored[1] // reduction))
-            turned = _orientation(picture) in _LYING
-            return ImageSizes(upright[::-1] if turned else upright, stored, reduction)
+            orientation = _orientation(picture)
+            if orientation in _LYING:
+                upright = upright[::-1]
+            return ImageSizes(upright, stored, reduction, is_turned=orientation != 1)
     except UserError:
         return None
 

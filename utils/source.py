@@ -24,7 +24,7 @@ from utils.image import (
     read_image,
     to_rgb,
 )
-from utils.video_read import VIDEO_SUFFIXES, Timing, VideoFile, judge_timing, resample
+from utils.video_read import VIDEO_SUFFIXES, Timing, VideoFile, judge_timing, require_rate, resample
 
 logger = logging.getLogger(__name__)
 
@@ -128,22 +128,24 @@ def open_source(path: Path, fps: float | None = None) -> FrameSource:
 
     Raises:
         UserError: there is nothing at `path`, it is nothing of the kind, it holds no frame that can
-            be decoded, or `fps` is not a positive number.
+            be decoded, or `fps` is no rate that videos can have.
     """
-    if fps is not None and not 0 < fps <= 1000:
-        raise UserError(f"cannot read '{path}' at {fps} frames per second: give 0 < fps <= 1000")
+    if fps is not None:
+        require_rate(fps, f"cannot read '{path}'")
     if path.is_dir():
         return FrameSource(path, _ImageFolder(path, fps))
     if not path.exists():
-        raise UserError(f"there is no file or folder '{path}'; check the name")
+        raise UserError(
+            f"there is no file or folder '{path}'{advice_on_name(str(path)) or '; check the name'}"
+        )
     if is_image(path):
         animated = is_animated(path)
         return FrameSource(
-            path, _Video(Animation(path), fps) if animated else _StillImage(path, fps)
+            path, _Video(path, Animation(path), fps) if animated else _StillImage(path, fps)
         )
     suffix = path.suffix.lower()
     try:
-        return FrameSource(path, _Video(VideoFile(path), fps))
+        return FrameSource(path, _Video(path, VideoFile(path), fps))
     except UserError:
         if suffix in VIDEO_SUFFIXES:
             raise
@@ -156,7 +158,7 @@ def open_source(path: Path, fps: float | None = None) -> FrameSource:
 def advice_on_name(name: str) -> str:
     """What may be meant by a name that is no file, to end the message about it."""
     with_slashes = name.replace("\\", "/")
-    if re.match(r"[a-z][a-z0-9+.-]+:/", name, re.IGNORECASE):
+    if re.search(r"(^|/)[a-z][a-z0-9+.-]+:/", name, re.IGNORECASE):
         return "; addresses are not read: download it, and give the file"
     if with_slashes != name and Path(with_slashes).exists():
         return f"; write it as {with_slashes}"
@@ -183,7 +185,7 @@ class _ImageFolder:
         self._path = path
         self._files = list_images(path)
         if not self._files:
-            raise UserError(f"the folder '{path}' holds no image ({' '.join(IMAGE_SUFFIXES)})")
+            raise UserError(_without_images(path))
         warn_of_others(path, self._files)
         first = next(_readable(self._files), None)
         if first is None:
@@ -209,6 +211,14 @@ class _ImageFolder:
         if count < len(self._files):
             unreadable = len(self._files) - count
             logger.warning("'%s': %d unreadable images left out", self._path, unreadable)
+
+
+def _without_images(folder: Path) -> str:
+    content = [path for path in folder.iterdir() if path.name[0] != "."]
+    holds = f"it holds {kinds_of(content)}" if content else "it is empty"
+    if any(path.suffix.lower() in VIDEO_SUFFIXES for path in content):
+        holds += "; many videos are given as --input FOLDER --output FOLDER"
+    return f"the folder '{folder}' holds no image ({' '.join(IMAGE_SUFFIXES)}): {holds}"
 
 
 def _readable(files: list[Path]) -> Iterator[tuple[Path, UInt8[np.ndarray, "H W 3"]]]:
@@ -241,9 +251,11 @@ class _MovingPictures(Protocol):
 
 
 class _Video:
-    def __init__(self, file: _MovingPictures, fps: float | None) -> None:
+    def __init__(self, path: Path, file: _MovingPictures, fps: float | None) -> None:
         self._file = file
         timing = file.timing
+        if fps is None:
+            require_rate(timing.fps, f"cannot read '{path}', by its time stamps,")
         own_rate = fps is None or math.isclose(fps, timing.fps, rel_tol=_SAME_RATE)
         self._resample_fps = None if own_rate and timing.is_constant else (fps or timing.fps)
         self.info = SourceInfo(
@@ -292,7 +304,9 @@ class Animation:
         time_s = 0.0
         with open_picture(self._path) as picture:
             # A PNG file can have a picture for programs that show no animation.
-            numbers = range(int(getattr(picture, "default_image", False)), picture.n_frames)
+            numbers = range(
+                int(getattr(picture, "default_image", False)), int(getattr(picture, "n_frames", 1))
+            )
             for number in numbers:
                 picture.seek(number)
                 image = to_rgb(picture)

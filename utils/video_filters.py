@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import av
 import numpy as np
@@ -44,7 +44,8 @@ _P3_TO_BT709: Final = (
     (-0.042057, 1.042057, 0.0),
     (-0.019638, -0.078636, 1.098274),
 )
-_TO_BT709: Final = {
+_UNCHANGED: Final = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+_TO_BT709: Final[dict[int, tuple[tuple[float, float, float], ...]]] = {
     ColorPrimaries.BT2020: _BT2020_TO_BT709,
     ColorPrimaries.SMPTE431: _P3_TO_BT709,
     ColorPrimaries.SMPTE432: _P3_TO_BT709,
@@ -125,7 +126,7 @@ def _table(transfer: int, primaries: int) -> Float[np.ndarray, "N N N 3"]:
     steps = np.linspace(0, 1, _STEPS)
     blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")
     light = _TO_LIGHT.get(transfer, _screen_light)(np.stack([red, green, blue], axis=-1))
-    light = np.maximum(light @ np.array(_TO_BT709.get(primaries, np.eye(3))).T, 0)
+    light = np.maximum(light @ np.array(_TO_BT709.get(primaries, _UNCHANGED)).T, 0)
     if transfer in _HDR:
         # One factor for all three keeps the hue.
         brightest = np.maximum(light.max(axis=-1, keepdims=True), 1e-6)
@@ -228,9 +229,7 @@ def upright(image: UInt8[np.ndarray, "h w 3"], frame: VideoFrame) -> UInt8[np.nd
 
     A display matrix [[a, b, _], [c, d, _], _] takes pixel (x, y) to (a x + c y, b x + d y).
     """
-    matrix = next(
-        (data for data in frame.side_data if data.type == SideDataType.DISPLAYMATRIX), None
-    )
+    matrix: Any = frame.side_data.get(SideDataType.DISPLAYMATRIX.name)
     if matrix is None:
         return image
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix)[:36])

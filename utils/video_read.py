@@ -53,6 +53,8 @@ _RESTRICTIONS: Final = {
     "format_whitelist": ",".join(_CONTAINERS),
 }
 
+SLOWEST_FPS: Final = 1e-5  # a frame a day
+FASTEST_FPS: Final = 1000
 _WHOLE_SHARE: Final = 0.98
 """A video with this share of the promised frames is whole: headers round and estimate."""
 
@@ -86,6 +88,15 @@ class Timing:
         return max(1, math.ceil((self.duration_s - _CLOCK_TOLERANCE_S) * fps))
 
 
+def require_rate(fps: float | Fraction, what: str) -> None:
+    """Raise a UserError that begins with `what` unless videos can have this rate."""
+    if not SLOWEST_FPS <= fps <= FASTEST_FPS:
+        lowest = f"{SLOWEST_FPS:.5f}"
+        raise UserError(
+            f"{what} at {fps} frames per second: give a rate from {lowest} to {FASTEST_FPS}"
+        )
+
+
 @contextmanager
 def open_container(path: Path) -> Iterator[InputContainer]:
     """Open a media file for reading.
@@ -111,8 +122,9 @@ def video_stream(container: InputContainer) -> VideoStream | None:
     None: there is none that could be decoded; a damaged header can name a codec that is none.
     """
     stream = container.streams.best("video")
-    is_known = isinstance(stream, VideoStream) and stream.codec_context is not None
-    return stream if is_known else None
+    if not isinstance(stream, VideoStream) or stream.codec_context is None:
+        return None
+    return stream
 
 
 class VideoFile:
