@@ -1,7 +1,6 @@
 """Results of inference -> HumanData: pseudo-labels to train on."""
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -65,8 +64,11 @@ def from_results(
     source = source or _find_source(results, images, summary.input or "")
     frames = np.unique(rows["frame_index"])
     if extract_frames is not None:
-        name = Path(os.path.abspath(results)).name.removeprefix("result_")  # noqa: PTH100
-        paths = _extract(source, summary, frames, extract_frames, name)
+        # Of two inputs of one stem, the folders of results have different names.
+        subfolder = results.name.removeprefix("result_")
+        if subfolder == results.name and source is not None:
+            subfolder = source.stem
+        paths = _extract(source, summary, frames, extract_frames, subfolder)
     else:
         paths = _image_paths(source, summary, frames, images)
     entries = result_entries(rows, [paths[frame] for frame in rows["frame_index"].tolist()])
