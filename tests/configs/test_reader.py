@@ -177,3 +177,16 @@ def test_long_chain_of_bases_is_refused(tmp_path):
         (tmp_path / f"{i}.py").write_text(f"base = '{i + 1}.py'\nconfig = {{}}")
     with pytest.raises(UserError, match="more than 20 files"):
         load_config(tmp_path / "0.py")
+
+
+def test_older_names_of_keys_are_accepted(tmp_path):
+    """In a file, in the one that it starts from, and on the command line; the last one decides."""
+    debug = Path("configs/config_debug.py")
+    config = load_config(debug, ["train.first_glance_weight=2.0"])
+    assert config.train.attention_weight == 2.0
+    base, new = tmp_path / "base.py", tmp_path / "new.py"
+    save_config(config, base)
+    base.write_text(base.read_text().replace("attention_weight", "first_glance_weight"))
+    assert load_config(base).train.attention_weight == 2.0
+    new.write_text('base = "base.py"\nconfig = {"train": {"attention_weight": 3.0}}\n')
+    assert load_config(new).train.attention_weight == 3.0

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from configs.reader import load_config
-from models.checkpoint import load_network, read_network, save_safetensors
-from models.checkpoint_keys import to_published
+from models.checkpoint import load_network, read_network, save_safetensors, to_published
 from models.smplest_x import SMPLestX
 from utils.errors import UserError
 
