@@ -26,6 +26,7 @@ from utils.box import Box, crop_person, image_to_crop, person_box, warp_crop
 from utils.camera import Camera
 from utils.errors import UserError
 from utils.files import path_within, read_input
+from utils.image import decode_image
 from utils.mesh import read_ply_vertices
 
 _FILE_PADDING: Final = 0.833
@@ -128,13 +129,13 @@ def read_pixels(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     Raises:
         UserError: the file is missing or no image.
     """
-    content = np.frombuffer(read_input(path, _LARGEST_IMAGE), np.uint8)
+    content = read_input(path, _LARGEST_IMAGE)
     try:
-        image = cv2.imdecode(content, _DECODE) if content.size else None
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), _DECODE) if content else None
     except cv2.error:  # more pixels than OpenCV takes
         image = None
-    if image is None:
-        raise UserError(f"cannot read the image '{path}': it is empty, damaged or no image")
+    if image is None:  # Pillow is slower, but reads HEIC, and what OpenCV finds odd
+        return decode_image(content, str(path), as_stored=True)
     return cast(np.ndarray, image)
 
 

@@ -36,8 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.input is None:
         if arguments.file_name is None:
             raise UserError("FILE_NAME is missing, or --input with many of them; see --help")
-        process_input(arguments.file_name, arguments.output or DEMO, options)
-        return 0
+        return process_input(arguments.file_name, arguments.output or DEMO, options)
     if arguments.file_name is not None:
         raise UserError("FILE_NAME and --input: give one of them (the frame rate is --fps here)")
     if arguments.output is None:

@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Generator, Iterator
+import re
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,12 +13,23 @@ import numpy as np
 from jaxtyping import UInt8
 
 from utils.errors import UserError
-from utils.image import IMAGE_SUFFIXES, list_images, read_image
-from utils.video_read import VIDEO_SUFFIXES, VideoFile
+from utils.image import (
+    IMAGE_SUFFIXES,
+    image_sizes,
+    is_animated,
+    is_image,
+    kinds_of,
+    list_images,
+    open_picture,
+    read_image,
+    to_rgb,
+)
+from utils.video_read import VIDEO_SUFFIXES, Timing, VideoFile, judge_timing, require_rate, resample
 
 logger = logging.getLogger(__name__)
 
 _FOLDER_FPS: Final = 30.0  # images carry no rate
+_SHOWN_MS: Final = 100  # what browsers take where an animation states no time
 _SAME_RATE: Final = 5e-4  # 29.97 is 30000/1001, but it is not 30
 
 
@@ -33,6 +45,8 @@ class SourceInfo:
             repeated or left out.
         frame_count_estimate: frames to expect; a damaged file gives fewer. None if unknown.
         has_audio: the file has a sound track.
+        reduction: pixels of the file for a pixel of a frame, along each side; huge photographs
+            are read reduced.
     """
 
     kind: Literal["video", "image", "folder"]
@@ -42,6 +56,7 @@ class SourceInfo:
     own_fps: float
     frame_count_estimate: int | None
     has_audio: bool
+    reduction: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +118,9 @@ def open_source(path: Path, fps: float | None = None) -> FrameSource:
     """Open a video, a still image or a folder of images.
 
     Args:
-        path: video (.mp4, .mov, .avi, .mkv, .webm, .gif, ...), image (.jpg, .png, .webp, .bmp,
-            .tiff) or folder, whose images are frames in natural order of their names.
+        path: video (.mp4, .mov, .avi, .mkv, .webm, .gif, ...), image (.jpg, .png, .webp, .heic,
+            ...) or folder, whose images are frames in natural order of their names. What a file
+            is, its content says, not its name: an animated WebP or PNG is a video.
         fps: frames per second to give out. A video is resampled by its time stamps (the last frame
             at or before each tick); of a folder every image is a frame whatever the rate. None
             keeps a video's own rate: frame by frame where it is constant, else resampled to its
@@ -112,29 +128,53 @@ def open_source(path: Path, fps: float | None = None) -> FrameSource:
 
     Raises:
         UserError: there is nothing at `path`, it is nothing of the kind, it holds no frame that can
-            be decoded, or `fps` is not a positive number.
+            be decoded, or `fps` is no rate that videos can have.
     """
-    if fps is not None and not 0 < fps <= 1000:
-        raise UserError(f"cannot read '{path}' at {fps} frames per second: give 0 < fps <= 1000")
+    if fps is not None:
+        require_rate(fps, f"cannot read '{path}'")
     if path.is_dir():
         return FrameSource(path, _ImageFolder(path, fps))
     if not path.exists():
-        raise UserError(f"there is no file or folder '{path}'; check the name")
+        raise UserError(
+            f"there is no file or folder '{path}'{advice_on_name(str(path)) or '; check the name'}"
+        )
+    if is_image(path):
+        animated = is_animated(path)
+        return FrameSource(
+            path, _Video(path, Animation(path), fps) if animated else _StillImage(path, fps)
+        )
     suffix = path.suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        return FrameSource(path, _StillImage(path, fps))
-    if suffix in VIDEO_SUFFIXES:
-        return FrameSource(path, _Video(path, fps))
+    try:
+        return FrameSource(path, _Video(path, VideoFile(path), fps))
+    except UserError:
+        if suffix in VIDEO_SUFFIXES:
+            raise
+        if suffix in IMAGE_SUFFIXES:
+            read_image(path)  # which says what is wrong with it
     known = " ".join(VIDEO_SUFFIXES + IMAGE_SUFFIXES)
     raise UserError(f"'{path}' is of no known format; give a folder of images or one of: {known}")
+
+
+def advice_on_name(name: str) -> str:
+    """What may be meant by a name that is no file, to end the message about it."""
+    with_slashes = name.replace("\\", "/")
+    if re.search(r"(^|/)[a-z][a-z0-9+.-]+:/", name, re.IGNORECASE):
+        return "; addresses are not read: download it, and give the file"
+    if with_slashes != name and Path(with_slashes).exists():
+        return f"; write it as {with_slashes}"
+    return ""
 
 
 class _StillImage:
     def __init__(self, path: Path, fps: float | None) -> None:
         self._image = read_image(path)
         height, width = self._image.shape[:2]
+        sizes = image_sizes(path)
+        reduction = 1 if sizes is None else sizes.reduction
+        if reduction > 1:
+            logger.info("'%s' is large and read at 1/%d of its size", path, reduction)
         fps = fps or _FOLDER_FPS
-        self.info = SourceInfo("image", width, height, fps, fps, 1, False)
+        self.info = SourceInfo("image", width, height, fps, fps, 1, False, reduction)
 
     def images(self) -> Generator[UInt8[np.ndarray, "H W 3"], None, None]:
         yield self._image.copy()
@@ -145,13 +185,17 @@ class _ImageFolder:
         self._path = path
         self._files = list_images(path)
         if not self._files:
-            raise UserError(f"the folder '{path}' holds no image ({' '.join(IMAGE_SUFFIXES)})")
+            raise UserError(_without_images(path))
+        warn_of_others(path, self._files)
         first = next(_readable(self._files), None)
         if first is None:
             raise UserError(f"none of the {len(self._files)} images in '{path}' can be read")
         height, width = first[1].shape[:2]
+        sizes = image_sizes(first[0])
+        reduction = 1 if sizes is None else sizes.reduction
         fps = fps or _FOLDER_FPS
-        self.info = SourceInfo("folder", width, height, fps, fps, len(self._files), False)
+        count = len(self._files)
+        self.info = SourceInfo("folder", width, height, fps, fps, count, False, reduction)
 
     def images(self) -> Generator[UInt8[np.ndarray, "H W 3"], None, None]:
         size = (self.info.width, self.info.height)
@@ -169,6 +213,14 @@ class _ImageFolder:
             logger.warning("'%s': %d unreadable images left out", self._path, unreadable)
 
 
+def _without_images(folder: Path) -> str:
+    content = [path for path in folder.iterdir() if path.name[0] != "."]
+    holds = f"it holds {kinds_of(content)}" if content else "it is empty"
+    if any(path.suffix.lower() in VIDEO_SUFFIXES for path in content):
+        holds += "; many videos are given as --input FOLDER --output FOLDER"
+    return f"the folder '{folder}' holds no image ({' '.join(IMAGE_SUFFIXES)}): {holds}"
+
+
 def _readable(files: list[Path]) -> Iterator[tuple[Path, UInt8[np.ndarray, "H W 3"]]]:
     for file in files:
         try:
@@ -179,21 +231,85 @@ def _readable(files: list[Path]) -> Iterator[tuple[Path, UInt8[np.ndarray, "H W 
         yield file, image
 
 
+def warn_of_others(folder: Path, taken: Collection[Path]) -> None:
+    """Name once, by kind and count, what of a folder's content is not among what is `taken`."""
+    others = [path for path in folder.iterdir() if path.name[0] != "."]
+    if left_out := kinds_of(set(others) - set(taken)):
+        logger.warning("'%s': left out, as no images: %s", folder, left_out)
+
+
+@runtime_checkable
+class _MovingPictures(Protocol):
+    """Frames with times, whichever library decodes them."""
+
+    width: int
+    height: int
+    timing: Timing
+    has_audio: bool
+
+    def images(self, fps: float | None) -> Iterator[UInt8[np.ndarray, "H W 3"]]: ...
+
+
 class _Video:
-    def __init__(self, path: Path, fps: float | None) -> None:
-        self._file = VideoFile(path)
-        timing = self._file.timing
+    def __init__(self, path: Path, file: _MovingPictures, fps: float | None) -> None:
+        self._file = file
+        timing = file.timing
+        if fps is None:
+            require_rate(timing.fps, f"cannot read '{path}', by its time stamps,")
         own_rate = fps is None or math.isclose(fps, timing.fps, rel_tol=_SAME_RATE)
         self._resample_fps = None if own_rate and timing.is_constant else (fps or timing.fps)
         self.info = SourceInfo(
             kind="video",
-            width=self._file.width,
-            height=self._file.height,
+            width=file.width,
+            height=file.height,
             fps=self._resample_fps or timing.fps,
             own_fps=timing.fps,
-            frame_count_estimate=self._file.count_at(self._resample_fps),
-            has_audio=self._file.has_audio,
+            frame_count_estimate=timing.count_at(self._resample_fps),
+            has_audio=file.has_audio,
         )
 
     def images(self) -> Generator[UInt8[np.ndarray, "H W 3"], None, None]:
         yield from self._file.images(self._resample_fps)
+
+
+class Animation:
+    """An animated WebP, PNG or AVIF, which FFmpeg does not read; as `VideoFile`."""
+
+    has_audio = False
+
+    def __init__(self, path: Path) -> None:
+        """Decode it once, since each frame states how long it is shown.
+
+        Raises:
+            UserError: its first frame cannot be decoded.
+        """
+        self._path = path
+        times_s: list[float] = []
+        last_duration_s = 0.0
+        for time_s, duration_s, image in self._decode():
+            times_s.append(time_s)
+            last_duration_s = duration_s
+            self.height, self.width = image.shape[:2]
+        self.timing = judge_timing(times_s, len(times_s), last_duration_s, declared_fps=None)
+
+    def images(self, fps: float | None) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        """Every frame once, or by their times at a steady `fps`."""
+        shown = ((time_s, image) for time_s, _, image in self._decode())
+        if fps is None:
+            return (image for _, image in shown)
+        return resample(shown, fps, self.timing.last_duration_s)
+
+    def _decode(self) -> Iterator[tuple[float, float, UInt8[np.ndarray, "H W 3"]]]:
+        """Frames with their time and duration in seconds; as far as they can be decoded."""
+        time_s = 0.0
+        with open_picture(self._path) as picture:
+            # A PNG file can have a picture for programs that show no animation.
+            numbers = range(
+                int(getattr(picture, "default_image", False)), int(getattr(picture, "n_frames", 1))
+            )
+            for number in numbers:
+                picture.seek(number)
+                image = to_rgb(picture)
+                duration_s = (picture.info.get("duration") or _SHOWN_MS) / 1000
+                yield time_s, duration_s, image
+                time_s += duration_s

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,6 +21,7 @@ from jaxtyping import UInt8
 
 from utils.errors import UserError
 from utils.files import require_regular_file
+from utils.video_filters import RgbConverter, deinterlaced, upright
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +29,8 @@ ShownFrame = TypeVar("ShownFrame")
 
 # fmt: off
 VIDEO_SUFFIXES: Final = (
-    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".ts", ".mts",
-    ".wmv", ".flv", ".3gp",
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif", ".mpg", ".mpeg", ".vob", ".ts", ".mts",
+    ".m2ts", ".wmv", ".flv", ".3gp", ".3g2", ".ogv",
 )
 # fmt: on
 
@@ -45,12 +47,15 @@ _CONTAINERS: Final = (
     "m4v",
     "asf",
     "flv",
+    "ogg",
 )
 _RESTRICTIONS: Final = {
     "protocol_whitelist": "file",
     "format_whitelist": ",".join(_CONTAINERS),
 }
 
+SLOWEST_FPS: Final = 1e-5  # a frame a day
+FASTEST_FPS: Final = 1000
 _WHOLE_SHARE: Final = 0.98
 """A video with this share of the promised frames is whole: headers round and estimate."""
 
@@ -77,6 +82,21 @@ class Timing:
     duration_s: float
     last_duration_s: float
 
+    def count_at(self, fps: float | None) -> int:
+        """Frames to expect at a steady rate, or of the video's own."""
+        if fps is None:
+            return self.frame_count
+        return max(1, math.ceil((self.duration_s - _CLOCK_TOLERANCE_S) * fps))
+
+
+def require_rate(fps: float | Fraction, what: str) -> None:
+    """Raise a UserError that begins with `what` unless videos can have this rate."""
+    if not SLOWEST_FPS <= fps <= FASTEST_FPS:
+        lowest = f"{SLOWEST_FPS:.5f}"
+        raise UserError(
+            f"{what} at {fps} frames per second: give a rate from {lowest} to {FASTEST_FPS}"
+        )
+
 
 @contextmanager
 def open_container(path: Path) -> Iterator[InputContainer]:
@@ -98,9 +118,14 @@ def open_container(path: Path) -> Iterator[InputContainer]:
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """The stream to show of a container, which may also hold cover pictures."""
+    """The stream to show of a container, which may also hold cover pictures.
+
+    None: there is none that could be decoded; a damaged header can name a codec that is none.
+    """
     stream = container.streams.best("video")
-    return stream if isinstance(stream, VideoStream) else None
+    if not isinstance(stream, VideoStream) or stream.codec_context is None:
+        return None
+    return stream
 
 
 class VideoFile:
@@ -120,10 +145,13 @@ class VideoFile:
         """
         self._path = path
         self._has_warned = False
+        self._converter = RgbConverter()
         with open_container(path) as container:
             stream = video_stream(container)
             if stream is None:
-                raise UserError(f"'{path}' holds no video: it is sound alone, or cut off")
+                raise UserError(
+                    f"'{path}' holds no video that can be read: it is sound alone, or damaged"
+                )
             self.has_audio = bool(container.streams.audio)
             self._square_width = _square_width(stream)
             self.timing, self._announced_count = _scan(container, stream)
@@ -133,12 +161,6 @@ class VideoFile:
         # Later frames of another size are scaled to the first one's.
         self._coded_size = (self._square_width or first[1].width, first[1].height)
         self.height, self.width = self._to_rgb(first[1]).shape[:2]
-
-    def count_at(self, fps: float | None) -> int:
-        """Frames that `images(fps)` is expected to give."""
-        if fps is None:
-            return self.timing.frame_count
-        return max(1, math.ceil((self.timing.duration_s - _CLOCK_TOLERANCE_S) * fps))
 
     def images(self, fps: float | None) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """Decode the video: every frame once, or by time stamps at a steady `fps`."""
@@ -160,11 +182,12 @@ class VideoFile:
             stream = video_stream(container)
             assert stream is not None, "checked when the file was first opened"
             stream.thread_type = "AUTO"
-            for frame in _tolerant_frames(container, stream, damage):
-                if frame.pts is None or stream.time_base is None:
+            for frame in deinterlaced(_tolerant_frames(container, stream, damage)):
+                time_base = frame.time_base or stream.time_base
+                if frame.pts is None or time_base is None:
                     time_s += 1 / self.timing.fps if count else 0.0
                 else:
-                    time_s = float(frame.pts * stream.time_base)
+                    time_s = float(frame.pts * time_base)
                 start_s = start_s if count else time_s
                 count += 1
                 yield time_s - start_s, frame
@@ -177,11 +200,7 @@ class VideoFile:
             )
 
     def _to_rgb(self, frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
-        width, height = self._coded_size
-        image = frame.to_ndarray(format="rgb24", width=width, height=height)
-        # The file states by how much it has to be turned counter-clockwise to stand upright.
-        quarter_turns = round(frame.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(image, quarter_turns))
+        return upright(self._converter(frame, *self._coded_size), frame)
 
 
 def _square_width(stream: VideoStream) -> int | None:

@@ -24,7 +24,7 @@ from jaxtyping import UInt8
 from utils.errors import UserError
 from utils.files import atomic_path
 from utils.image import writable
-from utils.video_read import open_container, video_stream
+from utils.video_read import open_container, require_rate, video_stream
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,13 @@ class _OfThread(threading.local):
 _own: Final = _OfThread()
 
 
+def _exact_rate(fps: float | Fraction) -> Fraction:
+    """The fraction of small numbers that a rate means; below one, its inverse is one of them."""
+    if fps >= 1:
+        return Fraction(fps).limit_denominator(_LARGEST_RATE_DENOMINATOR)
+    return 1 / (1 / Fraction(fps)).limit_denominator(_LARGEST_RATE_DENOMINATOR)
+
+
 class Picture(NamedTuple):
     """An image as the encoder takes it."""
 
@@ -85,16 +92,13 @@ class VideoWriter:
                 with a warning.
 
         Raises:
-            UserError: another suffix, a folder, or `fps` is not within (0, 1000].
+            UserError: another suffix, a folder, or `fps` is no rate of videos.
         """
         if path.suffix.lower() not in _OUTPUT_SUFFIXES or path.is_dir():
             raise UserError(f"cannot write the video '{path}': give the name of an .mp4 file")
-        if not 0 < fps <= 1000:
-            raise UserError(
-                f"cannot write '{path}' at {fps} frames per second: give 0 < fps <= 1000"
-            )
+        require_rate(fps, f"cannot write '{path}'")
         self._path = path
-        self._fps = Fraction(fps).limit_denominator(_LARGEST_RATE_DENOMINATOR)
+        self._fps = _exact_rate(fps)
         self._audio_from = audio_from
         self._encoder: _Encoder | None = None
         self._block = self._whole_file()
@@ -249,7 +253,7 @@ class _AudioTrack:
         try:
             source = self._resources.enter_context(open_container(source_path))
             audio = source.streams.best("audio")
-            if isinstance(audio, AudioStream):
+            if isinstance(audio, AudioStream) and audio.codec_context is not None:
                 self._packets = _carried(source, audio, output)
         except _AUDIO_ERRORS as error:
             self._give_up(0.0, error)

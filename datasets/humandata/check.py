@@ -22,7 +22,6 @@ from datasets.humandata.layout import (
     META_TEXTS,
     PART_BOXES,
     TRIPLES,
-    is_list,
 )
 from datasets.sources import source_of_file
 from human_models.joints import HANDS_MEAN, SIDES
@@ -244,10 +243,10 @@ def mean_hand_share(poses: Float[np.ndarray, "N ..."], side: str) -> float | Non
 
 def duplicates(file: OpenedFile) -> Iterator[Finding]:
     """The same person twice: one image, one box, one place."""
-    paths, values = file.get("image_path"), file.boxes("bbox_xywh")
-    if values is None or not is_list(paths) or len(paths) != file.length:
+    paths, values = file.image_paths(), file.boxes("bbox_xywh")
+    if values is None or paths is None:
         return
-    columns = [np.unique(np.asarray(paths, str), return_inverse=True)[1][:, None], values[:, :4]]
+    columns = [np.unique(paths, return_inverse=True)[1][:, None], values[:, :4]]
     for _, pose in file.known_numbers([f"{family}.body_pose" for family in FAMILIES]):
         columns.append(pose.reshape(file.length, -1))
     rows = np.ascontiguousarray(np.concatenate(columns, axis=1, dtype=np.float64))
@@ -358,10 +357,10 @@ def images(file: OpenedFile, folder: Path, sample: int | None) -> Iterator[Findi
 
     Only their headers are read.
     """
-    names = file.get("image_path")
-    if not is_list(names) or len(names) != file.length:
+    names = file.image_paths()
+    if names is None:
         return
-    different, image_of_row = np.unique(np.asarray(names, str), return_inverse=True)
+    different, image_of_row = np.unique(names, return_inverse=True)
     chosen = np.arange(len(different))
     if sample is not None and sample < len(different):
         generator = np.random.default_rng(_SEED)
@@ -381,7 +380,7 @@ def images(file: OpenedFile, folder: Path, sample: int | None) -> Iterator[Findi
         if found is None:
             damaged[i] = True
             continue
-        turned[i], sizes[i] = found.upright != found.stored, found.stored
+        turned[i], sizes[i] = found.is_turned, found.stored
     for marked, what, advice in (
         (outside, "not within the images", "strip what these paths begin with"),
         (missing, "no such image", f"looked for in {folder}; choose another --images, or take out"),

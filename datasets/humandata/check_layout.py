@@ -58,7 +58,8 @@ def required_entries(file: OpenedFile) -> Iterator[Finding]:
     """What loaders cannot do without."""
     for key in ("image_path", "bbox_xywh"):
         if file.get(key) is None:
-            yield Finding("error", key, "missing", "every row needs one")
+            advice = file.advice_on_format() if key == "image_path" else "every row needs one"
+            yield Finding("error", key, "missing", advice)
     if not file.length:
         yield Finding("error", "image_path", "has no rows", "the file describes nobody")
     if all(file.get(key) is None for key in KEYPOINTS_2D):
@@ -108,14 +109,14 @@ def texts(file: OpenedFile) -> Iterator[Finding]:
         value = file.find(entry)
         if value is None:
             continue
-        if not is_list(value):
+        if not is_list(value) or (isinstance(value, np.ndarray) and value.ndim != 1):
             yield Finding("error", entry, "is no list of strings", "give one per row")
             continue
         bad = np.array([not isinstance(text, str) or not text for text in value], bool)
         yield from on_rows("error", entry, bad, "no text", "give every row its own")
         yield from _count(file, entry, len(value))
-    paths = file.get("image_path")
-    if is_list(paths):
+    paths = file.image_paths()
+    if paths is not None:
         absolute = np.array([str(path).startswith(("/", "\\")) for path in paths], bool)
         advice = "paths count from the folder of images; strip what they begin with"
         yield from on_rows("warning", "image_path", absolute, "absolute path", advice)

@@ -75,8 +75,14 @@ class HumanDataFile:
     def require(self, key: str) -> Any:
         value = self.get(key)
         if value is None:
-            raise self.wrong(key, "missing; give a HumanData file")
+            raise self.wrong(key, f"missing; {self.advice_on_format()}")
         return value
+
+    def advice_on_format(self) -> str:
+        """What to give in place of a file that is no HumanData."""
+        if self.get("imgname") is not None and self.get("pose_cam") is not None:
+            return "these are BEDLAM's own labels, give its HumanData file (docs/datasets.md)"
+        return "give a HumanData file"
 
     def dictionary(self, key: str) -> Mapping[str, Any]:
         value = self.get(key)
@@ -270,7 +276,8 @@ class OpenedFile(HumanDataFile):
     def numbers(self, entry: str) -> Float32[np.ndarray, "N ..."] | None:
         """An entry that has one row of numbers per person; None if it is absent or has not."""
         array = as_numbers(self.find(entry))
-        return array if array is not None and array.shape[:1] == (self.length,) else None
+        fits = array is not None and self.length and array.shape[:1] == (self.length,)
+        return array if fits else None
 
     def known_numbers(
         self, entries: Iterable[str]
@@ -290,6 +297,13 @@ class OpenedFile(HumanDataFile):
         """Dotted names of all body parameters."""
         for family in FAMILIES:
             yield from (f"{family}.{name}" for name in self.dictionary(family))
+
+    def image_paths(self) -> np.ndarray | None:
+        """One text for every row; None if they are not that."""
+        value = self.get("image_path")
+        if not is_list(value) or len(value) != self.length:
+            return None
+        return np.array(value) if all(isinstance(path, str) for path in value) else None
 
     def boxes(self, key: str) -> Float32[np.ndarray, "N 5"] | None:
         boxes = self.numbers(key)

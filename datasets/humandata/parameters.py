@@ -234,7 +234,7 @@ def _size(row: ParameterRow) -> tuple[int, int]:
     sizes = image_sizes(row.image)
     if sizes is None:
         raise UserError(f"{row.file}: its image {row.image} is missing or no image")
-    if sizes.upright != sizes.stored:
+    if sizes.is_turned:
         log.warning(
             "%s is turned by its EXIF data: boxes and camera are to count its stored pixels",
             row.image,

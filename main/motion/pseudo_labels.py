@@ -19,7 +19,15 @@ from main.motion.result_reader import SUMMARY_NAME, Summary, is_plain_name, open
 from main.motion.rows import COLUMNS
 from main.paths import DEMO
 from utils.errors import UserError
-from utils.image import IMAGE_SUFFIXES, image_size, image_sizes, list_images, write_image
+from utils.image import (
+    IMAGE_SUFFIXES,
+    image_size,
+    image_sizes,
+    is_animated,
+    is_image,
+    list_images,
+    write_image,
+)
 from utils.iteration import with_progress
 from utils.source import open_source
 
@@ -56,7 +64,11 @@ def from_results(
     source = source or _find_source(results, images, summary.input or "")
     frames = np.unique(rows["frame_index"])
     if extract_frames is not None:
-        paths = _extract(source, summary, frames, extract_frames)
+        # Of two inputs of one stem, the folders of results have different names.
+        subfolder = results.name.removeprefix("result_")
+        if subfolder == results.name and source is not None:
+            subfolder = source.stem
+        paths = _extract(source, summary, frames, extract_frames, subfolder)
     else:
         paths = _image_paths(source, summary, frames, images)
     entries = result_entries(rows, [paths[frame] for frame in rows["frame_index"].tolist()])
@@ -136,16 +148,20 @@ def _find_source(results: Path, images: Path | None, name: str) -> Path | None:
 
 
 def _extract(
-    source: Path | None, summary: Summary, frames: Int[np.ndarray, " F"], folder: Path
+    source: Path | None,
+    summary: Summary,
+    frames: Int[np.ndarray, " F"],
+    folder: Path,
+    subfolder: str,
 ) -> dict[int, str]:
-    """Write the frames as JPEG into a folder of the source's name in `folder`."""
+    """Write the frames as JPEG into `subfolder` of `folder`, and give their names by number."""
     if source is None:
         raise UserError(f"cannot find {summary.input}; say where it is with --input FILE")
     wanted, paths = set(frames.tolist()), {}
     with open_source(source, summary.fps) as opened:
         for frame in with_progress(opened, opened.info.frame_count_estimate, "frames"):
             if frame.index in wanted:
-                name = f"{source.stem}/{frame.index:06d}.jpg"
+                name = f"{subfolder}/{frame.index:06d}.jpg"
                 write_image(folder / name, frame.image)
                 paths[frame.index] = name
             if len(paths) == len(wanted):
@@ -173,7 +189,7 @@ def _image_paths(
         if len(files) != summary.frames:
             was = f"the results are of {summary.frames}"
             raise UserError(f"{source} has {len(files)} images, {was}; give the folder as it was")
-    elif source.suffix.lower() in IMAGE_SUFFIXES:
+    elif is_image(source) and not is_animated(source):
         files = [source]
     else:
         raise UserError(
@@ -188,10 +204,11 @@ def _image_paths(
         sizes = image_sizes(file)
         if sizes is None:
             raise UserError(f"{file} is no image, or damaged; get it again")
-        if sizes.stored != sizes.upright:
+        if sizes.is_turned or sizes.reduction > 1:
+            how = "turned by its EXIF data" if sizes.is_turned else "so large that it is reduced"
             raise UserError(
-                f"{file} is turned by its EXIF data, which annotations do not follow: say "
-                "--extract-frames DIR, and it is written upright"
+                f"{file} is {how}, which annotations do not follow: say --extract-frames DIR, and "
+                "it is written as the results have it"
             )
         if not file.resolve().is_relative_to(root.resolve()):
             raise UserError(f"{file} is not in {root}; give the folder of images as --images")

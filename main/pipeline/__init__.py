@@ -12,6 +12,7 @@ estimator.py    the network and the body: image in pixels and boxes -> people
 detection.py    where people are
 tracking.py     who is who from frame to frame
 overlay.py      people drawn over their frames, and the sheet of people
+naming.py       names of results
 clips.py        many clips, with ray_engine.py by several processes
 model_files.py  the files that MODEL_DIR means
 

@@ -4,13 +4,14 @@ A clip is finished when its folder of results is there: that comes last, under i
 What is finished is passed over; a clip that fails never stops the others.
 """
 
+import codecs
 import json
 import logging
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -19,16 +20,19 @@ import av
 import cv2
 
 from main.motion.result_reader import person_files, read_summary
+from main.pipeline.naming import result_names
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import ClipResult, Tools, export_characters, preview_of, process_clip
 from utils.errors import UserError, first_line
 from utils.files import atomic_path, read_input
+from utils.image import kinds_of
 from utils.source import open_source
 from utils.video_read import VIDEO_SUFFIXES
 
 log = logging.getLogger(__name__)
 
 Engine = Literal["local", "ray"]
+_UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LARGEST_LIST: Final = 64 << 20
 """Bytes of a list of clips."""
 REPORT_NAME: Final = "report.json"
@@ -99,7 +103,7 @@ def process_clips(
         UserError: there is no clip, or the model cannot be loaded.
     """
     start = time.monotonic()
-    jobs = list_jobs(clips, output)
+    jobs = list_jobs(clips, output, preview=options.preview)
     remove_leftovers(jobs)
     waiting: list[Job] = []
     reports: dict[str, ClipReport] = {}
@@ -158,7 +162,7 @@ def process_job(job: Job, tools: Tools) -> ClipReport:
     return report_of_finished(job)
 
 
-def list_jobs(clips: Path, output: Path) -> list[Job]:
+def list_jobs(clips: Path, output: Path, *, preview: bool = False) -> list[Job]:
     """The clips of a folder (all videos in it, at any depth) or of a list (a path a line).
 
     Paths in a list count from the list's folder. Results lie in `output` as clips lie in the
@@ -171,62 +175,56 @@ def list_jobs(clips: Path, output: Path) -> list[Job]:
     if clips.is_dir():
         if clips == output:
             raise UserError(f"--output {output}: choose another folder than that of the clips")
-        sources = list(_videos_under(clips, output))
+        sources, others = _videos_under(clips, output)
         start = clips
     else:
-        sources = _listed(clips)
+        sources, others = _listed(clips), []
         start = clips.parent
     if not sources:
-        raise UserError(f"{clips}: there is no video in it")
+        what = f"; it holds {kinds_of(others)}" if others else ""
+        raise UserError(f"{clips}: there is no video in it{what}")
+    if others:
+        log.warning("%s: left out, as no videos: %s", clips, kinds_of(others))
     by_folder: dict[Path, list[Path]] = {}
     for source in sources:
         by_folder.setdefault(source.parent, []).append(source)
-    return [
-        Job(
-            str(source.relative_to(start)) if source.is_relative_to(start) else str(source),
-            source,
-            output / _below(folder, start),
-            name,
-        )
-        for folder, mine in by_folder.items()
-        for source, name in zip(mine, _names(mine), strict=True)
-    ]
+    jobs = []
+    for folder, mine in by_folder.items():
+        place = output / _below(folder, start)
+        for source, name in zip(mine, result_names(mine, place, preview=preview), strict=True):
+            inside = source.is_relative_to(start)
+            label = str(source.relative_to(start)) if inside else str(source)
+            jobs.append(Job(label, source, place, name))
+    return jobs
 
 
-def _videos_under(folder: Path, left_out: Path) -> Iterator[Path]:
+def _videos_under(folder: Path, left_out: Path) -> tuple[list[Path], list[Path]]:
+    """The videos in a folder at any depth, and other files; files of boxes are neither."""
+    videos: list[Path] = []
+    others: list[Path] = []
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(
             name for name in folders if name[0] != "." and Path(place, name) != left_out
         )
         for name in sorted(files):
-            if name[0] != "." and name.lower().endswith(VIDEO_SUFFIXES):
-                yield Path(place, name)
+            if name[0] == "." or name.endswith(".boxes.json"):
+                continue
+            (videos if name.lower().endswith(VIDEO_SUFFIXES) else others).append(Path(place, name))
+    return videos, others
 
 
 def _listed(file: Path) -> list[Path]:
-    lines = read_input(file, _LARGEST_LIST).splitlines()
-    names = [os.fsdecode(line.strip()) for line in lines]
-    if any("\0" in name for name in names):
-        raise UserError(f"--input {file}: this is no list of paths, a line each")
+    content = read_input(file, _LARGEST_LIST).removeprefix(codecs.BOM_UTF8)
+    if b"\0" in content:
+        what = "in UTF-16; save it as UTF-8" if content[:2] in _UTF16_MARKS else "no list of paths"
+        raise UserError(f"--input {file}: this is {what}")
+    names = [os.fsdecode(line.strip()) for line in content.splitlines()]
     return list(dict.fromkeys(Path(os.path.normpath(file.parent / n)) for n in names if n))
 
 
 def _below(folder: Path, start: Path) -> Path:
     """Where results of clips in `folder` lie below the folder for all results."""
     return folder.relative_to(start if folder.is_relative_to(start) else folder.anchor)
-
-
-def _names(sources: Sequence[Path]) -> Iterator[str]:
-    """Names for results of the clips of one folder, no two alike."""
-    stems = [source.name if source.is_dir() else source.stem for source in sources]
-    count = Counter(stems)
-    taken: set[str] = set()
-    for source, stem in zip(sources, stems, strict=True):
-        name = stem if count[stem] == 1 else source.name.replace(".", "_")
-        while name in taken:
-            name += "_"
-        taken.add(name)
-        yield name
 
 
 def is_finished(job: Job, options: InferenceOptions) -> bool:

@@ -16,6 +16,7 @@ from PIL import Image
 from configs.schema import DetectionConfig
 from main.paths import ROOT
 from main.pipeline.detector_weights import open_detector
+from main.pipeline.naming import as_given
 from models.checkpoint import DAMAGE
 from utils.box import Box
 from utils.errors import UserError, first_line
@@ -40,11 +41,6 @@ class Detection(NamedTuple):
 class Detector(Protocol):
     def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
         """People in frame number `index` (RGB); an empty list is a normal answer."""
-
-
-def shifted(detector: Detector, first: int) -> Detector:
-    """A detector whose frames count from `first`."""
-    return lambda index, image: detector(first + index, image)
 
 
 class WholeImageDetector:
@@ -94,6 +90,23 @@ class BoxFileDetector:
         if array.size and (array.ndim != 2 or array.shape[1] != 4 or not numbers):
             raise UserError(f"{self.path}: frame {key} is no list of [x, y, width, height]")
         return [Box(*map(float, row)) for row in array]
+
+
+def fitted(detector: Detector, first: int, reduction: int) -> Detector:
+    """A detector whose frames count from `first`.
+
+    Args:
+        reduction: pixels of the image file, which boxes in a file count in, for one of the frame.
+    """
+    scale = reduction if isinstance(detector, BoxFileDetector) else 1
+
+    def detect(index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
+        return [
+            Detection(Box(*(side / scale for side in box)), score)
+            for box, score in detector(first + index, image)
+        ]
+
+    return detect if first or scale > 1 else detector
 
 
 def import_ultralytics() -> ModuleType:
@@ -161,10 +174,15 @@ class YoloDetector:
 
 
 def boxes_beside(path: Path) -> Path | None:
-    """The file NAME.boxes.json beside a video, image or folder NAME, if there is one."""
-    path = path.resolve()
-    file = path.with_name(f"{path.name if path.is_dir() else path.stem}.boxes.json")
-    return file if file.is_file() else None
+    """The file NAME.boxes.json beside a video, image or folder NAME, if there is one.
+
+    For a link it lies beside the link, or else beside what it leads to.
+    """
+    for place in (as_given(path), path.resolve()):
+        file = place.with_name(f"{place.name if path.is_dir() else place.stem}.boxes.json")
+        if file.is_file():
+            return file
+    return None
 
 
 class Detectors:

@@ -1,5 +1,6 @@
 """What inference can be asked for, as one value that is checked when it is made."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -93,8 +94,9 @@ def parse_person(text: str) -> Chosen:
     if text == "largest":
         return "largest"
     numbers = [number.strip() for number in text.split(",")]
-    if not all(number.isdecimal() and int(number) > 0 for number in numbers):
-        raise UserError(f"--person {text}: say largest, or numbers from 1, as in 1,3")
+    # Digits of other alphabets are decimal, too; of thousands, Python makes no number.
+    if not all(re.fullmatch(r"0*[1-9][0-9]{0,8}", number) for number in numbers):
+        raise UserError(f"--person {text[:40]}: say largest, or numbers from 1, as in 1,3")
     return tuple(map(int, numbers))
 
 

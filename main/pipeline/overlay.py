@@ -24,6 +24,7 @@ from utils.render import MeshRenderer, PlacedMesh, draw_skeleton, draw_vertices,
 from utils.source import Frame, FrameSource
 from utils.video_write import VideoWriter
 
+OVERLAY_SUFFIXES: Final = (".mp4", ".jpg", ".png")
 _POSED_AT_ONCE: Final = 16
 """People whose meshes are computed together; as many frames wait for it at most."""
 
@@ -202,17 +203,37 @@ def open_overlay(media: FrameSource, stem: Path) -> Iterator[OverlayFile]:
 
     The file appears when the block ends well, and not at all else. A video keeps its sound.
     """
+    path = overlay_path(media, stem)
     if media.info.kind == "image":
-        suffix = media.path.suffix.lower()
-        path = stem.with_name(stem.name + (suffix if suffix in (".jpg", ".png") else ".jpg"))
         drawn = _ImageFile(path)
         yield drawn
         if drawn.image is not None:
             write_image(path, drawn.image)
         return
     audio = media.path if media.info.has_audio else None
-    with VideoWriter(stem.with_name(stem.name + ".mp4"), media.info.fps, audio) as writer:
+    with VideoWriter(path, media.info.fps, audio) as writer:
         yield writer
+
+
+def overlay_path(media: FrameSource, result: Path) -> Path:
+    """Where the overlay of a source lies, beside the folder `result`."""
+    if media.info.kind != "image":
+        return result.with_name(f"{result.name}.mp4")
+    suffix = media.path.suffix.lower()
+    return result.with_name(result.name + (suffix if suffix in (".jpg", ".png") else ".jpg"))
+
+
+def remove_stale_overlays(result: Path, media: FrameSource, *, drawn: bool) -> None:
+    """Delete the overlays of earlier results of this name; they show other people.
+
+    Args:
+        drawn: whether `media` has got an overlay now, which stays.
+    """
+    kept = overlay_path(media, result) if drawn else None
+    for suffix in OVERLAY_SUFFIXES:
+        path = result.with_name(result.name + suffix)
+        if path != kept:
+            path.unlink(missing_ok=True)
 
 
 class _Portrait(NamedTuple):

@@ -17,10 +17,11 @@ from main.motion.rows import FinalRows, RawRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
 from main.paths import CONFIG_NAME, DEMO, ROOT
-from main.pipeline.detection import Detector, Detectors, shifted
+from main.pipeline.detection import Detector, Detectors, fitted
 from main.pipeline.estimator import Estimator
+from main.pipeline.naming import as_given, input_ids, result_names
 from main.pipeline.options import InferenceOptions
-from main.pipeline.overlay import Renderer, contact_sheet, draw_overlay
+from main.pipeline.overlay import Renderer, contact_sheet, draw_overlay, remove_stale_overlays
 from main.pipeline.stages import (
     READ_AHEAD,
     crop_people,
@@ -34,7 +35,7 @@ from utils.errors import UserError
 from utils.files import atomic_path
 from utils.image import image_size, list_images, write_image
 from utils.iteration import prefetch, with_progress
-from utils.source import FrameSource, open_source
+from utils.source import FrameSource, advice_on_name, open_source, warn_of_others
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ def process_clip(
     if options.preview:
         log.info("%s: choose with --person", written)
     else:
+        remove_stale_overlays(result, source, drawn=options.overlay is not None)
         log.info("%s: %d frames, %d people", result, frame_count, len(chosen))
         export_characters(result, source.path, tools)
     return ClipResult(frame_count, len(chosen))
@@ -148,7 +150,9 @@ class Tools:
 
     def detector_for(self, source: FrameSource) -> Detector:
         """What finds the people of a source."""
-        return self.detectors.for_source(source.path, source.info.own_fps / source.info.fps)
+        info = source.info
+        detector = self.detectors.for_source(source.path, info.own_fps / info.fps)
+        return fitted(detector, 0, info.reduction)
 
     def network_workers(self, source: FrameSource) -> int:
         """Batches that the network has under way at a time.
@@ -194,7 +198,8 @@ def summary_of(
     """What the summary says of a result as a whole."""
     smoothing_s = {name: round(value, 4) for name, value in vars(smoothing).items()}
     return {
-        "input": source.path.name,
+        "input": as_given(source.path).name,
+        "input_ids": list(input_ids(source.path)),
         "frames": frame_count,
         "model": tools.options.model_dir,
         "precision": tools.options.precision,
@@ -223,49 +228,57 @@ def export_characters(result: Path, source: Path, tools: Tools) -> None:
         export_result(result, tools.options.export, source=source, bodies=bodies)
 
 
-def process_input(file_name: str, output: Path, options: InferenceOptions) -> None:
+def process_input(file_name: str, output: Path, options: InferenceOptions) -> int:
     """Process the video, image or folder of images FILE_NAME into the folder `output`.
 
     Images of a folder that differ in size are no frames of one video: each is taken on its own.
+
+    Returns: the exit status, 1 if some of such images failed.
 
     Raises:
         UserError: it is absent, cannot be read, or the options do not fit; see the message.
     """
     path = _find(file_name)
-    name = path.resolve().name if path.is_dir() else path.resolve().stem
+    (name,) = result_names([path], output, preview=options.preview)
     result = output / f"result_{name}"
     photographs = _photographs(path) if path.is_dir() else []
     if photographs:
         tools = Tools.load(options)
         log.info("%s: images of different sizes, each is taken on its own", path)
-        process_photographs(path, photographs, result, tools)
-        return
+        return process_photographs(path, photographs, result, tools)
     # What cannot be read is reported before the model is loaded.
     with open_source(path, options.fps) as source:
         process_clip(source, result, Tools.load(options))
+    return 0
 
 
-def process_photographs(folder: Path, paths: list[Path], output: Path, tools: Tools) -> None:
+def process_photographs(folder: Path, paths: list[Path], output: Path, tools: Tools) -> int:
     """Each image of a folder on its own, into `output`; one that fails is left out, with a warning.
 
     In a file of boxes the images count from 0.
 
+    Returns: the exit status, 1 if some of them failed.
+
     Raises:
         UserError: none of them gave a result.
     """
+    warn_of_others(folder, paths)
     detector = tools.detectors.for_source(folder)
-    stems = [path.stem for path in paths]
+    names = result_names(paths, output, preview=tools.options.preview)
     failed = 0
-    for number, path in enumerate(paths):
-        name = path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "_")
+    for number, (path, name) in enumerate(zip(paths, names, strict=True)):
         try:
             with open_source(path) as source:
-                process_clip(source, output / f"result_{name}", tools, shifted(detector, number))
+                own = fitted(detector, number, source.info.reduction)
+                process_clip(source, output / f"result_{name}", tools, own)
         except UserError as error:
             log.warning("left out: %s", error)
             failed += 1
     if failed == len(paths):
         raise UserError(f"{output.name}: none of the {failed} images gave a result")
+    if failed:
+        log.warning("%s: %d of %d images gave no result", folder, failed, len(paths))
+    return int(failed > 0)
 
 
 def _photographs(folder: Path) -> list[Path]:
@@ -279,4 +292,5 @@ def _find(file_name: str) -> Path:
     for path in (Path(file_name), DEMO / file_name):
         if path.exists():
             return path
-    raise UserError(f"{file_name}: no such file or folder, neither as a path nor in demo/")
+    advice = advice_on_name(file_name)
+    raise UserError(f"{file_name}: no such file or folder, neither as a path nor in demo/{advice}")

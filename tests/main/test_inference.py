@@ -339,7 +339,7 @@ def test_photographs_that_fail_are_left_out_and_names_do_not_clash(run, tmp_path
     Image.new("RGB", (120, 160)).save(photographs / "a.png")
     (photographs / "b.jpg").write_bytes(b"no image")
     done = run(model, photographs, "--detector", "whole-image", "--output", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     assert "left out: " in done.stderr
     found = sorted(path.name for path in (tmp_path / "out" / "result_photos").iterdir())
     assert found == ["result_a_jpg", "result_a_jpg.jpg", "result_a_png", "result_a_png.png"]

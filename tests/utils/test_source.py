@@ -2,6 +2,9 @@
 
 import io
 import logging
+import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -9,10 +12,14 @@ import numpy as np
 import pytest
 from jaxtyping import UInt8
 from PIL import Image
+from pillow_heif import register_heif_opener
 
+from datasets.sample import read_pixels
 from utils.errors import UserError
-from utils.image import decode_image, image_size, list_images, read_image, write_image
-from utils.source import open_source
+from utils.image import decode_image, image_size, image_sizes, list_images, read_image, write_image
+from utils.source import advice_on_name, open_source
+
+DATA = Path(__file__).parents[1] / "data" / "media"
 
 
 def scene(width: int = 48, height: int = 32) -> UInt8[np.ndarray, "H W 3"]:
@@ -43,7 +50,7 @@ STORED = {
 }
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", STORED)
 def test_orientation_is_applied(kind: str, orientation: int) -> None:
     exif = Image.Exif()
@@ -239,3 +246,147 @@ def test_images_that_run_other_programs_are_refused(suffix: str, tmp_path: Path)
     Image.fromarray(scene()).save(path, format="PPM")  # harmless, but not what the README lists
     with pytest.raises(UserError, match="cannot read the image"):
         read_image(path)
+
+
+def png_chunk(name: bytes, content: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + checksum
+
+
+def png_with(picture: Image.Image, *chunks: bytes, behind: bool = False) -> bytes:
+    """A PNG file with further chunks, before its pixels or behind them."""
+    content = encoded(picture, "PNG")
+    place = content.index(b"IEND") - 4 if behind else 33
+    return content[:place] + b"".join(chunks) + content[place:]
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".avif", ".jfif", ".mpo", ".jpg", ".mp4", ""])
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF", "JPEG", "MPO", "PNG"])
+def test_content_says_what_a_picture_is(tmp_path: Path, suffix: str, kind: str) -> None:
+    register_heif_opener()
+    path = tmp_path / f"phone{suffix}"
+    path.write_bytes(encoded(Image.fromarray(scene(96, 64)), kind, quality=90))
+    source = open_source(path)
+    assert (source.info.kind, source.info.width, source.info.height) == ("image", 96, 64)
+    (frame,) = source
+    corners = np.ix_([8, -8], [8, -8])
+    assert np.abs(frame.image[corners].astype(int) - scene(96, 64)[corners]).max() < 16
+    assert image_size(path) == (96, 64)
+
+
+def test_heic_is_turned_by_its_container_alone(tmp_path: Path) -> None:
+    """Telephones state the turn in EXIF data as well, where it must not be taken a second time."""
+    register_heif_opener()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "a.heic"
+    Image.fromarray(scene(96, 64)).save(path, exif=exif, quality=90)
+    assert np.abs(read_image(path)[8, 8].astype(int) - scene()[4, 4]).max() < 16
+    assert image_size(path) == (96, 64)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_long_texts_cost_no_picture(tmp_path: Path, behind: bool) -> None:
+    long = zlib.compress(bytes(3 << 20))
+    chunks = [png_chunk(b"zTXt", b"Comment\0\0" + long), png_chunk(b"tEXt", b"a\0" * 999)]
+    if not behind:
+        chunks.append(png_chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(99))))
+    path = tmp_path / "a.png"
+    path.write_bytes(png_with(Image.fromarray(scene()), *chunks, behind=behind))
+    np.testing.assert_array_equal(read_image(path), scene())
+    np.testing.assert_array_equal(read_pixels(path), scene())
+    assert image_size(path) == (48, 32)
+
+
+def test_odd_exif_costs_no_picture_and_keeps_its_turn(tmp_path: Path) -> None:
+    """A negative exposure bias in a type without a sign, which Pillow cannot write again."""
+    tags = [
+        struct.pack("<HHI4s", 0x0112, 3, 1, struct.pack("<HH", 6, 0)),
+        struct.pack("<HHII", 0x829A, 5, 1, 8 + 2 + 2 * 12 + 4),
+    ]
+    directory = struct.pack("<H", len(tags)) + b"".join(tags) + bytes(4)
+    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + directory + struct.pack("<ii", -1, 3)
+    stored = Image.fromarray(np.ascontiguousarray(STORED[6](scene())))
+    path = tmp_path / "a.jpg"
+    for name, data in (("odd", exif), ("nonsense", b"Exif\0\0II*\0" + b"\xff" * 40)):
+        path.write_bytes(encoded(stored, "JPEG", exif=data))
+        size = (48, 32) if name == "odd" else (32, 48)
+        assert read_image(path).shape[1::-1] == size
+        assert image_size(path) == size
+        assert read_pixels(path).shape[1::-1] == (32, 48)
+
+
+def test_the_phone_picture_with_odd_exif() -> None:
+    assert read_image(DATA / "odd_exif.jpg").shape == (640, 360, 3)
+
+
+def test_huge_photographs_are_read_reduced(tmp_path: Path) -> None:
+    path = tmp_path / "huge.jpg"
+    Image.new("L", (12000, 9000), 90).save(path, quality=30)
+    info = open_source(path).info
+    assert (info.width, info.height, info.reduction) == (6000, 4500, 2)
+    sizes = image_sizes(path)
+    assert sizes is not None
+    assert (sizes.upright, sizes.stored, sizes.reduction) == ((6000, 4500), (12000, 9000), 2)
+
+
+@pytest.mark.parametrize("reader", [read_image, read_pixels, open_source])
+def test_headers_of_many_pixels_are_refused(
+    tmp_path: Path, reader: Callable[[Path], object]
+) -> None:
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    content = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b"x"))
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content + png_chunk(b"IEND", b""))
+    with pytest.raises(UserError, match="60000x60000 pixels are too many") as caught:
+        reader(path)
+    assert "\n" not in str(caught.value)
+    assert image_size(path) is None
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "PNG", "AVIF"])
+def test_animations_are_videos(tmp_path: Path, kind: str) -> None:
+    pictures = [Image.fromarray(np.full((32, 48, 3), 40 * k, np.uint8)) for k in range(5)]
+    path = tmp_path / f"moving.{kind.lower()}"
+    options = {"lossless": True} if kind == "WEBP" else {}
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100, **options)
+    source = open_source(path)
+    assert (source.info.kind, source.info.width, source.info.height) == ("video", 48, 32)
+    assert source.info.fps == pytest.approx(10)
+    assert source.info.frame_count_estimate == 5
+    for _ in range(2):
+        assert [round(float(frame.image.mean()) / 40) for frame in source] == [0, 1, 2, 3, 4]
+    faster = [round(float(frame.image.mean()) / 40) for frame in open_source(path, fps=20)]
+    assert faster == [k // 2 for k in range(10)]
+
+
+def test_what_a_folder_holds_besides_is_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_image(tmp_path / "1.png", scene())
+    for name in ("a.mp4", "b.mp4", "notes.txt", "LICENSE", ".hidden"):
+        (tmp_path / name).touch()
+    (tmp_path / "more").mkdir()
+    source = open_source(tmp_path)
+    assert len(list(source)) == 1
+    (record,) = caplog.records
+    assert "2 .mp4" in record.message
+    assert "1 .txt" in record.message
+    assert "1 without a suffix" in record.message
+    assert "1 folder" in record.message
+
+
+def test_hints_for_what_is_no_input(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").touch()
+    with pytest.raises(UserError, match=r"1 \.mp4; many videos are given as --input"):
+        open_source(tmp_path)
+    with pytest.raises(UserError, match="addresses are not read"):
+        open_source(Path("https://example.org/a.mp4"))
+    assert advice_on_name(f"{tmp_path}\\clip.mp4") == f"; write it as {tmp_path}/clip.mp4"
+    assert advice_on_name("clip.mp4") == ""
+
+
+def test_written_pngs_print_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_image(tmp_path / "a.png", scene())
+    write_image(tmp_path / "a.jpg", scene())
+    assert capfd.readouterr() == ("", "")

@@ -1,5 +1,6 @@
 """Every fault is found, by its entry and its rows; a file without faults has none."""
 
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -388,6 +389,61 @@ def test_unreadable_container_is_one_error(tmp_path: Path, content: bytes | None
         check_humandata(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_file_of_nobody_has_one_error(tmp_path: Path) -> None:
+    entries = faultless()
+    for key, value in entries.items():
+        if isinstance(value, np.ndarray) and len(value) == N:
+            entries[key] = value[:0]
+    entries["smplx"] = {name: value[:0] for name, value in entries["smplx"].items()}
+    entries["meta"] = {name: value[:0] for name, value in entries["meta"].items()}
+    entries["__data_len__"] = 0
+    np.savez(tmp_path / "a.npz", **{key: np.array(value) for key, value in entries.items()})
+    errors = [one for one in check_humandata(tmp_path / "a.npz") if one.severity == "error"]
+    assert [(one.entry, one.what) for one in errors] == [("image_path", "has no rows")]
+    with pytest.raises(UserError, match="has no rows"):
+        humandata_statistics(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_image_paths_in_two_dimensions(tmp_path: Path, as_list: bool) -> None:
+    entries = faultless()
+    paths = entries["image_path"][:, None]
+    if as_list:
+        (file := tmp_path / "a.pkl").write_bytes(
+            pickle.dumps({**entries, "image_path": paths.tolist()})
+        )
+    else:
+        file = tmp_path / "a.npz"
+        np.savez(file, **{k: np.array(v) for k, v in {**entries, "image_path": paths}.items()})
+    errors = [one for one in check_humandata(file, IMAGES) if one.severity == "error"]
+    assert {one.entry for one in errors} == {"image_path"}
+    with pytest.raises(UserError, match="'image_path'"):
+        humandata_statistics(file)
+
+
+def test_labels_of_bedlam_itself_get_their_hint(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    np.savez(
+        file, imgname=np.array(["a.png"]), pose_cam=np.zeros((1, 165)), shape=np.zeros((1, 11))
+    )
+    (lacking,) = [one for one in check_humandata(file) if "BEDLAM's own labels" in one.advice]
+    assert lacking.entry == "image_path"
+    with pytest.raises(UserError, match="BEDLAM's own labels"):
+        humandata_statistics(file)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 6])
+def test_images_that_exif_turns_or_mirrors(tmp_path: Path, orientation: int) -> None:
+    shutil.copytree(IMAGES / "set", tmp_path / "set")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = tmp_path / "set" / "000000.png"
+    Image.new("RGB", (360, 270)).save(picture, exif=exif)
+    write_humandata(tmp_path / "a.npz", faultless())
+    turned = [one for one in check_humandata(tmp_path / "a.npz", tmp_path) if "EXIF" in one.what]
+    assert [one.first_rows for one in turned] == [(0, 6)]
 
 
 def test_statistics(tmp_path: Path) -> None:

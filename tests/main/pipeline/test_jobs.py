@@ -6,6 +6,7 @@ import os
 import pytest
 
 from main.pipeline.clips import earlier_result, list_jobs, remove_leftovers
+from main.pipeline.naming import input_ids
 from utils.errors import UserError
 
 
@@ -53,7 +54,7 @@ def test_names_that_would_still_clash_stay_apart(tmp_path):
     for name in ("a.mp4", "a.mov", "a_mp4.avi"):
         touch(tmp_path / name)
     names = [job.name for job in list_jobs(tmp_path, tmp_path / "out")]
-    assert sorted(names) == ["a_mov", "a_mp4", "a_mp4_"]
+    assert sorted(names) == ["a_mov", "a_mp4", "a_mp4_avi"]
 
 
 def test_names_in_any_bytes(tmp_path):
@@ -92,3 +93,36 @@ def test_only_leftovers_of_these_clips_are_removed(tmp_path):
     touch(out / ".partial_4" / "result_a.mp4" / "x").parent.parent.joinpath("other").touch()
     remove_leftovers(list_jobs(tmp_path, out))
     assert sorted(path.name for path in out.iterdir()) == [".partial_3", ".partial_4"]
+
+
+def test_lists_of_other_systems(tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        touch(tmp_path / name)
+    file = tmp_path / "list.txt"
+    file.write_text("\ufeffa.mp4\r\nb.mp4\r\n", encoding="utf-8")
+    assert [job.label for job in list_jobs(file, tmp_path / "out")] == ["a.mp4", "b.mp4"]
+    file.write_text("a.mp4", encoding="utf-16")
+    with pytest.raises(UserError, match="UTF-16; save it as UTF-8"):
+        list_jobs(file, tmp_path / "out")
+
+
+def test_what_a_folder_holds_besides_is_named_once(tmp_path, caplog):
+    for name in ("a.mp4", "a.boxes.json", "x/1.jpg", "x/2.jpg", "notes.txt", "out/result_a.jpg"):
+        touch(tmp_path / name)
+    assert len(list_jobs(tmp_path, tmp_path / "out")) == 1
+    (record,) = caplog.records
+    assert record.message.endswith("left out, as no videos: 2 .jpg, 1 .txt")
+    with pytest.raises(UserError, match=r"no video in it; it holds 2 \.jpg"):
+        list_jobs(tmp_path / "x", tmp_path / "out")
+
+
+def test_another_inputs_result_does_not_finish_a_clip(tmp_path):
+    out = tmp_path / "out"
+    for name in ("a", "b"):
+        touch(tmp_path / name / "v.mp4").write_text(name)
+        (job,) = list_jobs(tmp_path / name, out)
+        assert not job.result.exists()
+        job.result.mkdir(parents=True)
+        about = {"input": "v.mp4", "input_ids": list(input_ids(job.source)), "people": []}
+        (job.result / "summary.json").write_text(json.dumps(about))
+    assert sorted(path.name for path in out.iterdir()) == ["result_v", "result_v_mp4"]

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from main.inference import make_parser, options_of
-from main.pipeline.options import InferenceOptions
+from main.pipeline.options import InferenceOptions, parse_person
 from utils.errors import UserError
 
 
@@ -50,3 +50,15 @@ def test_every_flag_has_its_option():
     assert options.person == (1, 3)
     assert options.export == ("glb", "bvh")
     assert options.overlay is None
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "1,", "0", "-1", "\u0661", "1.5", "", "first"])
+def test_people_that_are_no_numbers(text):
+    with pytest.raises(UserError, match="say largest, or numbers from 1") as caught:
+        parse_person(text)
+    assert len(str(caught.value)) < 200
+
+
+def test_people_by_their_numbers():
+    assert parse_person("largest") == "largest"
+    assert parse_person("1, 03,12") == (1, 3, 12)

@@ -1,11 +1,13 @@
 """What the clips of one run share, and where their people come from."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from main.pipeline.detection import boxes_beside
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import Tools, process_clip, process_photographs
 from utils.image import list_images
@@ -67,3 +69,55 @@ def test_results_do_not_depend_on_the_number_of_workers(tools, tmp_path, monkeyp
         np.testing.assert_array_equal(value, results[1][key])
     # What the encoder is given; its own bytes may differ from run to run.
     np.testing.assert_array_equal(pictures[:10], pictures[10:])
+
+
+def test_photographs_that_fail_are_named_and_give_status_1(tools, tmp_path, caplog):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    Image.new("RGB", (160, 120)).save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"broken")
+    (folder / "clip.mp4").touch()
+    (tmp_path / "photos.boxes.json").write_text(json.dumps({"0": [[10, 10, 50, 90]]}))
+    assert process_photographs(folder, list_images(folder), out, tools) == 1
+    assert [path.name for path in out.glob("result_*/")] == ["result_a"]
+    for said in ("left out, as no images: 1 .mp4", "b.png", "1 of 2 images gave no result"):
+        assert said in caplog.text
+    (folder / "b.png").unlink()
+    assert process_photographs(folder, list_images(folder), out, tools) == 0
+
+
+def test_boxes_follow_photographs_that_are_reduced(tools, tmp_path, monkeypatch):
+    photo = tmp_path / "huge.jpg"
+    Image.new("L", (12000, 9000), 90).save(photo, quality=30)
+    (tmp_path / "huge.boxes.json").write_text(json.dumps({"0": [[1000, 800, 600, 1200]]}))
+    monkeypatch.setattr(tools, "options", replace(tools.options, overlay=None))
+    with open_source(photo) as source:
+        process_clip(source, tmp_path / "result_huge", tools)
+    found = load(tmp_path / "result_huge" / "person_001.npz")
+    np.testing.assert_allclose(found["box_xywh"], [[500, 400, 300, 600]])
+    assert found["image_size"].tolist() == [6000, 4500]
+
+
+def test_an_overlay_of_an_older_result_goes(tools, tmp_path, monkeypatch):
+    photo = tmp_path / "a.jpg"
+    Image.new("RGB", (160, 120)).save(photo)
+    (tmp_path / "a.boxes.json").write_text(json.dumps({"0": [[10, 10, 50, 90]]}))
+    (tmp_path / "result_a.mp4").touch()
+    for overlay, left in (("mesh", ["result_a", "result_a.jpg"]), (None, ["result_a"])):
+        monkeypatch.setattr(tools, "options", replace(tools.options, overlay=overlay))
+        with open_source(photo) as source:
+            process_clip(source, tmp_path / "result_a", tools)
+        assert sorted(path.name for path in tmp_path.glob("result_*")) == left
+
+
+def test_boxes_beside_a_link_are_seen(tmp_path):
+    target = tmp_path / "a" / "video.mp4"
+    target.parent.mkdir()
+    target.touch()
+    link = tmp_path / "cam1.mp4"
+    link.symlink_to(target)
+    assert boxes_beside(link) is None
+    (tmp_path / "a" / "video.boxes.json").touch()
+    assert boxes_beside(link) == tmp_path / "a" / "video.boxes.json"
+    (tmp_path / "cam1.boxes.json").touch()
+    assert boxes_beside(link) == tmp_path / "cam1.boxes.json"

@@ -1,0 +1,240 @@
+"""Decoded frames as the network and the overlay need them: RGB of ordinary screens, whole, upright.
+
+Matrix and range of YUV are FFmpeg's work. What it does not do is done by a table of colours, which
+its filter `lut3d` applies: PQ and HLG (the HDR of telephones and televisions) become light,
+light becomes BT.709 with its highlights compressed, and that a picture again.
+"""
+
+import struct
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import av
+import numpy as np
+from av.filter import Graph
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
+from jaxtyping import Float, UInt8
+
+Colours = Float[np.ndarray, "*shape 3"]
+
+_STEPS: Final = 33
+"""Of the table, along each of red, green and blue."""
+_SCREEN_GAMMA: Final = 2.4  # BT.1886: from signal to light on an ordinary screen
+_WHITE_NITS: Final = 100.0
+"""The light of white on an ordinary screen, which is 1 here."""
+_PEAK: Final = 10.0
+"""The brightest light that is told apart: HLG's screen and most PQ has 1000 nits."""
+_KNEE: Final = 0.5
+"""Light up to here stays as it is; from here to the peak it is compressed."""
+_DEEP: Final = "gbrp16le"  # planar, for which the filter is three times as fast
+
+_BT2020_TO_BT709: Final = (
+    (1.660491, -0.587641, -0.072850),
+    (-0.124550, 1.132900, -0.008349),
+    (-0.018151, -0.100579, 1.118730),
+)
+_P3_TO_BT709: Final = (
+    (1.224940, -0.224940, 0.0),
+    (-0.042057, 1.042057, 0.0),
+    (-0.019638, -0.078636, 1.098274),
+)
+_UNCHANGED: Final = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+_TO_BT709: Final[dict[int, tuple[tuple[float, float, float], ...]]] = {
+    ColorPrimaries.BT2020: _BT2020_TO_BT709,
+    ColorPrimaries.SMPTE431: _P3_TO_BT709,
+    ColorPrimaries.SMPTE432: _P3_TO_BT709,
+}
+_BT2020_LUMINANCE: Final = (0.2627, 0.6780, 0.0593)
+_UNSPECIFIED_MATRIX: Final = 2  # FFmpeg's number
+_HDR: Final = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
+
+
+class RgbConverter:
+    """Makes RGB of the frames of one video, in whatever colours each of them is.
+
+    Serves one thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self._mappings: dict[tuple[int, int, int, int], _Mapping] = {}
+
+    def __call__(self, frame: VideoFrame, width: int, height: int) -> UInt8[np.ndarray, "H W 3"]:
+        """The frame scaled to `width` x `height` pixels, in 8 bits of BT.709 or sRGB."""
+        transfer, primaries, matrix = frame.color_trc, frame.color_primaries, frame.colorspace
+        is_hdr = transfer in _HDR
+        if is_hdr and primaries == ColorPrimaries.UNSPECIFIED:
+            primaries = ColorPrimaries.BT2020
+        if not is_hdr and primaries not in _TO_BT709:
+            return frame.to_ndarray(format="rgb24", width=width, height=height)
+        is_untagged = matrix == _UNSPECIFIED_MATRIX and primaries == ColorPrimaries.BT2020
+        deep = frame.reformat(
+            width=width,
+            height=height,
+            format=_DEEP,
+            src_colorspace=Colorspace.BT2020 if is_untagged else None,
+        )
+        key = (transfer if is_hdr else ColorTrc.BT709, primaries, width, height)
+        if key not in self._mappings:
+            self._mappings[key] = _Mapping(deep, _table(*key[:2]))
+        return self._mappings[key].apply(deep)
+
+
+class _Mapping:
+    """The filter that looks every pixel up in a table of colours."""
+
+    def __init__(self, frame: VideoFrame, table: Float[np.ndarray, "N N N 3"]) -> None:
+        """Prepare for frames of the size and format of `frame`."""
+        self._time_base = Fraction(1)
+        self._count = 0
+        self._graph = Graph()
+        source = self._graph.add_buffer(
+            width=frame.width,
+            height=frame.height,
+            format=frame.format,
+            time_base=self._time_base,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "table.cube")
+            rows = (
+                f"{red:.6f} {green:.6f} {blue:.6f}" for red, green, blue in table.reshape(-1, 3)
+            )
+            file.write_text("\n".join([f"LUT_3D_SIZE {len(table)}", *rows]), encoding="ascii")
+            mapping = self._graph.add("lut3d", file=str(file), interp="tetrahedral")
+        sink = self._graph.add("buffersink")
+        source.link_to(mapping)
+        mapping.link_to(sink)
+        self._graph.configure()
+
+    def apply(self, frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+        frame.pts, frame.time_base = self._count, self._time_base
+        self._count += 1
+        self._graph.push(frame)
+        mapped = self._graph.pull()
+        assert isinstance(mapped, VideoFrame)
+        return mapped.to_ndarray(format="rgb24")
+
+
+@cache
+def _table(transfer: int, primaries: int) -> Float[np.ndarray, "N N N 3"]:
+    """What each colour becomes, by its blue, green and red."""
+    steps = np.linspace(0, 1, _STEPS)
+    blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")
+    light = _TO_LIGHT.get(transfer, _screen_light)(np.stack([red, green, blue], axis=-1))
+    light = np.maximum(light @ np.array(_TO_BT709.get(primaries, _UNCHANGED)).T, 0)
+    if transfer in _HDR:
+        # One factor for all three keeps the hue.
+        brightest = np.maximum(light.max(axis=-1, keepdims=True), 1e-6)
+        light *= _compressed(brightest) / brightest
+    return np.clip(light, 0, 1) ** (1 / _SCREEN_GAMMA)
+
+
+def _screen_light(signal: Colours) -> Colours:
+    return signal**_SCREEN_GAMMA
+
+
+def _pq_light(signal: Colours) -> Colours:
+    """SMPTE ST 2084: a signal that states the screen's light, up to 10000 nits."""
+    root = signal ** (32 / 2523)
+    ratio = np.maximum(root - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * root)
+    return 10000 / _WHITE_NITS * ratio ** (16384 / 2610)
+
+
+def _hlg_light(signal: Colours) -> Colours:
+    """ARIB STD-B67: a signal that states the scene's light, for a screen of 1000 nits (BT.2100)."""
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
+    luminance = scene @ np.array(_BT2020_LUMINANCE)
+    return 1000 / _WHITE_NITS * scene * luminance[..., None] ** 0.2
+
+
+_TO_LIGHT: Final[dict[int, Callable[[Colours], Colours]]] = {
+    ColorTrc.SMPTE2084: _pq_light,
+    ColorTrc.ARIB_STD_B67: _hlg_light,
+}
+
+
+def _compressed(light: Float[np.ndarray, "*shape 1"]) -> Float[np.ndarray, "*shape 1"]:
+    """Moebius' curve: as it is up to the knee, from there without a bend to 1 at the peak."""
+    a = -(_KNEE**2) * (_PEAK - 1) / (_KNEE**2 - 2 * _KNEE + _PEAK)
+    b = (_KNEE**2 - 2 * _KNEE * _PEAK + _PEAK) / (_PEAK - 1)
+    scale = (b**2 + 2 * b * _KNEE + _KNEE**2) / (b - a)
+    return np.where(light <= _KNEE, light, np.minimum(scale * (light + a) / (light + b), 1))
+
+
+def deinterlaced(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+    """The frames with both fields of a moment; those that are marked interlaced are made so.
+
+    Frames are as many as before, at the same times.
+    """
+    filtering: _Deinterlacer | None = None
+    for frame in frames:
+        if filtering is not None and not filtering.fits(frame):
+            yield from filtering.rest()
+            filtering = None
+        if filtering is None and frame.interlaced_frame:
+            filtering = _Deinterlacer(frame)
+        if filtering is None:
+            yield frame
+        else:
+            yield from filtering.push(frame)
+    if filtering is not None:
+        yield from filtering.rest()
+
+
+class _Deinterlacer:
+    """FFmpeg's filter bwdif, which looks at the frames before and after each."""
+
+    def __init__(self, first: VideoFrame) -> None:
+        self._kind = (first.width, first.height, first.format.name)
+        self._graph = Graph()
+        source = self._graph.add_buffer(
+            width=first.width,
+            height=first.height,
+            format=first.format,
+            time_base=first.time_base or Fraction(1, 1000),
+        )
+        # One frame for each, not one for each field; whole frames pass as they are.
+        deinterlace = self._graph.add("bwdif", "mode=send_frame:deint=interlaced")
+        sink = self._graph.add("buffersink")
+        source.link_to(deinterlace)
+        deinterlace.link_to(sink)
+        self._graph.configure()
+
+    def fits(self, frame: VideoFrame) -> bool:
+        return self._kind == (frame.width, frame.height, frame.format.name)
+
+    def push(self, frame: VideoFrame | None) -> Iterator[VideoFrame]:
+        self._graph.push(frame)
+        while True:
+            try:
+                filtered = self._graph.pull()
+            except (av.BlockingIOError, av.EOFError):  # it wants more, or that was all
+                return
+            assert isinstance(filtered, VideoFrame)
+            yield filtered
+
+    def rest(self) -> Iterator[VideoFrame]:
+        """Frames that wait for a following one."""
+        return self.push(None)
+
+
+def upright(image: UInt8[np.ndarray, "h w 3"], frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+    """Turn and mirror a frame's image as its file says, to the nearest quarter turn.
+
+    A display matrix [[a, b, _], [c, d, _], _] takes pixel (x, y) to (a x + c y, b x + d y).
+    """
+    matrix: Any = frame.side_data.get(SideDataType.DISPLAYMATRIX.name)
+    if matrix is None:
+        return image
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix)[:36])
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        image, right, down = image.transpose(1, 0, 2), c, b
+    else:
+        right, down = a, d
+    return np.ascontiguousarray(image[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1])
