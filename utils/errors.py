@@ -20,3 +20,21 @@ def first_line(error: BaseException) -> str:
     """What an exception says, as one line."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def escape_controls(text: str, keep: str = "") -> str:
+    """The text with everything that is not printable as a backslash sequence.
+
+    Terminals act on escape sequences, and lines begin anew at line feeds, whoever wrote them.
+
+    Args:
+        keep: characters that stay what they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or character in keep
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
