@@ -1,6 +1,5 @@
 """Results of inference -> HumanData: pseudo-labels to train on."""
 
-import argparse
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,18 +31,37 @@ _PARAMETERS: Final = (
 )
 
 
-def from_results(arguments: argparse.Namespace) -> None:
-    """People of a folder of results as one file; frames of a video are written as images."""
-    summary, rows = read_results(arguments.results, arguments.min_score)
-    medium = _find_medium(arguments, summary.input or "")
+def from_results(
+    results: Path,
+    output: Path,
+    *,
+    min_score: float,
+    images: Path | None,
+    source: Path | None,
+    extract_frames: Path | None,
+) -> None:
+    """Write the people of a folder of results as one HumanData file.
+
+    Args:
+        results: a folder of results of inference.
+        min_score: people whose detection has a lower score are left out.
+        images: the folder that image paths count from.
+        source: what the results are of; None: it is looked for by its name.
+        extract_frames: a folder in which the frames of a video are written as images.
+
+    Raises:
+        UserError: the results are not whole, or their source is not found or another one.
+    """
+    summary, rows = read_results(results, min_score)
+    source = source or _find_source(results, images, summary.input or "")
     frames = np.unique(rows["frame_index"])
-    if arguments.extract_frames is not None:
-        paths = _extract(medium, summary, frames, arguments.extract_frames)
+    if extract_frames is not None:
+        paths = _extract(source, summary, frames, extract_frames)
     else:
-        paths = _image_paths(medium, summary, frames, arguments)
+        paths = _image_paths(source, summary, frames, images)
     entries = result_entries(rows, [paths[frame] for frame in rows["frame_index"].tolist()])
-    write_humandata(arguments.output, entries)
-    log.info("%s: %d rows, %d images", arguments.output, len(entries["image_path"]), len(paths))
+    write_humandata(output, entries)
+    log.info("%s: %d rows, %d images", output, len(entries["image_path"]), len(paths))
 
 
 def read_results(folder: Path, min_score: float) -> tuple[Summary, dict[str, np.ndarray]]:
@@ -77,8 +95,8 @@ def read_results(folder: Path, min_score: float) -> tuple[Summary, dict[str, np.
         raise UserError(f"{folder}: nobody has a score of {min_score}; lower --min-score")
     kept = np.flatnonzero(columns["score"] >= min_score)
     if len(kept) < len(columns["score"]):
-        told = "%d of %d rows have a lower score and are left out"
-        log.info(told, len(columns["score"]) - len(kept), len(columns["score"]))
+        message = "%d of %d rows have a lower score and are left out"
+        log.info(message, len(columns["score"]) - len(kept), len(columns["score"]))
     order = kept[np.argsort(columns["frame_index"][kept], kind="stable")]
     return summary, {key: column[order] for key, column in columns.items()}
 
@@ -103,72 +121,69 @@ def result_entries(rows: dict[str, np.ndarray], image_path: list[str]) -> Entrie
     )
 
 
-def _find_medium(arguments: argparse.Namespace, name: str) -> Path | None:
-    """What the results were made of, if it can be found.
+def _find_source(results: Path, images: Path | None, name: str) -> Path | None:
+    """What the results are of, if it can be found.
 
     Raises:
         UserError: the summary names a path, which is not followed: it may be a stranger's.
     """
-    if arguments.input is not None:
-        return Path(arguments.input)
     if not is_plain_name(name):
-        told = f"its summary names the input '{name}', which is a path and not followed"
-        raise UserError(f"{arguments.results}: {told}; say where it is with --input FILE")
-    images = arguments.images
+        reason = f"its summary names the input '{name}', which is a path and not followed"
+        raise UserError(f"{results}: {reason}; say where it is with --input FILE")
     places = [] if images is None else [images / name, *([images] if images.name == name else [])]
     places += [Path(name), DEMO / name]
     return next((place for place in places if place.exists()), None)
 
 
 def _extract(
-    medium: Path | None, summary: Summary, frames: Int[np.ndarray, " F"], folder: Path
+    source: Path | None, summary: Summary, frames: Int[np.ndarray, " F"], folder: Path
 ) -> dict[int, str]:
-    """Write the frames as JPEG into a folder of the medium's name in `folder`."""
-    if medium is None:
+    """Write the frames as JPEG into a folder of the source's name in `folder`."""
+    if source is None:
         raise UserError(f"cannot find {summary.input}; say where it is with --input FILE")
     wanted, paths = set(frames.tolist()), {}
-    with open_media(medium, summary.fps) as media:
-        for frame in with_progress(media, media.info.frame_count_estimate, "frames"):
+    with open_media(source, summary.fps) as opened:
+        for frame in with_progress(opened, opened.info.frame_count_estimate, "frames"):
             if frame.index in wanted:
-                name = f"{medium.stem}/{frame.index:06d}.jpg"
+                name = f"{source.stem}/{frame.index:06d}.jpg"
                 write_image(folder / name, frame.image)
                 paths[frame.index] = name
             if len(paths) == len(wanted):
                 break
     if len(paths) < len(wanted):
         missing = min(wanted - paths.keys())
-        raise UserError(f"{medium} has no frame {missing}; is it what the results were made of?")
+        raise UserError(f"{source} has no frame {missing}; is it what the results were made of?")
     return paths
 
 
 def _image_paths(
-    medium: Path | None,
+    source: Path | None,
     summary: Summary,
     frames: Int[np.ndarray, " F"],
-    arguments: argparse.Namespace,
+    images: Path | None,
 ) -> dict[int, str]:
     """Names of the image files that the frames are."""
     name, single = summary.input or "", frames.tolist() == [0]
-    if medium is None and single and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+    if source is None and single and Path(name).suffix.lower() in IMAGE_SUFFIXES:
         return {0: name}  # a photograph, wherever it is
-    if medium is None:
+    if source is None:
         raise UserError(f"cannot find {name}; say where it is with --images DIR or --input FILE")
-    if medium.is_dir():
-        files = list(_readable(medium))
+    if source.is_dir():
+        files = list(_readable(source))
         if len(files) != summary.frames:
             was = f"the results are of {summary.frames}"
-            raise UserError(f"{medium} has {len(files)} images, {was}; give the folder as it was")
-    elif medium.suffix.lower() in IMAGE_SUFFIXES:
-        files = [medium]
+            raise UserError(f"{source} has {len(files)} images, {was}; give the folder as it was")
+    elif source.suffix.lower() in IMAGE_SUFFIXES:
+        files = [source]
     else:
         raise UserError(
-            f"{medium} is a video: say --extract-frames DIR, and its frames are written there"
+            f"{source} is a video: say --extract-frames DIR, and its frames are written there"
         )
-    root = arguments.images or medium.parent
+    root = images or source.parent
     paths = {}
     for frame in frames.tolist():
         if frame >= len(files):
-            raise UserError(f"{medium} has no frame {frame}; is it what the results were made of?")
+            raise UserError(f"{source} has no frame {frame}; is it what the results were made of?")
         file = files[frame]
         sizes = image_sizes(file)
         if sizes is None:

@@ -1,8 +1,7 @@
 """What the health check finds: files, devices, and whether this machine computes right numbers."""
 
-import argparse
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -218,11 +217,11 @@ def _report(findings: list[Finding]) -> int:
     return wrong + sum(status for task, status in TASKS.items() if task in blocked)
 
 
-def run_checks(arguments: argparse.Namespace) -> int:
+def run_checks(model_dir: str, device: str, precision: str, overrides: Sequence[str]) -> int:
+    """Examine everything, print the findings, and return the exit status that sums them up."""
     try:
-        config_path = find_model(arguments.model_dir).config
+        config_path = find_model(model_dir).config
     except UserError:
         config_path = ROOT / "configs" / "config_smplest_x_h.py"
-    config = load_config(config_path, arguments.overrides)
-    device, precision = arguments.device, arguments.precision
-    return _report(list(examine(config, arguments.model_dir, device, precision)))
+    config = load_config(config_path, overrides)
+    return _report(list(examine(config, model_dir, device, precision)))
