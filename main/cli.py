@@ -48,9 +48,7 @@ class _OneLineParser(argparse.ArgumentParser):
             return self._parse_with_command(arguments, namespace)
         return super().parse_known_args(self._flags_first(arguments), namespace)
 
-    def _parse_with_command(
-        self, arguments: list[str], namespace: Any
-    ) -> tuple[Any, list[str]]:
+    def _parse_with_command(self, arguments: list[str], namespace: Any) -> tuple[Any, list[str]]:
         """Parse a line that has a command's name in it, flags of that command before it or not."""
         commands = next(action for action in self._actions if action.nargs == argparse.PARSER)
         own = [argument for argument in arguments if self._is_switch(argument)]
@@ -96,9 +94,7 @@ class _OneLineParser(argparse.ArgumentParser):
 
     def _takes_value(self, flag: str) -> bool:
         """Whether a flag, which may be shortened, is followed by its value."""
-        actions = {
-            name: action for action in self._actions for name in action.option_strings
-        }
+        actions = {name: action for action in self._actions for name in action.option_strings}
         meant = [flag] if flag in actions else [name for name in actions if name.startswith(flag)]
         return len(meant) == 1 and actions[meant[0]].nargs is None
 

@@ -3,7 +3,7 @@
 set -eu
 door=$1
 shift
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd)
 sh "$root/scripts/install.sh"
 # -P and PYTHONPATH: paths stay those of the caller's folder, and nothing there is imported.
 export PYTHONPATH="$root"

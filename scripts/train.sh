@@ -3,4 +3,4 @@
 # NUM_GPUS: processes on this machine; on one without GPUs so many CPU processes.
 # Several machines: the same line on each, with NNODES, NODE_RANK and RDZV_ENDPOINT=host:port.
 set -eu
-exec sh "$(dirname "$0")/start_training.sh" train "$@"
+exec sh "$(dirname "$(readlink -f "$0")")/start_training.sh" train "$@"

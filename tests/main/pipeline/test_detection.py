@@ -280,7 +280,7 @@ def test_network_of_a_file_is_what_ultralytics_makes_of_it(yolo_weights):
     ultralytics = import_ultralytics()
     image = np.random.default_rng(1).integers(0, 255, (120, 160, 3), dtype=np.uint8)
     theirs = ultralytics.YOLO(yolo_weights).predict(
-        image[..., ::-1], conf=0.0, iou=0.5, classes=[0], verbose=False
+        image[..., ::-1], conf=0.0, iou=0.5, classes=[0], verbose=False, save=False
     )
     config = DetectionConfig(model_path=str(yolo_weights), conf=0.0, iou_thr=0.5)
     ours = YoloDetector(config, torch.device("cpu"))(0, image)
