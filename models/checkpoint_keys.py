@@ -10,9 +10,12 @@ from typing import Final, TypeVar
 
 Value = TypeVar("Value")
 
-# Older files and wrappers -> the published form.
+# What wrappers of networks (data parallel, torch.compile, FSDP, checkpointing) put into keys.
+_WRAPPERS: Final = re.compile(
+    r"^((module|_orig_mod)\.)+|(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+# Older files -> the published form.
 _OLD_PREFIXES: Final = (
-    ("module.", ""),
     ("backbone.", "encoder."),
     ("body_rotation_net.", "body_regressor."),
     ("hand_rotation_net.", "hand_regressor."),
@@ -52,6 +55,7 @@ def from_published(state: Mapping[str, Value]) -> dict[str, Value]:
     """A published (or older) state dict under our names; buffers of the body model left out."""
     ours = {}
     for key, value in state.items():
+        key = _WRAPPERS.sub("", key)
         for old, new in _OLD_PREFIXES:
             if key.startswith(old):
                 key = new + key.removeprefix(old)

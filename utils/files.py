@@ -112,6 +112,20 @@ def read_json(path: Path, what: str) -> Any:
         raise UserError(f"{path}: not readable as JSON (it is nested too deeply)") from None
 
 
+def what_came_instead(path: Path) -> str | None:
+    """Why a file is not what its name says, where a download left something else; else None."""
+    try:
+        with open_input(path) as file:
+            beginning = file.read(512)
+    except (UserError, OSError):
+        return None
+    if beginning.startswith(b"version https://git-lfs"):
+        return "this is a pointer of Git LFS, not the file itself; fetch that with git lfs pull"
+    if beginning.lstrip(b"\xef\xbb\xbf \t\r\n")[:9].lower().startswith((b"<!doctype", b"<html")):
+        return "this is a web page, not the file itself; open the address in a browser"
+    return None
+
+
 def _refuse_constant(text: str) -> float:
     raise ValueError(f"{text} is no number of JSON")
 

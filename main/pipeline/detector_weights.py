@@ -7,7 +7,6 @@ what it holds two things are used: the description of the layers, from which ult
 network as it does for training, and the numbers, which are put into it.
 """
 
-import pickle
 import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
@@ -18,15 +17,8 @@ from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.serialization import (
-    add_safe_globals,
-    clear_safe_globals,
-    get_safe_globals,
-    get_unsafe_globals_in_checkpoint,
-    safe_globals,
-)
 
-from models.checkpoint import check_archive, is_stored
+from models.checkpoint import Placeholder, check_archive, is_stored, load_inert
 from utils.files import require_regular_file
 
 
@@ -72,21 +64,6 @@ _TEXT: Final = re.compile(r"(?!.*\d{5})[\w.,\[\] ]{1,40}")
 _IMAGE_SIZES: Final = range(32, 4097)
 
 
-class _Placeholder:
-    """Stands for an object of a class that is not loaded."""
-
-    def __new__(cls, *_: object) -> "_Placeholder":
-        return super().__new__(cls)
-
-    def __init__(self, *_: object) -> None:
-        """Take the arguments of any constructor and do nothing with them."""
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state if isinstance(state, dict) else {}
-
-    state: Mapping[str, Any] = {}
-
-
 class DetectorFile(NamedTuple):
     """What is used of a file."""
 
@@ -107,11 +84,11 @@ def read_detector(path: Path) -> DetectorFile:
     """
     require_regular_file(path)
     check_archive(path)
-    content = _load(path)
+    content = load_inert(path, _NAMES)
     if not isinstance(content, dict):
         raise ValueError("it holds no dictionary; is it a file of ultralytics?")
     network = content.get("ema") or content.get("model")
-    if not isinstance(network, _Placeholder):
+    if not isinstance(network, Placeholder):
         raise ValueError("there is no network of ultralytics in it")
     name = type(network).__name__
     if name not in KINDS:
@@ -127,24 +104,6 @@ def read_detector(path: Path) -> DetectorFile:
         numbers,
         size if isinstance(size, int) and size in _IMAGE_SIZES else 640,
     )
-
-
-def _load(path: Path) -> Any:
-    """The content of a file, where whatever is neither plain nor a tensor is a placeholder."""
-    others = get_safe_globals()  # that ultralytics may have given PyTorch for the whole process
-    clear_safe_globals()
-    try:
-        named = get_unsafe_globals_in_checkpoint(path)
-        strange = sorted(name for name in named if not _NAMES.fullmatch(name))
-        if strange:
-            raise pickle.UnpicklingError(f"it names {strange[0]}, which is no part of a detector")
-        placeholders: list[Any] = [
-            (type(name.rpartition(".")[2], (_Placeholder,), {}), name) for name in named
-        ]
-        with safe_globals(placeholders):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    finally:
-        add_safe_globals(others)
 
 
 def open_detector(path: Path, ultralytics: ModuleType, **settings: object) -> Any:
@@ -192,14 +151,14 @@ def _build(file: DetectorFile, ultralytics: ModuleType) -> nn.Module:
     return network.eval()
 
 
-def _numbers(module: _Placeholder, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _numbers(module: Placeholder, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers of a pickled module and of those in it; RecursionError in a loop."""
     state = module.state
     for name, value in {**state.get("_parameters", {}), **state.get("_buffers", {})}.items():
         if isinstance(value, Tensor):
             yield f"{prefix}{name}", value.detach()
     for name, child in state.get("_modules", {}).items():
-        if isinstance(child, _Placeholder):
+        if isinstance(child, Placeholder):
             yield from _numbers(child, f"{prefix}{name}.")
 
 
