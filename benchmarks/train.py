@@ -45,8 +45,7 @@ from main.training.objective import Regression, autocast, images_of
 from main.training.optimizer import AveragedWeights, freeze, make_optimizer
 from models.initialise import initial_network
 from models.supervised import SupervisedOutputs, SupervisedSMPLestX
-from utils.device import has_bf16_units
-from utils.distributed import process_group
+from utils.distributed import has_bf16_units, process_group
 
 _MOST = 0.10
 _CPU = torch.device("cpu")

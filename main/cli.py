@@ -128,7 +128,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Arguments of commands that train."""
     parser.add_argument("job_name", metavar="JOB_NAME", help="of the run's folder in outputs/")
-    parser.add_argument("config_file", metavar="CONFIG_FILE", help="e.g. configs/config_debug.py")
+    parser.add_argument("config_file", metavar="CONFIG_FILE", help="a path, or a name in configs/")
     parser.add_argument("--output", type=Path, default=OUTPUTS, help="where runs have folders")
     add_config_flags(parser)
 

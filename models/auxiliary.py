@@ -2,7 +2,7 @@
 
 A network that regresses rotations alone from random weights stays with the mean pose for long. What
 finds joints in the image is learned in minutes, and rotations are learned from it: the feature map
-points at joints (as ViTPose, Xu et al., NeurIPS 2022, learns), and the decoder's pose tokens tell
+points at joints (as ViTPose, Xu et al., NeurIPS 2022, learns), and the decoder's pose tokens say
 where their joints are.
 """
 

@@ -78,7 +78,7 @@ def read_torch(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged, holds no dictionary, or would execute code.
     """
-    with _told(path):
+    with _damage_reported(path):
         require_regular_file(path, "checkpoint")
         # Files from before torch 1.6 are no zip archives and cannot be mapped.
         mappable = zipfile.is_zipfile(path)
@@ -129,7 +129,7 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if path.suffix == ".safetensors":
         require_regular_file(path, "checkpoint")
-        with _told(path), safe_open(path, framework="pt") as file:
+        with _damage_reported(path), safe_open(path, framework="pt") as file:
             published = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         return from_published(published)
     return from_published(require_weights(path, _network_in(path, read_torch(path))))
@@ -219,7 +219,7 @@ DAMAGE: Final = (
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _damage_reported(path: Path) -> Iterator[None]:
     """What reading a file can fail of, as one line."""
     try:
         yield

@@ -52,7 +52,7 @@ def initial_network(config: ModelConfig, body: BodyModel) -> SMPLestX:
 def _places(height: int, width: int, dim: int) -> Float[Tensor, "N D"]:
     """Sines and cosines of the rows and columns of patches (He et al., CVPR 2022).
 
-    Where places are told from the start, finding joints is learned much sooner.
+    Where places are known from the start, finding joints is learned much sooner.
     """
     waves = 10_000 ** -(torch.arange(dim // 4) / (dim / 4))
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")

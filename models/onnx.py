@@ -112,18 +112,14 @@ class OnnxNetwork:
 
     def _check_file(self) -> None:
         """Refuse pipes, devices and what `read_description` refuses."""
-        require_regular_file(
-            self.path, "file; make it with python -m main.convert MODEL_DIR --onnx"
-        )
+        require_regular_file(self.path, "file; make it with main.convert, as ONNX")
         try:
             read_description(self.path)
         except ValueError:
             raise self._damaged() from None
 
     def _damaged(self) -> UserError:
-        return UserError(
-            f"{self.path}: damaged; make it anew with python -m main.convert MODEL_DIR --onnx"
-        )
+        return UserError(f"{self.path}: damaged; make it anew with main.convert, as ONNX")
 
     def _session(self) -> Any:
         """The one that takes as many threads as PyTorch would in the caller's thread."""
@@ -151,10 +147,7 @@ class OnnxNetwork:
         inputs = [value.name for value in session.get_inputs()]
         outputs = {value.name for value in session.get_outputs()}
         if inputs != [_INPUT] or not outputs >= set(HeadOutputs._fields):
-            raise UserError(
-                f"{self.path}: is another network; make it with python -m main.convert "
-                "MODEL_DIR --onnx"
-            )
+            raise UserError(f"{self.path}: is another network; make it with main.convert, as ONNX")
         return session
 
 

@@ -36,7 +36,7 @@ _OWN: Final = frozenset({"task_tokens"})
 def load_encoder(
     encoder: ViT, path: Path, *, interpolate: bool = False, deepen: bool = False
 ) -> None:
-    """Give an encoder the weights of a file, all but its task tokens; tells what was left over.
+    """Give an encoder the weights of a file, all but its task tokens; logs what was left over.
 
     Args:
         interpolate: resize the position embedding where it is of another input size.

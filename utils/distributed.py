@@ -1,4 +1,4 @@
-"""The processes of one run, as torchrun starts them; without torchrun a run is one process.
+"""The device and the processes of one run, as torchrun starts them; without it, one process.
 
 Every process computes its share; `gather_to_first` brings the shares together. What a user must
 know is raised in all processes, wherever it was found: `failing_together`.
@@ -13,13 +13,40 @@ from typing import Final, NamedTuple, TypeVar
 import torch
 from torch import distributed
 
-from utils.device import pick_device
 from utils.errors import UserError, first_line
 
 T = TypeVar("T")
 
 _PATIENCE: Final = timedelta(hours=1)
 """How long a process waits for the slowest; one that dies ends the others at once (torchrun)."""
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """'auto' -> CUDA if there is one, else Apple's MPS, else the CPU; other names as in torch.
+
+    Raises:
+        UserError: the name is no device, or this machine has none of that kind.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next((kind for kind, there in available.items() if there), "cpu"))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(
+            f"{name}: no such device; use auto, cuda, mps or cpu", setting="device"
+        ) from None
+    if not available.get(device.type, device.type == "cpu"):
+        raise UserError(f"{name}: not available on this machine; use auto or cpu", setting="device")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise UserError(f"{name}: this machine has {count} GPU(s)", setting="device")
+    return device
+
+
+def has_bf16_units() -> bool:
+    """Whether this CPU multiplies bf16 matrices at least as fast as fp32 ones."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class World(NamedTuple):
@@ -53,7 +80,7 @@ def is_first() -> bool:
 
 
 def device_of_process(name: str = "auto") -> torch.device:
-    """`utils.device.pick_device`, and with several processes a GPU for each.
+    """`pick_device`, and with several processes one GPU each.
 
     Raises:
         UserError: there is no such device, or there are not enough of them.

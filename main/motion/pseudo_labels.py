@@ -20,8 +20,8 @@ from main.motion.rows import COLUMNS
 from main.paths import DEMO
 from utils.errors import UserError
 from utils.image import IMAGE_SUFFIXES, image_size, image_sizes, list_images, write_image
-from utils.media import open_media
-from utils.progress import with_progress
+from utils.iteration import with_progress
+from utils.source import open_source
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def _extract(
     if source is None:
         raise UserError(f"cannot find {summary.input}; say where it is with --input FILE")
     wanted, paths = set(frames.tolist()), {}
-    with open_media(source, summary.fps) as opened:
+    with open_source(source, summary.fps) as opened:
         for frame in with_progress(opened, opened.info.frame_count_estimate, "frames"):
             if frame.index in wanted:
                 name = f"{source.stem}/{frame.index:06d}.jpg"

@@ -23,7 +23,7 @@ from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import ClipResult, Tools, export_characters, preview_of, process_clip
 from utils.errors import UserError, first_line
 from utils.files import atomic_path, read_input
-from utils.media import open_media
+from utils.source import open_source
 from utils.video_read import VIDEO_SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def process_job(job: Job, tools: Tools) -> ClipReport:
             if job.result.is_dir() and not options.preview:
                 export_characters(job.result, job.source, tools)
             else:
-                with open_media(job.source, options.fps) as source:
+                with open_source(job.source, options.fps) as source:
                     result = process_clip(source, job.result, tools)
                 seconds = round(time.monotonic() - start, 3)
                 return ClipReport(job.label, "done", result.frames, result.people, seconds)

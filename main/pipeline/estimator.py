@@ -28,10 +28,9 @@ from models.onnx import OnnxNetwork
 from models.posing import BodyParameters, PosedBody, body_parameters, pose_body
 from models.smplest_x import SMPLestX
 from models.static import PROGRAMS, StaticNetwork
-from utils.box import Box, person_box
+from utils.box import Box, crop_person, person_box
 from utils.camera import Camera
-from utils.crop import crop_person
-from utils.device import has_bf16_units, pick_device
+from utils.distributed import has_bf16_units, pick_device
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ from main.paths import ROOT
 from main.pipeline.estimator import PRECISIONS
 from main.pipeline.model_files import find_model
 from models.checkpoint import load_network
-from utils.device import pick_device
+from utils.distributed import pick_device
 from utils.errors import UserError, escape_controls
 
 TASKS: Final = {"inference": 1, "training": 2, "testing": 4}

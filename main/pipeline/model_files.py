@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from configs.reader import load_config
-from main.paths import OUTPUTS, PRETRAINED
+from main.paths import CONFIG_NAME, OUTPUTS, PRETRAINED
 from utils.errors import UserError, first_line
 from utils.files import atomic_path, open_input, read_json
 
 log = logging.getLogger(__name__)
 
-CONFIG_NAME: Final = "config_base.py"
 WEIGHT_SUFFIXES: Final = (".safetensors", ".pth.tar", ".pth", ".pt")
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule
 
-from configs.train_section import TrainConfig
+from configs.schema import TrainConfig
 from main.evaluation import CORRECT, SMPLX_METRICS, run_benchmark
 from main.pipeline.estimator import Estimator
 from main.training.validation import DatasetValidator

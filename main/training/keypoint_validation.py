@@ -9,8 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from configs.schema import Config
-from configs.train_section import TrainConfig
+from configs.schema import Config, TrainConfig
 from datasets.augmentation import NO_AUGMENTATION
 from datasets.cache import InstanceTable, open_dataset
 from datasets.sample import TrainingSample, training_sample

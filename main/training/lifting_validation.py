@@ -5,7 +5,7 @@ from typing import Final
 
 import torch
 
-from configs.train_section import TrainConfig
+from configs.schema import TrainConfig
 from datasets.synthetic.lifting import People, draw_poses
 from human_models.joints import JOINT_PARTS
 from main.training.validation import Validator

@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from configs.train_section import TrainConfig
+from configs.schema import TrainConfig
 from models.heads import UNSUPERVISED_HEADS
 from models.smplest_x import SMPLestX
 from utils.errors import UserError

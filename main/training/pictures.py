@@ -14,7 +14,7 @@ from human_models.body import BodyModel
 from human_models.joints import JOINTS, edges
 from main.training.objective import images_of
 from models.posing import body_parameters, pose_body
-from utils.draw import PERSON_COLOURS, draw_skeleton
+from utils.render import PERSON_COLOURS, draw_skeleton
 
 Preview = Callable[[nn.Module, Mapping[str, Tensor]], UInt8[Tensor, "3 H W"]]
 """A picture of what a network makes of a batch; every process of a run must call it."""

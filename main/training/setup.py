@@ -17,8 +17,7 @@ from configs.reader import save_config
 from configs.schema import Config
 from human_models.body import BodyModel
 from main.launch import DATE
-from main.paths import ROOT
-from main.pipeline.model_files import CONFIG_NAME
+from main.paths import CONFIG_NAME, ROOT
 from main.training.optimizer import AveragedWeights, make_optimizer
 from main.training.state import Learner, Progress, Snapshots
 from models.checkpoint import load_weights

@@ -13,7 +13,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from configs.train_section import TrainConfig
+from configs.schema import TrainConfig
 from main.training.batches import BatchLoader
 from main.training.log import TrainLog
 from main.training.objective import Objective, autocast

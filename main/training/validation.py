@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from configs.schema import Config
-from configs.train_section import TrainConfig
+from configs.schema import Config, TrainConfig
 from datasets.sources import find_source
 from human_models.body import BodyLibrary
 from main.training.log import TrainLog

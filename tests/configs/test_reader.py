@@ -29,6 +29,23 @@ def test_config_of_the_project_loads_without_ignored_keys(path, caplog):
     assert not caplog.messages
 
 
+def test_config_is_a_path_or_a_name_in_configs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("config_smplest_x_h.py") == load_config(
+        CONFIGS[0].parent / "config_smplest_x_h.py"
+    )
+    Path("config_smplest_x_h.py").write_text("base = 'gone.py'\nconfig = {}")
+    with pytest.raises(UserError, match=r"gone\.py: no such config file"):
+        load_config("config_smplest_x_h.py")  # a file here comes first
+    for name in ("none.py", "../configs/config_debug.py", "/none/config_debug.py"):
+        with pytest.raises(
+            UserError, match=r"no such config file; .* config_smplest_x_h\.py"
+        ) as error:
+            load_config(name)
+        assert str(error.value).startswith(f"{name}: ")
+        assert "\n" not in str(error.value)
+
+
 def test_saved_config_loads_back_equal(tmp_path):
     config = load_config(PARITY, ["train.lr=3e-4", "data.trainset_humandata=('A', 'B')"])
     save_config(config, tmp_path / "config_base.py")

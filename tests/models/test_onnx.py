@@ -176,7 +176,7 @@ def test_each_number_of_threads_has_a_session(debug):
 
 
 def test_a_missing_and_a_damaged_file_are_told(tmp_path):
-    with pytest.raises(UserError, match=r"no such file; make it with .*--onnx"):
+    with pytest.raises(UserError, match=r"no such file; make it with main\.convert, as ONNX"):
         OnnxNetwork(tmp_path / "no.onnx", CPU)
     (tmp_path / "bad.onnx").write_bytes(b"\x08\x08 no model")
     with pytest.raises(UserError, match="damaged"):

@@ -17,8 +17,8 @@ from utils.files import (
     require_regular_file,
 )
 from utils.image import read_image
-from utils.media import open_media
-from utils.ply import read_ply_vertices
+from utils.mesh import read_ply_vertices
+from utils.source import open_source
 
 
 def test_file_appears_at_the_end_with_its_suffix(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ READERS = {
     "read_input": lambda path: read_input(path, 10),
     "read_json": lambda path: read_json(path, "file"),
     "read_image": read_image,
-    "open_media": lambda path: open_media(path.rename(path.with_name("a.mp4"))),
+    "open_source": lambda path: open_source(path.rename(path.with_name("a.mp4"))),
     "read_ply_vertices": read_ply_vertices,
 }
 

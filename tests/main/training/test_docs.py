@@ -44,7 +44,7 @@ def test_settings_that_a_page_names_exist(page):
 
 def test_training_page_points_to_the_list_of_fields():
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    assert "(../configs/train_section.py)" in text
+    assert "(../configs/schema.py)" in text
     assert len(SETTING.findall(text)) > 20
 
 
