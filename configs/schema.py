@@ -36,7 +36,7 @@ IGNORED_KEYS = {
 class Section(BaseModel):
     """What the sections of a config share: frozen, and unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DatasetConfig(Section):

@@ -53,10 +53,15 @@ KINDS: Final = {
 """Kinds that find people, by the names of their classes in files."""
 
 _EXPORTS: Final = {
-    **{".engine": "a TensorRT engine", ".torchscript": "a TorchScript program"},
-    **{".mlpackage": "a Core ML model", ".mlmodel": "a Core ML model", ".mnn": "an MNN model"},
-    **{".pb": "a TensorFlow model", ".tflite": "a TensorFlow Lite model"},
-    **{".xml": "an OpenVINO model", ".bin": "an OpenVINO model"},
+    ".engine": "a TensorRT engine",
+    ".torchscript": "a TorchScript program",
+    ".mlpackage": "a Core ML model",
+    ".mlmodel": "a Core ML model",
+    ".mnn": "an MNN model",
+    ".pb": "a TensorFlow model",
+    ".tflite": "a TensorFlow Lite model",
+    ".xml": "an OpenVINO model",
+    ".bin": "an OpenVINO model",
 }
 """Other forms of ultralytics' networks, by their endings."""
 _FOLDERS: Final = {

@@ -27,6 +27,10 @@ READ_AHEAD: Final = 8
 FRAMES_PER_BATCH: Final = 4
 """Frames that may wait for a batch to fill, in multiples of its size: empty ones count too."""
 _PLACED_AT_ONCE: Final = 256
+NO_NUMBERS: Final = (
+    "the network gave NaN or infinity for a person, who is left out; fetch its weights again, or "
+    "choose --precision fp32"
+)
 
 
 class DetectedFrame(NamedTuple):
@@ -132,17 +136,22 @@ def estimate_people(
         return batch.frames, estimator.estimate(batch.crops, want_vertices=False)
 
     estimates: deque[Person] = deque()
+    left_out = 0
     with closing(parallel_map(estimate, batches(cropped, batch_size), workers)) as estimated:
         for frames, people in estimated:
             estimates.extend(people)
             for number, cropped_people in frames:
-                yield EstimatedFrame(
-                    number,
-                    [
-                        EstimatedPerson(track, score, estimates.popleft())
-                        for track, score, _ in cropped_people
-                    ],
-                )
+                estimated_people = [
+                    EstimatedPerson(track, score, estimates.popleft())
+                    for track, score, _ in cropped_people
+                ]
+                usable = [one for one in estimated_people if one.person.is_finite()]
+                if len(usable) < len(estimated_people) and not left_out:
+                    log.warning("frame %d: %s", number, NO_NUMBERS)
+                left_out += len(estimated_people) - len(usable)
+                yield EstimatedFrame(number, usable)
+    if left_out > 1:
+        log.warning("%d estimates were left out as they are NaN or infinite", left_out)
 
 
 def place_people(frames: Iterable[EstimatedFrame], clip: Clip, rows: RawRows) -> int:

@@ -352,7 +352,7 @@ def test_names_of_wrappers_are_taken_off(tmp_path, state, prefix):
     assert_holds(load_network(CONFIG, path), state)
 
 
-@pytest.mark.parametrize("name", [None, "state_dict", "model", "ema", "model_ema", "ema_state_dict"])
+@pytest.mark.parametrize("name", [None, "state_dict", "model", "ema", "ema_state_dict"])
 def test_weights_under_other_names(tmp_path, state, name):
     published = {f"module.{key}": value for key, value in to_published(state).items()}
     torch.save(published if name is None else {"epoch": 1, name: published}, tmp_path / "x.pth")
