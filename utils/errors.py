@@ -38,3 +38,8 @@ def escape_controls(text: str, keep: str = "") -> str:
         else character.encode("unicode_escape").decode()
         for character in text
     )
+
+
+def printable(text: str) -> str:
+    """The text with U+FFFD in place of what is not printable, or not Unicode."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)

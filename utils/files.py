@@ -157,6 +157,33 @@ def _kind(path: Path) -> str:
     return "a device or socket"
 
 
+def require_output(path: Path, *, ending: str = "", least_free: int = 0) -> None:
+    """Raise unless `path`, with an ending or without, can be written: before the long work.
+
+    Args:
+        ending: the longest one that files beside `path` have more than its own name.
+        least_free: bytes of space that are needed.
+
+    Raises:
+        UserError: the name is too long or holds a NUL, or there is too little space.
+        OSError: the folder cannot be made or written.
+    """
+    name = os.fsencode(path.name + ending)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    longest = os.pathconf(path.parent, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    if len(name) > longest:
+        raise UserError(
+            f"{path.parent}: '{path.name[:20]}...{ending}' is too long a name for a file "
+            f"({len(name)} bytes, at most {longest}); rename what it is called after"
+        )
+    with tempfile.TemporaryDirectory(prefix=".partial_", dir=path.parent):
+        free = shutil.disk_usage(path.parent).free
+    if free < least_free:
+        raise UserError(
+            f"{path.parent}: {free >> 20} MiB are free, {-(-least_free >> 20)} MiB are needed"
+        )
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` when the block ends well.

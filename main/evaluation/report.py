@@ -157,7 +157,7 @@ def label(metric: str) -> str:
 
 def _write_json(folder: Path, about: Mapping[str, Any], means: Means) -> None:
     text = json.dumps({**about, "metrics": means}, indent=2, allow_nan=False) + "\n"
-    (folder / "result.json").write_text(text, encoding="utf-8", errors="backslashreplace")
+    _write_text(folder / "result.json", text)
 
 
 def _write_log(folder: Path, lines: Sequence[str]) -> None:

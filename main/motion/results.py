@@ -91,8 +91,7 @@ def write_results(
         people.append(_about_person(identity, name, rows, mine))
     summary = {**about, "fps": clip.fps, "image_size": list(clip.image_size), "people": people}
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
-    # In JSON, too, a backslash sequence stands for what of a file's name is not UTF-8.
-    (folder / "summary.json").write_bytes(text.encode("utf-8", "backslashreplace"))
+    (folder / "summary.json").write_text(text, encoding="utf-8")
 
 
 def _write_column(

@@ -17,6 +17,7 @@ from main.motion.rows import PARAMETERS, RAW_ROW, RawRows
 from main.pipeline.detection import Detection, Detector
 from main.pipeline.estimator import Estimator, Person, PersonCrop
 from main.pipeline.tracking import Tracker
+from utils.errors import UserError
 from utils.iteration import parallel_map
 from utils.source import Frame
 
@@ -27,10 +28,7 @@ READ_AHEAD: Final = 8
 FRAMES_PER_BATCH: Final = 4
 """Frames that may wait for a batch to fill, in multiples of its size: empty ones count too."""
 _PLACED_AT_ONCE: Final = 256
-NO_NUMBERS: Final = (
-    "the network gave NaN or infinity for a person, who is left out; fetch its weights again, or "
-    "choose --precision fp32"
-)
+_DAMAGED: Final = "fetch its weights again, or choose --precision fp32"
 
 
 class DetectedFrame(NamedTuple):
@@ -128,6 +126,10 @@ def estimate_people(
     """Run the network on batches, `workers` of them at a time; frames leave in order.
 
     The workers share PyTorch's threads: each that works alone wastes no time on waiting for others.
+    People whose estimates hold NaN or infinity are left out.
+
+    Raises:
+        UserError: that is so of everyone.
     """
     threads = max(1, torch.get_num_threads() // workers)
 
@@ -136,7 +138,7 @@ def estimate_people(
         return batch.frames, estimator.estimate(batch.crops, want_vertices=False)
 
     estimates: deque[Person] = deque()
-    left_out = 0
+    total = left_out = 0
     with closing(parallel_map(estimate, batches(cropped, batch_size), workers)) as estimated:
         for frames, people in estimated:
             estimates.extend(people)
@@ -147,11 +149,15 @@ def estimate_people(
                 ]
                 usable = [one for one in estimated_people if one.person.is_finite()]
                 if len(usable) < len(estimated_people) and not left_out:
-                    log.warning("frame %d: %s", number, NO_NUMBERS)
+                    no_numbers = "frame %d: the network gave NaN or infinity; who it was is left out; %s"
+                    log.warning(no_numbers, number, _DAMAGED)
+                total += len(estimated_people)
                 left_out += len(estimated_people) - len(usable)
                 yield EstimatedFrame(number, usable)
+    if 0 < total == left_out:
+        raise UserError(f"the network gave NaN or infinity for every person; {_DAMAGED}")
     if left_out > 1:
-        log.warning("%d estimates were left out as they are NaN or infinite", left_out)
+        log.warning("%d of %d estimates were left out as NaN or infinite", left_out, total)
 
 
 def place_people(frames: Iterable[EstimatedFrame], clip: Clip, rows: RawRows) -> int:
