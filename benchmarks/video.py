@@ -47,7 +47,7 @@ from main.pipeline.stages import (
     track_people,
 )
 from main.pipeline.tracking import Tracker
-from models.heads import HeadOutputs
+from models.decoder import HeadOutputs
 from utils.iteration import parallel_map, prefetch
 from utils.source import Frame, open_source
 from utils.video_write import VideoWriter

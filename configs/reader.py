@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from configs.schema import Config, validate
+from configs.schema import Config, validate, with_current_keys
 from utils.errors import UserError
 from utils.files import atomic_path, is_below, read_input
 
@@ -128,14 +128,14 @@ def _read_dict(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if len(seen) >= _LONGEST_CHAIN:
         raise UserError(f"{path}: more than {_LONGEST_CHAIN} files name each other as `base`")
     found = _assignments(path)
-    base = found.get("base")
+    config, base = with_current_keys(found["config"]), found.get("base")
     if base is None:
-        return found["config"]
+        return config
     if not isinstance(base, str):
         raise UserError(f"{path}: `base` must be a file name in quotes")
     if Path(base).is_absolute() or not base.isprintable():
         raise UserError(f"{path}: `base` must be a path from the folder of this file")
-    return _merge(_read_dict(path.parent / base, (*seen, path.resolve())), found["config"])
+    return _merge(_read_dict(path.parent / base, (*seen, path.resolve())), config)
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
@@ -184,7 +184,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         keys, value = parse_override(override)
         for key in reversed(keys):
             value = {key: value}
-        values = _merge(values, value)
+        values = _merge(values, with_current_keys(value))
     if _holds_nul(values):
         raise UserError(f"{path}: a text in it, or in --set, holds a NUL; no path or name does")
     return validate(values, source=str(path))

@@ -31,6 +31,8 @@ IGNORED_KEYS = {
     "log": "each run makes its own folders",
 }
 """Keys of published config files that mean nothing here, and why."""
+RENAMED_KEYS = {"train.first_glance_weight": "attention_weight"}
+"""Keys of older config files, and their last parts now."""
 
 
 class Section(BaseModel):
@@ -176,11 +178,11 @@ class TrainConfig(Section):
     hand_root_weight: float = 1.0
     hand_consist_weight: float = 1.0
     keypoint_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Of finding every joint on the encoder's feature map; see models/auxiliary.py."""
+    """Of finding every joint on the encoder's feature map; see models/supervision.py."""
     token_joint_weight: Annotated[float, Field(ge=0)] = 0.0
     """Of every pose token's estimate of where its joint is."""
-    first_glance_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Of every pose token's attention going to its joint; see models/pointing.py."""
+    attention_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of every pose token's attention going to its joint."""
 
 
 class DetectionConfig(Section):
@@ -318,6 +320,18 @@ def _without_ignored(values: dict[str, Any], prefix: str = "") -> dict[str, Any]
             continue
         kept[key] = _without_ignored(value, f"{name}.") if isinstance(value, dict) else value
     return kept
+
+
+def with_current_keys(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The same values; older names of keys are replaced by the current ones."""
+    current = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        renamed = RENAMED_KEYS.get(name, key)
+        current[renamed] = (
+            with_current_keys(value, f"{name}.") if isinstance(value, dict) else value
+        )
+    return current
 
 
 def _section_of(location: tuple[int | str, ...]) -> type[BaseModel]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from configs.schema import DataConfig
-from datasets.fixes import Fix, forget_image_size, hands_only, strip_leading_slash, zero_betas
+from datasets.columns import Fix, forget_image_size, hands_only, strip_leading_slash, zero_betas
 from utils.errors import UserError
 
 Split = Literal["train", "test"]

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from configs.schema import ModelConfig
-from datasets.augmentation import Augmentation
 from datasets.columns import Instance
+from datasets.sample import Augmentation
 from human_models.joints import (
     JOINT_PARTS,
     JOINTS,

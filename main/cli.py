@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from main.paths import OUTPUTS
-from utils.errors import UserError, escape_controls, first_line
+from utils.errors import OneLineFormatter, UserError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -131,23 +131,6 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config_file", metavar="CONFIG_FILE", help="a path, or a name in configs/")
     parser.add_argument("--output", type=Path, default=OUTPUTS, help="where runs have folders")
     add_config_flags(parser)
-
-
-class OneLineFormatter(logging.Formatter):
-    """Escapes control characters in what is logged: names from outside may hold anything.
-
-    What a message is made of stays in its line: line feeds in values are escaped, too.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        if isinstance(record.args, tuple):
-            record = logging.makeLogRecord(vars(record))
-            record.args = tuple(map(_without_controls, record.args or ()))
-        return escape_controls(super().format(record), keep="\n\t")
-
-
-def _without_controls(value: object) -> object:
-    return value if isinstance(value, int | float) else escape_controls(str(value))
 
 
 @contextmanager

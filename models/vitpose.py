@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from models.auxiliary import KeypointHead
 from models.checkpoint import read_torch, require_weights
-from models.supervised import KeypointNetwork
+from models.lifter import KeypointHead
+from models.supervision import KeypointNetwork
 from models.vit import ViT
 from utils.errors import UserError
 from utils.files import atomic_path

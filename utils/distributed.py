@@ -17,6 +17,10 @@ from utils.errors import UserError, first_line
 
 T = TypeVar("T")
 
+LAUNCH_DATE: Final = "LAUNCH_DATE"
+"""Environment variable: when the processes were started for the first time, formatted by DATE."""
+DATE: Final = "%Y%m%d_%H%M%S"
+
 _PATIENCE: Final = timedelta(hours=1)
 """How long a process waits for the slowest; one that dies ends the others at once (torchrun)."""
 
@@ -176,6 +180,41 @@ def failing_together(name: str) -> Iterator[Callable[[], None]]:
     if reported:
         # Those that merely stopped for another know less.
         raise next((error for error, is_cause in reported if is_cause), reported[0][0])
+
+
+@contextmanager
+def one_error_report(here: World) -> Iterator[None]:
+    """What ends the block is reported by a single process, whether one of them found it or all.
+
+    Unlike `failing_together` it needs no agreement, and so fits work in which processes wait for
+    each other. A process whose peer has ended gets errors of the network, and ends silently.
+
+    Raises:
+        UserError, OSError: as the block does, in the first process that raises.
+        SystemExit: in the others.
+    """
+    if here.size == 1:
+        yield
+        return
+    store = distributed.distributed_c10d._get_default_store()
+    key, status = "error reported", 2
+    try:
+        yield
+    except (UserError, OSError, torch.OutOfMemoryError):
+        if _is_reported(lambda: store.add(key, 1) > 1):
+            raise SystemExit(status) from None
+        raise
+    except RuntimeError:
+        if _is_reported(lambda: store.check([key])):
+            raise SystemExit(status) from None
+        raise
+
+
+def _is_reported(ask: Callable[[], bool]) -> bool:
+    try:
+        return ask()
+    except RuntimeError:
+        return True  # the first process, which has the store, is gone
 
 
 def _as_user_error(error: BaseException) -> UserError:

@@ -1,5 +1,7 @@
 """The project's own error: a message for the user, shown as one line without a traceback."""
 
+import logging
+
 
 class UserError(Exception):
     """Something the user gave or lacks is wrong.
@@ -43,3 +45,20 @@ def escape_controls(text: str, keep: str = "") -> str:
 def printable(text: str) -> str:
     """The text with U+FFFD in place of what is not printable, or not Unicode."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+class OneLineFormatter(logging.Formatter):
+    """Escapes control characters in what is logged: names from outside may hold anything.
+
+    What a message is made of stays in its line: line feeds in values are escaped, too.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        if isinstance(record.args, tuple):
+            record = logging.makeLogRecord(vars(record))
+            record.args = tuple(map(_without_controls, record.args or ()))
+        return escape_controls(super().format(record), keep="\n\t")
+
+
+def _without_controls(value: object) -> object:
+    return value if isinstance(value, int | float) else escape_controls(str(value))

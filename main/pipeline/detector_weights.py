@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from models.checkpoint import Placeholder, check_archive, is_stored, load_inert
-from models.onnx import read_description
+from models.deployment import read_description
 from utils.files import require_regular_file
 
 log = logging.getLogger(__name__)

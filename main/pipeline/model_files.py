@@ -230,7 +230,7 @@ def to_onnx(model_dir: str, output: Path | None) -> Path:
         UserError: see `find_model`, `load_config`, `load_network`, `save_onnx`.
     """
     from models.checkpoint import load_network
-    from models.onnx import save_onnx
+    from models.deployment import save_onnx
 
     files = find_model(model_dir)
     target = output or files.onnx

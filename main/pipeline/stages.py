@@ -149,7 +149,9 @@ def estimate_people(
                 ]
                 usable = [one for one in estimated_people if one.person.is_finite()]
                 if len(usable) < len(estimated_people) and not left_out:
-                    no_numbers = "frame %d: the network gave NaN or infinity; who it was is left out; %s"
+                    no_numbers = (
+                        "frame %d: the network gave NaN or infinity; who it was is left out; %s"
+                    )
                     log.warning(no_numbers, number, _DAMAGED)
                 total += len(estimated_people)
                 left_out += len(estimated_people) - len(usable)

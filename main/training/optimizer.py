@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import TrainConfig
-from models.heads import UNSUPERVISED_HEADS
+from models.decoder import UNSUPERVISED_HEADS
 from models.smplest_x import SMPLestX
 from utils.errors import UserError
 

@@ -1,20 +1,26 @@
-"""What a run keeps on disk to be tested and to go on: snapshots of epochs, states within them.
+"""A run and its folder: what is recorded at its start, and snapshots from which it is resumed.
 
 A snapshot is a published checkpoint ({'epoch', 'network', 'optimizer'}) with one entry more,
 'progress'. Random numbers are no state: those of an iteration are functions of its number.
 """
 
+import json
 import logging
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -24,35 +30,137 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.utils._pytree import tree_map
 
+from configs.reader import save_config
+from configs.schema import Config
+from human_models.body import BodyLibrary, BodyModel
+from human_models.files import find_model_folder
+from main.paths import CONFIG_NAME, ROOT
 from main.training.optimizer import AveragedWeights
-from models.checkpoint import read_torch, require_weights
-from models.checkpoint_keys import from_published, to_published
-from models.supervised import NETWORK
+from models.checkpoint import from_published, read_torch, require_weights, to_published
+from models.supervision import NETWORK
+from utils.distributed import DATE, World, failing_together
 from utils.errors import UserError, first_line
 from utils.files import atomic_path
 
 log = logging.getLogger(__name__)
 
+_FOLDERS: Final = ("log", "model_dump", "code", "result")
 _NAME: Final = re.compile(r"(?:snapshot_(\d+)|state_(\d+)_(\d+))\.pth\.tar")
 BEST: Final = "snapshot_best.pth.tar"
 _WHOLE: Final = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
+@dataclass(frozen=True)
+class Run:
+    """What all parts of a run are given."""
+
+    config: Config
+    folder: Path
+    device: torch.device
+    world: World
+
+    @cached_property
+    def bodies(self) -> BodyLibrary:
+        """Raises UserError where there are no files of body models."""
+        return BodyLibrary(find_model_folder(ROOT / self.config.model.human_model_path))
+
+    @property
+    def body(self) -> BodyModel:
+        """SMPL-X on the run's device."""
+        return self.bodies.smplx().to(self.device)
+
+    @property
+    def data_dir(self) -> Path:
+        return ROOT / self.config.data.data_dir
+
+
+def run_folder(kind: str, job: str, outputs: Path, *, since: str | None, world: World) -> Path:
+    """Make the folder of a run, the same for all processes: outputs/KIND_JOB_DATE.
+
+    Args:
+        since: take the folder of the job, of this date or a later one, whose state was written
+            last, if there is one: dates in names are of clocks that may have been wrong.
+
+    Raises:
+        UserError: the job's name is no folder name, or the folder cannot be made.
+    """
+    date = datetime.now().astimezone().strftime(DATE)
+    with failing_together("run folder"):
+        if Path(job).name != job:
+            raise UserError(f"JOB_NAME '{job}' becomes a folder's name; leave slashes out")
+        found = {} if since is None else _runs(outputs, f"{kind}_{job}_")
+        recent = [path for begun, path in found.items() if begun >= (since or "")]
+        new = outputs / f"{kind}_{job}_{date}"
+        folder = max(recent, key=_last_written, default=new)
+        if world.is_first:
+            for name in _FOLDERS:
+                (folder / name).mkdir(parents=True, exist_ok=True)
+    if world.size > 1:
+        shared = [folder]
+        distributed.broadcast_object_list(shared)
+        folder = shared[0]
+    return folder
+
+
+def _runs(outputs: Path, prefix: str) -> dict[str, Path]:
+    """Folders of runs whose names have the prefix, by their dates."""
+    named = {path.name.removeprefix(prefix): path for path in outputs.glob(f"{escape(prefix)}*")}
+    return {
+        date: path
+        for date, path in named.items()
+        if (path / "model_dump").is_dir() and date.replace("_", "").isdigit()
+    }
+
+
+def _last_written(run: Path) -> tuple[bool, int, str]:
+    """Orders runs by when their newest state was written; those without one come first."""
+    states = [path.stat().st_mtime_ns for path in (run / "model_dump").glob("*.pth.tar")]
+    return bool(states), max(states, default=0), run.name
+
+
+def record(run: Run, command: list[str]) -> None:
+    """Write into the run's folder what runs: the resolved config, the command, and the code."""
+    save_config(run.config, run.folder / CONFIG_NAME)
+    about = {
+        "command": command,
+        "commit": _git("rev-parse", "HEAD").strip(),
+        "torch": torch.__version__,
+        "started": datetime.now().astimezone().isoformat(),
+    }
+    with atomic_path(run.folder / "code" / "run.json") as partial:
+        partial.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    with atomic_path(run.folder / "code" / "changes.patch") as partial:
+        partial.write_text(_git("diff", "HEAD"), encoding="utf-8")
+
+
+def _git(*arguments: str) -> str:
+    """The output of git; nothing where the code is in no repository."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
 class Progress(NamedTuple):
-    """Where training goes on."""
+    """Where training stands."""
 
     epoch: int = 0
     iteration: int = 0
     """Iterations of the epoch that are done."""
     best: float | None = None
-    """Least value of the validation metric so far."""
+    """Lowest value of the validation metric so far."""
 
 
 class Learner(NamedTuple):
-    """All that learning changes."""
+    """All that training changes."""
 
     network: nn.Module
-    """As in models.supervised: its `network` is what is published."""
+    """As in models.supervision: its `network` is what is published."""
+    model: nn.Module
+    """The same as the processes of the run share it (DDP)."""
     optimizer: torch.optim.Optimizer
     average: AveragedWeights | None
 
@@ -67,9 +175,9 @@ class Learner(NamedTuple):
             "network": published,
             "progress": progress._asdict(),
         }
-        # Asked of what every process has: state dicts are whole in the first one alone.
-        has_helps = not all(_is_network(name) for name, _ in self.network.named_parameters())
-        if self.average or has_helps:
+        # By names, which every process has: state dicts are whole in the first one alone.
+        has_auxiliary = not all(_is_network(name) for name, _ in self.network.named_parameters())
+        if self.average or has_auxiliary:
             whole = get_model_state_dict(self.network, options=_WHOLE)
             state["training_network"] = tree_map(_copied, whole)
         if self.average:
@@ -78,7 +186,7 @@ class Learner(NamedTuple):
         return state | {"optimizer": tree_map(_copied, optimizer)}
 
     def restore(self, path: Path) -> Progress:
-        """Take up what `state` gave; every process of the run must call it.
+        """Load what `state` returned; every process of the run must call it.
 
         Raises:
             UserError: the file is damaged or of another network.
@@ -120,7 +228,7 @@ class Learner(NamedTuple):
 
 
 def _is_network(key: str) -> bool:
-    """Not a help of training."""
+    """Whether a weight is published, not one of an auxiliary head."""
     return key.startswith(NETWORK)
 
 
@@ -132,13 +240,13 @@ class Snapshots:
     """The folder model_dump of a run; files are written in the background, whole or not at all."""
 
     def __init__(self, folder: Path, keep: int | None) -> None:
-        """`keep`: how many of the newest snapshots stay; None: all."""
+        """`keep`: how many of the newest snapshots are kept; None: all."""
         self.folder, self._keep = folder, keep
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
 
-    def forget_partial(self) -> None:
-        """Remove what processes that were killed had begun to write."""
+    def remove_partial(self) -> None:
+        """Remove what killed processes had begun to write."""
         for path in self.folder.glob(".partial_*"):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -178,10 +286,10 @@ class Snapshots:
         if best:
             with atomic_path(self.folder / BEST) as partial:
                 shutil.copyfile(path, partial)
-        self._forget_older(path)
+        self._remove_older(path)
         log.info("saved %s", path)
 
-    def _forget_older(self, newest: Path) -> None:
+    def _remove_older(self, newest: Path) -> None:
         paths = [path for path in self.newest_first() if path != newest]
         states = [path for path in paths if path.name.startswith("state_")]
         snapshots = [path for path in paths if path not in states]
@@ -207,3 +315,30 @@ def _save(state: dict[str, Any], partial: Path, path: Path) -> None:
     except (RuntimeError, OSError) as error:
         reason = getattr(error, "strerror", None) or "could not be written whole"
         raise OSError(getattr(error, "errno", 0), reason, str(path)) from error
+
+
+def resume(run: Run, learner: Learner, snapshots: Snapshots) -> Progress:
+    """Load the newest whole state of the run's folder, or what the config says to start from.
+
+    Raises:
+        UserError: none of the folder's states can be read, or model.pretrained_model_path holds no
+            state from which a run can be resumed.
+    """
+    paths = list(snapshots.newest_first())
+    for path in paths:
+        try:
+            progress = learner.restore(path)
+        except UserError as error:
+            log.warning("%s; trying an older one", error)
+        else:
+            log.info("goes on from %s", path)
+            return progress
+    if paths:
+        raise UserError(
+            f"{snapshots.folder}: none of its {len(paths)} snapshots can be resumed; start a "
+            "run of another name"
+        )
+    pretrained = run.config.model.pretrained_model_path
+    if pretrained is not None and not run.config.train.start_over:
+        return learner.restore(ROOT / pretrained)
+    return Progress()

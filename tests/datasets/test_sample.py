@@ -15,9 +15,10 @@ import torch
 from torch.utils.data import default_collate
 
 from configs.reader import load_config
-from datasets.augmentation import NO_AUGMENTATION, Augmentation
 from datasets.columns import Instance
 from datasets.sample import (
+    NO_AUGMENTATION,
+    Augmentation,
     body_box,
     evaluation_sample,
     joints_of_body,

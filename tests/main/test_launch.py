@@ -29,8 +29,8 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture
-def words(data_dir):
-    def of_door(output, *changes, config="configs/config_debug.py"):
+def arguments(data_dir):
+    def arguments_for(output, *changes, config="configs/config_debug.py"):
         file = (str(PARITY / "annot" / "EgoBody_Kinect.npz"),)
         sets = [
             f"data.data_dir={data_dir}",
@@ -43,10 +43,10 @@ def words(data_dir):
             "train.save_iters=1",
             *changes,
         ]
-        door = ["job", str(config), "--output", str(output), "--device", "cpu"]
-        return door + [f"--set={change}" for change in sets]
+        fixed = ["job", str(config), "--output", str(output), "--device", "cpu"]
+        return fixed + [f"--set={change}" for change in sets]
 
-    return of_door
+    return arguments_for
 
 
 def start(command, **environment):
@@ -61,8 +61,8 @@ def start(command, **environment):
     )
 
 
-def launch(processes, words, **environment):
-    command = [sys.executable, "-m", "main.launch", str(processes), "main.train", *words]
+def launch(processes, arguments, **environment):
+    command = [sys.executable, "-m", "main.launch", str(processes), "main.train", *arguments]
     return start(command, **environment)
 
 
@@ -101,12 +101,12 @@ def workers(process):
 
 
 @pytest.mark.slow
-def test_killed_worker_carries_on_and_a_signal_to_all_saves(words, tmp_path):
+def test_killed_worker_carries_on_and_a_signal_to_all_saves(arguments, tmp_path):
     """Two processes: never stopped; and killed, restarted, ended, taken up again."""
     straight, output = tmp_path / "straight", tmp_path / "killed"
     length = "data.total_data_len=24"
-    end(launch(2, words(straight, length)), 0)
-    long = words(output, length, "train.num_thread=1")
+    end(launch(2, arguments(straight, length)), 0)
+    long = arguments(output, length, "train.num_thread=1")
     process = launch(2, long, MAX_RESTARTS="1")
     wait_for(process, lambda: len(lines(output)) > 2)  # the first state is whole
     os.kill(workers(process)[random.randrange(2)], signal.SIGKILL)
@@ -124,9 +124,9 @@ def test_killed_worker_carries_on_and_a_signal_to_all_saves(words, tmp_path):
     assert len(losses(straight)) == 12
 
 
-def test_script_trains_the_debug_config(words, tmp_path):
+def test_script_trains_the_debug_config(arguments, tmp_path):
     """One process; what its folder says is what ran."""
-    job, config, *flags = words(tmp_path)
+    job, config, *flags = arguments(tmp_path)
     end(start(["sh", "scripts/train.sh", job, "1", config, *flags]), 0)
     assert len(losses(tmp_path)) == 8
     (run,) = tmp_path.glob("train_*")
@@ -139,12 +139,12 @@ def only_error(stderr):
     return line
 
 
-def test_bad_config_ends_every_process_with_one_line(words, tmp_path):
-    stderr = end(launch(2, words(tmp_path, "train.lerning_rate=1")), 2)
+def test_bad_config_ends_every_process_with_one_line(arguments, tmp_path):
+    stderr = end(launch(2, arguments(tmp_path, "train.lerning_rate=1")), 2)
     assert "train.lerning_rate" in only_error(stderr)
 
 
-def test_failure_of_one_process_while_training(words, tmp_path):
+def test_failure_of_one_process_while_training(arguments, tmp_path):
     """The first process' disk is full; the other one is in the midst of an exchange."""
     script = tmp_path / "small_disk.py"
     script.write_text(
@@ -155,7 +155,7 @@ def test_failure_of_one_process_while_training(words, tmp_path):
         "sys.argv[0] = 'train'\n"
         "runpy.run_module('main.train', run_name='__main__')\n"
     )
-    command = [sys.executable, "-m", "main.launch", "2", "small_disk", *words(tmp_path / "out")]
+    command = [sys.executable, "-m", "main.launch", "2", "small_disk", *arguments(tmp_path / "out")]
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])
     stderr = end(start(command, PYTHONPATH=paths), 2)
     line = only_error(stderr)

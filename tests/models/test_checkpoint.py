@@ -18,8 +18,8 @@ from models.checkpoint import (
     read_network,
     read_torch,
     save_safetensors,
+    to_published,
 )
-from models.checkpoint_keys import to_published
 from models.smplest_x import SMPLestX
 from utils.errors import UserError
 

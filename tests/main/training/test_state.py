@@ -1,4 +1,4 @@
-"""Snapshots: which are kept, whole or not at all, and readable by every door."""
+"""Snapshots: which are kept, whole or not at all, and readable by every command."""
 
 import resource
 import signal
@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from main import test as test_door
+from main import test as test_command
 from main.pipeline.estimator import Estimator
 from main.training.state import Progress, Snapshots
-from models.checkpoint import read_network
-from models.checkpoint_keys import to_published
+from models.checkpoint import read_network, to_published
 
 LIMIT = 700_000
 """Bytes; less than a snapshot, more than all else that a short run writes."""
@@ -26,7 +25,7 @@ def names(snapshots):
     return sorted(path.name.removesuffix(".pth.tar") for path in snapshots.folder.iterdir())
 
 
-def test_all_are_kept_unless_told_otherwise(tmp_path):
+def test_all_are_kept_unless_asked_otherwise(tmp_path):
     snapshots = Snapshots(tmp_path, None)
     for epoch in (1, 2, 10):
         write(snapshots, epoch)
@@ -56,7 +55,7 @@ def test_what_killed_processes_began_is_removed(tmp_path):
     (tmp_path / ".partial_x" / "snapshot_3.pth.tar").write_bytes(b"begun")
     snapshots = Snapshots(tmp_path, None)
     assert list(snapshots.newest_first()) == []
-    snapshots.forget_partial()
+    snapshots.remove_partial()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -80,7 +79,7 @@ def test_full_disk_leaves_no_half_file(tmp_path, small_disk):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_full_disk_is_told_by_the_iteration_after(train_here, tmp_path, small_disk, capsys):
+def test_full_disk_is_reported_by_the_iteration_after(train_here, tmp_path, small_disk, capsys):
     slow = ("train.train_batch_size=1", "train.end_epoch=3", "train.save_iters=None")
     run = train_here(tmp_path, *slow, status=2)
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
@@ -105,7 +104,7 @@ def test_estimator_reads_it(plain):
     assert np.isfinite(person.joints_3d_m).all()
 
 
-def test_test_door_reads_it(plain, tmp_path):
-    words = ["EgoBody_Kinect", str(plain.folder), "1", "--worst", "0", "--device", "cpu"]
-    assert test_door.main([*words, "--output", str(tmp_path)]) == 0
+def test_test_command_reads_it(plain, tmp_path):
+    arguments = ["EgoBody_Kinect", str(plain.folder), "1", "--worst", "0", "--device", "cpu"]
+    assert test_command.main([*arguments, "--output", str(tmp_path)]) == 0
     assert (tmp_path / "result" / "result.json").is_file()

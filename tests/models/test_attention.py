@@ -1,14 +1,18 @@
-"""Attention that is told where to look."""
+"""Attention supervision: scores of the cells in which a token's joint may be."""
 
 import torch
 import torch.nn.functional as F
 
 from configs.reader import load_config
 from human_models.joints import JOINTS, POSE_JOINTS
-from models.auxiliary import PLACED_JOINTS, PLACED_POSES, POSE_TOKENS
-from models.pointing import first_glance_loss
 from models.smplest_x import SMPLestX
-from models.supervised import SupervisedSMPLestX
+from models.supervision import (
+    PLACED_JOINTS,
+    PLACED_POSES,
+    POSE_TOKENS,
+    SupervisedSMPLestX,
+    attention_loss,
+)
 
 CONFIG = load_config("configs/config_smplest_x_demo.py")
 MODEL = CONFIG.model
@@ -39,16 +43,16 @@ def test_scores_are_what_the_first_head_softmaxes():
     layer = network.decoder.layers[1]
     layer.cross_attention.register_forward_pre_hook(lambda _, inputs: seen.update(at=inputs))
     images = torch.rand(2, 3, *MODEL.input_body_shape)
-    glances = supervised(images).glances
-    assert glances.shape == (2, 2, len(PLACED_JOINTS), HEIGHT * WIDTH)
+    attention = supervised(images).attention
+    assert attention.shape == (2, 2, len(PLACED_JOINTS), HEIGHT * WIDTH)
     tokens, context = seen["at"]
-    attention, size = layer.cross_attention, MODEL.decoder_config.head_dim
-    query = attention.to_q(tokens)[..., :size]
-    key, value = (part[..., :size] for part in attention.to_kv(context).chunk(2, dim=-1))
+    module, size = layer.cross_attention, MODEL.decoder_config.head_dim
+    query = module.to_q(tokens)[..., :size]
+    key, value = (part[..., :size] for part in module.to_kv(context).chunk(2, dim=-1))
     expected = F.scaled_dot_product_attention(query, key, value)
     placed = [POSE_TOKENS[pose] for pose in PLACED_POSES]
-    torch.testing.assert_close(glances[1].softmax(-1) @ value, expected[:, placed])
-    assert supervised(images[:1]).glances.shape[1] == 1
+    torch.testing.assert_close(attention[1].softmax(-1) @ value, expected[:, placed])
+    assert supervised(images[:1]).attention.shape[1] == 1
 
 
 def test_loss_is_nothing_where_attention_is_right_and_ignores_what_is_outside():
@@ -60,11 +64,11 @@ def test_loss_is_nothing_where_attention_is_right_and_ignores_what_is_outside():
     )
     scores = 50.0 * F.one_hot(row * WIDTH + column, HEIGHT * WIDTH)
     scores = scores.expand(3, -1, -1, -1).clone()
-    assert first_glance_loss(scores, targets_at(places), MODEL).max() < 1e-6
+    assert attention_loss(scores, targets_at(places), MODEL).max() < 1e-6
     scores[:, 1, 0] = scores[:, 1, 0].roll(7, dims=-1)
-    assert first_glance_loss(scores, targets_at(places), MODEL).max() < 1e-6
+    assert attention_loss(scores, targets_at(places), MODEL).max() < 1e-6
     scores[0, 0, 1] = scores[0, 0, 1].roll(7, dims=-1)
-    losses = first_glance_loss(scores, targets_at(places), MODEL)
+    losses = attention_loss(scores, targets_at(places), MODEL)
     torch.testing.assert_close(losses, torch.tensor([50 / 3 / len(PLACED_JOINTS), 0.0]))
 
 
@@ -74,8 +78,8 @@ def test_gradients_reach_queries_keys_and_what_is_before_them():
     for parameter in supervised.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     places = torch.rand(2, len(JOINTS), 2)
-    glances = supervised(torch.rand(2, 3, *MODEL.input_body_shape)).glances
-    first_glance_loss(glances, targets_at(places), MODEL).mean().backward()
+    attention = supervised(torch.rand(2, 3, *MODEL.input_body_shape)).attention
+    attention_loss(attention, targets_at(places), MODEL).mean().backward()
     moved = {name for name, p in supervised.named_parameters() if p.grad is not None}
     assert "network.decoder.layers.1.cross_attention.to_q.weight" in moved
     assert "network.encoder.task_tokens" in moved

@@ -6,7 +6,7 @@ import torch
 from configs.reader import load_config
 from models.checkpoint import read_torch
 from models.smplest_x import SMPLestX
-from models.supervised import NETWORK, KeypointNetwork, SupervisedSMPLestX
+from models.supervision import NETWORK, KeypointNetwork, SupervisedSMPLestX
 from models.vit import ViT
 from models.vitpose import load_encoder, save_encoder
 
@@ -33,19 +33,19 @@ def test_auxiliary_heads_change_nothing_of_the_network(images):
     network = with_random_weights(SMPLestX(CONFIG.model), 0)
     supervised = SupervisedSMPLestX(network, CONFIG).eval()
     with torch.inference_mode():
-        heads, keypoints, token_joints, glances = supervised(images)
+        heads, keypoints, token_joints, attention = supervised(images)
         for output, alone in zip(heads, network(images), strict=True):
             torch.testing.assert_close(output, alone)
     assert keypoints.shape[-2:] == network.encoder.grid
     assert token_joints.shape == (2, 53, 3)
-    assert glances is None  # training alone needs them
+    assert attention is None  # training alone needs them
     names = {name for name, _ in supervised.named_parameters()}
     published = {name.removeprefix(NETWORK) for name in names if name.startswith(NETWORK)}
     assert published == {name for name, _ in network.named_parameters()}
 
 
 def test_without_weights_there_are_no_auxiliary_heads(images):
-    weights = ("keypoint", "token_joint", "first_glance")
+    weights = ("keypoint", "token_joint", "attention")
     overrides = [f"train.{name}_weight=0" for name in weights]
     config = load_config("configs/config_smplest_x_demo.py", overrides)
     supervised = SupervisedSMPLestX(SMPLestX(config.model), config)

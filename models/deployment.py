@@ -1,11 +1,11 @@
-"""The network as an ONNX file: written from PyTorch, checked, and run by onnxruntime.
+"""Networks for deployment: compiled, as CUDA graphs, and as ONNX files.
 
-What this needs beside PyTorch is in requirements-onnx.txt.
+What ONNX needs beside PyTorch is in requirements-onnx.txt.
 """
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -14,10 +14,11 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from models.heads import HeadOutputs
+from models.decoder import HeadOutputs
 from models.smplest_x import SMPLestX
 from utils.errors import UserError
 from utils.files import atomic_path, require_regular_file
@@ -42,6 +43,70 @@ _REFUSALS: Final = (
 """onnxruntime's errors about files."""
 _BATCH: Final = 2
 """Of the example by which the network is traced; one would be taken for a constant."""
+Program = Callable[[Tensor], HeadOutputs]
+"""What a network does with batches of one size."""
+
+
+class StaticNetwork:
+    """Called as SMPLestX is; batches are padded to powers of two, one program for each size."""
+
+    def __init__(self, network: SMPLestX, prepare: Callable[[SMPLestX, Tensor], Program]) -> None:
+        """`prepare` makes a program from the network and a batch of the size that it is for."""
+        self._network, self._prepare = network, prepare
+        self._programs: dict[int, Program] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, images: Float[Tensor, "B 3 H W"]) -> HeadOutputs:
+        """Raises UserError where a program cannot be made."""
+        count = len(images)
+        size = 1 << (count - 1).bit_length()
+        if size > count:
+            images = F.pad(images, (0, 0, 0, 0, 0, 0, 0, size - count))
+        with self._lock:
+            if size not in self._programs:
+                self._programs[size] = self._prepare(self._network, images)
+        return HeadOutputs(*(output[:count] for output in self._programs[size](images)))
+
+
+def compiled(network: SMPLestX, images: Float[Tensor, "B 3 H W"]) -> Program:
+    """By torch.compile, for this size alone."""
+    program: Program = torch.compile(network, dynamic=False)
+    try:
+        program(images)
+    except RuntimeError as error:  # no compiler, or one that fails
+        line = str(error).strip().splitlines()[0]
+        raise UserError(f"compile: {line}; leave it out", setting="backend") from error
+    return program
+
+
+def captured(network: SMPLestX, images: Float[Tensor, "B 3 H W"]) -> Program:
+    """As a CUDA graph: all kernels of the network are launched at once.
+
+    After https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
+    """
+    given, lock = images.clone(), threading.Lock()
+    beside = torch.cuda.Stream()
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):
+        for _ in range(3):  # libraries choose and allocate before the capture
+            network(given)
+    torch.cuda.current_stream().wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    # Other threads decode and pin memory meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        outputs: HeadOutputs = network(given)
+
+    def program(images: Float[Tensor, "B 3 H W"]) -> HeadOutputs:
+        with lock:
+            given.copy_(images)
+            graph.replay()
+            return HeadOutputs(*(output.clone() for output in outputs))
+
+    return program
+
+
+PROGRAMS: Final = {"compile": compiled, "cuda-graphs": captured}
+"""By the names of backends."""
 
 
 def save_onnx(network: SMPLestX, shape: tuple[int, int], path: Path) -> float:
@@ -88,7 +153,7 @@ def save_onnx(network: SMPLestX, shape: tuple[int, int], path: Path) -> float:
 
 
 class OnnxNetwork:
-    """A network in an ONNX file, called as SMPLestX is, by as many threads at a time as one likes.
+    """A network in an ONNX file, called as SMPLestX is, by any number of threads at a time.
 
     It runs on the GPU where the device is one and onnxruntime-gpu is installed, else on the CPU.
     """
