@@ -28,6 +28,7 @@ READ_AHEAD: Final = 8
 FRAMES_PER_BATCH: Final = 4
 """Frames that may wait for a batch to fill, in multiples of its size: empty ones count too."""
 _PLACED_AT_ONCE: Final = 256
+_LEFT_OUT: Final = "the network gave NaN or infinity for a person, who is left out"
 _DAMAGED: Final = "fetch its weights again, or choose --precision fp32"
 
 

@@ -127,7 +127,7 @@ def test_names_that_begin_with_a_dash_follow_two_dashes():
 def test_launched_commands_keep_their_arguments_in_order():
     arguments = parsed("launch", "2", "main.test", "EHF", "--worst", "0", "--", "--model")
     assert (arguments.processes, arguments.module) == (2, "main.test")
-    assert arguments.words == ["EHF", "--worst", "0", "--", "--model"]
+    assert arguments.arguments == ["EHF", "--worst", "0", "--", "--model"]
 
 
 @pytest.mark.parametrize(
