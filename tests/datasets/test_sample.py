@@ -17,14 +17,13 @@ from torch.utils.data import default_collate
 from configs.reader import load_config
 from datasets.columns import Instance
 from datasets.sample import (
-    NO_AUGMENTATION,
-    Augmentation,
     body_box,
     evaluation_sample,
     joints_of_body,
     read_pixels,
     training_sample,
 )
+from datasets.targets import NO_AUGMENTATION, Augmentation
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import (
