@@ -33,6 +33,8 @@ _FOLDER: Final = Path(__file__).parent
 _LARGEST_FILE: Final = 1 << 20
 """Bytes."""
 _LARGEST_NUMBER: Final = 10**18
+_DEEPEST_KEY: Final = 10
+"""Dots in the key of a change."""
 _LONGEST_CHAIN: Final = 20
 """Of files that name each other as `base`."""
 
@@ -141,6 +143,8 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     key, separator, value_text = text.partition("=")
     if not separator or not all(key.split(".")):
         raise UserError(f"--set {text}: write it as section.key=value, e.g. train.lr=1e-5")
+    if key.count(".") > _DEEPEST_KEY:
+        raise UserError(f"--set {key[:80]}...: there is no such key")
     try:
         value = _evaluate(ast.parse(value_text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, TypeError, ArithmeticError):
@@ -181,7 +185,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         for key in reversed(keys):
             value = {key: value}
         values = _merge(values, with_current_keys(value))
+    if _holds_nul(values):
+        raise UserError(f"{path}: a text in it, or in --set, holds a NUL; no path or name does")
     return validate(values, source=str(path))
+
+
+def _holds_nul(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_nul, (*value.keys(), *value.values())))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_nul, value))
+    return isinstance(value, str) and "\0" in value
 
 
 def save_config(config: Config, path: str | Path) -> None:

@@ -38,7 +38,7 @@ RENAMED_KEYS = {"train.first_glance_weight": "attention_weight"}
 class Section(BaseModel):
     """What the sections of a config share: frozen, and unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DatasetConfig(Section):
@@ -135,7 +135,7 @@ class TrainConfig(Section):
 
     # Where training starts.
     continue_train: bool = False
-    """Go on with the newest whole state of the run of this name."""
+    """Go on with the run of this name whose state was written last."""
     start_over: bool = True
     """From model.pretrained_model_path only the network is taken (fine-tuning); false takes the
     optimizer and the epoch too."""

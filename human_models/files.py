@@ -5,11 +5,15 @@ body in `human_models/stand_in`, which takes their place where they are missing.
 
     smplx/SMPLX_{NEUTRAL,MALE,FEMALE}.npz or .pkl        smpl/SMPL_{...}.pkl or .npz
     smplx/SMPLX_to_J14.pkl                               smplx/MANO_SMPLX_vertex_ids.pkl
-    smplx/SMPL-X__FLAME_vertex_ids.npy                   smplx/smplx2smpl.pkl (or one folder up)
+    smplx/SMPL-X__FLAME_vertex_ids.npy                   smplx/smplx2smpl.pkl
+
+Files that lie elsewhere in the folder, as archives unpack them (models/smplx/, ...), are found, and
+so are names in other letters; those above go first.
 """
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -25,6 +29,8 @@ from utils.errors import UserError
 Rig = Literal["smplx", "smpl"]
 Gender = Literal["neutral", "male", "female"]
 
+log = logging.getLogger(__name__)
+
 GENDERS: Final[tuple[Gender, ...]] = ("neutral", "male", "female")
 STAND_IN: Final = Path(__file__).parent / "stand_in"
 STAND_IN_NAME: Final = "open body (stand-in)"
@@ -33,6 +39,9 @@ _PARENTS: Final = {"smplx": RIG_PARENTS, "smpl": SMPL_PARENTS}
 _VERTICES: Final = {"smplx": 10475, "smpl": 6890}
 _PAGES: Final = {"smplx": "https://smpl-x.is.tue.mpg.de", "smpl": "https://smpl.is.tue.mpg.de"}
 _NAMES: Final = {"smplx": "SMPL-X", "smpl": "SMPL"}
+_DEEPEST: Final = 4
+_MOST_FOLDERS: Final = 1000
+"""In which files are looked for below the folder of body models."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +88,24 @@ class ModelFolder:
 def find_model_folder(path: Path, stand_in: Path = STAND_IN) -> ModelFolder:
     """The folder of the licensed files if they are there, else (with a warning) the open body's.
 
-    Raises UserError where neither is there.
+    Files in smplx/ or models/ beside the folder count as well: that is where archives unpack them.
+
+    Raises UserError where neither is there, or an archive of the licensed files is not unpacked.
     """
     chose_stand_in = path.resolve() == stand_in.resolve()
-    if _has_smplx(path):
-        return ModelFolder(path, STAND_IN_NAME if chose_stand_in else _NAMES["smplx"])
-    if chose_stand_in or not _has_smplx(stand_in):
+    beside = () if chose_stand_in else (path.parent / "smplx", path.parent / "models")
+    for place in (path, *beside):
+        found = _find_smplx(place)
+        if found is not None:
+            if found.parent != path / "smplx":
+                log.info("SMPL-X: files of %s", found.parent)
+            return ModelFolder(place, STAND_IN_NAME if chose_stand_in else _NAMES["smplx"])
+    if chose_stand_in or _find_smplx(stand_in) is None:
         raise _missing(path / "smplx" / "SMPLX_NEUTRAL.npz", "smplx")
-    logging.getLogger(__name__).warning(
+    archive = next((file for file in _files_below(path) if _is_archive(file.name)), None)
+    if archive is not None:
+        raise UserError(f"{archive} is not unpacked; unpack it where it is")
+    log.warning(
         "No SMPL-X files in %s: using the %s in %s. For results with SMPL-X itself, put its files "
         "(from %s) there.",
         *(path, STAND_IN_NAME, stand_in, _PAGES["smplx"]),
@@ -94,15 +113,44 @@ def find_model_folder(path: Path, stand_in: Path = STAND_IN) -> ModelFolder:
     return ModelFolder(stand_in, STAND_IN_NAME)
 
 
-def _has_smplx(folder: Path) -> bool:
-    names = (name for gender in GENDERS for name in _file_names("smplx", gender))
-    return any((folder / "smplx" / name).is_file() for name in names)
+def _is_archive(name: str) -> bool:
+    return "smplx" in name.lower() and name.lower().endswith((".zip", ".rar", ".7z", ".tar.gz"))
 
 
-def _file_names(rig: Rig, gender: Gender) -> tuple[str, ...]:
+def _find_smplx(folder: Path) -> Path | None:
+    return _find(folder, "smplx", [name for gender in GENDERS for name in _names("smplx", gender)])
+
+
+def _find(folder: Path, subfolder: str, names: Sequence[str]) -> Path | None:
+    """The first of the names that is a file in the subfolder, else the nearest one elsewhere."""
+    for name in names:
+        if (folder / subfolder / name).is_file():
+            return folder / subfolder / name
+    ranks = {name.lower(): rank for rank, name in reversed(list(enumerate(names)))}
+    found = [
+        (ranks[file.name.lower()], len(file.parts), file)
+        for file in _files_below(folder)
+        if file.name.lower() in ranks
+    ]
+    return min(found)[-1] if found else None
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Files in a folder and in those within it, not deeper and not more than archives go."""
+    for count, (place, folders, files) in enumerate(os.walk(folder)):
+        if count >= _MOST_FOLDERS:
+            return
+        if len(Path(place).parts) - len(folder.parts) >= _DEEPEST:
+            folders.clear()
+        folders.sort()
+        yield from (Path(place, name) for name in sorted(files))
+
+
+def _names(rig: Rig, gender: Gender) -> tuple[str, ...]:
     """Names of a model's file, ours first, then those under which it is downloaded."""
     if rig == "smplx":
-        return tuple(f"SMPLX_{gender.upper()}.{suffix}" for suffix in ("npz", "pkl"))
+        usual = [f"SMPLX_{gender.upper()}.{suffix}" for suffix in ("npz", "pkl")]
+        return (*usual, f"SMPLX_{gender.upper()}_2020.npz")
     letter = "neutral" if gender == "neutral" else gender[0]
     return (
         *(f"SMPL_{gender.upper()}.{suffix}" for suffix in ("pkl", "npz")),
@@ -132,10 +180,12 @@ def read_body(
 
     Raises UserError where the file is missing, damaged, of another model, or has fewer components.
     """
-    files = [folder.path / rig / name for name in _file_names(rig, gender)]
-    source = next((file for file in files if file.is_file()), None)
+    names = _names(rig, gender)
+    source = _find(folder.path, rig, names)
     if source is None:
-        raise _missing(files[0], rig)
+        raise _missing(folder.path / rig / names[0], rig)
+    if "_2020" in source.name:
+        log.warning("%s: a later model, with shapes of its own; %s is not there", source, names[0])
     content = _read_arrays(source)
 
     directions = _array(content, "shapedirs", source)
@@ -274,8 +324,7 @@ def read_smplx_to_smpl(folder: ModelFolder) -> "scipy.sparse.csr_matrix":
 
 
 def _auxiliary_file(folder: ModelFolder, name: str) -> Path:
-    places: Sequence[Path] = (folder.path / "smplx" / name, folder.path / name)
-    for file in places:
-        if file.is_file():
-            return file
-    raise _missing(places[0], "smplx")
+    file = _find(folder.path, "smplx", [name])
+    if file is None:
+        raise _missing(folder.path / "smplx" / name, "smplx")
+    return file

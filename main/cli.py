@@ -6,14 +6,16 @@ parsed, and --help is answered, before PyTorch and others are loaded, which take
 
 import argparse
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final
 
 from main.paths import OUTPUTS
-from utils.errors import UserError, first_line
+from utils.errors import OneLineFormatter, UserError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +23,80 @@ PRECISIONS = ("fp32", "bf16")
 _PACKAGES = ("configs", "utils", "human_models", "models", "datasets", "main", "__main__")
 
 
+_NUMBER: Final = re.compile(r"-\d+|-\d*\.\d+")
+
+
 class _OneLineParser(argparse.ArgumentParser):
+    """Errors are `UserError`s; flags may stand before, between and after positional arguments.
+
+    Python's own parser gives positional arguments that it has not met yet their defaults as soon
+    as it comes to a flag.
+    """
+
     def error(self, message: str) -> None:  # type: ignore[override]
         raise UserError(f"{message}; see --help")
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """What is parsed and what is left over, as argparse has it."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        kinds = {action.nargs for action in self._actions if not action.option_strings}
+        if argparse.REMAINDER in kinds:  # they belong to another command, flags and all
+            return super().parse_known_args(arguments, namespace)
+        if argparse.PARSER in kinds:
+            return self._parse_with_command(arguments, namespace)
+        return super().parse_known_args(self._flags_first(arguments), namespace)
+
+    def _parse_with_command(self, arguments: list[str], namespace: Any) -> tuple[Any, list[str]]:
+        """Parse a line that has a command's name in it, flags of that command before it or not."""
+        commands = next(action for action in self._actions if action.nargs == argparse.PARSER)
+        own = [argument for argument in arguments if self._is_switch(argument)]
+        arguments = [argument for argument in arguments if argument not in own]
+        failure: UserError | None = None
+        for place, argument in enumerate(arguments):
+            if argument not in (commands.choices or ()):
+                continue
+            rest = [*arguments[:place], *arguments[place + 1 :]]
+            try:
+                parsed, unknown = super().parse_known_args([*own, argument, *rest], namespace)
+                if unknown:
+                    self.error(f"unrecognized arguments: {' '.join(unknown)}")
+                return parsed, []
+            except UserError as error:  # the name may have been the value of a flag
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return super().parse_known_args([*own, *arguments], namespace)
+
+    def _is_switch(self, argument: str) -> bool:
+        """Whether it is a flag of this parser without a value; each command has a --help."""
+        return any(
+            argument in action.option_strings and action.nargs == 0 and action.dest != "help"
+            for action in self._actions
+        )
+
+    def _flags_first(self, arguments: list[str]) -> list[str]:
+        """The same arguments, flags with their values first, then `--` and all others."""
+        flags: list[str] = []
+        others: list[str] = []
+        rest = iter(arguments)
+        for argument in rest:
+            if argument == "--":
+                others += rest
+            elif not argument.startswith("-") or argument == "-" or _NUMBER.fullmatch(argument):
+                others.append(argument)
+            else:
+                flags.append(argument)
+                if "=" not in argument and self._takes_value(argument):
+                    flags += [value for value in [next(rest, None)] if value is not None]
+        return [*flags, "--", *others] if others else flags
+
+    def _takes_value(self, flag: str) -> bool:
+        """Whether a flag, which may be shortened, is followed by its value."""
+        actions = {name: action for action in self._actions for name in action.option_strings}
+        meant = [flag] if flag in actions else [name for name in actions if name.startswith(flag)]
+        return len(meant) == 1 and actions[meant[0]].nargs is None
 
 
 def command_parser(module: str, description: str) -> argparse.ArgumentParser:
@@ -64,6 +137,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 def logging_to_stderr() -> Iterator[logging.Handler]:
     """Show what the project's folders log, as bare messages, while the block runs."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLineFormatter())
     root = logging.getLogger()
     root.addHandler(handler)
     for package in _PACKAGES:
@@ -90,7 +164,7 @@ def run_command(
         try:
             arguments = parser.parse_args(command_line)
             if arguments.verbose:
-                handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+                handler.setFormatter(OneLineFormatter("%(asctime)s %(name)s: %(message)s"))
                 logging.getLogger("main").setLevel(logging.DEBUG)
                 logging.getLogger("utils").setLevel(logging.DEBUG)
             return main(arguments) or 0

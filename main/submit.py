@@ -51,10 +51,6 @@ def make_parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check a zip, or the folder to be zipped")
     check.add_argument("file", type=Path, metavar="FILE.zip")
     check.add_argument("--server", choices=SERVERS, required=True)
-    for command in commands.choices.values():  # a flag of all commands, also behind agora, ...
-        command.add_argument(
-            "--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
-        )
     return parser
 
 

@@ -6,6 +6,7 @@ safetensors. Both are mapped into memory, not copied: of an 8.2 GB training chec
 network's pages are ever read, and only once.
 """
 
+import logging
 import mmap
 import os
 import pickle
@@ -21,20 +22,64 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.serialization import (
+    add_safe_globals,
+    clear_safe_globals,
+    get_safe_globals,
+    get_unsafe_globals_in_checkpoint,
+    safe_globals,
+)
 
 from configs.schema import ModelConfig
 from models.smplest_x import SMPLestX
 from utils.errors import UserError, first_line
-from utils.files import atomic_path, require_regular_file
+from utils.files import atomic_path, require_regular_file, what_came_instead
 
-_PRECISIONS: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-_BYTEARRAY: Final = b"bytearray"
+log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
-# Older files and wrappers -> the published form.
+_PRECISIONS: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_FLOAT8: Final = (
+    torch.float8_e4m3fn,
+    torch.float8_e4m3fnuz,
+    torch.float8_e5m2,
+    torch.float8_e5m2fnuz,
+)
+_BYTEARRAY: Final = b"bytearray"
+_BESIDE_WEIGHTS: Final = re.compile(
+    r"numpy\.(_?core\.multiarray\.(scalar|_reconstruct)|ndarray|dtype|dtypes\.\w+)"
+    r"|argparse\.Namespace|pathlib(\._local)?\.\w*Path"
+)
+"""What training runs keep beside weights: numbers of NumPy, their arguments, paths."""
+_NETWORK_NAMES: Final = (
+    *("network", "state_dict", "model_state_dict", "model"),
+    *("ema", "model_ema", "ema_state_dict", "state_dict_ema"),
+)
+"""Under which files keep their weights, the best first."""
+
+
+class Placeholder:
+    """Stands for an object of a class that is not loaded; it keeps the object's state."""
+
+    def __new__(cls, *_: object) -> "Placeholder":
+        return super().__new__(cls)
+
+    def __init__(self, *_: object) -> None:
+        """Take the arguments of any constructor and do nothing with them."""
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state if isinstance(state, dict) else {}
+
+    state: Mapping[str, Any] = {}
+
+
+# What wrappers of networks (data parallel, torch.compile, FSDP, checkpointing) put into keys.
+_WRAPPERS: Final = re.compile(
+    r"^((module|_orig_mod)\.)+|(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+# Older files -> the published form.
 _OLD_PREFIXES: Final = (
-    ("module.", ""),
     ("backbone.", "encoder."),
     ("body_rotation_net.", "body_regressor."),
     ("hand_rotation_net.", "hand_regressor."),
@@ -76,10 +121,38 @@ def read_torch(path: Path) -> dict[str, Any]:
             check_archive(path)
         else:
             _check_stream(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
+        content = load_inert(path, _BESIDE_WEIGHTS, mmap=mappable)
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no dictionary of weights; is it a checkpoint?")
     return content
+
+
+def load_inert(path: Path, names: re.Pattern[str], *, mmap: bool = False) -> Any:
+    """The content of a file of `torch.save`, where objects of other classes are `Placeholder`s.
+
+    Nothing that the file names is loaded or called, but for what makes PyTorch's tensors.
+
+    Args:
+        names: of classes and functions that may be in it.
+
+    Raises:
+        pickle.UnpicklingError: it names another.
+        RuntimeError, ValueError, ...: it is damaged, see `DAMAGE`.
+    """
+    others = get_safe_globals()  # that libraries may have given PyTorch for the whole process
+    clear_safe_globals()
+    try:
+        found = get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
+        strange = sorted(name for name in found if not names.fullmatch(name))
+        if strange:
+            raise pickle.UnpicklingError(f"it names {strange[0][:80]}")
+        placeholders: list[Any] = [
+            (type(name.rpartition(".")[2], (Placeholder,), {}), name) for name in found
+        ]
+        with safe_globals(placeholders):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    finally:
+        add_safe_globals(others)
 
 
 def read_network(path: str | Path) -> dict[str, Tensor]:
@@ -94,10 +167,23 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
         with _damage_reported(path), safe_open(path, framework="pt") as file:
             published = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         return from_published(published)
-    network = read_torch(path).get("network")
-    if not isinstance(network, dict):
-        raise UserError(f"{path}: there is no 'network' in it; is it a SMPLest-X checkpoint?")
-    return from_published(require_weights(path, network))
+    return from_published(require_weights(path, _network_in(path, read_torch(path))))
+
+
+def _network_in(path: Path, content: dict[Any, Any]) -> dict[Any, Any]:
+    """The weights of a network among what a file holds, or the file's whole content."""
+    for name in _NETWORK_NAMES:
+        if isinstance(content.get(name), dict) and content[name]:
+            if name != "network":
+                log.info("%s: weights are taken from its '%s'", path, name)
+            return content[name]
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        return content
+    held = ", ".join(str(key)[:40] for key in list(content)[:8])
+    raise UserError(
+        f"{path}: there is no 'network' in it, but: {held or 'nothing'}; "
+        "is it a SMPLest-X checkpoint?"
+    )
 
 
 def require_weights(path: Path, state: dict[Any, Any]) -> dict[str, Tensor]:
@@ -172,14 +258,27 @@ def _damage_reported(path: Path) -> Iterator[None]:
     """What reading a file can fail of, as one line."""
     try:
         yield
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: not read, it is damaged or holds more than weights ({first_line(error)})"
-        ) from None
-    except DAMAGE as error:
+    except (pickle.UnpicklingError, *DAMAGE) as error:
+        instead = what_came_instead(path)
+        if instead is not None:
+            raise UserError(f"{path}: {instead}") from None
+        if isinstance(error, pickle.UnpicklingError):
+            raise UserError(
+                f"{path}: not read, it is damaged or holds more than weights "
+                f"({_refusal(error)}); nothing of it was executed"
+            ) from None
         raise UserError(
             f"{path}: damaged or no checkpoint ({first_line(error)}); fetch it again"
         ) from None
+
+
+def _refusal(error: pickle.UnpicklingError) -> str:
+    """Why a pickle was refused, without PyTorch's advice to read it without restriction."""
+    text = str(error)
+    named = re.search(r"GLOBAL (\S{1,80})", text)
+    if named:
+        return f"it names {named[1]}"
+    return "no weights" if "weights_only" in text else first_line(error)
 
 
 def _mismatch(network: SMPLestX, state: dict[str, Tensor]) -> str | None:
@@ -226,6 +325,7 @@ def load_weights(network: SMPLestX, path: str | Path) -> None:
 
 
 def _fitting(state: dict[str, Tensor], network: SMPLestX, path: str | Path) -> dict[str, Tensor]:
+    state = {key: v.float() if v.dtype in _FLOAT8 else v for key, v in state.items()}
     mismatch = _mismatch(network, state)
     if mismatch:
         raise UserError(
@@ -258,6 +358,7 @@ def from_published(state: Mapping[str, Value]) -> dict[str, Value]:
     """A published (or older) state dict under our names; buffers of the body model left out."""
     ours = {}
     for key, value in state.items():
+        key = _WRAPPERS.sub("", key)
         for old, new in _OLD_PREFIXES:
             if key.startswith(old):
                 key = new + key.removeprefix(old)

@@ -176,32 +176,12 @@ class OnnxNetwork:
         return HeadOutputs(*(torch.from_numpy(value).to(images.device) for value in outputs))
 
     def _check_file(self) -> None:
-        """Refuse pipes and devices, and a file whose weights lie in another than PATH.data.
-
-        onnxruntime maps whatever file the weights are said to lie in.
-        """
+        """Refuse pipes, devices and what `read_description` refuses."""
         require_regular_file(self.path, "file; make it with main.convert, as ONNX")
-        onnx = _package("onnx")
-        decode_error = import_module("google.protobuf.message").DecodeError
         try:
-            model = onnx.load(self.path, load_external_data=False)
-        except (decode_error, ValueError, OSError, RuntimeError):
+            read_description(self.path)
+        except ValueError:
             raise self._damaged() from None
-        tensors = [*_tensors(model.graph), *chain(*map(_tensors, model.functions))]
-        external = onnx.TensorProto.EXTERNAL
-        places = {
-            entry.value
-            for tensor in tensors
-            if tensor.data_location == external or tensor.external_data
-            for entry in tensor.external_data
-            if entry.key == "location"
-        }
-        beside = f"{self.path.name}.data"
-        if places - {beside}:
-            strange = min(places - {beside})[:200]
-            raise UserError(f"{self.path}: has weights in {strange!r}, not in {beside}; refused")
-        if places:
-            require_regular_file(self.path.with_name(beside))
 
     def _damaged(self) -> UserError:
         return UserError(f"{self.path}: damaged; make it anew with main.convert, as ONNX")
@@ -234,6 +214,39 @@ class OnnxNetwork:
         if inputs != [_INPUT] or not outputs >= set(HeadOutputs._fields):
             raise UserError(f"{self.path}: is another network; make it with main.convert, as ONNX")
         return session
+
+
+def read_description(path: Path) -> dict[str, str]:
+    """What an ONNX file says of itself, if its weights are in it or in PATH.data.
+
+    onnxruntime maps whatever file the weights are said to lie in.
+
+    Raises:
+        UserError: a package is missing, or weights lie in another file.
+        ValueError: it is no ONNX file, or damaged.
+    """
+    onnx = _package("onnx")
+    decode_error = import_module("google.protobuf.message").DecodeError
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (decode_error, ValueError, OSError, RuntimeError) as error:
+        raise ValueError("no ONNX file, or a damaged one") from error
+    tensors = [*_tensors(model.graph), *chain(*map(_tensors, model.functions))]
+    external = onnx.TensorProto.EXTERNAL
+    places = {
+        entry.value
+        for tensor in tensors
+        if tensor.data_location == external or tensor.external_data
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    beside = f"{path.name}.data"
+    if places - {beside}:
+        strange = min(places - {beside})[:200]
+        raise UserError(f"{path}: has weights in {strange!r}, not in {beside}; refused")
+    if places:
+        require_regular_file(path.with_name(beside))
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def _tensors(graph: Any) -> Iterator[Any]:

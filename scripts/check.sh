@@ -1,7 +1,7 @@
 #!/bin/sh
 # Everything that must hold: lint, types, tests. Installs what it needs; arguments go to pytest.
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.."
 sh scripts/install.sh --dev
 sh scripts/install_web.sh
 .venv/bin/ruff check .

@@ -2,7 +2,7 @@
 # The main job on bundled input, from nothing: installs, then finds the people of a video with the
 # bundled network, exports them and tells how far they are from the truth.
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.."
 sh scripts/inference.sh smplest_x_demo test_video.mp4 30 --export glb,bvh,amass,viewer
 .venv/bin/python -m main.score demo/result_test_video demo/test_video_truth.npz
 echo "video:      $PWD/demo/result_test_video.mp4"

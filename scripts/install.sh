@@ -2,11 +2,13 @@
 # Make .venv with everything that running needs; with --dev also what checking needs, Ray and ONNX.
 # Does nothing when it has been done. PYTHON=python3.12 chooses another Python.
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.."
 PYTHON=${PYTHON:-python3}
 wanted=$(cat requirements*.txt | cksum)
 dev=0; if [ "${1:-}" = --dev ] || [ -e .venv/.dev ]; then dev=1; fi
-if [ -e .venv/.installed ] && [ "$(cat .venv/.installed)" = "$wanted $dev" ]; then exit 0; fi
+# A Python that was removed or updated since leaves an environment of links to nowhere.
+works() { .venv/bin/python -c "import $1" 2>/dev/null; }
+if [ "$(cat .venv/.installed 2>/dev/null)" = "$wanted $dev" ] && works sys; then exit 0; fi
 
 "$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || {
     echo "error: Python 3.11 to 3.13 is needed, $PYTHON is another; set PYTHON=python3.12" >&2; exit 2; }
@@ -18,8 +20,9 @@ if ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
         echo "error: $PYTHON cannot make environments; install python3-venv" >&2; exit 2
     fi
 fi
-[ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
-pip="env PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --quiet"
+works pip || "$PYTHON" -m venv --clear .venv
+# A pip.conf may say that it installs elsewhere, for the user.
+pip="env PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USER=0 .venv/bin/python -m pip install --quiet"
 echo "installing into .venv (PyTorch is large; the first time takes minutes)" >&2
 $pip -r requirements.txt
 $pip --no-deps -r requirements-files.txt

@@ -3,7 +3,7 @@
 # Where they cannot be had it says so in one line, and those tests are skipped; with REQUIRE_WEB=1
 # it fails instead.
 set -eu
-cd "$(dirname "$0")/../tests/web"
+cd "$(dirname "$(readlink -f "$0")")/../tests/web"
 
 give_up() {
     if [ "${REQUIRE_WEB:-0}" = 1 ]; then echo "error: $1" >&2; exit 2; fi

@@ -2,7 +2,7 @@
 # sh scripts/test.sh DATASET MODEL_DIR [CKPT_ID] [flags]      (--help lists all)
 # NPROC=4 sh scripts/test.sh ...      shares the work between 4 processes, one GPU each
 set -eu
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd)
 sh "$root/scripts/install.sh"
 # Paths stay those of the caller's folder, and nothing there is imported.
 export PYTHONSAFEPATH=1 PYTHONPATH="$root"

@@ -4,7 +4,7 @@
 # Several machines: the same line on each, with NNODES, NODE_RANK and RDZV_ENDPOINT=host:port.
 set -eu
 command=${TRAINING_COMMAND:-train}
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd)
 sh "$root/scripts/install.sh"
 # -P and PYTHONPATH: paths stay those of the caller's folder, and nothing there is imported.
 export PYTHONPATH="$root"

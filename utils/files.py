@@ -112,6 +112,20 @@ def read_json(path: Path, what: str) -> Any:
         raise UserError(f"{path}: not readable as JSON (it is nested too deeply)") from None
 
 
+def what_came_instead(path: Path) -> str | None:
+    """Why a file is not what its name says, where a download left something else; else None."""
+    try:
+        with open_input(path) as file:
+            beginning = file.read(512)
+    except (UserError, OSError):
+        return None
+    if beginning.startswith(b"version https://git-lfs"):
+        return "this is a pointer of Git LFS, not the file itself; fetch that with git lfs pull"
+    if beginning.lstrip(b"\xef\xbb\xbf \t\r\n")[:9].lower().startswith((b"<!doctype", b"<html")):
+        return "this is a web page, not the file itself; open the address in a browser"
+    return None
+
+
 def _refuse_constant(text: str) -> float:
     raise ValueError(f"{text} is no number of JSON")
 
@@ -141,6 +155,33 @@ def _kind(path: Path) -> str:
     if stat.S_ISFIFO(mode):
         return "a named pipe"
     return "a device or socket"
+
+
+def require_output(path: Path, *, ending: str = "", least_free: int = 0) -> None:
+    """Raise unless `path`, with an ending or without, can be written: before the long work.
+
+    Args:
+        ending: the longest one that files beside `path` have more than its own name.
+        least_free: bytes of space that are needed.
+
+    Raises:
+        UserError: the name is too long or holds a NUL, or there is too little space.
+        OSError: the folder cannot be made or written.
+    """
+    name = os.fsencode(path.name + ending)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    longest = os.pathconf(path.parent, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    if len(name) > longest:
+        raise UserError(
+            f"{path.parent}: '{path.name[:20]}...{ending}' is too long a name for a file "
+            f"({len(name)} bytes, at most {longest}); rename what it is called after"
+        )
+    with tempfile.TemporaryDirectory(prefix=".partial_", dir=path.parent):
+        free = shutil.disk_usage(path.parent).free
+    if free < least_free:
+        raise UserError(
+            f"{path.parent}: {free >> 20} MiB are free, {-(-least_free >> 20)} MiB are needed"
+        )
 
 
 @contextmanager

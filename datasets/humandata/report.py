@@ -26,7 +26,7 @@ from datasets.humandata.layout import (
 )
 from datasets.humandata.reader import Columns, read_humandata
 from utils.box import have_area
-from utils.errors import UserError
+from utils.errors import UserError, escape_controls
 
 log = logging.getLogger(__name__)
 
@@ -72,14 +72,14 @@ def _show_findings(path: Path, findings: Sequence[Finding]) -> None:
         for severity in _COLOURS
         if counts[severity]
     )
-    console.print(f"{escape(str(path))}: {summary or 'faultless'}", soft_wrap=True)
+    console.print(f"{_shown(str(path))}: {summary or 'faultless'}", soft_wrap=True)
     if not findings:
         return
     table = Table("", "entry", "rows", "what is wrong", "what to do")
     for one in findings:
         colour = _COLOURS[one.severity]
         texts = [one.severity, one.entry, _rows(one), one.what, one.advice]
-        table.add_row(*(escape(text) for text in texts), style=colour)
+        table.add_row(*map(_shown, texts), style=colour)
     console.print(table)
 
 
@@ -97,11 +97,11 @@ def report_statistics(files: Sequence[Path], *, as_json: bool) -> None:
     if as_json:
         _write_json([{"file": path, **report} for path, report in reports.items()])
         return
-    table = Table("", *(escape(Path(path).name) for path in reports))
+    table = Table("", *(_shown(Path(path).name) for path in reports))
     for name in next(iter(reports.values())):
         cells = [_as_text(report[name]) for report in reports.values()]
         if any(cells):
-            table.add_row(name.replace("_", " "), *map(escape, cells))
+            table.add_row(name.replace("_", " "), *map(_shown, cells))
     Console().print(table)
 
 
@@ -113,8 +113,15 @@ def _as_text(value: Any, separator: str = "\n") -> str:
     return str(value)
 
 
+def _shown(text: str) -> str:
+    """The text for a console: names from outside may hold control characters, or markup."""
+    return escape(escape_controls(text, keep="\n"))
+
+
 def _write_json(content: object) -> None:
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    shown = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    sys.stdout.write("".join(shown) + "\n")
 
 
 def humandata_statistics(path: Path) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def write_usd(
     """Write a .usdc of a character whose world is y up: metres, time codes are the video's frames.
 
     Raises:
-        UserError: usd-core is not installed.
+        UserError: usd-core is not installed, or the path is not in UTF-8.
     """
     require_usd()
     assert character.up == "y"
@@ -48,7 +48,12 @@ def write_usd(
     morphs = make_morphs(character.expression)
     layers, _ = make_layers(body, character.betas, person, morphs, clothes=clothes)
     with atomic_path(path) as partial:
-        stage = Usd.Stage.CreateNew(str(partial))
+        try:
+            stage = Usd.Stage.CreateNew(str(partial))
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{path}: USD files take names in UTF-8 only; say --output DIR"
+            ) from None
         UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)
         UsdGeom.SetStageMetersPerUnit(stage, 1.0)
         stage.SetTimeCodesPerSecond(character.fps)

@@ -94,7 +94,10 @@ def write_viewer(
     )
     about |= {"pictures": pictures, "exports": exports}
     parts |= {"about": _script_safe(about), "embedded": "\n".join(embedded)}
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+    with (
+        atomic_path(path) as partial,
+        partial.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
         for number, piece in enumerate(_PLACEHOLDER.split(_part("page.html"))):
             file.write(parts[piece] if number % 2 else piece)
 

@@ -100,7 +100,7 @@ def write_results(
     with atomic_path(folder / "result") as partial:
         partial.mkdir()
         _write_json(partial, about, result.means)
-        (partial / "result.txt").write_text("".join(lines), encoding="utf-8")
+        _write_text(partial / "result.txt", "".join(lines))
         columns = {"row": result.rows, "image_path": np.array(result.image_paths, str)}
         np.savez(partial / "errors_mm.npz", allow_pickle=False, **result.errors_mm, **columns)
         save_config(estimator.config, partial / CONFIG_NAME)
@@ -162,12 +162,17 @@ def label(metric: str) -> str:
 
 def _write_json(folder: Path, about: Mapping[str, Any], means: Means) -> None:
     text = json.dumps({**about, "metrics": means}, indent=2, allow_nan=False) + "\n"
-    (folder / "result.json").write_text(text, encoding="utf-8")
+    _write_text(folder / "result.json", text)
 
 
 def _write_log(folder: Path, lines: Sequence[str]) -> None:
     with atomic_path(folder / "log" / "test.log") as partial:
-        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        _write_text(partial, "".join(f"{line}\n" for line in lines))
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Names that are not UTF-8 get backslash sequences."""
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _in_order(means: Means) -> list[tuple[str, MeanAndCount]]:

@@ -30,7 +30,7 @@ from models.posing import body_parameters
 from utils.box import Box, crop_person
 from utils.camera import Camera, project
 from utils.errors import UserError
-from utils.files import atomic_path, path_within
+from utils.files import atomic_path, path_within, require_output
 from utils.image import list_images
 from utils.iteration import prefetch, with_progress
 
@@ -94,6 +94,7 @@ def submit(options: SubmissionOptions) -> int:
         UserError: see `write_submission`; or a file that is needed is missing or wrong.
     """
     server = options.server
+    require_output(options.output)
     estimator = Estimator.load(
         str(find_weights(options.model_dir, options.checkpoint_id).weights),
         device=options.device,
@@ -210,10 +211,21 @@ def people_of_images(
 def predictions(
     people: Iterable[CroppedPerson], estimator: Estimator, batch_size: int, *, want_vertices: bool
 ) -> Iterator[Prediction]:
-    """What the network estimates of each person, in the same order."""
+    """What the network estimates of each person, in the same order.
+
+    People whose estimates hold NaN or infinity are left out, with a warning for each.
+    """
     remaining = iter(people)
     while batch := list(islice(remaining, batch_size)):
-        yield from _predict(batch, estimator, want_vertices=want_vertices)
+        for predicted in _predict(batch, estimator, want_vertices=want_vertices):
+            values = (predicted.joints_3d_m, predicted.joints_2d_px, *predicted.parameters.values())
+            if all(np.isfinite(value).all() for value in values):
+                yield predicted
+            else:
+                log.warning(
+                    "%s: the network gave NaN or infinity for a person, who is left out",
+                    predicted.image_path,
+                )
 
 
 @torch.inference_mode()

@@ -123,7 +123,8 @@ def process_clips(
         remove_leftovers(jobs)
         there = [reports[job.label] for job in jobs if job.label in reports]
         write_report(output / REPORT_NAME, about, there, time.monotonic() - start)
-    log.info("%s", table(there))
+    for line in table(there):
+        log.info("%s", line)
     return int(any(report.status == "failed" for report in there))
 
 
@@ -277,8 +278,8 @@ def _log_report(report: ClipReport, count: int, total: int) -> None:
     log.log(level, "[%d of %d] %s: %s", count, total, report.clip, report.reason or end)
 
 
-def table(reports: Sequence[ClipReport]) -> str:
-    """Clip, frames, people, seconds, or the reason; and a line of totals."""
+def table(reports: Sequence[ClipReport]) -> list[str]:
+    """Lines of clip, frames, people, seconds, or the reason; and a line of totals."""
     shown = reports
     if len(reports) > _MOST_LINES:
         shown = [report for report in reports if report.status == "failed"][:_MOST_LINES]
@@ -295,7 +296,7 @@ def table(reports: Sequence[ClipReport]) -> str:
         lines.append(f"{report.clip:{width}}  {end}")
     counted = Counter(report.status for report in reports)
     lines.append(", ".join(f"{count} {status}" for status, count in sorted(counted.items())))
-    return "\n".join(lines)
+    return lines
 
 
 def _cell(number: int | None, width: int) -> str:

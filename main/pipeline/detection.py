@@ -20,7 +20,7 @@ from main.pipeline.naming import as_given
 from models.checkpoint import DAMAGE
 from utils.box import Box
 from utils.errors import UserError, first_line
-from utils.files import read_json
+from utils.files import atomic_path, read_json, what_came_instead
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ _ROUNDING: Final = 0.05
 
 _MOST_DIGITS: Final = 12
 """Of the number of a frame."""
+_MOST_BOXES: Final = 1000
+"""In a frame: what follows takes a time that grows with their square."""
 
 
 class Detection(NamedTuple):
@@ -85,6 +87,10 @@ class BoxFileDetector:
         return int(key)
 
     def _boxes(self, key: str, rows: object) -> list[Box]:
+        if isinstance(rows, list) and len(rows) > _MOST_BOXES:
+            raise UserError(
+                f"{self.path}: frame {key} has {len(rows)} boxes; at most {_MOST_BOXES} are read"
+            )
         array = np.array(rows, dtype=object)
         numbers = all(isinstance(v, int | float) for v in array.ravel())
         if array.size and (array.ndim != 2 or array.shape[1] != 4 or not numbers):
@@ -129,11 +135,12 @@ def _fetch(path: Path) -> None:
 
     if path.name in GITHUB_ASSETS_NAMES:
         path.parent.mkdir(parents=True, exist_ok=True)
-        attempt_download_asset(path)
+        with atomic_path(path) as partial:  # what is broken off must not be taken for weights
+            attempt_download_asset(partial)
 
 
 class YoloDetector:
-    """Ultralytics YOLO, its class 0 (person)."""
+    """Ultralytics YOLO, its class of people."""
 
     def __init__(self, config: DetectionConfig, device: torch.device) -> None:
         ultralytics = import_ultralytics()
@@ -151,13 +158,13 @@ class YoloDetector:
                 ultralytics,
                 conf=config.conf,
                 iou=config.iou_thr,
-                classes=[0],
                 device=device,
                 verbose=False,
             )
         except (UserError, ImportError, UnpicklingError, *DAMAGE) as error:
+            reason = what_came_instead(path) or first_line(error)
             raise UserError(
-                f"the person detector {path} cannot be used ({first_line(error)}); {advice}"
+                f"the person detector {path} cannot be used ({reason}); {advice}"
             ) from None
         self.threads = torch.get_num_threads()
 
@@ -165,7 +172,8 @@ class YoloDetector:
         torch.set_num_threads(self.threads)  # of this thread; the network's have their own number
         # Ultralytics takes arrays to be BGR.
         (result,) = self.predictor(np.ascontiguousarray(image[..., ::-1]))
-        boxes = result.cpu().numpy().boxes
+        found = result.cpu().numpy()
+        boxes = found.boxes if found.obb is None else found.obb
         corners, scores = boxes.xyxy.tolist(), boxes.conf.tolist()
         return [
             Detection(Box(x1, y1, x2 - x1, y2 - y1), score)

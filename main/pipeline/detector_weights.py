@@ -1,5 +1,7 @@
 """Weights of ultralytics' person detectors, read as numbers and a description of layers.
 
+Exports as ONNX are read as well: they hold numbers and operations, and onnxruntime runs them.
+
 Ultralytics publishes whole pickled networks. Reading them as such lets a file choose which
 constructors and attributes are used, even where only classes of ultralytics may be named: some of
 those fetch or unpickle further files. Here every class in a file becomes an inert placeholder. Of
@@ -7,8 +9,9 @@ what it holds two things are used: the description of the layers, from which ult
 network as it does for training, and the numbers, which are put into it.
 """
 
-import pickle
+import logging
 import re
+from ast import literal_eval
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from importlib import import_module
@@ -18,16 +21,12 @@ from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.serialization import (
-    add_safe_globals,
-    clear_safe_globals,
-    get_safe_globals,
-    get_unsafe_globals_in_checkpoint,
-    safe_globals,
-)
 
-from models.checkpoint import check_archive, is_stored
+from models.checkpoint import Placeholder, check_archive, is_stored, load_inert
+from models.deployment import read_description
 from utils.files import require_regular_file
+
+log = logging.getLogger(__name__)
 
 
 class Kind(NamedTuple):
@@ -49,8 +48,31 @@ KINDS: Final = {
         "SegmentationModel", "segment", "models.yolo.segment.SegmentationPredictor"
     ),
     "PoseModel": Kind("PoseModel", "pose", "models.yolo.pose.PosePredictor"),
+    "OBBModel": Kind("OBBModel", "obb", "models.yolo.obb.OBBPredictor"),
 }
 """Kinds that find people, by the names of their classes in files."""
+
+_EXPORTS: Final = {
+    ".engine": "a TensorRT engine",
+    ".torchscript": "a TorchScript program",
+    ".mlpackage": "a Core ML model",
+    ".mlmodel": "a Core ML model",
+    ".mnn": "an MNN model",
+    ".pb": "a TensorFlow model",
+    ".tflite": "a TensorFlow Lite model",
+    ".xml": "an OpenVINO model",
+    ".bin": "an OpenVINO model",
+}
+"""Other forms of ultralytics' networks, by their endings."""
+_FOLDERS: Final = {
+    "_openvino_model": "an OpenVINO model",
+    "_saved_model": "a TensorFlow model",
+    "_ncnn_model": "an NCNN model",
+    "_paddle_model": "a PaddlePaddle model",
+}
+_PERSON: Final = "person"
+_MOST_NAMED: Final = 20
+"""Classes that a message lists."""
 
 _NAMES: Final = re.compile(
     r"(ultralytics(\.\w+)*|torch\.nn\.modules(\.\w+)*|pathlib(\._local)?|numpy\._?core\.multiarray)"
@@ -72,21 +94,6 @@ _TEXT: Final = re.compile(r"(?!.*\d{5})[\w.,\[\] ]{1,40}")
 _IMAGE_SIZES: Final = range(32, 4097)
 
 
-class _Placeholder:
-    """Stands for an object of a class that is not loaded."""
-
-    def __new__(cls, *_: object) -> "_Placeholder":
-        return super().__new__(cls)
-
-    def __init__(self, *_: object) -> None:
-        """Take the arguments of any constructor and do nothing with them."""
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state if isinstance(state, dict) else {}
-
-    state: Mapping[str, Any] = {}
-
-
 class DetectorFile(NamedTuple):
     """What is used of a file."""
 
@@ -94,6 +101,8 @@ class DetectorFile(NamedTuple):
     layers: dict[str, Any]
     """As in ultralytics' model .yaml files."""
     numbers: dict[str, Tensor]
+    names: dict[int, str]
+    """Of the classes that the network tells apart, by their numbers."""
     image_size: int
     """Pixels of the longer side for which the network was trained."""
 
@@ -107,15 +116,15 @@ def read_detector(path: Path) -> DetectorFile:
     """
     require_regular_file(path)
     check_archive(path)
-    content = _load(path)
+    content = load_inert(path, _NAMES)
     if not isinstance(content, dict):
         raise ValueError("it holds no dictionary; is it a file of ultralytics?")
     network = content.get("ema") or content.get("model")
-    if not isinstance(network, _Placeholder):
+    if not isinstance(network, Placeholder):
         raise ValueError("there is no network of ultralytics in it")
     name = type(network).__name__
     if name not in KINDS:
-        raise ValueError(f"a {name} detects no people; give one of {', '.join(KINDS)}")
+        raise ValueError(f"a {name[:40]} detects no people; give one of {', '.join(KINDS)}")
     numbers = dict(_numbers(network))
     if not all(map(is_stored, numbers.values())):
         raise ValueError("its tensors are larger than what is stored of them")
@@ -125,36 +134,36 @@ def read_detector(path: Path) -> DetectorFile:
         KINDS[name],
         _checked(network.state.get("yaml")),
         numbers,
+        _class_names(network.state.get("names")),
         size if isinstance(size, int) and size in _IMAGE_SIZES else 640,
     )
 
 
-def _load(path: Path) -> Any:
-    """The content of a file, where whatever is neither plain nor a tensor is a placeholder."""
-    others = get_safe_globals()  # that ultralytics may have given PyTorch for the whole process
-    clear_safe_globals()
-    try:
-        named = get_unsafe_globals_in_checkpoint(path)
-        strange = sorted(name for name in named if not _NAMES.fullmatch(name))
-        if strange:
-            raise pickle.UnpicklingError(f"it names {strange[0]}, which is no part of a detector")
-        placeholders: list[Any] = [
-            (type(name.rpartition(".")[2], (_Placeholder,), {}), name) for name in named
-        ]
-        with safe_globals(placeholders):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    finally:
-        add_safe_globals(others)
-
-
 def open_detector(path: Path, ultralytics: ModuleType, **settings: object) -> Any:
-    """Ultralytics' predictor for the network of a file; raises what `read_detector` does.
+    """Ultralytics' predictor of people for a .pt or .onnx file.
 
     Args:
         settings: of the predictor, by ultralytics' names.
+
+    Raises:
+        UserError, ValueError, ...: see `read_detector`; or no class of the network is a person.
     """
-    file = read_detector(path)
-    module, _, name = file.kind.predictor.rpartition(".")
+    form = _EXPORTS.get(path.suffix.lower()) if path.exists() else None
+    if path.is_dir():
+        form = next((_FOLDERS[end] for end in _FOLDERS if path.name.endswith(end)), None)
+    if form is not None:
+        raise ValueError(
+            f"{form} is not read; give the .pt file it was made from, or export that as .onnx"
+        )
+    network: nn.Module | str
+    if path.suffix.lower() == ".onnx":
+        kind, names, network = *_read_onnx(path), str(path)
+        image_size = 640  # for networks that take any size; others say theirs
+    else:
+        file = read_detector(path)
+        kind, names, network = file.kind, file.names, _build(file, ultralytics)
+        image_size = file.image_size
+    module, _, name = kind.predictor.rpartition(".")
     predictor = getattr(import_module(f"ultralytics.{module}"), name)(
         overrides={
             # What ultralytics itself sets when it is asked for people in an image.
@@ -162,13 +171,65 @@ def open_detector(path: Path, ultralytics: ModuleType, **settings: object) -> An
             "batch": 1,
             "rect": True,
             "save": False,
-            "task": file.kind.task,
-            "imgsz": file.image_size,
+            "task": kind.task,
+            "imgsz": image_size,
+            "classes": person_classes(names),
             **settings,
         }
     )
-    predictor.setup_model(model=_build(file, ultralytics), verbose=False)
+    predictor.setup_model(model=network, verbose=False)
     return predictor
+
+
+def _read_onnx(path: Path) -> tuple[Kind, dict[int, str]]:
+    """The kind and the classes of a network that ultralytics exported."""
+    require_regular_file(path)
+    about = read_description(path)
+    # Ultralytics makes each entry an attribute of what runs the network.
+    backend = import_module("ultralytics.nn.backends.onnx").ONNXBackend
+    strange = sorted(key for key in about if hasattr(backend, key))
+    if strange:
+        raise ValueError(f"it says {strange[0][:40]!r} of itself, as ultralytics' files do not")
+    if "task" not in about:
+        raise ValueError("it does not say what it does; is it a file that ultralytics exported?")
+    kinds = {kind.task: kind for kind in reversed(KINDS.values())}
+    if about["task"] not in kinds:
+        raise ValueError(f"a network to {about['task'][:40]} detects no people")
+    try:
+        names = literal_eval(about.get("names", "{}"))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise ValueError("the names of its classes are not readable") from None
+    return kinds[about["task"]], _class_names(names)
+
+
+def _class_names(given: object) -> dict[int, str]:
+    """Names of classes as files give them: by numbers, or in order."""
+    if isinstance(given, list | tuple):
+        given = dict(enumerate(given))
+    if not isinstance(given, dict):
+        return {}
+    return {number: str(name) for number, name in given.items() if isinstance(number, int)}
+
+
+def person_classes(names: Mapping[int, str]) -> list[int]:
+    """The classes that are people: those called person, else the only one there is.
+
+    Raises:
+        ValueError: there are several, and none is called so.
+    """
+    people = [number for number, name in names.items() if name.strip().casefold() == _PERSON]
+    if people:
+        return people
+    if all(name == str(number) for number, name in names.items()):
+        log.warning("the detector's weights name no classes; class 0 is taken for a person")
+        return [0]
+    if len(names) == 1:
+        (number,) = names
+        log.warning("the detector's only class, %r, is taken for a person", names[number][:40])
+        return [number]
+    shown = ", ".join(name[:40] for name in list(names.values())[:_MOST_NAMED])
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    raise ValueError(f"none of its classes is called person; they are: {shown}{more}")
 
 
 def _build(file: DetectorFile, ultralytics: ModuleType) -> nn.Module:
@@ -192,14 +253,14 @@ def _build(file: DetectorFile, ultralytics: ModuleType) -> nn.Module:
     return network.eval()
 
 
-def _numbers(module: _Placeholder, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _numbers(module: Placeholder, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers of a pickled module and of those in it; RecursionError in a loop."""
     state = module.state
     for name, value in {**state.get("_parameters", {}), **state.get("_buffers", {})}.items():
         if isinstance(value, Tensor):
             yield f"{prefix}{name}", value.detach()
     for name, child in state.get("_modules", {}).items():
-        if isinstance(child, _Placeholder):
+        if isinstance(child, Placeholder):
             yield from _numbers(child, f"{prefix}{name}.")
 
 

@@ -62,6 +62,10 @@ class Person(NamedTuple):
     joints_2d_px: Float[np.ndarray, "137 2"]
     vertices_m: Float[np.ndarray, "10475 3"] | None
 
+    def is_finite(self) -> bool:
+        """Whether all numbers are such; a network with damaged weights gives NaN."""
+        return all(value is None or bool(np.isfinite(value).all()) for value in self)
+
 
 class PersonCrop(NamedTuple):
     """The network's input for one person, and where it was cut from."""

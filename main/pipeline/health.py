@@ -33,7 +33,7 @@ from main.pipeline.estimator import PRECISIONS
 from main.pipeline.model_files import find_model
 from models.checkpoint import load_network
 from utils.distributed import pick_device
-from utils.errors import UserError
+from utils.errors import UserError, escape_controls
 
 TASKS: Final = {"inference": 1, "training": 2, "testing": 4}
 WRONG_NUMBERS: Final = 64
@@ -198,15 +198,19 @@ def _datasets(folder: Path) -> Finding:
     return Finding("datasets", "missing", advice, ("training", "testing"))
 
 
+def _shown(text: str) -> str:
+    return escape(escape_controls(text))
+
+
 def _report(findings: list[Finding]) -> int:
     console = Console(soft_wrap=True, highlight=False)
     for finding in findings:
         mark = (
             "[red]-[/]" if finding.blocks else "[yellow]o[/]" if finding.advice else "[green]+[/]"
         )
-        console.print(f"{mark} [bold]{finding.name}[/]: {escape(finding.state)}")
+        console.print(f"{mark} [bold]{_shown(finding.name)}[/]: {_shown(finding.state)}")
         if finding.advice:
-            console.print(f"    {escape(finding.advice)}")
+            console.print(f"    {_shown(finding.advice)}")
     blocked = {task for finding in findings for task in finding.blocks}
     for task in TASKS:
         console.print(

@@ -6,6 +6,7 @@ MODEL_DIR is the name of a folder under pretrained_models/, or any folder, or a 
 import hashlib
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -68,6 +69,12 @@ def find_model(model_dir: str, *, download: bool = False) -> ModelFiles:
         return ModelFiles(name, present[0], _config_of(present[0]))
     if len(others) == 1:
         return ModelFiles(name, others[0], _config_of(others[0]))
+    if not others and model_dir in HUB_MODELS:  # such as a download that was broken off
+        raise UserError(_how_to_get(model_dir, folder))
+    if not others:
+        raise UserError(
+            f"{folder}: there are no weights in it; put {name}.safetensors or {name}.pth.tar there"
+        )
     raise UserError(
         f"{folder}: neither {name}.safetensors nor {name}.pth.tar is in it, "
         f"but {len(others)} other weights files; name the one you mean"
@@ -114,8 +121,11 @@ def _config_of(weights: Path) -> Path:
     for folder in (weights.parent, weights.parent.parent):
         if (folder / CONFIG_NAME).is_file():
             return folder / CONFIG_NAME
+    published = HUB_MODELS.get(weights.parent.name)
+    where = f", from huggingface.co/{published.repo}, or say --download" if published else ""
     raise UserError(
         f"{weights.parent / CONFIG_NAME} is missing; put the config of {weights.name} beside it"
+        + where
     )
 
 
@@ -124,7 +134,7 @@ def _how_to_get(model_dir: str, folder: Path) -> str:
         hub = HUB_MODELS[model_dir]
         files = " and ".join(hub.files)
         return (
-            f"{folder} is missing: put {files} from huggingface.co/{hub.repo} into it, "
+            f"{folder} has no weights: put {files} from huggingface.co/{hub.repo} into it, "
             "or say --download (8.2 GB)"
         )
     there = (
@@ -148,11 +158,19 @@ def _download(model_dir: str, folder: Path) -> None:
         try:
             fetched = Path(hf_hub_download(hub.repo, name, local_dir=folder))
         except (http_error, errors.LocalEntryNotFoundError, OSError) as error:
+            _remove_traces(folder)
             raise UserError(
                 f"could not fetch {name} ({first_line(error)}); put it into {folder} by hand, "
                 f"from huggingface.co/{hub.repo}"
             ) from None
         _record(folder, name, hub.repo, fetched)
+
+
+def _remove_traces(folder: Path) -> None:
+    """Remove a folder in which a fetch has left nothing from which the next one could go on."""
+    left = [path for path in folder.rglob("*") if path.is_file()]
+    if not any(path.parent == folder or path.suffix == ".incomplete" for path in left):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _record(folder: Path, name: str, repo: str, fetched: Path) -> None:

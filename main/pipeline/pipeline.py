@@ -13,7 +13,7 @@ from configs.reader import save_config
 from main.motion.camera import Clip, choose_camera
 from main.motion.floor import find_floor
 from main.motion.results import choose_people, write_results
-from main.motion.rows import FinalRows, RawRows
+from main.motion.rows import RAW_ROW, FinalRows, RawRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
 from main.paths import CONFIG_NAME, DEMO, ROOT
@@ -31,8 +31,8 @@ from main.pipeline.stages import (
     track_people,
 )
 from main.pipeline.tracking import Tracker
-from utils.errors import UserError
-from utils.files import atomic_path
+from utils.errors import UserError, printable
+from utils.files import atomic_path, require_output
 from utils.image import image_size, list_images, write_image
 from utils.iteration import prefetch, with_progress
 from utils.source import FrameSource, advice_on_name, open_source, warn_of_others
@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 MOST_WORKERS: Final = 4
 """Batches under way at a time, and frames being drawn, where there are as many cores."""
+_LEAST_SPACE: Final = 1 << 20
+"""Bytes that must be free before a clip is begun, beside those of its rows."""
 _ADVICE: Final = (
     "lower the threshold with --set inference.detection.conf=0.3, or say where people are "
     "with --boxes FILE.json or --detector whole-image"
@@ -73,6 +75,8 @@ def process_clip(
     clip, smoothing = describe_clip(source, options), smoothing_of(source, options)
     frame_total = source.info.frame_count_estimate
     written = preview_of(result) if options.preview else result
+    space = _LEAST_SPACE + 2 * RAW_ROW.itemsize * (frame_total or 0)
+    require_output(result, ending="_preview.jpg" if options.preview else ".mp4", least_free=space)
     with atomic_path(written) as partial, row_files(partial) as (raw, final):
         partial.touch() if options.preview else partial.mkdir()
 
@@ -198,10 +202,10 @@ def summary_of(
     """What the summary says of a result as a whole."""
     smoothing_s = {name: round(value, 4) for name, value in vars(smoothing).items()}
     return {
-        "input": as_given(source.path).name,
+        "input": printable(as_given(source.path).name),
         "input_ids": list(input_ids(source.path)),
         "frames": frame_count,
-        "model": tools.options.model_dir,
+        "model": printable(tools.options.model_dir),
         "precision": tools.options.precision,
         "body_model": tools.estimator.body_name,
         "flat_hand_mean": False,

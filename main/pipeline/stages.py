@@ -17,6 +17,7 @@ from main.motion.rows import PARAMETERS, RAW_ROW, RawRows
 from main.pipeline.detection import Detection, Detector
 from main.pipeline.estimator import Estimator, Person, PersonCrop
 from main.pipeline.tracking import Tracker
+from utils.errors import UserError
 from utils.iteration import parallel_map
 from utils.source import Frame
 
@@ -27,6 +28,8 @@ READ_AHEAD: Final = 8
 FRAMES_PER_BATCH: Final = 4
 """Frames that may wait for a batch to fill, in multiples of its size: empty ones count too."""
 _PLACED_AT_ONCE: Final = 256
+_LEFT_OUT: Final = "the network gave NaN or infinity for a person, who is left out"
+_DAMAGED: Final = "fetch its weights again, or choose --precision fp32"
 
 
 class DetectedFrame(NamedTuple):
@@ -124,6 +127,10 @@ def estimate_people(
     """Run the network on batches, `workers` of them at a time; frames leave in order.
 
     The workers share PyTorch's threads: each that works alone wastes no time on waiting for others.
+    People whose estimates hold NaN or infinity are left out.
+
+    Raises:
+        UserError: that is so of everyone.
     """
     threads = max(1, torch.get_num_threads() // workers)
 
@@ -132,17 +139,28 @@ def estimate_people(
         return batch.frames, estimator.estimate(batch.crops, want_vertices=False)
 
     estimates: deque[Person] = deque()
+    total = left_out = 0
     with closing(parallel_map(estimate, batches(cropped, batch_size), workers)) as estimated:
         for frames, people in estimated:
             estimates.extend(people)
             for number, cropped_people in frames:
-                yield EstimatedFrame(
-                    number,
-                    [
-                        EstimatedPerson(track, score, estimates.popleft())
-                        for track, score, _ in cropped_people
-                    ],
-                )
+                estimated_people = [
+                    EstimatedPerson(track, score, estimates.popleft())
+                    for track, score, _ in cropped_people
+                ]
+                usable = [one for one in estimated_people if one.person.is_finite()]
+                if len(usable) < len(estimated_people) and not left_out:
+                    no_numbers = (
+                        "frame %d: the network gave NaN or infinity; who it was is left out; %s"
+                    )
+                    log.warning(no_numbers, number, _DAMAGED)
+                total += len(estimated_people)
+                left_out += len(estimated_people) - len(usable)
+                yield EstimatedFrame(number, usable)
+    if 0 < total == left_out:
+        raise UserError(f"the network gave NaN or infinity for every person; {_DAMAGED}")
+    if left_out > 1:
+        log.warning("%d of %d estimates were left out as NaN or infinite", left_out, total)
 
 
 def place_people(frames: Iterable[EstimatedFrame], clip: Clip, rows: RawRows) -> int:

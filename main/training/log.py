@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, distributed
 
 from main.training.state import Progress, Run
+from utils.errors import OneLineFormatter
 from utils.files import atomic_path, read_input
 
 log = logging.getLogger(__name__)
@@ -162,7 +163,7 @@ class TrainLog:
 def log_file(path: Path) -> Iterator[None]:
     """Append to a file what is logged while the block runs."""
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.setFormatter(OneLineFormatter("%(asctime)s %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
     try:

@@ -78,7 +78,8 @@ def run_folder(kind: str, job: str, outputs: Path, *, since: str | None, world: 
     """Make the folder of a run, the same for all processes: outputs/KIND_JOB_DATE.
 
     Args:
-        since: take the newest folder of the job, if there is one of this date or a later one.
+        since: take the folder of the job, of this date or a later one, whose state was written
+            last, if there is one: dates in names are of clocks that may have been wrong.
 
     Raises:
         UserError: the job's name is no folder name, or the folder cannot be made.
@@ -88,9 +89,9 @@ def run_folder(kind: str, job: str, outputs: Path, *, since: str | None, world: 
         if Path(job).name != job:
             raise UserError(f"JOB_NAME '{job}' becomes a folder's name; leave slashes out")
         found = {} if since is None else _runs(outputs, f"{kind}_{job}_")
-        newest = max(found, default="")
-        folder = found[newest] if newest and newest >= (since or "") else None
-        folder = folder or outputs / f"{kind}_{job}_{date}"
+        recent = [path for begun, path in found.items() if begun >= (since or "")]
+        new = outputs / f"{kind}_{job}_{date}"
+        folder = max(recent, key=_last_written, default=new)
         if world.is_first:
             for name in _FOLDERS:
                 (folder / name).mkdir(parents=True, exist_ok=True)
@@ -109,6 +110,12 @@ def _runs(outputs: Path, prefix: str) -> dict[str, Path]:
         for date, path in named.items()
         if (path / "model_dump").is_dir() and date.replace("_", "").isdigit()
     }
+
+
+def _last_written(run: Path) -> tuple[bool, int, str]:
+    """Orders runs by when their newest state was written; those without one come first."""
+    states = [path.stat().st_mtime_ns for path in (run / "model_dump").glob("*.pth.tar")]
+    return bool(states), max(states, default=0), run.name
 
 
 def record(run: Run, command: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Configs are data: read, merged, overridden, saved and refused."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -111,8 +112,11 @@ def test_code_is_refused_and_not_run(tmp_path, value):
         ("config = {'a': " + "*".join(["9" * 4000] * 200) + "}", "is not plain data"),
         ("config = {'a': " + "*".join(["999999999"] * 200) + "}", "is not plain data"),
         ("config = {'a': 1e999}", "is not plain data"),
+        ("config = {'a': 1 / 0}", "is not plain data"),
+        ("config = {'a': 1" + "0" * 400 + " / 3}", "is not plain data"),
+        ("config = {'a': 'b\\0'}", "holds a NUL"),
     ],
-    ids=range(18),
+    ids=range(21),
 )
 def test_wrong_file_is_one_line(tmp_path, text, message):
     (tmp_path / "c.py").write_text(text)
@@ -177,6 +181,31 @@ def test_long_chain_of_bases_is_refused(tmp_path):
         (tmp_path / f"{i}.py").write_text(f"base = '{i + 1}.py'\nconfig = {{}}")
     with pytest.raises(UserError, match="more than 20 files"):
         load_config(tmp_path / "0.py")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.lr=" + "9" * 5000,
+        "train.lr=1e999",
+        "train.lr=nan",
+        "train.lr=1/0",
+        "train.lr=" + "-" * 100_000 + "1",
+        "train.lr=" + "(" * 5000 + "1" + ")" * 5000,
+        "train.lr=" + "+".join(["1"] * 60_000),
+        "train.lr=1" + "0" * 400 + "/3",
+        "a." * 50_000 + "b=1",
+        "data.data_dir=a\0b",
+    ],
+    ids=range(10),
+)
+def test_strange_override_is_one_line(override):
+    start = time.monotonic()
+    with pytest.raises(UserError) as error:
+        load_config(CONFIGS[0], [override])
+    assert len(str(error.value)) < 500
+    assert "\n" not in str(error.value)
+    assert time.monotonic() - start < 5
 
 
 def test_older_names_of_keys_are_accepted(tmp_path):

@@ -197,6 +197,65 @@ def test_neither(tmp_path: Path) -> None:
         find_model_folder(tmp_path / "one", stand_in=tmp_path / "other")
 
 
+OTHER_PLACES = {
+    "as the archive unpacks": "files/models/smplx/SMPLX_NEUTRAL.npz",
+    "with the archive's own folder": "files/smplx/models_smplx_v1_1/models/smplx/SMPLX_NEUTRAL.npz",
+    "without a folder": "files/SMPLX_NEUTRAL.npz",
+    "in lower case": "files/smplx/smplx_neutral.npz",
+    "in mixed case": "files/smplx/SMPLX_Neutral.npz",
+    "of 2020": "files/smplx/SMPLX_NEUTRAL_2020.npz",
+    "beside the folder": "smplx/SMPLX_NEUTRAL.npz",
+    "unpacked beside the folder": "models/smplx/SMPLX_NEUTRAL.npz",
+}
+
+
+@pytest.mark.parametrize("place", OTHER_PLACES)
+def test_licensed_files_in_other_places_are_found(
+    tmp_path: Path, random_body_folder: Path, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    file = tmp_path / OTHER_PLACES[place]
+    put(file.parent, "", file.name, random_body_folder / "smplx" / "SMPLX_NEUTRAL.npz")
+    found = find_model_folder(tmp_path / "files")
+    assert found.name == "SMPL-X"
+    assert read_body(found, "smplx").source == file
+    if file.parent != tmp_path / "files" / "smplx":
+        assert str(file.parent) in caplog.text
+    assert ("later model" in caplog.text) == ("2020" in file.name)
+
+
+def test_licensed_file_of_the_usual_name_goes_first(
+    tmp_path: Path, random_body_folder: Path
+) -> None:
+    known = random_body_folder / "smplx" / "SMPLX_NEUTRAL.npz"
+    for place in OTHER_PLACES.values():
+        put((tmp_path / place).parent, "", Path(place).name, known)
+    usual = put(tmp_path / "files", "smplx", "SMPLX_NEUTRAL.npz", known)
+    found = find_model_folder(tmp_path / "files")
+    assert found == usual
+    assert read_body(found, "smplx").source == usual.path / "smplx" / "SMPLX_NEUTRAL.npz"
+
+
+def test_licensed_files_of_other_bodies_are_not_replaced(
+    tmp_path: Path, random_body_folder: Path
+) -> None:
+    put(tmp_path, "smplx", "SMPLX_MALE.npz", random_body_folder / "smplx" / "SMPLX_MALE.npz")
+    with pytest.raises(UserError, match=r"SMPLX_NEUTRAL\.npz is missing"):
+        read_body(find_model_folder(tmp_path), "smplx")
+
+
+def test_archive_that_is_not_unpacked_is_named(tmp_path: Path) -> None:
+    (tmp_path / "models_smplx_v1_1.zip").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"models_smplx_v1_1\.zip is not unpacked"):
+        find_model_folder(tmp_path)
+
+
+def test_tables_are_found_where_the_body_is(tmp_path: Path, random_body_folder: Path) -> None:
+    name = "SMPLX_to_J14.pkl"
+    folder = put(tmp_path, "models/smplx", name, random_body_folder / "smplx" / name)
+    assert read_j14_regressor(folder).shape == (14, 10475)
+
+
 # ---- regressor and vertex tables
 
 

@@ -1,14 +1,17 @@
 """Commands answer --help at once, before anything large is loaded."""
 
 import json
+import logging
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
 from main.cli import command_parser, run_command
+from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 LARGE = {"torch", "torchvision", "cv2", "scipy", "ultralytics", "av", "onnxruntime", "ray"}
@@ -56,3 +59,116 @@ def test_a_full_device_is_one_line(capsys):
 def test_other_runtime_errors_are_not_hidden(capsys):
     with pytest.raises(RuntimeError, match="strange"):
         ended_by(RuntimeError("strange"), capsys)
+
+
+# ---- arguments in any order
+
+
+def parsed(module, *arguments):
+    return import_module(f"main.{module}").make_parser().parse_args(arguments)
+
+
+INFERENCE = ("smplest_x_demo", "clip.mp4", "12.5")
+ORDERS = {
+    "last": (*INFERENCE, "--detector", "yolo", "--no-overlay"),
+    "first": ("--no-overlay", "--detector", "yolo", *INFERENCE),
+    "between": (INFERENCE[0], "--detector", "yolo", *INFERENCE[1:2], "--no-overlay", INFERENCE[2]),
+    "joined and shortened": (INFERENCE[0], "--det=yolo", "clip.mp4", "--no-overl", "12.5"),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_flags_stand_anywhere(order):
+    arguments = parsed("inference", *ORDERS[order])
+    assert (arguments.model_dir, arguments.file_name, arguments.fps) == (*INFERENCE[:2], 12.5)
+    assert (arguments.detector, arguments.no_overlay) == ("yolo", True)
+
+
+@pytest.mark.parametrize("verbose", [(), ("--verbose",)])
+def test_flags_stand_anywhere_in_every_command(verbose):
+    found = [
+        parsed("test", "EHF", "--worst", "0", *verbose, "smplest_x_demo"),
+        parsed("train", "job", *verbose, "--set", "train.lr=1", "configs/config_debug.py"),
+        parsed("submit", *verbose, "agora", "model", "--output", "a.zip", "3"),
+        parsed("submit", "--output", "a.zip", "agora", "--device", "cpu", *verbose, "model", "3"),
+        parsed("submit", "--server", "agora", "check", *verbose, "a.zip"),
+        parsed("humandata", "check", "a.npz", "--json", *verbose, "b.npz"),
+        parsed(
+            "humandata",
+            "--keep",
+            "all",
+            "convert",
+            *verbose,
+            "merge",
+            "a",
+            "--output",
+            "c.npz",
+            "b",
+        ),
+        parsed("score", "result", "--body-folder", "f", *verbose, "truth.npz"),
+    ]
+    assert all(arguments.verbose == bool(verbose) for arguments in found)
+    assert (found[0].dataset, found[0].model_dir, found[0].worst) == ("EHF", "smplest_x_demo", 0)
+    assert found[1].config_file == "configs/config_debug.py"
+    assert [(one.model_dir, one.checkpoint_id) for one in found[2:4]] == [("model", "3")] * 2
+    assert (found[4].command, str(found[4].file), found[4].server) == ("check", "a.zip", "agora")
+    assert list(map(str, found[5].files)) == ["a.npz", "b.npz"]
+    assert (list(map(str, found[6].files)), found[6].keep) == (["a", "b"], "all")
+    assert str(found[7].truth) == "truth.npz"
+
+
+def test_names_that_begin_with_a_dash_follow_two_dashes():
+    arguments = parsed("inference", "model", "--detector", "yolo", "--", "-dash.mp4", "30")
+    assert (arguments.model_dir, arguments.file_name, arguments.fps) == ("model", "-dash.mp4", 30)
+    (file,) = parsed("humandata", "check", "--json", "--", "--x.npz").files
+    assert str(file) == "--x.npz"
+
+
+def test_launched_commands_keep_their_arguments_in_order():
+    arguments = parsed("launch", "2", "main.test", "EHF", "--worst", "0", "--", "--model")
+    assert (arguments.processes, arguments.module) == (2, "main.test")
+    assert arguments.arguments == ["EHF", "--worst", "0", "--", "--model"]
+
+
+@pytest.mark.parametrize(
+    ("command_line", "message"),
+    [
+        (("inference", "model", "--bogus", "clip.mp4"), "unrecognized arguments: --bogus"),
+        (("inference", "model", "clip.mp4", "30", "more"), "unrecognized arguments: more"),
+        (("inference", "model", "clip.mp4", "--detector"), "expected one argument"),
+        (("inference",), "the following arguments are required: MODEL_DIR"),
+        (("submit", "agora", "model", "--bogus"), "required: --output"),
+        (("submit", "model"), "invalid choice"),
+        (("humandata", "check", "a.npz", "--bogus"), "unrecognized arguments: --bogus"),
+    ],
+)
+def test_wrong_arguments_are_named(command_line, message):
+    with pytest.raises(UserError, match=message):
+        parsed(*command_line)
+
+
+# ---- names from outside
+
+
+NAME = "a\x1b[31m\nb\x9b\u202e\udcd6.mp4"
+SHOWN = r"a\x1b[31m\nb\x9b\u202e\udcd6.mp4"
+
+
+@pytest.mark.parametrize("verbose", [(), ("--verbose",)])
+def test_control_characters_of_names_are_shown_escaped(verbose, capsys):
+    def work(arguments):
+        log = logging.getLogger("main")
+        log.warning("left out: %s and %d", Path(NAME), 3)
+        log.info("%(name)s", {"name": NAME.replace("\n", "")})
+        raise UserError(f"{NAME} is wrong")
+
+    assert run_command(command_parser("inference", "A command."), work, verbose) == 2
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first.endswith(f"left out: {SHOWN} and 3")
+    assert second.endswith(SHOWN.replace(r"\n", ""))
+    assert third.endswith(f"error: {SHOWN} is wrong")
+
+
+def test_umlauts_and_other_scripts_stay(capsys):
+    _, written = ended_by(UserError("Füße 図.mp4: \u00a0no"), capsys)
+    assert written == "error: Füße 図.mp4: \\xa0no\n"

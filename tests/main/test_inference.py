@@ -5,8 +5,10 @@ In processes of their own where that matters; else in this one, with models that
 
 import functools
 import json
+import os
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -513,3 +515,36 @@ def test_help(tmp_path):
     assert done.returncode == 0
     assert "MODEL_DIR" in done.stdout
     assert "--boxes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [(os.fsdecode(b"g\xd6\xd0"), "g\ufffd\ufffd"), ("a\x1b[31mb\nc", "a\ufffd[31mb\ufffdc")],
+)
+def test_any_name_of_a_file_is_good(run, tmp_path, model, video, name, shown):
+    """Bytes of another encoding, and what terminals act on."""
+    clip = tmp_path / f"{name}.mp4"
+    shutil.copy(video, clip)
+    out = tmp_path / "out"
+    formats = "glb,bvh,amass,ply,viewer"
+    done = run(
+        *(model, clip, "--detector", "whole-image", "--output", out, "--fps", "5"),
+        *("--export", formats),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stderr
+    (result,) = [path for path in out.iterdir() if path.is_dir()]
+    summary = json.loads((result / "summary.json").read_text(encoding="utf-8"))
+    assert summary["input"] == f"{shown}.mp4"
+    assert (result / "viewer.html").is_file()
+    assert (out / f"{result.name}.mp4").is_file()
+
+
+def test_too_long_a_name_is_refused_before_the_first_frame(run, tmp_path, model, video):
+    clip = tmp_path / f"{'a' * 249}.mp4"
+    shutil.copy(video, clip)
+    done = run(model, clip, "--detector", "whole-image", "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert "too long a name for a file" in done.stderr.splitlines()[-1]
+    assert "free space" not in done.stderr
+    assert everything_under(tmp_path / "out") == []

@@ -1,16 +1,25 @@
 """Weights in every form they come in, and files that are refused."""
 
+import argparse
 import os
 import struct
 import zipfile
 from collections import OrderedDict
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
+import numpy as np
 import pytest
 import torch
 
 from configs.reader import load_config
-from models.checkpoint import load_network, read_network, save_safetensors, to_published
+from models.checkpoint import (
+    Placeholder,
+    load_network,
+    read_network,
+    read_torch,
+    save_safetensors,
+    to_published,
+)
 from models.smplest_x import SMPLestX
 from utils.errors import UserError
 
@@ -277,3 +286,114 @@ def test_pipes_and_folders_are_refused_at_once(tmp_path, name):
     (tmp_path / name).mkdir()
     with pytest.raises(UserError, match="a folder"):
         read_network(tmp_path / name)
+
+
+INSTEAD = {
+    "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 8\n",
+    "a web page": b"\n <!DOCTYPE html><html>Too many requests</html>",
+}
+
+
+@pytest.mark.parametrize("name", ["x.pth.tar", "x.safetensors"])
+@pytest.mark.parametrize("what", INSTEAD)
+def test_what_came_instead_of_a_file_is_named(tmp_path, name, what):
+    (tmp_path / name).write_bytes(INSTEAD[what])
+    with pytest.raises(UserError, match=what) as error:
+        read_network(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_no_message_advises_to_read_without_restriction(tmp_path, state):
+    files = [write(tmp_path / "code.pth.tar", state, optimizer=Payload(tmp_path / "ran"))]
+    for name, content in (("text", b"hello"), ("empty", b""), ("pickle", b"\x80\x02}.")):
+        files.append(tmp_path / f"{name}.pth.tar")
+        files[-1].write_bytes(content)
+    legacy = tmp_path / "legacy.pth.tar"
+    torch.save({"x": Payload(tmp_path / "ran")}, legacy, _use_new_zipfile_serialization=False)
+    for path in [*files, legacy]:
+        with pytest.raises(UserError) as error:
+            read_network(path)
+        assert "weights_only" not in str(error.value)
+        assert str(error.value).isprintable()
+    assert not (tmp_path / "ran").exists()
+
+
+BESIDE = {
+    "number of NumPy": np.int64(3),
+    "other number of NumPy": np.float32(1.5),
+    "array of NumPy": np.arange(3.0),
+    "arguments": argparse.Namespace(lr=np.float64(1e-4), output=PurePosixPath("/x")),
+    "path": Path("/x"),
+    "path of Windows": PureWindowsPath("C:/x"),
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_what_runs_keep_beside_weights_does_no_harm(tmp_path, state, kind):
+    path = write(tmp_path / "x.pth.tar", state, best=BESIDE[kind], args={"all": [BESIDE[kind]]})
+    assert_holds(load_network(CONFIG, path), state)
+    assert type(read_torch(path)["best"]).__mro__[1] is Placeholder
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["_orig_mod.", "module.module.", "module._orig_mod.", "_orig_mod.module.", "module.backbone"],
+)
+def test_names_of_wrappers_are_taken_off(tmp_path, state, prefix):
+    path = tmp_path / "x.pth.tar"
+    if prefix == "module.backbone":
+        network = {
+            f"module.{key.replace('encoder.', 'backbone._orig_mod.', 1)}": value
+            for key, value in to_published(state).items()
+        }
+        torch.save({"network": network}, path)
+    else:
+        write(path, state, prefix)
+    assert_holds(load_network(CONFIG, path), state)
+
+
+@pytest.mark.parametrize("name", [None, "state_dict", "model", "ema", "ema_state_dict"])
+def test_weights_under_other_names(tmp_path, state, name):
+    published = {f"module.{key}": value for key, value in to_published(state).items()}
+    torch.save(published if name is None else {"epoch": 1, name: published}, tmp_path / "x.pth")
+    assert_holds(load_network(CONFIG, tmp_path / "x.pth"), state)
+
+
+def test_what_is_there_instead_of_weights_is_listed(tmp_path):
+    torch.save({"optimizer": {}, "epoch": 3, 4: None}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="no 'network' in it, but: optimizer, epoch, 4;"):
+        read_network(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float8_e5m2])
+@pytest.mark.parametrize("name", ["x.pth.tar", "x.safetensors"])
+def test_other_precisions_load_as_fp32(tmp_path, state, dtype, name):
+    given = {key: value.to(dtype) for key, value in state.items()}
+    if name == "x.safetensors":
+        save_safetensors(given, tmp_path / name, {})
+    else:
+        write(tmp_path / name, given)
+    network = load_network(CONFIG, tmp_path / name)
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    assert_holds(network, {key: value.float() for key, value in given.items()})
+
+
+NO_WEIGHTS = {
+    "None": None,
+    "bool": True,
+    "complex": torch.zeros(1, dtype=torch.complex64),
+    "of bools": torch.zeros(1, dtype=torch.bool),
+    "quantized": torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8),
+}
+
+
+@pytest.mark.parametrize("kind", NO_WEIGHTS)
+@pytest.mark.filterwarnings("ignore")
+def test_values_that_are_no_weights_are_one_line(tmp_path, state, kind):
+    value = NO_WEIGHTS[kind]
+    if kind in ("complex", "of bools"):
+        value = value.expand(state["encoder.pos_embed"].shape).clone()
+    path = write(tmp_path / "x.pth.tar", {**state, "encoder.pos_embed": value})
+    with pytest.raises(UserError, match=r"pos_embed") as error:
+        load_network(CONFIG, path)
+    assert "\n" not in str(error.value)

@@ -1,6 +1,7 @@
 """Input files are regular files; files and folders appear whole or not at all."""
 
 import os
+import shutil
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,9 @@ from utils.files import (
     path_within,
     read_input,
     read_json,
+    require_output,
     require_regular_file,
+    what_came_instead,
 )
 from utils.image import read_image
 from utils.mesh import read_ply_vertices
@@ -169,3 +172,42 @@ def test_paths_that_lead_out_of_a_folder_are_refused(name: str, tmp_path: Path) 
 def test_paths_within_a_folder_may_be_links(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc")
     assert path_within(tmp_path, "link/a..b.png") == tmp_path / "link" / "a..b.png"
+
+
+@pytest.mark.parametrize(("length", "ending"), [(256, ""), (252, ".mp4"), (90, ".mp4")])
+def test_too_long_a_name_is_refused_before_anything_is_written(tmp_path, length, ending):
+    name = "\u56f3" * length if length == 90 else "a" * length
+    with pytest.raises(UserError, match="too long a name for a file"):
+        require_output(tmp_path / "out" / name, ending=ending)
+    require_output(tmp_path / "out" / name[:83], ending=ending)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_too_little_space_is_said(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    require_output(tmp_path / "x", least_free=usage.free // 2)
+    with pytest.raises(UserError, match=r"\d+ MiB are free, \d+ MiB are needed"):
+        require_output(tmp_path / "x", least_free=usage.total * 2)
+
+
+def test_output_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        require_output(tmp_path / "file" / "x")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html>", "web page"),
+        (b"<HTML>", "web page"),
+    ],
+)
+def test_what_came_instead_of_a_file(tmp_path, content, what):
+    (tmp_path / "x").write_bytes(content)
+    assert what in (what_came_instead(tmp_path / "x") or "")
+    for other in (b"", b"PK\x03\x04", b"<xml>"):
+        (tmp_path / "x").write_bytes(other)
+        assert what_came_instead(tmp_path / "x") is None
+    assert what_came_instead(tmp_path / "gone") is None

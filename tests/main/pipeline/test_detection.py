@@ -132,7 +132,9 @@ def test_damaged_images_are_still_user_errors_beside_yolo(yolo_weights, tmp_path
     (tmp_path / "x.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match="cannot read the image"):
         read_image(tmp_path / "x.jpg")
-    assert not caplog.messages
+    assert caplog.messages == [
+        "the detector's weights name no classes; class 0 is taken for a person"
+    ]
 
 
 def test_yolo_is_given_bgr(yolo_weights, monkeypatch):
@@ -280,7 +282,7 @@ def test_network_of_a_file_is_what_ultralytics_makes_of_it(yolo_weights):
     ultralytics = import_ultralytics()
     image = np.random.default_rng(1).integers(0, 255, (120, 160, 3), dtype=np.uint8)
     theirs = ultralytics.YOLO(yolo_weights).predict(
-        image[..., ::-1], conf=0.0, iou=0.5, classes=[0], verbose=False
+        image[..., ::-1], conf=0.0, iou=0.5, classes=[0], verbose=False, save=False
     )
     config = DetectionConfig(model_path=str(yolo_weights), conf=0.0, iou_thr=0.5)
     ours = YoloDetector(config, torch.device("cpu"))(0, image)
@@ -290,3 +292,146 @@ def test_network_of_a_file_is_what_ultralytics_makes_of_it(yolo_weights):
         assert score == pytest.approx(float(confidence))
         assert box.x + box.width / 2 == pytest.approx(float(other[0]), abs=1e-3)
         assert box.height == pytest.approx(float(other[3]), abs=1e-3)
+
+
+# ---- detectors of other kinds
+
+
+def load(path):
+    config = DetectionConfig(model_path=str(path), conf=0.0, iou_thr=0.5)
+    return YoloDetector(config, torch.device("cpu"))
+
+
+def saved(path, description, names=None):
+    torch.manual_seed(0)
+    model = import_ultralytics().YOLO(description)
+    if names is not None:
+        model.model.names = names
+    model.save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        ({0: "helmet", 1: "person", 2: "vest"}, [1]),
+        (["helmet", " Person"], [1]),
+        ({0: "person", 1: "head", 2: "Person"}, [0, 2]),
+        ({0: "swimmer"}, [0]),
+        ({0: "0", 1: "1"}, [0]),
+        ({}, [0]),
+    ],
+)
+def test_class_of_people_is_the_one_called_person_or_the_only_one(names, classes, tmp_path, caplog):
+    detector = load(saved(tmp_path / "x.pt", "yolo11n.yaml", names))
+    assert detector.predictor.args.classes == classes
+    if "swimmer" in str(names):
+        assert "only class, 'swimmer', is taken for a person" in caplog.text
+    elif "person" not in str(names).casefold():
+        assert "class 0 is taken for a person" in caplog.text
+    else:
+        assert not caplog.messages
+
+
+def test_detector_of_other_things_lists_its_classes(tmp_path):
+    path = saved(tmp_path / "x.pt", "yolo11n.yaml", {0: "helmet", 1: "vest"})
+    with pytest.raises(UserError, match=r"classes is called person; .* helmet, vest"):
+        load(path)
+
+
+@pytest.mark.parametrize("kind", ["-obb", "-seg", "-pose"])
+def test_other_kinds_find_people_in_upright_boxes(kind, tmp_path):
+    detector = load(saved(tmp_path / "x.pt", f"yolo11n{kind}.yaml", {0: "person"}))
+    image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    detections = detector(0, image)
+    assert detections
+    assert all(box.width >= 0 and box.height >= 0 for box, _ in detections)
+
+
+def test_classifier_is_one_line(tmp_path):
+    path = saved(tmp_path / "x.pt", "yolo11n-cls.yaml")
+    with pytest.raises(UserError, match="a ClassificationModel detects no people"):
+        load(path)
+
+
+@pytest.fixture(scope="module")
+def onnx_weights(tmp_path_factory):
+    """The same network as a .pt and an .onnx file."""
+    folder = tmp_path_factory.mktemp("onnx")
+    names = {0: "person"}
+    path = saved(folder / "x.pt", "yolo11n.yaml", names)
+    model = import_ultralytics().YOLO(path)
+    model.model.names = names
+    model.export(format="onnx", dynamic=True, simplify=False, imgsz=64, verbose=False)
+    return path
+
+
+def test_onnx_export_finds_what_its_network_finds(onnx_weights):
+    image = np.random.default_rng(0).integers(0, 255, (128, 160, 3), dtype=np.uint8)
+    ours, theirs = load(onnx_weights)(0, image), load(onnx_weights.with_suffix(".onnx"))(0, image)
+    assert len(ours) == len(theirs) > 0
+    best, other = (max(found, key=lambda one: one.score) for found in (ours, theirs))
+    assert other.score == pytest.approx(best.score, abs=1e-4)
+    assert other.box == pytest.approx(best.box, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("names", "{0: 'helmet', 1: 'vest'}", "none of its classes .* helmet, vest"),
+        ("names", "__import__('os').mkdir('ran')", "names of its classes are not readable"),
+        ("task", "classify", "a network to classify detects no people"),
+        ("forward", "x", "says 'forward' of itself"),
+    ],
+)
+def test_strange_onnx_detector_is_one_line(onnx_weights, tmp_path, key, value, message):
+    onnx = import_module("onnx")
+    model = onnx.load(onnx_weights.with_suffix(".onnx"))
+    known = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, {**known, key: value})
+    onnx.save(model, tmp_path / "x.onnx")
+    with pytest.raises(UserError, match=message):
+        load(tmp_path / "x.onnx")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("x.engine", "a TensorRT engine is not read; give the .pt"),
+        ("x.torchscript", "a TorchScript program is not read"),
+        ("x_openvino_model", "an OpenVINO model is not read"),
+        ("x.onnx", "no ONNX file"),
+    ],
+)
+def test_other_exports_are_named(name, message, tmp_path):
+    path = tmp_path / name
+    path.mkdir() if "." not in name else path.write_text("x")
+    with pytest.raises(UserError, match=message):
+        load(path)
+
+
+def test_web_page_instead_of_a_detector_is_named(tmp_path):
+    (tmp_path / "yolov8x.pt").write_text("<!DOCTYPE html><html></html>")
+    with pytest.raises(UserError, match="a web page"):
+        load(tmp_path / "yolov8x.pt")
+
+
+def test_broken_fetch_of_a_detector_leaves_nothing(tmp_path, monkeypatch):
+    import_ultralytics()
+
+    def break_off(path):
+        path.write_bytes(b"half")
+        raise ConnectionError("broken off")
+
+    monkeypatch.setattr("ultralytics.utils.downloads.attempt_download_asset", break_off)
+    with pytest.raises(UserError, match=r"person detector .*broken off"):
+        load(tmp_path / "yolov8x.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_many_boxes_in_a_frame_are_one_line(tmp_path):
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps({"0": [[1, 2, 3, 4]] * 1000, "7": [[1, 2, 3, 4]] * 1001}))
+    with pytest.raises(UserError, match="frame 7 has 1001 boxes; at most 1000 are read"):
+        BoxFileDetector(path)

@@ -72,11 +72,13 @@ def test_what_is_missing_is_named(tmp_path, pretrained):
     with pytest.raises(UserError, match=r"config_base\.py is missing"):
         find_model("half")
     weights.unlink()
-    with pytest.raises(UserError, match=r"neither half\.safetensors nor half\.pth\.tar"):
+    with pytest.raises(UserError, match=r"no weights in it.*half\.safetensors or half\.pth\.tar"):
         find_model("half")
     for number in (1, 2):
         (weights.parent / f"other{number}.pth.tar").touch()
-    with pytest.raises(UserError, match="2 other weights files"):
+    with pytest.raises(
+        UserError, match=r"neither half\.safetensors nor half\.pth\.tar.*2 other weights files"
+    ):
         find_model("half")
     (tmp_path / "x.txt").touch()
     with pytest.raises(UserError, match="not a weights file"):
@@ -202,6 +204,36 @@ def test_without_a_network_one_line_says_what_to_put_where(pretrained, monkeypat
     assert "\n" not in message
     assert str(pretrained / "smplest_x_h") in message
     assert "huggingface.co/waanqii/SMPLest-X" in message
+    assert list(pretrained.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "left", [[], [".cache/huggingface/download/x.incomplete"], ["fetched.json"]]
+)
+def test_what_a_broken_fetch_left_is_not_blamed(pretrained, left):
+    folder = pretrained / "smplest_x_h"
+    folder.mkdir()
+    for name in left:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    with pytest.raises(UserError, match=r"huggingface\.co/waanqii.*or say --download"):
+        find_model("smplest_x_h")
+    (folder / "smplest_x_h.pth.tar").touch()
+    with pytest.raises(UserError, match=r"config_base\.py is missing.*or say --download"):
+        find_model("smplest_x_h")
+
+
+def test_fetch_that_broke_off_goes_on_where_it_was(pretrained, hub, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with monkeypatch.context() as broken:
+        broken.setattr(FakeHub, "break_off_at", 15_000_000)
+        broken.setattr(FakeHub, "breaks_every_time", True)
+        with pytest.raises(UserError, match="could not fetch"):
+            find_model("smplest_x_h", download=True)
+    with pytest.raises(UserError, match="or say --download"):
+        find_model("smplest_x_h")
+    files = find_model("smplest_x_h", download=True)
+    assert files.weights.read_bytes() == FILES["smplest_x_h.pth.tar"]
 
 
 def test_name_of_a_folder_decides_with_a_trailing_slash(pretrained):

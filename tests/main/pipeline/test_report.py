@@ -13,7 +13,7 @@ REPORTS = [
 
 
 def test_table():
-    assert table(REPORTS).splitlines() == [
+    assert table(REPORTS) == [
         "clip         frames  people  seconds",
         "a/walk.mp4       30       2      1.2",
         "b.mp4            10       1  finished before",
@@ -24,7 +24,7 @@ def test_table():
 
 
 def test_long_table_shows_failures():
-    lines = table([REPORTS[0]] * 500 + [REPORTS[3]]).splitlines()
+    lines = table([REPORTS[0]] * 500 + [REPORTS[3]])
     assert lines[1:] == ["bad.mp4  failed: no video", "500 done, 1 failed"]
 
 

@@ -16,6 +16,7 @@ from main.pipeline.stages import (
     estimate_people,
 )
 from utils.box import Box
+from utils.errors import UserError
 
 PIXELS = np.zeros((2, 2, 3), np.float32)
 VALUES = {
@@ -90,3 +91,35 @@ def test_every_frame_comes_once_in_order_with_its_own_people(workers):
     people = [one.person.box_xywh[0] for frame in frames for one in frame.people]
     assert people == list(range(sum(counts)))
     assert max(estimator.sizes) == 4
+
+
+class NoNumbers(Numbers):
+    """Gives NaN or infinity for people of some numbers."""
+
+    def __init__(self, broken):
+        super().__init__()
+        self.broken = broken
+
+    def estimate(self, crops, *, want_vertices=True):
+        people = super().estimate(crops, want_vertices=want_vertices)
+        strange = {0: {"betas": np.full(10, np.nan)}, 1: {"transl": np.array([0, np.inf, 0])}}
+        return [
+            person._replace(**strange[int(number) % 2]) if number in self.broken else person
+            for person in people
+            for number in [person.box_xywh[0]]
+        ]
+
+
+def test_people_who_are_no_numbers_are_left_out_and_said_so(caplog):
+    frames = list(estimate_people(cropped([2, 3, 1]), NoNumbers({1, 2, 3}), 4))
+    people = [[one.person.box_xywh[0] for one in frame.people] for frame in frames]
+    assert people == [[0], [4], [5]]
+    first, last = caplog.messages
+    assert first.startswith("frame 0: the network gave NaN or infinity")
+    assert last == "3 of 6 estimates were left out as NaN or infinite"
+
+
+def test_nobody_who_is_numbers_is_an_error():
+    with pytest.raises(UserError, match="NaN or infinity for every person; fetch its weights"):
+        list(estimate_people(cropped([2, 0, 1]), NoNumbers({0, 1, 2}), 4))
+    assert len(list(estimate_people(cropped([0, 0]), NoNumbers({0}), 4))) == 2

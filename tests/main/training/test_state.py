@@ -1,5 +1,6 @@
 """Snapshots: which are kept, whole or not at all, and readable by every command."""
 
+import os
 import resource
 import signal
 
@@ -9,8 +10,9 @@ import torch
 
 from main import test as test_command
 from main.pipeline.estimator import Estimator
-from main.training.state import Progress, Snapshots
+from main.training.state import Progress, Snapshots, run_folder
 from models.checkpoint import read_network, to_published
+from utils.distributed import World
 
 LIMIT = 700_000
 """Bytes; less than a snapshot, more than all else that a short run writes."""
@@ -108,3 +110,31 @@ def test_test_command_reads_it(plain, tmp_path):
     arguments = ["EgoBody_Kinect", str(plain.folder), "1", "--worst", "0", "--device", "cpu"]
     assert test_command.main([*arguments, "--output", str(tmp_path)]) == 0
     assert (tmp_path / "result" / "result.json").is_file()
+
+
+def test_a_run_goes_on_from_the_state_that_was_written_last(tmp_path):
+    """The date in a folder's name may be of a clock that was wrong, or the folder may be empty."""
+    one_process = World(0, 1, 0)
+    for date, states in (
+        ("20260101_120000", {"state_0_5": 100, "snapshot_0": 300}),
+        ("20260102_120000", {"snapshot_3": 200}),
+        ("20990101_000000", {"state_0_1": 50}),
+        ("20990102_000000", {}),
+    ):
+        folder = tmp_path / f"train_job_{date}" / "model_dump"
+        folder.mkdir(parents=True)
+        for name, time in states.items():
+            (folder / f"{name}.pth.tar").touch()
+            os.utime(folder / f"{name}.pth.tar", (time, time))
+    chosen = {
+        since: run_folder("train", "job", tmp_path, since=since, world=one_process).name
+        for since in ("", "20260102_000000", "20990101_120000")
+    }
+    assert chosen == {
+        "": "train_job_20260101_120000",
+        "20260102_000000": "train_job_20260102_120000",
+        "20990101_120000": "train_job_20990102_000000",
+    }
+    new = run_folder("train", "job", tmp_path, since="20990103_000000", world=one_process)
+    assert new.name.startswith("train_job_20")
+    assert list((new / "model_dump").iterdir()) == []
