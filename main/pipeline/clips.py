@@ -7,7 +7,6 @@ What is finished is passed over; a clip that fails never stops the others.
 import json
 import logging
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -22,7 +21,7 @@ from main.motion.result_reader import person_files, read_summary
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import ClipResult, Tools, export_characters, preview_of, process_clip
 from utils.errors import UserError, first_line
-from utils.files import atomic_path, read_input
+from utils.files import atomic_path, read_input, remove_leftovers
 from utils.media import open_media
 from utils.video_read import VIDEO_SUFFIXES
 
@@ -100,7 +99,7 @@ def process_clips(
     """
     start = time.monotonic()
     jobs = list_jobs(clips, output)
-    remove_leftovers(jobs)
+    remove_leftovers_of(jobs)
     waiting: list[Job] = []
     reports: dict[str, ClipReport] = {}
     for job in jobs:
@@ -116,7 +115,7 @@ def process_clips(
                 reports[report.clip] = report
                 _log_report(report, count, len(waiting))
     finally:
-        remove_leftovers(jobs)
+        remove_leftovers_of(jobs)
         there = [reports[job.label] for job in jobs if job.label in reports]
         write_report(output / REPORT_NAME, about, there, time.monotonic() - start)
     log.info("%s", table(there))
@@ -249,18 +248,15 @@ def earlier_result(job: Job) -> ClipResult:
     return ClipResult(summary.frames, len(summary.people))
 
 
-def remove_leftovers(jobs: Iterable[Job]) -> None:
-    """Delete what killed runs left under temporary names of these clips; none may be under way."""
-    ours: dict[Path, set[str]] = {}
+def remove_leftovers_of(jobs: Iterable[Job]) -> None:
+    """Remove what killed runs left under temporary names of these clips."""
+    written: dict[Path, set[str]] = {}
     for job in jobs:
         result = job.result
-        files = {result.name, f"{result.name}.mp4", preview_of(result).name}
-        ours.setdefault(job.output, set()).update(files)
-    for folder, files in ours.items():
-        for partial in folder.glob(".partial_*"):
-            inside = {path.name for path in partial.iterdir()}
-            if inside and inside <= files:
-                shutil.rmtree(partial, ignore_errors=True)
+        names = {result.name, f"{result.name}.mp4", preview_of(result).name}
+        written.setdefault(job.output, set()).update(names)
+    for folder, names in written.items():
+        remove_leftovers(folder, names)
 
 
 def report_of_finished(job: Job) -> ClipReport:
