@@ -14,7 +14,7 @@ import torch
 from torch import distributed
 
 from utils.device import pick_device
-from utils.errors import UserError, first_line
+from utils.errors import UserError, first_line, refusal
 
 T = TypeVar("T")
 
@@ -155,7 +155,6 @@ def _as_user_error(error: BaseException) -> UserError:
     """The same error as one line, which can be sent to other processes."""
     if isinstance(error, torch.OutOfMemoryError):
         return UserError("the device's memory is full; choose smaller batches")
-    if isinstance(error, OSError) and error.strerror:
-        place = error.filename or "files"
-        return UserError(f"{place}: {error.strerror}; check the place's free space")
+    if isinstance(error, OSError):
+        return UserError(refusal(error, "files"))
     return UserError(first_line(error), setting=getattr(error, "setting", None))

@@ -1,7 +1,10 @@
 """Weights in every form they come in, and files that are refused."""
 
+import errno
 import os
+import resource
 import struct
+import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -10,7 +13,7 @@ import pytest
 import torch
 
 from configs.reader import load_config
-from models.checkpoint import load_network, read_network, save_safetensors
+from models.checkpoint import load_network, read_network, save_safetensors, save_torch
 from models.checkpoint_keys import to_published
 from models.smplest_x import SMPLestX
 from utils.errors import UserError
@@ -278,3 +281,20 @@ def test_pipes_and_folders_are_refused_at_once(tmp_path, name):
     (tmp_path / name).mkdir()
     with pytest.raises(UserError, match="a folder"):
         read_network(tmp_path / name)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of other systems end the process")
+@pytest.mark.parametrize("kind", ["safetensors", "pth"])
+def test_refused_writing_is_the_system_s_own_error(tmp_path, state, kind):
+    """A limit on the size of files refuses to write like a full disk does."""
+    path = tmp_path / f"a.{kind}"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            save_safetensors(state, path, {}) if kind == "safetensors" else save_torch(state, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.errno == errno.EFBIG
+    assert error.value.filename == str(path)
+    assert not list(tmp_path.iterdir())
