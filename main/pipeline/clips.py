@@ -20,6 +20,7 @@ import cv2
 from main.motion.result_reader import person_files, read_summary
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import ClipResult, Tools, export_characters, preview_of, process_clip
+from utils.device import require_working
 from utils.errors import UserError, first_line
 from utils.files import atomic_path, read_input, remove_leftovers
 from utils.media import open_media
@@ -139,7 +140,11 @@ def _reports(
 
 
 def process_job(job: Job, tools: Tools) -> ClipReport:
-    """Process one clip, or what of it is not done; a failure is reported, not raised."""
+    """Process one clip, or what of it is not done; a failure is reported, not raised.
+
+    Raises:
+        BrokenDeviceError: the device will compute nothing more in this process.
+    """
     start = time.monotonic()
     options = tools.options
     try:
@@ -152,6 +157,7 @@ def process_job(job: Job, tools: Tools) -> ClipReport:
                 seconds = round(time.monotonic() - start, 3)
                 return ClipReport(job.label, "done", result.frames, result.people, seconds)
     except _OF_A_CLIP as error:
+        require_working(tools.estimator.device, error)
         log.debug("%s", job.source, exc_info=True)
         return report_of_failure(job, error, time.monotonic() - start)
     return report_of_finished(job)
