@@ -16,8 +16,7 @@ import torch
 
 from configs.reader import load_config
 from main.pipeline.estimator import PRECISIONS
-from models.checkpoint import load_network
-from models.checkpoint_keys import to_published
+from models.checkpoint import load_network, to_published
 from models.smplest_x import SMPLestX
 
 

@@ -21,8 +21,7 @@ from datasets.augmentation import draw_augmentation
 from datasets.columns import Instance
 from datasets.sample import read_pixels, training_sample
 from datasets.targets import training_targets
-from utils.box import Box, person_box
-from utils.crop import crop_person, image_to_crop
+from utils.box import Box, crop_person, image_to_crop, person_box
 
 _WIDTH, _HEIGHT = 1920, 1080
 _MOST = 1.5

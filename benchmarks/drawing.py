@@ -14,9 +14,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from utils.draw import PERSON_COLOURS
-from utils.media import open_media
-from utils.render import MeshRenderer, PlacedMesh
+from utils.render import PERSON_COLOURS, MeshRenderer, PlacedMesh
+from utils.source import open_source
 from utils.video_write import VideoWriter
 
 WIDTH, HEIGHT, FPS = 1920, 1080, 30
@@ -86,7 +85,7 @@ def time_encoding(path: Path, frames: list[UInt8[np.ndarray, "H W 3"]]) -> None:
 
 def time_decoding(path: Path) -> None:
     start = time.perf_counter()
-    source = open_media(path)
+    source = open_source(path)
     opened = time.perf_counter()
     count = sum(1 for _ in source)
     print(f"{'open (all time stamps, one frame)':34} {(opened - start) * 1e3:7.1f} ms")

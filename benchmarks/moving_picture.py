@@ -13,7 +13,7 @@ from PIL import Image
 
 from main.cli import command_parser, run_command
 from utils.files import atomic_path
-from utils.media import open_media
+from utils.source import open_source
 
 _SAMPLED: Final = 8
 """Frames that the palette is made from."""
@@ -21,7 +21,7 @@ _SAMPLED: Final = 8
 
 def write_gif(video: Path, picture: Path, width: int, fps: int, colours: int) -> None:
     """Raises UserError where `video` cannot be read."""
-    with open_media(video, fps=fps) as media:
+    with open_source(video, fps=fps) as media:
         frames = [_smaller(Image.fromarray(frame.image), width) for frame in media]
     step = max(1, len(frames) // _SAMPLED)
     palette = _below_each_other(frames[::step]).quantize(colours)

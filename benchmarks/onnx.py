@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 
 from configs.reader import load_config
-from models.onnx import OnnxNetwork, save_onnx
+from models.deployment import OnnxNetwork, save_onnx
 from models.smplest_x import SMPLestX
 
 

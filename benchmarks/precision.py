@@ -39,7 +39,7 @@ from main.paths import ROOT
 from main.pipeline.estimator import Estimator
 from main.pipeline.model_files import find_model
 from models.checkpoint import load_network
-from models.onnx import OnnxNetwork, save_onnx
+from models.deployment import OnnxNetwork, save_onnx
 from models.smplest_x import SMPLestX
 
 Network = Any

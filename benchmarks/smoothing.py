@@ -53,8 +53,8 @@ from main.pipeline.stages import (
 from main.pipeline.tracking import Tracker
 from utils.alignment import align_similarity
 from utils.box import Box, intersection_over_union
-from utils.media import open_media
-from utils.progress import with_progress
+from utils.iteration import with_progress
+from utils.source import open_source
 
 SMOOTH: Final = ("off", "0.5", "auto", "2")
 """What --smooth may say."""
@@ -110,7 +110,7 @@ def estimate(
         there = [one.boxes[index] for one in people if one.covered[index] < 1]
         return [Detection(_unpadded(box), 1.0) for box in there]
 
-    with open_media(video) as media:
+    with open_source(video) as media:
         fps = float(media.info.fps)
         tracked = track_people(detect_people(media, detector), Tracker(fps))
         cropped = crop_people(tracked, estimator)

@@ -41,12 +41,12 @@ from datasets.columns import Instance
 from datasets.sample import TrainingSample, training_sample
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
-from main.training.objective import Regression, autocast, images_of
 from main.training.optimizer import AveragedWeights, freeze, make_optimizer
+from main.training.recipes import Regression, autocast
+from main.training.validation import images_of
 from models.initialise import initial_network
-from models.supervised import SupervisedOutputs, SupervisedSMPLestX
-from utils.device import has_bf16_units
-from utils.distributed import process_group
+from models.supervision import SupervisedOutputs, SupervisedSMPLestX
+from utils.distributed import has_bf16_units, process_group
 
 _MOST = 0.10
 _CPU = torch.device("cpu")

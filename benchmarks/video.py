@@ -47,9 +47,9 @@ from main.pipeline.stages import (
     track_people,
 )
 from main.pipeline.tracking import Tracker
-from models.heads import HeadOutputs
-from utils.media import Frame, open_media
-from utils.prefetch import parallel_map, prefetch
+from models.decoder import HeadOutputs
+from utils.iteration import parallel_map, prefetch
+from utils.source import Frame, open_source
 from utils.video_write import VideoWriter
 
 DEMO: Final = ROOT / "demo" / "test_video.mp4"
@@ -108,7 +108,7 @@ def stage_costs(
 ) -> Iterator[tuple[str, Cost]]:
     """Every stage alone over the first frames, with results of the stages before it."""
     estimator, workers = tools.estimator, tools.workers
-    with open_media(path) as media:
+    with open_source(path) as media:
         clip, smoothing = describe_clip(media, tools.options), smoothing_of(media, tools.options)
         frames = list(itertools.islice(media, count))
         count = len(frames)
@@ -220,7 +220,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
 
     def whole() -> None:
         nonlocal frames
-        with open_media(path) as media:
+        with open_source(path) as media:
             frames = process_clip(media, folder / "result_whole", tools).frames or 0
 
     costs: list[Cost] = []

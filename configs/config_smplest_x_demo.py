@@ -25,7 +25,7 @@ config = {
         "smplx_orient_weight": 10.0,
         "keypoint_weight": 2.0,
         "token_joint_weight": 20.0,
-        "first_glance_weight": 2.0,
+        "attention_weight": 2.0,
     },
     "test": {"test_batch_size": 32},
     "model": {

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from configs.schema import Config, validate
+from configs.schema import Config, validate, with_current_keys
 from utils.errors import UserError
-from utils.files import atomic_path, read_input
+from utils.files import atomic_path, is_below, read_input
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ _ARITHMETIC: dict[type, Callable[..., Any]] = {
     ast.UAdd: operator.pos,
     ast.USub: operator.neg,
 }
+_FOLDER: Final = Path(__file__).parent
 _LARGEST_FILE: Final = 1 << 20
 """Bytes."""
 _LARGEST_NUMBER: Final = 10**18
@@ -125,14 +126,14 @@ def _read_dict(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if len(seen) >= _LONGEST_CHAIN:
         raise UserError(f"{path}: more than {_LONGEST_CHAIN} files name each other as `base`")
     found = _assignments(path)
-    base = found.get("base")
+    config, base = with_current_keys(found["config"]), found.get("base")
     if base is None:
-        return found["config"]
+        return config
     if not isinstance(base, str):
         raise UserError(f"{path}: `base` must be a file name in quotes")
     if Path(base).is_absolute() or not base.isprintable():
         raise UserError(f"{path}: `base` must be a path from the folder of this file")
-    return _merge(_read_dict(path.parent / base, (*seen, path.resolve())), found["config"])
+    return _merge(_read_dict(path.parent / base, (*seen, path.resolve())), config)
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
@@ -149,19 +150,37 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     return key.split("."), value
 
 
+def find_config(name: str | Path) -> Path:
+    """The config file of a path, or of a name in this folder, as the published commands give it.
+
+    Raises:
+        UserError: there is neither.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    if is_below(str(path)) and (_FOLDER / path).is_file():
+        return _FOLDER / path
+    known = ", ".join(sorted(file.name for file in _FOLDER.glob("config_*.py")))
+    raise UserError(f"{path}: no such config file; give a path, or a name in configs/: {known}")
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read, merge with its `base`, apply `overrides` ("section.key=value") and validate.
+
+    Args:
+        path: of `find_config`.
 
     Raises:
         UserError: the file is missing or not plain data, or a key or value is wrong.
     """
-    path = Path(path)
+    path = find_config(path)
     values = _read_dict(path)
     for override in overrides:
         keys, value = parse_override(override)
         for key in reversed(keys):
             value = {key: value}
-        values = _merge(values, value)
+        values = _merge(values, with_current_keys(value))
     return validate(values, source=str(path))
 
 

@@ -8,15 +8,17 @@ import logging
 import re
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from configs.section import Count, Fraction, Positive, Section
-from configs.train_section import TrainConfig
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
 Shape2 = tuple[int, int]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
 
 IGNORED_KEYS = {
     "data.use_cache": "the data cache is always on",
@@ -29,6 +31,14 @@ IGNORED_KEYS = {
     "log": "each run makes its own folders",
 }
 """Keys of published config files that mean nothing here, and why."""
+RENAMED_KEYS = {"train.first_glance_weight": "attention_weight"}
+"""Keys of older config files, and their last parts now."""
+
+
+class Section(BaseModel):
+    """What the sections of a config share: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DatasetConfig(Section):
@@ -59,12 +69,12 @@ class DataConfig(Section):
     """Share of the usual turns and changes of size; mirroring and colours stay as they are."""
     data_strategy: Literal["concat", "balance", "weighted"] = "balance"
     total_data_len: Count | Literal["auto"] = "auto"
-    """Samples an epoch for the mixture `balance`; auto: as many as there are."""
+    """Samples per epoch for the mixture `balance`; auto: as many as there are."""
     train_sample_interval: dict[str, Count] = Field(default={})
     """Dataset name -> keep every k-th row; published files say NAME_train_sample_interval = k."""
     test_sample_interval: dict[str, Count] = Field(default={})
     dataset_lengths: dict[str, Count] = Field(default={})
-    """Dataset name -> samples an epoch, for the mixture `weighted`."""
+    """Dataset name -> samples per epoch, for the mixture `weighted`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -82,6 +92,97 @@ class DataConfig(Section):
             else:
                 collected[key] = value
         return collected
+
+
+class TrainConfig(Section):
+    # Length and batches. An iteration is one step of the optimizer, over
+    # train_batch_size * accumulate_batches * processes samples.
+    end_epoch: Count = 5
+    train_batch_size: Count = 16
+    """Samples that a process takes through the network at once."""
+    accumulate_batches: Count = 1
+    """Batches per process and iteration: large iterations on small memory."""
+    num_thread: NotNegative = 2
+    """Loader workers per process; 0 loads in the process itself."""
+    lifting_samples: Count = 200_000
+    """Samples per epoch of lifting pre-training, which makes its own; see main/pretrain.py."""
+    seed: int = 2023
+    """Of the mixture's order, the augmentation and the stochastic depth."""
+
+    # Optimizer: Adam, a cosine from lr to min_lr over all iterations.
+    lr: Positive = 1e-5
+    min_lr: Annotated[float, Field(ge=0)] = 1e-6
+    warmup_iters: NotNegative = 0
+    """Iterations of linear rise to lr; networks without pre-training need some."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled (AdamW), of matrices only."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each encoder block learns so much slower than the one behind it; for fine-tuning."""
+    frozen_blocks: NotNegative = 0
+    """So many first encoder blocks, and the embedding of patches, keep their weights."""
+    clip_grad_norm: Positive | None = None
+    """Longest gradient of an iteration; stays off where published numbers are wanted."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Average the weights over iterations (e.g. 0.9995); snapshots then hold the average."""
+
+    # Speed and memory.
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast of the network's products; weights, heads and losses stay float32."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """fsdp shards weights and optimizer over the processes: less memory, more traffic."""
+    compile: bool = False
+    """torch.compile: minutes at the start, then faster on GPUs."""
+
+    # Where training starts.
+    continue_train: bool = False
+    """Go on with the newest whole state of the run of this name."""
+    start_over: bool = True
+    """From model.pretrained_model_path only the network is taken (fine-tuning); false takes the
+    optimizer and the epoch too."""
+    interpolate_pos_embed: bool = False
+    """Allow encoder weights of another input size."""
+    deepen_encoder: bool = False
+    """Allow encoder weights of fewer blocks; those behind them begin as the identity."""
+
+    # What is kept and logged.
+    save_epoch: Count = 1
+    """Epochs between snapshots; the last epoch always has one."""
+    save_iters: Count | None = None
+    """Iterations between states within an epoch, for machines that may vanish."""
+    remove_checkpoint: bool = False
+    """Remove all but the newest `keep_last` snapshots, and the best."""
+    keep_last: Count = 1
+    print_iters: Count = 100
+    validate_on: tuple[str, ...] = ()
+    """Datasets whose test split is evaluated during training."""
+    validate_epochs: Count = 1
+    validate_metric: str = "mpvpe_all"
+    """Its mean over those datasets decides which snapshot is the best."""
+
+    # What is borne.
+    bad_loss: Literal["stop", "skip"] = "stop"
+    """At a loss that is no finite number, or above `bad_loss_above`."""
+    bad_loss_above: Positive | None = None
+    unreadable_share: Fraction = 0.01
+    """Share of samples whose image may be missing or damaged; another row takes their place."""
+
+    # Losses; see models/losses.py.
+    hand_loss: bool = False
+    no_chain_hand_loss: bool = False
+    smplx_kps_3d_weight: float = 1.0
+    smplx_kps_2d_weight: float = 1.0
+    smplx_pose_weight: float = 1.0
+    smplx_shape_weight: float = 1.0
+    smplx_orient_weight: float = 1.0
+    smplx_hand_kps_3d_weight: float = 1.0
+    hand_root_weight: float = 1.0
+    hand_consist_weight: float = 1.0
+    keypoint_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of finding every joint on the encoder's feature map; see models/supervision.py."""
+    token_joint_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of every pose token's estimate of where its joint is."""
+    attention_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of every pose token's attention going to its joint."""
 
 
 class DetectionConfig(Section):
@@ -219,6 +320,18 @@ def _without_ignored(values: dict[str, Any], prefix: str = "") -> dict[str, Any]
             continue
         kept[key] = _without_ignored(value, f"{name}.") if isinstance(value, dict) else value
     return kept
+
+
+def with_current_keys(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The same values; older names of keys are replaced by the current ones."""
+    current = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        renamed = RENAMED_KEYS.get(name, key)
+        current[renamed] = (
+            with_current_keys(value, f"{name}.") if isinstance(value, dict) else value
+        )
+    return current
 
 
 def _section_of(location: tuple[int | str, ...]) -> type[BaseModel]:

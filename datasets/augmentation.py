@@ -4,7 +4,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from utils.crop import CropAugmentation
+from utils.box import CropAugmentation
 
 _SCALE_SPREAD: Final = 0.25
 _ROTATION_SPREAD_DEG: Final = 30.0

@@ -23,12 +23,11 @@ from human_models.body import BodyLibrary, BodyOutput
 from human_models.files import Gender
 from human_models.joints import JOINTS_FROM_MODEL, POSE_JOINTS, POSE_PARTS, SIDES
 from human_models.safe_pickle import load_npy
-from utils.box import Box, person_box
+from utils.box import Box, crop_person, image_to_crop, person_box, warp_crop
 from utils.camera import Camera
-from utils.crop import crop_person, image_to_crop, warp_crop
 from utils.errors import UserError
 from utils.files import path_within, read_input
-from utils.ply import read_ply_vertices
+from utils.mesh import read_ply_vertices
 
 _FILE_PADDING: Final = 0.833
 """What undoes the padding of 1.2 that the boxes in dataset files already have."""

@@ -262,7 +262,7 @@ class TrainingLoader:
     """Batches of one process, made ahead by workers that stay alive from epoch to epoch."""
 
     def __init__(self, samples: TrainingSet, share: Share, *, workers: int, pin: bool) -> None:
-        """Raises UserError where the system lets this process open too few files for its workers."""
+        """Raises UserError where the system allows too few open files for the workers."""
         if workers:
             _raise_file_limit(workers)
         self.names = samples.names
@@ -362,6 +362,8 @@ def _raise_file_limit(workers: int) -> None:
 def _problem_of_workers(error: str, workers: int) -> str | None:
     """What an error of the loader means and what to do; None: it is none of the system's."""
     remedy = f"or set a smaller train.num_thread (now {workers})"
+    if "Too many open files" in error:
+        return f"the loader's workers have too many open files; raise ulimit -n, {remedy}"
     if "shared memory" in error or "Bus error" in error:
         shared = ""
         if _SHARED_MEMORY.is_dir():
@@ -370,8 +372,6 @@ def _problem_of_workers(error: str, workers: int) -> str | None:
             f"the loader's workers need more shared memory{shared}; start the container with "
             f"--shm-size=8g or --ipc=host, {remedy}"
         )
-    if "Too many open files" in error:
-        return f"the loader's workers have too many open files; raise ulimit -n, {remedy}"
     if "timed out" in error:
         return (
             f"no batch came within {_PATIENCE_S} s; look whether the disk of the images answers, "

@@ -61,7 +61,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Arguments of commands that train."""
     parser.add_argument("job_name", metavar="JOB_NAME", help="of the run's folder in outputs/")
-    parser.add_argument("config_file", metavar="CONFIG_FILE", help="e.g. configs/config_debug.py")
+    parser.add_argument("config_file", metavar="CONFIG_FILE", help="a path, or a name in configs/")
     parser.add_argument("--output", type=Path, default=OUTPUTS, help="where runs have folders")
     add_config_flags(parser)
 
@@ -87,10 +87,36 @@ def run_command(
 ) -> int:
     """Parse, run, and return an exit status; what the user must know is one line on stderr.
 
+    A process that fails among others ends here, at once: see `utils.distributed.process_group`.
+
     Args:
         command_line: None: the process' own.
     """
     _exit_on_signals()
+    try:
+        status = _run(parser, main, command_line)
+    except SystemExit as end:
+        _end_among_others(end.code if isinstance(end.code, int) else 1)
+        raise
+    except BaseException as error:
+        _end_among_others(1, error)
+        raise
+    _end_among_others(status)
+    return status
+
+
+def _end_among_others(status: int, error: BaseException | None = None) -> None:
+    distributed = sys.modules.get("utils.distributed")  # loads PyTorch, as few commands do at once
+    if status and distributed is not None:
+        distributed.end_process(status, error)
+
+
+def _run(
+    parser: argparse.ArgumentParser,
+    main: Callable[[argparse.Namespace], int | None],
+    command_line: Sequence[str] | None,
+) -> int:
+    """The exit status; known errors are reported, others raised."""
     with logging_to_stderr() as handler:
         try:
             arguments = parser.parse_args(command_line)

@@ -14,7 +14,7 @@ from main.cli import PRECISIONS, command_parser, run_command
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from main.converting import to_onnx, to_safetensors
+    from main.pipeline.model_files import to_onnx, to_safetensors
 
     if arguments.onnx:
         to_onnx(arguments.model_dir, arguments.output)

@@ -13,9 +13,11 @@ from main.paths import PRETRAINED
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from main.health import run_checks
+    from main.pipeline.health import run_checks
 
-    return run_checks(arguments)
+    return run_checks(
+        arguments.model_dir, arguments.device, arguments.precision, arguments.overrides
+    )
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
-"""Export: results of inference as characters that other programs open.
+"""Results of inference as characters that other programs open, and as a page for browsers.
 
-python -m main.export RESULT --format glb,bvh,amass,obj,ply,usd,viewer [--person N] [flags]
+python -m main.export RESULT --format glb,bvh,amass,obj,ply,usd,viewer|all [--person N] [flags]
 """
 
 import argparse
@@ -9,21 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from main.characters.options import ALL, FORMATS, ExportOptions, Origin, UpAxis, parse_formats
 from main.cli import command_parser, run_command
-from main.exporting.options import FORMATS, ExportOptions, Origin, UpAxis
 from main.paths import DEMO
 from utils.errors import UserError
 from utils.files import require_regular_file
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from main.exporting.results import export_result
+    from main.characters.export import export_result
 
     if arguments.input is not None:
         require_regular_file(arguments.input)
     export_result(
         find_result(arguments.result),
-        [name.strip() for name in arguments.format.split(",")],
+        parse_formats(arguments.format),
         persons=arguments.person,
         output=arguments.output,
         options=ExportOptions(
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def find_result(name: str) -> Path:
-    """RESULT as a folder of its own, or in demo/.
+    """RESULT as a path, or in demo/.
 
     Raises:
         UserError: it is in neither place.
@@ -54,7 +54,11 @@ def make_parser() -> argparse.ArgumentParser:
         "export", "Write the people of a result as characters; docs/animation.md."
     )
     parser.add_argument("result", metavar="RESULT", help="a folder that inference wrote")
-    parser.add_argument("--format", default="glb", help=f"of {','.join(FORMATS)}; default: glb")
+    parser.add_argument(
+        "--format",
+        default="glb",
+        help=f"of {','.join(FORMATS)}; {ALL}: those that need no extra package; default: glb",
+    )
     parser.add_argument(
         "--person",
         type=_positive,
@@ -92,10 +96,10 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"'{word}' is no number from 1")
-    return int(word)
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1")
+    return int(text)
 
 
 def main(command_line: Sequence[str] | None = None) -> int:

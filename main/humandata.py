@@ -90,7 +90,9 @@ def _add_sources(converters: Any) -> None:
     add.set_defaults(tool=_from_results)
     add.add_argument("results", type=Path, metavar="RESULT_DIR", help="with summary.json in it")
     add.add_argument("--images", type=Path, metavar="DIR", help="that image_path counts from")
-    add.add_argument("--input", metavar="FILE", help="what the inference was of, if it was moved")
+    add.add_argument(
+        "--input", type=Path, metavar="FILE", help="what the inference was of, if it was moved"
+    )
     add.add_argument(
         "--extract-frames", type=Path, metavar="DIR", help="write frames as JPEG there"
     )
@@ -189,9 +191,16 @@ def _subset(arguments: argparse.Namespace) -> None:
 
 
 def _from_results(arguments: argparse.Namespace) -> None:
-    from main.humandata_tools.results import from_results
+    from main.motion.pseudo_labels import from_results
 
-    from_results(arguments)
+    from_results(
+        arguments.results,
+        arguments.output,
+        min_score=arguments.min_score,
+        images=arguments.images,
+        source=arguments.input,
+        extract_frames=arguments.extract_frames,
+    )
 
 
 def _from_parameters(arguments: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from main.characters.options import parse_formats
 from main.cli import add_network_flags, command_parser, run_command
 from main.paths import DEMO
 from main.pipeline.options import (
@@ -78,7 +79,7 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
         fov_deg=arguments.fov,
         floor=arguments.floor,
         overlay=None if arguments.no_overlay else arguments.overlay,
-        export=() if export is None else tuple(name.strip() for name in export.split(",")),
+        export=() if export is None else parse_formats(export),
     )
 
 
@@ -107,7 +108,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--focal", type=float, metavar="PX", help="the camera's focal length in pixels")
     add("--fov", type=float, metavar="DEG", help="or its angle of view across the width")
     add("--floor", action="store_true", help="find the ground and the feet that touch it")
-    add("--export", metavar="FORMAT,...", help="characters for other programs: glb, bvh, ...")
+    add("--export", metavar="FORMAT,...", help="characters for other programs: glb, bvh, ..., all")
     add("--backend", choices=get_args(Backend), default="torch", help="what runs the network")
     add("--batch-size", type=_count, help="people per batch (default: 8 on a CPU, else 32)")
     add("--overlay", choices=get_args(OverlayMode), default="mesh", help="what is drawn")

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from main.cli import command_parser, run_command
-from main.paths import PRETRAINED, ROOT
-from main.pipeline.model_files import CONFIG_NAME
+from main.paths import CONFIG_NAME, PRETRAINED, ROOT
 from utils.files import atomic_path
 
 
@@ -48,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("initialise", "Make an untrained model.")
-    parser.add_argument("config_file", metavar="CONFIG_FILE", help="e.g. configs/config_debug.py")
+    parser.add_argument("config_file", metavar="CONFIG_FILE", help="a path, or a name in configs/")
     parser.add_argument("model_dir", metavar="MODEL_DIR", help="a new folder, or a name")
     parser.add_argument("--seed", type=int, default=0)
     return parser

@@ -1,7 +1,7 @@
-"""Starts the processes of a run on this machine: `python -m main.launch N MODULE [words]`.
+"""Starts the processes of a run on this machine: `python -m main.launch N MODULE [ARGUMENTS]`.
 
-It is torchrun (torch.distributed.run) without its traceback: what went wrong has been said by the
-process that found it. Its environment variables set what a cluster needs: NNODES, NODE_RANK,
+It is torchrun (torch.distributed.run) without its traceback: the process that found what went wrong
+has reported it. Its environment variables set what a cluster needs: NNODES, NODE_RANK,
 RDZV_ENDPOINT (host:port, the same on all machines), RDZV_ID, MAX_RESTARTS, and
 TORCH_ELASTIC_SHUTDOWN_TIMEOUT, the seconds that processes have to save their work when a signal
 ends them (600).
@@ -10,53 +10,51 @@ ends them (600).
 import argparse
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
 
 from main.cli import command_parser, run_command
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
-LAUNCH_DATE: Final = "LAUNCH_DATE"
-"""Environment variable: when the processes were started for the first time, as DATE says it."""
-DATE: Final = "%Y%m%d_%H%M%S"
 
-
-def launch(arguments: argparse.Namespace) -> int:
-    """Run a module in so many processes; the exit status of the first one that failed, or 0."""
+def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
+    """Run a module in several processes; the exit status of one that failed, or 0."""
     import torch
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import get_args_parser, run
 
-    if arguments.processes < 1:
-        raise UserError(f"{arguments.processes} processes; start 1 or more")
+    from utils.distributed import DATE, LAUNCH_DATE
+
+    if processes < 1:
+        raise UserError(f"{processes} processes; start 1 or more")
     environment = os.environ
     environment[LAUNCH_DATE] = datetime.now().astimezone().strftime(DATE)
     restarts = environment.get("MAX_RESTARTS", "0")
     if restarts != "0":
         # Else restarted processes meet in the old ones' store, and look for those.
         environment.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
-    words = [
-        f"--nproc-per-node={arguments.processes}",
+    flags = [
+        f"--nproc-per-node={processes}",
         f"--max-restarts={restarts}",
         f"--nnodes={environment.get('NNODES', '1')}",
     ]
     if "RDZV_ENDPOINT" in environment:
-        words += [
+        flags += [
             f"--rdzv-endpoint={environment['RDZV_ENDPOINT']}",
             f"--rdzv-id={environment.get('RDZV_ID', 'smplest_x')}",
             "--rdzv-backend=c10d",
         ]
         if "NODE_RANK" in environment:
-            words.append(f"--node-rank={environment['NODE_RANK']}")
+            flags.append(f"--node-rank={environment['NODE_RANK']}")
     else:
-        words.append("--standalone")
-    # Its processes share the machine's cores; torchrun itself would give each a single thread.
-    threads = max(1, len(os.sched_getaffinity(0)) // arguments.processes)
+        flags.append("--standalone")
+    # The processes share the machine's cores; torchrun itself would give each a single thread.
+    threads = max(1, len(os.sched_getaffinity(0)) // processes)
     environment.setdefault("OMP_NUM_THREADS", str(threads))
     if not torch.cuda.is_available():
         # On CPUs a quarter of a step is glibc giving memory back that the next step asks for.
@@ -64,39 +62,49 @@ def launch(arguments: argparse.Namespace) -> int:
         environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**40))
     environment.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    parsed = get_args_parser().parse_args([*words, "-m", arguments.module, *arguments.words])
+    parsed = get_args_parser().parse_args([*flags, "-m", module, *arguments])
     try:
         run(parsed)
     except ChildFailedError as error:
-        return _status([failure.exitcode for failure in error.failures.values()])
+        return _status({rank: failure.exitcode for rank, failure in error.failures.items()})
     except SignalException as error:
         return 128 + error.sigval
     return 0
 
 
-def _status(codes: list[int]) -> int:
-    """Of processes that failed; as a shell tells it, 128 and the signal where signals ended all.
+def _status(codes: Mapping[int, int]) -> int:
+    """Exit status for those of failed ranks; where signals ended all, 128 and the signal.
 
-    When one has failed, torchrun ends the others by a signal.
+    When one has failed, torchrun ends the others by a signal: SIGKILL is another's, such as that of
+    the system when memory is short.
     """
-    own = [code for code in codes if code > 0]
+    killed = [rank for rank, code in codes.items() if code == -signal.SIGKILL]
+    for rank in killed:
+        log.error("error: SIGKILL ended rank %d; out of memory?", rank)
+    own = [code for code in codes.values() if code > 0]
     if own:
         return max(own)
-    log.error("error: signal %d ended a process; out of memory?", -min(codes))
-    return 128 - min(codes)
+    rank, code = min(codes.items(), key=lambda one: one[1])
+    if not killed:
+        log.error("error: signal %d ended rank %d", -code, rank)
+    return 128 - code
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return launch(arguments.processes, arguments.module, arguments.arguments)
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("launch", "Start the processes of a run on this machine.")
-    parser.add_argument("processes", metavar="N", type=int, help="processes, one a GPU")
+    parser.add_argument("processes", metavar="N", type=int, help="processes, one per GPU")
     parser.add_argument("module", metavar="MODULE", help="main.train, main.pretrain or main.test")
-    parser.add_argument("words", nargs=argparse.REMAINDER, help="what the module is given")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the module")
     return parser
 
 
 def main(command_line: Sequence[str] | None = None) -> int:
     """Run this command with a command line, the process' own by default; the exit status."""
-    return run_command(make_parser(), launch, command_line)
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

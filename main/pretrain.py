@@ -19,10 +19,16 @@ from main.cli import add_run_flags, command_parser, run_command
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from main.courses import KEYPOINTS, LIFTING
-    from main.training.course import run_course
+    from main.training import KEYPOINTS, LIFTING, RunOptions, run_training
 
-    return run_course(LIFTING if arguments.stage == "lifting" else KEYPOINTS, arguments)
+    options = RunOptions(
+        arguments.job_name,
+        arguments.config_file,
+        arguments.output,
+        arguments.device,
+        tuple(arguments.overrides),
+    )
+    return run_training(LIFTING if arguments.stage == "lifting" else KEYPOINTS, options)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -27,7 +27,7 @@ _LARGEST_SIDE: Final = 4096
 def run(arguments: argparse.Namespace) -> None:
     from datasets.synthetic.backgrounds import bundled_photographs
     from datasets.synthetic.production import synthesize
-    from utils.progress import with_progress
+    from utils.iteration import with_progress
 
     options = _options(arguments)
     bundled_photographs()  # before any worker starts: they may be missing

@@ -13,10 +13,16 @@ from main.cli import add_run_flags, command_parser, run_command
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from main.courses import REGRESSION
-    from main.training.course import run_course
+    from main.training import REGRESSION, RunOptions, run_training
 
-    return run_course(REGRESSION, arguments)
+    options = RunOptions(
+        arguments.job_name,
+        arguments.config_file,
+        arguments.output,
+        arguments.device,
+        tuple(arguments.overrides),
+    )
+    return run_training(REGRESSION, options)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -1,21 +1,21 @@
 """Weights from files into a network, and back; nothing from a file is executed.
 
+Files carry the published names of weights, which the key table translates to those of our modules.
 Two forms are read: the published one (`torch.save` of {'epoch', 'network', 'optimizer'}) and
 safetensors. Both are mapped into memory, not copied: of an 8.2 GB training checkpoint only the
 network's pages are ever read, and only once.
 """
 
-import logging
 import mmap
 import os
 import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,15 +23,43 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from configs.schema import ModelConfig
-from models.checkpoint_keys import from_published, to_published
 from models.smplest_x import SMPLestX
 from utils.errors import UserError, first_line
 from utils.files import atomic_path, require_regular_file
 
-log = logging.getLogger(__name__)
-
 _PRECISIONS: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _BYTEARRAY: Final = b"bytearray"
+
+Value = TypeVar("Value")
+
+# Older files and wrappers -> the published form.
+_OLD_PREFIXES: Final = (
+    ("module.", ""),
+    ("backbone.", "encoder."),
+    ("body_rotation_net.", "body_regressor."),
+    ("hand_rotation_net.", "hand_regressor."),
+)
+# Buffers of the body model, which are read from its own files.
+_NOT_WEIGHTS: Final = ("smplx_layer.",)
+
+# (published, ours), one-to-one, so that what is saved carries the published names. The first rule
+# that fits the beginning of a key applies; {i} is the index of a decoder layer.
+_LAYER: Final = "decoder.transformer.transformer.layers.{i}."
+KEY_TABLE: Final = (
+    (_LAYER + "0.norm.", "decoder.layers.{i}.self_norm."),
+    (_LAYER + "0.fn.to_out.0.", "decoder.layers.{i}.self_attention.to_out."),
+    (_LAYER + "0.fn.", "decoder.layers.{i}.self_attention."),
+    (_LAYER + "1.norm.", "decoder.layers.{i}.cross_norm."),
+    (_LAYER + "1.fn.to_out.0.", "decoder.layers.{i}.cross_attention.to_out."),
+    (_LAYER + "1.fn.", "decoder.layers.{i}.cross_attention."),
+    (_LAYER + "2.norm.", "decoder.layers.{i}.feed_forward_norm."),
+    (_LAYER + "2.fn.net.0.", "decoder.layers.{i}.feed_forward.0."),
+    (_LAYER + "2.fn.net.3.", "decoder.layers.{i}.feed_forward.2."),
+    ("decoder.transformer.pos_embedding", "decoder.pos_embedding"),
+    ("decoder.transformer.to_token_embedding.", "decoder.to_token_embedding."),
+    ("decoder.token_conv.", "decoder.token_projection."),
+    ("decoder.dec_", "heads."),
+)
 
 
 def read_torch(path: Path) -> dict[str, Any]:
@@ -40,7 +68,7 @@ def read_torch(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged, holds no dictionary, or would execute code.
     """
-    with _told(path):
+    with _damage_reported(path):
         require_regular_file(path, "checkpoint")
         # Files from before torch 1.6 are no zip archives and cannot be mapped.
         mappable = zipfile.is_zipfile(path)
@@ -63,7 +91,7 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if path.suffix == ".safetensors":
         require_regular_file(path, "checkpoint")
-        with _told(path), safe_open(path, framework="pt") as file:
+        with _damage_reported(path), safe_open(path, framework="pt") as file:
             published = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         return from_published(published)
     network = read_torch(path).get("network")
@@ -140,7 +168,7 @@ DAMAGE: Final = (
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _damage_reported(path: Path) -> Iterator[None]:
     """What reading a file can fail of, as one line."""
     try:
         yield
@@ -181,7 +209,8 @@ def load_network(
     Raises:
         UserError: see `read_network`; or the weights are not those of `config`.
     """
-    network = _on_meta(config)
+    with torch.device("meta"):  # no memory behind its weights
+        network = SMPLestX(config)
     state = _fitting(read_network(path), network, path)
     network.load_state_dict(state, strict=True, assign=True)
     return network.to_precision(precision).eval()
@@ -194,12 +223,6 @@ def load_weights(network: SMPLestX, path: str | Path) -> None:
         UserError: see `load_network`.
     """
     network.load_state_dict(_fitting(read_network(path), network, path), strict=True)
-
-
-def _on_meta(config: ModelConfig) -> SMPLestX:
-    """A network without memory behind its weights."""
-    with torch.device("meta"):
-        return SMPLestX(config)
 
 
 def _fitting(state: dict[str, Tensor], network: SMPLestX, path: str | Path) -> dict[str, Tensor]:
@@ -251,3 +274,30 @@ def _not_written(error: Exception, path: str | Path) -> OSError:
             number = cause.errno
     reason = os.strerror(number) if number else "could not be written whole"
     return OSError(number, reason, str(path))
+
+
+def _translate(key: str, table: Iterable[tuple[str, str]]) -> str:
+    for source, target in table:
+        pattern = re.escape(source).replace(re.escape("{i}"), r"(?P<i>\d+)")
+        match = re.match(pattern, key)
+        if match:
+            return target.format(**match.groupdict()) + key[match.end() :]
+    return key
+
+
+def from_published(state: Mapping[str, Value]) -> dict[str, Value]:
+    """A published (or older) state dict under our names; buffers of the body model left out."""
+    ours = {}
+    for key, value in state.items():
+        for old, new in _OLD_PREFIXES:
+            if key.startswith(old):
+                key = new + key.removeprefix(old)
+        if not key.startswith(_NOT_WEIGHTS):
+            ours[_translate(key, KEY_TABLE)] = value
+    return ours
+
+
+def to_published(state: Mapping[str, Value]) -> dict[str, Value]:
+    """Our state dict under the published names, without a wrapper's `module.`."""
+    inverse = [(ours, published) for published, ours in KEY_TABLE]
+    return {_translate(key, inverse): value for key, value in state.items()}

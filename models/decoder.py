@@ -1,7 +1,12 @@
-"""Decoder: task tokens look at each other and at the image tokens.
+"""Decoder and heads: task tokens attend to each other and to the image, and become parameters.
+
+Each head reads its own task tokens and regresses one group of parameters. Rotations are 6D (see
+utils.rotation); a camera is (x, y, gamma), see models.posing.
 
 Shapes: B images, T task tokens, N image tokens, D channels, O channels of a decoded token.
 """
+
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +34,7 @@ class SelfAttention(nn.Module):
         self.to_out = nn.Linear(self.inner, dim)
 
     def forward(self, tokens: Float[Tensor, "B K D"], keep: int | None) -> Float[Tensor, "B Q D"]:
-        """The first `keep` tokens (all of them: None) look at all tokens."""
+        """The first `keep` tokens (all of them: None) attend to all tokens."""
         to_q, to_kv = self.to_qkv.weight.split([self.inner, 2 * self.inner])
         q, kv = F.linear(tokens[:, :keep], to_q), F.linear(tokens, to_kv)
         return self.to_out(attend(q, kv, self.num_heads))
@@ -68,7 +73,7 @@ class Layer(nn.Module):
         image_tokens: Float[Tensor, "B N D"],
         keep: int | None = None,
     ) -> Float[Tensor, "B Q D"]:
-        """`keep`: only the first so many tokens go on; all of them are still looked at."""
+        """`keep`: only the first so many tokens are computed; all of them are attended to."""
         x = tokens[:, :keep] + self.self_attention(self.self_norm(tokens), keep)
         x = x + self.cross_attention(self.cross_norm(x), image_tokens)
         return x + self.feed_forward(self.feed_forward_norm(x))
@@ -92,3 +97,60 @@ class TokenDecoder(nn.Module):
             tokens = layer(tokens, image_tokens)
         tokens = self.layers[-1](tokens, image_tokens, keep=self.task_tokens_num)
         return self.token_projection(tokens)
+
+
+class Head(NamedTuple):
+    name: str
+    tokens: int
+    outputs: int
+
+
+HEADS: Final = (
+    Head("body_root_pose", 1, 6),
+    Head("body_pose", 21, 21 * 6),
+    Head("body_shape", 10, 10),
+    Head("body_cam", 1, 3),
+    Head("hand_root_pose", 2, 2 * 6),
+    Head("hand_pose", 30, 2 * 15 * 6),
+    Head("hand_cam", 2, 2 * 3),
+    Head("face_root_pose", 1, 6),
+    Head("face_expression", 10, 10),
+    Head("face_jaw_pose", 1, 6),
+    Head("face_cam", 1, 3),
+)
+"""In the order of the task tokens."""
+TASK_TOKENS: Final = sum(head.tokens for head in HEADS)
+UNSUPERVISED_HEADS: Final = ("hand_cam", "face_root_pose", "face_cam")
+"""No loss reads them; they are kept because checkpoints hold them."""
+
+
+class HeadOutputs(NamedTuple):
+    """What the network regresses, one row per person. Hands: left half, then right half."""
+
+    body_root_pose: Float[Tensor, "B 6"]
+    body_pose: Float[Tensor, "B 126"]
+    body_shape: Float[Tensor, "B 10"]
+    body_cam: Float[Tensor, "B 3"]
+    hand_root_pose: Float[Tensor, "B 12"]
+    hand_pose: Float[Tensor, "B 180"]
+    hand_cam: Float[Tensor, "B 6"]
+    face_root_pose: Float[Tensor, "B 6"]
+    face_expression: Float[Tensor, "B 10"]
+    face_jaw_pose: Float[Tensor, "B 6"]
+    face_cam: Float[Tensor, "B 3"]
+
+
+class Heads(nn.ModuleDict):
+    """One linear layer per head, on its concatenated tokens."""
+
+    def __init__(self, token_dim: int) -> None:
+        super().__init__({h.name: nn.Linear(h.tokens * token_dim, h.outputs) for h in HEADS})
+
+    def forward(self, tokens: Float[Tensor, "B 80 O"]) -> HeadOutputs:
+        groups = tokens.split([head.tokens for head in HEADS], dim=1)
+        return HeadOutputs(
+            **{
+                head.name: self[head.name](group.flatten(1))
+                for head, group in zip(HEADS, groups, strict=True)
+            }
+        )

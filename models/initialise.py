@@ -1,4 +1,4 @@
-"""A network to start training from: random weights, heads that say an average person.
+"""A network to start training from: random weights, and heads that predict an average person.
 
 Regressing from the average pose and a camera that frames it is learned far sooner than from a
 random one (Kanazawa et al., CVPR 2018, start their regressor there).
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from configs.schema import ModelConfig
 from human_models.body import BodyModel
 from human_models.joints import BODY_JOINTS
-from models.heads import Heads
+from models.decoder import Heads
 from models.posing import BodyParameters, camera_depth, pose_body
 from models.smplest_x import SMPLestX
 from utils.rotation import axis_angle_to_matrix
@@ -37,7 +37,7 @@ def initial_network(config: ModelConfig, body: BodyModel) -> SMPLestX:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     if network.lifter is not None:
-        # The lifter decides first: what the decoder hears of it, and adds to it, begins as nothing.
+        # The lifter decides first: its queries, and what the decoder adds, begin as zero.
         nn.init.zeros_(network.lifter.to_query.weight)
         nn.init.zeros_(network.decoder.token_projection.weight)
     encoder = network.encoder
@@ -52,7 +52,7 @@ def initial_network(config: ModelConfig, body: BodyModel) -> SMPLestX:
 def _places(height: int, width: int, dim: int) -> Float[Tensor, "N D"]:
     """Sines and cosines of the rows and columns of patches (He et al., CVPR 2022).
 
-    Where places are told from the start, finding joints is learned much sooner.
+    Where places are known from the start, finding joints is learned much sooner.
     """
     waves = 10_000 ** -(torch.arange(dim // 4) / (dim / 4))
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")

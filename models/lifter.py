@@ -1,25 +1,49 @@
-"""From 2D joints to task tokens: what joints mean in 3D, which poses alone teach, without pictures.
+"""Keypoints: found on the feature map, and lifted to the task tokens of a body in 3D.
 
-A network that has a lifter finds the joints on the encoder's feature map (`auxiliary.KeypointHead`)
-and begins from what their places mean; the decoder then corrects that with what it sees.
+A network with a lifter finds the joints on the encoder's feature map, begins from what their places
+mean in 3D, which poses alone teach without pictures, and corrects that with what the decoder sees.
+The keypoint head alone is also what pre-training and auxiliary supervision use.
 """
 
 from typing import Final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from configs.schema import LifterConfig
+from configs.schema import LifterConfig, ModelConfig
 from human_models.joints import JOINTS
-from models.auxiliary import DEPTH_UNIT_M, at_cells, middles
-from models.heads import HEADS
+from models.decoder import TASK_TOKENS
 
-TASK_TOKENS: Final = sum(head.tokens for head in HEADS)
+DEPTH_UNIT_M: Final = 0.5
 _UNSURE: Final = 0.1
 """Expected error at which a joint counts e times less than a certain one."""
 _PLACE_UNIT: Final = 0.25
-"""Of x and y as the network takes them."""
+"""Unit of x and y as the lifter takes them."""
+
+
+class KeypointHead(nn.Module):
+    """Scores of the feature map's cells for every joint, the place within the cell, the depth."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.final_layer = nn.Conv2d(channels, 4 * len(JOINTS), kernel_size=1)
+
+    def forward(self, feature_map: Float[Tensor, "B D h w"]) -> Float[Tensor, "B 137 4 h w"]:
+        """Score; x and y from the cell's middle in cells; depth from the pelvis in half metres."""
+        return self.final_layer(feature_map).float().unflatten(1, (len(JOINTS), 4))
+
+
+def found_keypoints(
+    predicted: Float[Tensor, "B 137 4 h w"], config: ModelConfig
+) -> Float[Tensor, "B 137 2"]:
+    """Where the best cell of each joint says it is, in pixels of the network's input."""
+    height, width = predicted.shape[-2:]
+    best = predicted[:, :, 0].flatten(2).argmax(2)
+    offset = at_cells(predicted[:, :, 1:3], best)
+    cells = middles(best, width) + offset
+    input_height, input_width = config.input_body_shape
+    return cells * cells.new_tensor([input_width / width, input_height / height])
 
 
 def observed_keypoints(predicted: Float[Tensor, "B 137 4 h w"]) -> Float[Tensor, "B 137 4"]:
@@ -36,6 +60,28 @@ def observed_keypoints(predicted: Float[Tensor, "B 137 4 h w"]) -> Float[Tensor,
     distance = squared.clamp(min=1e-12).sqrt() / height
     error = (scores.softmax(2) * distance).sum(2)
     return torch.stack([x / width - 0.5, y / height - 0.5, DEPTH_UNIT_M * found[..., 2], error], 2)
+
+
+def cell_of(places: Float[Tensor, "B J 2"], height: int, width: int) -> Int[Tensor, "B J"]:
+    """The cell of a grid over the crop, row by row; places outside have the nearest."""
+    column, row = (
+        (places[..., k] * size).floor().clamp(0, size - 1).long()
+        for k, size in enumerate((width, height))
+    )
+    return row * width + column
+
+
+def middles(cells: Int[Tensor, "*B"], width: int) -> Float[Tensor, "*B 2"]:
+    """x, y of cells' middles, in cells."""
+    return torch.stack([cells % width, cells // width], dim=-1) + 0.5
+
+
+def at_cells(
+    values: Float[Tensor, "B 137 C h w"], cells: Int[Tensor, "B 137"]
+) -> Float[Tensor, "B 137 C"]:
+    """Values of one cell per joint."""
+    chosen = cells[:, :, None, None].expand(-1, -1, values.shape[2], 1)
+    return values.flatten(3).gather(3, chosen)[..., 0]
 
 
 class _Block(nn.Module):

@@ -22,7 +22,7 @@ from human_models.joints import (
     RIG_PARENTS,
     SIDES,
 )
-from models.heads import HeadOutputs
+from models.decoder import HeadOutputs
 from models.posing import PosedBody, part_relative, root_relative
 from utils.rotation import axis_angle_to_matrix, rotation_6d_to_matrix
 

@@ -10,13 +10,13 @@ from torch import Tensor
 from configs.schema import ModelConfig
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS_FROM_MODEL, PART_ROOTS
-from models.heads import HeadOutputs
+from models.decoder import HeadOutputs
 from utils.camera import project
 from utils.rotation import rotation_6d_to_axis_angle
 
 
 class BodyParameters(NamedTuple):
-    """SMPL-X parameters, a row a person.
+    """SMPL-X parameters, one row per person.
 
     Rotations are axis-angle vectors in radians, joint after joint in the order of the rig; those of
     hands are relative to the mean hand (flat_hand_mean=False). `transl` is in metres in the crop's

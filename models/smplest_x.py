@@ -7,10 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from configs.schema import ModelConfig
-from models.auxiliary import KeypointHead
-from models.decoder import TokenDecoder
-from models.heads import HeadOutputs, Heads
-from models.lifter import Lifter, observed_keypoints
+from models.decoder import HeadOutputs, Heads, TokenDecoder
+from models.lifter import KeypointHead, Lifter, observed_keypoints
 from models.vit import ViT
 
 

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from models.auxiliary import KeypointHead
 from models.checkpoint import read_torch, require_weights, save_torch
-from models.supervised import KeypointNetwork
+from models.lifter import KeypointHead
+from models.supervision import KeypointNetwork
 from models.vit import ViT
 from utils.errors import UserError
 
@@ -35,7 +35,7 @@ _OWN: Final = frozenset({"task_tokens"})
 def load_encoder(
     encoder: ViT, path: Path, *, interpolate: bool = False, deepen: bool = False
 ) -> None:
-    """Give an encoder the weights of a file, all but its task tokens; tells what was left over.
+    """Give an encoder the weights of a file, all but its task tokens; logs what was left over.
 
     Args:
         interpolate: resize the position embedding where it is of another input size.

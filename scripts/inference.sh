@@ -1,5 +1,5 @@
 #!/bin/sh
-# sh scripts/inference.sh MODEL_DIR FILE_NAME [FPS] [flags]      (--help tells all)
+# sh scripts/inference.sh MODEL_DIR FILE_NAME [FPS] [flags]      (--help lists all)
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 sh "$root/scripts/install.sh"

@@ -1,4 +1,4 @@
 #!/bin/sh
 # bash scripts/pretrain.sh JOB_NAME NUM_GPUS CONFIG_FILE [flags]      (as scripts/train.sh)
 set -eu
-exec sh "$(dirname "$0")/start_training.sh" pretrain "$@"
+TRAINING_COMMAND=pretrain exec sh "$(dirname "$0")/train.sh" "$@"

@@ -1,6 +1,6 @@
-"""Motion as BVH (Biovision hierarchy): a skeleton of offsets, and Euler angles a frame.
+"""Motion as BVH (Biovision hierarchy): a skeleton of offsets, and Euler angles per frame.
 
-The format knows neither unit nor axes; the caller's lengths are written as they are.
+The format defines neither unit nor axes; the caller's lengths are written as they are.
 """
 
 from collections.abc import Sequence

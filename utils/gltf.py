@@ -29,6 +29,13 @@ class Skeleton:
     """-1: the root, which is the first."""
     positions_m: Float[np.ndarray, "J 3"]
 
+    @property
+    def offsets_m(self) -> Float[np.ndarray, "J 3"]:
+        """From each joint's parent; the root's from the origin."""
+        origins = self.positions_m[list(self.parents)]
+        origins[0] = 0
+        return self.positions_m - origins
+
 
 @dataclass(frozen=True)
 class Material:
@@ -42,7 +49,7 @@ class Material:
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """Triangles that follow a skeleton; four joints a vertex, whose weights add up to one."""
+    """Triangles that follow a skeleton; four joints per vertex, whose weights add up to one."""
 
     name: str
     positions_m: Float[np.ndarray, "V 3"]
@@ -86,7 +93,7 @@ def make_glb(
     skinned meshes. Morphs are stored sparsely and without normals.
 
     Args:
-        extras: what the file tells about itself (plain JSON values), at `asset.extras`.
+        extras: what the file says about itself (plain JSON values), at `asset.extras`.
     """
     buffer = _Buffer()
     joint_count = len(skeleton.names)
@@ -127,10 +134,9 @@ def make_glb(
 
 def _joint_nodes(skeleton: Skeleton) -> list[dict[str, Any]]:
     nodes: list[dict[str, Any]] = []
+    offsets = _float32(skeleton.offsets_m).tolist()
     for joint, (name, parent) in enumerate(zip(skeleton.names, skeleton.parents, strict=True)):
-        origin = skeleton.positions_m[parent] if parent >= 0 else np.zeros(3)
-        offset = (skeleton.positions_m[joint] - origin).astype(np.float32)
-        nodes.append({"name": name, "translation": offset.tolist()})
+        nodes.append({"name": name, "translation": offsets[joint]})
         if parent >= 0:
             nodes[parent].setdefault("children", []).append(joint)
     return nodes
@@ -221,7 +227,7 @@ def _float32(values: np.ndarray) -> np.ndarray:
 
 
 class _Buffer:
-    """The binary part, and the tables that say what lies where in it."""
+    """The binary part, and the tables of what lies where in it."""
 
     def __init__(self) -> None:
         self.content = bytearray()

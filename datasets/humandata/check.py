@@ -30,7 +30,7 @@ from utils.box import have_area
 from utils.camera import project
 from utils.files import is_below
 from utils.image import image_sizes
-from utils.progress import with_progress
+from utils.iteration import with_progress
 
 LARGEST_TRAINED_BETA: Final = 3.0
 """Above it the published training takes all betas of the row as zero."""

@@ -20,12 +20,11 @@ from datasets.sources import source_of_file
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import JOINT_PARTS, JOINTS, PART_ROOTS, edges
-from utils.draw import PERSON_COLOURS, Colour, draw_skeleton
 from utils.errors import UserError
 from utils.files import path_within
 from utils.image import write_image
-from utils.progress import with_progress
-from utils.render import MeshRenderer, PlacedMesh
+from utils.iteration import with_progress
+from utils.render import PERSON_COLOURS, Colour, MeshRenderer, PlacedMesh, draw_skeleton
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,14 @@ from torch import Tensor
 from datasets.synthetic.appearance import Look, face_features
 from datasets.synthetic.textures import Texture
 from datasets.synthetic.wardrobe import Wardrobe
-from human_models.body import BodyModel
+from human_models.body import (
+    BodyModel,
+    forward_kinematics,
+    linear_blend_skinning,
+    skinning_transforms,
+)
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_body
 from human_models.joints import RIG_JOINTS
-from human_models.skinning import forward_kinematics, linear_blend_skinning, skinning_transforms
 from utils.render import cross, length
 from utils.rotation import axis_angle_to_matrix
 

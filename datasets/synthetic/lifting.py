@@ -1,7 +1,8 @@
 """People as their joints alone, without pictures: endless samples that teach what 2D joints mean.
 
 Poses, hands, faces and shapes are those of the drawn people, mixed anew for every sample and seen
-by cameras like theirs. A batch is a function of its seed.
+by cameras like theirs. The keypoints of a sample are simulated detections: the true joints with the
+errors of a keypoint network. A batch is a function of its seed.
 """
 
 import math
@@ -9,13 +10,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from configs.schema import ModelConfig
 from datasets.synthetic.arms import draw_hand
 from datasets.synthetic.poses import Poser
-from datasets.synthetic.sightings import Draw, sightings
 from datasets.synthetic.stage import FILM_HEIGHT_MM, FILM_WIDTH_MM
 from human_models.body import BodyModel
 from human_models.joints import (
@@ -100,7 +100,7 @@ class People:
     @torch.no_grad()
     def batch(self, size: int, seed: int) -> dict[str, Tensor]:
         """Targets of training (`datasets.targets.Targets`), and `keypoints` as a network finds them
-        (B 137 4, see `sightings`). All joints are known, also those outside the crop.
+        (B 137 4, see `simulate_detections`). All joints are known, also those outside the crop.
         """
         self._draw.restart(seed)
         person, joints = self._placed(size)
@@ -111,7 +111,7 @@ class People:
         one, count = places.new_ones(size), places.new_zeros(size, dtype=torch.long)
         known, no_root = places.new_ones(*places.shape[:2], 1), places.new_zeros(size, 1, 3)
         return {
-            "keypoints": sightings(places, from_pelvis[..., 2], inside, self._draw),
+            "keypoints": simulate_detections(places, from_pelvis[..., 2], inside, self._draw),
             "target_joint_img": torch.cat([places * places.new_tensor([width, height]), depth], 2),
             "target_joint_cam": from_pelvis,
             "target_smplx_joint_cam": joints - joints[:, self._roots],
@@ -237,3 +237,248 @@ class People:
 def _about(axis: str, angle: Float[Tensor, " B"]) -> Float[Tensor, "B 3 3"]:
     """Rotations by radians."""
     return axis_angle_to_matrix(angle[:, None] * angle.new_tensor([axis == k for k in "xyz"]))
+
+
+class Draw:
+    """Random numbers on one device, from a seed that can be set anew."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._generator = device, torch.Generator(device)
+
+    def restart(self, seed: int) -> None:
+        self._generator.manual_seed(seed)
+
+    def uniform(self, size: int, low: float = 0.0, high: float = 1.0) -> Float[Tensor, " B"]:
+        draws = torch.rand(size, generator=self._generator, device=self._device)
+        return low + (high - low) * draws
+
+    def normal(self, *shape: int) -> Float[Tensor, "..."]:
+        return torch.randn(shape, generator=self._generator, device=self._device)
+
+    def chance(self, size: int, share: float) -> Bool[Tensor, " B"]:
+        """True for such a share."""
+        return self.uniform(size) < share
+
+    def below(self, size: int, end: int) -> Int[Tensor, " B"]:
+        return torch.randint(end, (size,), generator=self._generator, device=self._device)
+
+
+class _Group(NamedTuple):
+    """Joints whose errors are correlated, and how large these are."""
+
+    joints: list[int]
+    error: float
+    """Median of the expected error, as a share of the crop's height."""
+    spread: float
+    """Standard deviation of the expected error's logarithm."""
+    shared: float
+    """Share of the squared error that all joints of the group have in common."""
+    depth: float
+    """Detected over true depth: a network that learns medians shrinks what it is unsure of."""
+    depth_noise_m: float
+
+
+def _indices(*names: str) -> list[int]:
+    return [JOINTS.index(name) for name in names]
+
+
+def _indices_of_prefixes(*starts: str) -> list[int]:
+    return [k for k, name in enumerate(JOINTS) if name.startswith(starts)]
+
+
+def _groups_of_side(side: str) -> list[_Group]:
+    foot = _indices_of_prefixes(
+        *(f"{side}_{part}" for part in ("ankle", "big_toe", "small_toe", "heel"))
+    )
+    fingers = ("wrist", "thumb", "index", "middle", "ring", "pinky")
+    hand = _indices_of_prefixes(*(f"{side}_{part}" for part in fingers))
+    return [
+        _Group(_indices(f"{side}_knee"), 0.04, 0.85, 0.0, 0.37, 0.115),
+        _Group(foot, 0.038, 1.15, 0.6, 0.42, 0.19),
+        _Group(_indices(f"{side}_elbow"), 0.036, 1.0, 0.0, 0.61, 0.12),
+        _Group(hand, 0.041, 1.2, 0.8, 0.51, 0.155),
+    ]
+
+
+_TORSO: Final = _indices(
+    "pelvis", "left_hip", "right_hip", "neck", "left_shoulder", "right_shoulder"
+)
+_HEAD_JOINTS: Final = _indices_of_prefixes(
+    "face", "nose", *(f"{side}_{part}" for side in SIDES for part in ("ear", "eye"))
+)
+_GROUPS: Final = (
+    _Group(_TORSO, 0.015, 1.25, 0.35, 0.64, 0.07),
+    _Group(_HEAD_JOINTS, 0.006, 1.4, 0.75, 0.68, 0.12),
+    *(group for side in SIDES for group in _groups_of_side(side)),
+)
+_COCO: Final = _indices(
+    "nose",
+    *(
+        f"{side}_{part}"
+        for side in SIDES
+        for part in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+    ),
+)
+_FEET: Final = _indices_of_prefixes(
+    *(f"{side}_{part}" for side in SIDES for part in ("big_toe", "small_toe", "heel"))
+)
+_UPPER: Final = [k for k in _COCO if not JOINTS[k].endswith(("hip", "knee", "ankle"))]
+_SUBSETS: Final = (
+    _COCO,
+    _COCO + _FEET,
+    _COCO + _groups_of_side("left")[3].joints,
+    _COCO + _groups_of_side("right")[3].joints,
+    _UPPER,
+)
+"""Joints that other keypoint networks detect, or that remain where only a part is seen."""
+_LEG_JOINTS: Final = _indices_of_prefixes(
+    *(
+        f"{side}_{part}"
+        for side in SIDES
+        for part in ("hip", "knee", "ankle", "big_toe", "small_toe", "heel")
+    )
+)
+_ARM_JOINTS: Final = [
+    j
+    for group in _GROUPS
+    if JOINTS[group.joints[0]].endswith(("elbow", "wrist"))
+    for j in group.joints
+]
+_MIRRORED_JOINTS: Final = mirror_permutation(JOINTS)
+_SWAPPED_SIDES: Final = ((list(range(len(JOINTS))), 0.04), (_LEG_JOINTS, 0.04), (_ARM_JOINTS, 0.04))
+"""Joints whose left and right are taken for each other, and how often."""
+_SUBSET: Final = 0.15
+"""How often a sample has one of `_SUBSETS` alone, without depths."""
+_MOST_MISSING: Final = 0.15
+"""Largest share of joints that are missing one by one."""
+_OCCLUDED: Final = 0.1
+"""How often an object covers a part of the crop."""
+_ERROR_OUTSIDE: Final = 0.12
+"""Expected error of a joint that is not in the crop, its median."""
+_LARGEST_ERROR: Final = 0.25
+"""Expected errors end here."""
+_FINEST: Final = 0.013
+"""Error that remains where none is expected, as a share of the crop's height."""
+_MEDIAN_OF_LENGTH: Final = math.sqrt(2 * math.log(2))
+"""Of a normal vector in the plane."""
+_ASPECT: Final = 0.75
+"""Width of the crop over its height."""
+
+
+class _Tables(NamedTuple):
+    """The groups' numbers for every joint."""
+
+    group: Int[Tensor, " J"]
+    error: Float[Tensor, " J"]
+    spread: Float[Tensor, " J"]
+    shared: Float[Tensor, " J"]
+    depth: Float[Tensor, " J"]
+    depth_noise_m: Float[Tensor, " J"]
+
+
+def _tables() -> _Tables:
+    group = torch.zeros(len(JOINTS), dtype=torch.long)
+    for number, members in enumerate(_GROUPS):
+        group[members.joints] = number
+    columns = [torch.tensor(column)[group] for column in list(zip(*_GROUPS, strict=True))[1:]]
+    return _Tables(group, *columns)
+
+
+_TABLES: Final = _tables()
+
+
+def simulate_detections(
+    places: Float[Tensor, "B 137 2"],
+    depth_m: Float[Tensor, "B 137"],
+    inside: Bool[Tensor, "B 137"],
+    draw: Draw,
+) -> Float[Tensor, "B 137 4"]:
+    """Joints as a keypoint network detects them: inaccurate, of varying confidence, or missing.
+
+    The constants were tuned by hand until the distribution of errors looked like that of the demo
+    network's encoder on the test pictures of OpenPeople, which are synthetic too. No optimiser has
+    fitted them, and errors in photographs have not been measured.
+
+    Args:
+        places: shares of the crop's width and height.
+        depth_m: from the pelvis.
+        inside: joints that the crop shows.
+
+    Returns:
+        x, y, depth and expected error of each joint, as `models.lifter.Lifter` takes them.
+    """
+    table = _Tables(*(values.to(places.device) for values in _TABLES))
+    places, depth_m, mistaken = _swap_sides(places, depth_m, draw)
+    error = _expected_error(table, len(places), draw)
+    error = torch.where(mistaken, 2 * error, error)
+    error = error * _occlusion(places, draw)
+    error = torch.where(inside, error, error.clamp(min=_ERROR_OUTSIDE / 2) * 2)
+    error = error.clamp(max=_LARGEST_ERROR)
+
+    # The less certain a joint is, the heavier the tails: the network took another place for it.
+    tail = (0.2 + 0.6 * (error / 0.06).clamp(max=1)) * _grouped(table, len(places), draw, 0.8)
+    length = (_FINEST + 0.93 * error) * tail.exp() / _MEDIAN_OF_LENGTH
+    x, y = (length * _grouped(table, len(places), draw) for _ in range(2))
+    found = places - 0.5 + torch.stack([x / _ASPECT, y], dim=2)
+    sureness = (1 + 0.25 * draw.normal(len(places), 1)).clamp(0.3, 1.5)
+    depth = table.depth * sureness * depth_m
+    depth = depth + table.depth_noise_m * _grouped(table, len(places), draw, 0.8)
+    missing = _missing(len(places), draw)
+    depth, error = torch.where(missing[1], 0.0, depth), torch.where(missing[0], torch.inf, error)
+    return torch.cat([found.clamp(-0.5, 0.5), torch.stack([depth, error], dim=2)], dim=2)
+
+
+def _grouped(
+    table: _Tables, size: int, draw: Draw, shared: float | None = None
+) -> Float[Tensor, "B 137"]:
+    """Normal numbers, correlated within each group; `shared`: the share of their variance."""
+    share = table.shared if shared is None else torch.full_like(table.shared, shared)
+    common = draw.normal(size, len(_GROUPS))[:, table.group]
+    return share.sqrt() * common + (1 - share).sqrt() * draw.normal(size, len(JOINTS))
+
+
+def _expected_error(table: _Tables, size: int, draw: Draw) -> Float[Tensor, "B 137"]:
+    """Log-normal: some pictures are harder than others, some limbs, some joints."""
+    of_sample, of_joint = draw.normal(size, 1), _grouped(table, size, draw, 0.67)
+    return table.error * (table.spread * (0.63 * of_sample + 0.77 * of_joint)).exp()
+
+
+def _swap_sides(
+    places: Float[Tensor, "B 137 2"], depth_m: Float[Tensor, "B 137"], draw: Draw
+) -> tuple[Float[Tensor, "B 137 2"], Float[Tensor, "B 137"], Bool[Tensor, "B 137"]]:
+    """Left taken for right; of a whole person, also front for back.
+
+    Returns the new places and depths, and which joints are affected.
+    """
+    whole, *limbs = (draw.chance(len(places), share) for _, share in _SWAPPED_SIDES)
+    depth_m = torch.where(whole[:, None], -depth_m[:, _MIRRORED_JOINTS], depth_m)
+    mistaken = whole[:, None].expand(depth_m.shape).clone()
+    for (joints, _), chosen in zip(_SWAPPED_SIDES[1:], limbs, strict=True):
+        mistaken[:, joints] ^= chosen[:, None]
+    swapped = torch.where(mistaken[..., None], places[:, _MIRRORED_JOINTS], places)
+    only_limb = mistaken & ~whole[:, None]
+    depth_m = torch.where(only_limb, depth_m[:, _MIRRORED_JOINTS], depth_m)
+    return swapped, depth_m, mistaken
+
+
+def _occlusion(places: Float[Tensor, "B 137 2"], draw: Draw) -> Float[Tensor, "B 137"]:
+    """Factors of the expected errors: large behind an object, a disc somewhere in the crop."""
+    size = len(places)
+    middle = torch.stack([draw.uniform(size), draw.uniform(size)], dim=1)
+    radius = draw.uniform(size, 0, 0.3) * draw.chance(size, _OCCLUDED)
+    covered = (places - middle[:, None]).norm(dim=2) < radius[:, None]
+    return torch.where(covered, 3.0, 1.0)
+
+
+def _missing(size: int, draw: Draw) -> tuple[Bool[Tensor, "B 137"], Bool[Tensor, "B 137"]]:
+    """Which joints are not detected at all, and which without a depth."""
+    given = torch.ones(1 + len(_SUBSETS), len(JOINTS), dtype=torch.bool)
+    for row, joints in enumerate(_SUBSETS, 1):
+        given[row] = False
+        given[row, joints] = True
+    other = draw.chance(size, _SUBSET)
+    source = torch.where(other, 1 + draw.below(size, len(_SUBSETS)), 0)
+    known = given.to(source.device)[source]
+    lost = draw.uniform(size, -_MOST_MISSING, _MOST_MISSING).clamp(min=0)
+    one_by_one = draw.uniform(size * len(JOINTS)).unflatten(0, (size, -1)) < lost[:, None]
+    return ~known | one_by_one, other[:, None].expand(known.shape)

@@ -90,9 +90,7 @@ def synthesize(options: SynthesisOptions, out: Path, workers: int) -> Iterator[i
         yield from _synthesize(options, out, images, workers)
 
 
-def _synthesize(
-    options: SynthesisOptions, out: Path, images: Path, workers: int
-) -> Iterator[int]:
+def _synthesize(options: SynthesisOptions, out: Path, images: Path, workers: int) -> Iterator[int]:
     staging = images.with_name(f".drawing_{options.split}_{options.digest()}")
     (out / "annot").mkdir(parents=True, exist_ok=True)
     remove_leftovers(images.parent, [images.name, staging.name])

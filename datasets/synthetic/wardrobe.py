@@ -17,6 +17,7 @@ from human_models.files import STAND_IN, BodyData
 from human_models.joints import RIG_JOINTS
 from human_models.safe_pickle import load_npz
 from utils.errors import UserError
+from utils.mesh import merge_vertices
 
 Rng = np.random.Generator
 _CELL_M: Final = 0.011
@@ -37,10 +38,8 @@ def coarse_faces(
     is_trunk = region == "body"  # coarse as it is
     key[is_trunk] = 0
     key[is_trunk, 0] = -np.arange(1, is_trunk.sum() + 1) * 1000
-    _, first, group = np.unique(key, axis=0, return_index=True, return_inverse=True)
-    a, b, c = first[group.ravel()][faces].T
-    kept = (a != b) & (b != c) & (c != a)
-    return np.stack([a, b, c], axis=1)[kept]
+    _, group = np.unique(key, axis=0, return_inverse=True)
+    return merge_vertices(faces, group.ravel())
 
 
 def slide_to_level(

@@ -37,7 +37,7 @@ from main.pipeline.estimator import Estimator
 from utils.camera import project
 from utils.distributed import failing_together, gather_to_first, world
 from utils.errors import UserError
-from utils.progress import with_progress
+from utils.iteration import with_progress
 
 _SMPL_VERTICES: Final = 6890
 _VERTICES: Final = (10475, _SMPL_VERTICES)

@@ -15,8 +15,8 @@ from datasets.sources import Source
 from main.evaluation.benchmark import BenchmarkResult
 from main.evaluation.metrics import SMPLX_METRICS, MeanAndCount, Means
 from main.evaluation.worst import draw_worst
+from main.paths import CONFIG_NAME
 from main.pipeline.estimator import Estimator
-from main.pipeline.model_files import CONFIG_NAME
 from utils.files import atomic_path
 
 PRIMARY_METRICS: Final = {

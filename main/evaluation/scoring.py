@@ -26,7 +26,7 @@ from main.paths import ROOT
 from utils.box import intersection_over_union, scaled_boxes
 from utils.errors import UserError
 from utils.files import atomic_path
-from utils.progress import with_progress
+from utils.iteration import with_progress
 
 _LEAST_OVERLAP: Final = 0.3
 """Intersection over union from which a result can be a person's."""

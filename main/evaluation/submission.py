@@ -27,14 +27,12 @@ from main.pipeline.detection import BoxFileDetector, Detector, YoloDetector
 from main.pipeline.estimator import Estimator, PersonCrop
 from main.pipeline.model_files import find_weights
 from models.posing import body_parameters
-from utils.box import Box
+from utils.box import Box, crop_person
 from utils.camera import Camera, project
-from utils.crop import crop_person
 from utils.errors import UserError
 from utils.files import atomic_path, path_within
 from utils.image import list_images
-from utils.prefetch import prefetch
-from utils.progress import with_progress
+from utils.iteration import prefetch, with_progress
 
 log = logging.getLogger(__name__)
 

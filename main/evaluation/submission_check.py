@@ -22,7 +22,7 @@ from human_models.safe_pickle import load_pickle
 from main.evaluation.servers import EYES, FOLDER, MATCHED_JOINTS, SCORED_JOINTS, Server
 from utils.errors import UserError, first_line
 from utils.files import open_input, read_input
-from utils.progress import with_progress
+from utils.iteration import with_progress
 
 Level = Literal["error", "warning"]
 """error: the server refuses it or would measure it wrongly; warning: it is probably a mistake."""

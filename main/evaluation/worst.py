@@ -15,9 +15,8 @@ from configs.schema import ModelConfig
 from human_models.files import ModelFolder, read_body, read_hand_vertices
 from main.evaluation.metrics import SampleErrors
 from utils.alignment import align_similarity
-from utils.draw import Colour, person_colour
 from utils.image import write_image
-from utils.render import MeshRenderer, PlacedMesh
+from utils.render import Colour, MeshRenderer, PlacedMesh, person_colour
 
 _RANKED_BY: Final = ("mpvpe_all", "pa_mpvpe_hand")
 _PELVIS: Final = 0

@@ -7,4 +7,5 @@ trajectories.py  from raw rows to final ones: one shape, gaps filled, smooth, fl
 floor.py    the ground, and the feet that touch it
 results.py  writing a folder of results
 result_reader.py  reading one, checked
+pseudo_labels.py  results as a HumanData file
 """

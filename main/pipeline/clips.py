@@ -19,11 +19,18 @@ import cv2
 
 from main.motion.result_reader import person_files, read_summary
 from main.pipeline.options import InferenceOptions
-from main.pipeline.pipeline import ClipResult, Tools, export_characters, preview_of, process_clip
-from utils.device import require_working
+from main.pipeline.pipeline import (
+    EXPORTING,
+    ClipResult,
+    Tools,
+    export_characters,
+    preview_of,
+    process_clip,
+)
+from utils.distributed import require_working
 from utils.errors import UserError, first_line
 from utils.files import atomic_path, read_input, remove_leftovers
-from utils.media import open_media
+from utils.source import open_source
 from utils.video_read import VIDEO_SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -152,7 +159,7 @@ def process_job(job: Job, tools: Tools) -> ClipReport:
             if job.result.is_dir() and not options.preview:
                 export_characters(job.result, job.source, tools)
             else:
-                with open_media(job.source, options.fps) as source:
+                with open_source(job.source, options.fps) as source:
                     result = process_clip(source, job.result, tools)
                 seconds = round(time.monotonic() - start, 3)
                 return ClipReport(job.label, "done", result.frames, result.people, seconds)
@@ -240,9 +247,12 @@ def is_finished(job: Job, options: InferenceOptions) -> bool:
         return preview_of(job.result).is_file()
     if not job.result.is_dir():
         return False
-    people = len(person_files(job.result))
-    wanted = people * len(options.export)
-    return wanted == 0 or len(list(job.result.glob("export/[!.]*"))) >= wanted
+    if not options.export:
+        return True
+    from main.characters.export import exported_paths  # loads what few runs need
+
+    wanted = exported_paths(job.result, person_files(job.result), options.export)
+    return not (job.result / EXPORTING).exists() and all(path.exists() for path in wanted)
 
 
 def earlier_result(job: Job) -> ClipResult:

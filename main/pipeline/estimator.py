@@ -23,15 +23,13 @@ from human_models.files import find_model_folder
 from main.paths import ROOT
 from main.pipeline.model_files import ModelFiles, find_model
 from models.checkpoint import load_network
-from models.heads import HeadOutputs
-from models.onnx import OnnxNetwork
+from models.decoder import HeadOutputs
+from models.deployment import PROGRAMS, OnnxNetwork, StaticNetwork
 from models.posing import BodyParameters, PosedBody, body_parameters, pose_body
 from models.smplest_x import SMPLestX
-from models.static import PROGRAMS, StaticNetwork
-from utils.box import Box, person_box
+from utils.box import Box, crop_person, person_box
 from utils.camera import Camera
-from utils.crop import crop_person
-from utils.device import has_bf16_units, pick_device
+from utils.distributed import has_bf16_units, pick_device
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -229,7 +227,9 @@ class Estimator:
 
 def _onnx_network(files: ModelFiles, precision: str, device: torch.device) -> OnnxNetwork:
     if precision != "fp32":
-        raise UserError(f"--backend onnx computes in fp32, not in {precision}; leave one out")
+        raise UserError(
+            f"onnx computes in fp32, not in {precision}; leave one out", setting="backend"
+        )
     network = OnnxNetwork(files.onnx, device)
     if files.onnx.stat().st_mtime < files.weights.stat().st_mtime:
         log.warning("%s is older than %s; main.convert --onnx", files.onnx, files.weights.name)

@@ -1,4 +1,4 @@
-"""Which files MODEL_DIR means: a config and the weights that belong to it.
+"""Which files MODEL_DIR means, a config and the weights that belong to it, and their conversion.
 
 MODEL_DIR is the name of a folder under pretrained_models/, or any folder, or a weights file.
 """
@@ -9,13 +9,13 @@ import logging
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from main.paths import OUTPUTS, PRETRAINED
+from configs.reader import load_config
+from main.paths import CONFIG_NAME, OUTPUTS, PRETRAINED
 from utils.errors import UserError, first_line
 from utils.files import atomic_path, open_input, read_json
 
 log = logging.getLogger(__name__)
 
-CONFIG_NAME: Final = "config_base.py"
 WEIGHT_SUFFIXES: Final = (".safetensors", ".pth.tar", ".pth", ".pt")
 
 
@@ -165,3 +165,64 @@ def _record(folder: Path, name: str, repo: str, fetched: Path) -> None:
     known[name] = {"repo": repo, "bytes": fetched.stat().st_size, "sha256": digest}
     with atomic_path(record) as partial:
         partial.write_text(json.dumps(known, indent=2) + "\n")
+
+
+def to_safetensors(model_dir: str, output: Path | None, precision: str) -> Path:
+    """Write the network of MODEL_DIR as safetensors and return the file's path.
+
+    Args:
+        output: default: beside the weights, with their name.
+        precision: fp32, bf16 or fp16, of encoder and decoder; the heads stay fp32.
+
+    Raises:
+        UserError: see `find_model`, `load_config`, `load_network`.
+    """
+    import torch
+
+    from models.checkpoint import load_network, save_safetensors
+
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    files = find_model(model_dir)
+    target = output or files.weights.with_name(f"{files.name}.safetensors")
+    _check_suffix(target, ".safetensors")
+    if target.resolve() == files.weights.resolve():
+        raise UserError(f"{files.weights} is a safetensors file already; name another --output")
+    config = load_config(files.config)
+    network = load_network(config.model, files.weights, kinds[precision])
+    state = network.state_dict()
+    save_safetensors(state, target, {"source": files.weights.name, "precision": precision})
+    parameters = sum(value.numel() for value in state.values())
+    log.info(
+        "%s: %.1f M parameters, %.2f GB (from %.2f GB)",
+        target,
+        parameters / 1e6,
+        target.stat().st_size / 1e9,
+        files.weights.stat().st_size / 1e9,
+    )
+    return target
+
+
+def to_onnx(model_dir: str, output: Path | None) -> Path:
+    """Write the network of MODEL_DIR as ONNX, in fp32, and return the file's path.
+
+    Args:
+        output: default: beside the weights, with their name, where `--backend onnx` looks.
+
+    Raises:
+        UserError: see `find_model`, `load_config`, `load_network`, `save_onnx`.
+    """
+    from models.checkpoint import load_network
+    from models.deployment import save_onnx
+
+    files = find_model(model_dir)
+    target = output or files.onnx
+    _check_suffix(target, ".onnx")
+    config = load_config(files.config).model
+    error = save_onnx(load_network(config, files.weights), config.input_body_shape, target)
+    log.info("%s: computes what PyTorch does, largest difference %.1e", target, error)
+    return target
+
+
+def _check_suffix(target: Path, suffix: str) -> None:
+    if target.suffix != suffix:
+        raise UserError(f"--output {target}: the name must end in {suffix}")

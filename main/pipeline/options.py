@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from main.characters.options import check_formats
 from utils.errors import UserError
 
 Backend = Literal["torch", "onnx", "compile", "cuda-graphs"]
@@ -80,10 +81,7 @@ class InferenceOptions:
         if self.fov_deg is not None and not 0 < self.fov_deg < 179:
             raise UserError(f"--fov {self.fov_deg:g}: give an angle between 0 and 179 degrees")
         if self.export:
-            from main.exporting.options import DEFAULTS
-            from main.exporting.results import check_formats
-
-            check_formats(self.export, DEFAULTS)
+            check_formats(self.export)
 
 
 def parse_person(text: str) -> Chosen:

@@ -18,12 +18,10 @@ from main.motion.trajectories import confidence, pose_vertices
 from main.pipeline.stages import READ_AHEAD
 from utils.box import Box
 from utils.camera import project
-from utils.draw import draw_skeleton, draw_vertices, person_colour
 from utils.image import write_image
-from utils.media import Frame, MediaSource
-from utils.prefetch import parallel_map, prefetch
-from utils.progress import with_progress
-from utils.render import MeshRenderer, PlacedMesh
+from utils.iteration import parallel_map, prefetch, with_progress
+from utils.render import MeshRenderer, PlacedMesh, draw_skeleton, draw_vertices, person_colour
+from utils.source import Frame, FrameSource
 from utils.video_write import VideoWriter
 
 _POSED_AT_ONCE: Final = 16
@@ -147,7 +145,7 @@ def _write_numbers(image: UInt8[np.ndarray, "H W 3"], people: Sequence[DrawnPers
 
 
 def draw_overlay(
-    source: MediaSource,
+    source: FrameSource,
     rows: FinalRows,
     chosen: Collection[int],
     result: Path,
@@ -199,7 +197,7 @@ class _ImageFile:
 
 
 @contextmanager
-def open_overlay(media: MediaSource, stem: Path) -> Iterator[OverlayFile]:
+def open_overlay(media: FrameSource, stem: Path) -> Iterator[OverlayFile]:
     """What drawn frames are written to: `stem`.mp4 for frames, `stem`.jpg or .png for one image.
 
     The file appears when the block ends well, and not at all else. A video keeps its sound.

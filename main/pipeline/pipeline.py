@@ -1,7 +1,7 @@
 """The way of a clip, from its frames to the files of its people: `process_clip`."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,9 @@ from main.motion.results import choose_people, write_results
 from main.motion.rows import FinalRows, RawRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
-from main.paths import DEMO, ROOT
+from main.paths import CONFIG_NAME, DEMO, ROOT
 from main.pipeline.detection import Detector, Detectors, shifted
 from main.pipeline.estimator import Estimator
-from main.pipeline.model_files import CONFIG_NAME
 from main.pipeline.options import InferenceOptions
 from main.pipeline.overlay import Renderer, contact_sheet, draw_overlay
 from main.pipeline.stages import (
@@ -34,14 +33,15 @@ from main.pipeline.tracking import Tracker
 from utils.errors import UserError
 from utils.files import atomic_path
 from utils.image import image_size, list_images, write_image
-from utils.media import MediaSource, open_media
-from utils.prefetch import prefetch
-from utils.progress import with_progress
+from utils.iteration import prefetch, with_progress
+from utils.source import FrameSource, open_source
 
 log = logging.getLogger(__name__)
 
 MOST_WORKERS: Final = 4
 """Batches under way at a time, and frames being drawn, where there are as many cores."""
+EXPORTING: Final = ".exporting"
+"""In a folder of results: not all exports that were asked for are written yet."""
 _ADVICE: Final = (
     "lower the threshold with --set inference.detection.conf=0.3, or say where people are "
     "with --boxes FILE.json or --detector whole-image"
@@ -56,7 +56,7 @@ class ClipResult(NamedTuple):
 
 
 def process_clip(
-    source: MediaSource, result: Path, tools: "Tools", detector: Detector | None = None
+    source: FrameSource, result: Path, tools: "Tools", detector: Detector | None = None
 ) -> ClipResult:
     """Estimate the people of a clip and write the folder `result` and the overlay beside it.
 
@@ -104,6 +104,7 @@ def process_clip(
             save_config(estimator.config, partial / CONFIG_NAME)
             summary = summary_of(source, frame_count, clip, smoothing, tools)
             write_results(partial, final, clip, summary, chosen=chosen, floor=floor)
+            prepare_exports(result, partial, options.export)
     if options.preview:
         log.info("%s: choose with --person", written)
     else:
@@ -148,11 +149,11 @@ class Tools:
         """Made when the first frame is drawn, as what it needs takes time to load."""
         return Renderer(self.options.overlay or "mesh", self.estimator.body)
 
-    def detector_for(self, source: MediaSource) -> Detector:
+    def detector_for(self, source: FrameSource) -> Detector:
         """What finds the people of a source."""
         return self.detectors.for_source(source.path, source.info.own_fps / source.info.fps)
 
-    def network_workers(self, source: MediaSource) -> int:
+    def network_workers(self, source: FrameSource) -> int:
         """Batches that the network has under way at a time.
 
         One batch alone is done soonest by all cores together, and a GPU takes one after the other.
@@ -168,7 +169,7 @@ def row_files(result: Path) -> Iterator[tuple[RawRows, FinalRows]]:
         yield raw, final
 
 
-def describe_clip(source: MediaSource, options: InferenceOptions) -> Clip:
+def describe_clip(source: FrameSource, options: InferenceOptions) -> Clip:
     """The camera, size and frame rate of a source."""
     info = source.info
     camera = choose_camera(
@@ -181,13 +182,13 @@ def describe_clip(source: MediaSource, options: InferenceOptions) -> Clip:
     return Clip(camera, (info.width, info.height), float(info.fps))
 
 
-def smoothing_of(source: MediaSource, options: InferenceOptions) -> Smoothing:
+def smoothing_of(source: FrameSource, options: InferenceOptions) -> Smoothing:
     """How strongly people are smoothed; a single image is not."""
     return Smoothing().times(0.0 if source.info.kind == "image" else options.smoothing)
 
 
 def summary_of(
-    source: MediaSource,
+    source: FrameSource,
     frame_count: int,
     clip: Clip,
     smoothing: Smoothing,
@@ -212,6 +213,16 @@ def preview_of(result: Path) -> Path:
     return result.with_name(f"{result.name}_preview.jpg")
 
 
+def prepare_exports(old: Path, new: Path, formats: Sequence[str]) -> None:
+    """Mark new results whose exports are still to be written; older exports last until then."""
+    if formats:
+        (new / EXPORTING).touch()
+    if old.is_dir():
+        from main.characters.export import keep_exports
+
+        keep_exports(old, new, formats)
+
+
 def export_characters(result: Path, source: Path, tools: Tools) -> None:
     """Write the people of a folder of results for other programs, if the options ask for it.
 
@@ -219,10 +230,11 @@ def export_characters(result: Path, source: Path, tools: Tools) -> None:
         source: what the results are of; the viewer shows it.
     """
     if tools.options.export:
-        from main.exporting.results import export_result  # loads what few runs need
+        from main.characters.export import export_result  # loads what few runs need
 
         bodies = ROOT / tools.estimator.config.model.human_model_path
         export_result(result, tools.options.export, source=source, bodies=bodies)
+        (result / EXPORTING).unlink(missing_ok=True)
 
 
 def process_input(file_name: str, output: Path, options: InferenceOptions) -> None:
@@ -243,7 +255,7 @@ def process_input(file_name: str, output: Path, options: InferenceOptions) -> No
         process_photographs(path, photographs, result, tools)
         return
     # What cannot be read is reported before the model is loaded.
-    with open_media(path, options.fps) as source:
+    with open_source(path, options.fps) as source:
         process_clip(source, result, Tools.load(options))
 
 
@@ -261,7 +273,7 @@ def process_photographs(folder: Path, paths: list[Path], output: Path, tools: To
     for number, path in enumerate(paths):
         name = path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "_")
         try:
-            with open_media(path) as source:
+            with open_source(path) as source:
                 process_clip(source, output / f"result_{name}", tools, shifted(detector, number))
         except UserError as error:
             log.warning("left out: %s", error)

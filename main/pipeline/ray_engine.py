@@ -16,7 +16,7 @@ from main.paths import ROOT
 from main.pipeline.clips import ClipReport, Job, process_job, report_of_failure
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import Tools
-from utils.device import BrokenDeviceError
+from utils.distributed import BrokenDeviceError
 from utils.errors import UserError, first_line
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from main.motion.rows import PARAMETERS, RAW_ROW, RawRows
 from main.pipeline.detection import Detection, Detector
 from main.pipeline.estimator import Estimator, Person, PersonCrop
 from main.pipeline.tracking import Tracker
-from utils.media import Frame
-from utils.prefetch import parallel_map
+from utils.iteration import parallel_map
+from utils.source import Frame
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,15 @@
-"""Training: the loop, and what it is made of."""
+"""Training and pre-training: what `main.train` and `main.pretrain` run.
+
+run.py         a run on one page: config, data, network, processes, trainer, epochs
+recipes.py     what is learned: networks at their start, batches, objectives
+trainer.py     the loop over iterations
+optimizer.py   groups of parameters, the learning rate, averaged weights
+state.py       a run's folder, snapshots, resuming
+log.py         the log on screen, metrics.jsonl and TensorBoard
+validation.py  metrics during training, and pictures of samples
+"""
+
+from main.training.recipes import KEYPOINTS, LIFTING, REGRESSION
+from main.training.run import RunOptions, run_training
+
+__all__ = ["KEYPOINTS", "LIFTING", "REGRESSION", "RunOptions", "run_training"]

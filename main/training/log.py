@@ -1,4 +1,4 @@
-"""What training tells: a line on screen, metrics.jsonl, and TensorBoard; by the first process."""
+"""The log of a run: a line on screen, metrics.jsonl and TensorBoard, by the first process."""
 
 import json
 import logging
@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
 
-from main.training.state import Progress
-from utils.distributed import World
+from main.training.state import Progress, Run
 from utils.files import atomic_path, read_input
 
 log = logging.getLogger(__name__)
@@ -26,37 +25,32 @@ _LARGEST_LOG: Final = 1024 * _MIB
 
 
 class TrainLog:
-    """Gathers the losses of iterations and tells their means every `every` iterations.
+    """Gathers the losses of iterations and logs their means every `train.print_iters` iterations.
 
     `add` and `close` must be called by every process; only the first one writes.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        datasets: Sequence[str],
-        *,
-        every: int,
-        iterations: int,
-        start: Progress,
-        done: int,
-        device: torch.device,
-        world: World,
-    ) -> None:
-        """`iterations` of the whole run, `done` of them at `start`; what the folder tells of later
-        ones than these goes."""
-        self._folder, self._datasets, self._device, self._world = folder, datasets, device, world
-        self._every, self._iterations = every, iterations
+    def __init__(self, run: Run, datasets: Sequence[str], iterations: int, start: Progress) -> None:
+        """
+        Args:
+            datasets: names, which batches refer to by number.
+            iterations: of an epoch.
+            start: where the run stands; what its log says of later iterations is removed.
+        """
+        self._folder, self._device, self._world = run.folder / "log", run.device, run.world
+        self._datasets, self._per_epoch = datasets, iterations
+        self._every = run.config.train.print_iters
+        self._iterations = run.config.train.end_epoch * iterations
         self._sums: Tensor | None = None
         self._names: tuple[str, ...] = ()
         self._new, self._samples, self._waited = 0, 0, 0.0
         self._since = time.perf_counter()
         self._board: Any = None
-        if world.is_first:
+        if run.world.is_first:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-            _forget_later(folder / "metrics.jsonl", start)
-            self._board = SummaryWriter(str(folder), purge_step=done + 1)
+            _remove_later_lines(self._folder / "metrics.jsonl", start)
+            self._board = SummaryWriter(str(self._folder), purge_step=self._step(start) + 1)
 
     @contextmanager
     def waiting_for_data(self) -> Iterator[None]:
@@ -67,13 +61,12 @@ class TrainLog:
 
     def add(
         self,
-        done: int,
-        place: Progress,
+        progress: Progress,
         rate: float,
         batches: Sequence[Mapping[str, Tensor]],
         losses: Sequence[Terms],
     ) -> None:
-        """Count an iteration in: the run's `done`-th, after which training stands at `place`.
+        """Add the iteration after which training stands at `progress`.
 
         Of one that was skipped, `batches` and `losses` are empty.
         """
@@ -86,28 +79,34 @@ class TrainLog:
             self._sums.index_add_(0, batch["dataset"].to(self._device), values.double().T)
             self._samples += values.shape[1]
         self._new += 1
-        if done % self._every == 0 or done == self._iterations:
-            self._tell(done, place, rate)
+        step = self._step(progress)
+        if step % self._every == 0 or step == self._iterations:
+            self._write_means(progress, rate)
 
-    def metrics(self, done: int, place: Progress, values: Mapping[str, float], kind: str) -> None:
-        """Tell other numbers, e.g. of a validation."""
+    def metrics(self, progress: Progress, values: Mapping[str, float], kind: str) -> None:
+        """Log other numbers, e.g. of a validation."""
         if self._world.is_first:
-            self._write({"kind": kind, **_where(place), **values})
+            self._write({"kind": kind, **_place(progress), **values})
             for name, value in values.items():
-                self._board.add_scalar(f"{kind}/{name}", value, done)
+                self._board.add_scalar(f"{kind}/{name}", value, self._step(progress))
 
-    def picture(self, done: int, name: str, image: Tensor) -> None:
+    def picture(self, progress: Progress, name: str, image: Tensor) -> None:
         """Show an RGB image (3 H W, 0..255) in TensorBoard."""
         if self._world.is_first:
-            self._board.add_image(name, image.to(torch.uint8), done)
+            self._board.add_image(name, image.to(torch.uint8), self._step(progress))
 
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
 
-    def _tell(self, done: int, place: Progress, rate: float) -> None:
+    def _step(self, progress: Progress) -> int:
+        """Iterations of the run so far."""
+        return progress.epoch * self._per_epoch + progress.iteration
+
+    def _write_means(self, progress: Progress, rate: float) -> None:
         if self._sums is None:
             return  # all were skipped, in all processes
+        step = self._step(progress)
         if self._world.size > 1:
             distributed.all_reduce(self._sums)
         sums = self._sums.tolist()
@@ -117,7 +116,7 @@ class TrainLog:
             "samples_per_s": self._samples * self._world.size / taken,
             "data_wait": self._waited / taken,
             "memory_mib": _memory_mib(self._device),
-            "seconds_left": taken / self._new * (self._iterations - done),
+            "seconds_left": taken / self._new * (self._iterations - step),
         }
         self._sums = None
         self._new, self._samples, self._waited = 0, 0, 0.0
@@ -132,19 +131,19 @@ class TrainLog:
             for dataset, row in zip(self._datasets, sums, strict=True)
             if row[-1]
         }
-        place_and_loss = {**_where(place), "loss": loss}
+        place_and_loss = {**_place(progress), "loss": loss}
         self._write(
             {"kind": "train", **place_and_loss, **means, **numbers, "by_dataset": by_dataset}
         )
         for name, value in {"loss": loss, **means, **numbers}.items():
-            self._board.add_scalar(f"train/{name}", value, done)
+            self._board.add_scalar(f"train/{name}", value, step)
         for dataset, terms in by_dataset.items():
             for name, value in terms.items():
-                self._board.add_scalar(f"{dataset}/{name}", value, done)
+                self._board.add_scalar(f"{dataset}/{name}", value, step)
         log.info(
             "epoch %d iteration %d: loss %.4f (%s) lr %.2e, %.1f samples/s, %.0f %% waiting for "
             "data, %.0f MiB, %s left",
-            *place[:2],
+            *progress[:2],
             loss,
             " ".join(f"{name} {value:.4f}" for name, value in means.items()),
             rate,
@@ -173,12 +172,12 @@ def log_file(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def _where(place: Progress) -> dict[str, int]:
-    return {"epoch": place.epoch, "iteration": place.iteration}
+def _place(progress: Progress) -> dict[str, int]:
+    return {"epoch": progress.epoch, "iteration": progress.iteration}
 
 
-def _forget_later(path: Path, start: Progress) -> None:
-    """Drop lines of iterations behind `start`, which are done again, and a line cut short."""
+def _remove_later_lines(path: Path, start: Progress) -> None:
+    """Remove lines of iterations after `start`, which will run again, and a truncated line."""
     if not path.exists():
         return
     kept = []

@@ -9,8 +9,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from configs.train_section import TrainConfig
-from models.heads import UNSUPERVISED_HEADS
+from configs.schema import TrainConfig
+from models.decoder import UNSUPERVISED_HEADS
 from models.smplest_x import SMPLestX
 from utils.errors import UserError
 

@@ -1,20 +1,27 @@
-"""What a run keeps on disk to be tested and to go on: snapshots of epochs, states within them.
+"""A run and its folder: what is recorded at its start, and snapshots from which it is resumed.
 
 A snapshot is a published checkpoint ({'epoch', 'network', 'optimizer'}) with one entry more,
 'progress'. Random numbers are no state: those of an iteration are functions of its number.
 """
 
+import json
 import logging
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from glob import escape
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -24,35 +31,150 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.utils._pytree import tree_map
 
+from configs.reader import save_config
+from configs.schema import Config
+from human_models.body import BodyLibrary, BodyModel
+from human_models.files import find_model_folder
+from main.paths import CONFIG_NAME, ROOT
 from main.training.optimizer import AveragedWeights
-from models.checkpoint import read_torch, require_weights
-from models.checkpoint_keys import from_published, to_published
-from models.supervised import NETWORK
+from models.checkpoint import (
+    from_published,
+    read_torch,
+    require_weights,
+    save_torch,
+    to_published,
+)
+from models.supervision import NETWORK
+from utils.distributed import DATE, World, failing_together
 from utils.errors import UserError, first_line
-from utils.files import atomic_path
+from utils.files import atomic_path, remove_leftovers
 
 log = logging.getLogger(__name__)
 
+_FOLDERS: Final = ("log", "model_dump", "code", "result")
 _NAME: Final = re.compile(r"(?:snapshot_(\d+)|state_(\d+)_(\d+))\.pth\.tar")
 BEST: Final = "snapshot_best.pth.tar"
 _WHOLE: Final = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
+@dataclass(frozen=True)
+class Run:
+    """What all parts of a run are given."""
+
+    config: Config
+    folder: Path
+    device: torch.device
+    world: World
+
+    @cached_property
+    def bodies(self) -> BodyLibrary:
+        """Raises UserError where there are no files of body models."""
+        return BodyLibrary(find_model_folder(ROOT / self.config.model.human_model_path))
+
+    @property
+    def body(self) -> BodyModel:
+        """SMPL-X on the run's device."""
+        return self.bodies.smplx().to(self.device)
+
+    @property
+    def data_dir(self) -> Path:
+        return ROOT / self.config.data.data_dir
+
+
+def run_folder(kind: str, job: str, outputs: Path, *, since: str | None, world: World) -> Path:
+    """Make the folder of a run, the same for all processes: outputs/KIND_JOB_DATE.
+
+    Args:
+        since: take the newest folder of the job, if there is one of this date or a later one.
+
+    Raises:
+        UserError: the job's name is no folder name, or the folder cannot be made.
+    """
+    date = datetime.now().astimezone().strftime(DATE)
+    with failing_together("run folder"):
+        if Path(job).name != job:
+            raise UserError(f"JOB_NAME '{job}' becomes a folder's name; leave slashes out")
+        found = {} if since is None else _runs(outputs, f"{kind}_{job}_")
+        newest = max(found, default="")
+        folder = found[newest] if newest and newest >= (since or "") else None
+        if world.is_first:
+            folder = folder or _new_folder(outputs / f"{kind}_{job}_{date}")
+            for name in _FOLDERS:
+                (folder / name).mkdir(exist_ok=True)
+    if world.size > 1:
+        shared = [folder]
+        distributed.broadcast_object_list(shared)
+        folder = shared[0]
+    assert folder is not None  # the first process has made it
+    return folder
+
+
+def _new_folder(path: Path) -> Path:
+    """A folder of this name, or with _2, _3 where another run began in the same second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        folder = path if number == 1 else path.with_name(f"{path.name}_{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError
+
+
+def _runs(outputs: Path, prefix: str) -> dict[str, Path]:
+    """Folders of runs whose names have the prefix, by their dates."""
+    named = {path.name.removeprefix(prefix): path for path in outputs.glob(f"{escape(prefix)}*")}
+    return {
+        date: path
+        for date, path in named.items()
+        if (path / "model_dump").is_dir() and date.replace("_", "").isdigit()
+    }
+
+
+def record(run: Run, command: list[str]) -> None:
+    """Write into the run's folder what runs: the resolved config, the command, and the code."""
+    save_config(run.config, run.folder / CONFIG_NAME)
+    about = {
+        "command": command,
+        "commit": _git("rev-parse", "HEAD").strip(),
+        "torch": torch.__version__,
+        "started": datetime.now().astimezone().isoformat(),
+    }
+    with atomic_path(run.folder / "code" / "run.json") as partial:
+        partial.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    with atomic_path(run.folder / "code" / "changes.patch") as partial:
+        partial.write_text(_git("diff", "HEAD"), encoding="utf-8")
+
+
+def _git(*arguments: str) -> str:
+    """The output of git; nothing where the code is in no repository."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
 class Progress(NamedTuple):
-    """Where training goes on."""
+    """Where training stands."""
 
     epoch: int = 0
     iteration: int = 0
     """Iterations of the epoch that are done."""
     best: float | None = None
-    """Least value of the validation metric so far."""
+    """Lowest value of the validation metric so far."""
 
 
 class Learner(NamedTuple):
-    """All that learning changes."""
+    """All that training changes."""
 
     network: nn.Module
-    """As in models.supervised: its `network` is what is published."""
+    """As in models.supervision: its `network` is what is published."""
+    model: nn.Module
+    """The same as the processes of the run share it (DDP)."""
     optimizer: torch.optim.Optimizer
     average: AveragedWeights | None
 
@@ -67,9 +189,9 @@ class Learner(NamedTuple):
             "network": published,
             "progress": progress._asdict(),
         }
-        # Asked of what every process has: state dicts are whole in the first one alone.
-        has_helps = not all(_is_network(name) for name, _ in self.network.named_parameters())
-        if self.average or has_helps:
+        # By names, which every process has: state dicts are whole in the first one alone.
+        has_auxiliary = not all(_is_network(name) for name, _ in self.network.named_parameters())
+        if self.average or has_auxiliary:
             whole = get_model_state_dict(self.network, options=_WHOLE)
             state["training_network"] = tree_map(_copied, whole)
         if self.average:
@@ -78,7 +200,7 @@ class Learner(NamedTuple):
         return state | {"optimizer": tree_map(_copied, optimizer)}
 
     def restore(self, path: Path) -> Progress:
-        """Take up what `state` gave; every process of the run must call it.
+        """Load what `state` returned; every process of the run must call it.
 
         Raises:
             UserError: the file is damaged or of another network.
@@ -120,7 +242,7 @@ class Learner(NamedTuple):
 
 
 def _is_network(key: str) -> bool:
-    """Not a help of training."""
+    """Whether a weight is published, not one of an auxiliary head."""
     return key.startswith(NETWORK)
 
 
@@ -129,18 +251,20 @@ def _copied(value: Any) -> Any:
 
 
 class Snapshots:
-    """The folder model_dump of a run; files are written in the background, whole or not at all."""
+    """The folder model_dump of a run; files are written in the background, whole or not at all.
+
+    A file and its name are on the disk before older files go, as far as the disk keeps its word.
+    """
 
     def __init__(self, folder: Path, keep: int | None) -> None:
-        """`keep`: how many of the newest snapshots stay; None: all."""
+        """`keep`: how many of the newest snapshots are kept; None: all."""
         self.folder, self._keep = folder, keep
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
 
-    def forget_partial(self) -> None:
-        """Remove what processes that were killed had begun to write."""
-        for path in self.folder.glob(".partial_*"):
-            shutil.rmtree(path, ignore_errors=True)
+    def remove_partial(self) -> None:
+        """Remove what killed processes had begun to write."""
+        remove_leftovers(self.folder, None)
 
     def newest_first(self) -> Iterator[Path]:
         """Snapshots and states, the most advanced first."""
@@ -163,6 +287,10 @@ class Snapshots:
             writing, self._writing = self._writing, None
             writing.result()
 
+    def close(self) -> None:
+        """Wait until what is being written is on disk, or has failed."""
+        self._writer.shutdown()
+
     def check(self) -> None:
         """Raises OSError where what was to be written by now could not be; does not wait."""
         if self._writing is not None and self._writing.done():
@@ -173,15 +301,14 @@ class Snapshots:
         ended = progress.iteration == 0
         name = f"snapshot_{progress.epoch - 1}" if ended else "state_{}_{}".format(*progress[:2])
         path = self.folder / f"{name}.pth.tar"
-        with atomic_path(path) as partial:
-            _save(state, partial, path)
+        save_torch(state, path, durable=True)
         if best:
-            with atomic_path(self.folder / BEST) as partial:
+            with atomic_path(self.folder / BEST, durable=True) as partial:
                 shutil.copyfile(path, partial)
-        self._forget_older(path)
+        self._remove_older(path)
         log.info("saved %s", path)
 
-    def _forget_older(self, newest: Path) -> None:
+    def _remove_older(self, newest: Path) -> None:
         paths = [path for path in self.newest_first() if path != newest]
         states = [path for path in paths if path.name.startswith("state_")]
         snapshots = [path for path in paths if path not in states]
@@ -199,11 +326,28 @@ def _advance(path: Path) -> tuple[int, int] | None:
     return int(name[2]), int(name[3])
 
 
-def _save(state: dict[str, Any], partial: Path, path: Path) -> None:
-    """torch.save for what becomes `path`; its failures lack the system's reason or the place."""
-    try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
-    except (RuntimeError, OSError) as error:
-        reason = getattr(error, "strerror", None) or "could not be written whole"
-        raise OSError(getattr(error, "errno", 0), reason, str(path)) from error
+def resume(run: Run, learner: Learner, snapshots: Snapshots) -> Progress:
+    """Load the newest whole state of the run's folder, or what the config says to start from.
+
+    Raises:
+        UserError: none of the folder's states can be read, or model.pretrained_model_path holds no
+            state from which a run can be resumed.
+    """
+    paths = list(snapshots.newest_first())
+    for path in paths:
+        try:
+            progress = learner.restore(path)
+        except UserError as error:
+            log.warning("%s; trying an older one", error)
+        else:
+            log.info("goes on from %s", path)
+            return progress
+    if paths:
+        raise UserError(
+            f"{snapshots.folder}: none of its {len(paths)} snapshots can be resumed; start a "
+            "run of another name"
+        )
+    pretrained = run.config.model.pretrained_model_path
+    if pretrained is not None and not run.config.train.start_over:
+        return learner.restore(ROOT / pretrained)
+    return Progress()

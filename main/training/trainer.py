@@ -2,8 +2,9 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
 import numpy as np
@@ -13,29 +14,23 @@ from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from configs.train_section import TrainConfig
-from main.training.batches import BatchLoader
 from main.training.log import TrainLog
-from main.training.objective import Objective, autocast
 from main.training.optimizer import learning_rate, set_learning_rate
-from main.training.pictures import Preview
-from main.training.state import Learner, Progress, Snapshots
-from utils.distributed import World
+from main.training.recipes import BatchLoader, Objective, autocast
+from main.training.state import Learner, Progress, Run, Snapshots
+from main.training.validation import Preview, Validator
+from models.checkpoint import save_torch
 from utils.errors import UserError
-from utils.files import atomic_path
 
 log = logging.getLogger(__name__)
 
 _FEW: Final = 1000
 """Samples before the share of unreadable ones is judged."""
-_BAD_IN_TURN: Final = 10
-"""Iterations that may be skipped one after another; the weights themselves are bad then."""
-
-Validation = Callable[[int, Progress], float | None]
-"""Evaluates the learner after so many iterations; the value that decides on the best snapshot."""
+_BAD_IN_A_ROW: Final = 10
+"""Bad iterations in a row after which the weights themselves must be bad."""
 
 
-class Stopped(Exception):  # noqa: N818 - no error
+class Interrupted(Exception):  # noqa: N818 - no error
     """A signal ended training; where it stood is saved."""
 
 
@@ -47,6 +42,17 @@ class StopRequest:
 
     def make(self, *_: object) -> None:
         self.made = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned from which samples, and how it is judged."""
+
+    objective: Objective
+    loader: BatchLoader
+    validator: Validator
+    preview: Preview | None
+    """Shows what the network makes of each epoch's last batch."""
 
 
 class _Status(NamedTuple):
@@ -62,36 +68,24 @@ class Trainer:
 
     def __init__(
         self,
-        config: TrainConfig,
+        run: Run,
         learner: Learner,
-        model: nn.Module,
-        objective: Objective,
-        loader: BatchLoader,
-        validation: Validation,
-        preview: Preview | None,
+        task: Task,
         snapshots: Snapshots,
         train_log: TrainLog,
         stop: StopRequest,
-        device: torch.device,
-        world: World,
     ) -> None:
-        """`model` is the learner's network as the processes share it (DDP).
-
-        `preview` shows what the network makes of each epoch's last batch.
-        """
-        self.config, self.learner, self.model = config, learner, model
-        self.objective, self.loader = objective, loader
-        self.validation, self.preview = validation, preview
+        self.config, self.device, self.world = run.config.train, run.device, run.world
+        self.learner, self.task, self.loader = learner, task, task.loader
         self.snapshots, self.log, self.stop = snapshots, train_log, stop
-        self.device, self.world = device, world
         self._samples = self._unreadable = 0.0
-        self._bad_in_turn = 0
+        self._bad_in_a_row = 0
 
     def train(self, progress: Progress) -> None:
         """Epoch after epoch, from `progress` on.
 
         Raises:
-            Stopped: a signal asked for it; a state is saved.
+            Interrupted: a signal asked for it; a state is saved.
             UserError: the loss is no number, or too many images cannot be read.
         """
         epochs, per_epoch = self.config.end_epoch, self.loader.iterations
@@ -103,11 +97,11 @@ class Trainer:
                 set_learning_rate(self.learner.optimizer, rate)
                 losses, stop = self._iterate(progress, batches)
                 progress = progress._replace(iteration=progress.iteration + 1)
-                self.log.add(done + 1, progress, rate, batches if losses else [], losses)
+                self.log.add(progress, rate, batches if losses else [], losses)
                 self._save_within(progress, stop=stop)
-                if self.preview and progress.iteration == per_epoch:
-                    picture = self.preview(self.learner.network, batches[-1])
-                    self.log.picture(done + 1, "joints", picture)
+                if self.task.preview and progress.iteration == per_epoch:
+                    picture = self.task.preview(self.learner.network, batches[-1])
+                    self.log.picture(progress, "joints", picture)
             best = self._validate(progress)
             is_best, progress = best != progress.best, Progress(epoch + 1, 0, best)
             if is_best or (epoch + 1) % self.config.save_epoch == 0 or epoch + 1 == epochs:
@@ -132,7 +126,7 @@ class Trainer:
 
         There are no terms where the loss was bad and no step was taken.
         """
-        self.model.train()
+        self.learner.model.train()
         optimizer = self.learner.optimizer
         optimizer.zero_grad(set_to_none=True)
         losses = []
@@ -140,7 +134,7 @@ class Trainer:
             self._seed(progress, k)
             with self._exchanging(k + 1 == len(batches)):
                 with autocast(self.device, self.config.precision):
-                    terms = self.objective(self.model, batch)
+                    terms = self.task.objective(self.learner.model, batch)
                 loss = torch.stack([term.mean() for term in terms.values()]).sum() / len(batches)
                 loss.backward()
             losses.append({name: term.detach() for name, term in terms.items()})
@@ -149,23 +143,23 @@ class Trainer:
         if not self._is_good(status.loss, progress, batches):
             return [], status.stop
         if self.config.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad_norm)
+            nn.utils.clip_grad_norm_(self.learner.model.parameters(), self.config.clip_grad_norm)
         optimizer.step()
         if self.learner.average:
             self.learner.average.update()
         return losses, status.stop
 
     def _seed(self, progress: Progress, batch: int) -> None:
-        """Stochastic depth is drawn anew, from the batch's number, however training came here."""
+        """Stochastic depth depends on the batch's number alone, so that runs resume exactly."""
         entropy = (self.config.seed, *progress[:2], batch, self.world.rank)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
     def _exchanging(self, last: bool) -> AbstractContextManager[None]:
-        """Gradients travel between processes once an iteration, with its last batch."""
-        if isinstance(self.model, DistributedDataParallel) and not last:
-            return self.model.no_sync()
-        if isinstance(self.model, FSDPModule):
-            self.model.set_requires_gradient_sync(last)
+        """Gradients travel between processes once per iteration, with its last batch."""
+        if isinstance(self.learner.model, DistributedDataParallel) and not last:
+            return self.learner.model.no_sync()
+        if isinstance(self.learner.model, FSDPModule):
+            self.learner.model.set_requires_gradient_sync(last)
         return nullcontext()
 
     def _status(self, batches: list[dict[str, Tensor]], losses: list[dict[str, Tensor]]) -> _Status:
@@ -175,8 +169,8 @@ class Trainer:
         values = torch.stack([loss / len(batches) / self.world.size, unreadable, stop]).float()
         if self.world.size > 1:
             distributed.all_reduce(values)
-        total, skipped, asked = values.tolist()
-        return _Status(total, skipped, asked > 0)
+        total, unreadable_samples, stop_requests = values.tolist()
+        return _Status(total, unreadable_samples, stop_requests > 0)
 
     def _check_readable(self, status: _Status, progress: Progress) -> None:
         self._samples += self.loader.share.iteration_samples
@@ -190,32 +184,31 @@ class Trainer:
             )
 
     def _is_good(self, loss: float, progress: Progress, batches: list[dict[str, Tensor]]) -> bool:
-        """Whether to learn from the iteration; a bad one is kept for inspection."""
+        """Whether to learn from the iteration; a bad one's batches are saved for inspection."""
         above = self.config.bad_loss_above
         if math.isfinite(loss) and (above is None or loss <= above):
-            self._bad_in_turn = 0
+            self._bad_in_a_row = 0
             return True
-        self._bad_in_turn += 1
+        self._bad_in_a_row += 1
         name = "bad_{}_{}_rank{}.pt".format(*progress[:2], self.world.rank)
         path = self.snapshots.folder / name
-        with atomic_path(path) as partial:
-            torch.save([{k: v.cpu() for k, v in batch.items()} for batch in batches], partial)
-        told = f"loss {loss:g} in epoch {progress.epoch}, iteration {progress.iteration}"
-        if self._bad_in_turn == _BAD_IN_TURN:
+        save_torch([{k: v.cpu() for k, v in batch.items()} for batch in batches], path)
+        problem = f"loss {loss:g} in epoch {progress.epoch}, iteration {progress.iteration}"
+        if self._bad_in_a_row == _BAD_IN_A_ROW:
             self._fail(
-                f"{told}, the {_BAD_IN_TURN}th that is bad in turn; its batch is in {path}; go on "
+                f"{problem}, the {_BAD_IN_A_ROW}th bad one in a row; its batch is in {path}; go on "
                 "from an older snapshot with a lower train.lr, or set train.clip_grad_norm"
             )
         if self.config.bad_loss == "stop":
             self._fail(
-                f"{told}; its batch is in {path}, lower train.lr or correct the data "
+                f"{problem}; its batch is in {path}, lower train.lr or correct the data "
                 "(train.bad_loss = 'skip' goes on)"
             )
-        log.warning("%s; skipped, its batch is in %s", told, path)
+        log.warning("%s; skipped, its batch is in %s", problem, path)
         return False
 
     def _fail(self, message: str) -> NoReturn:
-        """End all processes for what all of them know; the first one tells."""
+        """End all processes for what all of them know; the first one reports it."""
         if self.world.is_first:
             raise UserError(message)
         raise SystemExit(2)
@@ -223,8 +216,7 @@ class Trainer:
     def _validate(self, progress: Progress) -> float | None:
         if (progress.epoch + 1) % self.config.validate_epochs:
             return progress.best
-        done = progress.epoch * self.loader.iterations + progress.iteration
-        value = self.validation(done, progress)
+        value = self.task.validator(progress)
         known = [v for v in (value, progress.best) if v is not None]
         return min(known, default=None)
 
@@ -237,7 +229,7 @@ class Trainer:
             self._save(progress)
         if stop:
             self.snapshots.wait()
-            raise Stopped
+            raise Interrupted
 
     def _save(self, progress: Progress, *, best: bool = False) -> None:
         state = self.learner.state(progress)  # all processes take part

@@ -29,6 +29,23 @@ def test_config_of_the_project_loads_without_ignored_keys(path, caplog):
     assert not caplog.messages
 
 
+def test_config_is_a_path_or_a_name_in_configs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("config_smplest_x_h.py") == load_config(
+        CONFIGS[0].parent / "config_smplest_x_h.py"
+    )
+    Path("config_smplest_x_h.py").write_text("base = 'gone.py'\nconfig = {}")
+    with pytest.raises(UserError, match=r"gone\.py: no such config file"):
+        load_config("config_smplest_x_h.py")  # a file here comes first
+    for name in ("none.py", "../configs/config_debug.py", "/none/config_debug.py"):
+        with pytest.raises(
+            UserError, match=r"no such config file; .* config_smplest_x_h\.py"
+        ) as error:
+            load_config(name)
+        assert str(error.value).startswith(f"{name}: ")
+        assert "\n" not in str(error.value)
+
+
 def test_saved_config_loads_back_equal(tmp_path):
     config = load_config(PARITY, ["train.lr=3e-4", "data.trainset_humandata=('A', 'B')"])
     save_config(config, tmp_path / "config_base.py")
@@ -160,3 +177,16 @@ def test_long_chain_of_bases_is_refused(tmp_path):
         (tmp_path / f"{i}.py").write_text(f"base = '{i + 1}.py'\nconfig = {{}}")
     with pytest.raises(UserError, match="more than 20 files"):
         load_config(tmp_path / "0.py")
+
+
+def test_older_names_of_keys_are_accepted(tmp_path):
+    """In a file, in the one that it starts from, and on the command line; the last one decides."""
+    debug = Path("configs/config_debug.py")
+    config = load_config(debug, ["train.first_glance_weight=2.0"])
+    assert config.train.attention_weight == 2.0
+    base, new = tmp_path / "base.py", tmp_path / "new.py"
+    save_config(config, base)
+    base.write_text(base.read_text().replace("attention_weight", "first_glance_weight"))
+    assert load_config(base).train.attention_weight == 2.0
+    new.write_text('base = "base.py"\nconfig = {"train": {"attention_weight": 3.0}}\n')
+    assert load_config(new).train.attention_weight == 3.0

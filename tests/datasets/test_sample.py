@@ -34,7 +34,7 @@ from human_models.joints import (
     POSE_PARTS,
     SIDES,
 )
-from utils.crop import image_to_crop
+from utils.box import image_to_crop
 from utils.errors import UserError
 
 PARITY = Path(__file__).parents[1] / "parity"

@@ -12,8 +12,7 @@ from datasets.columns import Instance
 from datasets.sample import training_sample
 from datasets.targets import training_targets
 from human_models.joints import JOINTS, POSE_PARTS, mirror_permutation
-from utils.box import Box
-from utils.crop import image_to_crop
+from utils.box import Box, image_to_crop
 
 CONFIG = load_config(Path(__file__).parents[1] / "parity" / "config_base.py")
 AUGMENTATIONS = (

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 import human_models.body
-from human_models.body import BodyLibrary, BodyModel, BodyOutput
+from human_models.body import BodyLibrary, BodyModel, BodyOutput, contour_row
 from human_models.files import ModelFolder, read_body
 from human_models.joints import MODEL_JOINTS
-from human_models.skinning import contour_row
 from utils.rotation import axis_angle_to_matrix
 
 SIZES = {

@@ -533,6 +533,27 @@ def test_long_content_crosses_the_window(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize("protocol", range(6))
+def test_long_lists_of_one_kind(tmp_path: Path, protocol: int) -> None:
+    shared = ["male", "female", "n\u00e9utre"]
+    content = {
+        "bytes": list(range(256)) * 5,
+        "short numbers": list(range(300, 5000)),
+        "all numbers": [(-7) ** (k % 12) * (k % 300) for k in range(3000)],
+        "floats": [k / 7 for k in range(1500)],
+        "texts": [f"image_{k}.jpg" for k in range(3000)],
+        "other texts": ["\u00e4" * (k % 300) + "\ud800" * (k % 2) for k in range(1200)],
+        "texts that look like operations": ["\x8c\x02ab", "", "h", "K\x01K\x01"] * 500,
+        "references": [shared[k % 3] for k in range(2500)],
+        "mixed": [k if k % 10 else str(k) for k in range(2500)],
+        "few": [[1, 2, 3], [1.5] * 9, ["a"], ["a", 1], [300] * 9, [70_000] * 9, [None] * 9],
+        "flags": [k % 3 == 0 for k in range(1500)],
+    }
+    assert load_pickle(write(tmp_path / "a.pkl", content, protocol)) == content
+    np.savez(tmp_path / "a.npz", meta=np.array(content))
+    assert load_npz(tmp_path / "a.npz")["meta"].item() == content
+
+
 def test_strings_of_python_2(tmp_path: Path) -> None:
     floats = np.arange(300.0)
     text = floats.tobytes().decode("latin-1")

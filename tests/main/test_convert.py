@@ -7,7 +7,7 @@ import torch
 
 from configs.reader import load_config
 from main.convert import main
-from main.converting import to_onnx, to_safetensors
+from main.pipeline.model_files import to_onnx, to_safetensors
 from models.checkpoint import load_network
 from utils.errors import UserError
 
@@ -29,7 +29,7 @@ def test_conversion(tmp_path, precision, bytes_each):
     assert path.stat().st_size == pytest.approx(count * bytes_each, rel=0.15)
 
 
-def test_door_writes_beside_the_weights_and_doors_find_it(tmp_path):
+def test_command_writes_beside_the_weights_and_commands_find_it(tmp_path):
     folder = tmp_path / "tiny"
     folder.mkdir()
     (folder / "tiny.pth.tar").write_bytes(WEIGHTS.read_bytes())

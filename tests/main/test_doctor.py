@@ -2,7 +2,8 @@
 
 import pytest
 
-from main import doctor, health
+from main import doctor
+from main.pipeline import health
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture
-def words(data_dir):
-    def of_door(output, *changes, config="configs/config_debug.py"):
+def arguments(data_dir):
+    def arguments_for(output, *changes, config="configs/config_debug.py"):
         file = (str(PARITY / "annot" / "EgoBody_Kinect.npz"),)
         sets = [
             f"data.data_dir={data_dir}",
@@ -43,10 +43,10 @@ def words(data_dir):
             "train.save_iters=1",
             *changes,
         ]
-        door = ["job", str(config), "--output", str(output), "--device", "cpu"]
-        return door + [f"--set={change}" for change in sets]
+        fixed = ["job", str(config), "--output", str(output), "--device", "cpu"]
+        return fixed + [f"--set={change}" for change in sets]
 
-    return of_door
+    return arguments_for
 
 
 def start(command, **environment):
@@ -61,8 +61,8 @@ def start(command, **environment):
     )
 
 
-def launch(processes, words, **environment):
-    command = [sys.executable, "-m", "main.launch", str(processes), "main.train", *words]
+def launch(processes, arguments, **environment):
+    command = [sys.executable, "-m", "main.launch", str(processes), "main.train", *arguments]
     return start(command, **environment)
 
 
@@ -101,12 +101,12 @@ def workers(process):
 
 
 @pytest.mark.slow
-def test_killed_worker_carries_on_and_a_signal_to_all_saves(words, tmp_path):
+def test_killed_worker_carries_on_and_a_signal_to_all_saves(arguments, tmp_path):
     """Two processes: never stopped; and killed, restarted, ended, taken up again."""
     straight, output = tmp_path / "straight", tmp_path / "killed"
     length = "data.total_data_len=24"
-    end(launch(2, words(straight, length)), 0)
-    long = words(output, length, "train.num_thread=1")
+    end(launch(2, arguments(straight, length)), 0)
+    long = arguments(output, length, "train.num_thread=1")
     process = launch(2, long, MAX_RESTARTS="1")
     wait_for(process, lambda: len(lines(output)) > 2)  # the first state is whole
     os.kill(workers(process)[random.randrange(2)], signal.SIGKILL)
@@ -124,9 +124,9 @@ def test_killed_worker_carries_on_and_a_signal_to_all_saves(words, tmp_path):
     assert len(losses(straight)) == 12
 
 
-def test_script_trains_the_debug_config(words, tmp_path):
+def test_script_trains_the_debug_config(arguments, tmp_path):
     """One process; what its folder says is what ran."""
-    job, config, *flags = words(tmp_path)
+    job, config, *flags = arguments(tmp_path)
     end(start(["sh", "scripts/train.sh", job, "1", config, *flags]), 0)
     assert len(losses(tmp_path)) == 8
     (run,) = tmp_path.glob("train_*")
@@ -139,12 +139,12 @@ def only_error(stderr):
     return line
 
 
-def test_bad_config_ends_every_process_with_one_line(words, tmp_path):
-    stderr = end(launch(2, words(tmp_path, "train.lerning_rate=1")), 2)
+def test_bad_config_ends_every_process_with_one_line(arguments, tmp_path):
+    stderr = end(launch(2, arguments(tmp_path, "train.lerning_rate=1")), 2)
     assert "train.lerning_rate" in only_error(stderr)
 
 
-def test_failure_of_one_process_while_training(words, tmp_path):
+def test_failure_of_one_process_while_training(arguments, tmp_path):
     """The first process' disk is full; the other one is in the midst of an exchange."""
     script = tmp_path / "small_disk.py"
     script.write_text(
@@ -155,7 +155,7 @@ def test_failure_of_one_process_while_training(words, tmp_path):
         "sys.argv[0] = 'train'\n"
         "runpy.run_module('main.train', run_name='__main__')\n"
     )
-    command = [sys.executable, "-m", "main.launch", "2", "small_disk", *words(tmp_path / "out")]
+    command = [sys.executable, "-m", "main.launch", "2", "small_disk", *arguments(tmp_path / "out")]
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])
     stderr = end(start(command, PYTHONPATH=paths), 2)
     line = only_error(stderr)
@@ -172,3 +172,52 @@ def test_more_processes_than_gpus(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     with pytest.raises(UserError, match="3 processes need a GPU each, this machine has 2"):
         device_of_process("auto")
+
+
+FAILS = """
+import os, signal, sys, time
+import torch
+from torch import distributed
+from main.cli import command_parser, run_command
+from utils.distributed import one_error_report, process_group
+from utils.errors import UserError
+
+how = sys.argv[1]
+
+def never(*_):
+    time.sleep(3600)
+
+def run(arguments):
+    with process_group(torch.device("cpu")) as here, one_error_report(here):
+        distributed.barrier()
+        if here.rank == 0:
+            distributed.monitored_barrier()  # an hour, as any collective
+        distributed.destroy_process_group = never  # as with NCCL while others wait
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise UserError("a bad row") if how == "refuse" else ValueError("a fault")
+
+sys.exit(run_command(command_parser("train", "Fails."), run, []))
+"""
+
+
+@pytest.mark.parametrize("how", ["raise", "refuse", "kill"])
+def test_process_that_fails_while_others_wait_for_it(how, tmp_path):
+    """All end within seconds, and whoever waited says no more than a line."""
+    (tmp_path / "fails.py").write_text(FAILS)
+    command = [sys.executable, "-m", "main.launch", "2", "fails", how]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    lines = done.stderr.splitlines()
+    assert lines.count("ValueError: a fault") == (how == "raise"), done.stderr
+    assert lines.count("error: a bad row") == (how == "refuse"), done.stderr
+    assert lines.count("error: SIGKILL ended rank 1; out of memory?") == (how == "kill")
+    assert done.stderr.count("Traceback") == (how == "raise"), done.stderr
+    assert done.returncode in {"raise": (1, 2), "refuse": (2,), "kill": (2, 137)}[how]

@@ -15,16 +15,16 @@ NAMED = "data.trainset_humandata=('mine',)"
 
 @pytest.fixture
 def error_of(tmp_path, capsys):
-    def told(*changes, config=CONFIG, job="job", device="cpu"):
-        words = [job, str(config), "--output", str(tmp_path / "runs"), "--device", device]
+    def error_with(*changes, config=CONFIG, job="job", device="cpu"):
+        arguments = [job, str(config), "--output", str(tmp_path / "runs"), "--device", device]
         sets = [f"data.data_dir={tmp_path}", *changes]
-        assert train.main(words + [f"--set={change}" for change in sets]) == 2
+        assert train.main(arguments + [f"--set={change}" for change in sets]) == 2
         error = capsys.readouterr().err
         assert "Traceback" not in error
         (line,) = [x for x in error.splitlines() if x.startswith("error: ")]
         return line
 
-    return told
+    return error_with
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_corrupt_dataset(error_of, tmp_path):
     assert "corrupt.npz" in error_of(datasets, NAMED)
 
 
-def test_bad_words(error_of, tmp_path, capsys):
+def test_bad_arguments(error_of, tmp_path, capsys):
     assert "none.py: no such config" in error_of(config="none.py")
     assert "leave slashes out" in error_of(job="a/b")
     assert "--device cuda:99" in error_of(device="cuda:99")

@@ -5,10 +5,9 @@ import torch
 
 from configs.reader import load_config
 from human_models.joints import JOINT_PARTS, JOINTS, POSE_JOINTS
-from models.auxiliary import (
-    KeypointHead,
+from models.lifter import KeypointHead, found_keypoints
+from models.supervision import (
     TokenJointHead,
-    found_keypoints,
     keypoint_loss,
     places_in_crop,
     token_joint_loss,
@@ -88,7 +87,7 @@ def test_joints_outside_or_unknown_do_not_count(targets):
     assert keypoint_loss(predicted, targets, CONFIG).eq(0).all()
 
 
-def test_tokens_tell_of_their_joints(targets):
+def test_tokens_say_where_their_joints_are(targets):
     head = TokenJointHead(4)
     with torch.no_grad():
         head.place.weight.zero_()

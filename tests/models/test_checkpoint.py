@@ -13,8 +13,13 @@ import pytest
 import torch
 
 from configs.reader import load_config
-from models.checkpoint import load_network, read_network, save_safetensors, save_torch
-from models.checkpoint_keys import to_published
+from models.checkpoint import (
+    load_network,
+    read_network,
+    save_safetensors,
+    save_torch,
+    to_published,
+)
 from models.smplest_x import SMPLestX
 from utils.errors import UserError
 

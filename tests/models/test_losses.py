@@ -10,9 +10,8 @@ from configs.reader import load_config
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from human_models.joints import JOINT_PARTS, JOINTS, PART_ROOTS
-from models.checkpoint import load_network
-from models.checkpoint_keys import to_published
-from models.heads import HEADS, HeadOutputs
+from models.checkpoint import load_network, to_published
+from models.decoder import HEADS, HeadOutputs
 from models.losses import training_losses
 from models.posing import body_parameters, part_relative, pose_body, root_relative
 from utils.rotation import rotation_6d_to_axis_angle
@@ -23,7 +22,7 @@ HALF_TURN = torch.tensor([1.0, 0, 0, -1, 0, 0])
 
 
 def read_config(*overrides):
-    return load_config(PARITY / "config_base.py", [f"train.{words}" for words in overrides])
+    return load_config(PARITY / "config_base.py", [f"train.{override}" for override in overrides])
 
 
 CONFIG = read_config("hand_loss=True")

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from configs.reader import load_config
-from models.checkpoint import load_network
-from models.checkpoint_keys import from_published, to_published
+from models.checkpoint import from_published, load_network, to_published
 from models.smplest_x import SMPLestX
 
 ROOT = Path(__file__).parents[2]

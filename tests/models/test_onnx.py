@@ -20,23 +20,25 @@ from configs.reader import load_config, save_config
 from human_models.safe_pickle import load_npz
 from main.inference import main as infer
 from main.pipeline.estimator import Estimator
-from models import onnx
+from models import deployment
 from models.checkpoint import load_network, save_safetensors
-from models.heads import HeadOutputs
-from models.onnx import OnnxNetwork
+from models.decoder import HeadOutputs
+from models.deployment import OnnxNetwork
 from models.smplest_x import SMPLestX
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
-SPLIT = "models.onnx.LARGEST_FILE = 0"
+SPLIT = "models.deployment.LARGEST_FILE = 0"
 
 
-def convert(model, *words, change="pass"):
-    """Runs the door with a change of models.onnx; its status and what it tells."""
-    script = f"import sys, models.onnx; {change}; from main.convert import main; sys.exit(main())"
+def convert(model, *arguments, change="pass"):
+    """Runs the command with a change of models.deployment; its status and stderr."""
+    script = (
+        f"import sys, models.deployment; {change}; from main.convert import main; sys.exit(main())"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(model), "--onnx", *map(str, words)],
+        [sys.executable, "-c", script, str(model), "--onnx", *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
@@ -63,8 +65,8 @@ def random_model(folder, config_name):
 def debug(tmp_path_factory):
     """The debug model with its ONNX file, whose weights are beside it."""
     folder = random_model(tmp_path_factory.mktemp("onnx") / "debug", "config_debug.py")
-    status, told = convert(folder, change=SPLIT)
-    assert status == 0, told
+    status, stderr = convert(folder, change=SPLIT)
+    assert status == 0, stderr
     return folder
 
 
@@ -97,10 +99,10 @@ def test_debug_network_for_any_batch_size_with_its_weights_beside_it(debug):
 @pytest.mark.slow
 def test_demo_network_for_any_batch_size_in_one_file(tmp_path):
     folder = random_model(tmp_path / "demo", "config_smplest_x_demo.py")
-    status, told = convert(folder)
-    assert status == 0, told
-    assert len(told.splitlines()) == 1
-    assert "demo.onnx" in told
+    status, stderr = convert(folder)
+    assert status == 0, stderr
+    assert len(stderr.splitlines()) == 1
+    assert "demo.onnx" in stderr
     assert len(list(folder.iterdir())) == 3
     check_same(folder)
 
@@ -129,7 +131,7 @@ def test_a_file_that_computes_otherwise_is_not_written(debug, tmp_path, monkeypa
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: written)
     network = SMPLestX(load_config(debug / "config_base.py").model).eval()
     with pytest.raises(UserError, match="differs from PyTorch by"):
-        onnx.save_onnx(network, (256, 192), tmp_path / "debug.onnx")
+        deployment.save_onnx(network, (256, 192), tmp_path / "debug.onnx")
     assert not list(tmp_path.iterdir())
 
 
@@ -146,19 +148,19 @@ def test_estimator_takes_either(debug, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_inference_door_takes_either(debug, tmp_path):
+def test_the_inference_command_takes_either(debug, tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (200, 150, 3), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / "someone.png")
-    words = [str(debug), str(tmp_path / "someone.png"), "--device=cpu", "--no-overlay"]
+    arguments = [str(debug), str(tmp_path / "someone.png"), "--device=cpu", "--no-overlay"]
     found = {}
     for backend in ("torch", "onnx"):
         out = tmp_path / backend
         flags = [f"--backend={backend}", "--detector=whole-image", f"--output={out}"]
-        assert infer(words + flags) == 0
+        assert infer(arguments + flags) == 0
         found[backend] = load_npz(out / "result_someone" / "person_001.npz")
     for name in ("body_pose", "betas", "transl"):
         np.testing.assert_allclose(found["onnx"][name], found["torch"][name], atol=1e-3)
-    assert infer([*words, "--backend=onnx", "--precision=bf16"]) == 2
+    assert infer([*arguments, "--backend=onnx", "--precision=bf16"]) == 2
 
 
 @pytest.mark.slow
@@ -175,18 +177,18 @@ def test_each_number_of_threads_has_a_session(debug):
     torch.testing.assert_close(other.body_pose, network(images).body_pose)
 
 
-def test_a_missing_and_a_damaged_file_are_told(tmp_path):
-    with pytest.raises(UserError, match=r"no such file; make it with .*--onnx"):
+def test_a_missing_and_a_damaged_file_are_reported(tmp_path):
+    with pytest.raises(UserError, match=r"no such file; make it with main\.convert, as ONNX"):
         OnnxNetwork(tmp_path / "no.onnx", CPU)
     (tmp_path / "bad.onnx").write_bytes(b"\x08\x08 no model")
     with pytest.raises(UserError, match="damaged"):
         OnnxNetwork(tmp_path / "bad.onnx", CPU)
 
 
-def test_a_missing_package_is_told(monkeypatch, tmp_path):
+def test_a_missing_package_is_reported(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"onnxruntime is not installed.*requirements-onnx\.txt"):
-        onnx.OnnxNetwork(tmp_path / "x.onnx", CPU)
+        deployment.OnnxNetwork(tmp_path / "x.onnx", CPU)
 
 
 def with_weights_in(path, place):

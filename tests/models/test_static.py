@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from configs.reader import load_config
+from models.deployment import StaticNetwork, compiled
 from models.smplest_x import SMPLestX
-from models.static import StaticNetwork, compiled
 from utils.errors import UserError
 
 CONFIG = load_config("configs/config_debug.py").model
@@ -48,8 +48,8 @@ def test_batches_are_filled_up_and_cut(network, images):
 def test_compiled_programs_have_one_size(network, images, monkeypatch):
     asked = []
 
-    def compile_(given, **words):
-        asked.append(words)
+    def compile_(given, **options):
+        asked.append(options)
         return given
 
     monkeypatch.setattr(torch, "compile", compile_)
@@ -58,7 +58,7 @@ def test_compiled_programs_have_one_size(network, images, monkeypatch):
     assert outputs.body_cam.equal(network(images[:2]).body_cam)
 
 
-def test_a_compiler_that_fails_is_told_in_a_line(network, images, monkeypatch):
+def test_a_compiler_that_fails_is_reported_in_one_line(network, images, monkeypatch):
     def failing(_):
         raise RuntimeError("no g++ here\nand a long story")
 

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.box import Box, clip_box, person_box
+from utils.box import Box, CropAugmentation, clip_box, crop_person, image_to_crop, person_box
 from utils.camera import Camera
-from utils.crop import CropAugmentation, crop_person, image_to_crop
 
 PARITY = dict(np.load(Path(__file__).parents[1] / "parity" / "crops.npz"))
 IMAGE = PARITY["image"]

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from utils.distributed import (
+    BrokenDeviceError,
     World,
     device_of_process,
     failing_together,
     gather_to_first,
     is_first,
     process_group,
+    require_working,
     world,
 )
 from utils.errors import UserError
@@ -115,3 +117,10 @@ def test_two_processes(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("together") == 1
+
+
+def test_device_that_computes_no_more_is_no_fault_of_the_work():
+    """The device "meta" refuses to give values, as a GPU does after an illegal access."""
+    require_working(torch.device("cpu"), RuntimeError("any"))
+    with pytest.raises(BrokenDeviceError, match=r"meta has failed \(illegal access\); run"):
+        require_working(torch.device("meta"), RuntimeError("illegal access\nmore"))

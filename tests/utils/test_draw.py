@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jaxtyping import UInt8
 
-from utils.draw import PERSON_COLOURS, draw_skeleton, draw_vertices, person_colour
+from utils.render import PERSON_COLOURS, draw_skeleton, draw_vertices, person_colour
 
 
 def black(width: int = 200, height: int = 100) -> UInt8[np.ndarray, "H W 3"]:

@@ -23,8 +23,8 @@ from utils.files import (
     require_regular_file,
 )
 from utils.image import read_image
-from utils.media import open_media
-from utils.ply import read_ply_vertices
+from utils.mesh import read_ply_vertices
+from utils.source import open_source
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,7 +93,7 @@ READERS = {
     "read_input": lambda path: read_input(path, 10),
     "read_json": lambda path: read_json(path, "file"),
     "read_image": read_image,
-    "open_media": lambda path: open_media(path.rename(path.with_name("a.mp4"))),
+    "open_source": lambda path: open_source(path.rename(path.with_name("a.mp4"))),
     "read_ply_vertices": read_ply_vertices,
 }
 

@@ -1,20 +1,20 @@
 """Progress passes everything through and tells how far along it is."""
 
-from utils import progress
-from utils.progress import with_progress
+from utils import iteration
+from utils.iteration import with_progress
 
 
 def test_items_pass_and_the_log_tells(monkeypatch, caplog):
-    monkeypatch.setattr(progress, "LOG_EVERY_S", 0.0)
-    with caplog.at_level("INFO", logger="utils.progress"):
+    monkeypatch.setattr(iteration, "LOG_EVERY_S", 0.0)
+    with caplog.at_level("INFO", logger="utils.iteration"):
         assert list(with_progress(range(3), 4, "frames")) == [0, 1, 2]
     assert caplog.messages[1].startswith("2 of 4 frames, ")
     assert caplog.messages[1].endswith(" s left")
 
 
 def test_unknown_total(monkeypatch, caplog):
-    monkeypatch.setattr(progress, "LOG_EVERY_S", 0.0)
-    with caplog.at_level("INFO", logger="utils.progress"):
+    monkeypatch.setattr(iteration, "LOG_EVERY_S", 0.0)
+    with caplog.at_level("INFO", logger="utils.iteration"):
         assert list(with_progress(iter("ab"), None, "frames")) == ["a", "b"]
     assert "left" not in caplog.text
 

@@ -12,8 +12,8 @@ import pytest
 from jaxtyping import UInt8
 
 from utils.errors import UserError
-from utils.media import open_media
-from utils.video_time import judge_timing, resample
+from utils.source import open_source
+from utils.video_read import judge_timing, resample
 from utils.video_write import VideoWriter
 
 LEVELS = 12  # grey of frame k is 20 * (k % LEVELS), far enough apart to survive compression
@@ -80,7 +80,7 @@ def rotate_in_header(path: Path, turns_clockwise: int) -> None:
 
 @pytest.mark.parametrize("fps", [25, Fraction(30000, 1001), 30, 60])
 def test_constant_rate_passes_through_unchanged(tmp_path: Path, fps: Fraction) -> None:
-    source = open_media(write_video(tmp_path / "clip.mp4", 30, fps))
+    source = open_source(write_video(tmp_path / "clip.mp4", 30, fps))
     assert source.info.kind == "video"
     assert source.info.fps == pytest.approx(float(fps))
     assert source.info.frame_count_estimate == 30
@@ -94,27 +94,27 @@ def test_constant_rate_passes_through_unchanged(tmp_path: Path, fps: Fraction) -
 def test_containers(tmp_path: Path, suffix: str) -> None:
     codec = "libvpx" if suffix == ".webm" else "libx264"
     path = write_raw(tmp_path / f"clip{suffix}", list(range(20)), codec, Fraction(1, 30))
-    source = open_media(path)
+    source = open_source(path)
     assert source.info.fps == pytest.approx(30)
     assert [frame_number(f.image) for f in source] == [k % LEVELS for k in range(20)]
 
 
 @pytest.mark.parametrize(("fps", "step"), [(15, 2), (10, 3)])
 def test_lower_rate_drops_frames(tmp_path: Path, fps: int, step: int) -> None:
-    source = open_media(write_video(tmp_path / "clip.mp4", 12, 30), fps=fps)
+    source = open_source(write_video(tmp_path / "clip.mp4", 12, 30), fps=fps)
     numbers = [frame_number(frame.image) for frame in source]
     assert numbers == list(range(0, 12, step))
     assert source.info.frame_count_estimate == len(numbers)
 
 
 def test_higher_rate_repeats_frames(tmp_path: Path) -> None:
-    source = open_media(write_video(tmp_path / "clip.mp4", 6, 30), fps=60)
+    source = open_source(write_video(tmp_path / "clip.mp4", 6, 30), fps=60)
     assert [frame_number(frame.image) for frame in source] == [k // 2 for k in range(12)]
 
 
 def test_variable_rate_is_resampled_by_time(tmp_path: Path) -> None:
     times_ms = [0, 100, 150, 200, 600, 700]
-    source = open_media(write_raw(tmp_path / "vfr.mkv", times_ms), fps=10)
+    source = open_source(write_raw(tmp_path / "vfr.mkv", times_ms), fps=10)
     numbers = [frame_number(frame.image) for frame in source]
     assert numbers[:8] == [0, 1, 3, 3, 3, 3, 4, 5]
     assert len(numbers) - 8 in (0, 1)  # how long the last frame stays is the container's to say
@@ -122,7 +122,7 @@ def test_variable_rate_is_resampled_by_time(tmp_path: Path) -> None:
 
 def test_variable_rate_without_a_wish_keeps_the_running_time(tmp_path: Path) -> None:
     times_ms = [k * 40 for k in range(20)] + [800 + k * 120 for k in range(10)]
-    source = open_media(write_raw(tmp_path / "vfr.mkv", times_ms))
+    source = open_source(write_raw(tmp_path / "vfr.mkv", times_ms))
     frames = list(source)
     assert source.info.fps != pytest.approx(25)
     assert len(frames) / source.info.fps == pytest.approx(2.0, abs=0.15)
@@ -163,7 +163,7 @@ def test_rotated_video_is_upright(tmp_path: Path, turns: int) -> None:
         for _ in range(3):
             writer.write(four_colours())
     rotate_in_header(path, turns)
-    source = open_media(path)
+    source = open_source(path)
     expected = np.rot90(four_colours(), -turns)
     assert (source.info.width, source.info.height) == expected.shape[1::-1]
     for frame in source:
@@ -181,13 +181,13 @@ def test_wide_pixels_become_square(tmp_path: Path) -> None:
         stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
         output.mux(stream.encode(av.VideoFrame.from_ndarray(grey_frame(3, 60, 48))))
         output.mux(stream.encode(None))
-    source = open_media(path)
+    source = open_source(path)
     assert (source.info.width, source.info.height) == (80, 48)
     assert next(iter(source)).image.shape == (48, 80, 3)
 
 
 def test_reading_again_starts_from_the_first_frame(tmp_path: Path) -> None:
-    with open_media(write_video(tmp_path / "clip.mp4", 8)) as source:
+    with open_source(write_video(tmp_path / "clip.mp4", 8)) as source:
         first = iter(source)
         next(first), next(first)
         assert len(list(source)) == 8
@@ -196,7 +196,7 @@ def test_reading_again_starts_from_the_first_frame(tmp_path: Path) -> None:
 
 def test_names_with_odd_characters(tmp_path: Path) -> None:
     path = write_video(tmp_path / 'Zoë\'s "12:30" 50% #1 動画.mp4', 5)
-    assert len(list(open_media(path))) == 5
+    assert len(list(open_source(path))) == 5
     copy = tmp_path / "http: 'x' copy.mp4"
     with VideoWriter(copy, 30, audio_from=path) as writer:
         writer.write(grey_frame(0))
@@ -217,7 +217,7 @@ def test_cut_off_video_gives_its_beginning_and_one_warning(
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 6 // 10])
     with caplog.at_level(logging.WARNING):
-        source = open_media(path)
+        source = open_source(path)
         count = len(list(source))
         assert len(list(source)) == count
     assert 20 < count < 50
@@ -226,7 +226,7 @@ def test_cut_off_video_gives_its_beginning_and_one_warning(
 
 
 def test_whole_video_gives_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    list(open_media(write_video(tmp_path / "clip.mp4", 40)))
+    list(open_source(write_video(tmp_path / "clip.mp4", 40)))
     assert not caplog.records
 
 
@@ -242,7 +242,7 @@ def test_damage_in_the_middle_does_not_end_the_video(
         content[position + 8 : position + 8 + size] = bytes(size)
     path.write_bytes(content)
     with caplog.at_level(logging.WARNING):
-        frames = list(open_media(path))
+        frames = list(open_source(path))
     assert 50 <= len(frames) < 60
     assert frame_number(frames[-1].image) == 59 % LEVELS
     assert "damaged" in caplog.text
@@ -254,14 +254,14 @@ def test_no_video_is_one_line(tmp_path: Path, content: bytes, suffix: str) -> No
     path = tmp_path / f"fake{suffix}"
     path.write_bytes(content)
     with pytest.raises(UserError, match="fake") as caught:
-        open_media(path)
+        open_source(path)
     assert "\n" not in str(caught.value)
     assert ("empty" in str(caught.value)) == (not content)
 
 
 @pytest.mark.parametrize("fps", [0, -5, math.nan, math.inf])
 def test_impossible_rates(tmp_path: Path, fps: float) -> None:
-    with pytest.raises(UserError, match="frames a second"):
-        open_media(write_video(tmp_path / "clip.mp4", 2), fps=fps)
-    with pytest.raises(UserError, match="frames a second"):
+    with pytest.raises(UserError, match="frames per second"):
+        open_source(write_video(tmp_path / "clip.mp4", 2), fps=fps)
+    with pytest.raises(UserError, match="frames per second"):
         VideoWriter(tmp_path / "out.mp4", fps)

@@ -11,8 +11,8 @@ import pytest
 from jaxtyping import Int16, UInt8
 
 from utils.errors import UserError
-from utils.media import open_media
-from utils.prefetch import parallel_map
+from utils.iteration import parallel_map
+from utils.source import open_source
 from utils.video_write import VideoWriter
 
 RED, GREEN, BLUE, WHITE = (220, 30, 30), (30, 200, 40), (40, 50, 220), (240, 240, 240)
@@ -97,7 +97,7 @@ def test_colours_survive(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     with VideoWriter(path, 30) as writer:
         writer.write(four_colours(640, 480))
-    image = next(iter(open_media(path))).image
+    image = next(iter(open_source(path))).image
     assert np.abs(image.astype(int) - four_colours(640, 480))[10:200, 10:300].max() <= 4
     with av.open(str(path)) as container:
         assert container.streams.video[0].codec_context.colorspace == 1  # BT.709, said in the file
@@ -109,7 +109,7 @@ def test_odd_sizes_grow_by_a_repeated_pixel(tmp_path: Path, size: tuple[int, int
     path = tmp_path / "out.mp4"
     with VideoWriter(path, 30) as writer:
         writer.write(grey_frame(6, width, height))
-    image = next(iter(open_media(path))).image
+    image = next(iter(open_source(path))).image
     assert image.shape == (height + height % 2, width + width % 2, 3)
     assert np.abs(image.astype(int) - 120).max() <= 3
 
@@ -148,7 +148,7 @@ def test_output_must_be_an_mp4(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("codec", "suffix"), [("aac", ".mp4"), ("libmp3lame", ".mp4")])
 def test_sound_is_copied_bit_by_bit(tmp_path: Path, codec: str, suffix: str) -> None:
     source = write_raw(tmp_path / f"in{suffix}", [k * 40 for k in range(26)], sound=codec)
-    assert open_media(source).info.has_audio
+    assert open_source(source).info.has_audio
     rewrite(source, tmp_path / "out.mp4", fps=None)
     kept, original = audio_packets(tmp_path / "out.mp4"), audio_packets(source)
     assert len(kept) > 30
@@ -158,7 +158,7 @@ def test_sound_is_copied_bit_by_bit(tmp_path: Path, codec: str, suffix: str) -> 
 
 def rewrite(source: Path, target: Path, fps: float | None) -> None:
     with (
-        open_media(source, fps) as media,
+        open_source(source, fps) as media,
         VideoWriter(target, media.info.fps, audio_from=source) as writer,
     ):
         for frame in media:
@@ -228,7 +228,7 @@ def test_silent_or_missing_sound_does_not_lose_the_video(
         writer.write(grey_frame(0))
     assert len(caplog.records) == 1
     for name in ("a.mp4", "b.mp4"):
-        assert not open_media(tmp_path / name).info.has_audio
+        assert not open_source(tmp_path / name).info.has_audio
 
 
 def test_damaged_sound_does_not_lose_the_video(
@@ -240,7 +240,7 @@ def test_damaged_sound_does_not_lose_the_video(
     with VideoWriter(tmp_path / "out.mp4", 25, audio_from=source) as writer:
         for k in range(26):
             writer.write(grey_frame(k))
-    assert len(list(open_media(tmp_path / "out.mp4"))) == 26
+    assert len(list(open_source(tmp_path / "out.mp4"))) == 26
 
 
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     with pytest.raises(UserError, match="holds no video"):
-        open_media(path)
+        open_source(path)
 
 
 def test_frames_prepared_in_other_threads_make_the_same_file(tmp_path):

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import esbuild from "esbuild";
 
 const here = path.dirname(fileURLToPath(import.meta.url));
-const page = path.join(here, "../../main/viewing/page");
+const page = path.join(here, "../../main/characters/page");
 const licence = await readFile(path.join(here, "node_modules/three/LICENSE"), "utf8");
 await esbuild.build({
   absWorkingDir: page,

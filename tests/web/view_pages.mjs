@@ -157,7 +157,7 @@ async function controls(page) {
   await page.selectOption("#joint", { label: "Right elbow" });
   await page.selectOption("#quantity", "angle");
   await look("chosen");
-  seen.told = await page.locator("#values b").first().textContent();
+  seen.value = await page.locator("#values b").first().textContent();
   seen.color = await page.evaluate(() => viewer.scene.figures[0].body.material.color.getHexString());
   await page.click("#help-open");
   seen.help = await page.locator("#help[open]").count();
@@ -269,7 +269,7 @@ await withFiles(async (open, errors, requests) => {
   const alone = await open(file("alone.html"), DESKTOP);
   await ready(alone);
   await picture(alone, "alone");
-  found.alone = { told: await alone.locator(".missing p").textContent() };
+  found.alone = { message: await alone.locator(".missing p").textContent() };
   await alone.click("[data-do=play]");
   await until(alone, () => viewer.state.get("frame") > 2);
   found.alone.frame = await frameOf(alone);

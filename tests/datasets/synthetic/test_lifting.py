@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from configs.reader import load_config
-from datasets.synthetic.lifting import People, draw_poses
-from datasets.synthetic.sightings import Draw, sightings
+from datasets.synthetic.lifting import Draw, People, draw_poses, simulate_detections
 from human_models.body import BodyModel
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_body
 from human_models.joints import JOINTS, JOINTS_FROM_MODEL, POSE_PARTS, mirror_permutation
@@ -91,15 +90,15 @@ def test_mirrored_pools_give_either_side(batch):
 @pytest.fixture
 def seen(monkeypatch):
     """Joints of people who stand in the middle of the crop, left and right 0.2 apart, all given."""
-    monkeypatch.setattr("datasets.synthetic.sightings._OTHER_SOURCE", 0)
-    monkeypatch.setattr("datasets.synthetic.sightings._LOST", 1e-9)
+    monkeypatch.setattr("datasets.synthetic.lifting._SUBSET", 0)
+    monkeypatch.setattr("datasets.synthetic.lifting._MOST_MISSING", 1e-9)
     places = torch.full((2000, len(JOINTS), 2), 0.5)
     places[:, [k for k, name in enumerate(JOINTS) if name.startswith("left")], 0] = 0.7
     places[:, [k for k, name in enumerate(JOINTS) if name.startswith("right")], 0] = 0.3
     draw = Draw(torch.device("cpu"))
     draw.restart(3)
     inside = torch.ones(places.shape[:2], dtype=torch.bool)
-    keypoints = sightings(places, torch.full(inside.shape, 0.3), inside, draw)
+    keypoints = simulate_detections(places, torch.full(inside.shape, 0.3), inside, draw)
     away = (keypoints[..., :2] + 0.5 - places) * torch.tensor([0.75, 1.0])
     return keypoints, away.norm(dim=2)
 

@@ -10,8 +10,8 @@ from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_hand_v
 from main.evaluation.metrics import SampleErrors
 from main.evaluation.worst import WorstSample, WorstSamples, draw_worst, worst_of_all
 from main.paths import ROOT
-from utils.draw import person_colour
 from utils.image import read_image
+from utils.render import person_colour
 
 FOLDER = ModelFolder(STAND_IN, STAND_IN_NAME)
 CONFIG = load_config(ROOT / "configs" / "config_debug.py")

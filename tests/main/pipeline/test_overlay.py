@@ -4,7 +4,7 @@ import numpy as np
 
 from main.motion.rows import FINAL_ROW
 from main.pipeline.overlay import contact_sheet
-from utils.media import Frame
+from utils.source import Frame
 
 SIZE = (160, 120)
 

@@ -9,7 +9,7 @@ from PIL import Image
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import Tools, process_clip, process_photographs
 from utils.image import list_images
-from utils.media import open_media
+from utils.source import open_source
 from utils.video_write import VideoWriter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -50,7 +50,7 @@ def test_results_do_not_depend_on_the_number_of_workers(tools, tmp_path, monkeyp
     results = []
     for workers in (1, 3):
         monkeypatch.setattr(tools, "workers", workers)
-        with open_media(video) as media:
+        with open_source(video) as media:
             found = process_clip(media, tmp_path / str(workers) / "result_walk", tools)
         assert found == (10, 2)
         folder = tmp_path / str(workers)

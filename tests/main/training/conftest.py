@@ -56,9 +56,9 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def command(data_dir):
-    """The words behind the door's name: two iterations of four samples an epoch, two epochs."""
+    """Arguments of the command: two iterations of four samples an epoch, two epochs."""
 
-    def words_of_door(output, *changes, job="job"):
+    def arguments_for(output, *changes, job="job"):
         files = {name: (str(PARITY / "annot" / f"{name}.npz"),) for name in DATASETS}
         datasets = {
             name: {"train": file, "test": file, "images": "images"} for name, file in files.items()
@@ -74,14 +74,14 @@ def command(data_dir):
             "train.save_iters=1",
             *changes,
         ]
-        words = [job, str(CONFIG), "--output", str(output), "--device", "cpu"]
-        return words + [f"--set={change}" for change in sets]
+        arguments = [job, str(CONFIG), "--output", str(output), "--device", "cpu"]
+        return arguments + [f"--set={change}" for change in sets]
 
-    return words_of_door
+    return arguments_for
 
 
 class Run:
-    """A run's folder, and what it tells."""
+    """A run's folder, and what it logged."""
 
     def __init__(self, output):
         (self.folder,) = Path(output).glob("train_*")
@@ -119,7 +119,7 @@ def train_here(command):
     return train_with
 
 
-def _process(rank, size, port, words, stderr):
+def _process(rank, size, port, arguments, stderr):
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -129,27 +129,27 @@ def _process(rank, size, port, words, stderr):
     }
     os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     torch.set_num_threads(1)
-    sys.exit(train.main(words))
+    sys.exit(train.main(arguments))
 
 
 class Started:
     """Processes of a run."""
 
-    def __init__(self, output, words, size):
+    def __init__(self, output, arguments, size):
         self.output, self.stderr = Path(output), Path(output) / "stderr.txt"
         self.output.mkdir(exist_ok=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.processes = [
-            PROCESSES.Process(target=_process, args=(rank, size, port, words, self.stderr))
+            PROCESSES.Process(target=_process, args=(rank, size, port, arguments, self.stderr))
             for rank in range(size)
         ]
         for process in self.processes:
             process.start()
 
     def wait_for_lines(self, count):
-        """Until metrics.jsonl tells so many iterations."""
+        """Until metrics.jsonl has so many iterations."""
         end = time.monotonic() + 120
         while time.monotonic() < end:
             paths = list(self.output.glob("train_*/log/metrics.jsonl"))

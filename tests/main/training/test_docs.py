@@ -44,15 +44,15 @@ def test_settings_that_a_page_names_exist(page):
 
 def test_training_page_points_to_the_list_of_fields():
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    assert "(../configs/train_section.py)" in text
+    assert "(../configs/schema.py)" in text
     assert len(SETTING.findall(text)) > 20
 
 
 def test_slurm_script_starts_a_launcher_on_each_machine_and_requeues(tmp_path):
     """With stand-ins of SLURM's commands; the run was ended by a signal."""
     commands = {
-        "scontrol": 'echo "scontrol $*" >> told; [ "$1" = requeue ] || printf "node7\\nnode8\\n"',
-        "srun": 'echo "$NNODES $RDZV_ENDPOINT $RDZV_ID $MAX_RESTARTS $*" >> told; exit 143',
+        "scontrol": 'echo "scontrol $*" >> calls; [ "$1" = requeue ] || printf "node7\\nnode8\\n"',
+        "srun": 'echo "$NNODES $RDZV_ENDPOINT $RDZV_ID $MAX_RESTARTS $*" >> calls; exit 143',
     }
     for name, body in commands.items():
         path = tmp_path / name
@@ -74,7 +74,7 @@ def test_slurm_script_starts_a_launcher_on_each_machine_and_requeues(tmp_path):
         timeout=60,
     )
     assert done.returncode == 143
-    show, started, requeue = (tmp_path / "told").read_text().splitlines()
+    show, started, requeue = (tmp_path / "calls").read_text().splitlines()
     assert show == "scontrol show hostnames node[7-8]"
     assert started.startswith(
         "2 node7:20123 123 3 --kill-on-bad-exit=0 sh scripts/train.sh mine 4 "

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from main import pretrain
-from main.training import batches, lifting_validation
+from main.training import recipes, validation
 from main.training.log import TrainLog
 
 LIFTER = 'model.lifter_config={"width": 32, "depth": 1}'
@@ -23,17 +23,17 @@ CHANGES = (
 
 @pytest.fixture(autouse=True)
 def few_poses(monkeypatch):
-    monkeypatch.setattr(batches, "_POSES", 10)
-    monkeypatch.setattr(lifting_validation, "_POSES", 10)
-    monkeypatch.setattr(lifting_validation, "_SAMPLES", 20)
+    monkeypatch.setattr(recipes, "_LIFTING_POSES", 10)
+    monkeypatch.setattr(validation, "_LIFTING_POSES", 10)
+    monkeypatch.setattr(validation, "_LIFTING_SAMPLES", 20)
 
 
 def lift(output, *changes, status=0, lifter=LIFTER):
-    words = ["job", "configs/config_debug.py", "--stage", "lifting", "--device", "cpu"]
+    arguments = ["job", "configs/config_debug.py", "--stage", "lifting", "--device", "cpu"]
     sets = [f"--set={change}" for change in (*CHANGES, *changes, *([lifter] if lifter else []))]
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        assert pretrain.main([*words, "--output", str(output), *sets]) == status
+        assert pretrain.main([*arguments, "--output", str(output), *sets]) == status
     finally:
         signal.signal(signal.SIGTERM, handler)
     return next(output.glob("pretrain_job_*"), None)
@@ -46,9 +46,9 @@ def weights(run, name="snapshot_1"):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "_POSES", 10)
-        patch.setattr(lifting_validation, "_POSES", 10)
-        patch.setattr(lifting_validation, "_SAMPLES", 20)
+        patch.setattr(recipes, "_LIFTING_POSES", 10)
+        patch.setattr(validation, "_LIFTING_POSES", 10)
+        patch.setattr(validation, "_LIFTING_SAMPLES", 20)
         return lift(tmp_path_factory.mktemp("whole"))
 
 
@@ -65,9 +65,9 @@ def test_lifter_and_heads_learn_and_nothing_else(whole):
 def test_stopped_lifting_goes_on_exactly(whole, tmp_path, monkeypatch):
     add, calls = TrainLog.add, []
 
-    def added(self, *words):
-        add(self, *words)
-        calls.append(words)
+    def added(self, *arguments):
+        add(self, *arguments)
+        calls.append(arguments)
         if len(calls) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 

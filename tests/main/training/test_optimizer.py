@@ -13,9 +13,9 @@ from main.training.optimizer import (
     make_optimizer,
     set_learning_rate,
 )
-from models.heads import UNSUPERVISED_HEADS
+from models.decoder import UNSUPERVISED_HEADS
 from models.smplest_x import SMPLestX
-from models.supervised import SupervisedSMPLestX
+from models.supervision import SupervisedSMPLestX
 from tests.main.training.conftest import CONFIG
 from utils.errors import UserError
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from configs.reader import load_config
-from main.training.pictures import joint_pictures
+from main.training.validation import joint_pictures
 from tests.main.training.conftest import CONFIG
 
 

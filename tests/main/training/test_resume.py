@@ -14,13 +14,13 @@ GO_ON = "train.continue_train=True"
 
 @pytest.fixture
 def stop_after(monkeypatch):
-    """SIGTERM comes when so many iterations are told of, that is while the next one is done."""
+    """SIGTERM comes when so many iterations are logged, that is while the next one is done."""
 
     def stop(iterations):
         add, left = TrainLog.add, [iterations]
 
-        def added(self, *words):
-            add(self, *words)
+        def added(self, *arguments):
+            add(self, *arguments)
             left[0] -= 1
             if not left[0]:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -39,11 +39,11 @@ def check_equal(run, expected):
             assert ours[part][key].equal(value), key
 
 
-@pytest.mark.parametrize(("told", "saved"), [(1, "state_0_2"), (2, "state_1_1")])
+@pytest.mark.parametrize(("logged", "saved"), [(1, "state_0_2"), (2, "state_1_1")])
 def test_sigterm_saves_and_going_on_gives_the_same(
-    train_here, options, everything, tmp_path, stop_after, monkeypatch, told, saved
+    train_here, options, everything, tmp_path, stop_after, monkeypatch, logged, saved
 ):
-    stop_after(told)
+    stop_after(logged)
     run = train_here(tmp_path, *options, status=143)
     assert f"{saved}.pth.tar" in run.dump()
     monkeypatch.undo()

@@ -1,17 +1,22 @@
-"""Snapshots: which are kept, whole or not at all, and readable by every door."""
+"""Snapshots: which are kept, whole or not at all, and readable by every command."""
 
+import os
 import resource
 import signal
+from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from main import test as test_door
+from main import test as test_command
 from main.pipeline.estimator import Estimator
-from main.training.state import Progress, Snapshots
-from models.checkpoint import read_network
-from models.checkpoint_keys import to_published
+from main.training import run, state
+from main.training.state import Progress, Snapshots, run_folder
+from models.checkpoint import read_network, to_published
+from utils.distributed import World
+from utils.errors import UserError
 
 LIMIT = 700_000
 """Bytes; less than a snapshot, more than all else that a short run writes."""
@@ -26,7 +31,7 @@ def names(snapshots):
     return sorted(path.name.removesuffix(".pth.tar") for path in snapshots.folder.iterdir())
 
 
-def test_all_are_kept_unless_told_otherwise(tmp_path):
+def test_all_are_kept_unless_asked_otherwise(tmp_path):
     snapshots = Snapshots(tmp_path, None)
     for epoch in (1, 2, 10):
         write(snapshots, epoch)
@@ -56,7 +61,7 @@ def test_what_killed_processes_began_is_removed(tmp_path):
     (tmp_path / ".partial_x" / "snapshot_3.pth.tar").write_bytes(b"begun")
     snapshots = Snapshots(tmp_path, None)
     assert list(snapshots.newest_first()) == []
-    snapshots.forget_partial()
+    snapshots.remove_partial()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -80,7 +85,7 @@ def test_full_disk_leaves_no_half_file(tmp_path, small_disk):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_full_disk_is_told_by_the_iteration_after(train_here, tmp_path, small_disk, capsys):
+def test_full_disk_is_reported_by_the_iteration_after(train_here, tmp_path, small_disk, capsys):
     slow = ("train.train_batch_size=1", "train.end_epoch=3", "train.save_iters=None")
     run = train_here(tmp_path, *slow, status=2)
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
@@ -105,7 +110,62 @@ def test_estimator_reads_it(plain):
     assert np.isfinite(person.joints_3d_m).all()
 
 
-def test_test_door_reads_it(plain, tmp_path):
-    words = ["EgoBody_Kinect", str(plain.folder), "1", "--worst", "0", "--device", "cpu"]
-    assert test_door.main([*words, "--output", str(tmp_path)]) == 0
+def test_test_command_reads_it(plain, tmp_path):
+    arguments = ["EgoBody_Kinect", str(plain.folder), "1", "--worst", "0", "--device", "cpu"]
+    assert test_command.main([*arguments, "--output", str(tmp_path)]) == 0
     assert (tmp_path / "result" / "result.json").is_file()
+
+
+def test_older_states_go_when_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
+    """Its content, then its name, then the folder that holds the name."""
+    steps = []
+    replace, unlink = Path.replace, Path.unlink
+
+    def synced(descriptor):
+        steps.append(("synced", Path(f"/proc/self/fd/{descriptor}").readlink().name))
+
+    def replaced(path, to):
+        steps.append(("named", to.name))
+        return replace(path, to)
+
+    def unlinked(path, **how):
+        steps.append(("removed", path.name))
+        unlink(path, **how)
+
+    (tmp_path / "state_0_1.pth.tar").touch()
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    snapshots = Snapshots(tmp_path, keep=None)
+    snapshots.write({"progress": Progress(0, 2)._asdict()})
+    snapshots.wait()
+    snapshots.close()
+    assert steps == [
+        ("synced", "state_0_2.pth.tar"),
+        ("named", "state_0_2.pth.tar"),
+        ("synced", tmp_path.name),
+        ("removed", "state_0_1.pth.tar"),
+    ]
+
+
+def test_runs_of_one_name_in_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    class Now(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+    monkeypatch.setattr(state, "datetime", Now)
+    one = World(0, 1, 0)
+    names = [run_folder("train", "a", tmp_path, since=None, world=one).name for _ in range(3)]
+    first = "train_a_20260102_030405"
+    assert names == [first, f"{first}_2", f"{first}_3"]
+    assert run_folder("train", "a", tmp_path, since="", world=one).name == f"{first}_3"
+
+
+def test_second_process_on_a_run_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "_LOCK_PATIENCE_S", 0)
+    one = World(0, 1, 0)
+    second = run._alone_in(tmp_path, one)
+    with run._alone_in(tmp_path, one), pytest.raises(UserError, match="trained by another"):
+        second.__enter__()
+    assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""What training does when something is wrong, and what it tells."""
+"""What training does when something is wrong, and what it logs."""
 
 import json
 import shutil
@@ -31,17 +31,17 @@ def test_what_a_run_leaves(plain, data_dir):
     assert 0 <= line["data_wait"] <= 1
     assert line["seconds_left"] == 0
     assert plain.lines()[0]["lr"] == 1e-3
-    told = plain.log()
+    text = plain.log()
     for word in ("smplx_pose", "samples/s", "waiting for data", "MiB", "left"):
-        assert word in told
+        assert word in text
 
 
 def test_event_file_has_losses_by_dataset_and_a_picture(plain):
     events = EventAccumulator(str(plain.folder / "log")).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
     losses = [line["loss"] for line in plain.lines()]
-    told = [event.value for event in events.Scalars("train/loss")]
-    assert told == pytest.approx(losses, rel=1e-6)
+    logged = [event.value for event in events.Scalars("train/loss")]
+    assert logged == pytest.approx(losses, rel=1e-6)
     assert "EgoBody_Kinect/joint_cam" in events.Tags()["scalars"]
     images = events.Images("joints")
     assert [image.step for image in images] == [2, 4]
@@ -78,7 +78,7 @@ def test_wild_loss_is_skipped(train_here, plain, tmp_path):
 def test_always_bad_is_no_training(train_here, tmp_path, capsys):
     bad = ("train.bad_loss=skip", "train.bad_loss_above=1e-3", "train.end_epoch=9")
     train_here(tmp_path, *bad, "train.train_batch_size=1", status=2)
-    assert "10th that is bad in turn" in error_line(capsys)
+    assert "10th bad one in a row" in error_line(capsys)
 
 
 @pytest.fixture

@@ -1,0 +1,464 @@
+"""The values that a pickle may hold, made from descriptions that are checked.
+
+A pickle names classes and functions that its reader shall call. Nothing is looked up by these
+names but an entry of the table at the end of this file; each entry makes one kind of value.
+
+NumPy trusts the state of a pickled dtype: offsets outside of the item, or objects that are not
+marked as such, let a file read and write memory. Here only codes, names, types and offsets of
+fields are taken from the file; NumPy computes everything else anew. A dtype that holds objects is
+either plain `object` or refused.
+"""
+
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+MOST_BITS: Final = 1000
+"""Of an integer: all of them can become floats."""
+_BUILDS_PER_BYTE: Final = 4
+_ALWAYS_ALLOWED: Final = 1 << 20
+_EXPANDED_ALWAYS_ALLOWED: Final = 20_000_000
+_MOST_DIMENSIONS: Final = 32
+_MOST_BYTES: Final = 2**62
+_MOST_FIELDS: Final = 1000
+_MOST_CODE_POINT: Final = 0x10FFFF
+_OBJECT_ARRAYS_IN_EACH_OTHER: Final = 16
+_MOST_INT_KEY: Final = 2**60
+"""Integers up to this have different hashes."""
+_MOST_TUPLE_KEYS: Final = 256
+"""Hashes of tuples are easily made to collide."""
+_OBJECT: Final = np.dtype(object)
+_CODE: Final = re.compile(
+    r"[<>|=]?(?:[biufcSUV][0-9]{0,9}|[mM]8(?:\[[0-9]{0,9}[a-zA-Z]+\])?|(?P<object>O[48]?)|\?)"
+)
+_DATE_UNIT: Final = re.compile("generic|Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as")
+
+Arguments = tuple[Any, ...]
+Field = tuple[str, np.dtype, int]
+"""Name, type and offset."""
+
+
+class UnknownNameError(Exception):
+    """A pickle names something that is not on the list; the message is the name."""
+
+
+class Budget:
+    """Counts what is built from the values of a file, which may name the same value repeatedly.
+
+    Work and memory stay in proportion to the file's own size.
+    """
+
+    def __init__(self, file_bytes: int) -> None:
+        self.left = _BUILDS_PER_BYTE * file_bytes + _ALWAYS_ALLOWED
+        self.most_expanded = file_bytes + _EXPANDED_ALWAYS_ALLOWED
+        """Items of the content where each reference to a shared list counts as a list."""
+
+    def spend(self, amount: int) -> None:
+        """Raises ValueError where more is built than an honest file of this size holds."""
+        self.left -= amount
+        if self.left < 0:
+            raise ValueError("it builds more than a file of its size holds")
+
+
+def checked_integer(text: bytes, base: int = 10) -> int:
+    """Raises ValueError where the text is no integer, or too long a one."""
+    if len(text) <= MOST_BITS // 3:
+        value = int(text, base)
+        if value.bit_length() <= MOST_BITS:
+            return value
+    raise ValueError("a number of too many digits")
+
+
+def checked_shape(shape: object, itemsize: int) -> tuple[int, ...]:
+    """The shape of an array whose items have `itemsize` bytes.
+
+    Raises ValueError where no array can have it.
+    """
+    if not (
+        isinstance(shape, tuple)
+        and len(shape) <= _MOST_DIMENSIONS
+        and all(type(length) is int and 0 <= length < _MOST_BYTES for length in shape)
+    ):
+        raise ValueError("an array of an impossible shape")
+    # NumPy multiplies the lengths other than zero, for empty arrays as well.
+    if math.prod(filter(None, shape)) * max(itemsize, 1) >= _MOST_BYTES:
+        raise ValueError("an array of an impossible size")
+    if itemsize == 0 and 0 not in shape:
+        raise ValueError("an array of items without bytes")
+    return shape
+
+
+# ---- dtypes
+
+
+def dtype_of_code(code: object) -> np.dtype:
+    """The dtype that a code such as '<f4' names, as an object of its own.
+
+    Raises ValueError (or TypeError, by NumPy) where it is no such code.
+    """
+    found = _CODE.fullmatch(_text(code))
+    if found is None:
+        raise ValueError("an unknown dtype")
+    return np.dtype(_OBJECT if found["object"] else found[0], copy=True)
+
+
+def dtype_of_fields(fields: Sequence[Field], itemsize: int, budget: Budget) -> np.dtype:
+    """A structured dtype; its fields lie behind each other and may have fields themselves, once.
+
+    Raises ValueError where they do not fit, overlap, nest deeper or hold objects.
+    """
+    if len(fields) > _MOST_FIELDS or len({name for name, _, _ in fields}) < len(fields):
+        raise ValueError("a dtype of too many or equal fields")
+    end = 0
+    for _, field, offset in sorted(fields, key=lambda field: field[2]):
+        if not end <= offset <= itemsize - field.itemsize:
+            raise ValueError("a dtype of fields that overlap or lie outside")
+        end = offset + field.itemsize
+        inner = list((field.base.fields or {}).values())
+        budget.spend(len(inner))
+        if field.hasobject or any(deepest[0].base.fields for deepest in inner):
+            raise ValueError("a dtype of objects, or nested too deeply")
+    names, formats, offsets = map(list, zip(*fields, strict=True)) if fields else ([], [], [])
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": itemsize})
+
+
+def dtype_of_subarray(base: object, shape: object) -> np.dtype:
+    """The dtype of a field that is an array itself. Raises ValueError where there is none."""
+    if not isinstance(base, np.dtype) or base.hasobject or base.subdtype is not None:
+        raise ValueError("a dtype of arrays of something unknown")
+    return np.dtype((base, checked_shape(shape, base.itemsize)))
+
+
+def _dtype_of_state(dtype: np.dtype, state: object, budget: Budget) -> np.dtype:
+    """The dtype which pickle describes in two steps: by its code, then by a state."""
+    if not isinstance(state, tuple) or (state[:1], len(state)) not in (((3,), 8), ((4,), 9)):
+        raise ValueError("a dtype of an unknown layout")
+    _, order, subarray, names, fields, itemsize, _, _, *metadata = state
+    if _text(order) not in ("<", ">", "|", "="):
+        raise ValueError("a dtype of an unknown byte order")
+    if dtype.kind in "mM":
+        return np.dtype(f"{_text(order)}{dtype.kind}8[{_date_unit(metadata)}]")
+    if any(part is not None for part in metadata):
+        raise ValueError("a dtype with metadata")
+    if itemsize not in (-1, dtype.itemsize):
+        raise ValueError("a dtype whose size differs from its code")
+    if subarray is None and names is None and fields is None:
+        return dtype.newbyteorder(order) if _text(order) in "<>" else dtype
+    if dtype.kind != "V":
+        raise ValueError("a dtype of numbers that has fields")
+    if subarray is not None:
+        match subarray, names, fields:
+            case (base, shape), None, None:
+                built = dtype_of_subarray(base, shape)
+            case _:
+                raise ValueError("a dtype of an unknown layout")
+    else:
+        built = dtype_of_fields(_fields(names, fields), dtype.itemsize, budget)
+    if built.itemsize != dtype.itemsize:
+        raise ValueError("a dtype whose size differs from its code")
+    return built
+
+
+def _fields(names: object, fields: object) -> list[Field]:
+    if not isinstance(names, tuple) or not isinstance(fields, Mapping) or len(names) != len(fields):
+        raise ValueError("a dtype of an unknown layout")
+    described: list[Field] = []
+    for name in names:
+        match name, fields.get(name):
+            case str(), (np.dtype() as dtype, int(offset)):  # a third one would be a title
+                described.append((name, dtype, offset))
+            case _:
+                raise ValueError("a dtype of fields of an unknown layout")
+    return described
+
+
+def _date_unit(metadata: Sequence[object]) -> str:
+    match metadata:
+        case [[None | {}, [unit, int(count), 1, 1]]] if _DATE_UNIT.fullmatch(_text(unit)):
+            if 0 < count < 2**31:
+                return f"{count}{_text(unit)}" if _text(unit) != "generic" else "generic"
+    raise ValueError("a dtype of dates in an unknown unit")
+
+
+def _text(value: object) -> str:
+    """Codes are bytes in pickles of Python 3 that Python 2 can read."""
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if not isinstance(value, str):
+        raise ValueError("a dtype described by something other than text")
+    return value
+
+
+def check_raw_items(array: np.ndarray) -> None:
+    """Raise ValueError where bytes from a file are no booleans, or no characters.
+
+    NumPy counts True by adding bytes, and Python relies on characters being in Unicode's range.
+    """
+    if array.dtype.fields is not None:
+        for name in array.dtype.fields:
+            check_raw_items(array[name])
+    elif array.size and array.dtype.itemsize and array.dtype.kind in "bU":
+        code, most = ("u1", 1) if array.dtype.kind == "b" else ("u4", _MOST_CODE_POINT)
+        raw = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.byteorder}{code}")
+        if raw.max() > most:
+            raise ValueError("an array of impossible booleans or characters")
+
+
+# ---- what names make
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Name:
+    """A name that a pickle gave, after it was found on the list; does nothing by itself."""
+
+    text: str
+    make: "Callable[[Builder, Arguments], object] | None"
+    """None: an object of this class is a placeholder."""
+
+
+@dataclass(eq=False, slots=True, repr=False)
+class Placeholder:
+    """Stands for an object of a class that is not loaded; `state` is what was pickled of it."""
+
+    class_name: str
+    state: object = None
+
+    def fields(self) -> dict[str, Any]:
+        return self.state if isinstance(self.state, dict) else {}
+
+
+_FREE_KEYS: Final = frozenset({str, bytes, float, bool, type(None), Placeholder})
+"""Types whose hashes a file cannot make collide, or hardly."""
+
+
+class Builder:
+    """Makes the values of one pickle. All methods raise ValueError where it is not as it should.
+
+    An array or dtype takes two steps, as pickle describes it: made by a name, then given a state,
+    once. `unbuilt` has those between the steps.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.unbuilt: dict[int, np.ndarray | np.dtype] = {}
+        self._object_depths: dict[int, tuple[np.ndarray, int]] = {}
+
+    def call(self, name: object, arguments: object) -> object:
+        """What a call of `name` makes."""
+        if not isinstance(name, Name) or not isinstance(arguments, tuple):
+            raise ValueError("a call of something that is no name")
+        if name.make is not None:
+            return name.make(self, arguments)
+        return Placeholder(name.text)
+
+    def with_state(self, value: object, state: object) -> object:
+        """The value in its second step, the same object except for dtypes."""
+        if isinstance(value, Placeholder):
+            value.state = state
+            return value
+        if self.unbuilt.pop(id(value), None) is None:
+            raise ValueError("a state of something that takes none, or took one before")
+        if isinstance(value, np.ndarray):
+            self._fill(value, state)
+            return value
+        assert isinstance(value, np.dtype)
+        return _dtype_of_state(value, state, self.budget)
+
+    def _fill(self, array: np.ndarray, state: object) -> None:
+        match state:
+            case (1, shape, np.dtype() as dtype, (0 | 1) as fortran_order, items):
+                shape = checked_shape(shape, dtype.itemsize)
+            case _:
+                raise ValueError("an array of an unknown layout")
+        if isinstance(items, list):
+            self._check_objects(array, dtype, items, math.prod(shape))
+        elif isinstance(items, str | bytes):
+            self._check_raw(items, dtype, math.prod(shape))
+            items = items.encode("latin-1") if isinstance(items, str) else items  # by Python 2
+        else:
+            raise ValueError("an array of an unknown layout")
+        # All that NumPy takes over is checked: it puts the list's items into the array, or keeps
+        # the bytes, whose number is that of shape and dtype, as the array's memory.
+        array.__setstate__((1, shape, dtype, bool(fortran_order), items))  # type: ignore[arg-type]
+        check_raw_items(array)
+
+    def _check_objects(
+        self, array: np.ndarray, dtype: np.dtype, items: list[object], count: int
+    ) -> None:
+        if dtype != _OBJECT or len(items) != count:
+            raise ValueError("an object array that differs from its list")
+        self.budget.spend(count)
+        depth = 0
+        if np.ndarray in set(map(type, items)):
+            # NumPy frees an array of arrays by recursion.
+            for item in items:
+                if id(item) in self.unbuilt or item is array:
+                    raise ValueError("an array that contains itself")
+                depth = max(depth, self._object_depths.get(id(item), (None, 0))[1])
+        if depth >= _OBJECT_ARRAYS_IN_EACH_OTHER:
+            raise ValueError("arrays nested too deeply")
+        self._object_depths[id(array)] = (array, depth + 1)
+
+    def _check_raw(self, raw: str | bytes | bytearray, dtype: np.dtype, count: int) -> None:
+        if dtype.hasobject or dtype.subdtype is not None:
+            raise ValueError("objects made of bytes")
+        if len(raw) != count * dtype.itemsize:
+            raise ValueError("an array whose size differs from its bytes")
+        self.budget.spend(len(raw))
+
+    def check_keys(self, keys: Collection[object], there: int) -> None:
+        """Whether hashing these values is quick, where `there` are keys of the same dict or set."""
+        for key in keys:
+            if type(key) is tuple:
+                if len(key) > _MOST_TUPLE_KEYS or there + len(keys) > _MOST_TUPLE_KEYS:
+                    raise ValueError("too many keys that are tuples")
+                if tuple in set(map(type, key)):
+                    raise ValueError("a key that is a nested tuple")
+                self.check_keys(key, 0)
+            elif type(key) is int:
+                if not -_MOST_INT_KEY < key < _MOST_INT_KEY:
+                    raise ValueError("a key that is a huge number")
+            elif type(key) not in _FREE_KEYS and not (
+                isinstance(key, np.generic) and key.dtype.kind in "biufSU"
+            ):
+                raise ValueError("a key of an unexpected type")
+
+    # ---- what names make
+
+    def new_array(self, arguments: Arguments) -> np.ndarray:
+        match arguments:
+            case (Name(text="numpy.ndarray"), (0,), b"b" | "b"):
+                array = np.empty(0, np.int8)
+                self.unbuilt[id(array)] = array
+                return array
+        raise ValueError("an array of an unknown kind")
+
+    def new_dtype(self, arguments: Arguments) -> np.dtype:
+        if len(arguments) != 3:
+            raise ValueError("a dtype of an unknown layout")
+        dtype = dtype_of_code(arguments[0])
+        self.unbuilt[id(dtype)] = dtype
+        return dtype
+
+    def scalar(self, arguments: Arguments) -> object:
+        match arguments:
+            case (np.dtype() as dtype, str() | bytes() as raw):
+                self._check_raw(raw, dtype, 1)
+                if dtype.itemsize == 0:
+                    return dtype.type()
+                raw = raw.encode("latin-1") if isinstance(raw, str) else raw
+                array: np.ndarray = np.ndarray((1,), dtype, raw)
+                check_raw_items(array)
+                return array[0]
+        raise ValueError("a number of an unknown layout")
+
+    def array_of_buffer(self, arguments: Arguments) -> np.ndarray:
+        match arguments:
+            case (bytes() | bytearray() as raw, np.dtype() as dtype, shape, "C" | "F" as order):
+                axes = None
+            case (bytes() | bytearray() as raw, np.dtype() as dtype, shape, "K", tuple() as axes):
+                order = "C"
+            case _:
+                raise ValueError("an array of an unknown layout")
+        shape = checked_shape(shape, dtype.itemsize)
+        self._check_raw(raw, dtype, math.prod(shape))
+        array: np.ndarray = np.ndarray(shape, dtype, raw, order=order)
+        check_raw_items(array)
+        return array if axes is None else array.transpose(axes)
+
+    def latin1_bytes(self, arguments: Arguments) -> bytes:
+        """Python 3 writes bytes into old pickles as a call of `_codecs.encode`."""
+        match arguments:
+            case (str() as text, "latin1" | "latin-1") | (str() as text,):
+                self.budget.spend(len(text))
+                return text.encode("latin-1")
+        raise ValueError("bytes written in an unknown way")
+
+    def ordered(self, arguments: Arguments) -> OrderedDict[object, object]:
+        (pairs,) = arguments or ([],)
+        if not isinstance(pairs, list) or not all(
+            isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+        ):
+            raise ValueError("a dictionary of an unknown layout")
+        self.budget.spend(len(pairs))
+        self.check_keys([key for key, _ in pairs], 0)
+        return OrderedDict(pairs)
+
+    def items(self, arguments: Arguments) -> list[object] | tuple[object, ...]:
+        (items,) = arguments or ([],)
+        if not isinstance(items, list | tuple):
+            raise ValueError("a set of an unknown layout")
+        self.budget.spend(len(items))
+        self.check_keys(items, 0)
+        return items
+
+    def object_of_class(self, arguments: Arguments) -> object:
+        """Pickle's oldest way to make an object without calling its class."""
+        match arguments:
+            case (Name(make=None) as name, Name(text="builtins.object"), state):
+                return Placeholder(name.text, state)
+        raise ValueError("an object of an unexpected class")
+
+
+def _no_arguments(arguments: Arguments, value: object) -> object:
+    if arguments:
+        raise ValueError("an object of an unknown layout")
+    return value
+
+
+def _refused(_: Builder, __: Arguments) -> object:
+    raise ValueError("an array of an unknown layout")
+
+
+_BUILTINS: Final[dict[str, Callable[[Builder, Arguments], object]]] = {
+    "object": lambda _, arguments: _no_arguments(arguments, object()),
+    "set": lambda builder, arguments: set(builder.items(arguments)),
+    "frozenset": lambda builder, arguments: frozenset(builder.items(arguments)),
+    "bytes": lambda _, arguments: _no_arguments(arguments, b""),
+}
+_NAMES: Final[dict[tuple[str, str], Name]] = {
+    ("numpy", "ndarray"): Name("numpy.ndarray", _refused),
+    ("numpy", "dtype"): Name("numpy.dtype", Builder.new_dtype),
+    **{
+        (f"numpy.{core}.{module}", name): Name(f"numpy.{name}", make)
+        for core in ("core", "_core")  # numpy 1 and 2
+        for module, name, make in (
+            ("multiarray", "_reconstruct", Builder.new_array),
+            ("multiarray", "scalar", Builder.scalar),
+            ("numeric", "_frombuffer", Builder.array_of_buffer),
+        )
+    },
+    ("_codecs", "encode"): Name("_codecs.encode", Builder.latin1_bytes),
+    ("collections", "OrderedDict"): Name("collections.OrderedDict", Builder.ordered),
+    **{
+        (module, name): Name(f"builtins.{name}", make)
+        for module in ("__builtin__", "builtins")
+        for name, make in _BUILTINS.items()
+    },
+    **{
+        (module, "_reconstructor"): Name("copyreg._reconstructor", Builder.object_of_class)
+        for module in ("copy_reg", "copyreg")
+    },
+    **{
+        (module, name): Name(f"{module}.{name}", None)
+        for layout in ("csc", "csr", "coo")
+        for module in (f"scipy.sparse.{layout}", f"scipy.sparse._{layout}")
+        for name in (f"{layout}_matrix", f"{layout}_array")
+    },
+}
+
+
+def find_name(module: object, name: object) -> Name:
+    """The entry of a name. Raises UnknownNameError where it is not on the list."""
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise ValueError("a name that is no text")
+    if (module, name) in _NAMES:
+        return _NAMES[module, name]
+    if module.split(".")[0] == "chumpy" and name.isidentifier():
+        return Name(f"{module}.{name}", None)
+    raise UnknownNameError(f"{module}.{name}")

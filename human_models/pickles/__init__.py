@@ -1,1 +1,0 @@
-"""Reads pickles and NumPy files of strangers: plain values and arrays, and nothing that acts."""

@@ -1,0 +1,42 @@
+"""People of a result as animated characters for other programs, and as a page for browsers.
+
+from main.characters import export_result
+
+export_result(folder, ["glb", "bvh"], persons=[1])
+
+options.py        the formats, and what can be chosen about them
+export.py         a result folder -> files of every format
+character.py      a person's results as one shape and rotations over time
+surfaces.py       skinned surfaces: body, clothes, hair, morphs of the face
+glb.py, usd.py    mesh, skeleton and motion in one file
+bvh_and_amass.py  motion without a mesh
+meshes.py         one mesh per frame
+viewer.py         the page; scene.py holds what it draws people from, page/ its JavaScript
+
+Names are imported when they are asked for, since PyTorch takes seconds to load.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from main.characters.character import Character as Character
+    from main.characters.export import export_result as export_result
+    from main.characters.options import ExportOptions as ExportOptions
+    from main.characters.options import check_formats as check_formats
+    from main.characters.options import parse_formats as parse_formats
+
+_MODULES = {
+    "Character": "character",
+    "ExportOptions": "options",
+    "check_formats": "options",
+    "export_result": "export",
+    "parse_formats": "options",
+}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

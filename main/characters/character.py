@@ -1,0 +1,181 @@
+"""A person's results as a character: one shape, and rotations of 55 joints over time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.spatial.transform import Rotation, Slerp
+
+from human_models.body import BodyModel
+from main.characters.options import UpAxis
+from main.motion.result_reader import read_person
+from utils.errors import UserError
+from utils.rotation import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_quaternion
+
+TO_WORLD: Final[dict[UpAxis, tuple[tuple[int, int, int], ...]]] = {
+    "y": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),
+    "z": ((1, 0, 0), (0, 0, 1), (0, -1, 0)),
+}
+"""From the camera (x right, y down, z forward) to a world with the same origin and x.
+
+y up: z towards the viewer, as in glTF. z up: y away from the viewer, as in Blender and AMASS.
+"""
+_POSE_SIZES: Final = {
+    "global_orient": 3,
+    "body_pose": 63,
+    "jaw_pose": 3,
+    "leye_pose": 3,
+    "reye_pose": 3,
+    "left_hand_pose": 45,
+    "right_hand_pose": 45,
+}
+"""Rotations of BodyModel in the order of RIG_JOINTS. Results have none of the eyes."""
+_ESTIMATED: Final = tuple(name for name in _POSE_SIZES if "eye" not in name)
+_PARAMETERS: Final = (*_ESTIMATED, "betas", "expression", "transl")
+CHARACTER_FIELDS: Final = (*_PARAMETERS, "fps", "body_model", "flat_hand_mean")
+"""What a file of results must hold, so that it can become a character."""
+_MAX_FILLED: Final = 100_000
+"""Missing frames that are filled in, at most: an hour, where a person leaves and comes back."""
+
+
+@dataclass(frozen=True, eq=False)
+class Character:
+    """A person through T keyframes, in a world that is `up` up (see TO_WORLD). Metres.
+
+    Rotations are absolute: the mean hand is in them, and the eyes look straight ahead.
+    """
+
+    name: str
+    body_model: str
+    fps: float
+    up: UpAxis
+    frame_index: Int[np.ndarray, " T"]
+    """Frames of the video, rising; some may be missing."""
+    interpolated: Bool[np.ndarray, " T"]
+    betas: Float[np.ndarray, "10"]
+    """The person's shape: the mean over the track."""
+    expression: Float[np.ndarray, "T 10"]
+    rotations: Float[np.ndarray, "T 55 3 3"]
+    """Of each joint relative to its parent; the root's to the world."""
+    pelvis_m: Float[np.ndarray, "T 3"]
+
+    @property
+    def times_s(self) -> Float[np.ndarray, " T"]:
+        """Of the keyframes, from the beginning of the video."""
+        return self.frame_index / self.fps
+
+    @property
+    def quaternions(self) -> Float[np.ndarray, "T 55 4"]:
+        """The rotations as (w, x, y, z)."""
+        return matrix_to_quaternion(torch.from_numpy(self.rotations)).numpy()
+
+    @property
+    def poses(self) -> Float[np.ndarray, "T 165"]:
+        """The rotations as axis-angle vectors in radians, in the order of RIG_JOINTS."""
+        vectors = matrix_to_axis_angle(torch.from_numpy(self.rotations))
+        return vectors.flatten(1).numpy()
+
+    def body_parameters(self, body: BodyModel) -> dict[str, torch.Tensor]:
+        """What BodyModel takes; its hands are relative to the mean hand."""
+        rest = body.rest_joints(torch.from_numpy(self.betas)[None].float())[0, 0].numpy()
+        pose = torch.from_numpy(self.poses).unflatten(1, (55, 3))
+        pose = (pose - body.mean_pose).flatten(1).float()
+        parts = pose.split(list(_POSE_SIZES.values()), dim=1)
+        return {
+            **dict(zip(_POSE_SIZES, parts, strict=True)),
+            "betas": torch.from_numpy(self.betas).float().expand(len(self.frame_index), -1),
+            "expression": torch.from_numpy(self.expression).float(),
+            "transl": torch.from_numpy(self.pelvis_m - rest).float(),
+        }
+
+
+def read_character(file: Path, body: BodyModel, up: UpAxis = "y") -> Character:
+    """Read a person_001.npz as main.motion.results writes it.
+
+    The pelvis stays where the estimate of each frame has it; the one shape is the mean.
+
+    Raises:
+        UserError: the file is unreadable, lacks something or holds values that are not valid.
+    """
+    return make_character(file.stem, read_person(file, CHARACTER_FIELDS), body, up)
+
+
+def make_character(
+    name: str, content: Mapping[str, np.ndarray], body: BodyModel, up: UpAxis = "y"
+) -> Character:
+    """A character out of the CHARACTER_FIELDS that `result_reader.read_person` gives."""
+    frames = content["frame_index"]
+    count = len(frames)
+    columns = {key: torch.from_numpy(content[key].astype(np.float64)) for key in _PARAMETERS}
+    columns["leye_pose"] = columns["reye_pose"] = torch.zeros_like(columns["jaw_pose"])
+    pose = torch.cat([columns[part] for part in _POSE_SIZES], dim=1).unflatten(1, (55, 3))
+    if not bool(content["flat_hand_mean"]):
+        pose = pose + body.mean_pose
+    rotations = axis_angle_to_matrix(pose).numpy()
+    rest = body.rest_joints(columns["betas"].float(), columns["expression"].float())[:, 0]
+    pelvis = (rest + columns["transl"]).numpy()
+    to_world = np.array(TO_WORLD[up], np.float64)
+    rotations[:, 0] = to_world @ rotations[:, 0]
+    return Character(
+        name=name,
+        body_model=str(content["body_model"]),
+        fps=float(content["fps"]),
+        up=up,
+        frame_index=frames,
+        interpolated=np.zeros(count, bool),
+        betas=columns["betas"].mean(dim=0).numpy(),
+        expression=columns["expression"].numpy(),
+        rotations=rotations,
+        pelvis_m=pelvis @ to_world.T,
+    )
+
+
+def without_gaps(character: Character) -> Character:
+    """Every frame from the first to the last; in missing ones joints turn along the shortest arc.
+
+    For formats with a fixed frame rate; the frames that were filled in are `interpolated`.
+
+    Raises:
+        UserError: too many are missing.
+    """
+    known = character.frame_index
+    missing = int(known[-1] - known[0]) + 1 - len(known)
+    if missing == 0:
+        return character
+    if missing > _MAX_FILLED:
+        reason = f"'frame_index' leaves out {missing} frames, and {_MAX_FILLED} can be filled in"
+        raise UserError(f"{character.name}.npz: {reason}; export it as glb, which keeps gaps")
+    frames = np.arange(known[0], known[-1] + 1)
+    joints = [
+        Slerp(known, Rotation.from_matrix(character.rotations[:, joint]))(frames).as_matrix()
+        for joint in range(character.rotations.shape[1])
+    ]
+
+    def line(columns: Float[np.ndarray, "T C"]) -> Float[np.ndarray, "F C"]:
+        return np.stack([np.interp(frames, known, column) for column in columns.T], axis=1)
+
+    return replace(
+        character,
+        frame_index=frames,
+        interpolated=~np.isin(frames, known),
+        expression=line(character.expression),
+        rotations=np.stack(joints, axis=1),
+        pelvis_m=line(character.pelvis_m),
+    )
+
+
+def on_the_spot(character: Character, body: BodyModel) -> Character:
+    """Moved so that the pelvis starts above the origin and the feet are at height 0.
+
+    The height of the feet is the median over the frames of the lowest joint or surface point.
+    """
+    height = 1 if character.up == "y" else 2
+    with torch.inference_mode():
+        joints = body(**character.body_parameters(body), want_vertices=False).joints.numpy()
+    shift = -character.pelvis_m[0].copy()
+    shift[height] = -np.median(joints[..., height].min(axis=1))
+    return replace(character, pelvis_m=character.pelvis_m + shift)

@@ -1,0 +1,231 @@
+"""A folder of results -> characters in the formats that were asked for, and the viewer."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from configs.reader import load_config
+from human_models.body import BodyModel
+from human_models.files import (
+    STAND_IN,
+    STAND_IN_NAME,
+    BodyData,
+    ModelFolder,
+    find_model_folder,
+    read_body,
+)
+from main.characters.bvh_and_amass import write_amass, write_bvh
+from main.characters.character import CHARACTER_FIELDS, Character, on_the_spot, read_character
+from main.characters.glb import write_glb
+from main.characters.meshes import write_meshes
+from main.characters.options import DEFAULTS, FORMATS, VIEWER, ExportOptions, UpAxis, check_formats
+from main.characters.scene import VIEWED_FIELDS
+from main.characters.usd import write_usd
+from main.characters.viewer import write_viewer
+from main.motion.result_reader import Result, open_result, person_files
+from main.paths import CONFIG_NAME, ROOT
+from utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_PAGE: Final = "viewer.html"
+_DEFAULT_BODIES: Final = "human_models/human_model_files"
+
+
+@dataclass(frozen=True, eq=False)
+class _Person:
+    """What the writers need to know of one person."""
+
+    number: int
+    character: Character
+    data: BodyData
+    body: BodyModel
+    options: ExportOptions
+
+
+class _Format(NamedTuple):
+    """How a format that has one file or folder per person is written.
+
+    Attributes:
+        ending: of the file's or folder's name, after the person's.
+        up: the vertical axis that the format's readers expect.
+    """
+
+    ending: str
+    write: Callable[[Path, _Person], None]
+    up: UpAxis = "y"
+
+
+def _write_amass(path: Path, one: _Person) -> None:
+    write_amass(path, one.character, one.data)
+
+
+def _write_glb(path: Path, one: _Person) -> None:
+    write_glb(path, one.character, one.data, one.number, clothes=one.options.clothes)
+
+
+def _write_bvh(path: Path, one: _Person) -> None:
+    write_bvh(path, one.character, one.data)
+
+
+def _write_obj(path: Path, one: _Person) -> None:
+    write_meshes(path, one.character, one.body, "obj", every=one.options.every)
+
+
+def _write_ply(path: Path, one: _Person) -> None:
+    write_meshes(path, one.character, one.body, "ply", every=one.options.every)
+
+
+def _write_usd(path: Path, one: _Person) -> None:
+    write_usd(path, one.character, one.data, one.number, clothes=one.options.clothes)
+
+
+_FORMATS: Final = {
+    "amass": _Format("_amass.npz", _write_amass, up="z"),
+    "glb": _Format(".glb", _write_glb),
+    "bvh": _Format(".bvh", _write_bvh),
+    "obj": _Format("_obj", _write_obj),
+    "ply": _Format("_ply", _write_ply),
+    "usd": _Format(".usdc", _write_usd),
+}
+assert set(FORMATS) == {*_FORMATS, VIEWER}
+
+
+def exported_paths(folder: Path, people: Iterable[Path], formats: Sequence[str]) -> list[Path]:
+    """What `export_result` writes into a result folder for people's files."""
+    endings = [_FORMATS[name].ending for name in formats if name != VIEWER]
+    paths = [folder / "export" / f"{file.stem}{ending}" for file in people for ending in endings]
+    return paths + ([folder / _PAGE] if VIEWER in formats else [])
+
+
+def keep_exports(old: Path, new: Path, formats: Sequence[str]) -> None:
+    """Keep the exports of an older result folder in the new one until they are written anew.
+
+    What is not written anew does not fit the new results: it is named, since it goes with the old.
+
+    Args:
+        formats: that will be written of the new results.
+    """
+    kept = exported_paths(Path(), [file.relative_to(new) for file in person_files(new)], formats)
+    for path in kept:
+        if (old / path).exists():
+            (new / path).parent.mkdir(exist_ok=True)
+            if (old / path).is_dir():
+                shutil.copytree(old / path, new / path)
+            else:
+                shutil.copy2(old / path, new / path)
+    exports = [*(old / "export").glob("[!.]*"), *old.glob(_PAGE)]
+    removed = sorted({str(path.relative_to(old)) for path in exports} - set(map(str, kept)))
+    if removed:
+        log.info("%s: removed with the earlier results: %s", old, ", ".join(removed))
+
+
+def export_result(
+    folder: Path,
+    formats: Sequence[str],
+    *,
+    persons: Collection[int] | None = None,
+    output: Path | None = None,
+    options: ExportOptions = DEFAULTS,
+    source: Path | None = None,
+    bodies: Path | None = None,
+) -> list[Path]:
+    """Write the people of a result folder as characters; the files and folders that were written.
+
+    The viewer is one page of all people, written last, so that it offers the other formats.
+    Everything is read once before anything is written: a faulty folder leaves nothing behind.
+
+    Args:
+        formats: names of FORMATS.
+        persons: their numbers; None: all.
+        output: None: `folder`/export, and `folder` for the viewer.
+        source: the video or image that the results are of, for the viewer; None: what the summary
+            names, if it lies beside `folder` or in demo/.
+        bodies: the folder of body models; None: see `_read_body`.
+
+    Raises:
+        UserError: the folder is no result, a person or format is unknown, a body file is missing.
+    """
+    check_formats(formats, options)
+    result = _with_people(open_result(folder), persons)
+    characters = folder / "export" if output is None else output
+    if output is None and not characters.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{characters} is a link that leads out of its folder; say --output DIR")
+    body_name = _check_people(result, VIEWER in formats)
+    data = _read_body(folder, body_name, bodies)
+    body = BodyModel(data).eval()
+    written = []
+    chosen = [_FORMATS[name] for name in dict.fromkeys(formats) if name != VIEWER]
+    for number, file in result.files.items():
+        for form in chosen:
+            character = _read_character(file, body, options, form.up)
+            written.append(characters / f"{file.stem}{form.ending}")
+            form.write(written[-1], _Person(number, character, data, body, options))
+            log.info("%s", written[-1])
+    if VIEWER in formats:
+        written.append((folder if output is None else output) / _PAGE)
+        write_viewer(written[-1], result, data, body, source=source, clothes=options.clothes)
+        log.info("%s", written[-1])
+    if "amass" in formats and data.name == STAND_IN_NAME:
+        warning = "the %s has betas and expressions of its own: SMPL-X shows other shapes for them"
+        log.warning(warning, STAND_IN_NAME)
+    return written
+
+
+def _read_character(
+    file: Path, body: BodyModel, options: ExportOptions, default_up: UpAxis
+) -> Character:
+    character = read_character(file, body, options.up or default_up)
+    return character if options.origin == "camera" else on_the_spot(character, body)
+
+
+def _with_people(result: Result, persons: Collection[int] | None) -> Result:
+    """The result with some of its people only."""
+    absent = sorted(set(persons or ()) - result.files.keys())
+    if absent:
+        people = ", ".join(map(str, result.files))
+        raise UserError(f"--person {absent[0]}: {result.folder} has {people}; see its summary.json")
+    files = {k: file for k, file in result.files.items() if not persons or k in persons}
+    return replace(result, files=files)
+
+
+def _check_people(result: Result, viewer: bool) -> str:
+    """Read every person's file; the name of the body that all of them were made with."""
+    names = {}
+    for number, file in result.files.items():
+        content = result.read_person(number, VIEWED_FIELDS if viewer else CHARACTER_FIELDS)
+        names[str(content["body_model"])] = file
+    if len(names) > 1:
+        one, other, *_ = names.values()
+        raise UserError(f"{one} and {other} differ in 'body_model'; run the inference again")
+    if viewer:
+        result.require_summary()
+    (name,) = names
+    return name
+
+
+def _read_body(folder: Path, name: str, bodies: Path | None) -> BodyData:
+    """The body that the results were made with.
+
+    Without `bodies`, the config in the result folder says where it lies. As the config may be a
+    stranger's, it is followed within the project only; elsewhere the default folder is used.
+    """
+    if name == STAND_IN_NAME:
+        return read_body(ModelFolder(STAND_IN, STAND_IN_NAME), "smplx")
+    config = folder / CONFIG_NAME
+    place = ROOT / _DEFAULT_BODIES if bodies is None else bodies
+    if bodies is None and config.is_file():
+        named = Path(os.path.normpath(ROOT / load_config(config).model.human_model_path))
+        if named.is_relative_to(ROOT):
+            place = named
+        else:
+            log.info("%s names a folder outside the project; --body-folder says where", config)
+    found = find_model_folder(place)
+    if found.name == STAND_IN_NAME:
+        reason = f"was made with {name}, whose files are not in {place}"
+        raise UserError(f"{folder} {reason}; put them there, or say --body-folder DIR")
+    return read_body(found, "smplx")

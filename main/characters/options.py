@@ -1,0 +1,59 @@
+"""The formats of exports, and what can be chosen about them; quick to import."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from utils.errors import UserError
+
+UpAxis = Literal["y", "z"]
+Origin = Literal["camera", "person"]
+
+VIEWER: Final = "viewer"
+"""One page of all people; every other format has one file or folder per person."""
+FORMATS: Final = ("amass", "glb", "bvh", "obj", "ply", "usd", VIEWER)
+ALL: Final = "all"
+"""Stands for every format that needs no package beyond those of requirements.txt."""
+_NEEDS_A_PACKAGE: Final = ("usd",)
+_Y_UP: Final = {"glb", "usd", VIEWER}
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What can be chosen beside the formats."""
+
+    up: UpAxis | None = None
+    """None: as each format's readers expect it, z for amass, y for the others."""
+    origin: Origin = "camera"
+    """person: the pelvis starts above the origin, feet at height 0."""
+    every: int = 1
+    """Step between the frames of obj and ply."""
+    clothes: bool = True
+    """Dress the open body in glb, usd and the viewer."""
+
+
+DEFAULTS: Final = ExportOptions()
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """The formats of a list such as "glb,bvh" or "all"; each of them once, unchecked."""
+    names: list[str] = []
+    for name in text.split(","):
+        simple = [one for one in FORMATS if one not in _NEEDS_A_PACKAGE]
+        names += simple if name.strip() == ALL else [name.strip()]
+    return tuple(dict.fromkeys(names))
+
+
+def check_formats(formats: Sequence[str], options: ExportOptions = DEFAULTS) -> None:
+    """Raises UserError where a format is unknown or cannot be written as asked."""
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        choices = ",".join((*FORMATS, ALL))
+        raise UserError(f"--format {','.join(unknown)}: choose from {choices}")
+    if options.up == "z" and _Y_UP & set(formats):
+        reason = "glTF is y up by its standard, usd and the viewer as we write them"
+        raise UserError(f"--up z: {reason}; leave --up away")
+    if "usd" in formats:
+        from main.characters.usd import require_usd  # loads what the other formats do not need
+
+        require_usd()

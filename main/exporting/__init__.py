@@ -1,1 +1,0 @@
-"""Animated characters out of result files, for the programs of others."""

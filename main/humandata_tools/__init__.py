@@ -1,1 +1,0 @@
-"""HumanData files from results of inference."""

@@ -1,0 +1,227 @@
+"""What the health check finds: files, devices, and whether this machine computes right numbers."""
+
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import av
+import cv2
+import numpy as np
+import torch
+from rich.console import Console
+from rich.markup import escape
+
+from configs.reader import load_config
+from configs.schema import Config
+from human_models.files import (
+    GENDERS,
+    STAND_IN,
+    STAND_IN_NAME,
+    Gender,
+    ModelFolder,
+    Rig,
+    read_body,
+    read_hand_vertices,
+    read_head_vertices,
+    read_j14_regressor,
+    read_smplx_to_smpl,
+)
+from main.paths import ROOT
+from main.pipeline.estimator import PRECISIONS
+from main.pipeline.model_files import find_model
+from models.checkpoint import load_network
+from utils.distributed import pick_device
+from utils.errors import UserError
+
+TASKS: Final = {"inference": 1, "training": 2, "testing": 4}
+WRONG_NUMBERS: Final = 64
+GOLDEN: Final = ROOT / "tests" / "parity"
+GOLDEN_TOLERANCE: Final = {"fp32": 1e-3, "bf16": 0.15}
+"""Largest error of a head output; they are of the order of 3."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    `blocks` are the tasks that cannot run without it; `advice` says how to mend it.
+    """
+
+    name: str
+    state: str
+    advice: str = ""
+    blocks: tuple[str, ...] = ()
+
+
+def examine(config: Config, model_dir: str, device: str, precision: str) -> Iterator[Finding]:
+    """Everything that the commands need, in the order in which a user would mend it."""
+    yield _machine()
+    yield from _device(device)
+    yield from _golden_crop(device, precision)
+    yield from _bodies(ROOT / config.model.human_model_path)
+    yield _network(model_dir, precision)
+    yield from _detector(ROOT / config.inference.detection.model_path)
+    yield _encoder(config)
+    yield _datasets(ROOT / config.data.data_dir)
+
+
+def _machine() -> Finding:
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return Finding("software", f"{versions}, OpenCV {cv2.__version__}, PyAV {av.__version__}")
+
+
+def _device(name: str) -> Iterator[Finding]:
+    try:
+        device = pick_device(name)
+    except UserError as error:
+        yield Finding("device", "missing", str(error), tuple(TASKS))
+        return
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    yield Finding("device", f"{device} {kind} ({torch.get_num_threads()} CPU threads)")
+
+
+def golden_error(device: str, precision: str) -> float:
+    """Largest difference between this machine's head outputs for four crops and known ones.
+
+    Raises:
+        UserError: the files of known values are not there or not readable.
+    """
+    config = load_config(GOLDEN / "config_base.py")
+    dtype = PRECISIONS[precision]
+    chosen = pick_device(device)
+    network = load_network(config.model, GOLDEN / "snapshot_fp16.pth.tar", dtype).to(chosen)
+    with np.load(GOLDEN / "forward.npz") as known:
+        crops = torch.from_numpy(known["img_uint8"])
+        expected = torch.from_numpy(known["raw_body_pose"])
+    with torch.inference_mode():
+        pose = network(crops.to(chosen).float() / 255).body_pose
+    return float((pose.cpu() - expected).abs().max())
+
+
+def _golden_crop(device: str, precision: str) -> Iterator[Finding]:
+    try:
+        error = golden_error(device, precision)
+    except UserError as problem:
+        yield Finding("golden crop", "not done", str(problem))
+        return
+    if error <= GOLDEN_TOLERANCE[precision]:
+        yield Finding("golden crop", f"right ({precision}, largest error {error:.1e})")
+    else:
+        advice = f"this device computes wrong numbers (error {error:.1e}); try --device cpu"
+        yield Finding("golden crop", "WRONG", advice, ("golden",))
+
+
+def _readable(name: str, read: Callable[[], object], optional: str = "") -> Finding:
+    try:
+        read()
+    except UserError as error:
+        return Finding(name, "missing or unreadable", optional + str(error))
+    return Finding(name, "readable")
+
+
+def _bodies(path: Path) -> Iterator[Finding]:
+    licensed = ModelFolder(path, "SMPL-X")
+    stand_in = ModelFolder(STAND_IN, STAND_IN_NAME)
+    usable = False
+    for rig, gender in _all_bodies():
+        name = f"{'SMPL-X' if rig == 'smplx' else 'SMPL'} {gender}"
+        finding = _readable(name, lambda r=rig, g=gender: read_body(licensed, r, g))  # type: ignore[misc]
+        usable |= (rig, gender, finding.state) == ("smplx", "neutral", "readable")
+        yield finding
+    for name, read in (
+        ("SMPLX_to_J14.pkl", read_j14_regressor),
+        ("MANO_SMPLX_vertex_ids.pkl", read_hand_vertices),
+        ("SMPL-X__FLAME_vertex_ids.npy", read_head_vertices),
+        ("smplx2smpl.pkl", read_smplx_to_smpl),
+    ):
+        yield _readable(name, lambda read=read: read(licensed))  # type: ignore[misc]
+    finding = _readable(STAND_IN_NAME, lambda: read_body(stand_in, "smplx"))
+    if finding.state == "readable":
+        state = "readable" if usable else "readable, used since SMPL-X is absent"
+        yield Finding(STAND_IN_NAME, state)
+    else:
+        blocks = () if usable else tuple(TASKS)
+        yield Finding(STAND_IN_NAME, finding.state, finding.advice, blocks)
+
+
+def _all_bodies() -> Iterator[tuple[Rig, Gender]]:
+    rigs: tuple[Rig, ...] = ("smplx", "smpl")
+    for rig in rigs:
+        for gender in GENDERS:
+            yield rig, gender
+
+
+def _network(model_dir: str, precision: str) -> Finding:
+    name = f"network {model_dir}"
+    try:
+        files = find_model(model_dir)
+        network = load_network(
+            load_config(files.config).model, files.weights, PRECISIONS[precision]
+        )
+    except UserError as error:
+        return Finding(name, "missing or unreadable", str(error), ("inference", "testing"))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    broken = [key for key, value in network.named_parameters() if not bool(value.isfinite().all())]
+    if broken:
+        advice = f"{broken[0]} holds NaN or infinity; fetch the weights again"
+        return Finding(name, "broken", advice, ("inference", "testing"))
+    return Finding(name, f"readable, {parameters / 1e6:.0f} M parameters, all keys match")
+
+
+def _detector(path: Path) -> Iterator[Finding]:
+    if path.is_file():
+        yield Finding("person detector", f"{path.name} is there")
+    else:
+        advice = (
+            f"ultralytics fetches it at first use, or put it at {path}; "
+            "--boxes FILE.json and --detector whole-image do without"
+        )
+        yield Finding("person detector", "absent", advice)
+
+
+def _encoder(config: Config) -> Finding:
+    path = config.model.encoder_pretrained_model_path
+    if path is None or (ROOT / path).is_file():
+        return Finding("encoder for training", path or "none asked for")
+    return Finding(
+        "encoder for training", "missing", f"put ViTPose weights at {path}", ("training",)
+    )
+
+
+def _datasets(folder: Path) -> Finding:
+    files = sorted(folder.rglob("*.npz")) if folder.is_dir() else []
+    if files:
+        return Finding("datasets", f"{len(files)} annotation files in {folder}")
+    advice = f"put HumanData files under {folder}"
+    return Finding("datasets", "missing", advice, ("training", "testing"))
+
+
+def _report(findings: list[Finding]) -> int:
+    console = Console(soft_wrap=True, highlight=False)
+    for finding in findings:
+        mark = (
+            "[red]-[/]" if finding.blocks else "[yellow]o[/]" if finding.advice else "[green]+[/]"
+        )
+        console.print(f"{mark} [bold]{finding.name}[/]: {escape(finding.state)}")
+        if finding.advice:
+            console.print(f"    {escape(finding.advice)}")
+    blocked = {task for finding in findings for task in finding.blocks}
+    for task in TASKS:
+        console.print(
+            f"{task}: "
+            + ("[red]cannot run[/]" if task in blocked else "[green]nothing is missing[/]")
+        )
+    wrong = WRONG_NUMBERS if "golden" in blocked else 0
+    return wrong + sum(status for task, status in TASKS.items() if task in blocked)
+
+
+def run_checks(model_dir: str, device: str, precision: str, overrides: Sequence[str]) -> int:
+    """Examine everything, print the findings, and return the exit status that sums them up."""
+    try:
+        config_path = find_model(model_dir).config
+    except UserError:
+        config_path = ROOT / "configs" / "config_smplest_x_h.py"
+    config = load_config(config_path, overrides)
+    return _report(list(examine(config, model_dir, device, precision)))

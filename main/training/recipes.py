@@ -1,0 +1,275 @@
+"""What a run learns, from what, and how it is judged.
+
+`REGRESSION` learns bodies from crops (main.train). `KEYPOINTS` and `LIFTING` are pre-training
+(main.pretrain): an encoder learns to find joints, a lifter learns what joints mean in 3D.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from configs.schema import Config
+from datasets.synthetic.lifting import People, draw_poses
+from datasets.training_set import Share, TrainingLoader, TrainingSet
+from human_models.body import BodyLibrary, BodyModel
+from main.paths import ROOT
+from main.training.log import TrainLog
+from main.training.optimizer import freeze
+from main.training.state import Learner, Run, Snapshots
+from main.training.validation import (
+    BodyValidator,
+    JointPreview,
+    KeypointValidator,
+    LiftingValidator,
+    Preview,
+    Validator,
+    images_of,
+)
+from models.checkpoint import load_weights
+from models.initialise import initial_network
+from models.losses import training_losses
+from models.posing import body_parameters, pose_body
+from models.smplest_x import SMPLestX
+from models.supervision import (
+    KeypointNetwork,
+    LiftingNetwork,
+    SupervisedSMPLestX,
+    attention_loss,
+    keypoint_loss,
+    token_joint_loss,
+)
+from models.vitpose import load_encoder, load_keypoint_head, save_encoder
+from utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_LIFTING_POSES: Final = 20_000
+"""Poses that are drawn at the start of lifting; every sample mixes and varies some of them."""
+
+Objective = Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Float[Tensor, " B"]]]
+"""From a network and a batch to the terms of the loss, one value per sample."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The parts of a run that depend on what is learned."""
+
+    kind: str
+    """Begins the names of its runs' folders."""
+    network: Callable[[Run, Snapshots], nn.Module]
+    """The network that learns, as it is at the start, on the CPU; raises UserError where the config
+    has none, or where weights do not fit."""
+    loader: Callable[[Run], "BatchLoader"]
+    """What it learns from; raises UserError where that is missing."""
+    objective: Callable[[BodyModel, Config], Objective]
+    validator: Callable[[Run, Learner, TrainLog], Validator]
+    preview: Callable[[BodyModel, Config], Preview] | None = None
+    """Pictures of what the network makes of a batch."""
+    finish: Callable[[Run, Learner], None] = lambda run, learner: None
+    """What the first process does at the end."""
+
+
+def _regression_network(run: Run, snapshots: Snapshots) -> SupervisedSMPLestX:
+    network = _initial_network(run, snapshots)
+    freeze(network, run.config.train)
+    return SupervisedSMPLestX(network, run.config)
+
+
+def _keypoint_network(run: Run, snapshots: Snapshots) -> KeypointNetwork:
+    if run.config.train.parallel == "fsdp":
+        raise UserError(
+            "pre-training has no train.parallel = 'fsdp'; use 'ddp', encoders are small"
+        )
+    encoder = _initial_network(run, snapshots).encoder
+    return KeypointNetwork(encoder, run.config.model.encoder_config.embed_dim)
+
+
+def _lifting_network(run: Run, snapshots: Snapshots) -> LiftingNetwork:
+    if run.config.train.parallel == "fsdp":
+        raise UserError("lifting has no train.parallel = 'fsdp'; use 'ddp', lifters are small")
+    if run.config.model.lifter_config is None:
+        raise UserError(
+            "lifting trains the part that model.lifter_config describes, and the config has none; "
+            "take configs/config_smplest_x_demo.py"
+        )
+    return LiftingNetwork(_initial_network(run, snapshots))
+
+
+def _initial_network(run: Run, snapshots: Snapshots) -> SMPLestX:
+    """The network as training from epoch 0 begins: published weights, or a pre-trained encoder.
+
+    A run that is resumed needs no such files.
+
+    Raises:
+        UserError: a weights file is missing or of another network.
+    """
+    config = run.config
+    torch.manual_seed(config.train.seed)
+    network = initial_network(config.model, run.bodies.smplx())
+    if next(snapshots.newest_first(), None) is not None:
+        return network
+    model = config.model
+    if model.pretrained_model_path is not None:
+        load_weights(network, ROOT / model.pretrained_model_path)
+        log.info("network: weights of %s", model.pretrained_model_path)
+    elif model.encoder_pretrained_model_path is not None:
+        path = ROOT / model.encoder_pretrained_model_path
+        if not path.is_file():
+            raise UserError(
+                f"{path} is missing; put the pre-trained encoder there, or set "
+                "model.encoder_pretrained_model_path = None to train from random weights"
+            )
+        load_encoder(
+            network.encoder,
+            path,
+            interpolate=config.train.interpolate_pos_embed,
+            deepen=config.train.deepen_encoder,
+        )
+        if network.keypoint_head is not None:
+            load_keypoint_head(network.keypoint_head, path)
+    else:
+        log.warning("the encoder begins with random weights: no file of pre-trained ones is named")
+    return network
+
+
+def _share(run: Run) -> Share:
+    train = run.config.train
+    return Share(run.world.rank, run.world.size, train.train_batch_size, train.accumulate_batches)
+
+
+def crop_loader(run: Run) -> TrainingLoader:
+    """Batches of the datasets that the config names; raises UserError as `TrainingSet` does."""
+    samples = TrainingSet(run.config, run.data_dir, run.bodies.folder)
+    pin = run.device.type == "cuda"
+    return TrainingLoader(samples, _share(run), workers=run.config.train.num_thread, pin=pin)
+
+
+class LiftingLoader:
+    """Batches of people who are joints alone, made on the device."""
+
+    def __init__(self, run: Run) -> None:
+        self.names: Final = ("lifting",)
+        self.share, self._seed = _share(run), run.config.train.seed
+        self.iterations: Final = self.share.iterations(run.config.train.lifting_samples)
+        body = BodyLibrary(run.bodies.folder).smplx()
+        rest = body.rest_joints(torch.zeros(1, body.num_betas))[0]
+        poses = draw_poses(rest.numpy(), self._seed, _LIFTING_POSES)
+        self._people = People(poses, body.to(run.device), run.config.model)
+
+    def epoch(self, epoch: int, first_iteration: int = 0) -> Iterator[list[dict[str, Tensor]]]:
+        share = self.share
+        for iteration in range(first_iteration, self.iterations):
+            seeds = [
+                np.random.SeedSequence((self._seed, epoch, iteration, batch, share.rank))
+                for batch in range(share.accumulate)
+            ]
+            yield [
+                self._people.batch(share.batch_size, int(seed.generate_state(1, np.uint64)[0]))
+                for seed in seeds
+            ]
+
+    def close(self) -> None:
+        pass
+
+
+BatchLoader = TrainingLoader | LiftingLoader
+"""Batches of each iteration of an epoch, functions of the iteration's number."""
+
+
+class Regression:
+    """SMPL-X parameters of a crop, as published: `models.losses`."""
+
+    def __init__(self, body: BodyModel, config: Config) -> None:
+        """`body` is on the device of the batches."""
+        self._body, self._config = body, config
+
+    def __call__(
+        self, model: nn.Module, batch: Mapping[str, Tensor]
+    ) -> dict[str, Float[Tensor, " B"]]:
+        heads, keypoints, token_joints, attention = model(images_of(batch))
+        config, train = self._config.model, self._config.train
+        posed = pose_body(body_parameters(heads, config), self._body, config, want_vertices=False)
+        terms = training_losses(heads, posed, batch, self._config)
+        if keypoints is not None:
+            terms["keypoints"] = train.keypoint_weight * keypoint_loss(keypoints, batch, config)
+        if token_joints is not None:
+            loss = token_joint_loss(token_joints, batch, config)
+            terms["token_joints"] = train.token_joint_weight * loss
+        if attention is not None:
+            loss = attention_loss(attention, batch, config)
+            terms["attention"] = train.attention_weight * loss
+        return terms
+
+
+class Keypoints:
+    """Joints on the encoder's feature map: pre-training."""
+
+    def __init__(self, body: BodyModel, config: Config) -> None:
+        del body
+        self._config = config
+
+    def __call__(
+        self, model: nn.Module, batch: Mapping[str, Tensor]
+    ) -> dict[str, Float[Tensor, " B"]]:
+        return {"keypoints": keypoint_loss(model(images_of(batch)), batch, self._config.model)}
+
+
+class Lifting:
+    """SMPL-X parameters from joints alone: pre-training of a lifter."""
+
+    def __init__(self, body: BodyModel, config: Config) -> None:
+        """`body` is on the device of the batches."""
+        self._body, self._config = body, config
+
+    def __call__(
+        self, model: nn.Module, batch: Mapping[str, Tensor]
+    ) -> dict[str, Float[Tensor, " B"]]:
+        heads, config = model(batch["keypoints"]), self._config.model
+        posed = pose_body(body_parameters(heads, config), self._body, config, want_vertices=False)
+        return training_losses(heads, posed, batch, self._config)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context of a forward pass in `train.precision`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def _write_encoder(run: Run, learner: Learner) -> None:
+    """Write the encoder; its averaged weights, if the run averages them."""
+    assert isinstance(learner.network, KeypointNetwork)
+    path = run.folder / "model_dump" / "encoder.pth"
+    with learner.average.in_place() if learner.average else nullcontext():
+        save_encoder(learner.network, path)
+    log.info("encoder: %s", path)
+
+
+REGRESSION: Final = Recipe(
+    kind="train",
+    network=_regression_network,
+    loader=crop_loader,
+    objective=Regression,
+    validator=BodyValidator,
+    preview=JointPreview,
+)
+KEYPOINTS: Final = Recipe(
+    kind="pretrain",
+    network=_keypoint_network,
+    loader=crop_loader,
+    objective=Keypoints,
+    validator=KeypointValidator,
+    finish=_write_encoder,
+)
+LIFTING: Final = Recipe(
+    kind="pretrain",
+    network=_lifting_network,
+    loader=LiftingLoader,
+    objective=Lifting,
+    validator=LiftingValidator,
+)

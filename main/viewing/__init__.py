@@ -1,1 +1,0 @@
-"""The viewer: a page of its own, video beside 3D scene, out of a folder of results."""

@@ -1,0 +1,100 @@
+"""Networks as training has them, and an encoder's way from pre-training to training."""
+
+import pytest
+import torch
+
+from configs.reader import load_config
+from models.checkpoint import read_torch
+from models.smplest_x import SMPLestX
+from models.supervision import NETWORK, KeypointNetwork, SupervisedSMPLestX
+from models.vit import ViT
+from models.vitpose import load_encoder, save_encoder
+
+CONFIG = load_config("configs/config_smplest_x_demo.py")
+ENCODER = CONFIG.model.encoder_config
+
+
+@pytest.fixture
+def images():
+    return torch.rand(
+        2, 3, *CONFIG.model.input_body_shape, generator=torch.Generator().manual_seed(1)
+    )
+
+
+def with_random_weights(module, seed):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return module.eval()
+
+
+def test_auxiliary_heads_change_nothing_of_the_network(images):
+    network = with_random_weights(SMPLestX(CONFIG.model), 0)
+    supervised = SupervisedSMPLestX(network, CONFIG).eval()
+    with torch.inference_mode():
+        heads, keypoints, token_joints, attention = supervised(images)
+        for output, alone in zip(heads, network(images), strict=True):
+            torch.testing.assert_close(output, alone)
+    assert keypoints.shape[-2:] == network.encoder.grid
+    assert token_joints.shape == (2, 53, 3)
+    assert attention is None  # training alone needs them
+    names = {name for name, _ in supervised.named_parameters()}
+    published = {name.removeprefix(NETWORK) for name in names if name.startswith(NETWORK)}
+    assert published == {name for name, _ in network.named_parameters()}
+
+
+def test_without_weights_there_are_no_auxiliary_heads(images):
+    weights = ("keypoint", "token_joint", "attention")
+    overrides = [f"train.{name}_weight=0" for name in weights]
+    config = load_config("configs/config_smplest_x_demo.py", overrides)
+    supervised = SupervisedSMPLestX(SMPLestX(config.model), config)
+    assert all(name.startswith(NETWORK) for name, _ in supervised.named_parameters())
+    assert supervised(images)[1:] == (None, None, None)
+
+
+def test_encoder_goes_from_pre_training_to_training(tmp_path, images):
+    trained = KeypointNetwork(ViT(ENCODER), ENCODER.embed_dim)
+    with_random_weights(trained, 2)
+    path = tmp_path / "encoder.pth"
+    save_encoder(trained, path)
+    names = read_torch(path)["state_dict"].keys()
+    assert {name.split(".")[0] for name in names} == {"backbone", "keypoint_head"}
+    encoder = with_random_weights(ViT(ENCODER), 3)
+    before = encoder.task_tokens.clone()
+    load_encoder(encoder, path)
+    assert torch.equal(encoder.task_tokens, before)
+    with torch.inference_mode():
+        torch.testing.assert_close(encoder.feature_map(images), trained.encoder.feature_map(images))
+
+
+@pytest.mark.parametrize("patch_size", [8, 16])
+@pytest.mark.parametrize("stem", ["patch", "conv"])
+def test_stems_make_a_token_a_patch(stem, patch_size, images):
+    config = ENCODER.model_copy(update={"stem": stem, "patch_size": patch_size})
+    encoder = ViT(config)
+    height, width = (side // patch_size for side in config.img_size)
+    assert encoder.grid == (height, width)
+    tokens, feature_map = encoder(images)
+    assert tokens.shape == (2, 80, config.embed_dim)
+    assert feature_map.shape == (2, config.embed_dim, height, width)
+
+
+def test_feature_map_of_pre_training_is_without_task_tokens(images):
+    encoder = with_random_weights(ViT(ENCODER), 4)
+    with torch.inference_mode():
+        alone = encoder.feature_map(images)
+        encoder.task_tokens.fill_(5)
+        torch.testing.assert_close(encoder.feature_map(images), alone)
+        assert not torch.allclose(encoder(images)[1], alone)
+
+
+def test_recomputing_activations_changes_no_gradient(images):
+    def gradient(recompute):
+        config = ENCODER.model_copy(update={"use_checkpoint": recompute, "drop_path_rate": 0.3})
+        encoder = with_random_weights(ViT(config), 5).train()
+        torch.manual_seed(0)
+        encoder(images)[1].square().mean().backward()
+        return encoder.patch_embed.proj.weight.grad
+
+    torch.testing.assert_close(gradient(recompute=True), gradient(recompute=False))
