@@ -110,7 +110,7 @@ def keep_exports(old: Path, new: Path, formats: Sequence[str]) -> None:
     Args:
         formats: that will be written of the new results.
     """
-    kept = exported_paths(Path(), [file.relative_to(new) for file in person_files(new)], formats)
+    kept = exported_paths(Path(), person_files(new).values(), formats)
     for path in kept:
         if (old / path).exists():
             (new / path).parent.mkdir(exist_ok=True)

@@ -251,7 +251,7 @@ def is_finished(job: Job, options: InferenceOptions) -> bool:
         return True
     from main.characters.export import exported_paths  # loads what few runs need
 
-    wanted = exported_paths(job.result, person_files(job.result), options.export)
+    wanted = exported_paths(job.result, person_files(job.result).values(), options.export)
     return not (job.result / EXPORTING).exists() and all(path.exists() for path in wanted)
 
 
