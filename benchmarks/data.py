@@ -17,10 +17,9 @@ import numpy as np
 
 from configs.reader import load_config
 from configs.schema import Config
-from datasets.augmentation import draw_augmentation
 from datasets.columns import Instance
 from datasets.sample import read_pixels, training_sample
-from datasets.targets import training_targets
+from datasets.targets import draw_augmentation, training_targets
 from utils.box import Box, crop_person, image_to_crop, person_box
 
 _WIDTH, _HEIGHT = 1920, 1080

@@ -36,9 +36,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.data import make_instance, write_photograph
 from configs.reader import load_config
 from configs.schema import Config, EncoderConfig
-from datasets.augmentation import draw_augmentation
 from datasets.columns import Instance
 from datasets.sample import TrainingSample, training_sample
+from datasets.targets import draw_augmentation
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from main.training.optimizer import AveragedWeights, freeze, make_optimizer

@@ -7,10 +7,9 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from datasets.fixes import DROPPING_FIXES, keep, use_neutral_betas
 from datasets.humandata.layout import FAMILIES, subtract_mean_hand
 from datasets.humandata.reader import Columns, HumanData, read_humandata
-from datasets.sources import Source, Split
+from datasets.sources import DROPPING_FIXES, Source, Split, keep, use_neutral_betas
 from human_models.joints import JOINT_PARTS, JOINTS, POSE_JOINTS, POSE_PARTS, SIDES
 from utils.box import have_area
 from utils.errors import UserError

@@ -15,10 +15,9 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from configs.schema import Config
-from datasets.augmentation import NO_AUGMENTATION, Augmentation
 from datasets.columns import Instance
 from datasets.sources import Scans
-from datasets.targets import Targets, training_targets
+from datasets.targets import NO_AUGMENTATION, Augmentation, Targets, training_targets
 from human_models.body import BodyLibrary, BodyOutput
 from human_models.files import Gender
 from human_models.joints import JOINTS_FROM_MODEL, POSE_JOINTS, POSE_PARTS, SIDES

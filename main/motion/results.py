@@ -10,10 +10,9 @@ import numpy as np
 from jaxtyping import Int
 
 from main.motion.camera import Clip
-from main.motion.floor import Floor
+from main.motion.floor import Floor, world_from_camera
 from main.motion.rows import BLOCK, COLUMNS, FLAGS, RAW_COLUMNS, FinalRows
 from utils.errors import UserError
-from utils.floor import world_from_camera
 
 FILE_COLUMNS: Final = ("frame_index", "score", *COLUMNS, *RAW_COLUMNS, *FLAGS)
 """What every file has a row of for each frame."""

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -36,14 +35,12 @@ class Interrupted(Exception):  # noqa: N818 - no error
 
 
 class StopRequest:
-    """Set by a signal's handler, read between iterations; a second signal ends the process."""
+    """Set by a signal's handler, read between iterations."""
 
     def __init__(self) -> None:
         self.made = False
 
-    def make(self, number: int, _: object) -> None:
-        if self.made:  # an iteration that does not end
-            sys.exit(128 + number)
+    def make(self, *_: object) -> None:
         self.made = True
 
 

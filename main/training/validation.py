@@ -16,11 +16,11 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
 
 from configs.schema import Config, ModelConfig, TrainConfig
-from datasets.augmentation import NO_AUGMENTATION
 from datasets.cache import InstanceTable, open_dataset
 from datasets.sample import TrainingSample, training_sample
 from datasets.sources import find_source
 from datasets.synthetic.lifting import People, draw_poses
+from datasets.targets import NO_AUGMENTATION
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS, edges
 from main.evaluation import CORRECT, SMPLX_METRICS, run_benchmark

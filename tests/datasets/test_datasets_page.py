@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets import fixes
+from datasets import sources
 from datasets.sources import SOURCES
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def test_row_is_read_as_it_is_written(row: dict[str, str]) -> None:
             assert " ".join(files) == row[split]
     assert (source.images or ".") == row["images"]
     assert [fix.__name__ for fix in source.fixes] == row["fixes"].split()
-    assert all(getattr(fixes, fix) in source.fixes for fix in row["fixes"].split())
+    assert all(getattr(sources, fix) in source.fixes for fix in row["fixes"].split())
 
 
 def test_slices_are_counted_out() -> None:

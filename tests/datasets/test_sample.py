@@ -15,7 +15,6 @@ import torch
 from torch.utils.data import default_collate
 
 from configs.reader import load_config
-from datasets.augmentation import NO_AUGMENTATION, Augmentation
 from datasets.columns import Instance
 from datasets.sample import (
     body_box,
@@ -24,6 +23,7 @@ from datasets.sample import (
     read_pixels,
     training_sample,
 )
+from datasets.targets import NO_AUGMENTATION, Augmentation
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import (

@@ -7,10 +7,9 @@ import cv2
 import numpy as np
 
 from configs.reader import load_config
-from datasets.augmentation import NO_AUGMENTATION, Augmentation
 from datasets.columns import Instance
 from datasets.sample import training_sample
-from datasets.targets import training_targets
+from datasets.targets import NO_AUGMENTATION, Augmentation, training_targets
 from human_models.joints import JOINTS, POSE_PARTS, mirror_permutation
 from utils.box import Box, image_to_crop
 

@@ -16,7 +16,7 @@ from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from main.evaluation.benchmark import visibility
 from main.evaluation.metrics import HAND_SET_METRICS, SMPL_METRICS, SMPLX_METRICS
-from main.evaluation.report import PRIMARY_METRICS
+from main.evaluation.run import PRIMARY_METRICS
 from main.test import main
 
 PARITY = Path(__file__).parents[2] / "parity"

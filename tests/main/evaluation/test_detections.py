@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from main.evaluation.detections import DetectionMatch, match_detections, read_detections
+from main.evaluation.benchmark import DetectionMatch, match_detections, read_detections
 from utils.errors import UserError
 
 A, B, C = [0.0, 0, 100, 100], [50.0, 0, 100, 100], [500.0, 0, 40, 80]

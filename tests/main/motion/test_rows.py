@@ -9,12 +9,11 @@ import pytest
 
 from main.motion import results as results_module
 from main.motion.camera import Clip, ClipCamera
-from main.motion.floor import Floor
+from main.motion.floor import Floor, Plane, world_from_camera
 from main.motion.results import FILE_COLUMNS, write_results
 from main.motion.rows import COLUMNS, FINAL_ROW, PARAMETERS, RAW_ROW, FinalRows
 from main.motion.trajectories import LONGEST_GAP_S, filled_runs, interpolate
 from main.pipeline.estimator import Person
-from utils.floor import Plane, world_from_camera
 
 SIZE = (160, 120)
 CLIP = Clip(ClipCamera((200.0, 200.0), (79.5, 59.5), "test"), SIZE, 30.0)

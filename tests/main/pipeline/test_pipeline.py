@@ -10,7 +10,7 @@ from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import Tools, process_clip, process_photographs
 from utils.image import list_images
 from utils.source import open_source
-from utils.video_write import VideoWriter
+from utils.video_write import Picture, VideoWriter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -47,6 +47,14 @@ def test_results_do_not_depend_on_the_number_of_workers(tools, tmp_path, monkeyp
     boxes = {k: [[10 + k, 10, 50, 90], [80, 5, 60, 110]] for k in range(10)}
     video.with_suffix(".boxes.json").write_text(json.dumps(boxes))
     monkeypatch.setattr(tools, "batch_size", 4)
+    pictures: list[np.ndarray] = []
+    write = VideoWriter.write
+
+    def keep_and_write(self: VideoWriter, picture: Picture) -> None:
+        pictures.append(picture.frame.to_ndarray().copy())
+        write(self, picture)
+
+    monkeypatch.setattr(VideoWriter, "write", keep_and_write)
     results = []
     for workers in (1, 3):
         monkeypatch.setattr(tools, "workers", workers)
@@ -54,8 +62,8 @@ def test_results_do_not_depend_on_the_number_of_workers(tools, tmp_path, monkeyp
             found = process_clip(media, tmp_path / str(workers) / "result_walk", tools)
         assert found == (10, 2)
         folder = tmp_path / str(workers)
-        results.append((load(folder / "result_walk" / "person_002.npz"), folder))
-    for key, value in results[0][0].items():
-        np.testing.assert_array_equal(value, results[1][0][key])
-    one, three = ((folder / "result_walk.mp4").read_bytes() for _, folder in results)
-    assert one == three
+        results.append(load(folder / "result_walk" / "person_002.npz"))
+    for key, value in results[0].items():
+        np.testing.assert_array_equal(value, results[1][key])
+    # What the encoder is given; its own bytes may differ from run to run.
+    np.testing.assert_array_equal(pictures[:10], pictures[10:])

@@ -4,7 +4,7 @@ import pytest
 
 from datasets.sources import SOURCES
 from main.evaluation.metrics import SMPLX_METRICS
-from main.evaluation.report import PRIMARY_METRICS, mean_primary_error
+from main.evaluation.run import PRIMARY_METRICS, mean_primary_error
 
 MEANS = {
     name: {metric: {"mean": 50.0 + k, "count": 10}, "pa_mpvpe_all": {"mean": 1.0, "count": 10}}
