@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -30,7 +29,7 @@ from datasets.columns import (
 from datasets.humandata.reader import Columns
 from datasets.sources import Source, Split
 from utils.errors import UserError
-from utils.files import atomic_path, read_json, require_regular_file
+from utils.files import atomic_path, read_json, remove_leftovers, require_regular_file
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +103,7 @@ def open_dataset(
             if table is not None:
                 return table
             if alone:
-                for leftover in parent.glob(".partial_*"):  # of a process that was killed
-                    shutil.rmtree(leftover, ignore_errors=True)
+                remove_leftovers(parent, None)
             log.info("%s, %s: making the cache in %s", source.name, split, folder)
             parts = _read_all(source, split, paths, protocol)
             rows = write_table(folder, parts, key)

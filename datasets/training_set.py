@@ -6,17 +6,19 @@ same for every number of processes, and training that was stopped continues wher
 
 import logging
 import os
+import resource
+import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_type_hints
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from configs.schema import Config, DataConfig
@@ -34,6 +36,16 @@ _TRIES: Final = 20
 """Rows that may fail in a row before a dataset is taken to be absent."""
 _GRACE_S: Final = 20
 """How long a worker serves on when a signal has asked it to end."""
+_PATIENCE_S: Final = 600
+"""How long a batch may take: longer than the slowest storage, but not for ever."""
+_CHECK_S: Final = 5
+"""How often workers are looked after while a batch is waited for."""
+_BATCHES_AHEAD: Final = 3
+"""Of each worker: two that the loader asks for, and one on its way."""
+_FILES_OF_WORKER: Final = 8
+"""Pipes and locks between a worker and its process."""
+_OTHER_FILES: Final = 128
+_SHARED_MEMORY: Final = Path("/dev/shm")
 
 
 # What the generators of an order begin with, beside the seed.
@@ -250,6 +262,9 @@ class TrainingLoader:
     """Batches of one process, made ahead by workers that stay alive from epoch to epoch."""
 
     def __init__(self, samples: TrainingSet, share: Share, *, workers: int, pin: bool) -> None:
+        """Raises UserError where the system allows too few open files for the workers."""
+        if workers:
+            _raise_file_limit(workers)
         self.names = samples.names
         self.mixture, self.share = samples.mixture(), share
         self._keys = BatchKeys(self.mixture, share)
@@ -261,6 +276,7 @@ class TrainingLoader:
             pin_memory=pin,
             persistent_workers=workers > 0,
             worker_init_fn=_begin_worker,
+            timeout=_CHECK_S if workers else 0,
         )
 
     @property
@@ -272,17 +288,37 @@ class TrainingLoader:
         """The batches of each iteration of an epoch, from `first_iteration` on.
 
         Raises:
-            UserError: a dataset has too many rows in turn that cannot be read.
+            UserError: a dataset has too many rows in turn that cannot be read, or the system lets
+                the workers do no more.
         """
         self._keys.epoch, self._keys.first_iteration = epoch, first_iteration
         batches: list[dict[str, Tensor]] = []
-        for batch in self._loader:
+        for batch in self._loaded():
             if isinstance(batch, UserError):
                 raise batch
             batches.append(batch)
             if len(batches) == self.share.accumulate:
                 yield batches
                 batches = []
+
+    def _loaded(self) -> Iterator[dict[str, Tensor] | UserError]:
+        """The loader's batches; what ends the workers is said in one line."""
+        batches, checks = iter(self._loader), 0
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (RuntimeError, OSError) as error:
+                checks += 1
+                if "timed out" in str(error) and checks * _CHECK_S < _PATIENCE_S:
+                    continue  # all workers are alive
+                problem = _problem_of_workers(str(error), self._loader.num_workers)
+                if problem is None:
+                    raise
+                raise UserError(problem) from error
+            checks = 0
+            yield batch
 
     def close(self) -> None:
         """End the workers. They must not be left to the garbage collector, which after an error
@@ -295,7 +331,56 @@ class TrainingLoader:
 def _collated(samples: Sequence[TrainingBatch | UserError]) -> dict[str, Tensor] | UserError:
     """A batch, or what is wrong with the first sample that has something wrong."""
     wrong = [sample for sample in samples if isinstance(sample, UserError)]
-    return wrong[0] if wrong else default_collate(list(samples))
+    if wrong:
+        return wrong[0]
+    batch: dict[str, Tensor] = default_collate(list(samples))
+    if get_worker_info() is not None:
+        # On its way it would be shared too, but where there is no room for that it would get lost.
+        for tensor in batch.values():
+            tensor.share_memory_()
+    return batch
+
+
+def _raise_file_limit(workers: int) -> None:
+    """Let this process have as many open files as batches under way need: one for each tensor.
+
+    Where they lack, batches are lost on their way without an error, and are waited for in vain.
+    """
+    tensors = len(get_type_hints(TrainingBatch))
+    needed = _OTHER_FILES + workers * (_FILES_OF_WORKER + _BATCHES_AHEAD * tensors)
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= needed:
+        return
+    if most != resource.RLIM_INFINITY and most < needed:
+        raise UserError(
+            f"train.num_thread = {workers} needs {needed} open files and the system allows {most}; "
+            f"raise the limit (ulimit -n {needed}), or set a smaller train.num_thread"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
+
+
+def _problem_of_workers(error: str, workers: int) -> str | None:
+    """What an error of the loader means and what to do; None: it is none of the system's."""
+    remedy = f"or set a smaller train.num_thread (now {workers})"
+    if "Too many open files" in error:
+        return f"the loader's workers have too many open files; raise ulimit -n, {remedy}"
+    if "shared memory" in error or "Bus error" in error:
+        shared = ""
+        if _SHARED_MEMORY.is_dir():
+            shared = f" ({shutil.disk_usage(_SHARED_MEMORY).total >> 20} MiB in {_SHARED_MEMORY})"
+        return (
+            f"the loader's workers need more shared memory{shared}; start the container with "
+            f"--shm-size=8g or --ipc=host, {remedy}"
+        )
+    if "timed out" in error:
+        return (
+            f"no batch came within {_PATIENCE_S} s; look whether the disk of the images answers, "
+            f"{remedy}"
+        )
+    if "DataLoader worker" in error:
+        how = error[error.index("DataLoader worker") :].splitlines()[0]
+        return f"{how} Out of memory? Free some, {remedy}"
+    return None
 
 
 def _begin_worker(worker: int) -> None:

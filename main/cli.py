@@ -15,11 +15,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from main.paths import OUTPUTS
-from utils.errors import OneLineFormatter, UserError, first_line
+from utils.errors import OneLineFormatter, UserError, refusal
 
 log = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "bf16")
+_NO_MEMORY = (
+    "failed to map segment from shared object",  # of the loader, for a library of an import
+    "Cannot allocate memory",
+    "can't allocate memory",  # of PyTorch, on the CPU
+    "can't start new thread",
+)
 _PACKAGES = ("configs", "utils", "human_models", "models", "datasets", "main", "__main__")
 
 
@@ -155,11 +161,36 @@ def run_command(
 ) -> int:
     """Parse, run, and return an exit status; what the user must know is one line on stderr.
 
+    A process that fails among others ends here, at once: see `utils.distributed.process_group`.
+
     Args:
         command_line: None: the process' own.
     """
-    # So that being ended by a scheduler cleans up like any other end.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    _exit_on_signals()
+    try:
+        status = _run(parser, main, command_line)
+    except SystemExit as end:
+        _end_among_others(end.code if isinstance(end.code, int) else 1)
+        raise
+    except BaseException as error:
+        _end_among_others(1, error)
+        raise
+    _end_among_others(status)
+    return status
+
+
+def _end_among_others(status: int, error: BaseException | None = None) -> None:
+    distributed = sys.modules.get("utils.distributed")  # loads PyTorch, as few commands do at once
+    if status and distributed is not None:
+        distributed.end_process(status, error)
+
+
+def _run(
+    parser: argparse.ArgumentParser,
+    main: Callable[[argparse.Namespace], int | None],
+    command_line: Sequence[str] | None,
+) -> int:
+    """The exit status; known errors are reported, others raised."""
     with logging_to_stderr() as handler:
         try:
             arguments = parser.parse_args(command_line)
@@ -172,23 +203,35 @@ def run_command(
             flag = "" if error.setting is None else f"--{error.setting} "
             log.error("error: %s%s", flag, error)
             return 2
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
+        except (RuntimeError, ImportError, MemoryError) as error:
+            shortage = _memory_shortage(error)
+            if shortage is None:
                 raise
-            log.error("error: the device's memory is full; choose a smaller --batch-size")
+            log.error("error: %s", shortage, exc_info=log.isEnabledFor(logging.DEBUG))
             return 2
         except OSError as error:  # the system's refusal: a full disk, no permission, no such place
-            place = f"{error.filename}: " if error.filename else ""
-            refusal = f"{place}{error.strerror or first_line(error)}"
-            message = "error: %s; check the place's free space and permissions"
-            log.error(message, refusal, exc_info=log.isEnabledFor(logging.DEBUG))
+            log.error("error: %s", refusal(error), exc_info=log.isEnabledFor(logging.DEBUG))
             return 2
         except KeyboardInterrupt:
             log.error("stopped")
             return 130
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    import torch  # has been loaded where the error came from
+def _exit_on_signals() -> None:
+    """Being ended by a scheduler, or with the terminal, cleans up like any other end."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # else nohup asks to go on
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
-    return isinstance(error, torch.OutOfMemoryError)
+
+def _memory_shortage(error: BaseException) -> str | None:
+    """What to say if an error means that memory lacks; None if it means something else."""
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
+        return (
+            "this process gets no more memory; close other programs, raise the limit "
+            "(ulimit -v, or the container's), or choose smaller batches"
+        )
+    torch = sys.modules.get("torch")  # loaded where an error of a device comes from
+    if torch is not None and isinstance(error, getattr(torch, "OutOfMemoryError", ())):
+        return "the device's memory is full; choose a smaller --batch-size"
+    return None

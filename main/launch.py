@@ -10,8 +10,9 @@ ends them (600).
 import argparse
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from main.cli import command_parser, run_command
@@ -65,22 +66,28 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
     try:
         run(parsed)
     except ChildFailedError as error:
-        return _status([failure.exitcode for failure in error.failures.values()])
+        return _status({rank: failure.exitcode for rank, failure in error.failures.items()})
     except SignalException as error:
         return 128 + error.sigval
     return 0
 
 
-def _status(codes: list[int]) -> int:
-    """Exit status for those of the failed processes; where signals ended all, 128 and the signal.
+def _status(codes: Mapping[int, int]) -> int:
+    """Exit status for those of failed ranks; where signals ended all, 128 and the signal.
 
-    When one has failed, torchrun ends the others by a signal.
+    When one has failed, torchrun ends the others by a signal: SIGKILL is another's, such as that of
+    the system when memory is short.
     """
-    own = [code for code in codes if code > 0]
+    killed = [rank for rank, code in codes.items() if code == -signal.SIGKILL]
+    for rank in killed:
+        log.error("error: SIGKILL ended rank %d; out of memory?", rank)
+    own = [code for code in codes.values() if code > 0]
     if own:
         return max(own)
-    log.error("error: signal %d ended a process; out of memory?", -min(codes))
-    return 128 - min(codes)
+    rank, code = min(codes.items(), key=lambda one: one[1])
+    if not killed:
+        log.error("error: signal %d ended rank %d", -code, rank)
+    return 128 - code
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -341,8 +341,39 @@ def save_safetensors(state: dict[str, Tensor], path: str | Path, metadata: dict[
     with atomic_path(Path(path)) as partial:
         partial.touch()
         usual_mode = partial.stat().st_mode
-        save_file(published, partial, metadata={"format": "pt", **metadata})
+        try:
+            save_file(published, partial, metadata={"format": "pt", **metadata})
+        except SafetensorError as error:
+            raise _not_written(error, path) from error
         partial.chmod(usual_mode)  # the library makes it readable by its owner alone
+
+
+def save_torch(content: Any, path: Path, *, durable: bool = False) -> None:
+    """Write a file that `torch.load` reads with weights_only, whole or not at all.
+
+    Args:
+        durable: see `atomic_path`.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk.
+    """
+    with atomic_path(path, durable=durable) as partial:
+        try:
+            with partial.open("wb") as file:
+                torch.save(content, file)
+        except (RuntimeError, OSError) as error:
+            raise _not_written(error, path) from error
+
+
+def _not_written(error: Exception, path: str | Path) -> OSError:
+    """The system's refusal, which libraries keep in their text or as what they were handling."""
+    found = re.search(r"os error (\d+)", str(error))
+    number = int(found[1]) if found else 0
+    for cause in (error, error.__context__):
+        if isinstance(cause, OSError) and cause.errno:
+            number = cause.errno
+    reason = os.strerror(number) if number else "could not be written whole"
+    return OSError(number, reason, str(path))
 
 
 def _translate(key: str, table: Iterable[tuple[str, str]]) -> str:

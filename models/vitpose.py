@@ -16,12 +16,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from models.checkpoint import read_torch, require_weights
+from models.checkpoint import read_torch, require_weights, save_torch
 from models.lifter import KeypointHead
 from models.supervision import KeypointNetwork
 from models.vit import ViT
 from utils.errors import UserError
-from utils.files import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +126,7 @@ def save_encoder(network: KeypointNetwork, path: Path) -> None:
     """Write a pre-trained encoder, and the head it learned with, as ViTPose writes its own."""
     encoder = {_PREFIX + k: v for k, v in network.encoder.state_dict().items() if k not in _OWN}
     head = {_HEAD + k: v for k, v in network.keypoint_head.state_dict().items()}
-    with atomic_path(path) as partial:
-        torch.save({"state_dict": {**encoder, **head}}, partial)
+    save_torch({"state_dict": {**encoder, **head}}, path)
 
 
 def _resized(embedding: Float[Tensor, "1 N D"], height: int, width: int) -> Float[Tensor, "1 M D"]:

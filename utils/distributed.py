@@ -4,7 +4,10 @@ Every process computes its share; `gather_to_first` brings the shares together. 
 know is raised in all processes, wherever it was found: `failing_together`.
 """
 
+import logging
 import os
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,7 +16,7 @@ from typing import Final, NamedTuple, TypeVar
 import torch
 from torch import distributed
 
-from utils.errors import UserError, first_line
+from utils.errors import UserError, first_line, refusal
 
 T = TypeVar("T")
 
@@ -23,6 +26,14 @@ DATE: Final = "%Y%m%d_%H%M%S"
 
 _PATIENCE: Final = timedelta(hours=1)
 """How long a process waits for the slowest; one that dies ends the others at once (torchrun)."""
+_LOST: Final = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Connection refused",
+    "Broken pipe",
+    "remote process exited or there was a network error",
+)
+"""In what Gloo and NCCL say when another process has ended."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -46,6 +57,28 @@ def pick_device(name: str = "auto") -> torch.device:
         count = torch.cuda.device_count()
         raise UserError(f"{name}: this machine has {count} GPU(s)", setting="device")
     return device
+
+
+class BrokenDeviceError(UserError):
+    """A device will compute nothing more in this process: only a new one can use it."""
+
+
+def require_working(device: torch.device, error: BaseException) -> None:
+    """Raise `BrokenDeviceError` if an error has left a device unusable.
+
+    After an illegal memory access or a failed assertion in a kernel, all that a process asks of
+    CUDA fails, so that whatever it does next would be blamed for it.
+    """
+    if device.type == "cpu":
+        return
+    try:
+        torch.ones(1, device=device).sum().item()  # waits for the device
+    except torch.OutOfMemoryError:
+        return  # another process may have taken it
+    except RuntimeError:
+        raise BrokenDeviceError(
+            f"the device {device} has failed ({first_line(error)}); run the same again"
+        ) from error
 
 
 def has_bf16_units() -> bool:
@@ -110,7 +143,12 @@ def device_of_process(name: str = "auto") -> torch.device:
 def process_group(device: torch.device) -> Iterator[World]:
     """The processes know each other while the block runs; nothing happens where there is one.
 
-    Tensors on GPUs travel by NCCL, all else by Gloo.
+    Tensors on GPUs travel by NCCL, all else by Gloo. Where the block raises, the group is left as
+    it is, since leaving it waits for processes that may wait for this one in a collective: what
+    catches the error must end the process by `end_process`, so that torchrun ends the others.
+
+    Raises:
+        UserError: the connection to another process is lost.
     """
     here = world()
     if here.size == 1:
@@ -123,8 +161,34 @@ def process_group(device: torch.device) -> Iterator[World]:
     distributed.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield here
-    finally:
-        distributed.destroy_process_group()
+    except RuntimeError as error:
+        if _is_lost_connection(error):
+            raise UserError(
+                f"rank {here.rank} has lost the connection to another process, which has ended; "
+                "its own message or torchrun's says why"
+            ) from error
+        raise
+    distributed.destroy_process_group()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    return any(sign in str(error) for sign in _LOST)
+
+
+def end_process(status: int, error: BaseException | None = None) -> None:
+    """End a process that has failed among others at once; does nothing where it is alone.
+
+    Args:
+        error: what nothing has reported yet.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    if error is not None:
+        traceback.print_exception(error)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def gather_to_first(value: T) -> list[T] | None:
@@ -204,8 +268,9 @@ def one_error_report(here: World) -> Iterator[None]:
         if _is_reported(lambda: store.add(key, 1) > 1):
             raise SystemExit(status) from None
         raise
-    except RuntimeError:
-        if _is_reported(lambda: store.check([key])):
+    except RuntimeError as error:
+        is_lost = _is_lost_connection(error)
+        if _is_reported(lambda: store.add(key, 1) > 1 if is_lost else store.check([key])):
             raise SystemExit(status) from None
         raise
 
@@ -221,7 +286,6 @@ def _as_user_error(error: BaseException) -> UserError:
     """The same error as one line, which can be sent to other processes."""
     if isinstance(error, torch.OutOfMemoryError):
         return UserError("the device's memory is full; choose smaller batches")
-    if isinstance(error, OSError) and error.strerror:
-        place = error.filename or "files"
-        return UserError(f"{place}: {error.strerror}; check the place's free space")
+    if isinstance(error, OSError):
+        return UserError(refusal(error, "files"))
     return UserError(first_line(error), setting=getattr(error, "setting", None))

@@ -1,6 +1,15 @@
 """The project's own error: a message for the user, shown as one line without a traceback."""
 
+import errno
 import logging
+from typing import Final
+
+_REMEDIES: Final = {
+    errno.EFBIG: "check the free space and the limit on the size of files (ulimit -f)",
+    errno.EMFILE: "raise the limit on open files (ulimit -n 4096)",
+    errno.ENFILE: "the whole machine has too many open files; close other programs",
+    errno.ENOMEM: "close other programs, or raise this process' limit (ulimit -v)",
+}
 
 
 class UserError(Exception):
@@ -62,3 +71,15 @@ class OneLineFormatter(logging.Formatter):
 
 def _without_controls(value: object) -> object:
     return value if isinstance(value, int | float) else escape_controls(str(value))
+
+
+def refusal(error: OSError, place: str = "") -> str:
+    """What the system refused, where, and what to do about it, as one line.
+
+    Args:
+        place: where, if the error names no file.
+    """
+    where = error.filename or place
+    reason = error.strerror or first_line(error)
+    remedy = _REMEDIES.get(error.errno or 0, "check the place's free space and permissions")
+    return f"{where}: {reason}; {remedy}" if where else f"{reason}; {remedy}"

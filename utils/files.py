@@ -1,22 +1,37 @@
 """Input files are opened only if they are regular; output files appear whole or not at all."""
 
+import ctypes
+import fcntl
 import json
 import math
 import os
+import platform
 import shutil
 import stat
+import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path, PurePath
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from utils.errors import UserError, first_line
 
 _LARGEST_JSON: Final = 128 << 20
 """Bytes; what is read of them takes several times as much memory."""
 _LARGEST_INTEGER: Final = 2**63
+_PREFIX: Final = ".partial_"
+_LOCK: Final = ".lock"
+"""In a folder of what is not whole yet: locked by the process that writes, with its machine."""
+_REPLACED: Final = ".replaced"
+"""In the same folder: an older folder that has just lost its name to the new one."""
+_SWAP: Final = 2
+"""RENAME_EXCHANGE of Linux's renameat2 and RENAME_SWAP of macOS's renamex_np."""
+_AT_FDCWD: Final = -100
+_tidied: Final[set[Path]] = set()
+"""Folders from which this process has removed what others left."""
 
 
 def open_input(path: Path, what: str | None = None) -> BufferedReader:
@@ -185,20 +200,175 @@ def require_output(path: Path, *, ending: str = "", least_free: int = 0) -> None
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` when the block ends well.
 
     The temporary name keeps the suffix (encoders choose their format by it) and may become a
     file or a folder; a folder replaces an existing folder. If the block raises, nothing of it
-    is left and what stood at `path` before stays.
+    is left and what stood at `path` before stays. What killed processes left beside `path` is
+    removed, once per folder and process.
+
+    Args:
+        durable: bring the content to the disk before it gets its name, and then the name, so that
+            both survive a power failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(prefix=".partial_", dir=path.parent))
-    try:
+    folder = path.parent.resolve()
+    if folder not in _tidied:
+        _tidied.add(folder)
+        remove_leftovers(folder, [path.name])
+    with _partial_folder(path.parent) as holder:
         partial = holder / path.name
         yield partial
+        if durable:
+            _sync(partial)
         if partial.is_dir() and path.is_dir():
-            path.rename(holder / "replaced")
-        partial.replace(path)
+            _replace_folder(partial, path, holder)
+        else:
+            partial.replace(path)
+        if durable:
+            _sync_one(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, or nothing if it is absent: at once under its name, and then its files."""
+    with _partial_folder(path.parent) as holder, suppress(FileNotFoundError):
+        path.rename(holder / path.name)
+
+
+def remove_leftovers(folder: Path, names: Collection[str] | None) -> None:
+    """Remove what killed processes left of `atomic_path` in a folder.
+
+    What a process still writes is locked, and stays. Some file systems know no locks or keep them
+    to one machine, so of another machine's only what becomes one of `names` is removed.
+
+    Args:
+        names: of files and folders that nobody else writes there now; None: all.
+    """
+    for holder in folder.glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # locked, just gone, or not ours to remove
+            _remove_leftover(holder, names)
+
+
+def _remove_leftover(holder: Path, names: Collection[str] | None) -> None:
+    content = {path.name for path in holder.iterdir()} - {_LOCK, _REPLACED}
+    is_named = names is None or content <= set(names)
+    if not is_named and not (holder / _LOCK).is_file():
+        return
+    with (holder / _LOCK).open("a+", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.seek(0)
+        if is_named or lock.read() == platform.node():
+            _finish_replacing(holder)
+            shutil.rmtree(holder, ignore_errors=True)
+
+
+@contextmanager
+def exclusive(path: Path, busy: str, patience_s: float = 0) -> Iterator[None]:
+    """Hold the lock file `path` while the block runs; it is removed at the end.
+
+    Where the file system knows no locks, the block runs without one.
+
+    Args:
+        busy: what to say when another process holds it.
+        patience_s: how long to wait for that process.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + patience_s
+    while (lock := _take_lock(path)) is None:
+        if time.monotonic() > end:
+            raise UserError(busy)
+        time.sleep(0.1)
+    with lock:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _take_lock(path: Path) -> TextIO | None:
+    """The open lock file; None where another process holds it, or has just removed it."""
+    try:
+        lock = path.open("a+", encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(path.stat(), os.fstat(lock.fileno())):
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:
+        return lock  # no locks here
+    lock.close()
+    return None
+
+
+@contextmanager
+def _partial_folder(folder: Path) -> Iterator[Path]:
+    """A folder for what is not whole yet, locked, and removed at the end."""
+    lock = None
+    while lock is None:  # another process may take a new folder for one that was left
+        holder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
+        lock = _take_lock(holder / _LOCK)
+    with lock:
+        try:
+            lock.write(platform.node())
+            lock.flush()
+            yield holder
+        finally:
+            _finish_replacing(holder)
+            shutil.rmtree(holder, ignore_errors=True)
+
+
+def _replace_folder(partial: Path, path: Path, holder: Path) -> None:
+    """Put a folder in another one's place: in one step, or so that the next start can finish it."""
+    if not _exchange(partial, path):
+        path.rename(holder / _REPLACED)
+        try:
+            partial.rename(path)
+        except OSError:
+            (holder / _REPLACED).rename(path)
+            raise
+
+
+def _finish_replacing(holder: Path) -> None:
+    """Give a new folder the name that the old one has lost already, or the old one its own."""
+    if not (holder / _REPLACED).exists():
+        return
+    for partial in holder.iterdir():
+        if partial.name not in (_LOCK, _REPLACED) and not (holder.parent / partial.name).exists():
+            partial.rename(holder.parent / partial.name)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two paths in one step; False where the system or the file system cannot."""
+    paths = os.fsencode(one), os.fsencode(other)
+    library = ctypes.CDLL(None)
+    try:
+        if sys.platform == "darwin":
+            status = library.renamex_np(*paths, _SWAP)
+        else:
+            status = library.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _SWAP)
+    except AttributeError:  # of older C libraries
+        return False
+    return int(status) == 0
+
+
+def _sync(path: Path) -> None:
+    """Bring a file, or a folder with all that is in it, to the disk."""
+    if path.is_dir():
+        for inner in path.iterdir():
+            _sync(inner)
+    _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        shutil.rmtree(holder, ignore_errors=True)
+        os.close(descriptor)

@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import signal
 import threading
 import time
@@ -37,6 +36,7 @@ from datasets.synthetic.pictures import (
     plan_scene,
 )
 from utils.errors import UserError
+from utils.files import exclusive, remove_folder, remove_leftovers
 from utils.video_write import VideoWriter
 
 log = logging.getLogger(__name__)
@@ -82,11 +82,18 @@ class SynthesisOptions:
 def synthesize(options: SynthesisOptions, out: Path, workers: int) -> Iterator[int]:
     """Draw a set into `out`/annot and `out`/img; yields the number of pictures as they are done.
 
-    Raises UserError where a worker is killed.
+    Raises UserError where a worker is killed, or another process draws the same split of the set.
     """
     images = out / "img" / options.name / options.split
+    busy = f"another process draws {images}; wait for its end, or choose another --name or --out"
+    with exclusive(images.with_name(f".drawing_{options.split}.lock"), busy):
+        yield from _synthesize(options, out, images, workers)
+
+
+def _synthesize(options: SynthesisOptions, out: Path, images: Path, workers: int) -> Iterator[int]:
     staging = images.with_name(f".drawing_{options.split}_{options.digest()}")
     (out / "annot").mkdir(parents=True, exist_ok=True)
+    remove_leftovers(images.parent, [images.name, staging.name])
     (staging / "rows").mkdir(parents=True, exist_ok=True)
     total, size = options.picture_count(), _BATCH[options.kind]
     ranges = [range(first, min(first + size, total)) for first in range(0, total, size)]
@@ -105,12 +112,12 @@ def synthesize(options: SynthesisOptions, out: Path, workers: int) -> Iterator[i
     for path in annotations:
         path.unlink(missing_ok=True)
     if (staging / "images").is_dir():  # else a run was stopped after this
-        shutil.rmtree(images, ignore_errors=True)
+        remove_folder(images)
         (staging / "images").rename(images)
     for path, content in annotations.items():
         write_humandata(path, content)
         log.info("%s: %d people", path, len(content["image_path"]))
-    shutil.rmtree(staging)
+    remove_folder(staging)  # at once under its name: a part of it would be taken for a set begun
 
 
 def _annotations(

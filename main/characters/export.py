@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable, Collection, Sequence
+import shutil
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -25,12 +26,13 @@ from main.characters.options import DEFAULTS, FORMATS, VIEWER, ExportOptions, Up
 from main.characters.scene import VIEWED_FIELDS
 from main.characters.usd import write_usd
 from main.characters.viewer import write_viewer
-from main.motion.result_reader import Result, open_result
+from main.motion.result_reader import Result, open_result, person_files
 from main.paths import CONFIG_NAME, ROOT
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
+_PAGE: Final = "viewer.html"
 _DEFAULT_BODIES: Final = "human_models/human_model_files"
 
 
@@ -93,6 +95,35 @@ _FORMATS: Final = {
 assert set(FORMATS) == {*_FORMATS, VIEWER}
 
 
+def exported_paths(folder: Path, people: Iterable[Path], formats: Sequence[str]) -> list[Path]:
+    """What `export_result` writes into a result folder for people's files."""
+    endings = [_FORMATS[name].ending for name in formats if name != VIEWER]
+    paths = [folder / "export" / f"{file.stem}{ending}" for file in people for ending in endings]
+    return paths + ([folder / _PAGE] if VIEWER in formats else [])
+
+
+def keep_exports(old: Path, new: Path, formats: Sequence[str]) -> None:
+    """Keep the exports of an older result folder in the new one until they are written anew.
+
+    What is not written anew does not fit the new results: it is named, since it goes with the old.
+
+    Args:
+        formats: that will be written of the new results.
+    """
+    kept = exported_paths(Path(), person_files(new).values(), formats)
+    for path in kept:
+        if (old / path).exists():
+            (new / path).parent.mkdir(exist_ok=True)
+            if (old / path).is_dir():
+                shutil.copytree(old / path, new / path)
+            else:
+                shutil.copy2(old / path, new / path)
+    exports = [*(old / "export").glob("[!.]*"), *old.glob(_PAGE)]
+    removed = sorted({str(path.relative_to(old)) for path in exports} - set(map(str, kept)))
+    if removed:
+        log.info("%s: removed with the earlier results: %s", old, ", ".join(removed))
+
+
 def export_result(
     folder: Path,
     formats: Sequence[str],
@@ -136,7 +167,7 @@ def export_result(
             form.write(written[-1], _Person(number, character, data, body, options))
             log.info("%s", written[-1])
     if VIEWER in formats:
-        written.append((folder if output is None else output) / "viewer.html")
+        written.append((folder if output is None else output) / _PAGE)
         write_viewer(written[-1], result, data, body, source=source, clothes=options.clothes)
         log.info("%s", written[-1])
     if "amass" in formats and data.name == STAND_IN_NAME:

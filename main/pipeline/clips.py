@@ -8,7 +8,6 @@ import codecs
 import json
 import logging
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
@@ -22,9 +21,17 @@ import cv2
 from main.motion.result_reader import person_files, read_summary
 from main.pipeline.naming import result_names
 from main.pipeline.options import InferenceOptions
-from main.pipeline.pipeline import ClipResult, Tools, export_characters, preview_of, process_clip
+from main.pipeline.pipeline import (
+    EXPORTING,
+    ClipResult,
+    Tools,
+    export_characters,
+    preview_of,
+    process_clip,
+)
+from utils.distributed import require_working
 from utils.errors import UserError, first_line
-from utils.files import atomic_path, read_input
+from utils.files import atomic_path, read_input, remove_leftovers
 from utils.image import kinds_of
 from utils.source import open_source
 from utils.video_read import VIDEO_SUFFIXES
@@ -104,7 +111,7 @@ def process_clips(
     """
     start = time.monotonic()
     jobs = list_jobs(clips, output, preview=options.preview)
-    remove_leftovers(jobs)
+    remove_leftovers_of(jobs)
     waiting: list[Job] = []
     reports: dict[str, ClipReport] = {}
     for job in jobs:
@@ -120,7 +127,7 @@ def process_clips(
                 reports[report.clip] = report
                 _log_report(report, count, len(waiting))
     finally:
-        remove_leftovers(jobs)
+        remove_leftovers_of(jobs)
         there = [reports[job.label] for job in jobs if job.label in reports]
         write_report(output / REPORT_NAME, about, there, time.monotonic() - start)
     for line in table(there):
@@ -145,7 +152,11 @@ def _reports(
 
 
 def process_job(job: Job, tools: Tools) -> ClipReport:
-    """Process one clip, or what of it is not done; a failure is reported, not raised."""
+    """Process one clip, or what of it is not done; a failure is reported, not raised.
+
+    Raises:
+        BrokenDeviceError: the device will compute nothing more in this process.
+    """
     start = time.monotonic()
     options = tools.options
     try:
@@ -158,6 +169,7 @@ def process_job(job: Job, tools: Tools) -> ClipReport:
                 seconds = round(time.monotonic() - start, 3)
                 return ClipReport(job.label, "done", result.frames, result.people, seconds)
     except _OF_A_CLIP as error:
+        require_working(tools.estimator.device, error)
         log.debug("%s", job.source, exc_info=True)
         return report_of_failure(job, error, time.monotonic() - start)
     return report_of_finished(job)
@@ -234,9 +246,12 @@ def is_finished(job: Job, options: InferenceOptions) -> bool:
         return preview_of(job.result).is_file()
     if not job.result.is_dir():
         return False
-    people = len(person_files(job.result))
-    wanted = people * len(options.export)
-    return wanted == 0 or len(list(job.result.glob("export/[!.]*"))) >= wanted
+    if not options.export:
+        return True
+    from main.characters.export import exported_paths  # loads what few runs need
+
+    wanted = exported_paths(job.result, person_files(job.result).values(), options.export)
+    return not (job.result / EXPORTING).exists() and all(path.exists() for path in wanted)
 
 
 def earlier_result(job: Job) -> ClipResult:
@@ -248,18 +263,15 @@ def earlier_result(job: Job) -> ClipResult:
     return ClipResult(summary.frames, len(summary.people))
 
 
-def remove_leftovers(jobs: Iterable[Job]) -> None:
-    """Delete what killed runs left under temporary names of these clips; none may be under way."""
-    ours: dict[Path, set[str]] = {}
+def remove_leftovers_of(jobs: Iterable[Job]) -> None:
+    """Remove what killed runs left under temporary names of these clips."""
+    written: dict[Path, set[str]] = {}
     for job in jobs:
         result = job.result
-        files = {result.name, f"{result.name}.mp4", preview_of(result).name}
-        ours.setdefault(job.output, set()).update(files)
-    for folder, files in ours.items():
-        for partial in folder.glob(".partial_*"):
-            inside = {path.name for path in partial.iterdir()}
-            if inside and inside <= files:
-                shutil.rmtree(partial, ignore_errors=True)
+        names = {result.name, f"{result.name}.mp4", preview_of(result).name}
+        written.setdefault(job.output, set()).update(names)
+    for folder, names in written.items():
+        remove_leftovers(folder, names)
 
 
 def report_of_finished(job: Job) -> ClipReport:

@@ -1,7 +1,7 @@
 """The way of a clip, from its frames to the files of its people: `process_clip`."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +43,8 @@ MOST_WORKERS: Final = 4
 """Batches under way at a time, and frames being drawn, where there are as many cores."""
 _LEAST_SPACE: Final = 1 << 20
 """Bytes that must be free before a clip is begun, beside those of its rows."""
+EXPORTING: Final = ".exporting"
+"""In a folder of results: not all exports that were asked for are written yet."""
 _ADVICE: Final = (
     "lower the threshold with --set inference.detection.conf=0.3, or say where people are "
     "with --boxes FILE.json or --detector whole-image"
@@ -107,6 +109,7 @@ def process_clip(
             save_config(estimator.config, partial / CONFIG_NAME)
             summary = summary_of(source, frame_count, clip, smoothing, tools)
             write_results(partial, final, clip, summary, chosen=chosen, floor=floor)
+            prepare_exports(result, partial, options.export)
     if options.preview:
         log.info("%s: choose with --person", written)
     else:
@@ -219,6 +222,16 @@ def preview_of(result: Path) -> Path:
     return result.with_name(f"{result.name}_preview.jpg")
 
 
+def prepare_exports(old: Path, new: Path, formats: Sequence[str]) -> None:
+    """Mark new results whose exports are still to be written; older exports last until then."""
+    if formats:
+        (new / EXPORTING).touch()
+    if old.is_dir():
+        from main.characters.export import keep_exports
+
+        keep_exports(old, new, formats)
+
+
 def export_characters(result: Path, source: Path, tools: Tools) -> None:
     """Write the people of a folder of results for other programs, if the options ask for it.
 
@@ -230,6 +243,7 @@ def export_characters(result: Path, source: Path, tools: Tools) -> None:
 
         bodies = ROOT / tools.estimator.config.model.human_model_path
         export_result(result, tools.options.export, source=source, bodies=bodies)
+        (result / EXPORTING).unlink(missing_ok=True)
 
 
 def process_input(file_name: str, output: Path, options: InferenceOptions) -> int:

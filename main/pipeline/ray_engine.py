@@ -16,6 +16,7 @@ from main.paths import ROOT
 from main.pipeline.clips import ClipReport, Job, process_job, report_of_failure
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import Tools
+from utils.distributed import BrokenDeviceError
 from utils.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,11 @@ class ClipWorker:
     def process(self, job: Job) -> ClipReport:
         if self.tools is None:  # this actor has died and been started again
             self.tools = Tools.load(self.options)
-        return process_job(job, self.tools)
+        try:
+            return process_job(job, self.tools)
+        except BrokenDeviceError:
+            log.exception("%s", job.label)
+            os._exit(1)  # Ray starts the actor again, in a process that can use the device
 
 
 def ray_reports(

@@ -4,6 +4,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,15 +24,20 @@ from models.decoder import Layer
 from models.vit import Block
 from utils.distributed import (
     LAUNCH_DATE,
+    World,
     device_of_process,
     failing_together,
     one_error_report,
     process_group,
     world,
 )
+from utils.files import exclusive
 
 INTERRUPTED: Final = 128 + signal.SIGTERM
 """Exit status of a run that a signal ended and that can be resumed."""
+
+
+_LOCK_PATIENCE_S: Final = 30
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,9 @@ def run_training(recipe: Recipe, options: RunOptions) -> int:
         UserError: the config, the data or the weights are not usable, or training went wrong.
     """
     stop = StopRequest()
-    signal.signal(signal.SIGTERM, stop.make)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop.make)
     if not world().is_first:
         logging.disable()  # the first process logs for all of them
     device = device_of_process(options.device)
@@ -67,7 +76,11 @@ def run_training(recipe: Recipe, options: RunOptions) -> int:
         folder = run_folder(recipe.kind, name, outputs, since=since, world=here)
         if not here.is_first:
             logging.disable(logging.WARNING)  # `one_error_report` decides who reports errors
-        with log_file(folder / "log" / "train.log"), one_error_report(here):
+        with (
+            log_file(folder / "log" / "train.log"),
+            one_error_report(here),
+            _alone_in(folder, here),
+        ):
             return _train(recipe, Run(config, folder, device, here), stop)
 
 
@@ -99,7 +112,23 @@ def _train(recipe: Recipe, run: Run, stop: StopRequest) -> int:
     finally:
         loader.close()
         train_log.close()
+        snapshots.close()
     return 0
+
+
+@contextmanager
+def _alone_in(folder: Path, here: World) -> Iterator[None]:
+    """Hold the run's folder: two that resume one run would write over each other.
+
+    Loader workers of a process that was killed hold it for some seconds more.
+    """
+    busy = f"{folder} is being trained by another process; wait for its end, or take another name"
+    with failing_together("lock"), ExitStack() as stack:
+        if here.is_first:
+            stack.enter_context(exclusive(folder / "lock", busy, _LOCK_PATIENCE_S))
+        held = stack.pop_all()
+    with held:
+        yield
 
 
 def _date_if_restarted() -> str | None:

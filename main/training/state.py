@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from glob import escape
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -36,11 +37,17 @@ from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from main.paths import CONFIG_NAME, ROOT
 from main.training.optimizer import AveragedWeights
-from models.checkpoint import from_published, read_torch, require_weights, to_published
+from models.checkpoint import (
+    from_published,
+    read_torch,
+    require_weights,
+    save_torch,
+    to_published,
+)
 from models.supervision import NETWORK
 from utils.distributed import DATE, World, failing_together
 from utils.errors import UserError, first_line
-from utils.files import atomic_path
+from utils.files import atomic_path, remove_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -90,16 +97,30 @@ def run_folder(kind: str, job: str, outputs: Path, *, since: str | None, world: 
             raise UserError(f"JOB_NAME '{job}' becomes a folder's name; leave slashes out")
         found = {} if since is None else _runs(outputs, f"{kind}_{job}_")
         recent = [path for begun, path in found.items() if begun >= (since or "")]
-        new = outputs / f"{kind}_{job}_{date}"
-        folder = max(recent, key=_last_written, default=new)
+        folder = max(recent, key=_last_written, default=None)
         if world.is_first:
+            folder = folder or _new_folder(outputs / f"{kind}_{job}_{date}")
             for name in _FOLDERS:
-                (folder / name).mkdir(parents=True, exist_ok=True)
+                (folder / name).mkdir(exist_ok=True)
     if world.size > 1:
         shared = [folder]
         distributed.broadcast_object_list(shared)
         folder = shared[0]
+    assert folder is not None  # the first process has made it
     return folder
+
+
+def _new_folder(path: Path) -> Path:
+    """A folder of this name, or with _2, _3 where another run began in the same second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        folder = path if number == 1 else path.with_name(f"{path.name}_{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError
 
 
 def _runs(outputs: Path, prefix: str) -> dict[str, Path]:
@@ -237,7 +258,10 @@ def _copied(value: Any) -> Any:
 
 
 class Snapshots:
-    """The folder model_dump of a run; files are written in the background, whole or not at all."""
+    """The folder model_dump of a run; files are written in the background, whole or not at all.
+
+    A file and its name are on the disk before older files go, as far as the disk keeps its word.
+    """
 
     def __init__(self, folder: Path, keep: int | None) -> None:
         """`keep`: how many of the newest snapshots are kept; None: all."""
@@ -247,8 +271,7 @@ class Snapshots:
 
     def remove_partial(self) -> None:
         """Remove what killed processes had begun to write."""
-        for path in self.folder.glob(".partial_*"):
-            shutil.rmtree(path, ignore_errors=True)
+        remove_leftovers(self.folder, None)
 
     def newest_first(self) -> Iterator[Path]:
         """Snapshots and states, the most advanced first."""
@@ -271,6 +294,10 @@ class Snapshots:
             writing, self._writing = self._writing, None
             writing.result()
 
+    def close(self) -> None:
+        """Wait until what is being written is on disk, or has failed."""
+        self._writer.shutdown()
+
     def check(self) -> None:
         """Raises OSError where what was to be written by now could not be; does not wait."""
         if self._writing is not None and self._writing.done():
@@ -281,10 +308,9 @@ class Snapshots:
         ended = progress.iteration == 0
         name = f"snapshot_{progress.epoch - 1}" if ended else "state_{}_{}".format(*progress[:2])
         path = self.folder / f"{name}.pth.tar"
-        with atomic_path(path) as partial:
-            _save(state, partial, path)
+        save_torch(state, path, durable=True)
         if best:
-            with atomic_path(self.folder / BEST) as partial:
+            with atomic_path(self.folder / BEST, durable=True) as partial:
                 shutil.copyfile(path, partial)
         self._remove_older(path)
         log.info("saved %s", path)
@@ -305,16 +331,6 @@ def _advance(path: Path) -> tuple[int, int] | None:
     if name[1]:
         return int(name[1]) + 1, 0
     return int(name[2]), int(name[3])
-
-
-def _save(state: dict[str, Any], partial: Path, path: Path) -> None:
-    """torch.save for what becomes `path`; its failures lack the system's reason or the place."""
-    try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
-    except (RuntimeError, OSError) as error:
-        reason = getattr(error, "strerror", None) or "could not be written whole"
-        raise OSError(getattr(error, "errno", 0), reason, str(path)) from error
 
 
 def resume(run: Run, learner: Learner, snapshots: Snapshots) -> Progress:

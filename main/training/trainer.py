@@ -19,8 +19,8 @@ from main.training.optimizer import learning_rate, set_learning_rate
 from main.training.recipes import BatchLoader, Objective, autocast
 from main.training.state import Learner, Progress, Run, Snapshots
 from main.training.validation import Preview, Validator
+from models.checkpoint import save_torch
 from utils.errors import UserError
-from utils.files import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -192,8 +192,7 @@ class Trainer:
         self._bad_in_a_row += 1
         name = "bad_{}_{}_rank{}.pt".format(*progress[:2], self.world.rank)
         path = self.snapshots.folder / name
-        with atomic_path(path) as partial:
-            torch.save([{k: v.cpu() for k, v in batch.items()} for batch in batches], partial)
+        save_torch([{k: v.cpu() for k, v in batch.items()} for batch in batches], path)
         problem = f"loss {loss:g} in epoch {progress.epoch}, iteration {progress.iteration}"
         if self._bad_in_a_row == _BAD_IN_A_ROW:
             self._fail(

@@ -1,6 +1,9 @@
 """Batches of a mixture: shares of processes, places to go on from, images that cannot be read."""
 
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 import torch
 
 from configs.reader import load_config
+from datasets import training_set
 from datasets.training_set import BatchKeys, Key, Share, TrainingLoader, TrainingSet
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from utils.errors import UserError
@@ -164,3 +168,85 @@ def test_corrupt_file_is_named(data_dir, tmp_path):
     config = make_config(change, "data.trainset_humandata=('one',)")
     with pytest.raises(UserError, match=r"corrupt\.npz is damaged"):
         TrainingSet(config, data_dir, BODY)
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        ("unable to allocate shared memory(shm) for file </torch_1>: No space left", "--shm-size"),
+        ("DataLoader worker (pid 1) is killed by signal: Bus error. It is possible", "--shm-size"),
+        ("unable to open shared memory object </t>: Too many open files (24)", "ulimit -n"),
+        ("Too many open files. Communication with the workers is no longer", "ulimit -n"),
+        ("DataLoader worker (pid 7) is killed by signal: Killed.", "Out of memory"),
+        ("DataLoader timed out after 5 seconds", "disk of the images"),
+    ],
+)
+def test_what_the_system_refuses_to_workers_is_one_line(samples, monkeypatch, error, remedy):
+    monkeypatch.setattr(training_set, "_PATIENCE_S", 5)
+
+    def refused():
+        raise RuntimeError(f"Caught RuntimeError in worker process 0.\nTraceback ...\n{error}")
+
+    loader = TrainingLoader(samples, Share(0, 1, 4, 1), workers=1, pin=False)
+    monkeypatch.setattr(loader._loader.__class__, "__iter__", lambda _: iter(refused, None))
+    with pytest.raises(UserError, match=remedy) as raised:
+        next(loader.epoch(0))
+    assert "\n" not in str(raised.value)
+    assert "train.num_thread (now 1)" in str(raised.value)
+
+
+def test_slow_batch_is_waited_for(samples, monkeypatch):
+    answers = iter([RuntimeError("DataLoader timed out after 5 seconds")] * 3 + [{}])
+
+    class Batches:
+        def __next__(self):
+            answer = next(answers)
+            if isinstance(answer, RuntimeError):
+                raise answer
+            return answer
+
+        def __iter__(self):
+            return self
+
+    loader = TrainingLoader(samples, Share(0, 1, 4, 1), workers=1, pin=False)
+    monkeypatch.setattr(loader._loader.__class__, "__iter__", lambda _: Batches())
+    assert next(loader.epoch(0)) == [{}]
+
+
+def test_batches_of_workers_are_in_shared_memory_before_they_are_sent(samples, monkeypatch):
+    sample = samples[training_set.Key(0, 0, 0, 0)]
+    monkeypatch.setattr(training_set, "get_worker_info", lambda: "a worker")
+    batch = training_set._collated([sample, sample])
+    assert all(tensor.is_shared() for tensor in batch.values())
+
+
+FEW_FILES = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, int(sys.argv[1])))
+from datasets import training_set
+try:
+    training_set._raise_file_limit(4)
+except training_set.UserError as error:
+    print(error)
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+
+@pytest.mark.parametrize("most", [64, 4096])
+def test_open_files_are_enough_or_it_is_said(most):
+    """Too few would lose batches on their way, and training would wait for ever."""
+    done = subprocess.run(
+        [sys.executable, "-c", FEW_FILES, str(most)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *lines, limit = done.stdout.splitlines()
+    if most == 64:
+        assert limit == "64"
+        (line,) = lines
+        assert re.search(r"the system allows 64; .*ulimit -n \d+.*smaller train.num_thread", line)
+    else:
+        assert not lines
+        assert 64 < int(limit) <= 4096

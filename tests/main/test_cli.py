@@ -1,7 +1,11 @@
 """Commands answer --help at once, before anything large is loaded."""
 
+import errno
 import json
 import logging
+import os
+import re
+import resource
 import subprocess
 import sys
 from importlib import import_module
@@ -172,3 +176,51 @@ def test_control_characters_of_names_are_shown_escaped(verbose, capsys):
 def test_umlauts_and_other_scripts_stay(capsys):
     _, written = ended_by(UserError("Füße 図.mp4: \u00a0no"), capsys)
     assert written == "error: Füße 図.mp4: \\xa0no\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("can't start new thread"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_too_little_memory_is_one_line(error, capsys):
+    status, written = ended_by(error, capsys)
+    assert status == 2
+    assert re.fullmatch(r"error: .*memory.*ulimit -v.*\n", written)
+
+
+def test_other_import_errors_are_not_hidden(capsys):
+    with pytest.raises(ImportError, match="no such module"):
+        ended_by(ImportError("no such module"), capsys)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.EMFILE, "ulimit -n"), (errno.EFBIG, "ulimit -f"), (errno.ENOSPC, "free space")],
+)
+def test_what_the_system_refuses_comes_with_its_remedy(number, remedy, capsys):
+    status, written = ended_by(OSError(number, os.strerror(number), "a/file"), capsys)
+    assert status == 2
+    assert written.startswith(f"error: a/file: {os.strerror(number)}; ")
+    assert remedy in written
+    assert written.count("\n") == 1
+
+
+def test_little_address_space_is_one_line():
+    """So little that PyTorch's libraries cannot be mapped."""
+    code = "import sys; from main.inference import main; sys.exit(main(['model', 'file.mp4']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (600 << 20, 600 << 20)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(r"error: .*memory.*\n", done.stderr)

@@ -1,5 +1,8 @@
 """A stripped checkpoint is the same network."""
 
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,8 @@ from main.pipeline.model_files import to_onnx, to_safetensors
 from models.checkpoint import load_network
 from utils.errors import UserError
 
-PARITY = Path(__file__).parents[1] / "parity"
+ROOT = Path(__file__).parents[2]
+PARITY = ROOT / "tests" / "parity"
 WEIGHTS = PARITY / "snapshot_fp16.pth.tar"
 CONFIG = load_config(PARITY / "config_base.py").model
 
@@ -46,3 +50,21 @@ def test_wrong_output_is_told(tmp_path):
         to_onnx(str(WEIGHTS), tmp_path / "x.pth")
     assert not list(tmp_path.iterdir())
     assert main([str(WEIGHTS), "--onnx", "--precision", "fp16"]) == 2
+
+
+def test_refused_writing_is_one_line(tmp_path, untrained):
+    """A limit on the size of files refuses to write like a full disk does."""
+    output = tmp_path / "a.safetensors"
+    command = ["-m", "main.convert", untrained, "--precision", "fp16", "--output", output]
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"error: {output}: File too large; ")
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

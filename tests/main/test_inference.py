@@ -23,6 +23,7 @@ from PIL import Image
 from configs.reader import load_config
 from main import inference
 from main.pipeline.estimator import Estimator
+from utils.files import remove_leftovers
 from utils.video_write import VideoWriter
 
 ROOT = Path(__file__).parents[2]
@@ -471,24 +472,34 @@ def test_detector_that_cannot_be_fetched_is_one_line(tmp_path, model, video):
     assert everything_under(tmp_path) == []
 
 
-def test_run_that_is_ended_leaves_nothing(tmp_path, model):
-    video = tmp_path / "long.mp4"
-    with VideoWriter(video, fps=30) as writer:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_run_that_is_ended_leaves_nothing(tmp_path, model, number):
+    """At once, or where nothing could be done any more, when the next run begins."""
+    long = tmp_path / "long.mp4"
+    with VideoWriter(long, fps=30) as writer:
         for _ in range(2000):
             writer.write(np.zeros((SIZE[1], SIZE[0], 3), np.uint8))
     out = tmp_path / "out"
-    command = ["-m", "main.inference", model, video, "--detector", "whole-image", "--output", out]
-    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT)
+    command = ["-m", "main.inference", model, long, "--detector", "whole-image", "--output", out]
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # as without nohup
+    )
     try:
         deadline = time.monotonic() + 60
         while not list(out.glob(".partial_*/result_long")):
             assert process.poll() is None, "ended before it wrote anything"
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.terminate()
-        assert process.wait(30) == 128 + signal.SIGTERM
+        process.send_signal(number)
+        status = -number if number == signal.SIGKILL else 128 + number
+        assert process.wait(30) == status
     finally:
         process.kill()
+    if number == signal.SIGKILL:
+        assert list(out.glob(".partial_*/result_long"))
+        remove_leftovers(out, [])
     assert everything_under(out) == []
 
 

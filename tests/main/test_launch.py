@@ -172,3 +172,52 @@ def test_more_processes_than_gpus(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     with pytest.raises(UserError, match="3 processes need a GPU each, this machine has 2"):
         device_of_process("auto")
+
+
+FAILS = """
+import os, signal, sys, time
+import torch
+from torch import distributed
+from main.cli import command_parser, run_command
+from utils.distributed import one_error_report, process_group
+from utils.errors import UserError
+
+how = sys.argv[1]
+
+def never(*_):
+    time.sleep(3600)
+
+def run(arguments):
+    with process_group(torch.device("cpu")) as here, one_error_report(here):
+        distributed.barrier()
+        if here.rank == 0:
+            distributed.monitored_barrier()  # an hour, as any collective
+        distributed.destroy_process_group = never  # as with NCCL while others wait
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise UserError("a bad row") if how == "refuse" else ValueError("a fault")
+
+sys.exit(run_command(command_parser("train", "Fails."), run, []))
+"""
+
+
+@pytest.mark.parametrize("how", ["raise", "refuse", "kill"])
+def test_process_that_fails_while_others_wait_for_it(how, tmp_path):
+    """All end within seconds, and whoever waited says no more than a line."""
+    (tmp_path / "fails.py").write_text(FAILS)
+    command = [sys.executable, "-m", "main.launch", "2", "fails", how]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    lines = done.stderr.splitlines()
+    assert lines.count("ValueError: a fault") == (how == "raise"), done.stderr
+    assert lines.count("error: a bad row") == (how == "refuse"), done.stderr
+    assert lines.count("error: SIGKILL ended rank 1; out of memory?") == (how == "kill")
+    assert done.stderr.count("Traceback") == (how == "raise"), done.stderr
+    assert done.returncode in {"raise": (1, 2), "refuse": (2,), "kill": (2, 137)}[how]

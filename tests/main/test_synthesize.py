@@ -2,6 +2,9 @@
 
 import filecmp
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import av
 import numpy as np
@@ -13,6 +16,9 @@ from datasets.sources import Source
 from datasets.synthetic.production import SynthesisOptions
 from datasets.synthetic.production import synthesize as draw_set
 from main.synthesize import main
+from utils.errors import UserError
+
+ROOT = Path(__file__).parents[2]
 
 SOURCE = Source("OpenPeople", ("tiny_train.npz",), ("tiny_test.npz",), "tiny")
 
@@ -121,3 +127,47 @@ def test_clips_name_the_people(tmp_path):
         steps = np.linalg.norm(np.diff(joints[person == who][:, :22], axis=0), axis=2)
         assert steps.max() < 0.25  # metres a frame: a swinging foot is at most so fast
         assert (betas[person == who] == betas[person == who][0]).all()
+
+
+OPTIONS = SynthesisOptions("crops", "tiny", "train", 3, 18, (96, 128))
+KILLED = """
+import os, shutil, sys
+from pathlib import Path
+from datasets.synthetic import production
+from utils import files
+
+removed = shutil.rmtree
+def killed(path, **how):
+    # As if killed when a part of the staging is gone: its rows of the first batch.
+    for rows in sorted(Path(path).rglob("rows/*.npz"))[:1]:
+        rows.unlink()
+        os._exit(9)
+    removed(path, **how)
+shutil.rmtree = files.shutil.rmtree = killed
+options = production.SynthesisOptions("crops", "tiny", "train", 3, 18, (96, 128))
+list(production.synthesize(options, Path(sys.argv[1]), workers=1))
+"""
+
+
+def test_killed_while_it_clears_up_and_started_again(crops, tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 9, done.stderr
+    for _ in range(2):
+        list(draw_set(OPTIONS, tmp_path, workers=1))
+        names = files(crops)
+        assert files(tmp_path) == names
+        for name in names:
+            assert filecmp.cmp(crops / name, tmp_path / name, shallow=False), name
+
+
+def test_two_at_once_on_one_set_are_refused(crops, tmp_path):
+    first = draw_set(OPTIONS, tmp_path, workers=1)
+    assert next(first) == 0
+    with pytest.raises(UserError, match="another process draws"):
+        next(draw_set(OPTIONS, tmp_path, workers=1))
+    other = SynthesisOptions("crops", "tiny", "train", 4, 18, (96, 128))
+    with pytest.raises(UserError, match="another process draws"):
+        next(draw_set(other, tmp_path, workers=1))
+    assert sum(first) == 18
+    assert files(tmp_path) == files(crops)

@@ -1,8 +1,11 @@
 """Weights in every form they come in, and files that are refused."""
 
 import argparse
+import errno
 import os
+import resource
 import struct
+import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -18,6 +21,7 @@ from models.checkpoint import (
     read_network,
     read_torch,
     save_safetensors,
+    save_torch,
     to_published,
 )
 from models.smplest_x import SMPLestX
@@ -397,3 +401,20 @@ def test_values_that_are_no_weights_are_one_line(tmp_path, state, kind):
     with pytest.raises(UserError, match=r"pos_embed") as error:
         load_network(CONFIG, path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of other systems end the process")
+@pytest.mark.parametrize("kind", ["safetensors", "pth"])
+def test_refused_writing_is_the_system_s_own_error(tmp_path, state, kind):
+    """A limit on the size of files refuses to write like a full disk does."""
+    path = tmp_path / f"a.{kind}"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            save_safetensors(state, path, {}) if kind == "safetensors" else save_torch(state, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.errno == errno.EFBIG
+    assert error.value.filename == str(path)
+    assert not list(tmp_path.iterdir())

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from utils.distributed import (
+    BrokenDeviceError,
     World,
     device_of_process,
     failing_together,
     gather_to_first,
     is_first,
     process_group,
+    require_working,
     world,
 )
 from utils.errors import UserError
@@ -51,7 +53,7 @@ with process_group(torch.device("cpu")) as here:
     if here.is_first:
         (first, told_0, total), (second, told_1, _) = gathered
         assert (first.rank, second.rank, second.size, total) == (0, 1, 2, 3.0), gathered
-        full = "place: No space left on device; check the place's free space"
+        full = "place: No space left on device; check the place's free space and permissions"
         assert told_0 == told_1 == ["bad row", "fine", full], gathered
         sys.stdout.write("together")
 """
@@ -115,3 +117,10 @@ def test_two_processes(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("together") == 1
+
+
+def test_device_that_computes_no_more_is_no_fault_of_the_work():
+    """The device "meta" refuses to give values, as a GPU does after an illegal access."""
+    require_working(torch.device("cpu"), RuntimeError("any"))
+    with pytest.raises(BrokenDeviceError, match=r"meta has failed \(illegal access\); run"):
+        require_working(torch.device("meta"), RuntimeError("illegal access\nmore"))

@@ -3,18 +3,24 @@
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from utils import files
 from utils.errors import UserError
 from utils.files import (
     atomic_path,
+    exclusive,
     open_input,
     path_within,
     read_input,
     read_json,
+    remove_folder,
+    remove_leftovers,
     require_output,
     require_regular_file,
     what_came_instead,
@@ -22,6 +28,8 @@ from utils.files import (
 from utils.image import read_image
 from utils.mesh import read_ply_vertices
 from utils.source import open_source
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_file_appears_at_the_end_with_its_suffix(tmp_path: Path) -> None:
@@ -211,3 +219,150 @@ def test_what_came_instead_of_a_file(tmp_path, content, what):
         (tmp_path / "x").write_bytes(other)
         assert what_came_instead(tmp_path / "x") is None
     assert what_came_instead(tmp_path / "gone") is None
+
+
+def refuse(*_: object) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_older_folder_has_its_name_until_the_new_one_is_whole(
+    exchanges: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the system's exchange of names, and as if it had none."""
+    exchanged = []
+    real = files._exchange
+
+    def exchange(one: Path, other: Path) -> bool:
+        exchanged.append(exchanges and real(one, other))
+        return exchanged[-1]
+
+    monkeypatch.setattr(files, "_exchange", exchange)
+    target = tmp_path / "folder"
+    for name in ("old", "new"):
+        with atomic_path(target) as partial:
+            partial.mkdir()
+            (partial / name).touch()
+            assert not target.exists() or [path.name for path in target.iterdir()] == ["old"]
+    assert exchanged == [exchanges]
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_failed_exchange_gives_the_old_folder_its_name_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "folder"
+    (target / "old").mkdir(parents=True)
+    rename = Path.rename
+
+    def full(path: Path, to: Path) -> Path:
+        if to == target and path.name == "folder":
+            raise OSError(28, "No space left on device")
+        return rename(path, to)
+
+    monkeypatch.setattr(files, "_exchange", refuse)
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="No space"), atomic_path(target) as partial:
+        (partial / "new").mkdir(parents=True)
+    assert [path.name for path in target.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from utils import files
+target, point = Path(sys.argv[1]), sys.argv[2]
+rename = Path.rename
+def killed(path, to):
+    done = rename(path, to)
+    if point == "between the renames" and to.name == ".replaced":
+        os._exit(9)
+    return done
+files._exchange = lambda *_: False
+Path.rename = killed
+with files.atomic_path(target) as partial:
+    partial.mkdir()
+    (partial / "new").touch()
+    if point == "while writing":
+        os._exit(9)
+"""
+
+
+@pytest.mark.parametrize("point", ["while writing", "between the renames"])
+def test_what_a_killed_process_left_is_finished_or_removed(point: str, tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    (target / "old").mkdir(parents=True)
+    command = [sys.executable, "-c", KILLED, str(target), point]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 9
+    assert len(list(tmp_path.glob(".partial_*"))) == 1
+    with atomic_path(tmp_path / "another") as partial:
+        partial.touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["another", "folder"]
+    kept = "old" if point == "while writing" else "new"
+    assert [path.name for path in target.iterdir()] == [kept]
+
+
+def test_what_another_process_still_writes_stays(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a") as partial:
+        partial.touch()
+        for names in (["a"], ["b"], None):
+            remove_leftovers(tmp_path, names)
+        assert partial.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_leftovers_of_another_machine_go_by_their_names(tmp_path: Path) -> None:
+    for number, name in enumerate(("a", "b")):
+        holder = tmp_path / f".partial_{number}"
+        holder.mkdir()
+        (holder / name).touch()
+        (holder / ".lock").write_text("another machine")
+    remove_leftovers(tmp_path, ["a"])
+    assert [path.name for path in tmp_path.iterdir()] == [".partial_1"]
+
+
+def test_folder_is_removed_under_its_name_first(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    remove_folder(tmp_path / "folder")
+    remove_folder(tmp_path / "absent")
+    assert not list(tmp_path.iterdir())
+
+
+def test_lock_is_held_by_one_and_free_after_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with exclusive(path, "busy"):
+        with pytest.raises(UserError, match="busy"), exclusive(path, "busy"):
+            pass
+        assert path.exists()
+    assert not path.exists()
+    code = (
+        "import os, sys; from pathlib import Path; from utils.files import exclusive\n"
+        "with exclusive(Path(sys.argv[1]), 'busy'): os._exit(9)"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 9
+    with exclusive(path, "busy"):
+        assert path.exists()
+
+
+def test_durable_files_are_on_the_disk_before_their_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The content first, then the name, then the folder that holds the name."""
+    steps = []
+    replace = Path.replace
+
+    def renamed(path: Path, to: Path) -> Path:
+        steps.append("renamed")
+        return replace(path, to)
+
+    def synced(descriptor: int) -> None:
+        steps.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    with atomic_path(tmp_path / "a.bin", durable=True) as partial:
+        partial.write_bytes(b"content")
+    assert steps == ["a.bin", "renamed", tmp_path.name]

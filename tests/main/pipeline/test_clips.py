@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 
 from main import inference
+from main.characters import export
+from main.pipeline import clips as clips_module
 from main.pipeline import pipeline
+from main.pipeline.clips import Job, is_finished
 from main.pipeline.estimator import Estimator
+from main.pipeline.options import InferenceOptions
+from utils.distributed import BrokenDeviceError
 from utils.video_write import VideoWriter
 
 ROOT = Path(__file__).parents[3]
@@ -190,3 +195,60 @@ def test_previews(run, loads, tmp_path):
         assert status == 0, written
         assert set(statuses(report).values()) == {expected}
     assert names(tmp_path / "out" / "a") == ["result_walk_preview.jpg"]
+
+
+def test_device_that_has_failed_ends_the_run(run, loads, tmp_path, monkeypatch):
+    """Else every later clip would be reported as the one that failed."""
+
+    def illegal(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def broken(device, error):
+        raise BrokenDeviceError(f"the device {device} has failed") from error
+
+    monkeypatch.setattr(pipeline, "draw_overlay", illegal)
+    monkeypatch.setattr(clips_module, "require_working", broken)
+    status, report, written = run()
+    assert status == 2
+    assert report["clips"] == []
+    assert "error: the device cpu has failed" in written
+    assert names(tmp_path / "out" / "a") == []
+
+
+def test_clip_with_other_exports_than_those_asked_for_is_not_finished(run, loads, tmp_path):
+    folder = tmp_path / "out" / "a" / "result_walk"
+    run("--no-overlay", "--export", "bvh,amass")
+    assert names(folder / "export") == ["person_001.bvh", "person_001_amass.npz"]
+    (folder / "export" / "person_001.bvh").unlink()
+    (folder / "export" / "person_009.bvh").touch()  # of no one here
+    status, _, written = run("--no-overlay", "--export", "bvh,amass")
+    assert status == 0, written
+    assert (folder / "export" / "person_001.bvh").is_file()
+
+
+def test_exports_of_an_earlier_result_last_until_they_are_written_anew(
+    untrained, loads, clips, tmp_path, monkeypatch, capfd
+):
+    """A run that is ended while it exports; what it does not write anew is named."""
+
+    def infer(*flags):
+        arguments = [untrained, clips / "a/walk.mp4", "--detector", "whole-image", "--no-overlay"]
+        return inference.main([*map(str, [*arguments, "--output", tmp_path / "out"]), *flags])
+
+    folder = tmp_path / "out" / "result_walk"
+    assert infer("--export", "bvh,viewer") == 0
+    (folder / "viewer.html").write_text("old")
+    (folder / "export" / "person_001.bvh").write_text("old")
+
+    def ended(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "export_result", ended)
+    assert infer("--export", "viewer") == 130
+    assert (folder / "viewer.html").read_text() == "old"
+    assert not (folder / "export").exists()
+    assert "removed with the earlier results: export/person_001.bvh" in capfd.readouterr().err
+    monkeypatch.undo()
+    job = Job("walk", clips / "a/walk.mp4", tmp_path / "out", "walk")
+    options = InferenceOptions(str(untrained), export=("viewer",))
+    assert not is_finished(job, options)

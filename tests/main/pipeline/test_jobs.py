@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from main.pipeline.clips import earlier_result, list_jobs, remove_leftovers
+from main.pipeline.clips import earlier_result, list_jobs, remove_leftovers_of
 from main.pipeline.naming import input_ids
 from utils.errors import UserError
 
@@ -91,7 +91,7 @@ def test_only_leftovers_of_these_clips_are_removed(tmp_path):
     touch(out / ".partial_2" / "result_a.mp4")
     touch(out / ".partial_3" / "result_b.mp4")
     touch(out / ".partial_4" / "result_a.mp4" / "x").parent.parent.joinpath("other").touch()
-    remove_leftovers(list_jobs(tmp_path, out))
+    remove_leftovers_of(list_jobs(tmp_path, out))
     assert sorted(path.name for path in out.iterdir()) == [".partial_3", ".partial_4"]
 
 

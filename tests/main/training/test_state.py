@@ -3,6 +3,8 @@
 import os
 import resource
 import signal
+from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ import torch
 
 from main import test as test_command
 from main.pipeline.estimator import Estimator
+from main.training import run, state
 from main.training.state import Progress, Snapshots, run_folder
 from models.checkpoint import read_network, to_published
 from utils.distributed import World
+from utils.errors import UserError
 
 LIMIT = 700_000
 """Bytes; less than a snapshot, more than all else that a short run writes."""
@@ -138,3 +142,58 @@ def test_a_run_goes_on_from_the_state_that_was_written_last(tmp_path):
     new = run_folder("train", "job", tmp_path, since="20990103_000000", world=one_process)
     assert new.name.startswith("train_job_20")
     assert list((new / "model_dump").iterdir()) == []
+
+
+def test_older_states_go_when_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
+    """Its content, then its name, then the folder that holds the name."""
+    steps = []
+    replace, unlink = Path.replace, Path.unlink
+
+    def synced(descriptor):
+        steps.append(("synced", Path(f"/proc/self/fd/{descriptor}").readlink().name))
+
+    def replaced(path, to):
+        steps.append(("named", to.name))
+        return replace(path, to)
+
+    def unlinked(path, **how):
+        steps.append(("removed", path.name))
+        unlink(path, **how)
+
+    (tmp_path / "state_0_1.pth.tar").touch()
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    snapshots = Snapshots(tmp_path, keep=None)
+    snapshots.write({"progress": Progress(0, 2)._asdict()})
+    snapshots.wait()
+    snapshots.close()
+    assert steps == [
+        ("synced", "state_0_2.pth.tar"),
+        ("named", "state_0_2.pth.tar"),
+        ("synced", tmp_path.name),
+        ("removed", "state_0_1.pth.tar"),
+    ]
+
+
+def test_runs_of_one_name_in_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    class Now(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+    monkeypatch.setattr(state, "datetime", Now)
+    one = World(0, 1, 0)
+    names = [run_folder("train", "a", tmp_path, since=None, world=one).name for _ in range(3)]
+    first = "train_a_20260102_030405"
+    assert names == [first, f"{first}_2", f"{first}_3"]
+    assert run_folder("train", "a", tmp_path, since="", world=one).name == f"{first}_3"
+
+
+def test_second_process_on_a_run_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "_LOCK_PATIENCE_S", 0)
+    one = World(0, 1, 0)
+    second = run._alone_in(tmp_path, one)
+    with run._alone_in(tmp_path, one), pytest.raises(UserError, match="trained by another"):
+        second.__enter__()
+    assert not list(tmp_path.iterdir())
