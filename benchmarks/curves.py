@@ -1,7 +1,7 @@
 """Curves of training runs: `python -m benchmarks.curves PICTURE.png RUN...`.
 
 Each RUN is a folder in outputs/; a column a run, its loss and its terms above, below what its
-validations found. A run that went on elsewhere is told whole by its metrics.jsonl.
+validations found. The metrics.jsonl of a run that was resumed elsewhere holds all of it.
 `--together body_px`: instead, what the validations of all runs found of that, in one picture.
 """
 
@@ -94,7 +94,7 @@ def draw_together(runs: Sequence[Path], processes: int, name: str) -> Figure:
     for folder in runs:
         at, values = validated(folder, processes, name)
         if not np.isfinite(values).any():
-            raise UserError(f"{folder}: its validations tell no '{name}'")
+            raise UserError(f"{folder}: no validation has '{name}'")
         axes.plot(at, values, "o-", label=_job(folder))
     axes.set(xscale="log", yscale="log", xlabel="thousand samples", ylabel=name)
     for axis in (axes.xaxis, axes.yaxis):
@@ -131,8 +131,8 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    return run_command(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

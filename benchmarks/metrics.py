@@ -137,10 +137,10 @@ def fastest_ms(candidate: Callable[[], object], rounds: int) -> float:
     return min(times[2:])
 
 
-def in_own_process(name: str, words: list[str], threads: int) -> float:
+def in_own_process(name: str, options: list[str], threads: int) -> float:
     """Fastest round of a candidate, milliseconds."""
     counts = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}
-    command = [sys.executable, "-m", "benchmarks.metrics", *words, "--candidate", name]
+    command = [sys.executable, "-m", "benchmarks.metrics", *options, "--candidate", name]
     done = subprocess.run(
         command, env={**os.environ, **counts}, check=True, capture_output=True, text=True
     )
@@ -164,7 +164,7 @@ def main() -> None:
         print(fastest_ms(getattr(candidates, arguments.candidate), arguments.rounds))
         return
     candidates.check()
-    words = [
+    options = [
         word
         for name in ("folder", "batch", "rounds", "device", "threads")
         for word in (f"--{name}", str(getattr(arguments, name)))
@@ -172,10 +172,10 @@ def main() -> None:
     times: dict[str, list[float]] = {"batched": [], "numpy": []}
     for _ in range(TURNS):
         for name, taken in times.items():
-            taken.append(in_own_process(name, words, arguments.threads) / arguments.batch)
+            taken.append(in_own_process(name, options, arguments.threads) / arguments.batch)
     own, usual = (min(taken) for taken in times.values())
     print(
-        f"python -m benchmarks.metrics {' '.join(words)}\n"
+        f"python -m benchmarks.metrics {' '.join(options)}\n"
         f"{folder.name}, torch {torch.__version__}; milliseconds a sample:\n"
         f"batched {own:.3f}   numpy {usual:.3f}   ratio {own / usual:.3f}"
     )

@@ -65,8 +65,8 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    return run_command(make_parser(), run, words)
+def main(command_line: Sequence[str] | None = None) -> int:
+    return run_command(make_parser(), run, command_line)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
 All take turns on the same batch, so that whatever else the machine does strikes them alike; ratios
 are of medians. int8 is dynamic: linear layers' weights are quantised beforehand, activations as
 they come. onnx and onnx-int8 need requirements-onnx.txt. With --model the error on OpenPeople's
-test split is told, too, and how far vertices are from those of fp32, bodies at the same place.
+test split is printed as well, and how far vertices are from those of fp32, bodies at the same
+place.
 """
 
 import argparse
@@ -91,7 +92,7 @@ def measure(networks: dict[str, Network], images: Tensor, rounds: int) -> dict[s
 
 @torch.inference_mode()
 def evaluate(networks: dict[str, Network], config: Config, batch: int) -> None:
-    """Tell what each loses, over full batches: a compiled network has one size."""
+    """Print what each loses, over full batches: a compiled network has one size."""
     bodies = BodyLibrary(find_model_folder(ROOT / config.model.human_model_path))
     source, data_dir = find_source("OpenPeople", config.data), ROOT / config.data.data_dir
     table, folder = open_dataset(source, "test", data_dir), data_dir / "img" / source.images
@@ -113,8 +114,8 @@ def evaluate(networks: dict[str, Network], config: Config, batch: int) -> None:
             moved_mm[name].append(1e3 * (centred[name] - centred["fp32"]).norm(dim=-1))
     for name, moved in moved_mm.items():
         away, error = torch.cat(moved).numpy(), torch.cat(errors_mm[name]).mean()
-        told = f"{away.mean():.3f} mm, 99th percentile {np.percentile(away, 99):.3f} mm"
-        print(f"{name}: PVE {error:.2f} mm; from fp32 {told}")
+        distance = f"{away.mean():.3f} mm, 99th percentile {np.percentile(away, 99):.3f} mm"
+        print(f"{name}: PVE {error:.2f} mm; from fp32 {distance}")
 
 
 def main() -> None:
@@ -127,7 +128,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")  # torch.ao's quantisation tells on every call that it is old
+    warnings.simplefilter("ignore")  # torch.ao's quantisation warns on every call that it is old
 
     files = find_model(arguments.model) if arguments.model else None
     config = load_config(files.config if files else Path(arguments.config))

@@ -194,7 +194,7 @@ def table_of(found: dict[str, list[Errors]]) -> Table:
     return table
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(command_line: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smplest_x_demo", metavar="MODEL_DIR")
     parser.add_argument("--data", type=Path, default=ROOT / "data", help="gets annot/ and img/")
@@ -202,7 +202,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=150, help="of a clip")
     parser.add_argument("--seed", type=int, default=31, help="of the clips")
     parser.add_argument("--device", default="auto")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(command_line)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     estimator = Estimator.load(arguments.model, device=arguments.device)
     found: dict[str, list[Errors]] = {}

@@ -68,12 +68,12 @@ def start(model: str, source: str = "test_video.mp4") -> Start:
     return Start(wall_s, used["cpu_s"], used["modules"])
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(command_line: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="the last line is one of JSON")
     parser.add_argument("--model", default="smplest_x_demo", metavar="MODEL_DIR")
     parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(command_line)
     start(arguments.model)
     starts = [start(arguments.model) for _ in range(arguments.rounds)]
     wall_s = statistics.median(one.wall_s for one in starts)

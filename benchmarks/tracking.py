@@ -36,7 +36,7 @@ from main.pipeline.tracking import Tracker
 from utils.box import Box, intersection_over_union
 
 HEIGHTS_PX: Final = (250, 350, 450, 600, HEIGHT)
-"""Of people in the image, by which distances are told."""
+"""Of people in the image, by which distances are grouped."""
 
 
 class Score(NamedTuple):
@@ -218,8 +218,8 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=10)
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    told = "rendered clips instead of simulated ones: files of main.synthesize --video"
-    parser.add_argument("--annotations", type=Path, nargs="+", default=[], help=told)
+    help_text = "rendered clips instead of simulated ones: files of main.synthesize --video"
+    parser.add_argument("--annotations", type=Path, nargs="+", default=[], help=help_text)
     arguments = parser.parse_args()
     library = BodyLibrary(find_model_folder(ROOT / "human_models" / "human_model_files"))
     body = library.smplx()

@@ -186,8 +186,8 @@ def _print_parts(config: Config, arguments: argparse.Namespace) -> None:
     kept = "kept" if shares["body + losses"] <= _MOST else "BROKEN"
     print(f"  claim (body + losses at most {100 * _MOST:.0f} %): {kept}", flush=True)
     units = "has" if has_bf16_units() else "has no"
-    told = f"{statistics.median(ratios):.2f} of a step in fp32" if ratios else "not measured"
-    print(f"bf16: {told} (this CPU {units} bf16 units)", flush=True)
+    share = f"{statistics.median(ratios):.2f} of a step in fp32" if ratios else "not measured"
+    print(f"bf16: {share} (this CPU {units} bf16 units)", flush=True)
 
 
 class Rate(NamedTuple):

@@ -281,7 +281,7 @@ def measure_memory(arguments: argparse.Namespace, folder: Path) -> dict[str, obj
     return {"short_mb": short, "long_mb": long, "ratio": long["VmRSS"] / short["VmRSS"]}
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(command_line: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="the last line is one of JSON")
     parser.add_argument("--model", default="smplest_x_demo", metavar="MODEL_DIR")
@@ -289,7 +289,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--people", type=int, default=3, help="of the demo's three")
     parser.add_argument("--frames", type=int, default=96, help="of which stages are timed")
     parser.add_argument("--memory", action="store_true")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(command_line)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with tempfile.TemporaryDirectory() as folder:
         work = measure_memory if arguments.memory else measure

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The main job on bundled input, from nothing: installs, then finds the people of a video with the
-# bundled network, exports them and tells how far they are from the truth.
+# bundled network, exports them, and says how far they are from the truth.
 set -eu
 cd "$(dirname "$(readlink -f "$0")")/.."
 sh scripts/inference.sh smplest_x_demo test_video.mp4 30 --export glb,bvh,amass,viewer

@@ -1,6 +1,9 @@
-"""The house: imports go down its floors, files stay readable, nothing from outside is executed."""
+"""The layout: imports go down the floors and never in circles, files stay readable, nothing from
+outside is executed, and words are those of the field."""
 
 import ast
+import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,44 @@ def test_imports_go_down(path):
         assert other not in {"tests", "benchmarks", "smplx", "anny"}, f"imports {other}"
         if other in FLOORS and other != own:
             assert FLOORS[other] < FLOORS[own], f"{own} (floor {FLOORS[own]}) imports {other}"
+
+
+def module_name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_no_modules_import_each_other():
+    """Those that are imported when a module is loaded, and not only for its types."""
+    modules = {module_name(path): path for path in FILES}
+    imports = {}
+    for module, path in modules.items():
+        found = imports.setdefault(module, set())
+        for node in tree(path).body:
+            if isinstance(node, ast.ImportFrom):
+                inner = {f"{node.module}.{alias.name}" for alias in node.names} & modules.keys()
+                found |= inner or ({node.module} & modules.keys())
+    list(TopologicalSorter(imports).static_order())  # raises where there is a circle
+
+
+TEXTS = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "scripts/*.sh", "tests/**/*.py")
+    for path in ROOT.glob(pattern)
+    if path != Path(__file__)
+)
+OUR_OWN_WORDS = re.compile(
+    r"\b(doors?|medium|courses?|told|tells|glances?|one_tells|companions?|sightings?)\b"
+    r"|so-manieth|\ba (file|row|line) a \w+",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("path", FILES + BENCHMARKS + TEXTS, ids=name)
+def test_words_are_those_of_the_field(path):
+    """None of the words that this project once had for commands, sources, recipes and reports."""
+    text = path.read_text(encoding="utf-8").replace('precision("medium")', "")
+    text = text.replace('precision() == "medium"', "")
+    assert not [match[0] for match in OUR_OWN_WORDS.finditer(text)]
 
 
 @pytest.mark.parametrize("path", FILES + BENCHMARKS, ids=name)

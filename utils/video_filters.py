@@ -29,7 +29,7 @@ _SCREEN_GAMMA: Final = 2.4  # BT.1886: from signal to light on an ordinary scree
 _WHITE_NITS: Final = 100.0
 """The light of white on an ordinary screen, which is 1 here."""
 _PEAK: Final = 10.0
-"""The brightest light that is told apart: HLG's screen and most PQ has 1000 nits."""
+"""The brightest light that is distinguished: HLG's screen and most PQ has 1000 nits."""
 _KNEE: Final = 0.5
 """Light up to here stays as it is; from here to the peak it is compressed."""
 _DEEP: Final = "gbrp16le"  # planar, for which the filter is three times as fast

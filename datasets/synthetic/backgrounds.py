@@ -197,7 +197,7 @@ def _wall(rng: Rng, shape: Shape, photographs: Photographs) -> Image:
         image = np.empty((height, width, 3), np.float32)
         image[:] = draw_colour(rng, 0.75)
     image = image * slope[:, None, None]
-    things = int(rng.integers(0, 6)) if rng.random() < 0.6 else 0  # doors, windows, pictures
+    things = int(rng.integers(0, 6)) if rng.random() < 0.6 else 0  # windows, pictures
     for _ in range(things):
         colour = tuple(draw_colour(rng).tolist())
         x, y = int(rng.integers(-width // 4, width)), int(rng.integers(-height // 4, height))

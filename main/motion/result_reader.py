@@ -168,10 +168,10 @@ class Result:
         frames = None if self.summary is None else self.summary.frames
         last = int(content["frame_index"][-1])
         if frames is not None and last >= frames:
-            told = (
+            reason = (
                 f"there is no frame {last} in a clip of {frames} frames ('frames' in the summary)"
             )
-            raise UserError(f"{self.files[number]}: 'frame_index': {told}; {_AGAIN}")
+            raise UserError(f"{self.files[number]}: 'frame_index': {reason}; {_AGAIN}")
         return content
 
 

@@ -102,7 +102,7 @@ class DetectorFile(NamedTuple):
     """As in ultralytics' model .yaml files."""
     numbers: dict[str, Tensor]
     names: dict[int, str]
-    """Of the classes that the network tells apart, by their numbers."""
+    """Of the classes that the network distinguishes, by their numbers."""
     image_size: int
     """Pixels of the longer side for which the network was trained."""
 

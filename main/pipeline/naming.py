@@ -65,7 +65,7 @@ def result_names(sources: Sequence[Path], output: Path, *, preview: bool = False
     known = {as_given(source) for source in sources}
     if preview:
         known |= {path for folder in {one.parent for one in known} for path in _sources_in(folder)}
-    # Some systems do not tell a.mp4 from A.mp4.
+    # Some systems do not distinguish a.mp4 and A.mp4.
     alike = Counter(_stem(source).casefold() for source in known)
     taken: set[str] = set()
     for source in sources:

@@ -35,20 +35,21 @@ def test_samples_are_counted_over_epochs_and_processes(run):
     assert values.tolist() == [90, 90]
 
 
-@pytest.mark.parametrize("words", [(), ("--together", "mpvpe_all")])
-def test_curves_become_a_picture(run, tmp_path, words):
+@pytest.mark.parametrize("arguments", [(), ("--together", "mpvpe_all")])
+def test_curves_become_a_picture(run, tmp_path, arguments):
     picture = tmp_path / "curves.png"
-    assert curves.main([str(picture), str(run), str(run), *words]) == 0
+    assert curves.main([str(picture), str(run), str(run), *arguments]) == 0
     assert len(np.unique(np.asarray(Image.open(picture).convert("L")))) > 10
 
 
 @pytest.mark.parametrize(
-    ("words", "told"), [(("--together", "ap"), "tell no 'ap'"), (("no_run",), "metrics.jsonl")]
+    ("arguments", "message"),
+    [(("--together", "ap"), "no validation has 'ap'"), (("no_run",), "metrics.jsonl")],
 )
-def test_curves_of_what_is_not_there_are_one_line(run, tmp_path, caplog, words, told):
+def test_curves_of_what_is_not_there_are_one_line(run, tmp_path, caplog, arguments, message):
     picture = tmp_path / "curves.png"
-    assert curves.main([str(picture), str(run), *words]) == 2
-    assert told in caplog.text
+    assert curves.main([str(picture), str(run), *arguments]) == 2
+    assert message in caplog.text
     assert not picture.exists()
 
 

@@ -80,8 +80,8 @@ def run_web():
             pytest.fail(message)
         pytest.skip(message)
 
-    def run(script: str, *words: object) -> str:
-        command = ["node", str(WEB / script), *map(str, words)]
+    def run(script: str, *arguments: object) -> str:
+        command = ["node", str(WEB / script), *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=480)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -1,4 +1,4 @@
-"""The health check tells what is missing, and its exit status what can run."""
+"""The health check says what is missing, and its exit status what can run."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from main.pipeline import health
 
 @pytest.fixture
 def examine(tmp_path, capsys, untrained):
-    """Runs the door with no body files, datasets or detector; gives status and report."""
+    """Runs the command with no body files, datasets or detector; gives status and report."""
 
     def examine_with(*flags, model_dir=str(untrained)):
         nowhere = [

@@ -42,24 +42,24 @@ class Done(NamedTuple):
     err: str
 
 
-Door = Callable[..., Done]
+Command = Callable[..., Done]
 
 
 @pytest.fixture
-def door(capfd: pytest.CaptureFixture[str]) -> Door:
-    def run(*words: object) -> Done:
-        status = humandata.main([str(word) for word in words])
+def command(capfd: pytest.CaptureFixture[str]) -> Command:
+    def run(*arguments: object) -> Done:
+        status = humandata.main([str(argument) for argument in arguments])
         return Done(status, *capfd.readouterr())
 
     return run
 
 
-def fails(done: Done, *told: str) -> None:
+def fails(done: Done, *message: str) -> None:
     """The one line about it, and nothing else."""
     assert done.status == 2
     assert "Traceback" not in done.err
     (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
-    for word in told:
+    for word in message:
         assert word in line
 
 
@@ -114,16 +114,16 @@ def frames(tmp_path: Path) -> Path:
     return folder
 
 
-def test_check(door: Door, tmp_path: Path) -> None:
-    done = door("check", ANNOTATION, "--images", IMAGES)
+def test_check(command: Command, tmp_path: Path) -> None:
+    done = command("check", ANNOTATION, "--images", IMAGES)
     assert done.status == 0
     assert "1 warning" in done.out
     entries = read_entries(ANNOTATION)
     entries["smplx"]["transl"][2] = np.nan
     write_humandata(tmp_path / "bad.npz", entries)
     (tmp_path / "damaged.npz").write_bytes(b"PK\x03\x04")
-    assert door("check", ANNOTATION, tmp_path / "bad.npz").status == 1
-    done = door("check", tmp_path / "damaged.npz", tmp_path / "bad.npz", ANNOTATION, "--json")
+    assert command("check", ANNOTATION, tmp_path / "bad.npz").status == 1
+    done = command("check", tmp_path / "damaged.npz", tmp_path / "bad.npz", ANNOTATION, "--json")
     fails(done, "damaged.npz")
     damaged, bad, good = json.loads(done.out)
     assert "damaged" in damaged["unreadable"]
@@ -138,49 +138,50 @@ def test_check(door: Door, tmp_path: Path) -> None:
     assert good["file"] == str(ANNOTATION)
 
 
-def test_stats(door: Door) -> None:
-    done = door("stats", ANNOTATION, PARITY / "annot" / "UBody.npz", "--json")
+def test_stats(command: Command) -> None:
+    done = command("stats", ANNOTATION, PARITY / "annot" / "UBody.npz", "--json")
     one, other = json.loads(done.out)
     assert one["rows"] == 6
     assert "keypoints3d_smplx" not in other["keypoints"]
-    done = door("stats", ANNOTATION)
+    done = command("stats", ANNOTATION)
     assert done.status == 0
     assert "hands from flat hand" in done.out
 
 
-def test_slices_merge_to_the_whole(door: Door, tmp_path: Path) -> None:
+def test_slices_merge_to_the_whole(command: Command, tmp_path: Path) -> None:
     names = [tmp_path / f"{i}.npz" for i in range(3)]
     for name, rows in zip(names, (":2", "2:3", "3:"), strict=True):
-        assert door("convert", "slice", ANNOTATION, "--rows", rows, "--output", name).status == 0
+        assert command("convert", "slice", ANNOTATION, "--rows", rows, "--output", name).status == 0
     assert (
-        door("convert", "slice", ANNOTATION, "--rows=:", "--output", tmp_path / "w.npz").status == 0
+        command("convert", "slice", ANNOTATION, "--rows=:", "--output", tmp_path / "w.npz").status
+        == 0
     )
-    assert door("convert", "merge", *names, "--output", tmp_path / "m.npz").status == 0
+    assert command("convert", "merge", *names, "--output", tmp_path / "m.npz").status == 0
     assert same(read_entries(tmp_path / "m.npz"), read_entries(tmp_path / "w.npz"))
-    door("convert", "slice", ANNOTATION, "--rows=::-2", "--output", tmp_path / "s.npz")
+    command("convert", "slice", ANNOTATION, "--rows=::-2", "--output", tmp_path / "s.npz")
     backwards = read_entries(tmp_path / "s.npz")["image_path"].tolist()
     assert backwards == [f"set/00000{i}.png" for i in (5, 3, 1)]
 
 
-def test_subset(door: Door, tmp_path: Path) -> None:
+def test_subset(command: Command, tmp_path: Path) -> None:
     out = tmp_path / "s.npz"
-    words = ("convert", "subset", ANNOTATION, "--output", out)
-    assert door(*words, "--images-matching", "set/*[24].png").status == 0
+    arguments = ("convert", "subset", ANNOTATION, "--output", out)
+    assert command(*arguments, "--images-matching", "set/*[24].png").status == 0
     assert read_entries(out)["image_path"].tolist() == ["set/000002.png", "set/000004.png"]
     chosen = []
     for seed in (1, 1, 2):
-        door(*words, "--sample", 3, "--seed", seed)
+        command(*arguments, "--sample", 3, "--seed", seed)
         chosen.append(read_entries(out)["image_path"].tolist())
     assert chosen[0] == chosen[1] != chosen[2]
     assert len(chosen[0]) == 3
-    fails(door(*words, "--images-matching", "*.jpg"), "*.jpg", "set/000000.png")
+    fails(command(*arguments, "--images-matching", "*.jpg"), "*.jpg", "set/000000.png")
 
 
 def test_results_become_a_dataset(
-    door: Door, tmp_path: Path, results: Callable[..., Path], frames: Path
+    command: Command, tmp_path: Path, results: Callable[..., Path], frames: Path
 ) -> None:
     out = tmp_path / "annot" / "a.npz"
-    done = door(
+    done = command(
         *("convert", "from-results", results("walk"), "--images", frames.parent, "--output", out)
     )
     assert done.status == 0, done.err
@@ -197,14 +198,14 @@ def test_results_become_a_dataset(
         assert read.image_size == SIZE
     np.testing.assert_allclose(people[0].body_box, [35, 0, 60, 120], atol=1e-4)  # padded
     np.testing.assert_allclose(people[1].body_box, [86, 11, 48, 108], atol=1e-4)
-    assert door("check", out, "--images", frames.parent).status == 0
+    assert command("check", out, "--images", frames.parent).status == 0
 
 
 def test_joints_of_results_are_at_their_places(
-    door: Door, tmp_path: Path, results: Callable[..., Path], frames: Path
+    command: Command, tmp_path: Path, results: Callable[..., Path], frames: Path
 ) -> None:
     out = tmp_path / "a.npz"
-    door("convert", "from-results", results("walk"), "--images", frames.parent, "--output", out)
+    command("convert", "from-results", results("walk"), "--images", frames.parent, "--output", out)
     entries = read_entries(out)
     made = person(1, [40, 10, 50, 100])
     for name in ("left_eye", "right_eye", "left_wrist", "right_pinky4"):
@@ -226,24 +227,24 @@ def test_joints_of_results_are_at_their_places(
 
 
 def test_least_score(
-    door: Door, tmp_path: Path, results: Callable[..., Path], frames: Path
+    command: Command, tmp_path: Path, results: Callable[..., Path], frames: Path
 ) -> None:
     folder, out = results("walk"), tmp_path / "a.npz"
-    words = ("convert", "from-results", folder, "--images", frames.parent, "--output", out)
-    assert door(*words, "--min-score", 0.5).status == 0
+    arguments = ("convert", "from-results", folder, "--images", frames.parent, "--output", out)
+    assert command(*arguments, "--min-score", 0.5).status == 0
     np.testing.assert_allclose(read_entries(out)["bbox_xywh"][:, 4], [0.9, 0.9])
-    fails(door(*words, "--min-score", 0.99), "nobody", "--min-score")
+    fails(command(*arguments, "--min-score", 0.99), "nobody", "--min-score")
 
 
-def test_frames_of_a_video(door: Door, tmp_path: Path, results: Callable[..., Path]) -> None:
+def test_frames_of_a_video(command: Command, tmp_path: Path, results: Callable[..., Path]) -> None:
     with VideoWriter(tmp_path / "walk.mp4", fps=10) as writer:
         for i in range(4):
             writer.write(np.full((SIZE[1], SIZE[0], 3), 60 * i, np.uint8))
     folder, out, images = results("walk.mp4"), tmp_path / "a.npz", tmp_path / "frames"
-    words = ("convert", "from-results", folder, "--output", out)
-    fails(door(*words), "walk.mp4", "--input")
-    fails(door(*words, "--input", tmp_path / "walk.mp4"), "is a video", "--extract-frames")
-    done = door(*words, "--input", tmp_path / "walk.mp4", "--extract-frames", images)
+    arguments = ("convert", "from-results", folder, "--output", out)
+    fails(command(*arguments), "walk.mp4", "--input")
+    fails(command(*arguments, "--input", tmp_path / "walk.mp4"), "is a video", "--extract-frames")
+    done = command(*arguments, "--input", tmp_path / "walk.mp4", "--extract-frames", images)
     assert done.status == 0, done.err
     assert sorted(path.name for path in (images / "walk").iterdir()) == ["000001.jpg", "000003.jpg"]
     assert (
@@ -251,56 +252,56 @@ def test_frames_of_a_video(door: Door, tmp_path: Path, results: Callable[..., Pa
         == ["walk/000001.jpg"] * 2 + ["walk/000003.jpg"] * 2
     )
     assert read_image(images / "walk" / "000003.jpg").mean() == pytest.approx(180, abs=4)
-    assert door("check", out, "--images", images).status == 0
+    assert command("check", out, "--images", images).status == 0
     late = results("walk.mp4", frames=(9,), count=10)
-    words = ("convert", "from-results", late, "--output", out, "--extract-frames", images)
-    fails(door(*words, "--input", tmp_path / "walk.mp4"), "no frame 9")
+    arguments = ("convert", "from-results", late, "--output", out, "--extract-frames", images)
+    fails(command(*arguments, "--input", tmp_path / "walk.mp4"), "no frame 9")
     results("walk.mp4", frames=(9,))
-    fails(door(*words, "--input", tmp_path / "walk.mp4"), "no frame 9 in a clip of 4 frames")
+    fails(command(*arguments, "--input", tmp_path / "walk.mp4"), "no frame 9 in a clip of 4 frames")
 
 
-def test_photograph(door: Door, tmp_path: Path, results: Callable[..., Path]) -> None:
+def test_photograph(command: Command, tmp_path: Path, results: Callable[..., Path]) -> None:
     folder, out = results("one.jpg", frames=(0,)), tmp_path / "a.npz"
-    assert door("convert", "from-results", folder, "--output", out).status == 0
+    assert command("convert", "from-results", folder, "--output", out).status == 0
     assert read_entries(out)["image_path"].tolist() == ["one.jpg"] * 2
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", SIZE[::-1]).save(tmp_path / "one.jpg", exif=exif)
-    words = ("convert", "from-results", folder, "--images", tmp_path, "--output", out)
-    fails(door(*words), "EXIF", "--extract-frames")
-    assert door(*words, "--extract-frames", tmp_path / "upright").status == 0
+    arguments = ("convert", "from-results", folder, "--images", tmp_path, "--output", out)
+    fails(command(*arguments), "EXIF", "--extract-frames")
+    assert command(*arguments, "--extract-frames", tmp_path / "upright").status == 0
     assert read_image(tmp_path / "upright" / "one" / "000000.jpg").shape[1::-1] == SIZE
 
 
 def test_folders_that_are_no_results(
-    door: Door, tmp_path: Path, results: Callable[..., Path], frames: Path
+    command: Command, tmp_path: Path, results: Callable[..., Path], frames: Path
 ) -> None:
     out = tmp_path / "a.npz"
-    fails(door("convert", "from-results", tmp_path, "--output", out), "summary.json")
+    fails(command("convert", "from-results", tmp_path, "--output", out), "summary.json")
     folder = results("walk")
     (frames / "0.png").unlink()
-    words = ("convert", "from-results", folder, "--images", frames.parent, "--output", out)
-    fails(door(*words), "has 3 images", "results are of 4")
+    arguments = ("convert", "from-results", folder, "--images", frames.parent, "--output", out)
+    fails(command(*arguments), "has 3 images", "results are of 4")
     np.savez(folder / "person_002.npz", frame_index=np.arange(2))
-    fails(door(*words), "person_002.npz lacks")
+    fails(command(*arguments), "person_002.npz lacks")
     (folder / "summary.json").write_text("[]")
-    fails(door(*words), "summary.json")
+    fails(command(*arguments), "summary.json")
     assert not out.exists()
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd.jpg", "../one.jpg", ".."])
 def test_an_input_that_is_a_path_is_not_followed(
-    door: Door, tmp_path: Path, results: Callable[..., Path], name: str
+    command: Command, tmp_path: Path, results: Callable[..., Path], name: str
 ) -> None:
     folder, out = results(name, frames=(0,)), tmp_path / "a.npz"
-    words = ("convert", "from-results", folder, "--images", tmp_path, "--output", out)
-    fails(door(*words), name, "--input")
+    arguments = ("convert", "from-results", folder, "--images", tmp_path, "--output", out)
+    fails(command(*arguments), name, "--input")
     Image.new("RGB", SIZE).save(tmp_path / "one.jpg")
-    assert door(*words, "--input", tmp_path / "one.jpg").status == 0
+    assert command(*arguments, "--input", tmp_path / "one.jpg").status == 0
     assert read_entries(out)["image_path"].tolist() == ["one.jpg"] * 2
     late = results("one.jpg", frames=(3,))
-    words = ("convert", "from-results", late, "--images", tmp_path, "--output", out)
-    fails(door(*words), "one.jpg has no frame 3")
+    arguments = ("convert", "from-results", late, "--images", tmp_path, "--output", out)
+    fails(command(*arguments), "one.jpg has no frame 3")
 
 
 def parameters(**changes: Any) -> dict[str, Any]:
@@ -330,10 +331,17 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def from_params(door: Door, tmp_path: Path, pictures: Path) -> Callable[..., Done]:
+def from_params(command: Command, tmp_path: Path, pictures: Path) -> Callable[..., Done]:
     def convert(*files: Path) -> Done:
-        words = ("--images", pictures, "--body-folder", STAND_IN, "--output", tmp_path / "a.npz")
-        return door("convert", "from-params", *files, *words)
+        arguments = (
+            "--images",
+            pictures,
+            "--body-folder",
+            STAND_IN,
+            "--output",
+            tmp_path / "a.npz",
+        )
+        return command("convert", "from-params", *files, *arguments)
 
     return convert
 
@@ -345,7 +353,7 @@ def save(path: Path, content: Any) -> Path:
 
 
 def test_parameters_become_a_dataset(
-    from_params: Callable[..., Done], door: Door, tmp_path: Path, pictures: Path
+    from_params: Callable[..., Done], command: Command, tmp_path: Path, pictures: Path
 ) -> None:
     flat = (np.float32([0.1] * 45) + np.ravel(HANDS_MEAN["left"])).tolist()
     mean = np.ravel(HANDS_MEAN["right"]).tolist()
@@ -376,7 +384,7 @@ def test_parameters_become_a_dataset(
     np.testing.assert_allclose([width, height], np.ptp(pixels, axis=0) * 1.2, rtol=1e-3)
     np.testing.assert_allclose(entries["bbox_xywh"][1, :4], [35, 14, 60, 72], rtol=1e-5)
     assert (entries["face_bbox_xywh"][0, 2:] > 0).all()
-    assert door("check", tmp_path / "a.npz", "--images", pictures).status == 0
+    assert command("check", tmp_path / "a.npz", "--images", pictures).status == 0
 
 
 def test_several_people_of_an_npz(from_params: Callable[..., Done], tmp_path: Path) -> None:
@@ -399,7 +407,7 @@ def test_hands_that_nobody_knows(from_params: Callable[..., Done], tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (parameters(focal=None), "person 0: 'focal' is missing"),
         (parameters(transl=None), "'transl' is missing"),
@@ -415,11 +423,11 @@ def test_hands_that_nobody_knows(from_params: Callable[..., Done], tmp_path: Pat
     ],
 )
 def test_wrong_parameters(
-    from_params: Callable[..., Done], tmp_path: Path, content: Any, told: str
+    from_params: Callable[..., Done], tmp_path: Path, content: Any, message: str
 ) -> None:
     file = save(tmp_path / "a.json", content)
-    named = () if "nobody" in told else ("a.json",)
-    fails(from_params(file), told, *named)
+    named = () if "nobody" in message else ("a.json",)
+    fails(from_params(file), message, *named)
     assert not (tmp_path / "a.npz").exists()
 
 
@@ -430,13 +438,13 @@ def test_parameters_without_an_image(from_params: Callable[..., Done], tmp_path:
 
 
 def test_show_draws_the_body(
-    from_params: Callable[..., Done], door: Door, tmp_path: Path, pictures: Path
+    from_params: Callable[..., Done], command: Command, tmp_path: Path, pictures: Path
 ) -> None:
     for name in ("a", "b"):
         save(tmp_path / "params" / f"{name}.json", parameters())
     from_params(tmp_path / "params")
-    words = ("--images", pictures, "--body-folder", STAND_IN, "--output", tmp_path / "shown")
-    done = door("show", tmp_path / "a.npz", *words)
+    arguments = ("--images", pictures, "--body-folder", STAND_IN, "--output", tmp_path / "shown")
+    done = command("show", tmp_path / "a.npz", *arguments)
     assert done.status == 0, done.err
     names = sorted(path.name for path in (tmp_path / "shown").iterdir())
     assert names == ["contact_sheet.jpg", "row_000000.jpg", "row_000001.jpg"]
@@ -449,28 +457,28 @@ def test_show_draws_the_body(
     assert not changed[:, : box[0] - 3].any()
 
 
-def test_show_without_a_camera_draws_keypoints(door: Door, tmp_path: Path) -> None:
+def test_show_without_a_camera_draws_keypoints(command: Command, tmp_path: Path) -> None:
     out = tmp_path / "shown"
-    done = door("show", ANNOTATION, "--images", IMAGES, "--output", out, "--rows", "1,3-4")
+    done = command("show", ANNOTATION, "--images", IMAGES, "--output", out, "--rows", "1,3-4")
     assert done.status == 0, done.err
     assert "the body is not drawn" in done.err
     names = sorted(path.name for path in out.glob("row*"))
     assert names == [f"row_00000{i}.jpg" for i in (1, 3, 4)]
     plain = read_image(IMAGES / "set" / "000001.png").astype(int)
     assert (np.abs(read_image(out / "row_000001.jpg") - plain).max(axis=2) > 60).mean() > 0.01
-    for rows, told in (
+    for rows, message in (
         ("6", "rows 0 to 5"),
         ("4-2", "rows 0 to 5"),
         ("x", "'x' is no row"),
         ("3-", "no row"),
     ):
-        words = ("show", ANNOTATION, "--images", IMAGES, "--output", out, "--rows", rows)
-        fails(door(*words), told)
-    fails(door("show", ANNOTATION, "--images", tmp_path, "--output", out), "000000.png")
+        arguments = ("show", ANNOTATION, "--images", IMAGES, "--output", out, "--rows", rows)
+        fails(command(*arguments), message)
+    fails(command("show", ANNOTATION, "--images", tmp_path, "--output", out), "000000.png")
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("arguments", "message"),
     [
         ((), "required"),
         (("check",), "FILE"),
@@ -484,14 +492,18 @@ def test_show_without_a_camera_draws_keypoints(door: Door, tmp_path: Path) -> No
     ],
 )
 def test_wrong_words_are_one_line(
-    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[Any, ...], told: str
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[Any, ...],
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    fails(door(*words), told)
+    fails(command(*arguments), message)
     assert not list(tmp_path.iterdir())
 
 
-def test_merge_of_different_bodies_is_refused(door: Door, tmp_path: Path) -> None:
+def test_merge_of_different_bodies_is_refused(command: Command, tmp_path: Path) -> None:
     smpl = shutil.copy(PARITY / "annot" / "PW3D_test.npz", tmp_path)
-    done = door("convert", "merge", ANNOTATION, smpl, "--output", tmp_path / "m.npz")
+    done = command("convert", "merge", ANNOTATION, smpl, "--output", tmp_path / "m.npz")
     fails(done, "PW3D_test.npz has parameters of smpl", "merge files of one kind")

@@ -25,10 +25,10 @@ TINY = (
 
 @pytest.fixture(scope="module")
 def run_script():
-    def run(script, *words):
+    def run(script, *arguments):
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            ["bash", ROOT / "scripts" / script, *map(str, words)],
+            ["bash", ROOT / "scripts" / script, *map(str, arguments)],
             env=environment,
             capture_output=True,
             text=True,
@@ -47,16 +47,16 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     common = ["--out", str(folder), "--workers", "1"]
     for split, people, seed in (("train", 12, 1), ("test", 4, 2)):
-        words = ["--split", split, "--people", str(people), "--seed", str(seed), "--crops"]
-        assert synthesize([*common, *words]) == 0
-    words = ["--name", "clips", "--people", "1", "--seed", "3", "--video", "--frames", "4"]
-    assert synthesize([*common, *words, "--size", "320x240"]) == 0
+        arguments = ["--split", split, "--people", str(people), "--seed", str(seed), "--crops"]
+        assert synthesize([*common, *arguments]) == 0
+    arguments = ["--name", "clips", "--people", "1", "--seed", "3", "--video", "--frames", "4"]
+    assert synthesize([*common, *arguments, "--size", "320x240"]) == 0
     return folder
 
 
 @pytest.mark.slow
 def test_draw_pretrain_train_test_and_use(run_script, data, tmp_path):
-    sets = [f"--set={words}" for words in (*TINY, f"data.data_dir={str(data)!r}")]
+    sets = [f"--set={setting}" for setting in (*TINY, f"data.data_dir={str(data)!r}")]
     run_script(
         *("pretrain.sh", "tiny", 1, CONFIG, "--output", tmp_path, *sets),
         "--set=model.encoder_pretrained_model_path=None",
@@ -71,8 +71,8 @@ def test_draw_pretrain_train_test_and_use(run_script, data, tmp_path):
     assert {"train", "validation/OpenPeople"} == {line["kind"] for line in lines}
 
     tested = tmp_path / "tested"
-    told = run_script("test.sh", "OpenPeople", trained, 0, "--output", tested, "--worst", 0)
-    assert "OpenPeople, correct protocol" in told
+    printed = run_script("test.sh", "OpenPeople", trained, 0, "--output", tested, "--worst", 0)
+    assert "OpenPeople, correct protocol" in printed
     metrics = json.loads((tested / "result" / "result.json").read_text())["metrics"]
     assert metrics["mpvpe_all"]["count"] == 4
     assert metrics["mpvpe_all"]["mean"] > 0

@@ -28,13 +28,13 @@ COMMANDS = {
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("kind", ["pipe", "device"])
 def test_command_ends_at_once(command, kind, tmp_path, capfd):
-    words = COMMANDS[command].format(model=MODEL, video=VIDEO, tmp=tmp_path).split()
+    arguments = COMMANDS[command].format(model=MODEL, video=VIDEO, tmp=tmp_path).split()
     for suffix in ("mp4", "jpg", "txt", "json", "pt", "pth.tar", "py", "zip"):
         path = tmp_path / f"x.{suffix}"
         os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
     before = sorted(tmp_path.iterdir())
-    assert importlib.import_module(f"main.{words[0]}").main(words[1:]) == 2
-    told = capfd.readouterr().err
-    assert sum(line.startswith("error: ") for line in told.splitlines()) == 1
-    assert "Traceback" not in told
+    assert importlib.import_module(f"main.{arguments[0]}").main(arguments[1:]) == 2
+    errors = capfd.readouterr().err
+    assert sum(line.startswith("error: ") for line in errors.splitlines()) == 1
+    assert "Traceback" not in errors
     assert [path for path in sorted(tmp_path.iterdir()) if path.suffix] == before

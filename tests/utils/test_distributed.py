@@ -47,8 +47,8 @@ with process_group(torch.device("cpu")) as here:
             raise OSError(28, "No space left on device", "place")
     tensor = torch.tensor([here.rank + 1.0])
     torch.distributed.all_reduce(tensor)
-    told = [attempt("a", fail_on_1), attempt("a", lambda check: check()), attempt("c", disk_full)]
-    gathered = gather_to_first((here, told, tensor.item()))
+    lines = [attempt("a", fail_on_1), attempt("a", lambda check: check()), attempt("c", disk_full)]
+    gathered = gather_to_first((here, lines, tensor.item()))
     assert (gathered is None) == (here.rank == 1)
     if here.is_first:
         (first, told_0, total), (second, told_1, _) = gathered

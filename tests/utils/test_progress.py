@@ -1,4 +1,4 @@
-"""Progress passes everything through and tells how far along it is."""
+"""Progress passes everything through and reports how far along it is."""
 
 from utils import iteration
 from utils.iteration import with_progress

@@ -108,7 +108,7 @@ def test_triangle_covers_its_pixels() -> None:
 
 
 def test_only_the_mesh_changes_the_image() -> None:
-    """No dark box around it, at any depth: empty pixels are told from drawn ones."""
+    """No dark box around it, at any depth: empty pixels are distinguished from drawn ones."""
     vertices, faces = sphere(30, 0.3, (0.0, 0.0, 0.0))
     renderer = MeshRenderer(faces, len(vertices))
     for depth in np.geomspace(1.5, 60, 40):

@@ -266,7 +266,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 def test_a_fault_is_one_line_for_every_reader(
     fault: str, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    make, told = FAULTS[fault]
+    make, message = FAULTS[fault]
     make(folder)
     before = sorted(tmp_path.rglob("*"))
     out = tmp_path / "out"
@@ -281,7 +281,7 @@ def test_a_fault_is_one_line_for_every_reader(
         assert module.main(arguments) == 2
         (line,) = capfd.readouterr().err.splitlines()
         assert line.startswith("error: ")
-        assert told in line
+        assert message in line
         assert "person_" in line or "summary.json" in line
     assert tracemalloc.get_traced_memory()[1] < 200e6
     tracemalloc.stop()

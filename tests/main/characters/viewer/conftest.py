@@ -21,7 +21,7 @@ FRAMES, FPS, SIZE = 30, 20.0, (320, 180)
 CAMERA = ClipCamera((367.0, 367.0), (159.5, 89.5), "test")
 CLIP = Clip(CAMERA, SIZE, FPS)
 ASIDE_M = 0.1
-"""Final values stand so far beside the raw ones, to tell them apart."""
+"""Final values stand so far beside the raw ones, so that they can be distinguished."""
 
 
 def grey(frame: int) -> int:
