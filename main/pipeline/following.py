@@ -89,7 +89,7 @@ class KeypointDetector:
                 return None
             detection = Detection(box, one.detection.score, person.keypoints)
             followed.append(one._replace(detection=detection, found=person))
-        array = np.array([one.detection.box for one in followed])
+        array = np.array([one.detection.box for one in followed], np.float64)
         overlap = np.triu(intersection_over_union(array, array), 1)
         return None if (overlap > _ONE_PERSON).any() else followed
 
@@ -141,6 +141,6 @@ def _pairs(first: Sequence[Box], second: Sequence[Box], least: float) -> list[tu
     """Numbers of boxes that belong together: the most overlap in all, each at least `least`."""
     if not first or not second:
         return []
-    overlap = intersection_over_union(np.array(first), np.array(second))
+    overlap = intersection_over_union(np.array(first, np.float64), np.array(second, np.float64))
     pairs = zip(*linear_sum_assignment(-overlap), strict=True)
     return [(int(a), int(b)) for a, b in pairs if overlap[a, b] >= least]

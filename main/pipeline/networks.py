@@ -57,7 +57,7 @@ class SmallNetwork:
 
     def __call__(self, pixels: UInt8[np.ndarray, "S S 3"]) -> list[Float[np.ndarray, "..."]]:
         """The outputs in the file's order, for an RGB image."""
-        batch = pixels[None].astype(self._type)
+        batch: np.ndarray = pixels[None].astype(self._type)
         if self._type is np.float32:
             batch = batch / np.float32(255)
         outputs: list[np.ndarray] = self._session.run(self._outputs, {self._input: batch})

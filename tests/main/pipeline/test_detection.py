@@ -12,6 +12,7 @@ from configs.schema import DetectionConfig
 from main.pipeline.detection import (
     BoxFileDetector,
     Detectors,
+    MoveNetDetector,
     WholeImageDetector,
     YoloDetector,
     import_ultralytics,
@@ -55,7 +56,7 @@ def test_flags_go_before_boxes_beside_the_input_and_those_before_yolo(tmp_path, 
     folder.mkdir()
     config = DetectionConfig(model_path=str(tmp_path / "no_such_detector.pt"))
 
-    def detectors(boxes=None, named=None):
+    def detectors(boxes=None, named="auto"):
         return Detectors(boxes, named, config, torch.device("cpu"))
 
     for name in ("a.b.boxes.json", "frames.1.boxes.json", "other.json"):
@@ -69,6 +70,14 @@ def test_flags_go_before_boxes_beside_the_input_and_those_before_yolo(tmp_path, 
     assert isinstance(detectors(named="whole-image").for_source(video), WholeImageDetector)
     with pytest.raises(UserError, match=r"NAME\.boxes\.json beside the input"):
         detectors(named="yolo")
+    caplog.clear()
+    built_in = detectors()
+    assert isinstance(built_in.for_source(tmp_path / "c.mp4"), MoveNetDetector)
+    assert built_in.for_source(tmp_path / "c.mp4") is built_in.for_source(tmp_path / "d.mp4")
+    (message,) = caplog.messages  # one line for all clips
+    assert "built-in detector" in message
+    assert "--detector yolo" in message
+    (tmp_path / "no_such_detector.pt").write_bytes(b"damaged")
     lazy = detectors()
     with pytest.raises(UserError) as first:
         lazy.for_source(tmp_path / "c.mp4")
