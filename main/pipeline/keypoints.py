@@ -16,6 +16,7 @@ from human_models.joints import (
     COCO_KEYPOINTS,
     FACE_KEYPOINTS,
     HAND_KEYPOINTS,
+    JOINTS,
     SIDES,
     joint_places,
 )
@@ -114,9 +115,8 @@ class KeypointFinder:
         Args:
             before: the same people in the frame before; None: not known.
         """
-        return list(
-            self.pool.map(lambda one: self._find(image, *one), zip(boxes, before, strict=True))
-        )
+        found = self.pool.map(lambda one: self._find(image, *one), zip(boxes, before, strict=True))
+        return _each_hand_once(list(found))
 
     def _find(
         self, image: UInt8[np.ndarray, "H W 3"], box: Box, before: FoundPerson | None
@@ -333,6 +333,41 @@ def _without_shared(
         for hand, side in ((left, "left"), (right, "right"))
     ]
     return [left, None] if distances[0] <= distances[1] else [None, right]
+
+
+def _each_hand_once(people: list[FoundPerson]) -> list[FoundPerson]:
+    """Where two people have one and the same hand, it is that of the surer forearm."""
+    claims = [
+        (number, side)
+        for number, person in enumerate(people)
+        for side in range(2)
+        if person.keypoints.score[_HANDS[side][0]] > 0
+    ]
+    claims.sort(key=lambda claim: -_forearm_score(people[claim[0]], claim[1]))
+    kept: list[tuple[int, int]] = []
+    for number, side in claims:
+        points = people[number].keypoints.px[_HANDS[side]]
+        size = float(np.ptp(points, axis=0).max())
+        others = (people[a].keypoints.px[_HANDS[b]] for a, b in kept if a != number)
+        if any(np.linalg.norm(points - other, axis=1).mean() < size / 2 for other in others):
+            people[number] = _without_hand(people[number], side)
+        else:
+            kept.append((number, side))
+    return people
+
+
+def _forearm_score(person: FoundPerson, side: int) -> float:
+    rows = [COCO_KEYPOINTS.index(f"{SIDES[side]}_{name}") for name in ("elbow", "wrist")]
+    return float(person.body[rows, 2].sum())
+
+
+def _without_hand(person: FoundPerson, side: int) -> FoundPerson:
+    """A person whose hand was somebody else's; the wrist, which led there, is unknown, too."""
+    places = [JOINTS.index(f"{SIDES[side]}_wrist"), *_HANDS[side]]
+    for values in person.keypoints:
+        values[places] = 0
+    left, right = person.hands
+    return person._replace(hands=(None, right) if side == 0 else (left, None))
 
 
 def _face_square(

@@ -25,7 +25,7 @@ IMAGE = np.zeros((120, 160, 3), np.uint8)
 
 
 def test_whole_image():
-    ((box, score),) = WholeImageDetector()(0, IMAGE)
+    ((box, score, _),) = WholeImageDetector()(0, IMAGE)
     assert box == Box(0, 0, 160, 120)
     assert score == 1
 
@@ -128,7 +128,7 @@ def test_yolo_boxes_lie_in_the_image_and_are_scored(yolo_weights):
     image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
     detections = YoloDetector(config, torch.device("cpu"))(0, image)
     assert detections, "random weights see people everywhere at confidence 0"
-    for box, score in detections:
+    for box, score, _ in detections:
         assert 0 <= score <= 1
         assert box.x >= 0
         assert box.y >= 0
@@ -295,7 +295,7 @@ def test_network_of_a_file_is_what_ultralytics_makes_of_it(yolo_weights):
     ours = YoloDetector(config, torch.device("cpu"))(0, image)
     boxes = theirs[0].boxes.xywh.numpy()
     assert len(ours) == len(boxes) > 0
-    for (box, score), other, confidence in zip(ours, boxes, theirs[0].boxes.conf, strict=True):
+    for (box, score, _), other, confidence in zip(ours, boxes, theirs[0].boxes.conf, strict=True):
         assert score == pytest.approx(float(confidence))
         assert box.x + box.width / 2 == pytest.approx(float(other[0]), abs=1e-3)
         assert box.height == pytest.approx(float(other[3]), abs=1e-3)

@@ -102,7 +102,10 @@ def mmpose(values):
 
 WHOLE_BODY = {
     **{name: k for k, name in enumerate(COCO_KEYPOINTS)},
-    **{"left_big_toe": 17, "left_small_toe": 18, "left_heel": 19, "right_big_toe": 20},
+    "left_big_toe": 17,
+    "left_small_toe": 18,
+    "left_heel": 19,
+    "right_big_toe": 20,
     **{name: 23 + k for k, name in enumerate(FACE_KEYPOINTS)},
     **{name: 92 + k for k, name in enumerate(HAND_KEYPOINTS["left"][1:])},
     **{name: 113 + k for k, name in enumerate(HAND_KEYPOINTS["right"][1:])},

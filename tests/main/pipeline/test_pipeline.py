@@ -1,14 +1,19 @@
 """What the clips of one run share, and where their people come from."""
 
 import json
+import socket
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from human_models.joints import JOINTS
+from main.motion.result_reader import read_person
 from main.pipeline.options import InferenceOptions
-from main.pipeline.pipeline import Tools, process_clip, process_photographs
-from utils.image import list_images
+from main.pipeline.pipeline import Tools, process_clip, process_input, process_photographs
+from utils.image import list_images, read_image
 from utils.media import open_media
 from utils.video_write import VideoWriter
 
@@ -59,3 +64,58 @@ def test_results_do_not_depend_on_the_number_of_workers(tools, tmp_path, monkeyp
         np.testing.assert_array_equal(value, results[1][0][key])
     one, three = ((folder / "result_walk.mp4").read_bytes() for _, folder in results)
     assert one == three
+
+
+ASTRONAUT = Path(find_spec("skimage").origin).parent / "data" / "astronaut.png"
+
+
+def test_a_photograph_without_weights_of_yolo_and_without_a_network(
+    untrained, tmp_path, monkeypatch, caplog
+):
+    """A fresh clone on a machine that reaches nothing."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(socket, "socket", None)
+    weights = f"inference.detection.model_path={tmp_path / 'absent.pt'}"
+    options = InferenceOptions(str(untrained), overrides=(weights,), overlay="keypoints")
+    process_input(str(ASTRONAUT), tmp_path, options)
+    assert sum("built-in detector" in message for message in caplog.messages) == 1
+    picture = read_image(tmp_path / "result_astronaut.png")
+    assert 0.005 < (picture != read_image(ASTRONAUT)).any(axis=-1).mean() < 0.2
+    person = read_person(tmp_path / "result_astronaut" / "person_001.npz")
+    assert person["keypoints_px"].shape == (1, 137, 2)
+    nose = person["keypoints_px"][0, JOINTS.index("nose")]
+    np.testing.assert_allclose(nose, [224.6, 126.4], atol=3)
+    assert not person["keypoints_px"][person["keypoint_score"] == 0].any()
+
+
+def test_keypoints_of_others_are_written_and_not_those_of_frames_in_between(tools, tmp_path):
+    video = tmp_path / "walk.mp4"
+    with VideoWriter(video, fps=10) as writer:
+        for _ in range(4):
+            writer.write(np.zeros((120, 160, 3), np.uint8))
+    boxes = {k: [[10 + k, 10, 50, 90]] for k in (0, 1, 3)}
+    video.with_suffix(".boxes.json").write_text(json.dumps(boxes))
+    points = [[20.0 + k, 20.0 + 4 * k] for k in range(17)]
+    one = {"keypoints": points, "keypoint_scores": [0.5] * 17}
+    frames = [{"frame_id": k, "instances": [one]} for k in range(3)]
+    (tmp_path / "mmpose.json").write_text(json.dumps(frames))
+    options = InferenceOptions(
+        tools.options.model_dir, keypoints=tmp_path / "mmpose.json", overlay="keypoints"
+    )
+    with open_media(video) as media:
+        process_clip(media, tmp_path / "result_walk", Tools(tools.estimator, options))
+    person = read_person(tmp_path / "result_walk" / "person_001.npz")
+    assert person["interpolated"].tolist() == [False, False, True, False]
+    known = person["keypoint_score"].any(axis=1).tolist()
+    assert known == [True, True, False, False]  # the file ends, and no frame is made up
+    np.testing.assert_allclose(person["keypoints_px"][1, JOINTS.index("right_ankle")], points[16])
+    assert (tmp_path / "result_walk.mp4").is_file()
+
+
+def test_files_without_keypoints_where_none_are_asked_for(tools, tmp_path):
+    image = tmp_path / "a.png"
+    Image.new("RGB", (160, 120)).save(image)
+    (tmp_path / "a.boxes.json").write_text(json.dumps({"0": [[10, 10, 50, 90]]}))
+    with open_media(image) as media:
+        process_clip(media, tmp_path / "result_a", tools)
+    assert "keypoints_px" not in load(tmp_path / "result_a" / "person_001.npz")
