@@ -28,7 +28,7 @@ _BODY_MARGIN: Final = 1.25
 """Side of the body's square, in longer sides of the box."""
 _LEAST_SCORE: Final = 0.1
 """Of MoveNet's keypoints: what is below is unknown."""
-_SURE: Final = 0.3
+_SURE: Final = 0.15
 """Score from which a keypoint of the body says where another part is."""
 _PRESENT: Final = 0.5
 """Probability from which a foot, a hand or a face is taken to be there."""
@@ -336,14 +336,14 @@ def _without_shared(
 
 
 def _each_hand_once(people: list[FoundPerson]) -> list[FoundPerson]:
-    """Where two people have one and the same hand, it is that of the surer forearm."""
+    """Where two people have one and the same hand, it is that of the nearer wrist."""
     claims = [
         (number, side)
         for number, person in enumerate(people)
         for side in range(2)
         if person.keypoints.score[_HANDS[side][0]] > 0
     ]
-    claims.sort(key=lambda claim: -_forearm_score(people[claim[0]], claim[1]))
+    claims.sort(key=lambda claim: _distance_to_wrist(people[claim[0]], claim[1]))
     kept: list[tuple[int, int]] = []
     for number, side in claims:
         points = people[number].keypoints.px[_HANDS[side]]
@@ -356,9 +356,10 @@ def _each_hand_once(people: list[FoundPerson]) -> list[FoundPerson]:
     return people
 
 
-def _forearm_score(person: FoundPerson, side: int) -> float:
-    rows = [COCO_KEYPOINTS.index(f"{SIDES[side]}_{name}") for name in ("elbow", "wrist")]
-    return float(person.body[rows, 2].sum())
+def _distance_to_wrist(person: FoundPerson, side: int) -> float:
+    """From the root of a hand's thumb to the body's wrist."""
+    wrist = person.body[COCO_KEYPOINTS.index(f"{SIDES[side]}_wrist"), :2]
+    return float(np.linalg.norm(person.keypoints.px[_HANDS[side][0]] - wrist))
 
 
 def _without_hand(person: FoundPerson, side: int) -> FoundPerson:

@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 
 from human_models.joints import FACE_KEYPOINTS, HAND_KEYPOINTS, JOINTS, SIDES, joint_places
-from main.motion.rows import KeypointSource
+from main.motion.rows import Keypoints, KeypointSource
 from main.pipeline.detection import Detection
 from main.pipeline.following import KeypointDetector, moved_box
-from main.pipeline.keypoints import KeypointFinder, _Part, _without_shared
+from main.pipeline.keypoints import (
+    FoundPerson,
+    KeypointFinder,
+    _each_hand_once,
+    _Part,
+    _without_shared,
+)
 from main.pipeline.networks import Square
 from utils.box import Box
 from utils.image import read_image
@@ -130,3 +136,20 @@ def test_hands_are_in_the_order_of_the_joints():
         places = joint_places(HAND_KEYPOINTS[side])
         assert JOINTS[places[0]] == f"{side}_wrist"
         assert places[1:] == list(range(places[1], places[1] + 20))
+
+
+def test_a_hand_that_two_people_have_is_of_the_nearer_wrist():
+    hand = np.random.default_rng(0).uniform(40, 60, (20, 2))
+    people = []
+    for wrist, shift in (((90, 90), 0), ((45, 45), 1)):
+        keypoints = Keypoints.unknown()
+        places = joint_places(HAND_KEYPOINTS["left"][1:])
+        keypoints.enter(places, hand + shift, np.full(20, 0.9), KeypointSource.HAND)
+        body = np.zeros((17, 3))
+        body[9] = (*wrist, 0.9)
+        people.append(FoundPerson(keypoints, body, None, (Square((50, 50), 40), None), None))
+    first, second = _each_hand_once(people)
+    assert not first.keypoints.score.any()
+    assert first.hands == (None, None)
+    assert second.keypoints.score[places].all()
+    assert second.hands[0] is not None
