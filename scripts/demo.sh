@@ -6,8 +6,9 @@ set -eu
 cd "$(dirname "$0")/.."
 sh scripts/inference.sh smplest_x_demo test_video.mp4 30 --export glb,bvh,amass,viewer
 .venv/bin/python -m main.score demo/result_test_video demo/test_video_truth.npz
-sh scripts/inference.sh smplest_x_demo .venv/lib/python3*/site-packages/skimage/data/astronaut.png \
-    --detector movenet --keypoints built-in --output demo
+skimage=$(.venv/bin/python -c 'from importlib.util import find_spec as f; print(f("skimage").origin)')
+sh scripts/inference.sh smplest_x_demo "$(dirname "$skimage")/data/astronaut.png" \
+    --detector movenet --keypoints built-in
 echo "photograph: $PWD/demo/result_astronaut.png"
 echo "video:      $PWD/demo/result_test_video.mp4"
 echo "viewer:     $PWD/demo/result_test_video/viewer.html (open it in a browser)"
