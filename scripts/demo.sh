@@ -1,10 +1,19 @@
 #!/bin/sh
 # The main job on bundled input, from nothing: installs, then finds the people of a video with the
+<<<<<<< HEAD
 # bundled network, exports them, and says how far they are from the truth.
+=======
+# bundled network, exports them and tells how far they are from the truth; then somebody real, in a
+# photograph of NASA that scikit-image ships.
+>>>>>>> integrate
 set -eu
 cd "$(dirname "$(readlink -f "$0")")/.."
 sh scripts/inference.sh smplest_x_demo test_video.mp4 30 --export glb,bvh,amass,viewer
 .venv/bin/python -m main.score demo/result_test_video demo/test_video_truth.npz
+skimage=$(.venv/bin/python -c 'from importlib.util import find_spec as f; print(f("skimage").origin)')
+sh scripts/inference.sh smplest_x_demo "$(dirname "$skimage")/data/astronaut.png" \
+    --detector movenet --keypoints built-in
+echo "photograph: $PWD/demo/result_astronaut.png"
 echo "video:      $PWD/demo/result_test_video.mp4"
 echo "viewer:     $PWD/demo/result_test_video/viewer.html (open it in a browser)"
 echo "characters: $PWD/demo/result_test_video/export/"

@@ -17,10 +17,13 @@ from main.motion.rows import RAW_ROW, FinalRows, RawRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
 from main.paths import CONFIG_NAME, DEMO, ROOT
-from main.pipeline.detection import Detector, Detectors, fitted
+from main.pipeline.detection import NETWORKS, Detector, Detectors, fitted
 from main.pipeline.estimator import Estimator
+from main.pipeline.following import INTERVAL_S, KeypointDetector, KeypointFileDetector
+from main.pipeline.keypoint_files import read_keypoints
+from main.pipeline.keypoints import KeypointFinder
 from main.pipeline.naming import as_given, input_ids, result_names
-from main.pipeline.options import InferenceOptions
+from main.pipeline.options import BUILT_IN, InferenceOptions
 from main.pipeline.overlay import Renderer, contact_sheet, draw_overlay, remove_stale_overlays
 from main.pipeline.stages import (
     READ_AHEAD,
@@ -73,8 +76,8 @@ def process_clip(
         UserError: nobody was found, or something cannot be read or written.
     """
     options, estimator = tools.options, tools.estimator
-    detector = detector or tools.detector_for(source)
     clip, smoothing = describe_clip(source, options), smoothing_of(source, options)
+    detector = tools.with_keypoints(detector or tools.detector_for(source), clip.fps)
     frame_total = source.info.frame_count_estimate
     written = preview_of(result) if options.preview else result
     space = _LEAST_SPACE + 2 * RAW_ROW.itemsize * (frame_total or 0)
@@ -108,7 +111,12 @@ def process_clip(
                 draw_overlay(source, final, chosen, result, tools.renderer, tools.workers)
             save_config(estimator.config, partial / CONFIG_NAME)
             summary = summary_of(source, frame_count, clip, smoothing, tools)
-            write_results(partial, final, clip, summary, chosen=chosen, floor=floor)
+            write_results(
+                *(partial, final, clip, summary),
+                chosen=chosen,
+                floor=floor,
+                with_keypoints=options.wants_keypoints,
+            )
             prepare_exports(result, partial, options.export)
     if options.preview:
         log.info("%s: choose with --person", written)
@@ -130,6 +138,8 @@ class Tools:
             estimator.config.inference.detection,
             estimator.device,
         )
+        of_file = options.keypoints not in (None, BUILT_IN)
+        self.keypoints = read_keypoints(Path(str(options.keypoints))) if of_file else None
         self.batch_size = options.batch_size or (8 if estimator.device.type == "cpu" else 32)
         self.workers = min(MOST_WORKERS, torch.get_num_threads())
 
@@ -155,11 +165,36 @@ class Tools:
         """Made when the first frame is drawn, as what it needs takes time to load."""
         return Renderer(self.options.overlay or "mesh", self.estimator.body)
 
+    @cached_property
+    def keypoint_finder(self) -> KeypointFinder:
+        return KeypointFinder(self.workers)
+
     def detector_for(self, source: FrameSource) -> Detector:
         """What finds the people of a source."""
         info = source.info
         detector = self.detectors.for_source(source.path, info.own_fps / info.fps)
-        return fitted(detector, 0, info.reduction)
+        return self.fitted(detector, 0, info.reduction)
+
+    def fitted(self, detector: Detector, first: int, reduction: int) -> Detector:
+        """A detector whose frames count from `first`, with the file of keypoints if there is one.
+
+        Args:
+            reduction: pixels of the image file, which files count in, for one of the frame.
+        """
+        detector = fitted(detector, first, reduction)
+        if self.keypoints is None:
+            return detector
+        return KeypointFileDetector(detector, self.keypoints, first, reduction)
+
+    def with_keypoints(self, detector: Detector, fps: float) -> Detector:
+        """A detector that also finds keypoints in a clip, if that is wanted and no file has them.
+
+        Boxes of a file are taken frame by frame.
+        """
+        if not self.options.wants_keypoints or self.keypoints is not None:
+            return detector
+        interval = round(INTERVAL_S * fps) if isinstance(detector, NETWORKS) else 1
+        return KeypointDetector(detector, self.keypoint_finder, max(1, interval))
 
     def network_workers(self, source: FrameSource) -> int:
         """Batches that the network has under way at a time.
@@ -287,7 +322,7 @@ def process_photographs(folder: Path, paths: list[Path], output: Path, tools: To
     for number, (path, name) in enumerate(zip(paths, names, strict=True)):
         try:
             with open_source(path) as source:
-                own = fitted(detector, number, source.info.reduction)
+                own = tools.fitted(detector, number, source.info.reduction)
                 process_clip(source, output / f"result_{name}", tools, own)
         except UserError as error:
             log.warning("left out: %s", error)
