@@ -1,11 +1,7 @@
 #!/bin/sh
 # The main job on bundled input, from nothing: installs, then finds the people of a video with the
-<<<<<<< HEAD
-# bundled network, exports them, and says how far they are from the truth.
-=======
-# bundled network, exports them and tells how far they are from the truth; then somebody real, in a
-# photograph of NASA that scikit-image ships.
->>>>>>> integrate
+# bundled network, exports them, and says how far they are from the truth; then a real person, in a
+# photograph by NASA that scikit-image contains.
 set -eu
 cd "$(dirname "$(readlink -f "$0")")/.."
 sh scripts/inference.sh smplest_x_demo test_video.mp4 30 --export glb,bvh,amass,viewer
