@@ -92,3 +92,11 @@ def intersection_over_union(
     shared = shared_areas(first, second)
     union = first[:, 2:].prod(axis=-1)[:, None] + second[:, 2:].prod(axis=-1)[None] - shared
     return shared / np.maximum(union, 1e-9)
+
+
+def share_of_smaller(
+    first: Float[np.ndarray, "A 4"], second: Float[np.ndarray, "B 4"]
+) -> Float[np.ndarray, "A B"]:
+    """How much of the smaller of two boxes lies in the other one, 0 to 1."""
+    areas = np.minimum(first[:, 2:].prod(axis=-1)[:, None], second[:, 2:].prod(axis=-1)[None])
+    return shared_areas(first, second) / np.maximum(areas, 1e-9)

@@ -8,6 +8,7 @@ some of them or of one column, and what the file has in memory is given back to 
 import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
+from enum import IntEnum
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -44,18 +45,36 @@ FLAGS: Final = {
     "out_of_range": "?",
 }
 
+KEYPOINT_COLUMNS: Final = {"keypoints_px": (137, 2), "keypoint_score": (137,)}
+"""Joints that were found in the image itself; what is unknown is 0. Written only where asked for."""
+
+
+class KeypointSource(IntEnum):
+    """What found a keypoint: how far it errs depends on it."""
+
+    UNKNOWN = 0
+    BODY = 1
+    FEET = 2
+    HAND = 3
+    FACE = 4
+    FILE = 5
+
+
 PLACED: Final = {"placed_orient": (3,), "placed_pelvis_m": (3,), "truncation": ()}
 """A raw estimate in the clip's camera: orientation, pelvis, share of the body outside the image."""
 RAW_ROW: Final = np.dtype(
     [("track", "<i4"), ("frame_index", "<i4"), ("score", "<f4"), ("box_xywh", "<f4", (4,))]
     + [(name, "<f4", shape) for name, shape in PARAMETERS.items()]
     + [("joints_2d_px", "<f4", (137, 2))]
-    + [(name, "<f4", shape) for name, shape in PLACED.items()]
+    + [(name, "<f4", shape) for name, shape in (PLACED | KEYPOINT_COLUMNS).items()]
+    + [("keypoint_source", "u1", (137,))]
 )
 """One person in one frame as the network gave them, in the camera of the crop, and as placed."""
 FINAL_ROW: Final = np.dtype(
     [("person", "<i4"), ("frame_index", "<i4"), ("score", "<f4")]
-    + [(name, "<f4", shape) for name, shape in (COLUMNS | RAW_COLUMNS).items()]
+    + [
+        (name, "<f4", shape) for name, shape in (COLUMNS | RAW_COLUMNS | KEYPOINT_COLUMNS).items()
+    ]
     + list(FLAGS.items())
 )
 """One person in one frame as the result files have them."""

@@ -11,7 +11,16 @@ from jaxtyping import Bool, Float, Int, Shaped
 from human_models.body import BodyModel
 from human_models.joints import BODY_JOINTS, JOINT_PARTS, JOINTS_FROM_MODEL, SIDES
 from main.motion.camera import PELVIS, Clip, solve_translation, truncation
-from main.motion.rows import BLOCK, FINAL_ROW, PARAMETERS, RAW_ROW, ROTATIONS, FinalRows, RawRows
+from main.motion.rows import (
+    BLOCK,
+    FINAL_ROW,
+    KEYPOINT_COLUMNS,
+    PARAMETERS,
+    RAW_ROW,
+    ROTATIONS,
+    FinalRows,
+    RawRows,
+)
 from utils.smoothing import interpolate_axis_angles, reach_of, smooth, smooth_axis_angles
 
 BODY_INPUTS: Final = tuple(name for name in PARAMETERS if name not in ("focal", "princpt"))
@@ -20,8 +29,10 @@ LONGEST_GAP_S: Final = 0.5
 _INTERPOLATED_WEIGHT: Final = 0.1
 """Of a frame without an estimate of its own, in smoothing."""
 _TURNED: Final = (*ROTATIONS, "placed_orient")
+_OF_THE_FRAME: Final = ("track", "frame_index", "score", *KEYPOINT_COLUMNS, "keypoint_source")
+"""What a frame without an estimate of its own has not from its neighbours."""
 _LINEAR: Final = tuple(
-    name for name in RAW_ROW.names or () if name not in (*_TURNED, "track", "frame_index", "score")
+    name for name in RAW_ROW.names or () if name not in (*_TURNED, *_OF_THE_FRAME)
 )
 
 _FULL_SIZE_PX: Final = 256
@@ -165,7 +176,7 @@ class _Refiner:
         raw, estimated = _read(self.raw, run), run.before == run.after
         weights = np.where(estimated, 1.0, _INTERPOLATED_WEIGHT)
         final = np.zeros(len(raw), FINAL_ROW)
-        for name in ("frame_index", "score", "box_xywh"):
+        for name in ("frame_index", "score", "box_xywh", *KEYPOINT_COLUMNS):
             final[name] = raw[name]
         for name in PARAMETERS:
             final[f"raw_{name}"] = raw[name]
