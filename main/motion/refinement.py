@@ -1,7 +1,7 @@
 """Bodies moved onto keypoints: the most likely body given the network's estimate and 2D points.
 
 Both err. The network's errors are those that were measured (`NetworkErrors`); keypoints err by their
-source, their score and the person's size (`keypoint_sigmas`), and some are wrong altogether. The
+source, their score and the person's size (`keypoint_errors`), and some are wrong altogether. The
 most likely body is found by damped Gauss-Newton, for many frames at once; docs/refinement.md has
 the formulas, and the measurements that the constants come from.
 """
@@ -57,10 +57,9 @@ _PLACE: Final = slice(_SHAPE.stop, _SHAPE.stop + 3)
 """The pelvis in the image (x, y), in longer sides of the box, and the logarithm of its depth."""
 VARIABLES: Final = _PLACE.stop
 
-_OUTLIERS: Final = 0.05
-"""Share of keypoints that are anywhere in the box."""
-_SOFTENED: Final = (4.0, 2.5, 1.5)
-"""Factors of the keypoints' errors in the first steps: what is far off shall draw, too."""
+_SOFTENED: Final = (0.08, 0.06, 0.04, 0.02)
+"""Added to the keypoints' errors in the first steps, in longer sides of the box: what is far off
+shall draw, too."""
 _MOST_STEPS: Final = 12
 _DAMPING: Final = 0.05
 _LARGEST_TURN: Final = 0.8
@@ -77,8 +76,26 @@ _SHAPE_FRAMES: Final = 64
 _HAND_REACH: Final = 1.0
 """From a hand's middle to its wrist, in the longer side of the hand's keypoints: own hands are
 nearer."""
-_KEYPOINT_ERRORS: Final = np.array([np.inf, 0.02, 0.025, 0.015, 0.015, 0.015])
-"""By `KeypointSource`: standard deviation of a sure keypoint, in longer sides of the box."""
+
+
+class _SourceErrors(NamedTuple):
+    """How keypoints of one source err; the first and the last are divided by the score."""
+
+    sigma: float
+    """Standard deviation of those that are right, in longer sides of the box."""
+    least_sigma: float
+    wrong: float
+    """Share of keypoints that are anywhere in the box."""
+
+
+_SOURCES: Final = {
+    KeypointSource.BODY: _SourceErrors(0.0115, 0.016, 0.045),
+    KeypointSource.FEET: _SourceErrors(0.027, 0.027, 0.13),
+    KeypointSource.HAND: _SourceErrors(0.012, 0.010, 0.08),
+    KeypointSource.FACE: _SourceErrors(0.010, 0.008, 0.08),
+    KeypointSource.FILE: _SourceErrors(0.012, 0.012, 0.04),
+}
+_MOST_WRONG: Final = 0.5
 
 
 class NetworkErrors(NamedTuple):
@@ -161,6 +178,7 @@ class Observed(NamedTuple):
         pelvis_m: in the clip's camera.
         size_px: the longer side of the box.
         sigma_px: error of a keypoint that is right; infinite where it is unknown.
+        wrong: probability that a keypoint is not.
     """
 
     rotations: Float[Tensor, "B 55 3 3"]
@@ -169,6 +187,7 @@ class Observed(NamedTuple):
     size_px: Float[Tensor, " B"]
     keypoints_px: Float[Tensor, "B 137 2"]
     sigma_px: Float[Tensor, "B 137"]
+    wrong: Float[Tensor, "B 137"]
 
     def take(self, rows: Tensor) -> "Observed":
         return Observed(*(values[rows] for values in self))
@@ -346,7 +365,7 @@ class Solver:
             if not len(moving):
                 break
             now, softened = seen.take(moving), number < len(_SOFTENED)
-            step = self._step(now, result[moving], _SOFTENED[number] if softened else 1.0)
+            step = self._step(now, result[moving], _SOFTENED[number] if softened else 0.0)
             moved = (step @ self.basis.T).abs()
             largest = moved[:, _TURNS].amax(dim=1)
             step = step * (_LARGEST_TURN / largest.clamp(min=_LARGEST_TURN))[:, None]
@@ -358,7 +377,7 @@ class Solver:
 
     def cost(self, seen: Observed, axes: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
         """Minus the logarithm of the probability, but for a constant."""
-        view = self._view(seen, axes, 1.0)
+        view = self._view(seen, axes, 0.0)
         known = seen.sigma_px[:, view.points].isfinite()
         right = (-view.residuals.square().sum(dim=-1) / 2).exp()
         surprise = -torch.log((right + view.chance) / (1 + view.chance))
@@ -373,11 +392,11 @@ class Solver:
         depth = joints[..., 2:].clamp(min=_NEAREST_M)
         sigma = seen.sigma_px[:, points]
         residuals = joints[..., :2] / depth * focal + princpt - seen.keypoints_px[:, points]
-        share = _OUTLIERS / (1 - _OUTLIERS) * 2 * math.pi
-        chance = share * (sigma.nan_to_num(posinf=0.0) / seen.size_px[:, None]).square()
+        wrong = seen.wrong[:, points]
+        chance = 2 * math.pi * wrong / (1 - wrong) * (sigma.nan_to_num(posinf=0.0) / seen.size_px[:, None]).square()
         bends = matrix_to_axis_angle(posed.rotations[:, _TURNED]).flatten(1)[:, self.limits.entries]
         beyond = bends - bends.clamp(self.limits.least, self.limits.most)
-        sigma = softened * sigma[..., None]
+        sigma = torch.hypot(sigma, softened * seen.size_px[:, None])[..., None]
         return _View(posed, points, depth, residuals / sigma, sigma, chance, beyond)
 
     def _step(
@@ -425,16 +444,20 @@ class _View(NamedTuple):
     """Radians beyond the limits."""
 
 
-def keypoint_sigmas(rows: np.ndarray) -> Float[np.ndarray, "T 137"]:
-    """Pixels that keypoints of raw rows are off where they are right; infinite where unknown.
+def keypoint_errors(
+    rows: np.ndarray,
+) -> tuple[Float[np.ndarray, "T 137"], Float[np.ndarray, "T 137"]]:
+    """Pixels that keypoints of raw rows are off, infinite where unknown, and share of wrong ones.
 
     The keypoints of a hand that is not at its own wrist are taken to be of another hand: unknown.
     """
-    score, source = rows["keypoint_score"], rows["keypoint_source"]
-    size = rows["box_xywh"][:, 2:].max(axis=1, keepdims=True)
-    with np.errstate(divide="ignore"):
-        sigmas = _KEYPOINT_ERRORS[source] * size / np.sqrt(score)
-    sigmas[~np.isfinite(rows["keypoints_px"]).all(axis=-1) | ~(score > 0)] = np.inf
+    score = rows["keypoint_score"].astype(np.float64)
+    sigmas, wrong = np.full(score.shape, np.inf), np.zeros(score.shape)
+    for source, errors in _SOURCES.items():
+        mine = (rows["keypoint_source"] == source) & (score > 0)
+        sigmas[mine] = np.maximum(errors.sigma / score[mine], errors.least_sigma)
+        wrong[mine] = np.minimum(errors.wrong / score[mine], _MOST_WRONG)
+    sigmas *= rows["box_xywh"][:, 2:].max(axis=1, keepdims=True)
     for side in SIDES:
         part = JOINT_PARTS[f"{side}_hand"]
         wrist = JOINTS.index(f"{side}_wrist")
@@ -445,7 +468,7 @@ def keypoint_sigmas(rows: np.ndarray) -> Float[np.ndarray, "T 137"]:
         apart = np.linalg.norm((least + most) / 2 - rows["keypoints_px"][mine, wrist], axis=1)
         strange = mine[apart > _HAND_REACH * (most - least).max(axis=1) + sigmas[mine, wrist]]
         sigmas[strange, part] = np.inf
-    return sigmas
+    return sigmas, wrong
 
 
 class Refinement:
@@ -469,7 +492,7 @@ class Refinement:
         confident = confidence(*(raw.column(name) for name in ("score", "box_xywh", "truncation")))
         usable = np.zeros(len(raw), bool)
         for block, rows in raw.blocks():
-            usable[block] = np.isfinite(keypoint_sigmas(rows)).any(axis=1)
+            usable[block] = np.isfinite(keypoint_errors(rows)[0]).any(axis=1)
         shapes = np.full((len(raw), _BETAS), np.nan, np.float32)
         for person in np.unique(people[usable]):
             mine = np.flatnonzero(people == person)
@@ -511,9 +534,9 @@ def observed(rows: np.ndarray, body: BodyModel) -> Observed:
         rows["placed_pelvis_m"],
         rows["box_xywh"][:, 2:].max(axis=1),
         np.nan_to_num(rows["keypoints_px"]),
-        keypoint_sigmas(rows),
+        *keypoint_errors(rows),
     )
-    return Observed(*(torch.from_numpy(np.asarray(value, np.float32)) for value in values))
+    return Observed(*(torch.from_numpy(np.array(value, np.float32, order="C")) for value in values))
 
 
 def _write(rows: np.ndarray, posed: Posed, body: BodyModel, clip: Clip) -> None:
