@@ -118,6 +118,12 @@ HAND_KEYPOINTS: Final = {side: (f"{side}_wrist", *_hand(side, _FINGERS, 4)) for 
 FACE_KEYPOINTS: Final = tuple(f"face{k}" for k in (*range(56, 73), *range(5, 56)))
 """The 68 points of iBUG: contour, brows, nose, eyes, mouth."""
 
+
+def joint_places(names: Sequence[str]) -> list[int]:
+    """Numbers of joints in JOINTS."""
+    return [JOINTS.index(name) for name in names]
+
+
 JOINTS_FROM_MODEL: Final = tuple(MODEL_JOINTS.index(_FACE_ALIASES.get(j, j)) for j in JOINTS)
 JOINTS_FROM_HUMANDATA: Final = tuple(
     MODEL_JOINTS.index(_HUMANDATA_ALIASES.get(j, j)) for j in JOINTS

@@ -139,10 +139,10 @@ def list_images(folder: Path) -> list[Path]:
         and not path.name.startswith(".")
         and path.is_file()
     ]
-    return sorted(images, key=_natural_key)
+    return sorted(images, key=natural_key)
 
 
-def _natural_key(path: Path) -> tuple[tuple[tuple[int, int, str], ...], str]:
+def natural_key(path: Path) -> tuple[tuple[tuple[int, int, str], ...], str]:
     pieces = re.findall(r"\d+|\D+", path.name.lower())
     return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in pieces), path.name
 

@@ -119,9 +119,7 @@ _SHARE: Final = (-0.001, 1.001)
 _LIMITS: Final = {
     **dict.fromkeys((*ROTATIONS, "betas", "expression"), (-1000.0, 1000.0)),
     **dict.fromkeys(("transl", "joints_3d_m"), (-_METRES, _METRES)),
-    **dict.fromkeys(
-        ("princpt", "joints_2d_px", "box_xywh", "keypoints_px"), (-_PIXELS, _PIXELS)
-    ),
+    **dict.fromkeys(("princpt", "joints_2d_px", "box_xywh", "keypoints_px"), (-_PIXELS, _PIXELS)),
     "focal": (1e-6, _PIXELS),
     "keypoint_score": _SHARE,
 }

@@ -10,10 +10,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int, UInt8
 
 PARAMETERS: Final = {
     "global_orient": (3,),
@@ -46,7 +46,7 @@ FLAGS: Final = {
 }
 
 KEYPOINT_COLUMNS: Final = {"keypoints_px": (137, 2), "keypoint_score": (137,)}
-"""Joints that were found in the image itself; what is unknown is 0. Written only where asked for."""
+"""Joints that were found in the image itself; what is unknown is 0. Not all results have them."""
 
 
 class KeypointSource(IntEnum):
@@ -58,6 +58,33 @@ class KeypointSource(IntEnum):
     HAND = 3
     FACE = 4
     FILE = 5
+
+
+class Keypoints(NamedTuple):
+    """Joints of a person in an image, in the order of `human_models.joints.JOINTS`."""
+
+    px: Float[np.ndarray, "137 2"]
+    score: Float[np.ndarray, "137"]
+    """0 to 1; 0: unknown."""
+    source: UInt8[np.ndarray, "137"]
+    """What found each, `KeypointSource`."""
+
+    @classmethod
+    def unknown(cls) -> "Keypoints":
+        return cls(np.zeros((137, 2)), np.zeros(137), np.zeros(137, np.uint8))
+
+    def enter(
+        self,
+        places: Sequence[int],
+        px: Float[np.ndarray, "N 2"],
+        score: Float[np.ndarray, " N"],
+        source: KeypointSource,
+    ) -> None:
+        """Write those of some joints that have a score above 0, if they are finite."""
+        known = (score > 0) & np.isfinite(score) & np.isfinite(px).all(axis=1)
+        joints = np.asarray(places)[known]
+        self.px[joints], self.score[joints] = px[known], np.minimum(score[known], 1)
+        self.source[joints] = source
 
 
 PLACED: Final = {"placed_orient": (3,), "placed_pelvis_m": (3,), "truncation": ()}
@@ -72,9 +99,7 @@ RAW_ROW: Final = np.dtype(
 """One person in one frame as the network gave them, in the camera of the crop, and as placed."""
 FINAL_ROW: Final = np.dtype(
     [("person", "<i4"), ("frame_index", "<i4"), ("score", "<f4")]
-    + [
-        (name, "<f4", shape) for name, shape in (COLUMNS | RAW_COLUMNS | KEYPOINT_COLUMNS).items()
-    ]
+    + [(name, "<f4", shape) for name, shape in (COLUMNS | RAW_COLUMNS | KEYPOINT_COLUMNS).items()]
     + list(FLAGS.items())
 )
 """One person in one frame as the result files have them."""

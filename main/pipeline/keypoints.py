@@ -12,8 +12,14 @@ from typing import Final, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from human_models.joints import COCO_KEYPOINTS, FACE_KEYPOINTS, HAND_KEYPOINTS, JOINTS, SIDES
-from main.motion.rows import KeypointSource
+from human_models.joints import (
+    COCO_KEYPOINTS,
+    FACE_KEYPOINTS,
+    HAND_KEYPOINTS,
+    SIDES,
+    joint_places,
+)
+from main.motion.rows import Keypoints, KeypointSource
 from main.pipeline.networks import SmallNetwork, Square
 from utils.box import Box
 
@@ -32,13 +38,13 @@ _WRIST_DISTANCE: Final = 0.35
 _ONE_HAND: Final = 0.25
 """Mean distance of two hands that are one, in sides of their squares."""
 
-_FEET: Final = {
-    29: "left_heel",
-    30: "right_heel",
-    31: "left_big_toe",
-    32: "right_big_toe",
-}
-"""What is used of BlazePose's points, beside those that say where hands and face are."""
+_BODY: Final = joint_places(COCO_KEYPOINTS)
+_HANDS: Final = [joint_places(HAND_KEYPOINTS[side][1:]) for side in SIDES]
+"""Without the wrists, which MoveNet knows better."""
+_FACE: Final = joint_places(FACE_KEYPOINTS)
+_FEET: Final = joint_places(("left_heel", "right_heel", "left_big_toe", "right_big_toe"))
+_FOOT_POINTS: Final = slice(29, 33)
+"""The same of BlazePose's points; of the others, some say where hands and face are."""
 _HAND_POINTS: Final = ((15, 19, 17), (16, 20, 18))
 """BlazePose's wrist, index finger and little finger of each side."""
 _PALM: Final = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]
@@ -55,21 +61,6 @@ _FACE_OF_MESH: Final = [
 ]
 # fmt: on
 """Which of the 468 points are the 68 of `FACE_KEYPOINTS`."""
-
-
-class Keypoints(NamedTuple):
-    """Joints of a person in an image, in the order of `human_models.joints.JOINTS`."""
-
-    px: Float[np.ndarray, "137 2"]
-    score: Float[np.ndarray, "137"]
-    """0 to 1; 0: unknown."""
-    source: UInt8[np.ndarray, "137"]
-    """What found each, `KeypointSource`."""
-
-
-def no_keypoints() -> Keypoints:
-    count = len(JOINTS)
-    return Keypoints(np.zeros((count, 2)), np.zeros(count), np.zeros(count, np.uint8))
 
 
 class _Part(NamedTuple):
@@ -123,47 +114,45 @@ class KeypointFinder:
         Args:
             before: the same people in the frame before; None: not known.
         """
-        return list(self.pool.map(lambda one: self._find(image, *one), zip(boxes, before)))
+        return list(
+            self.pool.map(lambda one: self._find(image, *one), zip(boxes, before, strict=True))
+        )
 
     def _find(
         self, image: UInt8[np.ndarray, "H W 3"], box: Box, before: FoundPerson | None
     ) -> FoundPerson:
         side = _BODY_MARGIN * max(box.width, box.height)
         body = self._body(image, Square(box.center, side))
-        keypoints = no_keypoints()
-        known = body[:, 2] >= _LEAST_SCORE
-        _enter(keypoints, COCO_KEYPOINTS, body[:, :2], np.where(known, body[:, 2], 0), KeypointSource.BODY)
+        keypoints = Keypoints.unknown()
+        known = np.where(body[:, 2] >= _LEAST_SCORE, body[:, 2], 0)
+        keypoints.enter(_BODY, body[:, :2], known, KeypointSource.BODY)
 
         pose, feet = self._pose(image, body, None if before is None else before.feet)
         if pose is not None:
-            points = pose[list(_FEET)]
+            points = pose[_FOOT_POINTS]
             seen = np.where(points[:, 2] > _PRESENT, points[:, 2], 0)
-            _enter(keypoints, tuple(_FEET.values()), points[:, :2], seen, KeypointSource.FEET)
+            keypoints.enter(_FEET, points[:, :2], seen, KeypointSource.FEET)
 
         hands = [
             self._hand(image, body, pose, side, None if before is None else before.hands[side])
             for side in range(2)
         ]
         hands = _without_shared(hands, body)
-        for side, hand in enumerate(hands):
+        for places, hand in zip(_HANDS, hands, strict=True):
             if hand is not None:
-                names = HAND_KEYPOINTS[SIDES[side]][1:]
-                scores = np.full(len(names), hand.score)
-                _enter(keypoints, names, hand.points[1:], scores, KeypointSource.HAND)
+                scores = np.full(len(places), hand.score)
+                keypoints.enter(places, hand.points[1:], scores, KeypointSource.HAND)
 
         face = self._face(image, body, pose, None if before is None else before.face)
         if face is not None:
             points = face.points[_FACE_OF_MESH]
-            scores = np.full(len(points), face.score)
-            _enter(keypoints, FACE_KEYPOINTS, points, scores, KeypointSource.FACE)
+            keypoints.enter(_FACE, points, np.full(len(_FACE), face.score), KeypointSource.FACE)
         left, right = (None if hand is None else hand.following for hand in hands)
         return FoundPerson(
             keypoints, body, feet, (left, right), None if face is None else face.following
         )
 
-    def _body(
-        self, image: UInt8[np.ndarray, "H W 3"], square: Square
-    ) -> Float[np.ndarray, "17 3"]:
+    def _body(self, image: UInt8[np.ndarray, "H W 3"], square: Square) -> Float[np.ndarray, "17 3"]:
         network = self.body_network
         rows = network(square.cut(image, network.side))[0][0, 0].astype(np.float64)
         points = square.in_image(rows[:, [1, 0]] * network.side, network.side)
@@ -247,26 +236,12 @@ class KeypointFinder:
             if network is self.face_network:
                 score = 1 / (1 + np.exp(-score))
             crop_points = rows.reshape(-1, 3)[:, :2].astype(np.float64)
-            if not score > _PRESENT / 2 or not np.isfinite(crop_points).all():
+            if not np.isfinite([score, *crop_points.flat]).all():
                 return None
             points = square.in_image(crop_points, network.side)
             square = following(points)
             part = _Part(points, float(score), square)
         return part if part is not None and part.score > _PRESENT else None
-
-
-def _enter(
-    keypoints: Keypoints,
-    names: Sequence[str],
-    points: Float[np.ndarray, "N 2"],
-    scores: Float[np.ndarray, " N"],
-    source: KeypointSource,
-) -> None:
-    """Write points that have a score above 0 into `keypoints`."""
-    known = scores > 0
-    places = np.array([JOINTS.index(name) for name in names])[known]
-    keypoints.px[places], keypoints.score[places] = points[known], np.minimum(scores[known], 1)
-    keypoints.source[places] = source
 
 
 def _finite(points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
@@ -297,11 +272,11 @@ def _trunk_square(body: Float[np.ndarray, "17 3"]) -> Square | None:
     return Square((center[0], center[1]), 2 * _BODY_MARGIN * reach)
 
 
-def _near_hips(square: Square, body: Float[np.ndarray, "17 3"]) -> bool:
+def _near_hips(square: Square | None, body: Float[np.ndarray, "17 3"]) -> bool:
     """BlazePose follows the person whose body MoveNet found."""
     hips = body[11:13]
-    if hips[:, 2].max() < _SURE:
-        return True
+    if square is None or hips[:, 2].max() < _SURE:
+        return square is not None
     apart = np.linalg.norm(hips[:, :2].mean(axis=0) - square.center)
     return bool(apart < 0.15 * square.side)
 
@@ -316,9 +291,7 @@ def _hand_square(
             middle = (2 * index[:2] + little[:2]) / 3
             ahead = middle - wrist[:2]
             center = middle + 0.2 * ahead
-            return Square(
-                (center[0], center[1]), 4 * float(np.linalg.norm(ahead)), _angle(ahead)
-            )
+            return Square((center[0], center[1]), 4 * float(np.linalg.norm(ahead)), _angle(ahead))
     elbow, wrist = (
         body[COCO_KEYPOINTS.index(f"{SIDES[side]}_{name}")] for name in ("elbow", "wrist")
     )
@@ -366,9 +339,13 @@ def _face_square(
     body: Float[np.ndarray, "17 3"], pose: Float[np.ndarray, "39 3"] | None
 ) -> Square | None:
     """Where the face is: by BlazePose's eleven points of it, or by MoveNet's five."""
-    points, eyes = (body[:5, :2], body[[2, 1], :2]) if pose is None else (
-        pose[:11, :2],
-        pose[[5, 2], :2],
+    points, eyes = (
+        (body[:5, :2], body[[2, 1], :2])
+        if pose is None
+        else (
+            pose[:11, :2],
+            pose[[5, 2], :2],
+        )
     )
     if body[:3, 2].max() < _LEAST_SCORE:
         return None

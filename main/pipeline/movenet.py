@@ -45,8 +45,8 @@ class _Found(NamedTuple):
     points: Float[np.ndarray, "N 17 3"]
     """COCO's keypoints: x, y, score."""
 
-    def __getitem__(self, chosen: object) -> "_Found":  # type: ignore[override]
-        return _Found(*(values[chosen] for values in tuple(self)))
+    def take(self, chosen: np.ndarray) -> "_Found":
+        return _Found(self.boxes[chosen], self.scores[chosen], self.points[chosen])
 
 
 class MoveNet:
@@ -73,7 +73,7 @@ class MoveNet:
         sure = calibrated(found.scores) >= self.least_score
         looks = [self._look(image, around(box, width, height)) for box in found.boxes[~sure]]
         found = joined([found, *looks])
-        found = without_doubles(found[calibrated(found.scores) >= self.least_score])
+        found = without_doubles(found.take(calibrated(found.scores) >= self.least_score))
         return found.boxes, calibrated(found.scores)
 
     def _search(self, image: UInt8[np.ndarray, "H W 3"], part: Box, looks: int) -> _Found:
@@ -89,7 +89,7 @@ class MoveNet:
         all_found = [found]
         for tile_box in tiles(part):
             inside = self._search(image, tile_box, looks - 1)
-            all_found.append(inside[~_cut_off(inside.boxes, tile_box, image.shape)])
+            all_found.append(inside.take(~_cut_off(inside.boxes, tile_box, image.shape)))
         return joined(all_found)
 
     def _look(self, image: UInt8[np.ndarray, "H W 3"], part: Box) -> _Found:
@@ -112,7 +112,7 @@ class MoveNet:
         points = points * [side / scale, side / scale, 1] + [left, top, 0]
         usable = np.isfinite(rows).all(axis=1) & (end - start > 1).all(axis=1)
         usable &= calibrated(scores) >= _DOUBTFUL * self.least_score
-        return _Found(np.concatenate([start, end - start], axis=1), scores, points)[usable]
+        return _Found(np.concatenate([start, end - start], axis=1), scores, points).take(usable)
 
 
 def calibrated(scores: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
@@ -169,7 +169,7 @@ def without_doubles(found: _Found) -> _Found:
     People who stand before each other have boxes that overlap; part of a person in a box within
     the box of the whole person has keypoints in the same places.
     """
-    found = found[np.argsort(-found.scores, kind="stable")]
+    found = found.take(np.argsort(-found.scores, kind="stable"))
     overlap = intersection_over_union(found.boxes, found.boxes)
     within = share_of_smaller(found.boxes, found.boxes)
     heights = found.boxes[:, 3]
@@ -184,4 +184,4 @@ def without_doubles(found: _Found) -> _Found:
             double |= bool(overlap[one, other] > 0.7 or (within[one, other] > 0.5 and same_place))
         if not double:
             kept.append(one)
-    return found[np.array(kept, np.int64)]
+    return found.take(np.array(kept, np.int64))

@@ -7,12 +7,12 @@ parallel instead.
 """
 
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
-import onnxruntime
 from jaxtyping import Float, UInt8
 
 from main.paths import ROOT
@@ -25,6 +25,7 @@ FOLDER: Final = ROOT / "pretrained_models" / "people"
 @cache
 def _session(path: Path) -> Any:
     require_regular_file(path)
+    onnxruntime = import_module("onnxruntime")  # takes long to import
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -58,7 +59,7 @@ class SmallNetwork:
         """The outputs in the file's order, for an RGB image."""
         batch = pixels[None].astype(self._type)
         if self._type is np.float32:
-            batch /= 255
+            batch = batch / np.float32(255)
         outputs: list[np.ndarray] = self._session.run(self._outputs, {self._input: batch})
         return outputs
 
@@ -82,9 +83,7 @@ class Square(NamedTuple):
         size = (pixels, pixels)
         return cv2.warpAffine(image, self.to_crop(pixels), size, flags=cv2.INTER_LINEAR)
 
-    def in_image(
-        self, points: Float[np.ndarray, "N 2"], pixels: int
-    ) -> Float[np.ndarray, "N 2"]:
+    def in_image(self, points: Float[np.ndarray, "N 2"], pixels: int) -> Float[np.ndarray, "N 2"]:
         """Points of a crop in pixels of the image."""
         matrix = self.to_crop(pixels)
         return (points - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T

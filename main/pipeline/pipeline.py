@@ -17,10 +17,13 @@ from main.motion.rows import FinalRows, RawRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
 from main.paths import DEMO, ROOT
-from main.pipeline.detection import Detector, Detectors, shifted
+from main.pipeline.detection import NETWORKS, Detector, Detectors, shifted
 from main.pipeline.estimator import Estimator
+from main.pipeline.following import INTERVAL_S, KeypointDetector, KeypointFileDetector
+from main.pipeline.keypoint_files import read_keypoints
+from main.pipeline.keypoints import KeypointFinder
 from main.pipeline.model_files import CONFIG_NAME
-from main.pipeline.options import InferenceOptions
+from main.pipeline.options import BUILT_IN, InferenceOptions
 from main.pipeline.overlay import Renderer, contact_sheet, draw_overlay
 from main.pipeline.stages import (
     READ_AHEAD,
@@ -70,8 +73,8 @@ def process_clip(
         UserError: nobody was found, or something cannot be read or written.
     """
     options, estimator = tools.options, tools.estimator
-    detector = detector or tools.detector_for(source)
     clip, smoothing = describe_clip(source, options), smoothing_of(source, options)
+    detector = tools.with_keypoints(detector or tools.detector_for(source), clip.fps)
     frame_total = source.info.frame_count_estimate
     written = preview_of(result) if options.preview else result
     with atomic_path(written) as partial, row_files(partial) as (raw, final):
@@ -103,7 +106,12 @@ def process_clip(
                 draw_overlay(source, final, chosen, result, tools.renderer, tools.workers)
             save_config(estimator.config, partial / CONFIG_NAME)
             summary = summary_of(source, frame_count, clip, smoothing, tools)
-            write_results(partial, final, clip, summary, chosen=chosen, floor=floor)
+            write_results(
+                *(partial, final, clip, summary),
+                chosen=chosen,
+                floor=floor,
+                with_keypoints=options.wants_keypoints,
+            )
     if options.preview:
         log.info("%s: choose with --person", written)
     else:
@@ -123,6 +131,8 @@ class Tools:
             estimator.config.inference.detection,
             estimator.device,
         )
+        of_file = options.keypoints not in (None, BUILT_IN)
+        self.keypoints = read_keypoints(Path(str(options.keypoints))) if of_file else None
         self.batch_size = options.batch_size or (8 if estimator.device.type == "cpu" else 32)
         self.workers = min(MOST_WORKERS, torch.get_num_threads())
 
@@ -148,9 +158,33 @@ class Tools:
         """Made when the first frame is drawn, as what it needs takes time to load."""
         return Renderer(self.options.overlay or "mesh", self.estimator.body)
 
+    @cached_property
+    def keypoint_finder(self) -> KeypointFinder:
+        return KeypointFinder(self.workers)
+
     def detector_for(self, source: MediaSource) -> Detector:
         """What finds the people of a source."""
-        return self.detectors.for_source(source.path, source.info.own_fps / source.info.fps)
+        step = source.info.own_fps / source.info.fps
+        return self._with_file(self.detectors.for_source(source.path, step))
+
+    def detector_for_folder(self, folder: Path) -> Detector:
+        """What finds the people of the photographs in a folder."""
+        return self._with_file(self.detectors.for_source(folder))
+
+    def _with_file(self, detector: Detector) -> Detector:
+        if self.keypoints is None:
+            return detector
+        return KeypointFileDetector(detector, self.keypoints)
+
+    def with_keypoints(self, detector: Detector, fps: float) -> Detector:
+        """A detector that also finds keypoints in a clip, if that is wanted and no file has them.
+
+        Boxes of a file are taken frame by frame.
+        """
+        if not self.options.wants_keypoints or self.keypoints is not None:
+            return detector
+        interval = round(INTERVAL_S * fps) if isinstance(detector, NETWORKS) else 1
+        return KeypointDetector(detector, self.keypoint_finder, max(1, interval))
 
     def network_workers(self, source: MediaSource) -> int:
         """Batches that the network has under way at a time.
@@ -255,7 +289,7 @@ def process_photographs(folder: Path, paths: list[Path], output: Path, tools: To
     Raises:
         UserError: none of them gave a result.
     """
-    detector = tools.detectors.for_source(folder)
+    detector = tools.detector_for_folder(folder)
     stems = [path.stem for path in paths]
     failed = 0
     for number, path in enumerate(paths):
