@@ -1,11 +1,12 @@
 """Bodies moved onto keypoints: the most likely body given the network's estimate and 2D points.
 
-Both err. The network's errors are those that were measured (`NetworkErrors`); keypoints err by their
-source, their score and the person's size (`keypoint_errors`), and some are wrong altogether. The
-most likely body is found by damped Gauss-Newton, for many frames at once; docs/refinement.md has
-the formulas, and the measurements that the constants come from.
+Both err. The network's errors are those that were measured (`NetworkErrors`); keypoints err by
+their source, their score and the person's size (`keypoint_errors`), and some are wrong altogether.
+The most likely body is found by damped Gauss-Newton, for many frames at once; docs/refinement.md
+has the formulas, and the measurements that the constants come from.
 """
 
+import copy
 import math
 import zipfile
 from pathlib import Path
@@ -18,55 +19,39 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from human_models.body import BodyModel
-from human_models.joints import (
-    BODY_JOINTS,
-    HAND_JOINTS,
-    JOINT_PARTS,
-    JOINTS,
-    JOINTS_FROM_MODEL,
-    RIG_JOINTS,
-    RIG_PARENTS,
-    SIDES,
+from human_models.joints import HAND_JOINTS, JOINT_PARTS, JOINTS, RIG_JOINTS, SIDES
+from main.motion.camera import Clip, ClipCamera, truncation
+from main.motion.kinematics import (
+    BETAS,
+    NEAREST_M,
+    ROTATING,
+    SHAPE,
+    TURNED,
+    TURNED_NAMES,
+    TURNS,
+    VARIABLES,
+    Observed,
+    Posed,
+    Skeleton,
 )
-from main.motion.camera import PELVIS, Clip, ClipCamera, truncation
 from main.motion.rows import BLOCK, KeypointSource, RawRows
 from main.motion.trajectories import confidence, fuse_shape
 from utils.errors import UserError
 from utils.files import atomic_path, open_input
-from utils.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from utils.rotation import matrix_to_axis_angle
 
 ERRORS_NAME: Final = "errors.npz"
 """A model's measured errors, beside its weights."""
 
-_ROTATIONS: Final = {
-    "placed_orient": ("pelvis",),
-    "body_pose": BODY_JOINTS[1:],
-    "left_hand_pose": HAND_JOINTS["left"],
-    "right_hand_pose": HAND_JOINTS["right"],
-    "jaw_pose": ("jaw",),
-}
-"""Columns of rows that turn joints, and which, in the order of the error vector."""
-_TURNED_NAMES: Final = tuple(name for names in _ROTATIONS.values() for name in names)
-_TURNED: Final = [RIG_JOINTS.index(name) for name in _TURNED_NAMES]
-"""Joints of the rig that the error vector turns; the eyes stay as they are."""
-_BETAS, _EXPRESSION = 10, 10
-# Entries of the error vector.
-_TURNS: Final = slice(0, 3 * len(_TURNED))
-_SHAPE: Final = slice(_TURNS.stop, _TURNS.stop + _BETAS + _EXPRESSION)
-_PLACE: Final = slice(_SHAPE.stop, _SHAPE.stop + 3)
-"""The pelvis in the image (x, y), in longer sides of the box, and the logarithm of its depth."""
-VARIABLES: Final = _PLACE.stop
-
-_SOFTENED: Final = (0.08, 0.06, 0.04, 0.02)
+_SOFTENED: Final = (0.15, 0.1, 0.08, 0.06, 0.04, 0.03, 0.02, 0.01)
 """Added to the keypoints' errors in the first steps, in longer sides of the box: what is far off
 shall draw, too."""
-_MOST_STEPS: Final = 12
+_MOST_STEPS: Final = 16
 _DAMPING: Final = 0.05
 _LARGEST_TURN: Final = 0.8
 """Radians that a joint turns in one step."""
 _AT_REST: Final = 0.01
 """Radians and other units of the error vector; whoever moves less in a step is done."""
-_NEAREST_M: Final = 0.2
 _LIMIT_SIGMA: Final = math.radians(6)
 """How far joints go beyond their limits."""
 _AT_ONCE: Final = 128
@@ -101,9 +86,7 @@ _MOST_WRONG: Final = 0.5
 class NetworkErrors(NamedTuple):
     """How a network errs: the covariance of its error vector, basis @ basis.T.
 
-    The error vector leads from an estimate to the truth: a rotation vector of each joint, about
-    the camera's axes for the root and the joint's own for the others; then the differences of betas
-    and expression; then that of the place.
+    `kinematics` says what the error vector is.
     """
 
     basis: Float[Tensor, "182 K"]
@@ -119,7 +102,9 @@ class NetworkErrors(NamedTuple):
             with open_input(path) as file, np.load(file, allow_pickle=False) as content:
                 basis = np.asarray(content["basis"], np.float32)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            raise UserError(f"{path}: not a file of a network's errors; measure them anew") from None
+            raise UserError(
+                f"{path}: not a file of a network's errors; measure them anew"
+            ) from None
         if basis.ndim != 2 or len(basis) != VARIABLES or not np.isfinite(basis).all():
             raise UserError(f"{path}: 'basis' must be ({VARIABLES}, K) finite numbers")
         return cls(torch.from_numpy(basis * np.float32(scale)))
@@ -144,186 +129,15 @@ class NetworkErrors(NamedTuple):
     def write(self, path: Path) -> None:
         """Half precision, which is far below what can be measured."""
         with atomic_path(path) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, basis=self.basis.numpy().astype(np.float16))
+            np.savez_compressed(
+                file, allow_pickle=False, basis=self.basis.numpy().astype(np.float16)
+            )
 
     def with_shape_known(self) -> "NetworkErrors":
         """The same where the betas are right."""
         basis = self.basis.clone()
-        basis[_SHAPE.start : _SHAPE.start + _BETAS] = 0
+        basis[SHAPE.start : SHAPE.start + BETAS] = 0
         return NetworkErrors(basis)
-
-
-def error_vector(
-    estimated: "Observed",
-    rotations: Float[Tensor, "B 55 3 3"],
-    shape: Float[Tensor, "B 20"],
-    pelvis_m: Float[Tensor, "B 3"],
-    camera: ClipCamera,
-) -> Float[Tensor, "B 182"]:
-    """What leads from estimates to a truth; `Skeleton.pose` takes it."""
-    steps = estimated.rotations.transpose(-1, -2) @ rotations
-    steps[:, 0] = rotations[:, 0] @ estimated.rotations[:, 0].transpose(-1, -2)
-    rays, known = (pelvis[:, :2] / pelvis[:, 2:] for pelvis in (pelvis_m, estimated.pelvis_m))
-    across = (rays - known) * pelvis_m.new_tensor(camera.focal) / estimated.size_px[:, None]
-    deeper = (pelvis_m[:, 2:] / estimated.pelvis_m[:, 2:]).log()
-    turns = matrix_to_axis_angle(steps[:, _TURNED]).flatten(1)
-    return torch.cat([turns, shape - estimated.shape, across, deeper], dim=1)
-
-
-class Observed(NamedTuple):
-    """People as the network sees them, in the clip's camera, and keypoints of them.
-
-    Attributes:
-        rotations: of the rig's joints relative to their parents, the mean hand included.
-        pelvis_m: in the clip's camera.
-        size_px: the longer side of the box.
-        sigma_px: error of a keypoint that is right; infinite where it is unknown.
-        wrong: probability that a keypoint is not.
-    """
-
-    rotations: Float[Tensor, "B 55 3 3"]
-    shape: Float[Tensor, "B 20"]
-    pelvis_m: Float[Tensor, "B 3"]
-    size_px: Float[Tensor, " B"]
-    keypoints_px: Float[Tensor, "B 137 2"]
-    sigma_px: Float[Tensor, "B 137"]
-    wrong: Float[Tensor, "B 137"]
-
-    def take(self, rows: Tensor) -> "Observed":
-        return Observed(*(values[rows] for values in self))
-
-
-class Posed(NamedTuple):
-    """Bodies at an error vector: what the linearisation is made of."""
-
-    rotations: Float[Tensor, "B 55 3 3"]
-    shape: Float[Tensor, "B 20"]
-    world: Float[Tensor, "B 55 3 4"]
-    pelvis_m: Float[Tensor, "B 3"]
-    joints_m: Float[Tensor, "B P 3"]
-    """In the clip's camera."""
-    turns: Float[Tensor, "B 53 3 3"]
-    """The axes about which the entries of the error vector turn the joints, as columns."""
-
-
-class Skeleton:
-    """Where joints go when a body's parameters change, to first order.
-
-    Joints of the rig are exact. Points on the surface turn with the joints by their weights of
-    skinning; what their pose corrections change is left out.
-    """
-
-    def __init__(self, body: BodyModel) -> None:
-        self.body = body
-        count, components = len(RIG_JOINTS), _BETAS + _EXPRESSION
-        surface = body.joint_points
-        directions = surface.directions[:components].unflatten(1, (3, -1)).transpose(1, 2)
-        weights = [torch.eye(count), surface.weights.T[body.surface]]
-        moved = [
-            body.rest_directions.unflatten(1, (count, 3)),
-            directions[:, body.surface],
-        ]
-        for corners, shares in (
-            (body.landmark_corners, body.landmark_barycentrics),
-            (body.contour_corners[0], body.contour_barycentrics[0]),
-        ):
-            weights.append((surface.weights.T[corners] * shares[..., None]).sum(1))
-            moved.append((directions[:, corners] * shares[..., None]).sum(2))
-        chosen = list(JOINTS_FROM_MODEL)
-        self.weights = torch.cat(weights)[chosen]
-        self.rest_moves = torch.cat(moved, dim=1)[:, chosen]
-        self.rig_moves = moved[0]
-        above = torch.eye(count)
-        for joint, parent in enumerate(RIG_PARENTS):
-            if parent >= 0:
-                above[joint] += above[parent]
-        self.above = above
-        self.turned_by = (self.weights @ above)[:, _TURNED]
-        self.parents = torch.tensor([max(parent, 0) for parent in RIG_PARENTS])
-
-    def pose(self, seen: Observed, errors: Float[Tensor, "B 182"], camera: ClipCamera) -> Posed:
-        """Bodies that are `errors` away from the network's."""
-        vectors = errors[:, _TURNS].unflatten(1, (-1, 3))
-        steps = axis_angle_to_matrix(vectors)
-        rotations = seen.rotations.clone()
-        rotations[:, _TURNED] = seen.rotations[:, _TURNED] @ steps
-        rotations[:, 0] = steps[:, 0] @ seen.rotations[:, 0]
-        shape = seen.shape + errors[:, _SHAPE]
-        betas, expression = shape.split([_BETAS, _EXPRESSION], dim=1)
-        joints, world = self.body.joints_of_rotations(rotations, betas, expression)
-        joints = joints[:, list(JOINTS_FROM_MODEL)]
-        pelvis = _moved_pelvis(seen, errors[:, _PLACE], camera)
-        joints = joints - joints[:, PELVIS, None] + pelvis[:, None]
-        # The root errs in the camera's axes, every other joint in its own.
-        turns = world[:, _TURNED, :, :3] @ _right_jacobian(vectors)
-        turns[:, 0] = _right_jacobian(-vectors[:, 0])
-        return Posed(rotations, shape, world, pelvis, joints, turns)
-
-    def derivatives(
-        self,
-        posed: Posed,
-        rays: Float[Tensor, "B P 2 3"],
-        points: Int[Tensor, " P"],
-        units: Float[Tensor, "B 1"],
-    ) -> Float[Tensor, "B P 2 182"]:
-        """How the error vector moves points along `rays`.
-
-        Args:
-            rays: directions in the clip's camera, two per point.
-            points: numbers of joints in JOINTS.
-            units: metres by which the place's x and y move the pelvis, per unit.
-        """
-        batch, count = rays.shape[:2]
-        origins = posed.world[..., 3] - posed.world[:, :1, :, 3] + posed.pelvis_m[:, None]
-        # ray . (axis x (point - origin)) = axis . ((point - origin) x ray)
-        lever = torch.linalg.cross(
-            posed.joints_m[:, points, None].expand(-1, -1, 2, -1), rays, dim=-1
-        )
-        other = torch.linalg.cross(
-            origins[:, None, None, _TURNED], rays[:, :, :, None].expand(-1, -1, -1, 53, -1), dim=-1
-        )
-        moments = (lever[:, :, :, None] - other) * self.turned_by[points][:, None, :, None]
-        result = rays.new_empty(batch, count, 2, VARIABLES)
-        # (B, J, P*2, 3) @ (B, J, 3, 3)
-        by_joint = moments.flatten(1, 2).transpose(1, 2) @ posed.turns
-        result[..., _TURNS] = by_joint.transpose(1, 2).reshape(batch, count, 2, -1)
-
-        axes = posed.world[..., :3]
-        offsets = self.rig_moves - self.rig_moves[:, self.parents]
-        bones = torch.einsum("bjxy,cjy->bjcx", axes[:, self.parents], offsets)
-        bones[:, 0] = 0
-        joints = (self.above @ bones.flatten(2)).unflatten(2, (-1, 3))
-        held = joints - torch.einsum("bjxy,cjy->bjcx", axes, self.rig_moves)
-        weights = self.weights[points]
-        moves = (weights @ held.flatten(2)).unflatten(2, (-1, 3))
-        carried = (weights @ axes.flatten(2)).unflatten(2, (3, 3))
-        moves = moves + torch.einsum("bpxy,cpy->bpcx", carried, self.rest_moves[:, points])
-        result[..., _SHAPE] = rays @ moves.transpose(2, 3)
-        result[..., _PLACE.start] = rays[..., 0] * units[:, None, None, 0]
-        result[..., _PLACE.start + 1] = rays[..., 1] * units[:, None, None, 0]
-        result[..., _PLACE.start + 2] = (rays @ posed.pelvis_m[:, None, :, None])[..., 0]
-        return result
-
-
-def _moved_pelvis(
-    seen: Observed, place: Float[Tensor, "B 3"], camera: ClipCamera
-) -> Float[Tensor, "B 3"]:
-    depth = seen.pelvis_m[:, 2:] * place[:, 2:].exp()
-    ray = seen.pelvis_m[:, :2] / seen.pelvis_m[:, 2:]
-    ray = ray + place[:, :2] * seen.size_px[:, None] / place.new_tensor(camera.focal)
-    return torch.cat([ray * depth, depth], dim=1)
-
-
-def _right_jacobian(vectors: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
-    """J with exp(v + d) = exp(v) exp(J d) for small d."""
-    x, y, z = vectors.unbind(-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
-    angle = vectors.square().sum(-1).add(1e-12).sqrt()[..., None, None]
-    small = angle < 1e-2
-    first = torch.where(small, 0.5 - angle**2 / 24, (1 - angle.cos()) / angle**2)
-    second = torch.where(small, 1 / 6 - angle**2 / 120, (angle - angle.sin()) / angle**3)
-    return torch.eye(3) - first * cross + second * (cross @ cross)
 
 
 class _Limits(NamedTuple):
@@ -342,11 +156,11 @@ def _limits() -> _Limits:
         for finger in HAND_JOINTS[side]:
             if "thumb" not in finger:
                 bends[finger] = (2, -sign, -20, 100)
-        for name, (axis, way, least, most) in bends.items():
-            least, most = sorted((way * least, way * most))
-            rows.append((3 * _TURNED_NAMES.index(name) + axis, least, most))
-    entries, least, most = zip(*rows, strict=True)
-    return _Limits(list(entries), torch.tensor(least).deg2rad(), torch.tensor(most).deg2rad())
+        for name, (axis, way, *bounds) in bends.items():
+            least, most = sorted(way * bound for bound in bounds)
+            rows.append((3 * TURNED_NAMES.index(name) + axis, least, most))
+    bounds = torch.tensor([row[1:] for row in rows]).deg2rad()
+    return _Limits([row[0] for row in rows], bounds[:, 0], bounds[:, 1])
 
 
 class Solver:
@@ -367,7 +181,7 @@ class Solver:
             now, softened = seen.take(moving), number < len(_SOFTENED)
             step = self._step(now, result[moving], _SOFTENED[number] if softened else 0.0)
             moved = (step @ self.basis.T).abs()
-            largest = moved[:, _TURNS].amax(dim=1)
+            largest = moved[:, TURNS].amax(dim=1)
             step = step * (_LARGEST_TURN / largest.clamp(min=_LARGEST_TURN))[:, None]
             result[moving] += step
             if not softened:
@@ -388,13 +202,21 @@ class Solver:
         posed = self.skeleton.pose(seen, axes @ self.basis.T, self.camera)
         points = torch.nonzero(seen.sigma_px.isfinite().any(dim=0))[:, 0]
         joints = posed.joints_m[:, points]
-        focal, princpt = (joints.new_tensor(pair) for pair in (self.camera.focal, self.camera.princpt))
-        depth = joints[..., 2:].clamp(min=_NEAREST_M)
+        focal, princpt = (
+            joints.new_tensor(pair) for pair in (self.camera.focal, self.camera.princpt)
+        )
+        depth = joints[..., 2:].clamp(min=NEAREST_M)
         sigma = seen.sigma_px[:, points]
         residuals = joints[..., :2] / depth * focal + princpt - seen.keypoints_px[:, points]
         wrong = seen.wrong[:, points]
-        chance = 2 * math.pi * wrong / (1 - wrong) * (sigma.nan_to_num(posinf=0.0) / seen.size_px[:, None]).square()
-        bends = matrix_to_axis_angle(posed.rotations[:, _TURNED]).flatten(1)[:, self.limits.entries]
+        chance = (
+            2
+            * math.pi
+            * wrong
+            / (1 - wrong)
+            * (sigma.nan_to_num(posinf=0.0) / seen.size_px[:, None]).square()
+        )
+        bends = matrix_to_axis_angle(posed.rotations[:, TURNED]).flatten(1)[:, self.limits.entries]
         beyond = bends - bends.clamp(self.limits.least, self.limits.most)
         sigma = torch.hypot(sigma, softened * seen.size_px[:, None])[..., None]
         return _View(posed, points, depth, residuals / sigma, sigma, chance, beyond)
@@ -475,8 +297,9 @@ class Refinement:
     """What moves the people of a clip onto their keypoints."""
 
     def __init__(self, body: BodyModel, errors: NetworkErrors, clip: Clip) -> None:
-        self.body, self.clip = body, clip
-        self.skeleton = Skeleton(body)
+        # The matrices are so small that a GPU would wait for its orders.
+        self.body = body if body.faces.device.type == "cpu" else copy.deepcopy(body).cpu()
+        self.clip, self.skeleton = clip, Skeleton(self.body)
         self.of_frames = Solver(self.skeleton, errors, clip.camera)
         self.of_shape = Solver(self.skeleton, errors.with_shape_known(), clip.camera)
 
@@ -493,28 +316,27 @@ class Refinement:
         usable = np.zeros(len(raw), bool)
         for block, rows in raw.blocks():
             usable[block] = np.isfinite(keypoint_errors(rows)[0]).any(axis=1)
-        shapes = np.full((len(raw), _BETAS), np.nan, np.float32)
+        shapes = np.full((len(raw), BETAS), np.nan, np.float32)
         for person in np.unique(people[usable]):
             mine = np.flatnonzero(people == person)
             best = mine[usable[mine]]
             best = best[np.linspace(0, len(best) - 1, min(len(best), _SHAPE_FRAMES)).astype(int)]
-            betas = self._moved(raw.take(best), None)["betas"]
+            betas = self._moved(raw.take(best), self.of_frames)["betas"]
             shapes[mine] = fuse_shape(betas, confident[best])
         for start in range(0, len(raw), BLOCK):
-            rows, own = raw.take(np.arange(start, min(start + BLOCK, len(raw)))), slice(start, start + BLOCK)
-            known = np.isfinite(shapes[own, 0])
-            rows["betas"][known] = shapes[own][known]
-            move = np.flatnonzero(usable[own])
-            rows[move] = self._moved(rows[move], shapes[own][move])
+            block = np.arange(start, min(start + BLOCK, len(raw)))
+            rows, shape, move = raw.take(block), shapes[block], np.flatnonzero(usable[block])
+            known = np.isfinite(shape[:, 0])
+            rows["betas"][known] = shape[known]
+            rows[move] = self._moved(rows[move], self.of_shape)
             refined.append(rows)
         return int(usable.sum())
 
-    def _moved(self, rows: np.ndarray, shape: Float[np.ndarray, "T 10"] | None) -> np.ndarray:
-        """Rows with keypoints, moved onto them; `shape` is taken as it is."""
-        solver = self.of_shape if shape is not None else self.of_frames
-        parts = [rows[first : first + _AT_ONCE] for first in range(0, len(rows), _AT_ONCE)]
+    def _moved(self, rows: np.ndarray, solver: Solver) -> np.ndarray:
+        """Rows with keypoints, moved onto them in place."""
         with torch.inference_mode():
-            for part in parts:
+            for first in range(0, len(rows), _AT_ONCE):
+                part = rows[first : first + _AT_ONCE]
                 seen = observed(part, self.body)
                 posed = self.skeleton.pose(seen, solver(seen), self.clip.camera)
                 _write(part, posed, self.body, self.clip)
@@ -524,10 +346,10 @@ class Refinement:
 def observed(rows: np.ndarray, body: BodyModel) -> Observed:
     """Raw rows as the solver takes them."""
     rotations = np.tile(np.eye(3), (len(rows), len(RIG_JOINTS), 1, 1))
-    vectors = np.concatenate([rows[name] for name in _ROTATIONS], axis=1).reshape(-1, 3)
-    vectors = vectors + np.tile(body.mean_pose[_TURNED].numpy(), (len(rows), 1))
+    vectors = np.concatenate([rows[name] for name in ROTATING], axis=1).reshape(-1, 3)
+    vectors = vectors + np.tile(body.mean_pose[TURNED].numpy(), (len(rows), 1))
     matrices = Rotation.from_rotvec(vectors).as_matrix()
-    rotations[:, _TURNED] = matrices.reshape(len(rows), len(_TURNED), 3, 3)
+    rotations[:, TURNED] = matrices.reshape(len(rows), len(TURNED), 3, 3)
     values = (
         rotations,
         np.concatenate([rows["betas"], rows["expression"]], axis=1),
@@ -541,14 +363,17 @@ def observed(rows: np.ndarray, body: BodyModel) -> Observed:
 
 def _write(rows: np.ndarray, posed: Posed, body: BodyModel, clip: Clip) -> None:
     """Bodies into raw rows, in place."""
-    matrices = posed.rotations[:, _TURNED].flatten(0, 1).double().numpy()
+    matrices = posed.rotations[:, TURNED].flatten(0, 1).double().numpy()
     vectors = Rotation.from_matrix(matrices).as_rotvec().reshape(len(rows), -1, 3)
-    vectors = (vectors - body.mean_pose[_TURNED].numpy()).reshape(len(rows), -1)
+    vectors = (vectors - body.mean_pose[TURNED].numpy()).reshape(len(rows), -1)
     first = 0
-    for name, joints in _ROTATIONS.items():
+    for name, joints in ROTATING.items():
         rows[name] = vectors[:, first : first + 3 * len(joints)]
         first += 3 * len(joints)
-    rows["betas"], rows["expression"] = posed.shape.numpy()[:, :_BETAS], posed.shape.numpy()[:, _BETAS:]
+    rows["betas"], rows["expression"] = (
+        posed.shape.numpy()[:, :BETAS],
+        posed.shape.numpy()[:, BETAS:],
+    )
     rows["placed_pelvis_m"] = posed.pelvis_m.numpy()
     rows["joints_2d_px"] = clip.camera.project(posed.joints_m.numpy())
     rows["truncation"] = truncation(rows["joints_2d_px"], clip.image_size)
