@@ -159,8 +159,8 @@ def _limits() -> _Limits:
         for name, (axis, way, *bounds) in bends.items():
             least, most = sorted(way * bound for bound in bounds)
             rows.append((3 * TURNED_NAMES.index(name) + axis, least, most))
-    bounds = torch.tensor([row[1:] for row in rows]).deg2rad()
-    return _Limits([row[0] for row in rows], bounds[:, 0], bounds[:, 1])
+    ranges = torch.tensor([row[1:] for row in rows]).deg2rad()
+    return _Limits([row[0] for row in rows], ranges[:, 0], ranges[:, 1])
 
 
 class Solver:
@@ -324,8 +324,8 @@ class Refinement:
             betas = self._moved(raw.take(best), self.of_frames)["betas"]
             shapes[mine] = fuse_shape(betas, confident[best])
         for start in range(0, len(raw), BLOCK):
-            block = np.arange(start, min(start + BLOCK, len(raw)))
-            rows, shape, move = raw.take(block), shapes[block], np.flatnonzero(usable[block])
+            part = np.arange(start, min(start + BLOCK, len(raw)))
+            rows, shape, move = raw.take(part), shapes[part], np.flatnonzero(usable[part])
             known = np.isfinite(shape[:, 0])
             rows["betas"][known] = shape[known]
             rows[move] = self._moved(rows[move], self.of_shape)
