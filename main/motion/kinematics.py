@@ -138,7 +138,7 @@ class Skeleton:
         posed: Posed,
         rays: Float[Tensor, "B P 2 3"],
         points: Int[Tensor, " P"],
-        units: Float[Tensor, "B 1"],
+        units: Float[Tensor, "B 2"],
     ) -> Float[Tensor, "B P 2 182"]:
         """How the error vector moves points along `rays`.
 
@@ -174,7 +174,7 @@ class Skeleton:
         moves = moves + torch.einsum("bpxy,cpy->bpcx", carried, self.rest_moves[:, points])
         result[..., SHAPE] = rays @ moves.transpose(2, 3)
         result[..., PLACE.start] = rays[..., 0] * units[:, None, None, 0]
-        result[..., PLACE.start + 1] = rays[..., 1] * units[:, None, None, 0]
+        result[..., PLACE.start + 1] = rays[..., 1] * units[:, None, None, 1]
         result[..., PLACE.start + 2] = (rays @ posed.pelvis_m[:, None, :, None])[..., 0]
         return result
 

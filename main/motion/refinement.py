@@ -74,12 +74,22 @@ class _SourceErrors(NamedTuple):
 
 
 _SOURCES: Final = {
-    KeypointSource.BODY: _SourceErrors(0.0115, 0.016, 0.045),
-    KeypointSource.FEET: _SourceErrors(0.027, 0.027, 0.13),
-    KeypointSource.HAND: _SourceErrors(0.012, 0.010, 0.08),
-    KeypointSource.FACE: _SourceErrors(0.010, 0.008, 0.08),
-    KeypointSource.FILE: _SourceErrors(0.012, 0.012, 0.04),
+    KeypointSource.BODY: _SourceErrors(0.0225, 0.03, 0.045),
+    KeypointSource.FEET: _SourceErrors(0.06, 0.06, 0.13),
+    KeypointSource.HAND: _SourceErrors(0.025, 0.02, 0.08),
+    KeypointSource.FACE: _SourceErrors(0.02, 0.016, 0.08),
+    KeypointSource.FILE: _SourceErrors(0.015, 0.015, 0.04),
 }
+_VAGUE: Final = {"hip": 2.5, "shoulder": 2.0}
+"""How much larger the errors of joints are of which keypoint networks have another idea than the
+body model."""
+_VAGUENESS: Final = np.array([_VAGUE.get(joint.split("_")[-1], 1.0) for joint in JOINTS])
+_USUAL_DISTANCE: Final = 0.04
+"""Median distance of keypoints of the body from the demo network's on OpenPeople, in longer sides
+of the box."""
+_LOOSENESS: Final = (0.5, 2.0)
+_LEAST_RIGHT: Final = 0.4
+"""Share of somebody's keypoints that must be right: others are of somebody else or of nobody."""
 _MOST_WRONG: Final = 0.5
 
 
@@ -174,29 +184,49 @@ class Solver:
         """The most likely error vectors; where no step makes more likely, the estimate stays."""
         axes = self.basis.shape[1]
         result = self.basis.new_zeros(len(seen.size_px), axes)
+        loose = self.looseness(seen)
         moving = torch.nonzero(seen.sigma_px.isfinite().any(dim=1))[:, 0]
         for number in range(_MOST_STEPS):
             if not len(moving):
                 break
             now, softened = seen.take(moving), number < len(_SOFTENED)
-            step = self._step(now, result[moving], _SOFTENED[number] if softened else 0.0)
+            extra = _SOFTENED[number] if softened else 0.0
+            step = self._step(now, result[moving], loose[moving], extra)
             moved = (step @ self.basis.T).abs()
             largest = moved[:, TURNS].amax(dim=1)
             step = step * (_LARGEST_TURN / largest.clamp(min=_LARGEST_TURN))[:, None]
             result[moving] += step
             if not softened:
                 moving = moving[moved.amax(dim=1) > _AT_REST]
-        better = self.cost(seen, result) < self.cost(seen, torch.zeros_like(result))
+        cost, share = self.judged(seen, result, loose)
+        before, _ = self.judged(seen, torch.zeros_like(result), loose)
+        better = (cost < before) & (share > _LEAST_RIGHT)
         return torch.where(better[:, None], result, 0.0) @ self.basis.T
 
-    def cost(self, seen: Observed, axes: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
-        """Minus the logarithm of the probability, but for a constant."""
+    def looseness(self, seen: Observed) -> Float[Tensor, " B"]:
+        """How much larger than usual somebody's errors are, by the keypoints' distances."""
+        posed = self.skeleton.pose(
+            seen, seen.shape.new_zeros(len(seen.shape), VARIABLES), self.camera
+        )
+        focal, princpt = map(seen.shape.new_tensor, (self.camera.focal, self.camera.princpt))
+        depth = posed.joints_m[..., 2:].clamp(min=NEAREST_M)
+        off = (posed.joints_m[..., :2] / depth * focal + princpt - seen.keypoints_px).norm(dim=-1)
+        off = torch.where(seen.sigma_px.isfinite(), off / seen.size_px[:, None], math.nan)
+        usual = off[:, JOINT_PARTS["body"]].nanmedian(dim=1).values / _USUAL_DISTANCE
+        return usual.nan_to_num(1.0).clamp(*_LOOSENESS)
+
+    def judged(
+        self, seen: Observed, axes: Float[Tensor, "B K"], loose: Float[Tensor, " B"]
+    ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """Minus the logarithm of the probability, but for a constant; share of right keypoints."""
         view = self._view(seen, axes, 0.0)
         known = seen.sigma_px[:, view.points].isfinite()
         right = (-view.residuals.square().sum(dim=-1) / 2).exp()
         surprise = -torch.log((right + view.chance) / (1 + view.chance))
         beyond = (view.beyond / _LIMIT_SIGMA).square().sum(dim=1)
-        return (axes.square().sum(dim=1) + beyond) / 2 + (surprise * known).sum(dim=1)
+        cost = (axes.square().sum(dim=1) / loose**2 + beyond) / 2 + (surprise * known).sum(dim=1)
+        trusted = torch.where(known, right / (right + view.chance), 0.0).sum(dim=1)
+        return cost, trusted / known.sum(dim=1).clamp(min=1)
 
     def _view(self, seen: Observed, axes: Float[Tensor, "B K"], softened: float) -> "_View":
         posed = self.skeleton.pose(seen, axes @ self.basis.T, self.camera)
@@ -222,7 +252,11 @@ class Solver:
         return _View(posed, points, depth, residuals / sigma, sigma, chance, beyond)
 
     def _step(
-        self, seen: Observed, axes: Float[Tensor, "B K"], softened: float
+        self,
+        seen: Observed,
+        axes: Float[Tensor, "B K"],
+        loose: Float[Tensor, " B"],
+        softened: float,
     ) -> Float[Tensor, "B K"]:
         view = self._view(seen, axes, softened)
         right = (-view.residuals.square().sum(dim=-1) / 2).exp()
@@ -242,11 +276,11 @@ class Solver:
         stiff = (view.beyond != 0) / _LIMIT_SIGMA
         bends = self.basis[self.limits.entries] * stiff[..., None]
         normal = slopes.transpose(1, 2) @ slopes + bends.transpose(1, 2) @ bends
-        normal.diagonal(dim1=1, dim2=2).add_(1 + _DAMPING)
+        normal.diagonal(dim1=1, dim2=2).add_((loose**-2 + _DAMPING)[:, None])
         down = slopes.transpose(1, 2) @ residuals[..., None]
         down = down + bends.transpose(1, 2) @ (view.beyond / _LIMIT_SIGMA)[..., None]
         factor = torch.linalg.cholesky(normal)
-        return -torch.cholesky_solve(down + axes[..., None], factor)[..., 0]
+        return -torch.cholesky_solve(down + (axes / loose[:, None] ** 2)[..., None], factor)[..., 0]
 
 
 class _View(NamedTuple):
@@ -279,6 +313,8 @@ def keypoint_errors(
         mine = (rows["keypoint_source"] == source) & (score > 0)
         sigmas[mine] = np.maximum(errors.sigma / score[mine], errors.least_sigma)
         wrong[mine] = np.minimum(errors.wrong / score[mine], _MOST_WRONG)
+    own = rows["keypoint_source"] != KeypointSource.FILE
+    sigmas *= np.where(own, _VAGUENESS, 1.0)
     sigmas *= rows["box_xywh"][:, 2:].max(axis=1, keepdims=True)
     for side in SIDES:
         part = JOINT_PARTS[f"{side}_hand"]
@@ -321,18 +357,18 @@ class Refinement:
             mine = np.flatnonzero(people == person)
             best = mine[usable[mine]]
             best = best[np.linspace(0, len(best) - 1, min(len(best), _SHAPE_FRAMES)).astype(int)]
-            betas = self._moved(raw.take(best), self.of_frames)["betas"]
+            betas = self.move(raw.take(best), self.of_frames)["betas"]
             shapes[mine] = fuse_shape(betas, confident[best])
         for start in range(0, len(raw), BLOCK):
             part = np.arange(start, min(start + BLOCK, len(raw)))
             rows, shape, move = raw.take(part), shapes[part], np.flatnonzero(usable[part])
             known = np.isfinite(shape[:, 0])
             rows["betas"][known] = shape[known]
-            rows[move] = self._moved(rows[move], self.of_shape)
+            rows[move] = self.move(rows[move], self.of_shape)
             refined.append(rows)
         return int(usable.sum())
 
-    def _moved(self, rows: np.ndarray, solver: Solver) -> np.ndarray:
+    def move(self, rows: np.ndarray, solver: Solver) -> np.ndarray:
         """Rows with keypoints, moved onto them in place."""
         with torch.inference_mode():
             for first in range(0, len(rows), _AT_ONCE):
