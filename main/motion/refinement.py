@@ -54,6 +54,10 @@ _AT_REST: Final = 0.01
 """Radians and other units of the error vector; whoever moves less in a step is done."""
 _LIMIT_SIGMA: Final = math.radians(6)
 """How far joints go beyond their limits."""
+_JAW: Final = 3 * TURNED_NAMES.index("jaw")
+"""Entry of the error vector that opens the mouth."""
+_LEAST_JAW_DEVIATION: Final = 0.2
+"""Radians; synthetic people hardly open their mouths."""
 _AT_ONCE: Final = 128
 """Frames that are solved together."""
 _SHAPE_FRAMES: Final = 64
@@ -133,6 +137,7 @@ class NetworkErrors(NamedTuple):
         values, axes = np.linalg.eigh(covariance / deviation[:, None] / deviation)
         values, axes = values[::-1].clip(0), axes[:, ::-1]
         kept = int(np.searchsorted(np.cumsum(values) / values.sum(), explained)) + 1
+        deviation[_JAW] = max(deviation[_JAW], _LEAST_JAW_DEVIATION)
         basis = deviation[:, None] * axes[:, :kept] * np.sqrt(values[:kept])
         return cls(torch.from_numpy(basis.astype(np.float32)))
 
