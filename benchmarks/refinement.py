@@ -102,9 +102,11 @@ def estimate(
     box = Box(x + width * inset, y + height * inset, width / _PADDING, height / _PADDING)
     meta = content["meta"].item()
     focal, princpt = meta["focal_length"][place], meta["principal_point"][place]
-    camera = ClipCamera(tuple(map(float, focal)), tuple(map(float, princpt)), "annotation")
+    camera = ClipCamera(
+        (float(focal[0]), float(focal[1])), (float(princpt[0]), float(princpt[1])), "annotation"
+    )
     clip = Clip(camera, (image.shape[1], image.shape[0]), 30.0)
-    person = estimator(image, [tuple(box)], want_vertices=False)[0]
+    person = estimator(image, [(box.x, box.y, box.width, box.height)], want_vertices=False)[0]
     row = raw_rows([(place, EstimatedPerson(0, 1.0, person))], clip)
     if finder is None:
         noise = _NOISE * max(box.width, box.height) * rng.standard_normal((len(JOINTS), 2))
