@@ -181,18 +181,18 @@ def test_keypoints_of_others_follow_photographs_by_number_and_reduction(tools, t
     Image.new("L", (12000, 9000), 90).save(folder / "b.jpg", quality=30)
     boxes = {"0": [[10, 10, 50, 90]], "1": [[1000, 800, 600, 1200]]}
     (tmp_path / "photos.boxes.json").write_text(json.dumps(boxes))
-    people = {0: (30.0, 50.0), 1: (1200.0, 1000.0)}
+    people = {0: (12.0, 20.0, 2.5), 1: (1050.0, 1000.0, 30.0)}
     frames = [
         {
             "frame_id": frame,
             "instances": [
                 {
-                    "keypoints": [[x + k, y + 10 * k] for k in range(17)],
+                    "keypoints": [[x + step * k, y + step * k] for k in range(17)],
                     "keypoint_scores": [0.5] * 17,
                 }
             ],
         }
-        for frame, (x, y) in people.items()
+        for frame, (x, y, step) in people.items()
     ]
     (tmp_path / "mmpose.json").write_text(json.dumps(frames))
     options = InferenceOptions(
@@ -201,7 +201,7 @@ def test_keypoints_of_others_follow_photographs_by_number_and_reduction(tools, t
     with_file = Tools(tools.estimator, options)
     assert process_photographs(folder, list_images(folder), out, with_file) == 0
     nose = JOINTS.index("nose")
-    for name, expected in (("a", (30, 50)), ("b", (600, 500))):
+    for name, expected in (("a", (12, 20)), ("b", (525, 500))):
         person = read_person(out / f"result_{name}" / "person_001.npz")
         np.testing.assert_allclose(person["keypoints_px"][0, nose], expected)
 
