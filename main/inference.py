@@ -73,6 +73,7 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
         fps=arguments.rate if arguments.fps is None else arguments.fps,
         boxes=arguments.boxes,
         detector=arguments.detector,
+        refine=arguments.refine,
         keypoints=keypoints if keypoints in (None, BUILT_IN) else Path(keypoints),
         person=None if arguments.person is None else parse_person(arguments.person),
         keep_longest=arguments.keep_longest,
@@ -109,6 +110,11 @@ def make_parser() -> argparse.ArgumentParser:
         "--keypoints",
         metavar=f"{BUILT_IN}|FILE|FOLDER",
         help="2D joints into the results; of OpenPose, MMPose, AlphaPose from a file",
+    )
+    add(
+        "--refine",
+        action=argparse.BooleanOptionalAction,
+        help="move bodies onto keypoints (default: as the model's config says)",
     )
     add("--person", metavar="largest|N,N", help="only these people (default: everyone)")
     add("--keep-longest", type=_count, metavar="N", help="only the N people with the most frames")

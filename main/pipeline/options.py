@@ -36,6 +36,7 @@ class InferenceOptions:
         detector: what finds people without such a file; "auto": the file NAME.boxes.json beside
             the source, else YOLO if its weights are there, else "movenet", which is built in.
         keypoints: a file or folder of another program's keypoints, or "built-in".
+        refine: move bodies onto keypoints; None: as the model's config says.
         person: people to write; None: everyone.
         keep_longest: of those, how many with the most frames; None: all.
         preview: write only a sheet of the people, to choose from.
@@ -61,6 +62,7 @@ class InferenceOptions:
     boxes: Path | None = None
     detector: DetectorName = "auto"
     keypoints: Path | Literal["built-in"] | None = None
+    refine: bool | None = None
     person: Chosen | None = None
     keep_longest: int | None = None
     preview: bool = False

@@ -12,16 +12,18 @@ import torch
 from configs.reader import save_config
 from main.motion.camera import Clip, choose_camera
 from main.motion.floor import find_floor
+from main.motion.refinement import ERRORS_NAME, NetworkErrors, Refinement
 from main.motion.results import choose_people, write_results
 from main.motion.rows import RAW_ROW, FinalRows, RawRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
-from main.paths import CONFIG_NAME, DEMO, ROOT
+from main.paths import CONFIG_NAME, DEMO, PRETRAINED, ROOT
 from main.pipeline.detection import NETWORKS, Detector, Detectors, fitted
 from main.pipeline.estimator import Estimator
 from main.pipeline.following import INTERVAL_S, KeypointDetector, KeypointFileDetector
 from main.pipeline.keypoint_files import read_keypoints
 from main.pipeline.keypoints import KeypointFinder
+from main.pipeline.model_files import find_model
 from main.pipeline.naming import as_given, input_ids, result_names
 from main.pipeline.options import BUILT_IN, InferenceOptions
 from main.pipeline.overlay import Renderer, contact_sheet, draw_overlay, remove_stale_overlays
@@ -44,6 +46,9 @@ log = logging.getLogger(__name__)
 
 MOST_WORKERS: Final = 4
 """Batches under way at a time, and frames being drawn, where there are as many cores."""
+_DEFAULT_ERRORS: Final = PRETRAINED / "smplest_x_demo" / ERRORS_NAME
+_DEFAULT_SCALE: Final = 0.5
+"""Errors of a network that nobody has measured, over those of the demo network."""
 _LEAST_SPACE: Final = 1 << 20
 """Bytes that must be free before a clip is begun, beside those of its rows."""
 EXPORTING: Final = ".exporting"
@@ -80,9 +85,10 @@ def process_clip(
     detector = tools.with_keypoints(detector or tools.detector_for(source), clip.fps)
     frame_total = source.info.frame_count_estimate
     written = preview_of(result) if options.preview else result
-    space = _LEAST_SPACE + 2 * RAW_ROW.itemsize * (frame_total or 0)
+    row_files_count = 2 if tools.errors is None else 3
+    space = _LEAST_SPACE + row_files_count * RAW_ROW.itemsize * (frame_total or 0)
     require_output(result, ending="_preview.jpg" if options.preview else ".mp4", least_free=space)
-    with atomic_path(written) as partial, row_files(partial) as (raw, final):
+    with atomic_path(written) as partial, row_files(partial) as (raw, refined, final):
         partial.touch() if options.preview else partial.mkdir()
 
         # Frame by frame: each stage is a generator; threads work ahead where it says prefetch.
@@ -99,7 +105,12 @@ def process_clip(
 
         # The clip as a whole: raw rows become final ones.
         people = stitch(raw, clip.camera, clip.fps)
-        build_trajectories(raw, people, clip, estimator.body, smoothing, final)
+        if tools.errors is not None:
+            refinement = Refinement(estimator.body, tools.errors, clip)
+            moved = refinement.refine(raw, people, refined)
+            log.info("%d of %d bodies moved onto keypoints", moved, len(raw))
+        estimates = refined if tools.errors is not None else raw
+        build_trajectories(raw, estimates, people, clip, estimator.body, smoothing, final)
         chosen = choose_people(final, options.person, options.keep_longest)
 
         # What is written.
@@ -115,7 +126,7 @@ def process_clip(
                 *(partial, final, clip, summary),
                 chosen=chosen,
                 floor=floor,
-                with_keypoints=options.wants_keypoints,
+                with_keypoints=tools.wants_keypoints,
             )
             prepare_exports(result, partial, options.export)
     if options.preview:
@@ -166,6 +177,18 @@ class Tools:
         return Renderer(self.options.overlay or "mesh", self.estimator.body)
 
     @cached_property
+    def errors(self) -> NetworkErrors | None:
+        """Of the network, if bodies are moved onto keypoints."""
+        settings, wanted = self.estimator.config.inference, self.options.refine
+        if not (settings.refine if wanted is None else wanted):
+            return None
+        return network_errors(self.options.model_dir, settings.error_scale)
+
+    @property
+    def wants_keypoints(self) -> bool:
+        return self.options.wants_keypoints or self.errors is not None
+
+    @cached_property
     def keypoint_finder(self) -> KeypointFinder:
         return KeypointFinder(self.workers)
 
@@ -191,7 +214,7 @@ class Tools:
 
         Boxes of a file are taken frame by frame.
         """
-        if not self.options.wants_keypoints or self.keypoints is not None:
+        if not self.wants_keypoints or self.keypoints is not None:
             return detector
         interval = round(INTERVAL_S * fps) if isinstance(detector, NETWORKS) else 1
         return KeypointDetector(detector, self.keypoint_finder, max(1, interval))
@@ -206,10 +229,15 @@ class Tools:
 
 
 @contextmanager
-def row_files(result: Path) -> Iterator[tuple[RawRows, FinalRows]]:
-    """Raw and final rows on the disk that gets the result."""
-    with closing(RawRows(result.parent)) as raw, closing(FinalRows(result.parent)) as final:
-        yield raw, final
+def row_files(result: Path) -> Iterator[tuple[RawRows, RawRows, FinalRows]]:
+    """Raw, refined and final rows on the disk that gets the result."""
+    folder = result.parent
+    with (
+        closing(RawRows(folder)) as raw,
+        closing(RawRows(folder)) as refined,
+        closing(FinalRows(folder)) as final,
+    ):
+        yield raw, refined, final
 
 
 def describe_clip(source: FrameSource, options: InferenceOptions) -> Clip:
@@ -248,8 +276,21 @@ def summary_of(
         "body_model": tools.estimator.body_name,
         "flat_hand_mean": False,
         "camera": clip.camera._asdict(),
+        "refined": tools.errors is not None,
         "smoothing_s": smoothing_s if any(smoothing_s.values()) else None,
     }
+
+
+def network_errors(model_dir: str, scale: float) -> NetworkErrors:
+    """The measured errors of a network, or half of the demo network's if nobody measured them.
+
+    Args:
+        scale: how much larger they are than that.
+    """
+    path = find_model(model_dir).weights.with_name(ERRORS_NAME)
+    if path.is_file():
+        return NetworkErrors.read(path, scale)
+    return NetworkErrors.read(_DEFAULT_ERRORS, scale * _DEFAULT_SCALE)
 
 
 def preview_of(result: Path) -> Path:

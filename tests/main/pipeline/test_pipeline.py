@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from human_models.joints import JOINTS
+from human_models.joints import COCO_KEYPOINTS, JOINTS
 from main.motion.result_reader import read_person
 from main.pipeline.detection import boxes_beside
 from main.pipeline.options import InferenceOptions
@@ -181,18 +181,18 @@ def test_keypoints_of_others_follow_photographs_by_number_and_reduction(tools, t
     Image.new("L", (12000, 9000), 90).save(folder / "b.jpg", quality=30)
     boxes = {"0": [[10, 10, 50, 90]], "1": [[1000, 800, 600, 1200]]}
     (tmp_path / "photos.boxes.json").write_text(json.dumps(boxes))
-    people = {0: (30.0, 50.0), 1: (1200.0, 1000.0)}
+    people = {0: (12.0, 20.0, 2.5), 1: (1050.0, 1000.0, 30.0)}
     frames = [
         {
             "frame_id": frame,
             "instances": [
                 {
-                    "keypoints": [[x + k, y + 10 * k] for k in range(17)],
+                    "keypoints": [[x + step * k, y + step * k] for k in range(17)],
                     "keypoint_scores": [0.5] * 17,
                 }
             ],
         }
-        for frame, (x, y) in people.items()
+        for frame, (x, y, step) in people.items()
     ]
     (tmp_path / "mmpose.json").write_text(json.dumps(frames))
     options = InferenceOptions(
@@ -201,9 +201,42 @@ def test_keypoints_of_others_follow_photographs_by_number_and_reduction(tools, t
     with_file = Tools(tools.estimator, options)
     assert process_photographs(folder, list_images(folder), out, with_file) == 0
     nose = JOINTS.index("nose")
-    for name, expected in (("a", (30, 50)), ("b", (600, 500))):
+    for name, expected in (("a", (12, 20)), ("b", (525, 500))):
         person = read_person(out / f"result_{name}" / "person_001.npz")
         np.testing.assert_allclose(person["keypoints_px"][0, nose], expected)
+
+
+def test_bodies_move_onto_keypoints_where_that_is_asked_for(tools, tmp_path):
+    image = tmp_path / "a.png"
+    Image.new("RGB", (160, 120)).save(image)
+    (tmp_path / "a.boxes.json").write_text(json.dumps({"0": [[40, 10, 60, 100]]}))
+    plain = replace(tools.options, overlay=None, refine=False)
+
+    def process(options, folder):
+        with open_source(image) as source:
+            process_clip(source, tmp_path / folder, Tools(tools.estimator, options))
+        summary = json.loads((tmp_path / folder / "summary.json").read_text())
+        return summary["refined"], read_person(tmp_path / folder / "person_001.npz")
+
+    refined, network = process(plain, "network")
+    assert not refined
+    names = ("left_shoulder", "right_shoulder", "left_hip", "right_hip", "left_elbow", "nose")
+    joints = [JOINTS.index(name) for name in names]
+    wanted = network["joints_2d_px"][0, joints] + (4, 0)
+    points, scores = np.zeros((17, 2)), np.zeros(17)
+    rows = [COCO_KEYPOINTS.index(name) for name in names]
+    points[rows], scores[rows] = wanted, 0.9
+    person = {"keypoints": points.tolist(), "keypoint_scores": scores.tolist()}
+    (tmp_path / "mmpose.json").write_text(json.dumps([{"frame_id": 0, "instances": [person]}]))
+    options = replace(plain, keypoints=tmp_path / "mmpose.json", refine=True)
+    refined, moved = process(options, "moved")
+    assert refined
+
+    def distance(one):
+        return np.linalg.norm(one["joints_2d_px"][0, joints] - wanted, axis=1).mean()
+
+    assert distance(moved) < distance(network) / 2
+    np.testing.assert_array_equal(moved["raw_body_pose"], network["raw_body_pose"])
 
 
 def test_files_without_keypoints_where_none_are_asked_for(tools, tmp_path):
