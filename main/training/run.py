@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -151,14 +152,16 @@ def _parallel(network: nn.Module, run: Run) -> nn.Module:
     train, device = run.config.train, run.device
     if train.compile:
         network.compile(dynamic=False)
+    if run.world.size == 1:
+        return network  # there is nobody to share with, whatever train.parallel says
     if train.parallel == "fsdp":
+        # By default the mesh would be of GPUs wherever the machine has any.
+        mesh = init_device_mesh(device.type, (run.world.size,))
         # Weights travel as float32: autocast decides what is computed in bf16, as with ddp.
         for part in network.modules():
             if isinstance(part, Block | Layer):
-                fully_shard(part)
-        fully_shard(network)
-        return network
-    if run.world.size == 1:
+                fully_shard(part, mesh=mesh)
+        fully_shard(network, mesh=mesh)
         return network
     devices = [device] if device.type == "cuda" else None
     return DistributedDataParallel(network, device_ids=devices, gradient_as_bucket_view=True)
