@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from configs.reader import load_config
-from models.decoder import HeadOutputs
+from models.decoder import HEADS, HeadOutputs
 from models.deployment import StaticNetwork, captured, compiled
 from models.smplest_x import SMPLestX
 from utils.errors import UserError
@@ -93,25 +93,22 @@ class Cuda:
         yield
 
 
-class OnSecondGpu:
+class OnSecondGpu(torch.Tensor):
     """Images that say that they are on cuda:1."""
 
     device = torch.device("cuda:1")
 
-    def clone(self):
-        return self
 
-    def copy_(self, images):
-        pass
-
-
-def test_graphs_are_of_the_device_of_the_images(monkeypatch):
+def test_graphs_are_of_the_device_of_the_images(monkeypatch, network, images):
     cuda = Cuda()
     for name in ("device", "Stream", "current_stream", "stream", "CUDAGraph", "graph"):
         monkeypatch.setattr(torch.cuda, name, getattr(cuda, name))
-    outputs = HeadOutputs(*(torch.full((1,), float(k)) for k in range(len(HeadOutputs._fields))))
-    program = captured(lambda images: outputs, OnSecondGpu())
-    assert [output.item() for output in program(None)] == list(range(len(outputs)))
+    outputs = HeadOutputs(
+        *(torch.full((1, head.outputs), float(k)) for k, head in enumerate(HEADS))
+    )
+    monkeypatch.setattr(network, "forward", lambda images: outputs)
+    program = captured(network, images[:2].as_subclass(OnSecondGpu))
+    assert [output[0, 0].item() for output in program(images[:2])] == list(range(len(outputs)))
     assert cuda.used == [("stream", 1), ("capture", 1), ("replay", 1)]
     assert cuda.current == 0
 

@@ -183,17 +183,20 @@ def test_older_states_go_when_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
         steps.append(("removed", path.name))
         unlink(path, **how)
 
-    (tmp_path / "state_0_1.pth.tar").touch()
+    for number in (1, 2):
+        (tmp_path / f"state_0_{number}.pth.tar").touch()
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(Path, "replace", replaced)
     monkeypatch.setattr(Path, "unlink", unlinked)
     snapshots = Snapshots(tmp_path, keep=None)
-    snapshots.write({"progress": Progress(0, 2)._asdict()})
+    snapshots.resumed(tmp_path / "state_0_2.pth.tar")
+    snapshots.confirm()
+    snapshots.write({"progress": Progress(0, 3)._asdict()})
     snapshots.wait()
     snapshots.close()
     assert steps == [
-        ("synced", "state_0_2.pth.tar"),
-        ("named", "state_0_2.pth.tar"),
+        ("synced", "state_0_3.pth.tar"),
+        ("named", "state_0_3.pth.tar"),
         ("synced", tmp_path.name),
         ("removed", "state_0_1.pth.tar"),
     ]
