@@ -18,7 +18,6 @@ and people are made of its estimates as inference does it, without smoothing and
 
 import argparse
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -53,6 +52,7 @@ from main.pipeline.stages import (
 from main.pipeline.tracking import Tracker
 from utils.alignment import align_similarity
 from utils.box import Box, intersection_over_union
+from utils.devices import usable_cores
 from utils.iteration import with_progress
 from utils.source import open_source
 
@@ -91,7 +91,7 @@ def draw_clips(data: Path, people: int, frames: int, seed: int) -> list[Path]:
     options = SynthesisOptions("clips", name, "test", seed, people, _SIZE, frames)
     annotations = f"{name}_test_clip_*.npz"
     if len(list((data / "annot").glob(annotations))) < options.picture_count():
-        workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+        workers = min(_MOST_WORKERS, usable_cores())
         pictures = synthesize(options, data, workers)
         for _ in with_progress(pictures, options.picture_count(), "clips"):
             pass

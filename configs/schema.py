@@ -161,7 +161,7 @@ class TrainConfig(Section):
 
     # What is borne.
     bad_loss: Literal["stop", "skip"] = "stop"
-    """At a loss that is no finite number, or above `bad_loss_above`."""
+    """At a loss or gradients that are no finite numbers, or a loss above `bad_loss_above`."""
     bad_loss_above: Positive | None = None
     unreadable_share: Fraction = 0.01
     """Share of samples whose image may be missing or damaged; another row takes their place."""

@@ -28,6 +28,7 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import get_args_parser, run
 
+    from utils.devices import usable_cores
     from utils.distributed import DATE, LAUNCH_DATE
 
     if processes < 1:
@@ -54,7 +55,7 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
     else:
         flags.append("--standalone")
     # The processes share the machine's cores; torchrun itself would give each a single thread.
-    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    threads = max(1, usable_cores() // processes)
     environment.setdefault("OMP_NUM_THREADS", str(threads))
     if not torch.cuda.is_available():
         # On CPUs a quarter of a step is glibc giving memory back that the next step asks for.

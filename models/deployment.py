@@ -80,24 +80,27 @@ def compiled(network: SMPLestX, images: Float[Tensor, "B 3 H W"]) -> Program:
 
 
 def captured(network: SMPLestX, images: Float[Tensor, "B 3 H W"]) -> Program:
-    """As a CUDA graph: all kernels of the network are launched at once.
+    """As a CUDA graph on the images' device: all kernels of the network are launched at once.
 
     After https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
     """
     given, lock = images.clone(), threading.Lock()
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):
-        for _ in range(3):  # libraries choose and allocate before the capture
-            network(given)
-    torch.cuda.current_stream().wait_stream(beside)
-    graph = torch.cuda.CUDAGraph()
-    # Other threads decode and pin memory meanwhile.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        outputs: HeadOutputs = network(given)
+    # Streams are those of the thread's current device, which need not be the images'.
+    with torch.cuda.device(given.device):
+        # Without a stream `torch.cuda.graph` takes one of the device on which it captured first.
+        beside, capturing = torch.cuda.Stream(), torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(3):  # libraries choose and allocate before the capture
+                network(given)
+        torch.cuda.current_stream().wait_stream(beside)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads decode and pin memory meanwhile.
+        with torch.cuda.graph(graph, stream=capturing, capture_error_mode="thread_local"):
+            outputs: HeadOutputs = network(given)
 
     def program(images: Float[Tensor, "B 3 H W"]) -> HeadOutputs:
-        with lock:
+        with lock, torch.cuda.device(given.device):
             given.copy_(images)
             graph.replay()
             return HeadOutputs(*(output.clone() for output in outputs))

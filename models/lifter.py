@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from configs.schema import LifterConfig, ModelConfig
 from human_models.joints import JOINTS
 from models.decoder import TASK_TOKENS
+from utils.devices import constants
 
 DEPTH_UNIT_M: Final = 0.5
 _UNSURE: Final = 0.1
@@ -43,7 +44,7 @@ def found_keypoints(
     offset = at_cells(predicted[:, :, 1:3], best)
     cells = middles(best, width) + offset
     input_height, input_width = config.input_body_shape
-    return cells * cells.new_tensor([input_width / width, input_height / height])
+    return cells * constants((input_width / width, input_height / height), cells)
 
 
 def observed_keypoints(predicted: Float[Tensor, "B 137 4 h w"]) -> Float[Tensor, "B 137 4"]:
@@ -116,13 +117,17 @@ class Lifter(nn.Module):
     def forward(
         self, keypoints: Float[Tensor, "B 137 4"]
     ) -> tuple[Float[Tensor, "B 80 O"], Float[Tensor, "B 80 D"]]:
-        """What the keypoints mean: as decoded tokens, and as queries for the decoder to begin."""
-        place, depth, error = keypoints.split([2, 1, 1], dim=2)
-        confidence = torch.exp(-error / _UNSURE)
-        values = torch.cat([place / _PLACE_UNIT, depth / DEPTH_UNIT_M], dim=2)
-        values = torch.where(confidence > 0, values, 0.0)
-        x = self.embed(torch.cat([values, confidence], dim=2).flatten(1))
-        for block in self.blocks:
-            x = block(x)
-        tokens = self.tokens(self.norm(x)).unflatten(1, (TASK_TOKENS, -1))
-        return self.to_decoded(tokens), self.to_query(tokens)
+        """What the keypoints mean: as decoded tokens, and as queries for the decoder to begin.
+
+        Computed in float32 also under autocast, as in inference.
+        """
+        with torch.autocast(keypoints.device.type, enabled=False):
+            place, depth, error = keypoints.float().split([2, 1, 1], dim=2)
+            confidence = torch.exp(-error / _UNSURE)
+            values = torch.cat([place / _PLACE_UNIT, depth / DEPTH_UNIT_M], dim=2)
+            values = torch.where(confidence > 0, values, 0.0)
+            x = self.embed(torch.cat([values, confidence], dim=2).flatten(1))
+            for block in self.blocks:
+                x = block(x)
+            tokens = self.tokens(self.norm(x)).unflatten(1, (TASK_TOKENS, -1))
+            return self.to_decoded(tokens), self.to_query(tokens)

@@ -1,7 +1,7 @@
 """From head outputs to a body in front of the crop's camera."""
 
 import math
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,10 @@ from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS_FROM_MODEL, PART_ROOTS
 from models.decoder import HeadOutputs
 from utils.camera import project
+from utils.devices import constants, picked, runs_of
 from utils.rotation import rotation_6d_to_axis_angle
+
+_FROM_MODEL: Final = runs_of(JOINTS_FROM_MODEL)
 
 
 class BodyParameters(NamedTuple):
@@ -82,8 +85,8 @@ def pose_body(
 ) -> PosedBody:
     """Run the body model and project the 137 joints with the crop's camera."""
     output = body(**parameters._asdict(), want_vertices=want_vertices)
-    joints = output.joints[:, JOINTS_FROM_MODEL]
-    focal, princpt = joints.new_tensor(config.focal), joints.new_tensor(config.princpt)
+    joints = picked(output.joints, _FROM_MODEL)
+    focal, princpt = constants(config.focal, joints), constants(config.princpt, joints)
     return PosedBody(output.vertices, joints, project(joints, focal, princpt))
 
 

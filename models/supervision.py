@@ -23,6 +23,7 @@ from models.decoder import HEADS, UNSUPERVISED_HEADS, HeadOutputs, TokenDecoder
 from models.lifter import DEPTH_UNIT_M, KeypointHead, at_cells, cell_of, middles
 from models.smplest_x import SMPLestX
 from models.vit import ViT
+from utils.devices import constants, picked, runs_of
 
 NETWORK: Final = "network."
 """Begins the names of all weights that are part of the published network."""
@@ -44,8 +45,10 @@ def _pose_tokens() -> list[int]:
 
 POSE_TOKENS: Final = _pose_tokens()
 """The task token of each rotation, in the order of `joints.POSE_JOINTS`."""
-_PLACED_TOKENS: Final = [POSE_TOKENS[pose] for pose in PLACED_POSES]
+_PLACED_TOKENS: Final = runs_of([POSE_TOKENS[pose] for pose in PLACED_POSES])
 """The task tokens whose joints are supervised as points."""
+_PLACED_JOINTS, _PLACED_POSES = runs_of(PLACED_JOINTS), runs_of(PLACED_POSES)
+_ALL_POSE_TOKENS: Final = runs_of(POSE_TOKENS)
 
 
 class TokenJointHead(nn.Module):
@@ -56,8 +59,12 @@ class TokenJointHead(nn.Module):
         self.place = nn.Linear(token_dim, 3)
 
     def forward(self, tokens: Float[Tensor, "B 80 O"]) -> Float[Tensor, "B 53 3"]:
-        """x, y from the crop's middle in its widths and heights; depth from the pelvis, metres."""
-        return self.place(tokens[:, POSE_TOKENS].float())
+        """x, y from the crop's middle in its widths and heights; depth from the pelvis, metres.
+
+        Computed in float32 also under autocast.
+        """
+        with torch.autocast(tokens.device.type, enabled=False):
+            return self.place(picked(tokens, _ALL_POSE_TOKENS).float())
 
 
 class AttentionScores:
@@ -81,11 +88,15 @@ class AttentionScores:
             self._projected[key] = projected[..., : self._head_dim].float()
 
     def scores(self) -> Float[Tensor, "L B J N"]:
-        """Scores in L layers, of J = len(PLACED_JOINTS) tokens for N image tokens."""
-        of_layers = [
-            self._projected[k, "to_q"][:, _PLACED_TOKENS] @ self._projected[k, "to_kv"].mT
-            for k in range(self._layers)
-        ]
+        """Scores in L layers, of J = len(PLACED_JOINTS) tokens for N image tokens.
+
+        Computed in float32 also under autocast.
+        """
+        of_layers = []
+        for k in range(self._layers):
+            queries, keys = self._projected[k, "to_q"], self._projected[k, "to_kv"]
+            with torch.autocast(queries.device.type, enabled=False):
+                of_layers.append(picked(queries, _PLACED_TOKENS) @ keys.mT)
         return torch.stack(of_layers) * self._head_dim**-0.5
 
 
@@ -174,7 +185,7 @@ def keypoint_loss(
     """
     height, width = predicted.shape[-2:]
     places, known = places_in_crop(targets, config)
-    cells = places * places.new_tensor([width, height])
+    cells = places * constants((width, height), places)
     right = cell_of(places, height, width)
     miss = F.cross_entropy(
         predicted[:, :, 0].flatten(2).flatten(0, 1), right.flatten(), reduction="none"
@@ -195,11 +206,11 @@ def token_joint_loss(
 ) -> Float[Tensor, " B"]:
     """Mean absolute error of places in the crop, and of depths where there are 3D joints."""
     places, known = places_in_crop(targets, config)
-    depth = targets["target_joint_cam"][:, PLACED_JOINTS, 2:]
-    target = torch.cat([places[:, PLACED_JOINTS] - 0.5, depth], dim=2)
-    seen = known[:, PLACED_JOINTS, None].float()
+    depth = picked(targets["target_joint_cam"], _PLACED_JOINTS)[..., 2:]
+    target = torch.cat([picked(places, _PLACED_JOINTS) - 0.5, depth], dim=2)
+    seen = picked(known, _PLACED_JOINTS)[..., None].float()
     weight = torch.cat([seen.expand(-1, -1, 2), seen * targets["meta_is_3D"][:, None, None]], dim=2)
-    return ((predicted[:, PLACED_POSES] - target).abs() * weight).sum(2).mean(1)
+    return ((picked(predicted, _PLACED_POSES) - target).abs() * weight).sum(2).mean(1)
 
 
 def attention_loss(
@@ -209,9 +220,9 @@ def attention_loss(
     encoder = config.encoder_config
     grid = [side // encoder.patch_size for side in encoder.img_size]
     places, known = places_in_crop(targets, config)
-    right = cell_of(places[:, PLACED_JOINTS], *grid).expand(len(scores), -1, -1)
+    right = cell_of(picked(places, _PLACED_JOINTS), *grid).expand(len(scores), -1, -1)
     miss = F.cross_entropy(scores.flatten(0, 2), right.flatten(), reduction="none")
-    seen = known[:, PLACED_JOINTS]
+    seen = picked(known, _PLACED_JOINTS)
     of_sample = miss.unflatten(0, right.shape).mean(0) * seen
     return of_sample.sum(1) / seen.sum(1).clamp(min=1)
 
@@ -222,6 +233,6 @@ def places_in_crop(
     """Places of the joints as shares of the crop's width and height, and which are in it."""
     _, height, width = config.output_hm_shape
     joints = targets["target_joint_img"][..., :2]
-    places = joints / joints.new_tensor([width, height])
+    places = joints / constants((width, height), joints)
     inside = ((places >= 0) & (places < 1)).all(-1)
     return places, inside & (targets["meta_joint_valid"][..., 0] > 0)

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, TypeVar
 import torch
 from torch import distributed
 
+from utils.devices import use_exact_float32
 from utils.errors import UserError, first_line, refusal
 
 T = TypeVar("T")
@@ -39,9 +40,12 @@ _LOST: Final = (
 def pick_device(name: str = "auto") -> torch.device:
     """'auto' -> CUDA if there is one, else Apple's MPS, else the CPU; other names as in torch.
 
+    From here on the process computes in float32 what is float32: `use_exact_float32`.
+
     Raises:
         UserError: the name is no device, or this machine has none of that kind.
     """
+    use_exact_float32()
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device(next((kind for kind, there in available.items() if there), "cpu"))
@@ -123,8 +127,12 @@ def device_of_process(name: str = "auto") -> torch.device:
         UserError: there is no such device, or there are not enough of them.
     """
     device, here = pick_device(name), world()
-    if here.size == 1 or device.type != "cuda":
+    if here.size == 1 or device.type == "cpu":
         return device
+    if device.type == "mps":
+        raise UserError(
+            f"mps: {here.size} processes cannot share it; start one, or use cpu", setting="device"
+        )
     if device.index is not None:
         raise UserError(
             f"{name}: {here.size} processes cannot share it; use auto or cuda", setting="device"

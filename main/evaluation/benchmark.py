@@ -38,6 +38,7 @@ from main.evaluation.worst import WorstSample, WorstSamples, worst_of_all
 from main.pipeline.estimator import Estimator
 from utils.box import intersection_over_union, scaled_boxes
 from utils.camera import project
+from utils.devices import has_float64
 from utils.distributed import failing_together, gather_to_first, world
 from utils.errors import UserError, first_line
 from utils.files import read_json
@@ -300,9 +301,9 @@ class _Evaluation:
 
     def __init__(self, source: Source, estimator: Estimator, protocol: EvaluationProtocol) -> None:
         self.estimator = estimator
-        # Errors are computed in float64, which Apple's devices lack.
-        on_mps = estimator.device.type == "mps"
-        self.device = torch.device("cpu") if on_mps else estimator.device
+        # Errors are computed in float64.
+        is_wide = has_float64(estimator.device)
+        self.device = estimator.device if is_wide else torch.device("cpu")
         self.evaluator = Evaluator(estimator.bodies.folder, protocol).to(self.device)
         self.metrics = HAND_SET_METRICS if source.hands_alone else SMPLX_METRICS
         # The published loop counts every hand, known or not, and every point, in view or not.

@@ -29,6 +29,7 @@ from models.posing import BodyParameters, PosedBody, body_parameters, pose_body
 from models.smplest_x import SMPLestX
 from utils.box import Box, crop_person, person_box
 from utils.camera import Camera
+from utils.devices import copied_to
 from utils.distributed import has_bf16_units, pick_device
 from utils.errors import UserError
 
@@ -219,7 +220,7 @@ class Estimator:
     def _regress(self, pixels: Float[Tensor, "B h w 3"]) -> HeadOutputs:
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
-        images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2) / 255
+        images = copied_to(self.device, {"images": pixels})["images"].permute(0, 3, 1, 2) / 255
         heads: HeadOutputs = self.network(images)
         return heads
 

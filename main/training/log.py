@@ -14,14 +14,14 @@ from jaxtyping import Float
 from torch import Tensor, distributed
 
 from main.training.state import Progress, Run
+from utils.devices import has_float64, peak_memory_mib
 from utils.errors import OneLineFormatter
 from utils.files import atomic_path, read_input
 
 log = logging.getLogger(__name__)
 
 Terms = Mapping[str, Float[Tensor, " B"]]
-_MIB: Final = 2**20
-_LARGEST_LOG: Final = 1024 * _MIB
+_LARGEST_LOG: Final = 2**30
 """Bytes of metrics.jsonl, of which a line is written every few iterations."""
 
 
@@ -42,6 +42,7 @@ class TrainLog:
         self._datasets, self._per_epoch = datasets, iterations
         self._every = run.config.train.print_iters
         self._iterations = run.config.train.end_epoch * iterations
+        self._precision = torch.float64 if has_float64(run.device) else torch.float32
         self._sums: Tensor | None = None
         self._names: tuple[str, ...] = ()
         self._new, self._samples, self._waited = 0, 0, 0.0
@@ -76,8 +77,9 @@ class TrainLog:
             values = torch.stack([*terms.values(), torch.ones_like(next(iter(terms.values())))])
             if self._sums is None:
                 shape = len(self._datasets), len(values)
-                self._sums = torch.zeros(shape, dtype=torch.float64, device=self._device)
-            self._sums.index_add_(0, batch["dataset"].to(self._device), values.double().T)
+                self._sums = torch.zeros(shape, dtype=self._precision, device=self._device)
+            rows = batch["dataset"].to(self._device)
+            self._sums.index_add_(0, rows, values.to(self._precision).T)
             self._samples += values.shape[1]
         self._new += 1
         step = self._step(progress)
@@ -116,7 +118,7 @@ class TrainLog:
             "lr": rate,
             "samples_per_s": self._samples * self._world.size / taken,
             "data_wait": self._waited / taken,
-            "memory_mib": _memory_mib(self._device),
+            "memory_mib": peak_memory_mib(self._device),
             "seconds_left": taken / self._new * (self._iterations - step),
         }
         self._sums = None
@@ -192,12 +194,3 @@ def _remove_later_lines(path: Path, start: Progress) -> None:
             kept.append(text + "\n")
     with atomic_path(path) as partial:
         partial.write_text("".join(kept), encoding="utf-8")
-
-
-def _memory_mib(device: torch.device) -> float:
-    """Most memory that tensors took on a GPU; elsewhere the process' largest size so far."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / _MIB
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

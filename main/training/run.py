@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -148,17 +150,29 @@ def _learner(network: nn.Module, run: Run) -> Learner:
 
 def _parallel(network: nn.Module, run: Run) -> nn.Module:
     """The network as the processes of the run share it; with fsdp the same module, in parts."""
-    train, device = run.config.train, run.device
+    train = run.config.train
     if train.compile:
         network.compile(dynamic=False)
-    if train.parallel == "fsdp":
-        # Weights travel as float32: autocast decides what is computed in bf16, as with ddp.
-        for part in network.modules():
-            if isinstance(part, Block | Layer):
-                fully_shard(part)
-        fully_shard(network)
-        return network
     if run.world.size == 1:
-        return network
+        return network  # there is nobody to share with, whatever train.parallel says
+    if train.parallel == "fsdp":
+        return sharded(network, run.device, run.world.size)
+    return replicated(network, run.device)
+
+
+def sharded(network: nn.Module, device: torch.device, processes: int) -> nn.Module:
+    """The same module, each of whose parts is shared by the processes (FSDP)."""
+    # By default the mesh would be of GPUs wherever the machine has any.
+    mesh = init_device_mesh(device.type, (processes,))
+    # Weights travel as float32: autocast decides what is computed in bf16, as with ddp.
+    for part in network.modules():
+        if isinstance(part, Block | Layer):
+            fully_shard(part, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+    return network
+
+
+def replicated(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network, whose gradients are means over the processes (DDP)."""
     devices = [device] if device.type == "cuda" else None
     return DistributedDataParallel(network, device_ids=devices, gradient_as_bucket_view=True)

@@ -261,6 +261,8 @@ class Snapshots:
     """The folder model_dump of a run; files are written in the background, whole or not at all.
 
     A file and its name are on the disk before older files go, as far as the disk keeps its word.
+    A file's weights are known to be good when an iteration that began with them, or with what they
+    became, had a finite loss and finite gradients. One such file is never removed.
     """
 
     def __init__(self, folder: Path, keep: int | None) -> None:
@@ -268,6 +270,8 @@ class Snapshots:
         self.folder, self._keep = folder, keep
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
+        self._latest: Path | None = None
+        self._good: frozenset[Path] = frozenset()
 
     def remove_partial(self) -> None:
         """Remove what killed processes had begun to write."""
@@ -286,7 +290,20 @@ class Snapshots:
             OSError: the one before could not be written.
         """
         self.wait()
-        self._writing = self._writer.submit(self._write, state, best)
+        progress = Progress(**state["progress"])
+        ended = progress.iteration == 0
+        name = f"snapshot_{progress.epoch - 1}" if ended else "state_{}_{}".format(*progress[:2])
+        self._latest = self.folder / f"{name}.pth.tar"
+        self._writing = self._writer.submit(self._write, state, self._latest, best, self._good)
+
+    def resumed(self, path: Path) -> None:
+        """The run goes on from this file."""
+        self._latest = path
+
+    def confirm(self) -> None:
+        """The file that was written last, or resumed from, has good weights."""
+        if self._latest is not None:
+            self._good |= {self._latest}
 
     def wait(self) -> None:
         """Until all is on disk. Raises OSError where it could not be written."""
@@ -303,24 +320,24 @@ class Snapshots:
         if self._writing is not None and self._writing.done():
             self.wait()
 
-    def _write(self, state: dict[str, Any], best: bool) -> None:
-        progress = Progress(**state["progress"])
-        ended = progress.iteration == 0
-        name = f"snapshot_{progress.epoch - 1}" if ended else "state_{}_{}".format(*progress[:2])
-        path = self.folder / f"{name}.pth.tar"
+    def _write(self, state: dict[str, Any], path: Path, best: bool, good: frozenset[Path]) -> None:
         save_torch(state, path, durable=True)
         if best:
             with atomic_path(self.folder / BEST, durable=True) as partial:
                 shutil.copyfile(path, partial)
-        self._remove_older(path)
+        self._remove_older(path, good)
         log.info("saved %s", path)
 
-    def _remove_older(self, newest: Path) -> None:
+    def _remove_older(self, newest: Path, good: frozenset[Path]) -> None:
         paths = [path for path in self.newest_first() if path != newest]
         states = [path for path in paths if path.name.startswith("state_")]
         snapshots = [path for path in paths if path not in states]
         kept = self._keep if newest.name.startswith("state_") else (self._keep or 0) - 1
-        for path in states + (snapshots[kept:] if self._keep else []):
+        removed = states + (snapshots[kept:] if self._keep else [])
+        if not good.intersection(paths).difference(removed):
+            kept_good = next((path for path in paths if path in good), None)
+            removed = [path for path in removed if kept_good not in (None, path)]
+        for path in removed:
             path.unlink()
 
 
@@ -347,6 +364,7 @@ def resume(run: Run, learner: Learner, snapshots: Snapshots) -> Progress:
         except UserError as error:
             log.warning("%s; trying an older one", error)
         else:
+            snapshots.resumed(path)
             log.info("goes on from %s", path)
             return progress
     if paths:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from main.training.log import TrainLog
@@ -20,6 +21,7 @@ from main.training.recipes import BatchLoader, Objective, autocast
 from main.training.state import Learner, Progress, Run, Snapshots
 from main.training.validation import Preview, Validator
 from models.checkpoint import save_torch
+from utils.devices import copied_to
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ class _Status(NamedTuple):
     """Of an iteration, over all processes."""
 
     loss: float
+    gradient_norm: float
     unreadable: float
     stop: bool
 
@@ -86,7 +89,7 @@ class Trainer:
 
         Raises:
             Interrupted: a signal asked for it; a state is saved.
-            UserError: the loss is no number, or too many images cannot be read.
+            UserError: the loss or its gradients are no number, or too many images cannot be read.
         """
         epochs, per_epoch = self.config.end_epoch, self.loader.iterations
         while progress.epoch < epochs:
@@ -114,17 +117,14 @@ class Trainer:
         for _ in range(progress.iteration, self.loader.iterations):
             with self.log.waiting_for_data():
                 turn = next(batches)
-            yield [self._on_device(batch) for batch in turn]
-
-    def _on_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+            yield [copied_to(self.device, batch) for batch in turn]
 
     def _iterate(
         self, progress: Progress, batches: list[dict[str, Tensor]]
     ) -> tuple[list[dict[str, Float[Tensor, " B"]]], bool]:
         """One step of the optimizer; the terms of each batch, and whether to stop.
 
-        There are no terms where the loss was bad and no step was taken.
+        There are no terms where the loss or its gradients were bad and no step was taken.
         """
         self.learner.model.train()
         optimizer = self.learner.optimizer
@@ -138,12 +138,15 @@ class Trainer:
                 loss = torch.stack([term.mean() for term in terms.values()]).sum() / len(batches)
                 loss.backward()
             losses.append({name: term.detach() for name, term in terms.items()})
-        status = self._status(batches, losses)
+        gradient_norm = self._gradient_norm()
+        status = self._status(batches, losses, gradient_norm)
         self._check_readable(status, progress)
-        if not self._is_good(status.loss, progress, batches):
+        if not self._is_good(status, progress, batches):
             return [], status.stop
+        self.snapshots.confirm()
         if self.config.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.learner.model.parameters(), self.config.clip_grad_norm)
+            parameters = self.learner.model.parameters()
+            nn.utils.clip_grads_with_norm_(parameters, self.config.clip_grad_norm, gradient_norm)
         optimizer.step()
         if self.learner.average:
             self.learner.average.update()
@@ -162,15 +165,28 @@ class Trainer:
             self.learner.model.set_requires_gradient_sync(last)
         return nullcontext()
 
-    def _status(self, batches: list[dict[str, Tensor]], losses: list[dict[str, Tensor]]) -> _Status:
+    def _gradient_norm(self) -> Float[Tensor, ""]:
+        """Of all gradients as one vector, the same in all processes; not finite if one is not."""
+        parameters = self.learner.model.parameters()
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def _status(
+        self,
+        batches: list[dict[str, Tensor]],
+        losses: list[dict[str, Tensor]],
+        gradient_norm: Float[Tensor, ""],
+    ) -> _Status:
+        """The only place at which an iteration waits for the device and the other processes."""
         loss = torch.stack([term.mean() for terms in losses for term in terms.values()]).sum()
         unreadable = torch.stack([batch["unreadable"].sum() for batch in batches]).sum()
-        stop = torch.tensor(float(self.stop.made), device=self.device)
-        values = torch.stack([loss / len(batches) / self.world.size, unreadable, stop]).float()
+        stop = torch.full_like(loss, float(self.stop.made))
+        shares = loss / len(batches) / self.world.size, gradient_norm / self.world.size
+        values = torch.stack([*shares, unreadable, stop]).float()
         if self.world.size > 1:
             distributed.all_reduce(values)
-        total, unreadable_samples, stop_requests = values.tolist()
-        return _Status(total, unreadable_samples, stop_requests > 0)
+        total, norm, unreadable_samples, stop_requests = values.tolist()
+        return _Status(total, norm, unreadable_samples, stop_requests > 0)
 
     def _check_readable(self, status: _Status, progress: Progress) -> None:
         self._samples += self.loader.share.iteration_samples
@@ -183,17 +199,21 @@ class Trainer:
                 f"names them), more than train.unreadable_share = {limit}; mend the dataset"
             )
 
-    def _is_good(self, loss: float, progress: Progress, batches: list[dict[str, Tensor]]) -> bool:
+    def _is_good(
+        self, status: _Status, progress: Progress, batches: list[dict[str, Tensor]]
+    ) -> bool:
         """Whether to learn from the iteration; a bad one's batches are saved for inspection."""
-        above = self.config.bad_loss_above
-        if math.isfinite(loss) and (above is None or loss <= above):
+        loss, norm, above = status.loss, status.gradient_norm, self.config.bad_loss_above
+        is_bad_loss = not math.isfinite(loss) or (above is not None and loss > above)
+        if not is_bad_loss and math.isfinite(norm):
             self._bad_in_a_row = 0
             return True
         self._bad_in_a_row += 1
         name = "bad_{}_{}_rank{}.pt".format(*progress[:2], self.world.rank)
         path = self.snapshots.folder / name
         save_torch([{k: v.cpu() for k, v in batch.items()} for batch in batches], path)
-        problem = f"loss {loss:g} in epoch {progress.epoch}, iteration {progress.iteration}"
+        what = f"loss {loss:g}" if is_bad_loss else f"gradients of norm {norm:g} (loss {loss:g})"
+        problem = f"{what} in epoch {progress.epoch}, iteration {progress.iteration}"
         if self._bad_in_a_row == _BAD_IN_A_ROW:
             self._fail(
                 f"{problem}, the {_BAD_IN_A_ROW}th bad one in a row; its batch is in {path}; go on "

@@ -32,6 +32,7 @@ from models.posing import body_parameters, pose_body, root_relative
 from models.smplest_x import SMPLestX
 from models.supervision import LiftingNetwork, SupervisedSMPLestX, places_in_crop
 from utils.alignment import align_similarity
+from utils.devices import constants, has_float64
 from utils.errors import UserError
 from utils.render import PERSON_COLOURS, draw_skeleton
 
@@ -174,7 +175,7 @@ class KeypointValidator(DatasetValidator):
             batch = {name: value.to(self._run.device) for name, value in batch.items()}
             found = found_keypoints(self._learner.network(images_of(batch)), self._config.model)
             places, seen = places_in_crop(batch, self._config.model)
-            errors.append((found - places * places.new_tensor([width, height])).norm(dim=-1))
+            errors.append((found - places * constants((width, height), places)).norm(dim=-1))
             known.append(seen)
         return _summary(torch.cat(errors), torch.cat(known), _NEAR * height)
 
@@ -217,6 +218,8 @@ class LiftingValidator(Validator):
         parameters = body_parameters(network(batch["keypoints"]), model)
         posed = pose_body(parameters, body, model, want_vertices=False)
         found, true = root_relative(posed.joints), batch["target_joint_cam"]
+        if not has_float64(found.device):
+            found, true = found.cpu(), true.cpu()
         body_joints = JOINT_PARTS["body"]
         distances = {"mpjpe": (found - true)[:, body_joints].norm(dim=2)}
         for name, part in JOINT_PARTS.items():

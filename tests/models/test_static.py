@@ -1,10 +1,14 @@
 """Batches of few sizes: the same results as from the network itself."""
 
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from configs.reader import load_config
-from models.deployment import StaticNetwork, compiled
+from models.decoder import HEADS, HeadOutputs
+from models.deployment import StaticNetwork, captured, compiled
 from models.smplest_x import SMPLestX
 from utils.errors import UserError
 
@@ -56,6 +60,57 @@ def test_compiled_programs_have_one_size(network, images, monkeypatch):
     outputs = compiled(network, images[:2])(images[:2])
     assert asked == [{"dynamic": False}]
     assert outputs.body_cam.equal(network(images[:2]).body_cam)
+
+
+class Cuda:
+    """Stands for torch.cuda: knows which device is the current one, and whose its streams are."""
+
+    def __init__(self):
+        self.current, self.used = 0, []
+
+    @contextmanager
+    def device(self, device):
+        before, self.current = self.current, device.index
+        yield
+        self.current = before
+
+    def Stream(self):  # noqa: N802
+        return SimpleNamespace(device=self.current, wait_stream=lambda other: None)
+
+    current_stream = Stream
+
+    @contextmanager
+    def stream(self, stream):
+        self.used.append(("stream", stream.device))
+        yield
+
+    def CUDAGraph(self):  # noqa: N802
+        return SimpleNamespace(replay=lambda: self.used.append(("replay", self.current)))
+
+    @contextmanager
+    def graph(self, graph, stream, capture_error_mode):
+        self.used.append(("capture", stream.device))
+        yield
+
+
+class OnSecondGpu(torch.Tensor):
+    """Images that say that they are on cuda:1."""
+
+    device = torch.device("cuda:1")
+
+
+def test_graphs_are_of_the_device_of_the_images(monkeypatch, network, images):
+    cuda = Cuda()
+    for name in ("device", "Stream", "current_stream", "stream", "CUDAGraph", "graph"):
+        monkeypatch.setattr(torch.cuda, name, getattr(cuda, name))
+    outputs = HeadOutputs(
+        *(torch.full((1, head.outputs), float(k)) for k, head in enumerate(HEADS))
+    )
+    monkeypatch.setattr(network, "forward", lambda images: outputs)
+    program = captured(network, images[:2].as_subclass(OnSecondGpu))
+    assert [output[0, 0].item() for output in program(images[:2])] == list(range(len(outputs)))
+    assert cuda.used == [("stream", 1), ("capture", 1), ("replay", 1)]
+    assert cuda.current == 0
 
 
 def test_a_compiler_that_fails_is_reported_in_one_line(network, images, monkeypatch):

@@ -53,6 +53,23 @@ def test_without_weights_there_are_no_auxiliary_heads(images):
     assert supervised(images)[1:] == (None, None, None)
 
 
+def test_auxiliary_heads_compute_in_float32_under_autocast(images):
+    supervised = with_random_weights(SupervisedSMPLestX(SMPLestX(CONFIG.model), CONFIG), 6).train()
+    inputs = {}
+    head, lifter = supervised.token_joint_head, supervised.network.lifter
+    for name, part in (("head", head), ("lifter", lifter)):
+        part.register_forward_pre_hook(lambda _, given, name=name: inputs.update({name: given[0]}))
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = supervised(images)
+        lifted = lifter(inputs["lifter"])
+    assert inputs["head"].dtype == inputs["lifter"].dtype == torch.float32
+    assert outputs.token_joints.equal(head(inputs["head"]))
+    assert all(map(torch.equal, lifted, lifter(inputs["lifter"])))
+    # Scores are products of bf16 numbers, but not themselves rounded to bf16.
+    assert outputs.attention.dtype == torch.float32
+    assert not outputs.attention.equal(outputs.attention.bfloat16().float())
+
+
 def test_encoder_goes_from_pre_training_to_training(tmp_path, images):
     trained = KeypointNetwork(ViT(ENCODER), ENCODER.embed_dim)
     with_random_weights(trained, 2)

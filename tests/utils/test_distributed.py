@@ -103,6 +103,15 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
         device_of_process()
 
 
+def test_processes_do_not_share_an_apple_gpu(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for key, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(UserError, match="mps: 2 processes cannot share it; start one, or use cpu"):
+        device_of_process()
+    assert device_of_process("cpu") == torch.device("cpu")
+
+
 def test_two_processes(tmp_path):
     script = tmp_path / "together.py"
     script.write_text(TOGETHER)

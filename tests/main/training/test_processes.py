@@ -6,9 +6,16 @@ divides gradients by their own size: 1e-4 after four steps of the rate 1e-3.
 
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
+
+from configs.reader import load_config
+from main.training import run as run_module
+from main.training.state import Run
+from models.smplest_x import SMPLestX
+from utils.distributed import World
 
 SAME = {"rel": 1e-4, "abs": 1e-5}
 PLAIN = "train.lr=1e-3"
@@ -57,6 +64,7 @@ def test_workers_do_not_matter(train_here, plain, tmp_path, workers):
 def test_sharded_weights(start_processes, train_here, two_processes, tmp_path):
     """Stopped by a signal and taken up again, also by one process that has all weights."""
     sharded = (PLAIN, *VALIDATION, "train.parallel=fsdp", "train.ema_decay=0.5")
+    sharded += ("train.clip_grad_norm=1e9",)  # changes nothing
     started = start_processes(tmp_path, *sharded)
     started.wait_for_lines(1)
     started.signal(signal.SIGTERM)
@@ -75,6 +83,26 @@ def test_sharded_weights(start_processes, train_here, two_processes, tmp_path):
     assert run.lines("validation/EgoBody_Kinect")[-1]["mpvpe_all"] > 0
     one = train_here(elsewhere, PLAIN, "train.ema_decay=0.5", "train.continue_train=True")
     assert terms(one, 3) == pytest.approx(terms(two_processes, 3), **SAME)
+
+
+def test_one_process_shares_with_nobody(train_here, plain, tmp_path):
+    """Without torchrun there is no process group, which sharded weights would need."""
+    run = train_here(tmp_path, PLAIN, "train.parallel=fsdp")
+    assert run.losses() == plain.losses()
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_weights_are_sharded_over_the_device_that_was_chosen(monkeypatch, kind):
+    """By default PyTorch takes GPUs where a machine has any, `--device cpu` or not."""
+    made, used = [], []
+    monkeypatch.setattr(run_module, "init_device_mesh", lambda *given: made.append(given) or "mesh")
+    monkeypatch.setattr(run_module, "fully_shard", lambda part, mesh: used.append(mesh))
+    config = load_config("configs/config_debug.py", ["train.parallel=fsdp"])
+    run = Run(config, Path(), torch.device(kind), World(0, 2, 0))
+    run_module._parallel(SMPLestX(config.model), run)
+    assert made == [(kind, (2,))]
+    model = config.model
+    assert used == ["mesh"] * (model.encoder_config.depth + model.decoder_config.depth + 1)
 
 
 def test_validation_and_the_best_snapshot(train_here, two_processes, tmp_path):

@@ -22,7 +22,10 @@ LIMIT = 700_000
 """Bytes; less than a snapshot, more than all else that a short run writes."""
 
 
-def write(snapshots, *progress, best=False):
+def write(snapshots, *progress, best=False, went_well=True):
+    """Write a state after iterations that went well with the weights of the one before, or not."""
+    if went_well:
+        snapshots.confirm()
     snapshots.write({"progress": Progress(*progress)._asdict()}, best=best)
     snapshots.wait()
 
@@ -54,6 +57,26 @@ def test_newest_are_kept_and_the_best(tmp_path):
     assert names(snapshots) == ["snapshot_2", "snapshot_3", "snapshot_best"]
     best = torch.load(tmp_path / "snapshot_best.pth.tar", weights_only=True)
     assert best["progress"]["epoch"] == 4
+
+
+def test_the_last_good_state_is_never_removed(tmp_path):
+    """A state's weights are known to be good once the next iteration has gone well."""
+    snapshots = Snapshots(tmp_path, 1)
+    write(snapshots, 0, 1)
+    write(snapshots, 0, 2)
+    assert names(snapshots) == ["state_0_1", "state_0_2"]
+    write(snapshots, 0, 3, went_well=False)
+    write(snapshots, 1, went_well=False)
+    assert names(snapshots) == ["snapshot_0", "state_0_1"]
+    write(snapshots, 1, 1)
+    assert names(snapshots) == ["snapshot_0", "state_1_1"]
+    again = Snapshots(tmp_path, 1)
+    again.resumed(tmp_path / "state_1_1.pth.tar")
+    write(again, 1, 2, went_well=False)
+    assert names(again) == ["snapshot_0", "state_1_1", "state_1_2"]  # none is known to be good
+    write(again, 1, 3)
+    write(again, 2)
+    assert names(again) == ["snapshot_1", "state_1_3"]
 
 
 def test_what_killed_processes_began_is_removed(tmp_path):
@@ -160,17 +183,20 @@ def test_older_states_go_when_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
         steps.append(("removed", path.name))
         unlink(path, **how)
 
-    (tmp_path / "state_0_1.pth.tar").touch()
+    for number in (1, 2):
+        (tmp_path / f"state_0_{number}.pth.tar").touch()
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(Path, "replace", replaced)
     monkeypatch.setattr(Path, "unlink", unlinked)
     snapshots = Snapshots(tmp_path, keep=None)
-    snapshots.write({"progress": Progress(0, 2)._asdict()})
+    snapshots.resumed(tmp_path / "state_0_2.pth.tar")
+    snapshots.confirm()
+    snapshots.write({"progress": Progress(0, 3)._asdict()})
     snapshots.wait()
     snapshots.close()
     assert steps == [
-        ("synced", "state_0_2.pth.tar"),
-        ("named", "state_0_2.pth.tar"),
+        ("synced", "state_0_3.pth.tar"),
+        ("named", "state_0_3.pth.tar"),
         ("synced", tmp_path.name),
         ("removed", "state_0_1.pth.tar"),
     ]

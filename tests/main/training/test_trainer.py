@@ -9,6 +9,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from main.training import recipes
+from models.losses import training_losses
 from tests.main.training.conftest import PARITY, make_data
 
 
@@ -79,6 +81,46 @@ def test_always_bad_is_no_training(train_here, tmp_path, capsys):
     bad = ("train.bad_loss=skip", "train.bad_loss_above=1e-3", "train.end_epoch=9")
     train_here(tmp_path, *bad, "train.train_batch_size=1", status=2)
     assert "10th bad one in a row" in error_line(capsys)
+
+
+@pytest.fixture
+def nan_gradients(monkeypatch):
+    """From the third batch on a term of the loss is 0 and its gradient NaN, in float32 at least."""
+    batches = []
+
+    def losses(heads, *arguments):
+        terms = training_losses(heads, *arguments)
+        batches.append(terms)
+        if len(batches) > 2:
+            terms["smplx_shape"] = (0 * heads.body_shape.float()).sum(1).sqrt()
+        return terms
+
+    monkeypatch.setattr(recipes, "training_losses", losses)
+
+
+def weights_of(run, name):
+    return torch.cat([value.flatten() for value in run.snapshot(name)["network"].values()])
+
+
+@pytest.mark.usefixtures("nan_gradients")
+def test_bad_gradients_of_a_good_loss_are_no_step(train_here, tmp_path, capsys):
+    run = train_here(tmp_path, "train.remove_checkpoint=True", status=2)
+    line = error_line(capsys)
+    assert "gradients of norm nan (loss " in line
+    assert "epoch 1, iteration 0; its batch is in" in line
+    assert len(run.losses()) == 2
+    assert run.dump() == {"bad_1_0_rank0.pt", "snapshot_0.pth.tar", "state_0_1.pth.tar"}
+    assert weights_of(run, "snapshot_0").isfinite().all()
+
+
+@pytest.mark.usefixtures("nan_gradients")
+def test_bad_gradients_are_skipped(train_here, tmp_path):
+    run = train_here(tmp_path, "train.remove_checkpoint=True", "train.bad_loss=skip")
+    good = {"snapshot_1.pth.tar", "state_0_1.pth.tar"}
+    assert run.dump() == good | {f"bad_1_{k}_rank0.pt" for k in range(2)}
+    assert weights_of(run, "snapshot_1").isfinite().all()
+    steps = {v["step"].item() for v in run.snapshot("snapshot_1")["optimizer"]["state"].values()}
+    assert steps == {2}
 
 
 @pytest.fixture
