@@ -82,10 +82,14 @@ def process_clip(
     """
     options, estimator = tools.options, tools.estimator
     clip, smoothing = describe_clip(source, options), smoothing_of(source, options)
-    detector = tools.with_keypoints(detector or tools.detector_for(source), clip.fps)
+    errors = tools.errors_for(source)
+    wants_keypoints = options.wants_keypoints or errors is not None
+    detector = detector or tools.detector_for(source)
+    if wants_keypoints:
+        detector = tools.with_keypoints(detector, clip.fps)
     frame_total = source.info.frame_count_estimate
     written = preview_of(result) if options.preview else result
-    row_files_count = 2 if tools.errors is None else 3
+    row_files_count = 2 if errors is None else 3
     space = _LEAST_SPACE + row_files_count * RAW_ROW.itemsize * (frame_total or 0)
     require_output(result, ending="_preview.jpg" if options.preview else ".mp4", least_free=space)
     with atomic_path(written) as partial, row_files(partial) as (raw, refined, final):
@@ -105,11 +109,10 @@ def process_clip(
 
         # The clip as a whole: raw rows become final ones.
         people = stitch(raw, clip.camera, clip.fps)
-        if tools.errors is not None:
-            refinement = Refinement(estimator.body, tools.errors, clip)
-            moved = refinement.refine(raw, people, refined)
+        if errors is not None:
+            moved = Refinement(estimator.body, errors, clip).refine(raw, people, refined)
             log.info("%d of %d bodies moved onto keypoints", moved, len(raw))
-        estimates = refined if tools.errors is not None else raw
+        estimates = raw if errors is None else refined
         build_trajectories(raw, estimates, people, clip, estimator.body, smoothing, final)
         chosen = choose_people(final, options.person, options.keep_longest)
 
@@ -122,11 +125,12 @@ def process_clip(
                 draw_overlay(source, final, chosen, result, tools.renderer, tools.workers)
             save_config(estimator.config, partial / CONFIG_NAME)
             summary = summary_of(source, frame_count, clip, smoothing, tools)
+            summary["refined"] = errors is not None
             write_results(
                 *(partial, final, clip, summary),
                 chosen=chosen,
                 floor=floor,
-                with_keypoints=tools.wants_keypoints,
+                with_keypoints=wants_keypoints,
             )
             prepare_exports(result, partial, options.export)
     if options.preview:
@@ -176,17 +180,17 @@ class Tools:
         """Made when the first frame is drawn, as what it needs takes time to load."""
         return Renderer(self.options.overlay or "mesh", self.estimator.body)
 
-    @cached_property
-    def errors(self) -> NetworkErrors | None:
-        """Of the network, if bodies are moved onto keypoints."""
-        settings, wanted = self.estimator.config.inference, self.options.refine
-        if not (settings.refine if wanted is None else wanted):
-            return None
-        return network_errors(self.options.model_dir, settings.error_scale)
+    def errors_for(self, source: FrameSource) -> NetworkErrors | None:
+        """The network's errors, if bodies of the source are to be moved onto keypoints."""
+        wanted, default = self.options.refine, self.estimator.config.inference.refine
+        if wanted is None:
+            wanted = default == "always" or (default == "images" and source.info.kind == "image")
+        return self._errors if wanted else None
 
-    @property
-    def wants_keypoints(self) -> bool:
-        return self.options.wants_keypoints or self.errors is not None
+    @cached_property
+    def _errors(self) -> NetworkErrors:
+        scale = self.estimator.config.inference.error_scale
+        return network_errors(self.options.model_dir, scale)
 
     @cached_property
     def keypoint_finder(self) -> KeypointFinder:
@@ -210,11 +214,11 @@ class Tools:
         return KeypointFileDetector(detector, self.keypoints, first, reduction)
 
     def with_keypoints(self, detector: Detector, fps: float) -> Detector:
-        """A detector that also finds keypoints in a clip, if that is wanted and no file has them.
+        """A detector that also finds keypoints in a clip, if no file has them.
 
         Boxes of a file are taken frame by frame.
         """
-        if not self.wants_keypoints or self.keypoints is not None:
+        if self.keypoints is not None:
             return detector
         interval = round(INTERVAL_S * fps) if isinstance(detector, NETWORKS) else 1
         return KeypointDetector(detector, self.keypoint_finder, max(1, interval))
@@ -276,7 +280,6 @@ def summary_of(
         "body_model": tools.estimator.body_name,
         "flat_hand_mean": False,
         "camera": clip.camera._asdict(),
-        "refined": tools.errors is not None,
         "smoothing_s": smoothing_s if any(smoothing_s.values()) else None,
     }
 
