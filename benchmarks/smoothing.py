@@ -178,7 +178,7 @@ def compare(
         for value in SMOOTH:
             smoothing = Smoothing().times(parse_smoothing(value))
             with closing(FinalRows(Path(folder))) as final:
-                build_trajectories(raw, stitched, clip, estimator.body, smoothing, final)
+                build_trajectories(raw, raw, stitched, clip, estimator.body, smoothing, final)
                 for one in series_of(final, final.column("joints_3d_m"), people):
                     yield value, errors_of(one)
 

@@ -128,7 +128,9 @@ def track_clips(body: BodyModel, files: list[Path], clips: int, frames: int, see
             start = time.perf_counter()
             stitched = stitch(raw, camera, FPS)
             seconds += time.perf_counter() - start
-            build_trajectories(raw, stitched, clip_of(camera), body, Smoothing().times(0), final)
+            build_trajectories(
+                raw, raw, stitched, clip_of(camera), body, Smoothing().times(0), final
+            )
             after = identity_score(final, people)
             raw.close()
             final.close()
@@ -193,7 +195,7 @@ def smooth_clips(body: BodyModel, clips: int, frames: int, seed: int) -> None:
                 raw.append(raw_rows(given, clip_of(CAMERA)))
                 everyone = np.ones(len(raw), np.int32)
                 smoothing = Smoothing().times(factor)
-                build_trajectories(raw, everyone, clip_of(CAMERA), body, smoothing, final)
+                build_trajectories(raw, raw, everyone, clip_of(CAMERA), body, smoothing, final)
                 ours = final.column("joints_3d_m")
                 truth = people[0].joints[final.column("frame_index")]
                 raw.close()

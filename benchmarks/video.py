@@ -143,7 +143,7 @@ def stage_costs(
         with closing(RawRows(folder)) as raw:
             place_people(estimated, clip, raw)
             stitched = stitch(raw, clip.camera, clip.fps)
-            build_trajectories(raw, stitched, clip, estimator.body, smoothing, final)
+            build_trajectories(raw, raw, stitched, clip, estimator.body, smoothing, final)
 
     rows = FinalRows(folder)
     people_of_clip(rows)

@@ -196,6 +196,11 @@ class DetectionConfig(Section):
 
 class InferenceConfig(Section):
     detection: DetectionConfig = DetectionConfig()
+    refine: bool = False
+    """Move bodies onto keypoints where --refine and --no-refine are absent."""
+    error_scale: Positive = 1.0
+    """How much larger the network's errors are than errors.npz beside its weights says, or, where
+    there is none, than half of the demo network's: the larger, the more keypoints count."""
 
 
 class TestConfig(Section):

@@ -145,12 +145,7 @@ class BodyModel(nn.Module):
             pose = self._pose(given)
             shape = self._shape(betas, expression, len(pose))
             rotations = axis_angle_to_matrix(pose + self.mean_pose)
-            rest_joints = self._rest_joints(shape)
-            world = forward_kinematics(rotations, rest_joints, self.parents_but_root, self.steps)
-            transforms = skinning_transforms(world, rest_joints)
-            pose_features = rotations[:, 1:] - torch.eye(3, dtype=pose.dtype, device=pose.device)
-            features = torch.cat([shape, pose_features.flatten(1)], dim=1)
-
+            world, transforms, features = self._posed(rotations, shape)
             vertices = None
             if want_vertices:
                 mesh = self.mesh(features, transforms)
@@ -164,6 +159,32 @@ class BodyModel(nn.Module):
                 joints = joints + translation
                 vertices = None if vertices is None else vertices + translation
         return BodyOutput(vertices, joints)
+
+    def joints_of_rotations(
+        self,
+        rotations: Float[Tensor, "B J 3 3"],
+        betas: Float[Tensor, "B S"],
+        expression: Float[Tensor, "B E"] | None = None,
+    ) -> tuple[Float[Tensor, "B K 3"], Float[Tensor, "B J 3 4"]]:
+        """Joints as `forward` returns them, and the transform [R | t] of each joint of the rig.
+
+        Args:
+            rotations: of all joints of the rig relative to their parents; the mean hand is in them.
+        """
+        world, transforms, features = self._posed(
+            rotations, self._shape(betas, expression, len(rotations))
+        )
+        return self._joints(self.joint_points(features, transforms), world), world
+
+    def _posed(
+        self, rotations: Float[Tensor, "B J 3 3"], shape: Float[Tensor, "B C"]
+    ) -> tuple[Float[Tensor, "B J 3 4"], Float[Tensor, "B J 3 4"], Float[Tensor, "B K"]]:
+        """Transforms of the joints, transforms for skinning, and features that move points."""
+        rest_joints = self._rest_joints(shape)
+        world = forward_kinematics(rotations, rest_joints, self.parents_but_root, self.steps)
+        identity = torch.eye(3, dtype=rotations.dtype, device=rotations.device)
+        features = torch.cat([shape, (rotations[:, 1:] - identity).flatten(1)], dim=1)
+        return world, skinning_transforms(world, rest_joints), features
 
     def rest_joints(
         self, betas: Float[Tensor, "B S"], expression: Float[Tensor, "B E"] | None = None

@@ -106,6 +106,24 @@ JOINTS: Final = (
 _FACE_ALIASES = {"face1": "jaw", "face2": "head", "face3": "left_eye", "face4": "right_eye"}
 _HUMANDATA_ALIASES = {**_FACE_ALIASES, "face3": "right_eye", "face4": "left_eye"}
 
+# Keypoints of images, in the orders in which others have them, by the names of JOINTS.
+# fmt: off
+COCO_KEYPOINTS: Final = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
+    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip",
+    "left_knee", "right_knee", "left_ankle", "right_ankle",
+)
+# fmt: on
+HAND_KEYPOINTS: Final = {side: (f"{side}_wrist", *_hand(side, _FINGERS, 4)) for side in SIDES}
+FACE_KEYPOINTS: Final = tuple(f"face{k}" for k in (*range(56, 73), *range(5, 56)))
+"""The 68 points of iBUG: contour, brows, nose, eyes, mouth."""
+
+
+def joint_places(names: Sequence[str]) -> list[int]:
+    """Numbers of joints in JOINTS."""
+    return [JOINTS.index(name) for name in names]
+
+
 JOINTS_FROM_MODEL: Final = tuple(MODEL_JOINTS.index(_FACE_ALIASES.get(j, j)) for j in JOINTS)
 JOINTS_FROM_HUMANDATA: Final = tuple(
     MODEL_JOINTS.index(_HUMANDATA_ALIASES.get(j, j)) for j in JOINTS

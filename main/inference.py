@@ -15,6 +15,7 @@ from main.characters.options import parse_formats
 from main.cli import add_network_flags, command_parser, run_command
 from main.paths import DEMO
 from main.pipeline.options import (
+    BUILT_IN,
     Backend,
     DetectorName,
     InferenceOptions,
@@ -43,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("--input needs --output FOLDER")
     if options.boxes is not None:
         raise UserError("--boxes is for one input; put NAME.boxes.json beside each clip")
+    if options.keypoints not in (None, BUILT_IN):
+        raise UserError(f"--keypoints FILE is for one input; --keypoints {BUILT_IN} is for many")
     return process_clips(
         arguments.input,
         arguments.output,
@@ -58,7 +61,7 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
     Raises:
         UserError: a value is wrong, or two contradict each other.
     """
-    export = arguments.export
+    export, keypoints = arguments.export, arguments.keypoints
     return InferenceOptions(
         model_dir=arguments.model_dir,
         device=arguments.device,
@@ -70,6 +73,8 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
         fps=arguments.rate if arguments.fps is None else arguments.fps,
         boxes=arguments.boxes,
         detector=arguments.detector,
+        refine=arguments.refine,
+        keypoints=keypoints if keypoints in (None, BUILT_IN) else Path(keypoints),
         person=None if arguments.person is None else parse_person(arguments.person),
         keep_longest=arguments.keep_longest,
         preview=arguments.preview,
@@ -93,12 +98,23 @@ def make_parser() -> argparse.ArgumentParser:
         "--boxes",
         type=Path,
         metavar="FILE",
-        help='{"frame": [[x, y, width, height], ...]} instead of YOLO',
+        help='{"frame": [[x, y, width, height], ...]} instead of a detector',
     )
     add(
         "--detector",
         choices=get_args(DetectorName),
-        help="default: the file NAME.boxes.json beside the input, else yolo",
+        default="auto",
+        help="auto: NAME.boxes.json beside the input, else yolo if it is there, else movenet",
+    )
+    add(
+        "--keypoints",
+        metavar=f"{BUILT_IN}|FILE|FOLDER",
+        help="2D joints into the results; of OpenPose, MMPose, AlphaPose from a file",
+    )
+    add(
+        "--refine",
+        action=argparse.BooleanOptionalAction,
+        help="move bodies onto keypoints (default: as the model's config says)",
     )
     add("--person", metavar="largest|N,N", help="only these people (default: everyone)")
     add("--keep-longest", type=_count, metavar="N", help="only the N people with the most frames")

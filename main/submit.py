@@ -11,9 +11,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from main.cli import add_network_flags, command_parser, run_command
 from main.evaluation.servers import SERVERS
+from main.pipeline.options import DetectorName
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.checkpoint_id,
             images=arguments.images,
             boxes=arguments.boxes,
+            detector=arguments.detector,
             device=arguments.device,
             precision=arguments.precision,
             overrides=tuple(arguments.overrides),
@@ -46,7 +49,13 @@ def make_parser() -> argparse.ArgumentParser:
         add("checkpoint_id", metavar="CKPT_ID", nargs="?", help="an epoch of the run")
         add("--output", type=Path, required=True, metavar="FILE.zip", help="what to upload")
         add("--images", type=Path, metavar="DIR", help=f"instead of {server.source}'s HumanData")
-        add("--boxes", metavar="FILE", help='{"image": [[x, y, width, height], ...]}, from 0')
+        add(
+            "--boxes",
+            type=Path,
+            metavar="FILE",
+            help='{"image": [[x, y, width, height], ...]}, from 0',
+        )
+        add("--detector", choices=get_args(DetectorName), default="auto", help="of --images")
         add_network_flags(command)
     check = commands.add_parser("check", help="check a zip, or the folder to be zipped")
     check.add_argument("file", type=Path, metavar="FILE.zip")

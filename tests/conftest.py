@@ -1,6 +1,7 @@
 """Fixtures that several folders of tests share."""
 
 import importlib.util
+from collections.abc import Generator
 from pathlib import Path
 from typing import IO
 
@@ -33,3 +34,13 @@ def random_body_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec.loader.exec_module(script)
     script.main(folder, seed=7)
     return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape names that are no text in captured logs: pytest-xdist cannot pass them on."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report

@@ -188,3 +188,11 @@ def _seen_region(
     left, top = np.maximum(np.floor(seen.min(axis=0)).astype(int) - margin, 0)
     right, bottom = np.maximum(np.ceil(seen.max(axis=0)).astype(int) + margin, 0)
     return image[top:bottom, left:right], (int(left), int(top))
+
+
+def share_of_smaller(
+    first: Float[np.ndarray, "A 4"], second: Float[np.ndarray, "B 4"]
+) -> Float[np.ndarray, "A B"]:
+    """How much of the smaller of two boxes lies in the other one, 0 to 1."""
+    areas = np.minimum(first[:, 2:].prod(axis=-1)[:, None], second[:, 2:].prod(axis=-1)[None])
+    return shared_areas(first, second) / np.maximum(areas, 1e-9)

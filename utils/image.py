@@ -276,7 +276,7 @@ def list_images(folder: Path) -> list[Path]:
         and not path.name.startswith(".")
         and path.is_file()
     ]
-    return sorted(images, key=_natural_key)
+    return sorted(images, key=natural_key)
 
 
 def kinds_of(paths: Collection[Path]) -> str:
@@ -287,7 +287,7 @@ def kinds_of(paths: Collection[Path]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
 
 
-def _natural_key(path: Path) -> tuple[tuple[tuple[int, int, str], ...], str]:
+def natural_key(path: Path) -> tuple[tuple[tuple[int, int, str], ...], str]:
     pieces = re.findall(r"\d+|\D+", path.name.lower())
     return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in pieces), path.name
 

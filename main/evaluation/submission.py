@@ -23,9 +23,10 @@ from human_models.files import STAND_IN_NAME
 from main.evaluation.servers import FOLDER, PersonNames, Prediction, Server, pickled
 from main.evaluation.submission_check import check_submission
 from main.paths import ROOT
-from main.pipeline.detection import BoxFileDetector, Detector, YoloDetector
+from main.pipeline.detection import Detector, Detectors
 from main.pipeline.estimator import Estimator, PersonCrop
 from main.pipeline.model_files import find_weights
+from main.pipeline.options import DetectorName
 from models.posing import body_parameters
 from utils.box import Box, crop_person
 from utils.camera import Camera, project
@@ -53,6 +54,7 @@ class SubmissionOptions:
         checkpoint_id: the epoch of the run.
         images: folder of the test images, instead of the test split's HumanData.
         boxes: file of boxes by the numbers of the images; None: a detector finds the people.
+        detector: which; see main.pipeline.options.
         device: "auto", or a device of PyTorch.
         precision: of encoder and decoder, "fp32" or "bf16".
         overrides: changes of the model's config, "section.key=value".
@@ -66,7 +68,8 @@ class SubmissionOptions:
     model_dir: str
     checkpoint_id: str | None = None
     images: Path | None = None
-    boxes: str | None = None
+    boxes: Path | None = None
+    detector: DetectorName = "auto"
     device: str = "auto"
     precision: str = "fp32"
     overrides: tuple[str, ...] = ()
@@ -134,20 +137,17 @@ def report_check(path: Path, server: Server) -> int:
 def _cropped_people(options: SubmissionOptions, estimator: Estimator) -> Iterator[CroppedPerson]:
     if options.images is not None:
         images = images_under(options.images)
-        detector: Detector = (
-            YoloDetector(estimator.config.inference.detection, estimator.device)
-            if options.boxes is None
-            else BoxFileDetector(options.boxes)
-        )
-        return people_of_images(images, detector, estimator)
-    config = estimator.config.data
-    source = find_source(options.server.source, config)
+        config = estimator.config.inference.detection
+        detectors = Detectors(options.boxes, options.detector, config, estimator.device)
+        return people_of_images(images, detectors.for_source(options.images), estimator)
+    data = estimator.config.data
+    source = find_source(options.server.source, data)
     table = open_dataset(
         source._replace(test_interval=1),  # servers want everyone
         "test",
-        ROOT / config.data_dir,
+        ROOT / data.data_dir,
     )
-    return people_of_table(table, ROOT / config.data_dir / "img" / source.images, estimator)
+    return people_of_table(table, ROOT / data.data_dir / "img" / source.images, estimator)
 
 
 def people_of_table(

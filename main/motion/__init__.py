@@ -3,6 +3,8 @@
 rows.py     raw and final rows of all people, on the disk
 camera.py   the clip's camera, and bodies placed in it
 stitch.py   which tracks are one person
+refinement.py  raw rows moved onto keypoints
+kinematics.py  bodies as refinement varies them, and their derivatives
 trajectories.py  from raw rows to final ones: one shape, gaps filled, smooth, flagged
 floor.py    the ground, and the feet that touch it
 results.py  writing a folder of results

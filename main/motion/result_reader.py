@@ -18,7 +18,7 @@ from typing import Annotated, Any, BinaryIO, Final, NamedTuple
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from main.motion.rows import COLUMNS, FLAGS, PARAMETERS, RAW_COLUMNS, ROTATIONS
+from main.motion.rows import COLUMNS, FLAGS, KEYPOINT_COLUMNS, PARAMETERS, RAW_COLUMNS, ROTATIONS
 from main.paths import DEMO
 from utils.errors import UserError, first_line
 from utils.files import open_input
@@ -117,17 +117,21 @@ class ArraySchema(NamedTuple):
 _METRES: Final = 1e12
 _PIXELS: Final = 1e15
 """Beyond any honest value, and small enough that float32 can still compute with them."""
+_SHARE: Final = (-0.001, 1.001)
 _LIMITS: Final = {
     **dict.fromkeys((*ROTATIONS, "betas", "expression"), (-1000.0, 1000.0)),
     **dict.fromkeys(("transl", "joints_3d_m"), (-_METRES, _METRES)),
-    **dict.fromkeys(("princpt", "joints_2d_px", "box_xywh"), (-_PIXELS, _PIXELS)),
+    **dict.fromkeys(("princpt", "joints_2d_px", "box_xywh", "keypoints_px"), (-_PIXELS, _PIXELS)),
     "focal": (1e-6, _PIXELS),
+    "keypoint_score": _SHARE,
 }
-_SHARE: Final = (-0.001, 1.001)
 ARRAYS: Final = {
     "frame_index": ArraySchema("iu", (), 0, MAX_FRAMES - 1),
     "score": ArraySchema("fiu", (), *_SHARE),
-    **{name: ArraySchema("fiu", shape, *_LIMITS[name]) for name, shape in COLUMNS.items()},
+    **{
+        name: ArraySchema("fiu", shape, *_LIMITS[name])
+        for name, shape in (COLUMNS | KEYPOINT_COLUMNS).items()
+    },
     **{
         f"raw_{name}": ArraySchema("fiu", RAW_COLUMNS[f"raw_{name}"], *_LIMITS[name])
         for name in PARAMETERS

@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from main.motion.camera import Clip
 from main.motion.floor import Floor, world_from_camera
-from main.motion.rows import BLOCK, COLUMNS, FLAGS, RAW_COLUMNS, FinalRows
+from main.motion.rows import BLOCK, COLUMNS, FLAGS, KEYPOINT_COLUMNS, RAW_COLUMNS, FinalRows
 from utils.errors import UserError
 
 FILE_COLUMNS: Final = ("frame_index", "score", *COLUMNS, *RAW_COLUMNS, *FLAGS)
@@ -57,6 +57,7 @@ def write_results(
     *,
     chosen: Collection[int],
     floor: Floor | None = None,
+    with_keypoints: bool = False,
 ) -> None:
     """Write person_001.npz, ... and summary.json.
 
@@ -64,6 +65,7 @@ def write_results(
         about: what the summary says beside the people; `body_model` goes into every file.
         chosen: people to write.
         floor: goes into the summary, and with the contacts of the feet into every file.
+        with_keypoints: keypoints were looked for; they go into every file.
     """
     constants: dict[str, np.ndarray] = {
         "fps": np.array(clip.fps, np.float64),
@@ -81,7 +83,7 @@ def write_results(
             continue
         name = f"person_{identity:03d}.npz"
         with zipfile.ZipFile(folder / name, "w") as archive:
-            for column in FILE_COLUMNS:
+            for column in (*FILE_COLUMNS, *(KEYPOINT_COLUMNS if with_keypoints else ())):
                 _write_column(archive, column, rows, mine)
             if floor is not None:
                 _write_array(archive, "foot_contact", floor.contacts[mine])

@@ -8,11 +8,12 @@ some of them or of one column, and what the file has in memory is given back to 
 import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
+from enum import IntEnum
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int, UInt8
 
 PARAMETERS: Final = {
     "global_orient": (3,),
@@ -44,18 +45,61 @@ FLAGS: Final = {
     "out_of_range": "?",
 }
 
+KEYPOINT_COLUMNS: Final = {"keypoints_px": (137, 2), "keypoint_score": (137,)}
+"""Joints that were found in the image itself; what is unknown is 0. Not all results have them."""
+
+
+class KeypointSource(IntEnum):
+    """What found a keypoint: how far it errs depends on it."""
+
+    UNKNOWN = 0
+    BODY = 1
+    FEET = 2
+    HAND = 3
+    FACE = 4
+    FILE = 5
+
+
+class Keypoints(NamedTuple):
+    """Joints of a person in an image, in the order of `human_models.joints.JOINTS`."""
+
+    px: Float[np.ndarray, "137 2"]
+    score: Float[np.ndarray, "137"]
+    """0 to 1; 0: unknown."""
+    source: UInt8[np.ndarray, "137"]
+    """What found each, `KeypointSource`."""
+
+    @classmethod
+    def unknown(cls) -> "Keypoints":
+        return cls(np.zeros((137, 2)), np.zeros(137), np.zeros(137, np.uint8))
+
+    def enter(
+        self,
+        places: Sequence[int],
+        px: Float[np.ndarray, "N 2"],
+        score: Float[np.ndarray, " N"],
+        source: KeypointSource,
+    ) -> None:
+        """Write those of some joints that have a score above 0, if they are finite."""
+        known = (score > 0) & np.isfinite(score) & np.isfinite(px).all(axis=1)
+        joints = np.asarray(places)[known]
+        self.px[joints], self.score[joints] = px[known], np.minimum(score[known], 1)
+        self.source[joints] = source
+
+
 PLACED: Final = {"placed_orient": (3,), "placed_pelvis_m": (3,), "truncation": ()}
 """A raw estimate in the clip's camera: orientation, pelvis, share of the body outside the image."""
 RAW_ROW: Final = np.dtype(
     [("track", "<i4"), ("frame_index", "<i4"), ("score", "<f4"), ("box_xywh", "<f4", (4,))]
     + [(name, "<f4", shape) for name, shape in PARAMETERS.items()]
     + [("joints_2d_px", "<f4", (137, 2))]
-    + [(name, "<f4", shape) for name, shape in PLACED.items()]
+    + [(name, "<f4", shape) for name, shape in (PLACED | KEYPOINT_COLUMNS).items()]
+    + [("keypoint_source", "u1", (137,))]
 )
 """One person in one frame as the network gave them, in the camera of the crop, and as placed."""
 FINAL_ROW: Final = np.dtype(
     [("person", "<i4"), ("frame_index", "<i4"), ("score", "<f4")]
-    + [(name, "<f4", shape) for name, shape in (COLUMNS | RAW_COLUMNS).items()]
+    + [(name, "<f4", shape) for name, shape in (COLUMNS | RAW_COLUMNS | KEYPOINT_COLUMNS).items()]
     + list(FLAGS.items())
 )
 """One person in one frame as the result files have them."""

@@ -11,7 +11,16 @@ from jaxtyping import Bool, Float, Int, Shaped
 from human_models.body import BodyModel
 from human_models.joints import BODY_JOINTS, JOINT_PARTS, JOINTS_FROM_MODEL, SIDES
 from main.motion.camera import PELVIS, Clip, solve_translation, truncation
-from main.motion.rows import BLOCK, FINAL_ROW, PARAMETERS, RAW_ROW, ROTATIONS, FinalRows, RawRows
+from main.motion.rows import (
+    BLOCK,
+    FINAL_ROW,
+    KEYPOINT_COLUMNS,
+    PARAMETERS,
+    RAW_ROW,
+    ROTATIONS,
+    FinalRows,
+    RawRows,
+)
 from utils.smoothing import interpolate_axis_angles, reach_of, smooth, smooth_axis_angles
 
 BODY_INPUTS: Final = tuple(name for name in PARAMETERS if name not in ("focal", "princpt"))
@@ -20,8 +29,10 @@ LONGEST_GAP_S: Final = 0.5
 _INTERPOLATED_WEIGHT: Final = 0.1
 """Of a frame without an estimate of its own, in smoothing."""
 _TURNED: Final = (*ROTATIONS, "placed_orient")
+_OF_THE_FRAME: Final = ("track", "frame_index", "score", *KEYPOINT_COLUMNS, "keypoint_source")
+"""What a frame without an estimate of its own has not from its neighbours."""
 _LINEAR: Final = tuple(
-    name for name in RAW_ROW.names or () if name not in (*_TURNED, "track", "frame_index", "score")
+    name for name in RAW_ROW.names or () if name not in (*_TURNED, *_OF_THE_FRAME)
 )
 
 _FULL_SIZE_PX: Final = 256
@@ -85,6 +96,7 @@ class Smoothing:
 
 def build_trajectories(
     raw: RawRows,
+    estimates: RawRows,
     people: Int[np.ndarray, " N"],
     clip: Clip,
     body: BodyModel,
@@ -94,10 +106,12 @@ def build_trajectories(
     """Append the final rows of everybody to `final`, person after person.
 
     Args:
+        raw: what the network says, for the fields with `raw_`.
+        estimates: what all other fields are made of: the same rows after refinement, or `raw`.
         people: the person's number of each raw row, of `stitch`.
     """
     assert not len(final)
-    refiner = _Refiner(raw, clip, body, smoothing)
+    refiner = _Refiner(raw, estimates, clip, body, smoothing)
     frames = raw.column("frame_index")
     order = np.lexsort((frames, people))
     present, starts = np.unique(people[order], return_index=True)
@@ -139,12 +153,14 @@ def filled_runs(
 class _Refiner:
     """What the final rows of all people are made with."""
 
-    def __init__(self, raw: RawRows, clip: Clip, body: BodyModel, smoothing: Smoothing) -> None:
-        self.raw, self.clip, self.body = raw, clip, body
+    def __init__(
+        self, raw: RawRows, estimates: RawRows, clip: Clip, body: BodyModel, smoothing: Smoothing
+    ) -> None:
+        self.raw, self.estimates, self.clip, self.body = raw, estimates, clip, body
         self.sigmas = {name: clip.fps * value for name, value in vars(smoothing).items()}
         self.margin = reach_of(max(self.sigmas.values()))
-        self.betas = raw.column("betas")
-        columns = (raw.column(name) for name in ("score", "box_xywh", "truncation"))
+        self.betas = estimates.column("betas")
+        columns = (estimates.column(name) for name in ("score", "box_xywh", "truncation"))
         self.confidence = confidence(*columns)
 
     def shape_of(self, rows: Int[np.ndarray, " N"]) -> Float[np.ndarray, "10"]:
@@ -162,13 +178,15 @@ class _Refiner:
             yield self._final(part, shape)[start - first : start - first + BLOCK]
 
     def _final(self, run: Run, shape: Float[np.ndarray, "10"]) -> np.ndarray:
-        raw, estimated = _read(self.raw, run), run.before == run.after
+        estimated = run.before == run.after
+        network = _read(self.raw, run)
+        raw = network if self.estimates is self.raw else _read(self.estimates, run)
         weights = np.where(estimated, 1.0, _INTERPOLATED_WEIGHT)
         final = np.zeros(len(raw), FINAL_ROW)
-        for name in ("frame_index", "score", "box_xywh"):
+        for name in ("frame_index", "score", "box_xywh", *KEYPOINT_COLUMNS):
             final[name] = raw[name]
         for name in PARAMETERS:
-            final[f"raw_{name}"] = raw[name]
+            final[f"raw_{name}"] = network[name]
         for name in ROTATIONS:
             series = raw["placed_orient" if name == "global_orient" else name]
             final[name] = smooth_axis_angles(series, self.sigmas[name], weights)

@@ -10,6 +10,10 @@ options.py      what the command line chooses
 stages.py       the steps that are taken frame by frame
 estimator.py    the network and the body: image in pixels and boxes -> people
 detection.py    where people are
+movenet.py      the built-in detector
+keypoints.py    joints in the image, by the built-in networks, with networks.py
+keypoint_files.py  those of other programs
+following.py    detections with either, and from frame to frame by them
 tracking.py     who is who from frame to frame
 overlay.py      people drawn over their frames, and the sheet of people
 naming.py       names of results

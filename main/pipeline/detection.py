@@ -1,4 +1,4 @@
-"""Where the people are: YOLO, a file of boxes, or the whole image."""
+"""Where the people are: a file of boxes, YOLO, the built-in MoveNet, or the whole image."""
 
 import logging
 import math
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
-from typing import Final, NamedTuple, Protocol, runtime_checkable
+from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,9 +14,12 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from configs.schema import DetectionConfig
+from main.motion.rows import Keypoints
 from main.paths import ROOT
 from main.pipeline.detector_weights import open_detector
+from main.pipeline.movenet import MoveNet
 from main.pipeline.naming import as_given
+from main.pipeline.options import DetectorName
 from models.checkpoint import DAMAGE
 from utils.box import Box
 from utils.errors import UserError, first_line
@@ -37,6 +40,8 @@ _MOST_BOXES: Final = 1000
 class Detection(NamedTuple):
     box: Box
     score: float
+    keypoints: Keypoints | None = None
+    """None: they were not looked for."""
 
 
 @runtime_checkable
@@ -108,8 +113,8 @@ def fitted(detector: Detector, first: int, reduction: int) -> Detector:
 
     def detect(index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
         return [
-            Detection(Box(*(side / scale for side in box)), score)
-            for box, score in detector(first + index, image)
+            one._replace(box=Box(*(side / scale for side in one.box)))
+            for one in detector(first + index, image)
         ]
 
     return detect if first or scale > 1 else detector
@@ -147,8 +152,8 @@ class YoloDetector:
         path = ROOT / config.model_path
         advice = (
             f"put the weights at {path}, name others with --set inference.detection.model_path=, "
-            "or do without: a file NAME.boxes.json beside the input, --boxes FILE.json, "
-            "--detector whole-image"
+            "or do without: --detector movenet (built in), a file NAME.boxes.json beside the "
+            "input, --boxes FILE.json, --detector whole-image"
         )
         try:
             if not path.exists():
@@ -181,6 +186,24 @@ class YoloDetector:
         ]
 
 
+class MoveNetDetector:
+    """The built-in detector."""
+
+    def __init__(self, config: DetectionConfig) -> None:
+        self.network = MoveNet(config.conf)
+
+    def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
+        boxes, scores = self.network(image)
+        return [
+            Detection(Box(*box), score)
+            for box, score in zip(boxes.tolist(), scores.tolist(), strict=True)
+        ]
+
+
+NETWORKS: Final = (YoloDetector, MoveNetDetector)
+"""Detectors that take time, and know nothing of other frames."""
+
+
 def boxes_beside(path: Path) -> Path | None:
     """The file NAME.boxes.json beside a video, image or folder NAME, if there is one.
 
@@ -194,34 +217,36 @@ def boxes_beside(path: Path) -> Path | None:
 
 
 class Detectors:
-    """What finds the people of a source: as the options say, a file of boxes beside it, else YOLO.
+    """What finds the people of a source; a network is loaded once, and not before it is needed.
 
-    YOLO is loaded once, and not before it is needed.
+    "auto" is a file of boxes beside the source, else YOLO if its weights are there, else the
+    built-in detector.
     """
 
     def __init__(
         self,
         boxes: Path | None,
-        name: str | None,
+        name: DetectorName,
         config: DetectionConfig,
         device: torch.device,
     ) -> None:
         """Prepare what the options ask for.
 
         Args:
-            boxes: a file of boxes for all sources.
-            name: "yolo" or "whole-image"; None: not said.
+            boxes: a file of boxes for all sources; it goes before the name.
 
         Raises:
             UserError: it cannot be used.
         """
         self.config, self.device = config, device
-        self.yolo: YoloDetector | UserError | None = None
+        self.network: Detector | UserError | None = None
         self.asked_for: Detector | None = None
         if boxes is not None:
             self.asked_for = BoxFileDetector(boxes)
-        elif name is not None:
-            self.asked_for = WholeImageDetector() if name == "whole-image" else self._load_yolo()
+        elif name == "whole-image":
+            self.asked_for = WholeImageDetector()
+        elif name != "auto":
+            self.asked_for = self._load(name)
 
     def for_source(self, path: Path, step: float = 1.0) -> Detector:
         """What finds the people of a source.
@@ -238,14 +263,24 @@ class Detectors:
         if (file := boxes_beside(path)) is not None:
             log.info("people: boxes of %s", file)
             return BoxFileDetector(file, step)
-        return self._load_yolo()
+        return self._load("yolo" if (ROOT / self.config.model_path).exists() else "movenet")
 
-    def _load_yolo(self) -> YoloDetector:
-        if self.yolo is None:
+    def _load(self, name: Literal["yolo", "movenet"]) -> Detector:
+        """Load a network at the first call; an error is raised again at every further one."""
+        if self.network is None:
             try:
-                self.yolo = YoloDetector(self.config, self.device)
+                if name == "yolo":
+                    self.network = YoloDetector(self.config, self.device)
+                    log.info("people: YOLO, %s", self.config.model_path)
+                else:
+                    self.network = MoveNetDetector(self.config)
+                    log.info(
+                        "people: the built-in detector (MoveNet); YOLO is used where its weights "
+                        "are at %s, which --detector yolo downloads",
+                        self.config.model_path,
+                    )
             except UserError as error:
-                self.yolo = error
-        if isinstance(self.yolo, UserError):
-            raise self.yolo
-        return self.yolo
+                self.network = error
+        if isinstance(self.network, UserError):
+            raise self.network
+        return self.network

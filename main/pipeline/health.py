@@ -177,11 +177,8 @@ def _detector(path: Path) -> Iterator[Finding]:
     if path.is_file():
         yield Finding("person detector", f"{path.name} is there")
     else:
-        advice = (
-            f"ultralytics fetches it at first use, or put it at {path}; "
-            "--boxes FILE.json and --detector whole-image do without"
-        )
-        yield Finding("person detector", "absent", advice)
+        advice = f"{path} is absent; --detector yolo downloads it"
+        yield Finding("person detector", "the built-in MoveNet", advice)
 
 
 def _encoder(config: Config) -> Finding:

@@ -9,8 +9,10 @@ from main.characters.options import check_formats
 from utils.errors import UserError
 
 Backend = Literal["torch", "onnx", "compile", "cuda-graphs"]
-OverlayMode = Literal["mesh", "vertices", "skeleton"]
-DetectorName = Literal["yolo", "whole-image"]
+OverlayMode = Literal["mesh", "vertices", "skeleton", "keypoints"]
+DetectorName = Literal["auto", "yolo", "movenet", "whole-image"]
+BUILT_IN: Final = "built-in"
+"""In place of a file of keypoints: they are found by the networks that ship."""
 Chosen = tuple[int, ...] | Literal["largest"]
 """Numbers of people, or whoever's boxes cover the most in all frames together."""
 
@@ -31,8 +33,10 @@ class InferenceOptions:
         batch_size: people per batch; None: 8 on a CPU, else 32.
         fps: frames per second of the result; None: the source's own.
         boxes: a file of boxes that says where people are.
-        detector: what finds people without such a file; None: the file NAME.boxes.json beside
-            the source, else YOLO.
+        detector: what finds people without such a file; "auto": the file NAME.boxes.json beside
+            the source, else YOLO if its weights are there, else "movenet", which is built in.
+        keypoints: a file or folder of another program's keypoints, or "built-in".
+        refine: move bodies onto keypoints; None: as the model's config says.
         person: people to write; None: everyone.
         keep_longest: of those, how many with the most frames; None: all.
         preview: write only a sheet of the people, to choose from.
@@ -56,7 +60,9 @@ class InferenceOptions:
     batch_size: int | None = None
     fps: float | None = None
     boxes: Path | None = None
-    detector: DetectorName | None = None
+    detector: DetectorName = "auto"
+    keypoints: Path | Literal["built-in"] | None = None
+    refine: bool | None = None
     person: Chosen | None = None
     keep_longest: int | None = None
     preview: bool = False
@@ -66,6 +72,11 @@ class InferenceOptions:
     floor: bool = False
     overlay: OverlayMode | None = "mesh"
     export: tuple[str, ...] = ()
+
+    @property
+    def wants_keypoints(self) -> bool:
+        """Keypoints are looked for or read, and written."""
+        return self.keypoints is not None or self.overlay == "keypoints"
 
     def __post_init__(self) -> None:
         for name, count in (("batch-size", self.batch_size), ("keep-longest", self.keep_longest)):

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from human_models.body import BodyModel
-from human_models.joints import JOINTS, edges
+from human_models.joints import JOINTS, edges, joint_places
 from main.motion.camera import PELVIS
 from main.motion.rows import FinalRows
 from main.motion.trajectories import confidence, pose_vertices
@@ -25,6 +25,10 @@ from utils.source import Frame, FrameSource
 from utils.video_write import VideoWriter
 
 OVERLAY_SUFFIXES: Final = (".mp4", ".jpg", ".png")
+_TRUNK: Final = ("left_shoulder", "right_shoulder", "right_hip", "left_hip")
+"""Keypoints between which lines are drawn round; the spine has none."""
+_DRAWN_SCORE: Final = 0.2
+"""Of a keypoint, at least."""
 _POSED_AT_ONCE: Final = 16
 """People whose meshes are computed together; as many frames wait for it at most."""
 
@@ -43,6 +47,8 @@ class DrawnPerson(NamedTuple):
     identity: int
     box: Float[np.ndarray, "4"]
     joints_2d_px: Float[np.ndarray, "137 2"]
+    keypoints_px: Float[np.ndarray, "137 2"]
+    """NaN where unknown."""
     depth_m: float
     focal: Float[np.ndarray, "2"]
     princpt: Float[np.ndarray, "2"]
@@ -56,6 +62,8 @@ class Renderer:
         self.mode, self.body = mode, body
         self.renderer = MeshRenderer(body.faces.cpu().numpy(), body.vertex_count)
         self.bones = edges(JOINTS)
+        trunk = joint_places(_TRUNK)
+        self.keypoint_lines = (*self.bones, *zip(trunk, [*trunk[1:], trunk[0]], strict=True))
 
     def people(
         self, frames: Iterable[Frame], rows: FinalRows, chosen: Collection[int]
@@ -76,13 +84,16 @@ class Renderer:
     ) -> Iterator[tuple[Frame, list[DrawnPerson]]]:
         needed = rows.take(np.array([row for _, mine in waiting for row in mine], np.int64))
         vertices: Sequence[np.ndarray | None] = [None] * len(needed)
-        if len(needed) and self.mode != "skeleton":
+        if len(needed) and self.mode in ("mesh", "vertices"):
             vertices = list(pose_vertices(self.body, needed))
         people = iter(
             DrawnPerson(
                 int(row["person"]),
                 row["box_xywh"],
                 row["joints_2d_px"],
+                np.where(
+                    row["keypoint_score"][:, None] >= _DRAWN_SCORE, row["keypoints_px"], np.nan
+                ),
                 float(row["joints_3d_m"][PELVIS, 2]),
                 row["focal"],
                 row["princpt"],
@@ -109,8 +120,10 @@ class Renderer:
                 colour = person_colour(one.identity)
                 if self.mode == "vertices":
                     result = draw_vertices(result, _vertices_px(one), colour)
-                else:
+                elif self.mode == "skeleton":
                     result = draw_skeleton(result, one.joints_2d_px, self.bones, colour)
+                else:
+                    result = draw_skeleton(result, one.keypoints_px, self.keypoint_lines, colour)
         if with_numbers:
             _write_numbers(result, people)
         return result

@@ -12,15 +12,20 @@ import torch
 from configs.reader import save_config
 from main.motion.camera import Clip, choose_camera
 from main.motion.floor import find_floor
+from main.motion.refinement import ERRORS_NAME, NetworkErrors, Refinement
 from main.motion.results import choose_people, write_results
 from main.motion.rows import RAW_ROW, FinalRows, RawRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
-from main.paths import CONFIG_NAME, DEMO, ROOT
-from main.pipeline.detection import Detector, Detectors, fitted
+from main.paths import CONFIG_NAME, DEMO, PRETRAINED, ROOT
+from main.pipeline.detection import NETWORKS, Detector, Detectors, fitted
 from main.pipeline.estimator import Estimator
+from main.pipeline.following import INTERVAL_S, KeypointDetector, KeypointFileDetector
+from main.pipeline.keypoint_files import read_keypoints
+from main.pipeline.keypoints import KeypointFinder
+from main.pipeline.model_files import find_model
 from main.pipeline.naming import as_given, input_ids, result_names
-from main.pipeline.options import InferenceOptions
+from main.pipeline.options import BUILT_IN, InferenceOptions
 from main.pipeline.overlay import Renderer, contact_sheet, draw_overlay, remove_stale_overlays
 from main.pipeline.stages import (
     READ_AHEAD,
@@ -41,6 +46,9 @@ log = logging.getLogger(__name__)
 
 MOST_WORKERS: Final = 4
 """Batches under way at a time, and frames being drawn, where there are as many cores."""
+_DEFAULT_ERRORS: Final = PRETRAINED / "smplest_x_demo" / ERRORS_NAME
+_DEFAULT_SCALE: Final = 0.5
+"""Errors of a network that nobody has measured, over those of the demo network."""
 _LEAST_SPACE: Final = 1 << 20
 """Bytes that must be free before a clip is begun, beside those of its rows."""
 EXPORTING: Final = ".exporting"
@@ -73,13 +81,14 @@ def process_clip(
         UserError: nobody was found, or something cannot be read or written.
     """
     options, estimator = tools.options, tools.estimator
-    detector = detector or tools.detector_for(source)
     clip, smoothing = describe_clip(source, options), smoothing_of(source, options)
+    detector = tools.with_keypoints(detector or tools.detector_for(source), clip.fps)
     frame_total = source.info.frame_count_estimate
     written = preview_of(result) if options.preview else result
-    space = _LEAST_SPACE + 2 * RAW_ROW.itemsize * (frame_total or 0)
+    row_files_count = 2 if tools.errors is None else 3
+    space = _LEAST_SPACE + row_files_count * RAW_ROW.itemsize * (frame_total or 0)
     require_output(result, ending="_preview.jpg" if options.preview else ".mp4", least_free=space)
-    with atomic_path(written) as partial, row_files(partial) as (raw, final):
+    with atomic_path(written) as partial, row_files(partial) as (raw, refined, final):
         partial.touch() if options.preview else partial.mkdir()
 
         # Frame by frame: each stage is a generator; threads work ahead where it says prefetch.
@@ -96,7 +105,12 @@ def process_clip(
 
         # The clip as a whole: raw rows become final ones.
         people = stitch(raw, clip.camera, clip.fps)
-        build_trajectories(raw, people, clip, estimator.body, smoothing, final)
+        if tools.errors is not None:
+            refinement = Refinement(estimator.body, tools.errors, clip)
+            moved = refinement.refine(raw, people, refined)
+            log.info("%d of %d bodies moved onto keypoints", moved, len(raw))
+        estimates = refined if tools.errors is not None else raw
+        build_trajectories(raw, estimates, people, clip, estimator.body, smoothing, final)
         chosen = choose_people(final, options.person, options.keep_longest)
 
         # What is written.
@@ -108,7 +122,12 @@ def process_clip(
                 draw_overlay(source, final, chosen, result, tools.renderer, tools.workers)
             save_config(estimator.config, partial / CONFIG_NAME)
             summary = summary_of(source, frame_count, clip, smoothing, tools)
-            write_results(partial, final, clip, summary, chosen=chosen, floor=floor)
+            write_results(
+                *(partial, final, clip, summary),
+                chosen=chosen,
+                floor=floor,
+                with_keypoints=tools.wants_keypoints,
+            )
             prepare_exports(result, partial, options.export)
     if options.preview:
         log.info("%s: choose with --person", written)
@@ -130,6 +149,8 @@ class Tools:
             estimator.config.inference.detection,
             estimator.device,
         )
+        of_file = options.keypoints not in (None, BUILT_IN)
+        self.keypoints = read_keypoints(Path(str(options.keypoints))) if of_file else None
         self.batch_size = options.batch_size or (8 if estimator.device.type == "cpu" else 32)
         self.workers = min(MOST_WORKERS, torch.get_num_threads())
 
@@ -155,11 +176,48 @@ class Tools:
         """Made when the first frame is drawn, as what it needs takes time to load."""
         return Renderer(self.options.overlay or "mesh", self.estimator.body)
 
+    @cached_property
+    def errors(self) -> NetworkErrors | None:
+        """Of the network, if bodies are moved onto keypoints."""
+        settings, wanted = self.estimator.config.inference, self.options.refine
+        if not (settings.refine if wanted is None else wanted):
+            return None
+        return network_errors(self.options.model_dir, settings.error_scale)
+
+    @property
+    def wants_keypoints(self) -> bool:
+        return self.options.wants_keypoints or self.errors is not None
+
+    @cached_property
+    def keypoint_finder(self) -> KeypointFinder:
+        return KeypointFinder(self.workers)
+
     def detector_for(self, source: FrameSource) -> Detector:
         """What finds the people of a source."""
         info = source.info
         detector = self.detectors.for_source(source.path, info.own_fps / info.fps)
-        return fitted(detector, 0, info.reduction)
+        return self.fitted(detector, 0, info.reduction)
+
+    def fitted(self, detector: Detector, first: int, reduction: int) -> Detector:
+        """A detector whose frames count from `first`, with the file of keypoints if there is one.
+
+        Args:
+            reduction: pixels of the image file, which files count in, for one of the frame.
+        """
+        detector = fitted(detector, first, reduction)
+        if self.keypoints is None:
+            return detector
+        return KeypointFileDetector(detector, self.keypoints, first, reduction)
+
+    def with_keypoints(self, detector: Detector, fps: float) -> Detector:
+        """A detector that also finds keypoints in a clip, if that is wanted and no file has them.
+
+        Boxes of a file are taken frame by frame.
+        """
+        if not self.wants_keypoints or self.keypoints is not None:
+            return detector
+        interval = round(INTERVAL_S * fps) if isinstance(detector, NETWORKS) else 1
+        return KeypointDetector(detector, self.keypoint_finder, max(1, interval))
 
     def network_workers(self, source: FrameSource) -> int:
         """Batches that the network has under way at a time.
@@ -171,10 +229,15 @@ class Tools:
 
 
 @contextmanager
-def row_files(result: Path) -> Iterator[tuple[RawRows, FinalRows]]:
-    """Raw and final rows on the disk that gets the result."""
-    with closing(RawRows(result.parent)) as raw, closing(FinalRows(result.parent)) as final:
-        yield raw, final
+def row_files(result: Path) -> Iterator[tuple[RawRows, RawRows, FinalRows]]:
+    """Raw, refined and final rows on the disk that gets the result."""
+    folder = result.parent
+    with (
+        closing(RawRows(folder)) as raw,
+        closing(RawRows(folder)) as refined,
+        closing(FinalRows(folder)) as final,
+    ):
+        yield raw, refined, final
 
 
 def describe_clip(source: FrameSource, options: InferenceOptions) -> Clip:
@@ -213,8 +276,21 @@ def summary_of(
         "body_model": tools.estimator.body_name,
         "flat_hand_mean": False,
         "camera": clip.camera._asdict(),
+        "refined": tools.errors is not None,
         "smoothing_s": smoothing_s if any(smoothing_s.values()) else None,
     }
+
+
+def network_errors(model_dir: str, scale: float) -> NetworkErrors:
+    """The measured errors of a network, or half of the demo network's if nobody measured them.
+
+    Args:
+        scale: how much larger they are than that.
+    """
+    path = find_model(model_dir).weights.with_name(ERRORS_NAME)
+    if path.is_file():
+        return NetworkErrors.read(path, scale)
+    return NetworkErrors.read(_DEFAULT_ERRORS, scale * _DEFAULT_SCALE)
 
 
 def preview_of(result: Path) -> Path:
@@ -287,7 +363,7 @@ def process_photographs(folder: Path, paths: list[Path], output: Path, tools: To
     for number, (path, name) in enumerate(zip(paths, names, strict=True)):
         try:
             with open_source(path) as source:
-                own = fitted(detector, number, source.info.reduction)
+                own = tools.fitted(detector, number, source.info.reduction)
                 process_clip(source, output / f"result_{name}", tools, own)
         except UserError as error:
             log.warning("left out: %s", error)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from main.motion.camera import PELVIS, Clip, place_bodies, truncation
-from main.motion.rows import PARAMETERS, RAW_ROW, RawRows
+from main.motion.rows import PARAMETERS, RAW_ROW, Keypoints, RawRows
 from main.pipeline.detection import Detection, Detector
 from main.pipeline.estimator import Estimator, Person, PersonCrop
 from main.pipeline.tracking import Tracker
@@ -46,10 +46,10 @@ class TrackedFrame(NamedTuple):
 
 
 class CroppedPerson(NamedTuple):
-    """A person in a frame: the track's number, how sure the detector is, the network's input."""
+    """A person in a frame: the track's number, what was detected, the network's input."""
 
     track: int
-    score: float
+    detection: Detection
     crop: PersonCrop
 
 
@@ -62,6 +62,7 @@ class EstimatedPerson(NamedTuple):
     track: int
     score: float
     person: Person
+    keypoints: Keypoints | None = None
 
 
 class EstimatedFrame(NamedTuple):
@@ -93,7 +94,7 @@ def crop_people(frames: Iterable[TrackedFrame], estimator: Estimator) -> Iterato
                 log.log(level, "frame %d: a box outside the image is left out", frame.index)
                 has_warned = True
             else:
-                people.append(CroppedPerson(track, detection.score, crop))
+                people.append(CroppedPerson(track, detection, crop))
         yield CroppedFrame(frame.index, people)
 
 
@@ -145,8 +146,10 @@ def estimate_people(
             estimates.extend(people)
             for number, cropped_people in frames:
                 estimated_people = [
-                    EstimatedPerson(track, score, estimates.popleft())
-                    for track, score, _ in cropped_people
+                    EstimatedPerson(
+                        track, detection.score, estimates.popleft(), detection.keypoints
+                    )
+                    for track, detection, _ in cropped_people
                 ]
                 usable = [one for one in estimated_people if one.person.is_finite()]
                 if len(usable) < len(estimated_people) and not left_out:
@@ -181,10 +184,12 @@ def place_people(frames: Iterable[EstimatedFrame], clip: Clip, rows: RawRows) ->
 def raw_rows(estimates: list[tuple[int, EstimatedPerson]], clip: Clip) -> np.ndarray:
     """Estimates, each with the number of its frame, as rows of `RAW_ROW`."""
     rows = np.zeros(len(estimates), RAW_ROW)
-    for row, (number, (track, score, person)) in zip(rows, estimates, strict=True):
+    for row, (number, (track, score, person, keypoints)) in zip(rows, estimates, strict=True):
         row["track"], row["frame_index"], row["score"] = track, number, score
         for name in ("box_xywh", *PARAMETERS, "joints_2d_px"):
             row[name] = getattr(person, name)
+        if keypoints is not None:
+            row["keypoints_px"], row["keypoint_score"], row["keypoint_source"] = keypoints
     placed = place_bodies(
         global_orient=rows["global_orient"],
         transl=rows["transl"],

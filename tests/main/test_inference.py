@@ -424,9 +424,11 @@ BAD_INPUT = {
     "wrong device": ("{model} {video} --boxes {boxes} --device tpu", "--device tpu"),
     "wrong flag": ("{model} {video} --no-such-flag", "no-such-flag"),
     "no detector": (
-        "{model} {video} --set inference.detection.model_path={tmp}/no_such_detector.pt",
+        "{model} {video} --detector yolo"
+        " --set inference.detection.model_path={tmp}/no_such_detector.pt",
         "person detector",
     ),
+    "no keypoints": ("{model} {video} --keypoints {tmp}/gone.json", "no such file of keypoints"),
     "name with spaces and quotes": ('{model} "it\'s not here.mp4"', "it's not here.mp4"),
 }
 
@@ -465,7 +467,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path, model, video, c
 def test_detector_that_cannot_be_fetched_is_one_line(tmp_path, model, video):
     """In a process of its own, where nothing has imported ultralytics yet."""
     path = f"inference.detection.model_path={tmp_path / 'no_such_detector.pt'}"
-    done = run_script(model, video, "--set", path, "--output", tmp_path / "out")
+    done = run_script(
+        model, video, "--detector", "yolo", "--set", path, "--output", tmp_path / "out"
+    )
     assert done.returncode == 2, done.stderr
     assert "person detector" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -17,8 +17,8 @@ from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, find_model_folder
 from human_models.joints import JOINTS, MODEL_JOINTS
 from human_models.safe_pickle import load_pickle
-from main.evaluation import submission
 from main.evaluation.submission import people_of_table
+from main.pipeline import detection
 from main.pipeline.detection import Detection
 from main.pipeline.estimator import Estimator
 from main.submit import main
@@ -128,7 +128,8 @@ def test_the_detector_finds_people_where_no_boxes_are_given(run, tmp_path, monke
         assert image.shape == (*SIZE[::-1], 3)
         return [Detection(Box(*box), 0.9) for box in BOXES[index:]]
 
-    monkeypatch.setattr(submission, "YoloDetector", lambda config, device: found)
+    monkeypatch.setattr(detection, "MoveNetDetector", lambda config: found)
+    monkeypatch.setattr(detection, "YoloDetector", lambda config, device: found)
     for i in range(3):
         write_image(tmp_path / "test" / f"ag_{i}.png", i)
     assert run("agora", "--images", tmp_path / "test") == 0

@@ -54,7 +54,7 @@ def finished(body, tmp_path):
     def run(raw, factor=1.0):
         final = FinalRows(tmp_path)
         people = stitch(raw, CAMERA, FPS)
-        build_trajectories(raw, people, CLIP, body, Smoothing().times(factor), final)
+        build_trajectories(raw, raw, people, CLIP, body, Smoothing().times(factor), final)
         return final
 
     return run

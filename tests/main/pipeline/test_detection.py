@@ -12,6 +12,7 @@ from configs.schema import DetectionConfig
 from main.pipeline.detection import (
     BoxFileDetector,
     Detectors,
+    MoveNetDetector,
     WholeImageDetector,
     YoloDetector,
     import_ultralytics,
@@ -24,7 +25,7 @@ IMAGE = np.zeros((120, 160, 3), np.uint8)
 
 
 def test_whole_image():
-    ((box, score),) = WholeImageDetector()(0, IMAGE)
+    ((box, score, _),) = WholeImageDetector()(0, IMAGE)
     assert box == Box(0, 0, 160, 120)
     assert score == 1
 
@@ -55,7 +56,7 @@ def test_flags_go_before_boxes_beside_the_input_and_those_before_yolo(tmp_path, 
     folder.mkdir()
     config = DetectionConfig(model_path=str(tmp_path / "no_such_detector.pt"))
 
-    def detectors(boxes=None, named=None):
+    def detectors(boxes=None, named="auto"):
         return Detectors(boxes, named, config, torch.device("cpu"))
 
     for name in ("a.b.boxes.json", "frames.1.boxes.json", "other.json"):
@@ -69,6 +70,14 @@ def test_flags_go_before_boxes_beside_the_input_and_those_before_yolo(tmp_path, 
     assert isinstance(detectors(named="whole-image").for_source(video), WholeImageDetector)
     with pytest.raises(UserError, match=r"NAME\.boxes\.json beside the input"):
         detectors(named="yolo")
+    caplog.clear()
+    built_in = detectors()
+    assert isinstance(built_in.for_source(tmp_path / "c.mp4"), MoveNetDetector)
+    assert built_in.for_source(tmp_path / "c.mp4") is built_in.for_source(tmp_path / "d.mp4")
+    (message,) = caplog.messages  # one line for all clips
+    assert "built-in detector" in message
+    assert "--detector yolo" in message
+    (tmp_path / "no_such_detector.pt").write_bytes(b"damaged")
     lazy = detectors()
     with pytest.raises(UserError) as first:
         lazy.for_source(tmp_path / "c.mp4")
@@ -119,7 +128,7 @@ def test_yolo_boxes_lie_in_the_image_and_are_scored(yolo_weights):
     image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
     detections = YoloDetector(config, torch.device("cpu"))(0, image)
     assert detections, "random weights see people everywhere at confidence 0"
-    for box, score in detections:
+    for box, score, _ in detections:
         assert 0 <= score <= 1
         assert box.x >= 0
         assert box.y >= 0
@@ -288,7 +297,7 @@ def test_network_of_a_file_is_what_ultralytics_makes_of_it(yolo_weights):
     ours = YoloDetector(config, torch.device("cpu"))(0, image)
     boxes = theirs[0].boxes.xywh.numpy()
     assert len(ours) == len(boxes) > 0
-    for (box, score), other, confidence in zip(ours, boxes, theirs[0].boxes.conf, strict=True):
+    for (box, score, _), other, confidence in zip(ours, boxes, theirs[0].boxes.conf, strict=True):
         assert score == pytest.approx(float(confidence))
         assert box.x + box.width / 2 == pytest.approx(float(other[0]), abs=1e-3)
         assert box.height == pytest.approx(float(other[3]), abs=1e-3)
@@ -345,7 +354,7 @@ def test_other_kinds_find_people_in_upright_boxes(kind, tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
     detections = detector(0, image)
     assert detections
-    assert all(box.width >= 0 and box.height >= 0 for box, _ in detections)
+    assert all(box.width >= 0 and box.height >= 0 for box, *_ in detections)
 
 
 def test_classifier_is_one_line(tmp_path):

@@ -42,7 +42,10 @@ def test_a_command_line_without_flags_gives_the_defaults():
 def test_every_flag_has_its_option():
     command = "m FILE 25 --boxes b.json --detector yolo --person 1,3 --keep-longest 2 --preview"
     command += " --smooth 0.5 --fov 60 --floor --export glb,bvh --backend onnx --batch-size 3"
-    command += " --no-overlay --download --set a.b=1 --precision bf16 --device cpu"
+    command += (
+        " --no-overlay --download --keypoints k.json --refine --set a.b=1 --precision bf16"
+        " --device cpu"
+    )
     options = options_of(make_parser().parse_args(command.split()))
     defaults = InferenceOptions("m")
     same = [name for name, value in vars(defaults).items() if getattr(options, name) == value]
@@ -50,6 +53,8 @@ def test_every_flag_has_its_option():
     assert options.person == (1, 3)
     assert options.export == ("glb", "bvh")
     assert options.overlay is None
+    assert options.refine is True
+    assert options_of(make_parser().parse_args(["m", "FILE", "--no-refine"])).refine is False
 
 
 @pytest.mark.parametrize("text", ["9" * 5000, "1,", "0", "-1", "\u0661", "1.5", "", "first"])

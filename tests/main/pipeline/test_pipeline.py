@@ -1,16 +1,21 @@
 """What the clips of one run share, and where their people come from."""
 
 import json
+import socket
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from human_models.joints import COCO_KEYPOINTS, JOINTS
+from main.motion.result_reader import read_person
 from main.pipeline.detection import boxes_beside
 from main.pipeline.options import InferenceOptions
-from main.pipeline.pipeline import Tools, process_clip, process_photographs
-from utils.image import list_images
+from main.pipeline.pipeline import Tools, process_clip, process_input, process_photographs
+from utils.image import list_images, read_image
 from utils.source import open_source
 from utils.video_write import Picture, VideoWriter
 
@@ -121,3 +126,123 @@ def test_boxes_beside_a_link_are_seen(tmp_path):
     assert boxes_beside(link) == tmp_path / "a" / "video.boxes.json"
     (tmp_path / "cam1.boxes.json").touch()
     assert boxes_beside(link) == tmp_path / "cam1.boxes.json"
+
+
+ASTRONAUT = Path(find_spec("skimage").origin).parent / "data" / "astronaut.png"
+
+
+def test_a_photograph_without_weights_of_yolo_and_without_a_network(
+    untrained, tmp_path, monkeypatch, caplog
+):
+    """A fresh clone on a machine that reaches nothing."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(socket, "socket", None)
+    weights = f"inference.detection.model_path={tmp_path / 'absent.pt'}"
+    options = InferenceOptions(str(untrained), overrides=(weights,), overlay="keypoints")
+    process_input(str(ASTRONAUT), tmp_path, options)
+    assert sum("built-in detector" in message for message in caplog.messages) == 1
+    picture = read_image(tmp_path / "result_astronaut.png")
+    assert 0.005 < (picture != read_image(ASTRONAUT)).any(axis=-1).mean() < 0.2
+    person = read_person(tmp_path / "result_astronaut" / "person_001.npz")
+    assert person["keypoints_px"].shape == (1, 137, 2)
+    nose = person["keypoints_px"][0, JOINTS.index("nose")]
+    np.testing.assert_allclose(nose, [224.6, 126.4], atol=3)
+    assert not person["keypoints_px"][person["keypoint_score"] == 0].any()
+
+
+def test_keypoints_of_others_are_written_and_not_those_of_frames_in_between(tools, tmp_path):
+    video = tmp_path / "walk.mp4"
+    with VideoWriter(video, fps=10) as writer:
+        for _ in range(4):
+            writer.write(np.zeros((120, 160, 3), np.uint8))
+    boxes = {k: [[10 + k, 10, 50, 90]] for k in (0, 1, 3)}
+    video.with_suffix(".boxes.json").write_text(json.dumps(boxes))
+    points = [[20.0 + k, 20.0 + 4 * k] for k in range(17)]
+    one = {"keypoints": points, "keypoint_scores": [0.5] * 17}
+    frames = [{"frame_id": k, "instances": [one]} for k in range(3)]
+    (tmp_path / "mmpose.json").write_text(json.dumps(frames))
+    options = InferenceOptions(
+        tools.options.model_dir, keypoints=tmp_path / "mmpose.json", overlay="keypoints"
+    )
+    with open_source(video) as media:
+        process_clip(media, tmp_path / "result_walk", Tools(tools.estimator, options))
+    person = read_person(tmp_path / "result_walk" / "person_001.npz")
+    assert person["interpolated"].tolist() == [False, False, True, False]
+    known = person["keypoint_score"].any(axis=1).tolist()
+    assert known == [True, True, False, False]  # the file ends, and no frame is made up
+    np.testing.assert_allclose(person["keypoints_px"][1, JOINTS.index("right_ankle")], points[16])
+    assert (tmp_path / "result_walk.mp4").is_file()
+
+
+def test_keypoints_of_others_follow_photographs_by_number_and_reduction(tools, tmp_path):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    Image.new("L", (160, 120), 90).save(folder / "a.png")
+    Image.new("L", (12000, 9000), 90).save(folder / "b.jpg", quality=30)
+    boxes = {"0": [[10, 10, 50, 90]], "1": [[1000, 800, 600, 1200]]}
+    (tmp_path / "photos.boxes.json").write_text(json.dumps(boxes))
+    people = {0: (12.0, 20.0, 2.5), 1: (1050.0, 1000.0, 30.0)}
+    frames = [
+        {
+            "frame_id": frame,
+            "instances": [
+                {
+                    "keypoints": [[x + step * k, y + step * k] for k in range(17)],
+                    "keypoint_scores": [0.5] * 17,
+                }
+            ],
+        }
+        for frame, (x, y, step) in people.items()
+    ]
+    (tmp_path / "mmpose.json").write_text(json.dumps(frames))
+    options = InferenceOptions(
+        tools.options.model_dir, keypoints=tmp_path / "mmpose.json", overlay=None
+    )
+    with_file = Tools(tools.estimator, options)
+    assert process_photographs(folder, list_images(folder), out, with_file) == 0
+    nose = JOINTS.index("nose")
+    for name, expected in (("a", (12, 20)), ("b", (525, 500))):
+        person = read_person(out / f"result_{name}" / "person_001.npz")
+        np.testing.assert_allclose(person["keypoints_px"][0, nose], expected)
+
+
+def test_bodies_move_onto_keypoints_where_that_is_asked_for(tools, tmp_path):
+    image = tmp_path / "a.png"
+    Image.new("RGB", (160, 120)).save(image)
+    (tmp_path / "a.boxes.json").write_text(json.dumps({"0": [[40, 10, 60, 100]]}))
+    plain = replace(tools.options, overlay=None, refine=False)
+
+    def process(options, folder):
+        with open_source(image) as source:
+            process_clip(source, tmp_path / folder, Tools(tools.estimator, options))
+        summary = json.loads((tmp_path / folder / "summary.json").read_text())
+        return summary["refined"], read_person(tmp_path / folder / "person_001.npz")
+
+    refined, network = process(plain, "network")
+    assert not refined
+    names = ("left_shoulder", "right_shoulder", "left_hip", "right_hip", "left_elbow", "nose")
+    joints = [JOINTS.index(name) for name in names]
+    wanted = network["joints_2d_px"][0, joints] + (4, 0)
+    points, scores = np.zeros((17, 2)), np.zeros(17)
+    rows = [COCO_KEYPOINTS.index(name) for name in names]
+    points[rows], scores[rows] = wanted, 0.9
+    person = {"keypoints": points.tolist(), "keypoint_scores": scores.tolist()}
+    (tmp_path / "mmpose.json").write_text(json.dumps([{"frame_id": 0, "instances": [person]}]))
+    options = replace(plain, keypoints=tmp_path / "mmpose.json", refine=True)
+    refined, moved = process(options, "moved")
+    assert refined
+
+    def distance(one):
+        return np.linalg.norm(one["joints_2d_px"][0, joints] - wanted, axis=1).mean()
+
+    assert distance(moved) < distance(network) / 2
+    np.testing.assert_array_equal(moved["raw_body_pose"], network["raw_body_pose"])
+
+
+def test_files_without_keypoints_where_none_are_asked_for(tools, tmp_path):
+    image = tmp_path / "a.png"
+    Image.new("RGB", (160, 120)).save(image)
+    (tmp_path / "a.boxes.json").write_text(json.dumps({"0": [[10, 10, 50, 90]]}))
+    with open_source(image) as media:
+        process_clip(media, tmp_path / "result_a", tools)
+    assert "keypoints_px" not in load(tmp_path / "result_a" / "person_001.npz")

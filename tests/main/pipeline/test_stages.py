@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from main.motion.rows import COLUMNS
+from main.pipeline.detection import Detection
 from main.pipeline.estimator import Estimator, Person, PersonCrop
 from main.pipeline.stages import (
     FRAMES_PER_BATCH,
@@ -40,7 +41,10 @@ def cropped(counts):
             for k in range(count)
         ]
         number += count
-        yield CroppedFrame(index, [CroppedPerson(k, 1.0, crop) for k, crop in enumerate(crops)])
+        detection = Detection(Box(0, 0, 1, 1), 1.0)
+        yield CroppedFrame(
+            index, [CroppedPerson(k, detection, crop) for k, crop in enumerate(crops)]
+        )
 
 
 class Numbers(Estimator):

@@ -1,0 +1,177 @@
+"""What refinement does to estimates of synthetic people, and how a network errs.
+
+    python -m main.synthesize --split test --people 500 --seed 99 --crops --out DATA
+    python -m benchmarks.refinement DATA                  # true joints with 1.5 % noise
+    python -m benchmarks.refinement DATA --own            # keypoints that the networks find
+    python -m benchmarks.refinement DATA --split train --write errors.npz    # measure the network
+
+PVE and PA-PVE are mean distances of vertices in millimetres, relative to the pelvis and after the
+similarity that fits best. Measure a network on people whom it was not trained with.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from rich.console import Console
+
+from human_models.joints import JOINTS, JOINTS_FROM_MODEL, RIG_JOINTS
+from human_models.safe_pickle import load_npz
+from main.cli import command_parser, run_command
+from main.motion.camera import Clip, ClipCamera
+from main.motion.kinematics import ROTATING, TURNED, Observed, error_vector
+from main.motion.refinement import NetworkErrors, Refinement, observed
+from main.motion.rows import KeypointSource
+from main.pipeline.estimator import Estimator
+from main.pipeline.keypoints import KeypointFinder
+from main.pipeline.pipeline import network_errors
+from main.pipeline.stages import EstimatedPerson, raw_rows
+from utils.alignment import align_similarity
+from utils.box import Box
+from utils.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+
+_PADDING = 1.2
+"""Boxes in HumanData files are so much larger than people."""
+_NOISE = 0.015
+"""Of true joints, in longer sides of the box."""
+
+
+class Bodies(NamedTuple):
+    rotations: Float[torch.Tensor, "N 55 3 3"]
+    shape: Float[torch.Tensor, "N 20"]
+    pelvis_m: Float[torch.Tensor, "N 3"]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    estimator = Estimator.load(arguments.model, device="cpu")
+    content = load_npz(arguments.data / "annot" / f"openpeople_{arguments.split}.npz")
+    count = min(arguments.people or len(content["image_path"]), len(content["image_path"]))
+    finder = KeypointFinder(1) if arguments.own else None
+    rng = np.random.default_rng(0)
+    networks, truths, afters, errors, seconds = [], [], [], [], 0.0
+    measured = network_errors(arguments.model, 1.0)
+    truth = true_bodies(content, estimator, count)
+    for place in range(count):
+        row, clip = estimate(arguments, content, place, estimator, finder, rng)
+        seen = observed(row, estimator.body)
+        true = Bodies(*(values[place : place + 1] for values in truth))
+        errors.append(error_vector(seen, *true, clip.camera))
+        networks.append(Bodies(seen.rotations, seen.shape, seen.pelvis_m))
+        truths.append(true)
+        start = time.process_time()
+        refinement = Refinement(estimator.body, measured, clip)
+        refinement.move(row, refinement.of_frames)
+        seconds += time.process_time() - start
+        after: Observed = observed(row, estimator.body)
+        afters.append(Bodies(after.rotations, after.shape, after.pelvis_m))
+    console = Console()
+    if arguments.write is not None:
+        NetworkErrors.measured(torch.cat(errors).double().numpy()).write(arguments.write)
+        console.print(f"{arguments.write}: errors of {count} estimates")
+        return
+    for name, bodies in (("network", networks), ("refined", afters)):
+        pve, pa_pve = np.mean(
+            [distances(one, true, estimator) for one, true in zip(bodies, truths, strict=True)], 0
+        )
+        console.print(f"{name}: PVE {pve:.1f}, PA-PVE {pa_pve:.1f} mm, {count} people")
+    console.print(f"{seconds / count * 1e3:.1f} ms per person, one at a time")
+
+
+def estimate(
+    arguments: argparse.Namespace,
+    content: dict[str, np.ndarray],
+    place: int,
+    estimator: Estimator,
+    finder: KeypointFinder | None,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, Clip]:
+    """The raw row of one person with keypoints, and the true camera."""
+    path = arguments.data / "img" / "openpeople" / str(content["image_path"][place])
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    assert image is not None, path
+    x, y, width, height = map(float, content["bbox_xywh"][place, :4])
+    inset = (1 - 1 / _PADDING) / 2
+    box = Box(x + width * inset, y + height * inset, width / _PADDING, height / _PADDING)
+    meta = content["meta"].item()
+    focal, princpt = meta["focal_length"][place], meta["principal_point"][place]
+    camera = ClipCamera(
+        (float(focal[0]), float(focal[1])), (float(princpt[0]), float(princpt[1])), "annotation"
+    )
+    clip = Clip(camera, (image.shape[1], image.shape[0]), 30.0)
+    person = estimator(image, [(box.x, box.y, box.width, box.height)], want_vertices=False)[0]
+    row = raw_rows([(place, EstimatedPerson(0, 1.0, person))], clip)
+    if finder is None:
+        noise = _NOISE * max(box.width, box.height) * rng.standard_normal((len(JOINTS), 2))
+        true_px = content["keypoints2d_smplx"][place, list(JOINTS_FROM_MODEL), :2]
+        row["keypoints_px"], row["keypoint_score"] = true_px + noise, 1
+        row["keypoint_source"] = KeypointSource.FILE
+    else:
+        found = finder(image, [box], [None])[0].keypoints
+        row["keypoints_px"], row["keypoint_score"], row["keypoint_source"] = found
+    return row, clip
+
+
+def true_bodies(content: dict[str, np.ndarray], estimator: Estimator, count: int) -> Bodies:
+    """What the annotations say."""
+    parameters = content["smplx"].item()
+    names = ("global_orient", *list(ROTATING)[1:])
+    vectors = [np.asarray(parameters[name])[:count].reshape(count, -1, 3) for name in names]
+    turned = torch.from_numpy(np.concatenate(vectors, axis=1).astype(np.float32))
+    rotations = torch.eye(3).repeat(count, len(RIG_JOINTS), 1, 1)
+    rotations[:, TURNED] = axis_angle_to_matrix(turned + estimator.body.mean_pose[TURNED])
+    shape = np.concatenate([parameters[name][:count] for name in ("betas", "expression")], axis=1)
+    pelvis = content["keypoints3d_smplx"][:count, 0, :3].astype(np.float32)
+    return Bodies(rotations, torch.from_numpy(shape.astype(np.float32)), torch.from_numpy(pelvis))
+
+
+def distances(one: Bodies, true: Bodies, estimator: Estimator) -> tuple[float, float]:
+    """PVE and PA-PVE in millimetres."""
+    ours, truth = (vertices(bodies, estimator).double() for bodies in (one, true))
+    aligned = align_similarity(ours, truth)
+    near, nearest = ((points - truth).norm(dim=-1).mean().item() for points in (ours, aligned))
+    return near * 1e3, nearest * 1e3
+
+
+def vertices(bodies: Bodies, estimator: Estimator) -> Float[torch.Tensor, "N V 3"]:
+    """Relative to the pelvis."""
+    vectors = matrix_to_axis_angle(bodies.rotations) - estimator.body.mean_pose
+    betas, expression = bodies.shape.split(10, dim=1)
+    posed = estimator.body(
+        global_orient=vectors[:, 0],
+        body_pose=vectors[:, 1:22].flatten(1),
+        jaw_pose=vectors[:, 22],
+        left_hand_pose=vectors[:, 25:40].flatten(1),
+        right_hand_pose=vectors[:, 40:55].flatten(1),
+        betas=betas,
+        expression=expression,
+    )
+    assert posed.vertices is not None
+    return posed.vertices - posed.joints[:, :1]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = command_parser("refinement", "What refinement does to estimates of people.")
+    parser.prog = "python -m benchmarks.refinement"
+    parser.add_argument("data", type=Path, help="folder with annot/ and img/ of openpeople")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--model", default="smplest_x_demo")
+    parser.add_argument("--people", type=int, help="only the first of them")
+    parser.add_argument("--own", action="store_true", help="keypoints that the networks find")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="measure the network's errors")
+    return parser
+
+
+def main(command_line: Sequence[str] | None = None) -> int:
+    return run_command(make_parser(), run, command_line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

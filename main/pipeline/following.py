@@ -1,0 +1,163 @@
+"""Detections with keypoints: of the built-in networks, or of a file.
+
+Both are detectors themselves, around another one, so all that follows stays as it is.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from scipy.optimize import linear_sum_assignment
+
+from main.motion.rows import Keypoints
+from main.pipeline.detection import Detection, Detector
+from main.pipeline.keypoints import FoundPerson, KeypointFinder
+from utils.box import Box, intersection_over_union
+
+INTERVAL_S: Final = 0.2
+"""Time between two runs of the detector, while everyone is found again by their keypoints."""
+_SAME_PERSON: Final = 0.3
+"""Overlap of the boxes of a person in two frames, at least."""
+_ONE_PERSON: Final = 0.8
+"""Overlap of two people from which the detector is asked whether they are one."""
+_SURE: Final = 0.2
+"""Score of keypoints by which a box is moved; at least three."""
+_LOST: Final = 0.6
+"""Share of the keypoints' mean score when the person was detected; below it they are lost."""
+_LARGEST_GROWTH: Final = 1.1
+"""Of a box from a frame to the next."""
+_LEAST_OVERLAP: Final = 0.1
+"""Of a person's box with that of the keypoints in a file."""
+
+
+class _Followed(NamedTuple):
+    detection: Detection
+    found: FoundPerson
+    confidence: float
+    """Mean score of the body's keypoints when the person was detected."""
+
+
+class KeypointDetector:
+    """People with keypoints by the built-in networks, for the frames of one clip in their order.
+
+    A detector runs where somebody may be new: every so many frames, where nobody was found, and
+    where somebody is lost. In between, boxes move with the keypoints.
+    """
+
+    def __init__(self, detector: Detector, finder: KeypointFinder, interval: int) -> None:
+        """Begin a clip.
+
+        Args:
+            interval: frames from one run of the detector to the next; 1: each frame.
+        """
+        self.detector, self.finder, self.interval = detector, finder, interval
+        self.people: list[_Followed] = []
+        self.detected_ago = 0
+
+    def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
+        self.detected_ago += 1
+        followed = None
+        if self.people and self.detected_ago < self.interval:
+            followed = self._follow(image)
+        if followed is None:
+            followed = self._detect(index, image)
+            self.detected_ago = 0
+        self.people = followed
+        return [one.detection for one in followed]
+
+    def _detect(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[_Followed]:
+        detections = self.detector(index, image)
+        boxes = [one.box for one in detections]
+        before: list[FoundPerson | None] = [None] * len(boxes)
+        for new, old in _pairs(boxes, [one.detection.box for one in self.people], _SAME_PERSON):
+            before[new] = self.people[old].found
+        found = self.finder(image, boxes, before)
+        return [
+            _Followed(one._replace(keypoints=person.keypoints), person, _confidence(person))
+            for one, person in zip(detections, found, strict=True)
+        ]
+
+    def _follow(self, image: UInt8[np.ndarray, "H W 3"]) -> list[_Followed] | None:
+        """Everyone where their keypoints went; None where the detector should look again."""
+        boxes = [one.detection.box for one in self.people]
+        found = self.finder(image, boxes, [one.found for one in self.people])
+        followed = []
+        for one, person in zip(self.people, found, strict=True):
+            box = moved_box(one.detection.box, one.found.body, person.body)
+            if box is None or _confidence(person) < _LOST * one.confidence:
+                return None
+            detection = Detection(box, one.detection.score, person.keypoints)
+            followed.append(one._replace(detection=detection, found=person))
+        array = np.array([one.detection.box for one in followed], np.float64)
+        overlap = np.triu(intersection_over_union(array, array), 1)
+        return None if (overlap > _ONE_PERSON).any() else followed
+
+
+class KeypointFileDetector:
+    """People with the keypoints of a file, of whoever's overlap the most."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        frames: Mapping[int, Sequence[Keypoints]],
+        first: int = 0,
+        reduction: int = 1,
+    ) -> None:
+        """Join a detector with what was read.
+
+        Args:
+            first: the frame of the file that is frame 0 here.
+            reduction: pixels of the file for one of the frame.
+        """
+        self.detector, self.frames = detector, frames
+        self.first, self.reduction = first, reduction
+
+    def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
+        detections = self.detector(index, image)
+        keypoints = [
+            one._replace(px=one.px / self.reduction)
+            for one in self.frames.get(self.first + index, [])
+            if one.score.any()
+        ]
+        given = [Keypoints.unknown()] * len(detections)
+        boxes, others = [one.box for one in detections], [_extent(one) for one in keypoints]
+        for person, other in _pairs(boxes, others, _LEAST_OVERLAP):
+            given[person] = keypoints[other]
+        return [one._replace(keypoints=mine) for one, mine in zip(detections, given, strict=True)]
+
+
+def moved_box(
+    box: Box, before: Float[np.ndarray, "17 3"], now: Float[np.ndarray, "17 3"]
+) -> Box | None:
+    """A box moved and scaled as keypoints (x, y, score); None if too few are known in both."""
+    known = np.minimum(before[:, 2], now[:, 2]) > _SURE
+    if known.sum() < 3:
+        return None
+    old, new = before[known, :2], now[known, :2]
+    spread_before, spread_now = float(old.std(axis=0).sum()), float(new.std(axis=0).sum())
+    growth = spread_now / max(spread_before, 1e-6)
+    growth = min(max(growth, 1 / _LARGEST_GROWTH), _LARGEST_GROWTH)
+    # Where the box's centre would be by each keypoint; one that jumped does not count.
+    center = np.median(new + growth * (np.array(box.center) - old), axis=0)
+    width, height = box.width * growth, box.height * growth
+    return Box(float(center[0] - width / 2), float(center[1] - height / 2), width, height)
+
+
+def _confidence(person: FoundPerson) -> float:
+    return float(person.body[:, 2].mean())
+
+
+def _extent(keypoints: Keypoints) -> Box:
+    known = keypoints.px[keypoints.score > 0]
+    low, high = known.min(axis=0), known.max(axis=0)
+    return Box(*low.tolist(), *np.maximum(high - low, 1).tolist())
+
+
+def _pairs(first: Sequence[Box], second: Sequence[Box], least: float) -> list[tuple[int, int]]:
+    """Numbers of boxes that belong together: the most overlap in all, each at least `least`."""
+    if not first or not second:
+        return []
+    overlap = intersection_over_union(np.array(first, np.float64), np.array(second, np.float64))
+    pairs = zip(*linear_sum_assignment(-overlap), strict=True)
+    return [(int(a), int(b)) for a, b in pairs if overlap[a, b] >= least]

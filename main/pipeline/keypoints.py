@@ -1,0 +1,409 @@
+"""Where the joints of people are in their images: four small networks, from box to fingertips.
+
+Body by MoveNet Thunder, feet by BlazePose, hands and face by networks of their own, each on a
+square that is cut out of the image where the step before says. In the next frame the squares are
+where the keypoints of the last one say, so that each network runs once and not twice.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from human_models.joints import (
+    COCO_KEYPOINTS,
+    FACE_KEYPOINTS,
+    HAND_KEYPOINTS,
+    JOINTS,
+    SIDES,
+    joint_places,
+)
+from main.motion.rows import Keypoints, KeypointSource
+from main.pipeline.networks import SmallNetwork, Square
+from utils.box import Box
+
+_BODY_MARGIN: Final = 1.25
+"""Side of the body's square, in longer sides of the box."""
+_LEAST_SCORE: Final = 0.1
+"""Of MoveNet's keypoints: what is below is unknown."""
+_SURE: Final = 0.15
+"""Score from which a keypoint of the body says where another part is."""
+_PRESENT: Final = 0.5
+"""Probability from which a foot, a hand or a face is taken to be there."""
+_LEAST_SIDE: Final = 8
+"""Pixels of a hand's or face's square."""
+_WRIST_DISTANCE: Final = 0.35
+"""From the hand's wrist to the body's, in sides of the hand's square: others' hands are farther."""
+_ONE_HAND: Final = 0.25
+"""Mean distance of two hands that are one, in sides of their squares."""
+
+_BODY: Final = joint_places(COCO_KEYPOINTS)
+_HANDS: Final = [joint_places(HAND_KEYPOINTS[side][1:]) for side in SIDES]
+"""Without the wrists, which MoveNet knows better."""
+_FACE: Final = joint_places(FACE_KEYPOINTS)
+_FEET: Final = joint_places(("left_heel", "right_heel", "left_big_toe", "right_big_toe"))
+_FOOT_POINTS: Final = slice(29, 33)
+"""The same of BlazePose's points; of the others, some say where hands and face are."""
+_HAND_POINTS: Final = ((15, 19, 17), (16, 20, 18))
+"""BlazePose's wrist, index finger and little finger of each side."""
+_PALM: Final = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]
+_KNUCKLES: Final = [5, 9, 13]
+"""Of the 21 points of a hand."""
+_EYE_CORNERS: Final = (33, 263)
+"""Outer ones of the right and the left eye, of the 468 points of the face."""
+# fmt: off
+_FACE_OF_MESH: Final = [
+    162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
+    71, 63, 105, 66, 107, 336, 296, 334, 293, 301, 168, 197, 5, 4, 75, 97, 2, 326, 305,
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
+    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
+]
+# fmt: on
+"""Which of the 468 points are the 68 of `FACE_KEYPOINTS`."""
+
+
+class _Part(NamedTuple):
+    """A hand or a face: its points, how surely it is there, its square in the next frame."""
+
+    points: Float[np.ndarray, "N 2"]
+    score: float
+    following: Square
+
+
+_Following = Callable[[np.ndarray], Square]
+
+
+class FoundPerson(NamedTuple):
+    """Keypoints, and where to look for them in the next frame."""
+
+    keypoints: Keypoints
+    body: Float[np.ndarray, "17 3"]
+    """COCO's keypoints: x, y, score."""
+    feet: Square | None
+    hands: tuple[Square | None, Square | None]
+    face: Square | None
+
+
+class KeypointFinder:
+    """The four networks; any number of people at a time."""
+
+    def __init__(self, workers: int) -> None:
+        """Load them.
+
+        Args:
+            workers: people who are looked at together, each by a thread.
+
+        Raises:
+            UserError: a network's file is missing or damaged.
+        """
+        self.body_network = SmallNetwork("movenet_thunder")
+        self.feet_network = SmallNetwork("blazepose_full")
+        self.hand_network = SmallNetwork("hand_landmark")
+        self.face_network = SmallNetwork("face_landmark")
+        self.pool = ThreadPoolExecutor(workers, thread_name_prefix="keypoints")
+
+    def __call__(
+        self,
+        image: UInt8[np.ndarray, "H W 3"],
+        boxes: Sequence[Box],
+        before: Sequence[FoundPerson | None],
+    ) -> list[FoundPerson]:
+        """The keypoints of the people in some boxes.
+
+        Args:
+            before: the same people in the frame before; None: not known.
+        """
+        found = self.pool.map(lambda one: self._find(image, *one), zip(boxes, before, strict=True))
+        return _each_hand_once(list(found))
+
+    def _find(
+        self, image: UInt8[np.ndarray, "H W 3"], box: Box, before: FoundPerson | None
+    ) -> FoundPerson:
+        side = _BODY_MARGIN * max(box.width, box.height)
+        body = self._body(image, Square(box.center, side))
+        keypoints = Keypoints.unknown()
+        known = np.where(body[:, 2] >= _LEAST_SCORE, body[:, 2], 0)
+        keypoints.enter(_BODY, body[:, :2], known, KeypointSource.BODY)
+
+        pose, feet = self._pose(image, body, None if before is None else before.feet)
+        if pose is not None:
+            points = pose[_FOOT_POINTS]
+            seen = np.where(points[:, 2] > _PRESENT, points[:, 2], 0)
+            keypoints.enter(_FEET, points[:, :2], seen, KeypointSource.FEET)
+
+        hands = [
+            self._hand(image, body, pose, side, None if before is None else before.hands[side])
+            for side in range(2)
+        ]
+        hands = _without_shared(hands, body)
+        for places, hand in zip(_HANDS, hands, strict=True):
+            if hand is not None:
+                scores = np.full(len(places), hand.score)
+                keypoints.enter(places, hand.points[1:], scores, KeypointSource.HAND)
+
+        face = self._face(image, body, pose, None if before is None else before.face)
+        if face is not None:
+            points = face.points[_FACE_OF_MESH]
+            keypoints.enter(_FACE, points, np.full(len(_FACE), face.score), KeypointSource.FACE)
+        left, right = (None if hand is None else hand.following for hand in hands)
+        return FoundPerson(
+            keypoints, body, feet, (left, right), None if face is None else face.following
+        )
+
+    def _body(self, image: UInt8[np.ndarray, "H W 3"], square: Square) -> Float[np.ndarray, "17 3"]:
+        network = self.body_network
+        rows = network(square.cut(image, network.side))[0][0, 0].astype(np.float64)
+        points = square.in_image(rows[:, [1, 0]] * network.side, network.side)
+        return _finite(np.column_stack([points, rows[:, 2]]))
+
+    def _pose(
+        self,
+        image: UInt8[np.ndarray, "H W 3"],
+        body: Float[np.ndarray, "17 3"],
+        before: Square | None,
+    ) -> tuple[Float[np.ndarray, "39 3"] | None, Square | None]:
+        """BlazePose's points with their visibility, and its square in the next frame.
+
+        It is weak where its square is not centred on the hips: it runs again on the one that it
+        finds itself.
+        """
+        square, network = before or _trunk_square(body), self.feet_network
+        for _ in range(1 if before is not None else 2):
+            if square is None or not square.is_usable:
+                return None, None
+            rows, presence = network(square.cut(image, network.side))[:2]
+            values = rows.reshape(39, 5).astype(np.float64)
+            points = square.in_image(values[:, :2], network.side)
+            up = points[34] - points[33]
+            side = 2 * _BODY_MARGIN * float(np.linalg.norm(up))
+            square = Square((points[33][0], points[33][1]), side, _angle(up))
+        if not presence.item() > _PRESENT or not np.isfinite(values).all():
+            return None, None
+        visible = 1 / (1 + np.exp(-values[:, 3]))
+        return np.column_stack([points, visible]), square if _near_hips(square, body) else None
+
+    def _hand(
+        self,
+        image: UInt8[np.ndarray, "H W 3"],
+        body: Float[np.ndarray, "17 3"],
+        pose: Float[np.ndarray, "39 3"] | None,
+        side: int,
+        before: Square | None,
+    ) -> _Part | None:
+        """The hand of a side: where it was, else where the body says."""
+        wrist = body[COCO_KEYPOINTS.index(f"{SIDES[side]}_wrist")]
+        found = None
+        if before is not None:
+            found = self._part(self.hand_network, image, before, 1, _hand_after)
+        if found is None or not _at_wrist(found, wrist):
+            start = _hand_square(body, pose, side)
+            found = self._part(self.hand_network, image, start, 2, _hand_after)
+        return found if found is not None and _at_wrist(found, wrist) else None
+
+    def _face(
+        self,
+        image: UInt8[np.ndarray, "H W 3"],
+        body: Float[np.ndarray, "17 3"],
+        pose: Float[np.ndarray, "39 3"] | None,
+        before: Square | None,
+    ) -> _Part | None:
+        """The face: where it was, else where the body says."""
+        found = None
+        if before is not None:
+            found = self._part(self.face_network, image, before, 1, _face_after)
+        if found is None or not _at_nose(found, body):
+            start = _face_square(body, pose)
+            found = self._part(self.face_network, image, start, 2, _face_after)
+        return found if found is not None and _at_nose(found, body) else None
+
+    def _part(
+        self,
+        network: SmallNetwork,
+        image: UInt8[np.ndarray, "H W 3"],
+        square: Square | None,
+        runs: int,
+        following: _Following,
+    ) -> _Part | None:
+        """Points of a hand or face in a square; each further run is where the last one says."""
+        part = None
+        for _ in range(runs):
+            if square is None or not square.is_usable or square.side < _LEAST_SIDE:
+                return None
+            rows, presence = network(square.cut(image, network.side))[:2]
+            score = presence.item()
+            if network is self.face_network:
+                score = 1 / (1 + np.exp(-score))
+            crop_points = rows.reshape(-1, 3)[:, :2].astype(np.float64)
+            if not np.isfinite([score, *crop_points.flat]).all():
+                return None
+            points = square.in_image(crop_points, network.side)
+            square = following(points)
+            part = _Part(points, float(score), square)
+        return part if part is not None and part.score > _PRESENT else None
+
+
+def _finite(points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
+    return np.where(np.isfinite(points).all(axis=1, keepdims=True), points, 0)
+
+
+def _angle(up: Float[np.ndarray, "2"]) -> float:
+    """How far an upward direction of a part is turned from the image's, clockwise."""
+    return float(np.arctan2(up[0], -up[1]))
+
+
+def _turned(vector: Float[np.ndarray, "2"] | Sequence[float], angle: float) -> np.ndarray:
+    """A vector of an upright part, turned clockwise in the image."""
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.array([[cosine, -sine], [sine, cosine]]) @ vector
+
+
+def _trunk_square(body: Float[np.ndarray, "17 3"]) -> Square | None:
+    """The square from which BlazePose finds its own: about the hips, as large as the person."""
+    shoulders, hips = body[5:7], body[11:13]
+    if min(shoulders[:, 2].max(), hips[:, 2].max()) < _LEAST_SCORE:
+        return None
+    center, neck = hips[:, :2].mean(axis=0), shoulders[:, :2].mean(axis=0)
+    reach = max(
+        2 * float(np.linalg.norm(neck - center)),
+        1.15 * float(np.linalg.norm(body[0, :2] - center)),
+    )
+    return Square((center[0], center[1]), 2 * _BODY_MARGIN * reach)
+
+
+def _near_hips(square: Square | None, body: Float[np.ndarray, "17 3"]) -> bool:
+    """BlazePose follows the person whose body MoveNet found."""
+    hips = body[11:13]
+    if square is None or hips[:, 2].max() < _SURE:
+        return square is not None
+    apart = np.linalg.norm(hips[:, :2].mean(axis=0) - square.center)
+    return bool(apart < 0.15 * square.side)
+
+
+def _hand_square(
+    body: Float[np.ndarray, "17 3"], pose: Float[np.ndarray, "39 3"] | None, side: int
+) -> Square | None:
+    """Where a hand is: by BlazePose's fingers, or as the forearm points."""
+    if pose is not None:
+        wrist, index, little = pose[list(_HAND_POINTS[side])]
+        if wrist[2] > _PRESENT:
+            middle = (2 * index[:2] + little[:2]) / 3
+            ahead = middle - wrist[:2]
+            center = middle + 0.2 * ahead
+            return Square((center[0], center[1]), 4 * float(np.linalg.norm(ahead)), _angle(ahead))
+    elbow, wrist = (
+        body[COCO_KEYPOINTS.index(f"{SIDES[side]}_{name}")] for name in ("elbow", "wrist")
+    )
+    if min(elbow[2], wrist[2]) < _SURE:
+        return None
+    ahead = wrist[:2] - elbow[:2]
+    center = wrist[:2] + 0.4 * ahead
+    return Square((center[0], center[1]), 1.6 * float(np.linalg.norm(ahead)), _angle(ahead))
+
+
+def _hand_after(points: Float[np.ndarray, "21 2"]) -> Square:
+    """The square of a hand by its points: upright, about the palm, twice as large."""
+    angle = _angle(points[_KNUCKLES].mean(axis=0) - points[0])
+    upright = np.array([_turned(point, -angle) for point in points[_PALM]])
+    low, high = upright.min(axis=0), upright.max(axis=0)
+    side = 2 * float((high - low).max())
+    center = _turned((low + high) / 2 - [0, 0.05 * side], angle)
+    return Square((center[0], center[1]), side, angle)
+
+
+def _at_wrist(hand: _Part, wrist: Float[np.ndarray, "3"]) -> bool:
+    """A hand is where the body has its wrist, as far as that is known."""
+    apart = np.linalg.norm(hand.points[0] - wrist[:2])
+    return bool(wrist[2] < _SURE or apart < _WRIST_DISTANCE * hand.following.side)
+
+
+def _without_shared(
+    hands: list[_Part | None], body: Float[np.ndarray, "17 3"]
+) -> list[_Part | None]:
+    """Where both sides have found one and the same hand, it is that of the nearer wrist."""
+    left, right = hands
+    if left is None or right is None:
+        return hands
+    apart = np.linalg.norm(left.points - right.points, axis=1).mean()
+    if apart > _ONE_HAND * max(left.following.side, right.following.side):
+        return hands
+    distances = [
+        np.linalg.norm(hand.points[0] - body[COCO_KEYPOINTS.index(f"{side}_wrist"), :2])
+        for hand, side in ((left, "left"), (right, "right"))
+    ]
+    return [left, None] if distances[0] <= distances[1] else [None, right]
+
+
+def _each_hand_once(people: list[FoundPerson]) -> list[FoundPerson]:
+    """Where two people have one and the same hand, it is that of the nearer wrist."""
+    claims = [
+        (number, side)
+        for number, person in enumerate(people)
+        for side in range(2)
+        if person.keypoints.score[_HANDS[side][0]] > 0
+    ]
+    claims.sort(key=lambda claim: _distance_to_wrist(people[claim[0]], claim[1]))
+    kept: list[tuple[int, int]] = []
+    for number, side in claims:
+        points = people[number].keypoints.px[_HANDS[side]]
+        size = float(np.ptp(points, axis=0).max())
+        others = (people[a].keypoints.px[_HANDS[b]] for a, b in kept if a != number)
+        if any(np.linalg.norm(points - other, axis=1).mean() < size / 2 for other in others):
+            people[number] = _without_hand(people[number], side)
+        else:
+            kept.append((number, side))
+    return people
+
+
+def _distance_to_wrist(person: FoundPerson, side: int) -> float:
+    """From the root of a hand's thumb to the body's wrist."""
+    wrist = person.body[COCO_KEYPOINTS.index(f"{SIDES[side]}_wrist"), :2]
+    return float(np.linalg.norm(person.keypoints.px[_HANDS[side][0]] - wrist))
+
+
+def _without_hand(person: FoundPerson, side: int) -> FoundPerson:
+    """A person whose hand was somebody else's; the wrist, which led there, is unknown, too."""
+    places = [JOINTS.index(f"{SIDES[side]}_wrist"), *_HANDS[side]]
+    for values in person.keypoints:
+        values[places] = 0
+    left, right = person.hands
+    return person._replace(hands=(None, right) if side == 0 else (left, None))
+
+
+def _face_square(
+    body: Float[np.ndarray, "17 3"], pose: Float[np.ndarray, "39 3"] | None
+) -> Square | None:
+    """Where the face is: by BlazePose's eleven points of it, or by MoveNet's five."""
+    points, eyes = (
+        (body[:5, :2], body[[2, 1], :2])
+        if pose is None
+        else (
+            pose[:11, :2],
+            pose[[5, 2], :2],
+        )
+    )
+    if body[:3, 2].max() < _LEAST_SCORE:
+        return None
+    across = eyes[1] - eyes[0]  # from the right eye to the left one
+    center = points.mean(axis=0)
+    return Square(
+        (center[0], center[1]),
+        1.7 * float(np.ptp(points, axis=0).max()),
+        float(np.arctan2(across[1], across[0])),
+    )
+
+
+def _face_after(points: Float[np.ndarray, "468 2"]) -> Square:
+    right, left = points[list(_EYE_CORNERS)]
+    across = left - right
+    center = (points.max(axis=0) + points.min(axis=0)) / 2
+    side = 1.5 * float(np.ptp(points, axis=0).max())
+    return Square((center[0], center[1]), side, float(np.arctan2(across[1], across[0])))
+
+
+def _at_nose(face: _Part, body: Float[np.ndarray, "17 3"]) -> bool:
+    """A face is where the body has its nose, as far as that is known."""
+    nose = body[0]
+    apart = np.linalg.norm(face.points.mean(axis=0) - nose[:2])
+    return bool(nose[2] < _SURE or apart < 0.4 * face.following.side)

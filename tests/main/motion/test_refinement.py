@@ -1,0 +1,276 @@
+"""Bodies moved onto keypoints: people with known truth, estimated with the errors of a network."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from human_models.body import BodyLibrary
+from human_models.files import find_model_folder
+from human_models.joints import JOINT_PARTS, JOINTS, JOINTS_FROM_MODEL, RIG_JOINTS
+from main.motion.camera import PELVIS, Clip, ClipCamera
+from main.motion.kinematics import (
+    PLACE,
+    SHAPE,
+    TURNED,
+    TURNED_NAMES,
+    TURNS,
+    VARIABLES,
+    Observed,
+    Skeleton,
+    error_vector,
+)
+from main.motion.refinement import NetworkErrors, Refinement, keypoint_errors, observed
+from main.motion.rows import RAW_ROW, KeypointSource, RawRows
+from main.pipeline.pipeline import network_errors
+from utils.errors import UserError
+
+CAMERA = ClipCamera((900.0, 900.0), (320.0, 240.0), "test")
+CLIP = Clip(CAMERA, (640, 480), 30.0)
+BODY = JOINT_PARTS["body"]
+LEFT, RIGHT = JOINT_PARTS["left_hand"], JOINT_PARTS["right_hand"]
+
+
+@pytest.fixture(scope="module")
+def body():
+    return BodyLibrary(find_model_folder(Path("absent"))).smplx()
+
+
+@pytest.fixture(scope="module")
+def errors():
+    return network_errors("smplest_x_demo", 1.0)
+
+
+@pytest.fixture(scope="module")
+def people(body, errors):
+    """Rows of 24 people as the network errs, with exact keypoints, and their true joints."""
+    rng = np.random.default_rng(5)
+    count = 24
+    rows = np.zeros(count, RAW_ROW)
+    rows["track"], rows["frame_index"], rows["score"] = np.arange(count), 0, 1
+    upright = Rotation.from_rotvec([np.pi, 0, 0])
+    turned = Rotation.from_rotvec(np.outer(rng.uniform(-3, 3, count), [0, 1, 0]))
+    rows["placed_orient"] = (turned * upright).as_rotvec()
+    rows["body_pose"] = 0.15 * rng.standard_normal((count, 63))
+    rows["placed_pelvis_m"] = np.array([0, 0, 5]) + rng.uniform(-0.5, 0.5, (count, 3))
+    rows["box_xywh"] = [200, 80, 120, 340]
+    seen = observed(rows, body)
+    shares = torch.from_numpy(rng.standard_normal((count, errors.basis.shape[1])))
+    vectors = 0.7 * shares.float() @ errors.basis.T
+    truth = Skeleton(body).pose(seen, vectors, CAMERA)
+    rows["keypoints_px"] = CAMERA.project(truth.joints_m.numpy())
+    rows["keypoint_score"], rows["keypoint_source"] = 1, KeypointSource.FILE
+    return rows, truth
+
+
+def refined(rows, body, errors, folder, person=None):
+    raw, result = RawRows(folder), RawRows(folder)
+    raw.append(rows)
+    people = np.arange(len(rows)) if person is None else person
+    moved = Refinement(body, errors, CLIP).refine(raw, people, result)
+    return result.take(np.arange(len(rows))), moved
+
+
+def joints_of(rows, body):
+    pose = Skeleton(body).pose(observed(rows, body), torch.zeros(len(rows), VARIABLES), CAMERA)
+    return pose.joints_m.numpy()
+
+
+def image_error(rows, body, part=BODY):
+    pixels = CAMERA.project(joints_of(rows, body))
+    return np.linalg.norm(pixels - rows["keypoints_px"], axis=-1)[:, part].mean()
+
+
+def pose_error(rows, body, truth):
+    ours, true = joints_of(rows, body), truth.joints_m.numpy()
+    ours, true = (joints - joints[:, PELVIS, None] for joints in (ours, true))
+    return np.linalg.norm(ours - true, axis=-1)[:, BODY].mean()
+
+
+def test_bodies_come_nearer_to_keypoints_and_to_the_truth(people, body, errors, tmp_path):
+    rows, truth = people
+    after, moved = refined(rows, body, errors, tmp_path)
+    assert moved == len(rows)
+    assert image_error(after, body) < 0.2 * image_error(rows, body)
+    assert pose_error(after, body, truth) < 0.7 * pose_error(rows, body, truth)
+    for hand in (LEFT, RIGHT):
+        assert image_error(after, body, hand) < 0.3 * image_error(rows, body, hand)
+
+
+def test_few_keypoints_do_not_turn_bodies_in_depth(people, body, errors, tmp_path):
+    rows, truth = people
+    rows = rows.copy()
+    names = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+    unknown = [not joint.endswith(names) for joint in JOINTS]
+    rows["keypoint_score"][:, unknown] = 0
+    after, _ = refined(rows, body, errors, tmp_path)
+    assert image_error(after, body) < image_error(rows, body)
+    assert pose_error(after, body, truth) < pose_error(rows, body, truth)
+
+
+def test_a_mouth_opens(people, body, errors, tmp_path):
+    rows = people[0][:1].copy()
+    rows["body_pose"] = 0
+    rows["placed_orient"] = [np.pi, 0, 0]
+    still = observed(rows, body)
+    opened = torch.zeros(1, VARIABLES)
+    opened[0, 3 * TURNED_NAMES.index("jaw")] = 0.3
+    joints = Skeleton(body).pose(still, opened, CAMERA).joints_m.numpy()
+    rows["keypoints_px"] = CAMERA.project(joints)
+    after, _ = refined(rows, body, errors, tmp_path)
+    assert after["jaw_pose"][0, 0] > 0.03
+
+
+def test_without_keypoints_nothing_changes(people, body, errors, tmp_path):
+    rows = people[0].copy()
+    rows["keypoint_score"] = 0
+    after, moved = refined(rows, body, errors, tmp_path)
+    assert moved == 0
+    assert after.tobytes() == rows.tobytes()
+
+
+def test_of_several_people_only_those_with_keypoints_change(people, body, errors, tmp_path):
+    rows = people[0][:4].copy()
+    rows["keypoint_score"][2] = 0
+    after, moved = refined(rows, body, errors, tmp_path)
+    assert moved == 3
+    assert after[2].tobytes() == rows[2].tobytes()
+    assert (after["body_pose"][[0, 1, 3]] != rows["body_pose"][[0, 1, 3]]).any(axis=1).all()
+
+
+def test_frames_of_a_person_share_a_shape(people, body, errors, tmp_path):
+    rows = people[0][:6].copy()
+    rows["keypoint_score"][5] = 0
+    after, _ = refined(rows, body, errors, tmp_path, person=np.array([1, 1, 1, 2, 2, 1]))
+    assert (after["betas"][[0, 1, 2, 5]] == after["betas"][0]).all()
+    assert (after["betas"][3] == after["betas"][4]).all()
+    assert (after["betas"][3] != after["betas"][0]).any()
+    assert (after["body_pose"][5] == rows["body_pose"][5]).all()
+
+
+@pytest.mark.parametrize("kind", ["one point", "random", "huge"])
+def test_absurd_keypoints_leave_the_body_where_it_is(kind, people, body, errors, tmp_path):
+    rows, rng = people[0].copy(), np.random.default_rng(1)
+    shape = rows["keypoints_px"].shape
+    rows["keypoints_px"] = {
+        "one point": np.full(shape, 5.0),
+        "random": rng.uniform(0, 640, shape),
+        "huge": np.full(shape, 1e9),
+    }[kind]
+    after, _ = refined(rows, body, errors, tmp_path)
+    assert np.isfinite(joints_of(after, body)).all()
+    distance = np.linalg.norm(joints_of(after, body) - joints_of(rows, body), axis=-1)
+    assert np.median(distance[:, BODY]) < 0.15
+
+
+def test_another_hand_is_refused(people, body, errors, tmp_path):
+    rows = people[0].copy()
+    swapped = rows.copy()
+    swapped["keypoints_px"][:, LEFT] = rows["keypoints_px"][:, RIGHT]
+    apart = np.linalg.norm(
+        rows["keypoints_px"][:, LEFT].mean(axis=1) - rows["keypoints_px"][:, RIGHT].mean(axis=1),
+        axis=-1,
+    )
+    clear = apart > 60
+    assert clear.sum() > 5
+    sigmas, _ = keypoint_errors(swapped)
+    assert np.isinf(sigmas[clear][:, LEFT]).all()
+    assert np.isfinite(sigmas[:, RIGHT]).mean() > 0.9
+    without = rows.copy()
+    without["keypoint_score"][:, LEFT] = 0
+    after, _ = refined(swapped[clear], body, errors, tmp_path)
+    expected, _ = refined(without[clear], body, errors, tmp_path)
+    np.testing.assert_allclose(after["left_hand_pose"], expected["left_hand_pose"], atol=1e-3)
+
+
+def test_knees_do_not_bend_backwards(people, body, errors, tmp_path):
+    rows = people[0].copy()
+    rows["body_pose"][:, [9, 12]] = -0.6
+    after, _ = refined(rows, body, errors, tmp_path)
+    assert (after["body_pose"][:, [9, 12]] > -0.3).mean() > 0.9
+
+
+@pytest.fixture(scope="module")
+def exact(body):
+    """Bodies in double precision, at error vectors that are not zero."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        precise = BodyLibrary(find_model_folder(Path("absent"))).smplx("female").double()
+        generator = torch.Generator().manual_seed(3)
+        random = lambda *size: torch.randn(*size, generator=generator)  # noqa: E731
+        count = 2
+        seen = Observed(
+            rotations=torch.linalg.qr(random(count, len(RIG_JOINTS), 3, 3))[0],
+            shape=random(count, 20),
+            pelvis_m=torch.tensor([[0.2, 0.1, 4.0], [-0.3, 0.2, 6.0]]),
+            size_px=torch.tensor([300.0, 200.0]),
+            keypoints_px=torch.zeros(count, 137, 2),
+            sigma_px=torch.ones(count, 137),
+            wrong=torch.zeros(count, 137),
+        )
+        flipped = torch.linalg.det(seen.rotations) < 0
+        seen.rotations[flipped] *= -1
+        yield Skeleton(precise), seen, 0.2 * random(count, VARIABLES), random(count, 137, 2, 3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_derivatives_are_those_of_differences(exact):
+    skeleton, seen, vectors, rays = exact
+    posed = skeleton.pose(seen, vectors, CAMERA)
+    units = seen.size_px[:, None] / torch.tensor(CAMERA.focal) * posed.pelvis_m[:, 2:]
+    slopes = skeleton.derivatives(posed, rays, torch.arange(137), units)
+    step = 1e-5
+    for entry in range(VARIABLES):
+        change = torch.zeros(VARIABLES)
+        change[entry] = step
+        ends = [skeleton.pose(seen, vectors + way * change, CAMERA).joints_m for way in (1, -1)]
+        moved = (ends[0] - ends[1]) / (2 * step)
+        difference = slopes[..., entry] - (rays @ moved[..., None])[..., 0]
+        rig = [number < len(RIG_JOINTS) for number in JOINTS_FROM_MODEL]
+        assert difference[:, rig].abs().max() < 1e-6
+        # Points on the surface also move with corrections of the pose, a few millimetres.
+        limit = {True: 0.08, False: 0.02}[entry < TURNS.stop]
+        assert difference.abs().max() < limit
+
+
+def test_an_error_vector_leads_to_the_truth(exact):
+    skeleton, seen, vectors, _ = exact
+    posed = skeleton.pose(seen, vectors, CAMERA)
+    found = error_vector(seen, posed.rotations, posed.shape, posed.pelvis_m, CAMERA)
+    for part in (TURNS, SHAPE, PLACE):
+        torch.testing.assert_close(found[:, part], vectors[:, part], atol=1e-6, rtol=0)
+    assert len(TURNED) == TURNS.stop // 3
+
+
+def test_errors_are_measured_written_and_read(tmp_path):
+    rng = np.random.default_rng(0)
+    mixing = rng.standard_normal((VARIABLES, 12))
+    measured = NetworkErrors.measured(rng.standard_normal((5000, 12)) @ mixing.T, 0.9999)
+    covariance = (measured.basis @ measured.basis.T).numpy()
+    np.testing.assert_allclose(covariance, mixing @ mixing.T, atol=2)
+    measured.write(tmp_path / "errors.npz")
+    double = NetworkErrors.read(tmp_path / "errors.npz", 2.0)
+    np.testing.assert_allclose(double.basis, 2 * measured.basis, atol=0.02)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK nothing", None])
+def test_a_bad_file_of_errors_is_named(content, tmp_path):
+    path = tmp_path / "errors.npz"
+    if content is None:
+        np.savez(path, basis=np.full((3, 3), np.nan))
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"errors\.npz"):
+        NetworkErrors.read(path)
+
+
+def test_other_models_have_half_of_the_demo_networks_errors(tmp_path):
+    weights = tmp_path / "mine" / "mine.safetensors"
+    weights.parent.mkdir()
+    weights.touch()
+    (weights.parent / "config_base.py").touch()
+    own, default = network_errors("smplest_x_demo", 1.0), network_errors(str(weights.parent), 3.0)
+    torch.testing.assert_close(default.basis, 1.5 * own.basis)

@@ -1,0 +1,155 @@
+"""Keypoints of the built-in networks: on a photograph, on people of whom the truth is known."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from human_models.joints import FACE_KEYPOINTS, HAND_KEYPOINTS, JOINTS, SIDES, joint_places
+from main.motion.rows import Keypoints, KeypointSource
+from main.pipeline.detection import Detection
+from main.pipeline.following import KeypointDetector, moved_box
+from main.pipeline.keypoints import (
+    FoundPerson,
+    KeypointFinder,
+    _each_hand_once,
+    _Part,
+    _without_shared,
+)
+from main.pipeline.networks import Square
+from utils.box import Box
+from utils.image import read_image
+
+ASTRONAUT = Path(find_spec("skimage").origin).parent / "data" / "astronaut.png"
+BOX = Box(14.0, 9.8, 345.3, 497.6)
+EXPECTED = json.loads((Path(__file__).parent / "astronaut_keypoints.json").read_text())
+"""x, y by joint, in pixels; checked by eye."""
+
+
+@pytest.fixture(scope="module")
+def finder():
+    return KeypointFinder(2)
+
+
+@pytest.fixture(scope="module")
+def astronaut():
+    return read_image(ASTRONAUT)
+
+
+def test_keypoints_of_a_photograph(finder, astronaut):
+    (found,) = finder(astronaut, [BOX], [None])
+    px, score, source = found.keypoints
+    for name, point in EXPECTED.items():
+        joint = JOINTS.index(name)
+        assert score[joint] > 0.3, name
+        np.testing.assert_allclose(px[joint], point, atol=2, err_msg=name)
+    face = joint_places(FACE_KEYPOINTS)
+    assert (source[face] == KeypointSource.FACE).all()
+    left, right = joint_places(["left_eye", "right_eye"])
+    assert px[left, 0] > px[right, 0] + 20  # her left eye is on the right of the picture
+    # Contour and eyes of the face's network are on the same sides.
+    assert px[face[16], 0] > px[face[0], 0] + 40
+    assert px[face[45], 0] > px[face[36], 0] + 20
+    unknown = score == 0
+    assert unknown.any()
+    assert not px[unknown].any()
+    assert not source[unknown].any()
+
+
+def test_the_next_frame_starts_from_the_last_one(finder, astronaut):
+    (first,) = finder(astronaut, [BOX], [None])
+    (again,) = finder(astronaut, [BOX], [first])
+    face = joint_places(FACE_KEYPOINTS)
+    apart = np.linalg.norm(again.keypoints.px[face] - first.keypoints.px[face], axis=1)
+    assert again.keypoints.score[face].all()
+    assert apart.mean() < 2
+
+
+def test_nobody_in_the_box_and_boxes_outside(finder):
+    image = np.zeros((60, 80, 3), np.uint8)
+    boxes = [Box(0, 0, 80, 60), Box(-500, -500, 3, 4), Box(20, 20, 0.5, 0.5)]
+    for found in finder(image, boxes, [None] * 3):
+        assert np.isfinite(found.keypoints.px).all()
+        assert not (found.keypoints.score[25:] > 0).any()
+
+
+def test_a_square_is_cut_out_upright():
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[20:40, 60:80] = 255  # to the upper right of the centre
+    square = Square((50, 50), 80, np.pi / 4)  # a part that points there
+    crop = square.cut(image, 40)[..., 0]
+    rows, columns = np.nonzero(crop)
+    assert abs(columns.mean() - 20) < 1.5
+    assert rows.mean() < 12
+    point = square.in_image(np.array([[columns.mean(), rows.mean()]]), 40)
+    np.testing.assert_allclose(point, [[69.5, 29.5]], atol=1)
+
+
+def test_one_hand_is_not_both():
+    points = np.random.default_rng(0).uniform(40, 60, (21, 2))
+    body = np.zeros((17, 3))
+    body[9, :2], body[10, :2] = (300, 300), (45, 45)
+    left = _Part(points, 0.9, Square((50, 50), 40))
+    right = _Part(points + 1, 0.8, Square((50, 50), 40))
+    assert _without_shared([left, right], body) == [None, right]
+    apart = right._replace(points=points + 100)
+    assert _without_shared([left, apart], body) == [left, apart]
+
+
+def test_a_box_moves_with_the_keypoints():
+    before = np.random.default_rng(0).uniform(20, 80, (17, 3))
+    before[:, 2] = 0.9
+    now = before.copy()
+    now[:, :2] = before[:, :2] * 1.05 + [7, -3]
+    now[3, :2] = 500  # one that jumped
+    now[3, 2] = 0.1
+    box = moved_box(Box(10, 10, 80, 90), before, now)
+    np.testing.assert_allclose(box, [10 * 1.05 + 7, 10 * 1.05 - 3, 84, 94.5], atol=1e-6)
+    assert moved_box(Box(10, 10, 80, 90), before * [1, 1, 0.1], now) is None
+
+
+def test_the_detector_runs_where_somebody_may_be_new(finder, astronaut):
+    asked = []
+
+    def detector(index, image):
+        asked.append(index)
+        return [Detection(BOX, 0.7)] if image.any() else []
+
+    following = KeypointDetector(detector, finder, 4)
+    black = np.zeros_like(astronaut)
+    frames = [black, black, *[astronaut] * 6, black, astronaut]
+    found = [following(index, image) for index, image in enumerate(frames)]
+    # Each frame until somebody is there, then every fourth, and where she is lost.
+    assert asked == [0, 1, 2, 6, 8, 9]
+    assert [len(people) for people in found] == [0, 0, 1, 1, 1, 1, 1, 1, 0, 1]
+    for (one,) in found[2:8]:
+        np.testing.assert_allclose(one.box, BOX, atol=3)
+        assert one.score == 0.7
+        assert one.keypoints is not None
+        assert one.keypoints.score[JOINTS.index("nose")] > 0.3
+
+
+def test_hands_are_in_the_order_of_the_joints():
+    for side in SIDES:
+        places = joint_places(HAND_KEYPOINTS[side])
+        assert JOINTS[places[0]] == f"{side}_wrist"
+        assert places[1:] == list(range(places[1], places[1] + 20))
+
+
+def test_a_hand_that_two_people_have_is_of_the_nearer_wrist():
+    hand = np.random.default_rng(0).uniform(40, 60, (20, 2))
+    people = []
+    for wrist, shift in (((90, 90), 0), ((45, 45), 1)):
+        keypoints = Keypoints.unknown()
+        places = joint_places(HAND_KEYPOINTS["left"][1:])
+        keypoints.enter(places, hand + shift, np.full(20, 0.9), KeypointSource.HAND)
+        body = np.zeros((17, 3))
+        body[9] = (*wrist, 0.9)
+        people.append(FoundPerson(keypoints, body, None, (Square((50, 50), 40), None), None))
+    first, second = _each_hand_once(people)
+    assert not first.keypoints.score.any()
+    assert first.hands == (None, None)
+    assert second.keypoints.score[places].all()
+    assert second.hands[0] is not None
