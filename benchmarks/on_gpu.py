@@ -19,7 +19,6 @@ import gc
 import json
 import math
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,13 +28,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed import FileStore  # type: ignore[attr-defined]
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
 from benchmarks.data import make_instance, write_photograph
+from benchmarks.gpu_parity import largest_error, make_random_body, parity_errors
 from benchmarks.inference import network_flops, seconds
 from benchmarks.train import Samples
 from benchmarks.video import repeated_demo
@@ -43,7 +43,6 @@ from configs.reader import load_config
 from configs.schema import Config
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
-from main.evaluation.metrics import PUBLISHED, Evaluator
 from main.paths import ROOT
 from main.pipeline.estimator import PRECISIONS, Estimator
 from main.pipeline.options import InferenceOptions
@@ -51,23 +50,19 @@ from main.pipeline.pipeline import Tools, process_clip
 from main.training.optimizer import freeze, make_optimizer
 from main.training.recipes import Regression, autocast
 from main.training.run import replicated, sharded
-from models.checkpoint import load_network, to_published
 from models.decoder import HeadOutputs
 from models.deployment import PROGRAMS
 from models.initialise import initial_network
-from models.losses import training_losses
-from models.posing import body_parameters, pose_body
 from models.smplest_x import SMPLestX
 from models.supervision import SupervisedSMPLestX
-from utils.devices import copied_to, has_float64, peak_memory_mib, usable_cores
+from utils.devices import copied_to, peak_memory_mib, usable_cores
 from utils.distributed import pick_device
 from utils.errors import UserError, first_line
 from utils.files import atomic_path
-from utils.rotation import axis_angle_to_matrix, rotation_6d_to_axis_angle
 from utils.source import open_source
 
-PARITY: Final = ROOT / "tests" / "parity"
-HALVES: Final = ("hand_root_pose", "hand_pose", "hand_cam")
+TOLERANCES: Final = {"fp32": 1e-3, "bf16": 0.15}
+"""Of errors, relative to the largest expected number."""
 BF16_PEAK_FLOPS: Final = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense products, from the makers' data sheets (SXM), by a part of the device's name."""
 _STEPS: Final = 4
@@ -127,116 +122,13 @@ class Bench:
         return statistics.median(seconds(work, self.device) for _ in range(self.sizes.repeats))
 
 
-def largest_error(found: Tensor, expected: Tensor) -> float:
-    """Over the largest of the expected numbers, or over 1."""
-    scale = max(1.0, float(expected.abs().max()))
-    return float((found.cpu().double() - expected.double()).abs().max()) / scale
-
-
-def make_random_body(folder: Path) -> ModelFolder:
-    """The body models of the parity packs."""
-    script = [sys.executable, str(PARITY / "make_random_body.py"), str(folder), "7"]
-    subprocess.run(script, check=True, cwd=ROOT)
-    return ModelFolder(folder, "random")
-
-
 def parity(bench: Bench) -> Iterator[Row]:
     """The published code's numbers: head outputs, posed bodies, losses, gradients, metrics."""
     random_body = make_random_body(bench.folder / "random_body")
-    body = BodyLibrary(random_body).smplx().to(bench.device)
-    for precision, tolerance in (("fp32", 1e-3), ("bf16", 0.15)):
-        errors = dict(_forward_errors(bench, precision, body))
-        errors |= dict(_loss_errors(bench, precision, body))
-        if precision == "fp32":
-            errors |= dict(_geometry_errors(bench, random_body))
-        for name, error in errors.items():
+    for precision, tolerance in TOLERANCES.items():
+        for name, error in parity_errors(bench.device, precision, random_body):
             numbers: dict[str, float | str] = {"error": error, "tolerance": tolerance}
             yield Row("parity", f"{name}, {precision}", numbers, error <= tolerance)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    with np.load(path) as content:
-        return {key: torch.from_numpy(content[key]) for key in content}
-
-
-def _forward_errors(bench: Bench, precision: str, body: nn.Module) -> Iterator[tuple[str, float]]:
-    known = _read(PARITY / "forward.npz")
-    model = load_config(PARITY / "config_base.py").model
-    weights = PARITY / "snapshot_fp16.pth.tar"
-    network = load_network(model, weights, PRECISIONS[precision]).to(bench.device)
-    images = known["img_uint8"].to(bench.device).float() / 255
-    with torch.inference_mode():
-        tokens, features = network.encoder(images.to(network.precision))
-        heads = network(images)
-        posed = pose_body(body_parameters(heads, model), body, model, want_vertices=True)
-    yield (
-        "encoder",
-        max(
-            largest_error(tokens.float(), known["encoder_tokens"]),
-            largest_error(features.float(), known["encoder_feat"]),
-        ),
-    )
-    expected = {
-        name: torch.cat([known[f"raw_l{name}"], known[f"raw_r{name}"]], dim=1)
-        if name in HALVES
-        else known[f"raw_{name.replace('body_shape', 'body_betas')}"]
-        for name in heads._fields
-    }
-    yield "heads", max(largest_error(getattr(heads, k), v) for k, v in expected.items())
-    assert posed.vertices is not None
-    yield "vertices", largest_error(posed.vertices[:, ::25], known["out_smplx_mesh_cam"])
-
-
-def _loss_errors(bench: Bench, precision: str, body: nn.Module) -> Iterator[tuple[str, float]]:
-    known = _read(PARITY / "losses.npz")
-    targets = {key: v.to(bench.device) for key, v in known.items() if "expected" not in key}
-    config = load_config(PARITY / "config_base.py", ["train.hand_loss=True"])
-    network = load_network(config.model, PARITY / "snapshot_fp16.pth.tar").to(bench.device)
-    images = _read(PARITY / "forward.npz")["img_uint8"].to(bench.device).float() / 255
-    with autocast(bench.device, precision):
-        heads = network(images)
-        parameters = body_parameters(heads, config.model)
-        posed = pose_body(parameters, body, config.model, want_vertices=False)
-        terms = training_losses(heads, posed, targets, config, "published")
-    torch.stack(list(terms.values())).mean(1).sum().backward()
-    prefix = "expected_hand_loss_True/"
-    expected = {k.removeprefix(prefix): v.item() for k, v in known.items() if prefix in k}
-    yield (
-        "losses",
-        max(abs(term.mean().item() / expected[name] - 1) for name, term in terms.items()),
-    )
-    norms = [
-        (parameter.grad.norm().item(), expected[f"gradnorm/{name}"])
-        for name, parameter in to_published(dict(network.named_parameters())).items()
-        if parameter.grad is not None and f"gradnorm/{name}" in expected
-    ]
-    yield "gradients", max(abs(found / norm - 1) for found, norm in norms)
-
-
-def _geometry_errors(bench: Bench, folder: ModelFolder) -> Iterator[tuple[str, float]]:
-    known, device = _read(PARITY / "rotations.npz"), bench.device
-    vectors = rotation_6d_to_axis_angle(known["rot6d"].to(device))
-    matrices = axis_angle_to_matrix(known["axis_angle"].to(device))
-    yield (
-        "rotations",
-        max(
-            largest_error(vectors, known["rot6d_to_axis_angle"]),
-            largest_error(matrices, known["rodrigues"]),
-        ),
-    )
-    if not has_float64(device):
-        return
-    known = _read(PARITY / "data" / "eval_smplx.npz")
-    names = ("pred", "gt", "lhand_valid", "rhand_valid")
-    evaluator = Evaluator(folder, PUBLISHED).to(device)
-    errors = evaluator.smplx(*(known[name].to(device) for name in names))
-    yield (
-        "metrics",
-        max(
-            largest_error(error[valid], known[f"expected_{name}"])
-            for name, (error, valid) in errors.items()
-        ),
-    )
 
 
 def ways(bench: Bench) -> Iterator[Row]:
@@ -249,7 +141,7 @@ def ways(bench: Bench) -> Iterator[Row]:
         expected = network(images).body_pose.cpu()
     for precision, dtype in PRECISIONS.items():
         network.to_precision(dtype)
-        tolerance = {"fp32": 1e-3, "bf16": 0.15}[precision]
+        tolerance = TOLERANCES[precision]
         for name, kind in _kinds_of_attention(bench.device, precision).items():
             with sdpa_kernel(kind) if kind is not None else nullcontext():
                 yield _way_row(bench, f"{name}, {precision}", network, images, expected, tolerance)
@@ -339,7 +231,7 @@ def group_of_one(bench: Bench) -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     current = torch.cuda.device(bench.device) if on_gpu else nullcontext()
     with tempfile.TemporaryDirectory() as folder, current:
-        store = distributed.FileStore(f"{folder}/store", 1)
+        store = FileStore(f"{folder}/store", 1)
         distributed.init_process_group(backend, store=store, rank=0, world_size=1)
         try:
             yield
@@ -508,9 +400,7 @@ def main(command_line: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, metavar="FILE.json")
-    parser.add_argument(
-        "--minutes", type=float, default=8, help="what begins late is left out"
-    )
+    parser.add_argument("--minutes", type=float, default=8, help="what begins late is left out")
     parser.add_argument("--tiny", action="store_true", help="see that it runs; trust no number")
     arguments = parser.parse_args(command_line)
     device = pick_device(arguments.device)
