@@ -65,6 +65,7 @@ TOLERANCES: Final = {"fp32": 1e-3, "bf16": 0.15}
 """Of errors, relative to the largest expected number."""
 BF16_PEAK_FLOPS: Final = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense products, from the makers' data sheets (SXM), by a part of the device's name."""
+_DEMO: Final = "smplest_x_demo"
 _STEPS: Final = 4
 
 
@@ -323,7 +324,7 @@ def _waiting_row(bench: Bench, config: Config, steps: Training, name: str, size:
 
 def inference(bench: Bench) -> Iterator[Row]:
     """The network alone, and a whole 720p video, in fp32 and bf16."""
-    demo = Estimator.load("smplest_x_demo", device=str(bench.device))
+    demo = Estimator.load(_DEMO, device=str(bench.device))
     yield from _inference_rows(bench, "demo", demo)
     if bench.sizes is FULL:
         del demo
@@ -353,7 +354,7 @@ def _video_row(bench: Bench, estimator: Estimator, people: int, name: str) -> Ro
     folder = bench.folder / f"video_{people}"
     folder.mkdir(exist_ok=True)
     path = repeated_demo(folder, bench.sizes.video_s, people)
-    tools = Tools(estimator, InferenceOptions("", smoothing=1.0))
+    tools = Tools(estimator, InferenceOptions(_DEMO))  # named in the result, whatever estimates
     bench.release()
     with open_source(path) as source:
         start = time.perf_counter()
