@@ -69,6 +69,7 @@ BENCHMARKS: Final = (
     Benchmark("inference", "benchmarks.inference", _BASE, ("--repeats", "1", *_DEBUG)),
     Benchmark("metrics", "benchmarks.metrics", (), ("--rounds", "2")),
     Benchmark("onnx", "benchmarks.onnx", ("--json",), ("--rounds", "3", *_DEBUG)),
+    Benchmark("on-gpu", "benchmarks.on_gpu", (), ("--tiny",)),
     Benchmark("startup", "benchmarks.startup", _VIDEO, ("--rounds", "1")),
     Benchmark("smoothing", "benchmarks.smoothing", (), ("--people", "2", "--frames", "20")),
     Benchmark(

@@ -78,7 +78,10 @@ def _device(name: str) -> Iterator[Finding]:
     except UserError as error:
         yield Finding("device", "missing", str(error), tuple(TASKS))
         return
-    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    if device.type == "cuda":
+        kind = f"{torch.cuda.get_device_name(device)}, float32 without TF32"
+    else:
+        kind = platform.processor()
     yield Finding("device", f"{device} {kind} ({torch.get_num_threads()} CPU threads)")
 
 

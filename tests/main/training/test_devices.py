@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -36,6 +37,20 @@ class OnlyThere(TorchDispatchMode):
                 assert value.device == META or value.ndim == 0, f"{function}: on the CPU"
                 assert value.dtype != torch.float64, f"{function}: float64"
         return result
+
+
+class NothingOfTheHost(TorchFunctionMode):
+    """Refuses numbers and lists of indices that become tensors on the CPU before they are copied.
+
+    PyTorch makes those copies itself, where `OnlyThere` does not see them.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        assert function not in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor)
+        if function in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+            keys = args[1] if isinstance(args[1], tuple) else (args[1],)
+            assert not any(isinstance(key, list | tuple) for key in keys), "a list of indices"
+        return function(*args, **(kwargs or {}))
 
 
 @pytest.fixture
@@ -73,7 +88,7 @@ def test_a_step_waits_for_nothing_and_needs_no_float64(config, batch, monkeypatc
     body = BodyLibrary(ModelFolder(STAND_IN, STAND_IN_NAME)).smplx().to(META)
     for network, objective in networks(config):
         network.to(META).train()
-        with OnlyThere():
+        with OnlyThere(), NothingOfTheHost():
             with torch.autocast("meta", torch.bfloat16):
                 terms = objective(body, config)(network, batch)
             torch.stack([term.mean() for term in terms.values()]).sum().backward()
