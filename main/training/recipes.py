@@ -110,22 +110,24 @@ def _initial_network(run: Run, snapshots: Snapshots) -> SMPLestX:
     Raises:
         UserError: a weights file is missing or of another network.
     """
-    config = run.config
+    config, model = run.config, run.config.model
+    begins = next(snapshots.newest_first(), None) is None
+    encoder = model.encoder_pretrained_model_path
+    path = None if encoder is None else ROOT / encoder
+    # Before the network: many processes of a large one may not fit into memory.
+    if begins and model.pretrained_model_path is None and path is not None and not path.is_file():
+        raise UserError(
+            f"{path} is missing; put the pre-trained encoder there, or set "
+            "model.encoder_pretrained_model_path = None to train from random weights"
+        )
     torch.manual_seed(config.train.seed)
-    network = initial_network(config.model, run.bodies.smplx())
-    if next(snapshots.newest_first(), None) is not None:
+    network = initial_network(model, run.bodies.smplx())
+    if not begins:
         return network
-    model = config.model
     if model.pretrained_model_path is not None:
         load_weights(network, ROOT / model.pretrained_model_path)
         log.info("network: weights of %s", model.pretrained_model_path)
-    elif model.encoder_pretrained_model_path is not None:
-        path = ROOT / model.encoder_pretrained_model_path
-        if not path.is_file():
-            raise UserError(
-                f"{path} is missing; put the pre-trained encoder there, or set "
-                "model.encoder_pretrained_model_path = None to train from random weights"
-            )
+    elif path is not None:
         load_encoder(
             network.encoder,
             path,
