@@ -53,8 +53,8 @@ def draw_augmentation(
 ) -> Augmentation:
     """The augmentation of sample `index` in `epoch`.
 
-    It depends on these numbers alone, so it is the same in whatever process a sample is made and
-    however often training was stopped. `strength` (`data.aug_strength`) weakens turns and changes
+    It depends on these numbers alone, so neither the process that makes the sample nor an
+    interruption of training changes it. `strength` (`data.aug_strength`) weakens turns and changes
     of size; `off` (`data.no_aug`) gives the plain crop.
     """
     if off:

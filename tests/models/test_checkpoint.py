@@ -403,7 +403,10 @@ def test_values_that_are_no_weights_are_one_line(tmp_path, state, kind):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits of other systems end the process")
+@pytest.mark.skipif(
+    sys.platform != "linux",
+    reason="elsewhere the limit on file sizes ends the process instead of refusing to write",
+)
 @pytest.mark.parametrize("kind", ["safetensors", "pth"])
 def test_refused_writing_is_the_system_s_own_error(tmp_path, state, kind):
     """A limit on the size of files refuses to write like a full disk does."""

@@ -58,7 +58,10 @@ def resident_mb():
     return sum(int(sizes[name].split()[0]) for name in ("RssFile", "RssShmem")) / 1024
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="Linux has it there")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").is_file(),
+    reason="memory is read from /proc, which only Linux has",
+)
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     with closing(FinalRows(tmp_path)) as rows:
         part = np.zeros(1000, FINAL_ROW)

@@ -62,7 +62,7 @@ def test_names_in_any_bytes(tmp_path):
     try:
         open(path, "w").close()  # noqa: PTH123
     except OSError:
-        pytest.skip("this file system wants UTF-8")
+        pytest.skip("this file system takes only names in UTF-8")
     file = tmp_path / "list.txt"
     file.write_bytes(b"na\xefve.mp4\n")
     (job,) = list_jobs(file, tmp_path / "out")

@@ -46,7 +46,9 @@ def processes_of(mark):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="looks for workers in /proc")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="finds the worker to kill in /proc, which only Linux has"
+)
 def test_killed_worker_costs_nothing_but_time(tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed")
     model = initialise(str(ROOT / "configs/config_debug.py"), str(tmp_path / "untrained"), seed=0)
