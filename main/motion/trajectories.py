@@ -111,14 +111,14 @@ def build_trajectories(
         people: the person's number of each raw row, of `stitch`.
     """
     assert not len(final)
-    refiner = _Refiner(raw, estimates, clip, body, smoothing)
+    maker = _FinalRowMaker(raw, estimates, clip, body, smoothing)
     frames = raw.column("frame_index")
     order = np.lexsort((frames, people))
     present, starts = np.unique(people[order], return_index=True)
     for person, mine in zip(present.tolist(), np.split(order, starts[1:]), strict=True):
-        shape = refiner.shape_of(mine)
+        shape = maker.shape_of(mine)
         for run in filled_runs(frames[mine], mine, clip.fps):
-            for block in refiner.refined(run, shape):
+            for block in maker.final_rows(run, shape):
                 block["person"] = person
                 final.append(block)
     final.set_column("occlusion", _occlusions(final))
@@ -150,7 +150,7 @@ def filled_runs(
         yield Run(all_frames, mine[before], mine[after])
 
 
-class _Refiner:
+class _FinalRowMaker:
     """What the final rows of all people are made with."""
 
     def __init__(
@@ -167,7 +167,7 @@ class _Refiner:
         """The one shape of somebody, of whom there are these raw rows."""
         return fuse_shape(self.betas[rows], self.confidence[rows])
 
-    def refined(self, run: Run, shape: Float[np.ndarray, "10"]) -> Iterator[np.ndarray]:
+    def final_rows(self, run: Run, shape: Float[np.ndarray, "10"]) -> Iterator[np.ndarray]:
         """Final rows of consecutive frames but for `person` and `occlusion`, in blocks.
 
         A block is read with margins of what smoothing reaches, so that blocks join without a seam.
@@ -179,23 +179,23 @@ class _Refiner:
 
     def _final(self, run: Run, shape: Float[np.ndarray, "10"]) -> np.ndarray:
         estimated = run.before == run.after
-        network = _read(self.raw, run)
-        raw = network if self.estimates is self.raw else _read(self.estimates, run)
+        raw = _read(self.raw, run)
+        estimates = raw if self.estimates is self.raw else _read(self.estimates, run)
         weights = np.where(estimated, 1.0, _INTERPOLATED_WEIGHT)
-        final = np.zeros(len(raw), FINAL_ROW)
+        final = np.zeros(len(estimates), FINAL_ROW)
         for name in ("frame_index", "score", "box_xywh", *KEYPOINT_COLUMNS):
-            final[name] = raw[name]
+            final[name] = estimates[name]
         for name in PARAMETERS:
-            final[f"raw_{name}"] = network[name]
+            final[f"raw_{name}"] = raw[name]
         for name in ROTATIONS:
-            series = raw["placed_orient" if name == "global_orient" else name]
+            series = estimates["placed_orient" if name == "global_orient" else name]
             final[name] = smooth_axis_angles(series, self.sigmas[name], weights)
-        final["expression"] = smooth(raw["expression"], self.sigmas["expression"], weights)
+        final["expression"] = smooth(estimates["expression"], self.sigmas["expression"], weights)
         final["betas"] = shape
         camera = self.clip.camera
         final["focal"], final["princpt"] = camera.focal, camera.princpt
         joints = pose_joints(self.body, final)
-        solved = solve_translation(joints, raw["joints_2d_px"], camera)
+        solved = solve_translation(joints, estimates["joints_2d_px"], camera)
         final["transl"] = self._smooth_place(solved, estimated, weights)
         final["joints_3d_m"] = joints + final["transl"][:, None]
         final["joints_2d_px"] = camera.project(final["joints_3d_m"])
