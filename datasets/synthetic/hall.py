@@ -4,13 +4,12 @@ Everything in it is a box with a material. Light is traced once: sun and sky com
 on the left, and fall from surface to surface. People get the light that is where they stand.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float32, Int
 
 from datasets.synthetic.backgrounds import bundled_photographs, read_photograph
 from datasets.synthetic.motion import Block
@@ -32,8 +31,8 @@ _SKY: Final = np.array([5.2, 5.9, 6.6], np.float32)
 _LAMP: Final = np.array([0.20, 0.18, 0.16], np.float32)
 """Even light from everywhere, as of lamps."""
 _SUN_WIDTH: Final = 0.006
-_CELL_M: Final = 0.22
-_RAYS: Final = 100
+_CELL_M: Final = 0.25
+_RAYS: Final = 128
 _SAMPLES: Final = 5
 """Rays per pixel."""
 _SMALL_M, _GROUP_M = 0.3, 0.9
@@ -122,7 +121,7 @@ def print_of(photograph: np.ndarray, size: tuple[float, float]) -> Material:
 
 
 def box(
-    middle: Sequence[float],
+    middle: Sequence[float] | np.ndarray,
     size: Sequence[float],
     material: Material,
     turned: Rotation | None = None,
@@ -309,7 +308,7 @@ class Hall:
                 normals = np.zeros_like(places, np.float32)
                 normals[:, axis] = sign
                 sides.append(
-                    self._gathered(rng, places.astype(np.float32), normals, self.light, 200)
+                    self._gathered(rng, places.astype(np.float32), normals, self.light, _RAYS)
                 )
         return np.stack(sides, axis=1).reshape(len(xs), len(zs), 6, 3)
 
@@ -340,7 +339,7 @@ class Hall:
     def photograph(
         self, rng: Rng, stage: Stage, camera: Camera, shape: tuple[int, int]
     ) -> tuple[Image, Image, Float32[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
-        """Without people: all but the sun's light, the sun's, depth (metres), where the floor is."""
+        """Without people: all light but the sun's, the sun's, depth (metres), where floor is."""
         height, width = shape
         base, sunny = np.zeros((2, height * width, 3), np.float32)
         rows, columns = np.divmod(np.arange(height * width), width)
@@ -442,8 +441,8 @@ def furnished(rng: Rng, seats: Sequence[Block]) -> list[Solid]:
         photograph = read_photograph(photographs[name])
         assert photograph is not None
         low = 1.66 - size[1] / 2
-        frame = (size[0] + 0.16, size[1] + 0.16, 0.04)
-        solids.append(box((at, low - 0.08, _BACK_M + 0.02), frame, dark))
+        edge = (size[0] + 0.16, size[1] + 0.16, 0.04)
+        solids.append(box((at, low - 0.08, _BACK_M + 0.02), edge, dark))
         solids.append(box((at, low, _BACK_M + 0.04), (*size, 0.02), print_of(photograph, size)))
     # A door, a bookcase, a low cupboard with a plant, and a table before them all.
     solids.append(box((2.25, 0, _BACK_M + 0.03), (1.06, 2.16, 0.06), white))
@@ -493,6 +492,7 @@ def _chair(block: Block) -> list[Solid]:
     turned = turn("y", block.yaw_deg)
     middle, (width, high, deep) = np.array([block.middle[0], 0, block.middle[1]]), block.size
     made, cloth = wood(0.6, 0.3), plain(0.16, 0.25, 0.36)
+    parts: list[tuple[tuple[float, float, float], tuple[float, float, float], Material]]
     parts = [((0, high - 0.05, 0), (width, 0.05, deep), cloth)]
     parts += [
         ((0, high + 0.2 + 0.16 * k, -deep / 2 + 0.02), (width, 0.09, 0.02), made) for k in range(2)

@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter1d, minimum_filter1d
 
 from datasets.synthetic.arms import SHAPES, Arm, degrees_of, hand_pose, place_arm
 from datasets.synthetic.poses import Rotations, still, swung_arm, trunk
-from datasets.synthetic.skeleton import JOINT, SIGN, Skeleton, Vector, clamp, turn
+from datasets.synthetic.skeleton import JOINT, SIGN, Rotation, Skeleton, Vector, clamp, turn
 from human_models.joints import SIDES
 
 FPS: Final = 30
@@ -109,13 +109,13 @@ class Script:
     ) -> None:
         self.physique = physique
         self.time = start_s
-        self.place, self.yaw = np.array([x, 0.0, z]), yaw_deg
+        self.place, self.yaw = np.array([x, 0.0, z], np.float64), float(yaw_deg)
         self.steps: list[Step] = []
         self.blocks: list[Block] = []
         hips = physique.skeleton.offsets[JOINT["left_hip"]]
         self._half_width = float(abs(hips[0])) + 0.015
         self._feet = {side: self._beside(side, self.place, yaw_deg) for side in SIDES}
-        self._first = dict(self._feet), yaw_deg
+        self._first = dict(self._feet), self.yaw
         self._seated: list[tuple[float, float, Vector]] = []
         """Seconds, 0 or 1, and where the pelvis is on the seat."""
         self._arms: dict[str, list[tuple[float, Arm | None]]] = {side: [] for side in SIDES}
@@ -325,7 +325,7 @@ class Script:
                     self._swing(feet, (t, column), time, done, ahead)
         return feet
 
-    def _foot(self, step: Step, pitch: float) -> tuple[Vector, Rotations]:
+    def _foot(self, step: Step, pitch: float) -> tuple[Vector, Rotation]:
         """The ankle's place and the foot's rotation; it rolls over the ball or over the heel."""
         body, turned = self.physique, turn("y", step.yaw_deg)
         if pitch > 0:
