@@ -456,7 +456,7 @@ class Script:
         talking = np.zeros(len(times))
         for start, end in self._talks:
             talking[(times >= start) & (times < end)] = 1
-        return 0.02 + 0.16 * syllables * phrases * _smooth(talking, 0.06)
+        return 0.02 + 0.11 * syllables * phrases * _smooth(talking, 0.06)
 
 
 def ease(share: float) -> float:

@@ -97,7 +97,7 @@ def test_hands_and_face_follow_the_script(physique):
     assert np.abs(motion.hands["right"][85] - motion.hands["right"][35]).max() < 0.6
     assert motion.smile[0] == 0
     assert motion.smile[60] == pytest.approx(1.0)
-    assert motion.jaw_rad[18:70].max() > 0.08
+    assert motion.jaw_rad[18:70].max() > 0.06
     assert motion.jaw_rad[80:].max() < 0.03
 
 
