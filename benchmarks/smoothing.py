@@ -43,13 +43,13 @@ from main.pipeline.detection import Detection
 from main.pipeline.estimator import Estimator
 from main.pipeline.options import parse_smoothing
 from main.pipeline.stages import (
+    Tracker,
     crop_people,
     detect_people,
     estimate_people,
     place_people,
     track_people,
 )
-from main.pipeline.tracking import Tracker
 from utils.alignment import align_similarity
 from utils.box import Box, intersection_over_union
 from utils.devices import usable_cores

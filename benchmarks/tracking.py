@@ -31,8 +31,7 @@ from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
 from main.paths import ROOT
 from main.pipeline.detection import Detection
-from main.pipeline.stages import EstimatedFrame, EstimatedPerson, place_people, raw_rows
-from main.pipeline.tracking import Tracker
+from main.pipeline.stages import EstimatedFrame, EstimatedPerson, Tracker, place_people, raw_rows
 from utils.box import Box, intersection_over_union
 
 HEIGHTS_PX: Final = (250, 350, 450, 600, HEIGHT)

@@ -39,6 +39,7 @@ from main.pipeline.options import InferenceOptions
 from main.pipeline.overlay import DrawnPerson
 from main.pipeline.pipeline import Tools, describe_clip, process_clip, smoothing_of
 from main.pipeline.stages import (
+    Tracker,
     batches,
     crop_people,
     detect_people,
@@ -46,7 +47,6 @@ from main.pipeline.stages import (
     place_people,
     track_people,
 )
-from main.pipeline.tracking import Tracker
 from models.decoder import HeadOutputs
 from utils.iteration import parallel_map, prefetch
 from utils.source import Frame, open_source
