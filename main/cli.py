@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from main.paths import OUTPUTS
 from utils.errors import OneLineFormatter, UserError, refusal
+from utils.files import OUTPUTS
 
 log = logging.getLogger(__name__)
 

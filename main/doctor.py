@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from main.cli import add_network_flags, command_parser, run_command
-from main.paths import PRETRAINED
+from utils.files import PRETRAINED
 
 
 def run(arguments: argparse.Namespace) -> int:

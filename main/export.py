@@ -11,9 +11,8 @@ from typing import get_args
 
 from main.characters.options import ALL, FORMATS, ExportOptions, Origin, UpAxis, parse_formats
 from main.cli import command_parser, run_command
-from main.paths import DEMO
 from utils.errors import UserError
-from utils.files import require_regular_file
+from utils.files import DEMO, require_regular_file
 
 
 def run(arguments: argparse.Namespace) -> None:

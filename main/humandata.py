@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from main.cli import command_parser, run_command
-from main.paths import ROOT
+from utils.files import ROOT
 
 log = logging.getLogger(__name__)
 

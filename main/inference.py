@@ -13,7 +13,6 @@ from typing import get_args
 
 from main.characters.options import parse_formats
 from main.cli import add_network_flags, command_parser, run_command
-from main.paths import DEMO
 from main.pipeline.options import (
     BUILT_IN,
     Backend,
@@ -24,6 +23,7 @@ from main.pipeline.options import (
     parse_smoothing,
 )
 from utils.errors import UserError
+from utils.files import DEMO
 
 
 def run(arguments: argparse.Namespace) -> int:

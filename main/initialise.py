@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from main.cli import command_parser, run_command
-from main.paths import CONFIG_NAME, PRETRAINED, ROOT
-from utils.files import atomic_path
+from utils.files import CONFIG_NAME, PRETRAINED, ROOT, atomic_path
 
 
 def initialise(config_file: str, model_dir: str, seed: int) -> Path:

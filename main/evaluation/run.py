@@ -19,12 +19,11 @@ from datasets.sources import Source, find_source
 from main.evaluation.benchmark import BenchmarkResult, read_detections, run_benchmark
 from main.evaluation.metrics import SMPLX_METRICS, EvaluationProtocol, MeanAndCount, Means
 from main.evaluation.worst import draw_worst
-from main.paths import CONFIG_NAME, OUTPUTS, ROOT
 from main.pipeline.estimator import Estimator
 from main.pipeline.model_files import find_weights
 from utils.distributed import device_of_process, failing_together, process_group
 from utils.errors import UserError
-from utils.files import atomic_path
+from utils.files import CONFIG_NAME, OUTPUTS, ROOT, atomic_path
 
 PRIMARY_METRICS: Final = {
     "AGORA": "mpvpe_all",

@@ -22,7 +22,6 @@ from datasets.sources import find_source
 from human_models.files import STAND_IN_NAME
 from main.evaluation.servers import FOLDER, PersonNames, Prediction, Server, pickled
 from main.evaluation.submission_check import check_submission
-from main.paths import ROOT
 from main.pipeline.detection import Detector, Detectors
 from main.pipeline.estimator import Estimator, PersonCrop
 from main.pipeline.model_files import find_weights
@@ -31,7 +30,7 @@ from models.posing import body_parameters
 from utils.box import Box, crop_person
 from utils.camera import Camera, project
 from utils.errors import UserError
-from utils.files import atomic_path, path_within, require_output
+from utils.files import ROOT, atomic_path, path_within, require_output
 from utils.image import list_images
 from utils.iteration import prefetch, with_progress
 

@@ -15,7 +15,6 @@ from PIL import Image
 
 from configs.schema import DetectionConfig
 from main.motion.rows import Keypoints
-from main.paths import ROOT
 from main.pipeline.detector_weights import open_detector
 from main.pipeline.movenet import MoveNet
 from main.pipeline.naming import as_given
@@ -23,7 +22,7 @@ from main.pipeline.options import DetectorName
 from models.checkpoint import DAMAGE
 from utils.box import Box
 from utils.errors import UserError, first_line
-from utils.files import atomic_path, read_json, what_came_instead
+from utils.files import ROOT, atomic_path, read_json, what_came_instead
 
 log = logging.getLogger(__name__)
 

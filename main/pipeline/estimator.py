@@ -20,7 +20,6 @@ from configs.reader import load_config
 from configs.schema import Config
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
-from main.paths import ROOT
 from main.pipeline.model_files import ModelFiles, find_model
 from models.checkpoint import load_network
 from models.decoder import HeadOutputs
@@ -32,6 +31,7 @@ from utils.camera import Camera
 from utils.devices import copied_to
 from utils.distributed import has_bf16_units, pick_device
 from utils.errors import UserError
+from utils.files import ROOT
 
 log = logging.getLogger(__name__)
 

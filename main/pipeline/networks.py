@@ -15,9 +15,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from main.paths import ROOT
 from utils.errors import UserError, first_line
-from utils.files import require_regular_file
+from utils.files import ROOT, require_regular_file
 
 FOLDER: Final = ROOT / "pretrained_models" / "people"
 

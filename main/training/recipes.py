@@ -19,7 +19,6 @@ from configs.schema import Config
 from datasets.synthetic.lifting import People, draw_poses
 from datasets.training_set import Share, TrainingLoader, TrainingSet
 from human_models.body import BodyLibrary, BodyModel
-from main.paths import ROOT
 from main.training.log import TrainLog
 from main.training.optimizer import freeze
 from main.training.state import Learner, Run, Snapshots
@@ -47,6 +46,7 @@ from models.supervision import (
 )
 from models.vitpose import load_encoder, load_keypoint_head, save_encoder
 from utils.errors import UserError
+from utils.files import ROOT
 
 log = logging.getLogger(__name__)
 
