@@ -21,7 +21,7 @@ from models.losses import training_losses
 from models.posing import body_parameters, pose_body
 from utils.devices import has_float64
 from utils.files import ROOT
-from utils.rotation import axis_angle_to_matrix, rotation_6d_to_axis_angle
+from utils.geometry import axis_angle_to_matrix, rotation_6d_to_axis_angle
 
 PARITY: Final = ROOT / "tests" / "parity"
 HALVES: Final = ("hand_root_pose", "hand_pose", "hand_cam")

@@ -49,13 +49,11 @@ from main.pipeline.pipeline import Tools, process_clip
 from main.training.optimizer import freeze, make_optimizer
 from main.training.recipes import Regression, autocast
 from main.training.run import replicated, sharded
-from models.decoder import HeadOutputs
 from models.deployment import PROGRAMS
 from models.initialise import initial_network
-from models.smplest_x import SMPLestX
+from models.smplest_x import HeadOutputs, SMPLestX
 from models.supervision import SupervisedSMPLestX
-from utils.devices import copied_to, peak_memory_mib, usable_cores
-from utils.distributed import pick_device
+from utils.devices import copied_to, peak_memory_mib, pick_device, usable_cores
 from utils.errors import UserError, first_line
 from utils.files import ROOT, atomic_path
 from utils.source import open_source

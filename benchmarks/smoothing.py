@@ -49,10 +49,10 @@ from main.pipeline.stages import (
     track_people,
 )
 from main.pipeline.tracking import Tracker
-from utils.alignment import align_similarity
-from utils.box import Box, intersection_over_union
+from utils.camera import Box, intersection_over_union
 from utils.devices import usable_cores
 from utils.files import ROOT
+from utils.geometry import align_similarity
 from utils.iteration import with_progress
 from utils.source import open_source
 

@@ -32,7 +32,7 @@ from main.motion.trajectories import Smoothing, build_trajectories
 from main.pipeline.detection import Detection
 from main.pipeline.stages import EstimatedFrame, EstimatedPerson, place_people, raw_rows
 from main.pipeline.tracking import Tracker
-from utils.box import Box, intersection_over_union
+from utils.camera import Box, intersection_over_union
 from utils.files import ROOT
 
 HEIGHTS_PX: Final = (250, 350, 450, 600, HEIGHT)

@@ -46,7 +46,7 @@ from main.pipeline.stages import (
     track_people,
 )
 from main.pipeline.tracking import Tracker
-from models.decoder import HeadOutputs
+from models.smplest_x import HeadOutputs
 from utils.files import ROOT
 from utils.iteration import parallel_map, prefetch
 from utils.source import Frame, open_source

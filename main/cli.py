@@ -161,7 +161,7 @@ def run_command(
 ) -> int:
     """Parse, run, and return an exit status; what the user must know is one line on stderr.
 
-    A process that fails among others ends here, at once: see `utils.distributed.process_group`.
+    A process that fails among others ends here, at once: see `utils.devices.process_group`.
 
     Args:
         command_line: None: the process' own.
@@ -180,7 +180,7 @@ def run_command(
 
 
 def _end_among_others(status: int, error: BaseException | None = None) -> None:
-    distributed = sys.modules.get("utils.distributed")  # loads PyTorch, as few commands do at once
+    distributed = sys.modules.get("utils.devices")  # loads PyTorch, as few commands do at once
     if status and distributed is not None:
         distributed.end_process(status, error)
 

@@ -153,7 +153,7 @@ def _stats(arguments: argparse.Namespace) -> None:
 
 def _show(arguments: argparse.Namespace) -> None:
     from datasets.humandata.file import OpenedFile
-    from datasets.humandata.show import choose_rows, draw_rows
+    from datasets.humandata.report import choose_rows, draw_rows
 
     length = OpenedFile(arguments.file).length
     rows = choose_rows(arguments.rows, arguments.sample, arguments.seed, length)

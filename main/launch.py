@@ -28,8 +28,7 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import get_args_parser, run
 
-    from utils.devices import usable_cores
-    from utils.distributed import DATE, LAUNCH_DATE
+    from utils.devices import DATE, LAUNCH_DATE, usable_cores
 
     if processes < 1:
         raise UserError(f"{processes} processes; start 1 or more")

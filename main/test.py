@@ -24,7 +24,7 @@ _EPILOG: Final = (
 
 def run(arguments: argparse.Namespace) -> int:
     from main.evaluation.run import BenchmarkOptions, run_benchmarks
-    from utils.distributed import is_first
+    from utils.devices import is_first
 
     if not is_first():
         logging.disable()  # the first process reports for all of them

@@ -10,10 +10,10 @@ from torch import Tensor
 from configs.schema import ModelConfig
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS_FROM_MODEL, PART_ROOTS
-from models.decoder import HeadOutputs
+from models.smplest_x import HeadOutputs
 from utils.camera import project
 from utils.devices import constants, picked, runs_of
-from utils.rotation import rotation_6d_to_axis_angle
+from utils.geometry import rotation_6d_to_axis_angle
 
 _FROM_MODEL: Final = runs_of(JOINTS_FROM_MODEL)
 

@@ -19,8 +19,8 @@ from human_models.body import (
 )
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_body
 from human_models.joints import RIG_JOINTS
+from utils.geometry import axis_angle_to_matrix
 from utils.render import cross, length
-from utils.rotation import axis_angle_to_matrix
 
 _HEAD: Final = RIG_JOINTS.index("head")
 

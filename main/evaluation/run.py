@@ -21,7 +21,7 @@ from main.evaluation.metrics import SMPLX_METRICS, EvaluationProtocol, MeanAndCo
 from main.evaluation.worst import draw_worst
 from main.pipeline.estimator import Estimator
 from main.pipeline.model_files import find_weights
-from utils.distributed import device_of_process, failing_together, process_group
+from utils.devices import device_of_process, failing_together, process_group
 from utils.errors import UserError
 from utils.files import CONFIG_NAME, OUTPUTS, ROOT, atomic_path
 

@@ -29,7 +29,7 @@ from main.pipeline.pipeline import (
     preview_of,
     process_clip,
 )
-from utils.distributed import require_working
+from utils.devices import require_working
 from utils.errors import UserError, first_line
 from utils.files import atomic_path, read_input, remove_leftovers
 from utils.image import kinds_of

@@ -20,7 +20,7 @@ from main.pipeline.movenet import MoveNet
 from main.pipeline.naming import as_given
 from main.pipeline.options import DetectorName
 from models.checkpoint import DAMAGE
-from utils.box import Box
+from utils.camera import Box
 from utils.errors import UserError, first_line
 from utils.files import ROOT, atomic_path, read_json, what_came_instead
 

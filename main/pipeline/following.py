@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from main.motion.rows import Keypoints
 from main.pipeline.detection import Detection, Detector
 from main.pipeline.keypoints import FoundPerson, KeypointFinder
-from utils.box import Box, intersection_over_union
+from utils.camera import Box, intersection_over_union
 
 INTERVAL_S: Final = 0.2
 """Time between two runs of the detector, while everyone is found again by their keypoints."""

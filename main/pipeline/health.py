@@ -31,7 +31,7 @@ from human_models.files import (
 from main.pipeline.estimator import PRECISIONS
 from main.pipeline.model_files import find_model
 from models.checkpoint import load_network
-from utils.distributed import pick_device
+from utils.devices import pick_device
 from utils.errors import UserError, escape_controls
 from utils.files import ROOT
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from main.pipeline.networks import SmallNetwork
-from utils.box import Box, intersection_over_union, share_of_smaller
+from utils.camera import Box, intersection_over_union, share_of_smaller
 
 PLACES: Final = 6
 """People whom the network can find in one look."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 from main.pipeline.clips import ClipReport, Job, process_job, report_of_failure
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import Tools
-from utils.distributed import BrokenDeviceError
+from utils.devices import BrokenDeviceError
 from utils.errors import UserError, first_line
 from utils.files import ROOT
 

@@ -19,7 +19,6 @@ from configs.schema import Config
 from datasets.synthetic.lifting import People, draw_poses
 from datasets.training_set import Share, TrainingLoader, TrainingSet
 from human_models.body import BodyLibrary, BodyModel
-from main.training.log import TrainLog
 from main.training.optimizer import freeze
 from main.training.state import Learner, Run, Snapshots
 from main.training.validation import (
@@ -28,11 +27,12 @@ from main.training.validation import (
     KeypointValidator,
     LiftingValidator,
     Preview,
+    TrainLog,
     Validator,
     images_of,
 )
 from models.checkpoint import load_weights
-from models.initialise import initial_network
+from models.initialise import initial_network, load_encoder, load_keypoint_head, save_encoder
 from models.losses import training_losses
 from models.posing import body_parameters, pose_body
 from models.smplest_x import SMPLestX
@@ -44,7 +44,6 @@ from models.supervision import (
     keypoint_loss,
     token_joint_loss,
 )
-from models.vitpose import load_encoder, load_keypoint_head, save_encoder
 from utils.errors import UserError
 from utils.files import ROOT
 

@@ -44,7 +44,7 @@ from models.checkpoint import (
     to_published,
 )
 from models.supervision import NETWORK
-from utils.distributed import DATE, World, failing_together
+from utils.devices import DATE, World, failing_together
 from utils.errors import UserError, first_line
 from utils.files import CONFIG_NAME, ROOT, atomic_path, remove_leftovers
 

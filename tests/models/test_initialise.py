@@ -10,7 +10,7 @@ from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from models.initialise import average_person, initial_network
 from models.posing import body_parameters, pose_body
-from utils.rotation import axis_angle_to_matrix
+from utils.geometry import axis_angle_to_matrix
 
 DEBUG = Path(__file__).parents[2] / "configs" / "config_debug.py"
 SMALLER = (

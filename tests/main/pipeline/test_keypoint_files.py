@@ -10,7 +10,7 @@ from main.motion.rows import KeypointSource
 from main.pipeline.detection import Detection
 from main.pipeline.following import KeypointFileDetector
 from main.pipeline.keypoint_files import read_keypoints
-from utils.box import Box
+from utils.camera import Box
 from utils.errors import UserError
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)

@@ -4,7 +4,7 @@ import numpy as np
 
 from main.pipeline.detection import Detection
 from main.pipeline.tracking import Tracker
-from utils.box import Box
+from utils.camera import Box
 
 
 def detections(*boxes, score=0.9):
