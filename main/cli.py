@@ -154,6 +154,18 @@ def logging_to_stderr() -> Iterator[logging.Handler]:
         root.removeHandler(handler)
 
 
+def command(
+    make_parser: Callable[[], argparse.ArgumentParser],
+    run: Callable[[argparse.Namespace], int | None],
+) -> Callable[..., int]:
+    """A command's `main`: runs it with a command line, the process' own by default."""
+
+    def main(command_line: Sequence[str] | None = None) -> int:
+        return run_command(make_parser(), run, command_line)
+
+    return main
+
+
 def run_command(
     parser: argparse.ArgumentParser,
     main: Callable[[argparse.Namespace], int | None],

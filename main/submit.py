@@ -9,11 +9,10 @@ People come from the test split's HumanData (the datasets AGORA_test and BEDLAM_
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from main.cli import add_network_flags, command_parser, run_command
+from main.cli import add_network_flags, command, command_parser
 from main.evaluation.servers import SERVERS
 from main.pipeline.options import DetectorName
 
@@ -63,9 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """Run this command with a command line, the process' own by default; the exit status."""
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":
