@@ -35,7 +35,7 @@ from datasets.sample import evaluation_sample
 from datasets.sources import find_source
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
-from main.evaluation import Evaluator
+from main.evaluation.metrics import Evaluator
 from main.pipeline.estimator import Estimator
 from main.pipeline.model_files import find_model
 from models.checkpoint import load_network

@@ -42,8 +42,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("submit", "Submissions to the test servers of AGORA and BEDLAM.")
     commands = parser.add_subparsers(dest="command", metavar="agora|bedlam|check", required=True)
     for server in SERVERS.values():
-        command = commands.add_parser(server.name, help=f"estimate {server.source}, write its zip")
-        add = command.add_argument
+        subparser = commands.add_parser(
+            server.name, help=f"estimate {server.source}, write its zip"
+        )
+        add = subparser.add_argument
         add("model_dir", metavar="MODEL_DIR", help="as for inference, or a run")
         add("checkpoint_id", metavar="CKPT_ID", nargs="?", help="an epoch of the run")
         add("--output", type=Path, required=True, metavar="FILE.zip", help="what to upload")
@@ -55,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
             help='{"image": [[x, y, width, height], ...]}, from 0',
         )
         add("--detector", choices=get_args(DetectorName), default="auto", help="of --images")
-        add_network_flags(command)
+        add_network_flags(subparser)
     check = commands.add_parser("check", help="check a zip, or the folder to be zipped")
     check.add_argument("file", type=Path, metavar="FILE.zip")
     check.add_argument("--server", choices=SERVERS, required=True)

@@ -28,7 +28,8 @@ from datasets.sources import find_source
 from datasets.synthetic.lifting import People, draw_poses
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS, edges
-from main.evaluation import CORRECT, SMPLX_METRICS, run_benchmark
+from main.evaluation.benchmark import run_benchmark
+from main.evaluation.metrics import CORRECT, SMPLX_METRICS
 from main.pipeline.estimator import Estimator
 from main.training.state import Learner, Progress, Run
 from models.posing import body_parameters, pose_body, root_relative
