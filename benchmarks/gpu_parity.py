@@ -18,7 +18,7 @@ from main.pipeline.estimator import PRECISIONS
 from main.training.recipes import autocast
 from models.checkpoint import load_network, to_published
 from models.losses import training_losses
-from models.posing import body_parameters, pose_body
+from models.smplest_x import body_parameters, pose_body
 from utils.devices import has_float64
 from utils.files import ROOT
 from utils.geometry import axis_angle_to_matrix, rotation_6d_to_axis_angle

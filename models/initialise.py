@@ -25,8 +25,7 @@ from configs.schema import ModelConfig
 from human_models.body import BodyModel
 from human_models.joints import BODY_JOINTS
 from models.checkpoint import read_torch, require_weights, save_torch
-from models.posing import BodyParameters, camera_depth, pose_body
-from models.smplest_x import Heads, KeypointHead, SMPLestX
+from models.smplest_x import BodyParameters, Heads, KeypointHead, SMPLestX, camera_depth, pose_body
 from models.supervision import KeypointNetwork
 from models.vit import ViT
 from utils.errors import UserError

@@ -22,8 +22,7 @@ from human_models.joints import (
     RIG_PARENTS,
     SIDES,
 )
-from models.posing import PosedBody, part_relative, root_relative
-from models.smplest_x import HeadOutputs
+from models.smplest_x import HeadOutputs, PosedBody, part_relative, root_relative
 from utils.geometry import axis_angle_to_matrix, rotation_6d_to_matrix
 
 LossProtocol = Literal["correct", "published"]

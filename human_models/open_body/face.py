@@ -14,6 +14,7 @@ from scipy import sparse
 
 from human_models.joints import SMPLX_SURFACE_VERTICES
 from human_models.open_body.topology import Topology
+from utils.mesh import vertex_normals
 
 # Coefficients at +1 would be extreme at the usual +-2 without this factor.
 _STRENGTH: Final = 0.6
@@ -122,7 +123,7 @@ class Surface:
         mirror: Int64[np.ndarray, " N"],
     ) -> None:
         self.vertices, self.faces, self._mirror = vertices, faces, mirror
-        self.normals = _vertex_normals(vertices, faces)
+        self.normals = vertex_normals(vertices, faces)
         self._face_ids = {frozenset(face): i for i, face in enumerate(faces.tolist())}
         # The first corner of any face at each vertex.
         corners, first = np.unique(faces, return_index=True)
@@ -177,17 +178,6 @@ class Surface:
 
 def _cross(a: Float64[np.ndarray, "f 2"], b: Float64[np.ndarray, "f 2"]) -> np.ndarray:
     return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-
-
-def _vertex_normals(
-    vertices: Float64[np.ndarray, "N 3"], faces: Int64[np.ndarray, "F 3"]
-) -> Float64[np.ndarray, "N 3"]:
-    """Unit normals, faces weighted by area."""
-    a, b, c = np.moveaxis(vertices[faces], 1, 0)
-    normals = np.zeros_like(vertices)
-    for corner in range(3):
-        np.add.at(normals, faces[:, corner], np.cross(b - a, c - a))
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
 
 # Landmarks.

@@ -36,7 +36,7 @@ class Prediction(NamedTuple):
     image_size: tuple[int, int]
     """Width and height in pixels."""
     parameters: dict[str, Float[np.ndarray, " N"]]
-    """Names and values of `models.posing.BodyParameters`."""
+    """Names and values of `models.smplest_x.BodyParameters`."""
     joints_2d_px: Float[np.ndarray, "144 2"]
     """`human_models.joints.MODEL_JOINTS` in pixels of the whole image."""
     joints_3d_m: Float[np.ndarray, "144 3"]

@@ -26,7 +26,7 @@ from main.pipeline.detection import Detector, Detectors
 from main.pipeline.estimator import Estimator, PersonCrop
 from main.pipeline.model_files import find_weights
 from main.pipeline.options import DetectorName
-from models.posing import body_parameters
+from models.smplest_x import body_parameters
 from utils.camera import Box, Camera, crop_person, project
 from utils.errors import UserError
 from utils.files import ROOT, atomic_path, path_within, require_output

@@ -23,8 +23,14 @@ from human_models.files import find_model_folder
 from main.pipeline.model_files import ModelFiles, find_model
 from models.checkpoint import load_network
 from models.deployment import PROGRAMS, OnnxNetwork, StaticNetwork
-from models.posing import BodyParameters, PosedBody, body_parameters, pose_body
-from models.smplest_x import HeadOutputs, SMPLestX
+from models.smplest_x import (
+    BodyParameters,
+    HeadOutputs,
+    PosedBody,
+    SMPLestX,
+    body_parameters,
+    pose_body,
+)
 from utils.camera import Box, Camera, crop_person, person_box
 from utils.devices import copied_to, has_bf16_units, pick_device
 from utils.errors import UserError

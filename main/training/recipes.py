@@ -34,8 +34,7 @@ from main.training.validation import (
 from models.checkpoint import load_weights
 from models.initialise import initial_network, load_encoder, load_keypoint_head, save_encoder
 from models.losses import training_losses
-from models.posing import body_parameters, pose_body
-from models.smplest_x import SMPLestX
+from models.smplest_x import SMPLestX, body_parameters, pose_body
 from models.supervision import (
     KeypointNetwork,
     LiftingNetwork,

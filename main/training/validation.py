@@ -32,8 +32,7 @@ from main.evaluation.benchmark import run_benchmark
 from main.evaluation.metrics import CORRECT, SMPLX_METRICS
 from main.pipeline.estimator import Estimator
 from main.training.state import Learner, Progress, Run
-from models.posing import body_parameters, pose_body, root_relative
-from models.smplest_x import SMPLestX, found_keypoints
+from models.smplest_x import SMPLestX, body_parameters, found_keypoints, pose_body, root_relative
 from models.supervision import LiftingNetwork, SupervisedSMPLestX, places_in_crop
 from utils.devices import constants, has_float64, peak_memory_mib
 from utils.errors import OneLineFormatter, UserError
