@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from utils.errors import OneLineFormatter, UserError, refusal
+from utils.errors import OneLineFormatter, UserError, logging_to, refusal
 from utils.files import OUTPUTS
 
 log = logging.getLogger(__name__)
@@ -144,14 +144,10 @@ def logging_to_stderr() -> Iterator[logging.Handler]:
     """Show what the project's folders log, as bare messages, while the block runs."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLineFormatter())
-    root = logging.getLogger()
-    root.addHandler(handler)
     for package in _PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO)
-    try:
+    with logging_to(handler):
         yield handler
-    finally:
-        root.removeHandler(handler)
 
 
 def command(

@@ -22,7 +22,7 @@ from main.evaluation.worst import draw_worst
 from main.pipeline.estimator import Estimator
 from main.pipeline.model_files import find_weights
 from utils.devices import device_of_process, failing_together, process_group
-from utils.errors import UserError
+from utils.errors import UserError, logging_to
 from utils.files import CONFIG_NAME, OUTPUTS, ROOT, atomic_path
 
 PRIMARY_METRICS: Final = {
@@ -58,11 +58,8 @@ class _LineKeeper(logging.Handler):
 def kept_log() -> Iterator[list[str]]:
     """A list that grows by what is logged while the block runs, for log files of several runs."""
     keeper = _LineKeeper()
-    logging.getLogger().addHandler(keeper)
-    try:
+    with logging_to(keeper):
         yield keeper.lines
-    finally:
-        logging.getLogger().removeHandler(keeper)
 
 
 def write_results(

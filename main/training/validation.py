@@ -29,13 +29,13 @@ from datasets.synthetic.lifting import People, draw_poses
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS, edges
 from main.evaluation.benchmark import run_benchmark
-from main.evaluation.metrics import CORRECT, SMPLX_METRICS
+from main.evaluation.metrics import CORRECT, MILLIMETRES, SMPLX_METRICS
 from main.pipeline.estimator import Estimator
 from main.training.state import Learner, Progress, Run
 from models.smplest_x import SMPLestX, body_parameters, found_keypoints, pose_body, root_relative
 from models.supervision import LiftingNetwork, SupervisedSMPLestX, places_in_crop
 from utils.devices import constants, has_float64, peak_memory_mib
-from utils.errors import OneLineFormatter, UserError
+from utils.errors import OneLineFormatter, UserError, logging_to
 from utils.files import atomic_path, read_input
 from utils.geometry import align_similarity
 from utils.render import PERSON_COLOURS, draw_skeleton
@@ -186,13 +186,8 @@ def log_file(path: Path) -> Iterator[None]:
     """Append to a file what is logged while the block runs."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(OneLineFormatter("%(asctime)s %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    try:
+    with logging_to(handler):
         yield
-    finally:
-        root.removeHandler(handler)
-        handler.close()
 
 
 def _place(progress: Progress) -> dict[str, int]:
@@ -224,7 +219,6 @@ _LIFTING_SEED: Final = 2**32
 """No seed of training, which configs hold to be smaller."""
 _LIFTING_POSES: Final = 500
 _LIFTING_SAMPLES: Final = 1000
-_MILLIMETRES: Final = 1000
 _TRUE, _PREDICTED = PERSON_COLOURS[2], PERSON_COLOURS[5]
 _BONES: Final = edges(JOINTS)
 _MOST_CROPS: Final = 8
@@ -405,7 +399,7 @@ class LiftingValidator(Validator):
         for name, part in JOINT_PARTS.items():
             aligned = align_similarity(found[:, part], true[:, part])
             distances[f"pa_{name}"] = (aligned - true[:, part]).norm(dim=2)
-        return {name: _MILLIMETRES * float(d.mean()) for name, d in distances.items()}
+        return {name: MILLIMETRES * float(d.mean()) for name, d in distances.items()}
 
 
 class JointPreview:
