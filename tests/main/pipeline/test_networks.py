@@ -9,7 +9,7 @@ import pytest
 
 from main.pipeline import networks
 from main.pipeline.networks import MoveNet, SmallNetwork, _Found, tiles, without_doubles
-from utils.box import Box, intersection_over_union
+from utils.camera import Box, intersection_over_union
 from utils.errors import UserError
 from utils.image import read_image
 
