@@ -175,8 +175,8 @@ def crossing(
     way bends."""
     leftward, angle = rng.choice((-1.0, 1.0)), rng.normal(0, 0.3)
     ahead = np.array([leftward * math.cos(angle), math.sin(angle)])
-    speed = clamp(way_m / seconds, 0.7, 1.5) * rng.uniform(0.9, 1.1)
-    pace = clamp(speed / 1.18, 0.75, 1.2)
+    speed = clamp(way_m / seconds * rng.uniform(0.9, 1.1), 0.7, 1.33)
+    pace = clamp(speed / 1.18, 0.75, 1.15)
     half = seconds / 2 + rng.normal(0, 0.08) * seconds
     before, after = (max(speed * time, 0.0) + 0.9 for time in (half, seconds - half))
     start, end = middle - before * ahead, middle + after * ahead

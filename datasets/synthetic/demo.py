@@ -184,7 +184,7 @@ def _lit(hall: Hall, stage: Stage, meshes: list[Mesh], whole: Mesh) -> Float32[n
         even, sun = hall.light_on(points[own], normals[own], shaded[own])
         light.append(even * free[own] + sun)
         first = own.stop
-    return np.concatenate(light) * whole.tint
+    return (np.concatenate(light) * whole.tint).astype(np.float32)
 
 
 def _in_shadow(

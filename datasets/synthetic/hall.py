@@ -9,18 +9,20 @@ from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 
 from datasets.synthetic.backgrounds import bundled_photographs, read_photograph
 from datasets.synthetic.motion import Block
 from datasets.synthetic.rendering import Image
-from datasets.synthetic.skeleton import Rotation, turn
+from datasets.synthetic.skeleton import Rotation, Vector, turn
 from datasets.synthetic.stage import Stage
 from datasets.synthetic.textures import SIDE, noise_bank
 from utils.camera import Camera
 
 Rng = np.random.Generator
-Rays = Float32[np.ndarray, "N 3"]
+Rays = Float[np.ndarray, "N 3"]
+Cells = Float[np.ndarray, "C 3"]
+"""Light on a grid over each face of each solid."""
 Material = Callable[[Rays, Rays], Rays]
 """Reflectance at places of a box, from its corner (0) to the opposite one (1), times size; and its
 normals, both in the box' own frame."""
@@ -48,7 +50,7 @@ _PICTURES: Final = (
 class Solid(NamedTuple):
     """A box."""
 
-    middle: Float32[np.ndarray, "3"]
+    middle: Vector
     half: Float32[np.ndarray, "3"]
     turned: Float32[np.ndarray, "3 3"]
     material: Material
@@ -57,7 +59,7 @@ class Solid(NamedTuple):
 class Hits(NamedTuple):
     """Where rays end; those that leave through a window have no solid (-1)."""
 
-    distance: Float32[np.ndarray, " N"]
+    distance: Float[np.ndarray, " N"]
     solid: Int[np.ndarray, " N"]
     face: Int[np.ndarray, " N"]
     """0 to 5: -x, x, -y, y, -z, z in the solid's frame."""
@@ -69,9 +71,9 @@ def plain(red: float, green: float, blue: float) -> Material:
     return lambda place, _: colour * (1 + 0.03 * _noise(place, 1.3, 2))
 
 
-def _noise(place: Rays, per_m: float, number: int, stretch: float = 1.0) -> Rays:
+def _noise(place: Rays, per_m: float, number: int) -> Float[np.ndarray, "N 1"]:
     u = (place[:, 0] + 0.37 * place[:, 1]) * per_m * SIDE / 4
-    v = (place[:, 2] + 0.61 * place[:, 1]) * per_m * SIDE / 4 * stretch
+    v = (place[:, 2] + 0.61 * place[:, 1]) * per_m * SIDE / 4
     cells = np.floor(np.stack([u, v])).astype(np.int64) % SIDE
     return noise_bank()[number, cells[1], cells[0]][:, None]
 
@@ -136,7 +138,7 @@ def box(
 class Group(NamedTuple):
     """Solids near each other, in a ball."""
 
-    middle: Float32[np.ndarray, "3"]
+    middle: Vector
     radius_m: float
     members: list[tuple[int, Solid]]
     """And their numbers."""
@@ -216,7 +218,7 @@ class Hall:
         self._grid = (xs, zs)
         self._probes = self._probe(rng)
 
-    def _surface_light(self, rng: Rng) -> Float32[np.ndarray, "C 3"]:
+    def _surface_light(self, rng: Rng) -> Cells:
         """Light but that of the sun, on cells of each face, after two bounces."""
         points, normals = _cell_points(self.solids, self._cells)
         light = np.zeros_like(points)
@@ -225,7 +227,7 @@ class Hall:
             light = self._evened(self._gathered(rng, points, normals, light, _RAYS))
         return light
 
-    def _evened(self, light: Float32[np.ndarray, "C 3"]) -> Float32[np.ndarray, "C 3"]:
+    def _evened(self, light: Cells) -> Float32[np.ndarray, "C 3"]:
         """Each face's cells, smoothed over their neighbours: few rays leave them uneven."""
         for firsts, sizes in zip(self._first, self._sizes, strict=True):
             for first, (rows, columns) in zip(firsts, sizes, strict=True):
@@ -236,7 +238,7 @@ class Hall:
                 ).reshape(-1, 3)
         return light
 
-    def _gathered(self, rng: Rng, points: Rays, normals: Rays, light: Rays, rays: int) -> Rays:
+    def _gathered(self, rng: Rng, points: Rays, normals: Rays, light: Cells, rays: int) -> Rays:
         """Mean light from the half of all directions about each normal."""
         total = np.zeros_like(points)
         for _ in range(rays):
@@ -247,7 +249,7 @@ class Hall:
             total += self.radiance(points, way, light)
         return total / rays + _LAMP
 
-    def radiance(self, points: Rays, way: Rays, light: Rays) -> Rays:
+    def radiance(self, points: Rays, way: Rays, light: Cells) -> Rays:
         """Light that comes along rays, given the `light` on all cells."""
         hits = trace(points, way, self._large)
         seen = np.flatnonzero(hits.solid >= 0)
@@ -260,7 +262,7 @@ class Hall:
         return found
 
     def _reflected(
-        self, places: Rays, hits: Hits, light: Rays, to_sun: Rays, *, fine: bool
+        self, places: Rays, hits: Hits, light: Cells, to_sun: Vector, *, fine: bool
     ) -> tuple[Rays, Rays]:
         """What surfaces reflect: of all light, and of the sun's alone."""
         own, normals = _normals(hits, self.solids)
@@ -283,7 +285,7 @@ class Hall:
         direct = sun[:, None] * _SUN
         return albedo * (direct + self._look_up(hits, uv, light)), albedo * direct
 
-    def _look_up(self, hits: Hits, uv: Float32[np.ndarray, "N 2"], light: Rays) -> Rays:
+    def _look_up(self, hits: Hits, uv: Float[np.ndarray, "N 2"], light: Cells) -> Rays:
         """The light of cells, interpolated."""
         rows, columns = self._sizes[hits.solid, hits.face].T
         first = self._first[hits.solid, hits.face]
@@ -298,7 +300,7 @@ class Hall:
                 total += weight[:, None].astype(np.float32) * light[first + i * columns + j]
         return total
 
-    def _probe(self, rng: Rng) -> Float32[np.ndarray, "X Z 6 3"]:
+    def _probe(self, rng: Rng) -> Float[np.ndarray, "X Z 6 3"]:
         """Light on six sides of a point at a person's height."""
         xs, zs = self._grid
         places = np.stack(np.meshgrid(xs, [1.1], zs, indexing="ij"), axis=-1).reshape(-1, 3)

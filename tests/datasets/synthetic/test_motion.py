@@ -99,16 +99,3 @@ def test_hands_and_face_follow_the_script(physique):
     assert motion.smile[60] == pytest.approx(1.0)
     assert motion.jaw_rad[18:70].max() > 0.06
     assert motion.jaw_rad[80:].max() < 0.03
-
-
-def test_demo_clip_is_annotated(tmp_path, monkeypatch):
-    monkeypatch.setattr(hall, "_RAYS", 2)
-    monkeypatch.setattr(hall, "_SAMPLES", 1)
-    flags = "--demo --people 3 --split test --name demo --frames 2 --size 96x54"
-    assert main([*flags.split(), "--out", str(tmp_path)]) == 0
-    rows = load_humandata(tmp_path / "annot" / "demo_test_clip_000.npz")
-    boxes = json.loads((tmp_path / "img/demo/test/clip_000.boxes.json").read_text())
-    assert [len(each) for each in boxes.values()] == [3, 3]
-    assert len(rows["bbox_xywh"]) == 6
-    with np.errstate(all="raise"):
-        assert (rows["keypoints3d_smplx"][:, :22, 2] > 2).all()
