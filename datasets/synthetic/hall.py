@@ -460,9 +460,9 @@ def furnished(rng: Rng, seats: Sequence[Block]) -> list[Solid]:
             thick, tall = rng.uniform(0.03, 0.075), rng.uniform(0.2, 0.32)
             if rng.random() < 0.82:
                 colour = plain(*rng.uniform(0.08, 0.6, 3) * (1.0, 0.85, 0.75))
-                size = (rng.uniform(0.18, 0.24), tall, 1.8 * thick)
+                book = (rng.uniform(0.18, 0.24), tall, 1.8 * thick)
                 solids.append(
-                    box((case + 0.03, 0.08 + 0.39 * level, along + 0.9 * thick), size, colour)
+                    box((case + 0.03, 0.08 + 0.39 * level, along + 0.9 * thick), book, colour)
                 )
             along += 1.8 * thick + 0.003
     solids.append(box((-2.9, 0, _BACK_M + 0.3), (0.9, 0.72, 0.45), oak))
