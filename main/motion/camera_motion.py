@@ -58,9 +58,9 @@ _DISAGREE: Final = math.radians(0.3)
 """Measured turns that are farther off the adjusted ones count less and less."""
 _CHECK_S: Final = 0.4
 """Between two looks for parallax."""
-_UNEXPLAINED, _BETTER, _EXPLAINED = 0.2, 0.15, 0.7
-"""Parallax: a turn leaves this share of the corners unexplained; a motion explains so many more,
-and this share of all."""
+_UNEXPLAINED, _EXPLAINED = 0.05, 0.75
+"""Parallax: a turn leaves this share of the corners unexplained, and a motion explains this share
+of those and of all."""
 _MOVES: Final = 0.3
 """Share of looks that must find parallax if the camera moves."""
 _REMEMBERED: Final = 90
@@ -543,18 +543,19 @@ class CameraTracker:
         explained = float(match.fit.inliers.mean())
         if explained > 1 - _UNEXPLAINED:
             return False
-        zoom = match.fit.turn.zoom
+        focal = self._focal * self._absolute[self._current].zoom
         matrix, inliers = cv2.findEssentialMat(
-            match.before / self._focal,
-            match.after / (self._focal * zoom),
+            match.before / focal,
+            match.after / (focal * match.fit.turn.zoom),
             np.eye(3),
             method=cv2.USAC_MAGSAC,
-            threshold=_INLIER / 2 / self._focal,
+            threshold=_INLIER / 2 / focal,
         )
         if matrix is None or inliers is None:
             return False
-        moving = float((inliers > 0).mean())
-        return moving > max(_EXPLAINED, explained + _BETTER)
+        agree = inliers.ravel() > 0
+        others = agree[~match.fit.inliers]
+        return bool(min(agree.mean(), others.mean()) > _EXPLAINED)
 
     def finish(self) -> CameraMotion:
         """The camera's motion over all frames that were added; one line of the log says which."""

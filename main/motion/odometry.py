@@ -72,7 +72,7 @@ class _Structure:
         self.seen = [sightings[key] for key in self.keys]
         self.poses: Poses = np.tile(np.eye(4), (len(self.keys), 1, 1))
         self.placed: Bool[np.ndarray, " K"] = np.zeros(len(self.keys), bool)
-        most = max((int(one.ids.max(initial=0)) for one in self.seen), default=0) + 1
+        most = max((int(one.ids.max(initial=0)) for one in sightings), default=0) + 1
         self.points = np.zeros((most, 3))
         self.known = np.zeros(most, bool)
         # All sightings in a row: frame, point, place.
