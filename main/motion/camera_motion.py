@@ -8,7 +8,7 @@ keyframes are made to agree at the end, so errors do not add up where the camera
 
 import logging
 import math
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -67,13 +67,14 @@ _REMEMBERED: Final = 90
 """Corners of each frame that are kept for the way of a camera that moves."""
 _FINE: Final = 64
 _NOISE: Final = 0.7
+"""Of corners, for the way of a camera that moves."""
 _UNMODELLED: Final = 0.3
 """Confidence in a turn that is all that is known of a camera that moves."""
 _STILL: Final = 0.6
 """A camera whose image moves by less than this stands still."""
 _ZOOMS: Final = 0.01
 """Changes of the focal length below this share are noise."""
-_LK: Final = {
+_LK: Final[dict[str, Any]] = {
     "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
     "winSize": (15, 15),
     "maxLevel": 3,
@@ -471,7 +472,7 @@ class CameraTracker:
         )
         lost = np.linalg.norm(returned - corners, axis=1)
         column, row = np.rint(places).T.clip(-1, max(width, height)).astype(int)
-        found = (there.ravel() > 0) & (back.ravel() > 0) & (lost < _THERE_AND_BACK)
+        found: np.ndarray = (there.ravel() > 0) & (back.ravel() > 0) & (lost < _THERE_AND_BACK)
         found &= (column >= 0) & (row >= 0) & (column < width) & (row < height)
         found[found] = background[row[found], column[found]] > 0
         if found.sum() < _LEAST_POINTS:
