@@ -263,20 +263,28 @@ def errors_of(motion: CameraMotion, shot: Shot, fps: float) -> tuple[float, floa
     return float(np.linalg.norm(vectors, axis=1).mean()), drift, way
 
 
-def over_video(video: Path, frame_count: int, shot: Shot | None) -> Filmed:
-    """A video, or what a camera that turns and zooms inside its frames would see of it."""
+def boxes_in(video: Path, frame_count: int) -> list[Float[np.ndarray, "P 4"]]:
+    """Of people in each frame, by the built-in detector."""
     config = load_config(ROOT / "configs" / "config_smplest_x_demo.py").inference.detection
     detector = Detectors(None, "movenet", config, torch.device("cpu")).for_source(video)
+    found = []
     with open_source(video) as source:
-        own = choose_camera(
-            source.info.width, source.info.height, focal_px=None, fov_deg=None, image=None
-        )
         for frame in source:
             if frame.index == frame_count:
                 break
             boxes = [one.box for one in detector(frame.index, frame.image)]
-            xywh = np.array([(box.x, box.y, box.width, box.height) for box in boxes])
-            xywh = xywh.reshape(-1, 4)
+            xywh = [(box.x, box.y, box.width, box.height) for box in boxes]
+            found.append(np.array(xywh, float).reshape(-1, 4))
+    return found
+
+
+def over_video(video: Path, people: list[Float[np.ndarray, "P 4"]], shot: Shot | None) -> Filmed:
+    """A video, or what a camera that turns and zooms inside its frames would see of it."""
+    with open_source(video) as source:
+        own = choose_camera(
+            source.info.width, source.info.height, focal_px=None, fov_deg=None, image=None
+        )
+        for frame, xywh in zip(source, people, strict=False):
             if shot is None:
                 yield frame.image, xywh
                 continue
@@ -300,20 +308,21 @@ def rows_of_video(video: Path, frame_count: int) -> Iterator[tuple[str, Shot, Me
     """The video itself, a pan over it, and a pan with zoom."""
     with open_source(video) as source:
         info = source.info
-    fps, count = float(info.fps), min(frame_count, info.frame_count_estimate or frame_count)
+    people = boxes_in(video, frame_count)
+    fps, count = float(info.fps), len(people)
     diagonal = math.hypot(info.width, info.height)
     t = np.arange(count) / fps
     still = _shot("static", t)
     yield (
         "video",
         still,
-        follow(over_video(video, count, None), info.width, info.height, diagonal, fps),
+        follow(over_video(video, people, None), info.width, info.height, diagonal, fps),
         fps,
     )
     yaw, roll = 3.5 * np.sin(2 * np.pi * t / 6), 2 * np.sin(2 * np.pi * t / 4)
     for name, zoom in (("pan of it", 1.0), ("pan, zoom", np.exp(0.15 * (1 - np.cos(t))))):
         shot = _shot("rotating", t, yaw=yaw, pitch=np.sin(t), roll=roll, zoom=zoom)
-        filmed = over_video(video, count, shot)
+        filmed = over_video(video, people, shot)
         yield name, shot, follow(filmed, *WINDOW, WINDOW_FOCAL, fps), fps
 
 

@@ -472,7 +472,9 @@ class CameraTracker:
         )
         lost = np.linalg.norm(returned - corners, axis=1)
         column, row = np.rint(places).T.clip(-1, max(width, height)).astype(int)
-        found: np.ndarray = (there.ravel() > 0) & (back.ravel() > 0) & (lost < _THERE_AND_BACK)
+        found: Bool[np.ndarray, " C"] = (
+            (there.ravel() > 0) & (back.ravel() > 0) & (lost < _THERE_AND_BACK)
+        )
         found &= (column >= 0) & (row >= 0) & (column < width) & (row < height)
         found[found] = background[row[found], column[found]] > 0
         if found.sum() < _LEAST_POINTS:
