@@ -486,7 +486,7 @@ class CameraTracker:
         inliers = int(fit.inliers.sum())
         if inliers < max(_LEAST_POINTS, _LEAST_INLIERS * len(before)):
             return None
-        return _Match(ids[found], before, after, fit, inliers / len(inside))
+        return _Match(ids[found], before, after, fit, inliers / len(self._images[keyframe].ids))
 
     def _displacement(self, turn: Turn) -> float:
         """How far a turn moves the image, at most over its middle and corners; reduced pixels."""
