@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ class TrainLog:
         self._datasets, self._per_epoch = datasets, iterations
         self._every = run.config.train.print_iters
         self._iterations = run.config.train.end_epoch * iterations
+        limit = run.config.train.time_limit_s
+        self._ends = run.began + (math.inf if limit is None else limit - start.seconds)
         self._precision = torch.float64 if has_float64(run.device) else torch.float32
         self._sums: Tensor | None = None
         self._names: tuple[str, ...] = ()
@@ -119,7 +122,9 @@ class TrainLog:
             "samples_per_s": self._samples * self._world.size / taken,
             "data_wait": self._waited / taken,
             "memory_mib": peak_memory_mib(self._device),
-            "seconds_left": taken / self._new * (self._iterations - step),
+            "seconds_left": min(
+                taken / self._new * (self._iterations - step), self._ends - time.monotonic()
+            ),
         }
         self._sums = None
         self._new, self._samples, self._waited = 0, 0, 0.0
