@@ -59,6 +59,8 @@ class Settings(NamedTuple):
     keypoints: tuple[str, ...]
     lifting: tuple[str, ...]
     regression: tuple[str, ...]
+    poses_per_minute: int
+    """That lifting begins with, for each minute of the whole time; each takes a millisecond."""
 
 
 _CPU: Final = Settings(
@@ -67,6 +69,7 @@ _CPU: Final = Settings(
     ("train.train_batch_size=8", "train.lr=1.5e-3"),
     ("train.train_batch_size=128", "train.lr=1e-3", "train.lifting_samples=200_000"),
     ("train.train_batch_size=12", "train.lr=3e-4"),
+    250,
 )
 _GPU: Final = Settings(
     {"data": 0.3, "lifting": 0.3, "keypoints": 0.65, "regression": 1.0},
@@ -79,6 +82,7 @@ _GPU: Final = Settings(
     ("train.train_batch_size=256", "train.lr=2e-3"),
     ("train.train_batch_size=2048", "train.lr=1e-3", "train.lifting_samples=4_000_000"),
     ("train.train_batch_size=256", "train.lr=6e-4"),
+    2000,
 )
 
 
@@ -138,15 +142,23 @@ class TimedTraining:
     def __init__(
         self, folder: Path, plan: Plan, minutes: float, config: str, start: str | None, device: str
     ) -> None:
+        """Raises UserError where the config or the network to start from is not usable."""
+        from configs.reader import load_config
+        from main.pipeline.model_files import find_model
         from utils.devices import usable_cores
-        from utils.distributed import pick_device
 
+        if load_config(config).model.lifter_config is None:
+            raise UserError(
+                f"--config {config}: has no model.lifter_config; take the demo network's"
+            )
+        if start is not None:
+            find_model(start)
         self._folder, self._plan, self._config, self._start = folder, plan, config, start
         self._minutes, self._device = minutes, device
         self._cores = usable_cores()
         whole = 60 * minutes
         self._time = whole - max(_END * whole, min(_LEAST_END_S, whole / 3))
-        self._is_gpu = pick_device(device).type != "cpu"
+        self._is_gpu = _is_gpu(device)
         self._settings = _GPU if self._is_gpu else _CPU
         workers = f"train.num_thread={max(1, self._cores - 1)}" if self._is_gpu else ""
         self._common = (*self._settings.common, *((workers,) if workers else ()))
@@ -160,7 +172,7 @@ class TimedTraining:
         with self._drawing() as drawn:
             if not self._is_gpu:
                 drawn()
-            poses = 20_000 if self._is_gpu else min(20_000, round(250 * self._minutes) + 250)
+            poses = round(min(20_000, 250 + self._settings.poses_per_minute * self._minutes))
             none = "model.encoder_pretrained_model_path=None"
             pool = f"train.lifting_poses={poses}"
             lifted = self._trained("lifting", LIFTING, *self._settings.lifting, none, pool)
@@ -352,6 +364,12 @@ class TimedTraining:
         done = subprocess.run(command, cwd=ROOT, check=False)
         if done.returncode:
             raise UserError(f"the network's errors could not be measured: {' '.join(command)}")
+
+
+def _is_gpu(device: str) -> bool:
+    from utils.distributed import pick_device
+
+    return pick_device(device).type != "cpu"
 
 
 @contextmanager

@@ -140,8 +140,8 @@ class BodyValidator(DatasetValidator):
         return copy.eval()
 
 
-class _TestSamples(Dataset[TrainingSample]):
-    """Rows of a test split without augmentation."""
+class UnchangedSamples(Dataset[TrainingSample]):
+    """Rows of a split without augmentation."""
 
     def __init__(self, table: InstanceTable, images: Path, config: Config) -> None:
         self.table, self.images, self.config = table, images, config
@@ -164,11 +164,12 @@ class KeypointValidator(DatasetValidator):
     def _evaluations(self) -> Iterator[tuple[str, dict[str, float]]]:
         for source in self._sources if self._run.world.is_first else ():
             table = open_dataset(source, "test", self._run.data_dir)
-            samples = _TestSamples(table, self._run.data_dir / "img" / source.images, self._config)
+            images = self._run.data_dir / "img" / source.images
+            samples = UnchangedSamples(table, images, self._config)
             yield source.name, self._evaluate(samples)
 
     @torch.inference_mode()
-    def _evaluate(self, samples: _TestSamples) -> dict[str, float]:
+    def _evaluate(self, samples: UnchangedSamples) -> dict[str, float]:
         errors, known = [], []
         height, width = self._config.model.input_body_shape
         for batch in DataLoader(samples, self._config.test.test_batch_size):
