@@ -261,7 +261,7 @@ class TimedTraining:
 
     def _trained(self, stage: str, recipe: "Recipe", *changes: str) -> Path:
         """The last snapshot of a stage."""
-        from main.training import RunOptions, run_training
+        from main.training import RunOptions, StopRequest, run_training
 
         runs = self._folder / "runs"
         with self._stage(stage) as is_open:
@@ -278,10 +278,11 @@ class TimedTraining:
                 )
                 changes = (*self._common, *changes, *fixed)
                 options = RunOptions(stage, self._config, runs, self._device, changes)
+                stop = StopRequest()
                 with _signals_restored():
-                    status = run_training(recipe, options)
-                if status:
-                    raise SystemExit(status)
+                    status = run_training(recipe, options, stop)
+                if status or stop.made:
+                    raise SystemExit(status or 128 + signal.SIGTERM)
         (run,) = runs.glob(f"*_{stage}_*")
         found = (run / "model_dump").glob("snapshot_[0-9]*.pth.tar")
         return max(found, key=lambda path: path.stat().st_mtime_ns)

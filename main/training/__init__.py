@@ -11,5 +11,6 @@ validation.py  metrics during training, and pictures of samples
 
 from main.training.recipes import KEYPOINTS, LIFTING, REGRESSION
 from main.training.run import RunOptions, run_training
+from main.training.trainer import StopRequest
 
-__all__ = ["KEYPOINTS", "LIFTING", "REGRESSION", "RunOptions", "run_training"]
+__all__ = ["KEYPOINTS", "LIFTING", "REGRESSION", "RunOptions", "StopRequest", "run_training"]

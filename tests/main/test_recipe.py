@@ -84,6 +84,7 @@ def test_stopped_runs_go_on_until_there_is_a_network(train, measured, monkeypatc
     with pytest.raises(SystemExit) as end:
         train()
     assert end.value.code == 143
+    assert "lifting" not in json.loads((out / "plan.json").read_text())["done"]
     monkeypatch.setattr(TrainLog, "add", add)
 
     def broken(self):
