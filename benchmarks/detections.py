@@ -10,7 +10,6 @@ simulation: where they differ, multiply the simulation's constant by encoder / s
 
 import argparse
 import sys
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -29,12 +28,11 @@ from datasets.cache import open_dataset
 from datasets.sources import find_source
 from datasets.synthetic.lifting import GROUPS, SWAPPED_SIDES, Draw, simulate_detections
 from human_models.joints import JOINTS, mirror_permutation
-from main.cli import command_parser, run_command
+from main.cli import command, command_parser
 from main.training.validation import UnchangedSamples, images_of
-from models.lifter import observed_keypoints
-from models.smplest_x import SMPLestX
+from models.initialise import load_encoder, load_keypoint_head
+from models.smplest_x import SMPLestX, observed_keypoints
 from models.supervision import KeypointNetwork, places_in_crop
-from models.vitpose import load_encoder, load_keypoint_head
 
 _HEIGHTS_PER_WIDTH = 0.75
 _BINS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 1.0)
@@ -47,7 +45,7 @@ _SHARE_SWAPPED = 0.6
 
 class Detections(NamedTuple):
     found: Float[Tensor, "N 137 4"]
-    """As `models.lifter.Lifter` takes them."""
+    """As `models.smplest_x.Lifter` takes them."""
     places: Float[Tensor, "N 137 2"]
     """True places, shares of the crop."""
     depth_m: Float[Tensor, "N 137"]
@@ -184,8 +182,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

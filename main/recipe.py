@@ -16,15 +16,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from main.cli import command_parser, run_command
-from main.paths import CONFIG_NAME, OUTPUTS, ROOT
+from main.cli import command, command_parser
 from utils.errors import UserError
+from utils.files import CONFIG_NAME, OUTPUTS, ROOT
 
 if TYPE_CHECKING:
     from datasets.sources import Split
@@ -300,8 +300,8 @@ class TimedTraining:
         from configs.reader import load_config
         from main.pipeline.model_files import find_model
         from models.checkpoint import load_network
+        from models.initialise import save_encoder
         from models.supervision import KeypointNetwork
-        from models.vitpose import save_encoder
 
         path = self._folder / "first_encoder.pth"
         assert self._start is not None
@@ -317,8 +317,8 @@ class TimedTraining:
         """The network with the lifter and heads of one stage and the encoder of the other."""
         from configs.reader import load_config
         from models.checkpoint import load_weights, save_safetensors
+        from models.initialise import load_encoder, load_keypoint_head
         from models.smplest_x import SMPLestX
-        from models.vitpose import load_encoder, load_keypoint_head
 
         path = self._folder / "joined.safetensors"
         if not path.is_file():
@@ -368,7 +368,7 @@ class TimedTraining:
 
 
 def _is_gpu(device: str) -> bool:
-    from utils.distributed import pick_device
+    from utils.devices import pick_device
 
     return pick_device(device).type != "cpu"
 
@@ -413,9 +413,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """Run this command with a command line, the process' own by default; the exit status."""
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ import torch
 
 from benchmarks import refinement
 from main import recipe
-from main.paths import ROOT
 from main.pipeline.model_files import find_model
 from main.training import validation
-from main.training.log import TrainLog
+from main.training.validation import TrainLog
 from models.checkpoint import read_network
 from utils.errors import UserError
+from utils.files import ROOT
 
 CONFIG = """
 base = "config_smplest_x_demo.py"
