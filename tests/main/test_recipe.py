@@ -68,6 +68,7 @@ def measured(monkeypatch):
     monkeypatch.setattr(recipe, "subprocess", SimpleNamespace(run=measure))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gpu", [False, True])
 def test_stopped_runs_go_on_until_there_is_a_network(train, measured, monkeypatch, tmp_path, gpu):
     """With the order of a GPU people are drawn while the lifter learns."""
