@@ -359,7 +359,7 @@ class TimedTraining:
 
     def _measure_errors(self) -> None:
         """errors.npz beside the weights, of people whom no stage has seen."""
-        command = [sys.executable, "-P", "-m", "benchmarks.refinement"]
+        command = [sys.executable, "-m", "benchmarks.refinement"]
         command += [str(self._folder / "heldout"), "--split", "train"]
         command += ["--model", str(self.network), "--write", str(self.network / "errors.npz")]
         done = subprocess.run(command, cwd=ROOT, check=False)
