@@ -29,6 +29,8 @@ HALF_SURE: Final = 0.15
 images of five public sets, 34 have more, and so have 4 boxes without a person."""
 _DOUBTFUL: Final = 0.3
 """Share of the least score from which somebody is looked at again, and counts if surer then."""
+_CUT: Final = 0.75
+"""Share of the least score from which somebody counts whom a side of the image cuts off."""
 _AROUND: Final = 1.5
 """Side of that look, in longer sides of the box."""
 _SMALL: Final = 0.3
@@ -158,7 +160,8 @@ class MoveNet:
         sure = calibrated(found.scores) >= self.least_score
         looks = [self._look(image, around(box, width, height)) for box in found.boxes[~sure]]
         found = joined([found, *looks])
-        found = without_doubles(found.take(calibrated(found.scores) >= self.least_score))
+        least = self.least_score * np.where(cut_by_a_side(found.boxes, width, height), _CUT, 1)
+        found = without_doubles(found.take(calibrated(found.scores) >= least))
         return found.boxes, calibrated(found.scores)
 
     def _search(self, image: UInt8[np.ndarray, "H W 3"], part: Box, looks: int) -> _Found:
@@ -203,6 +206,15 @@ class MoveNet:
 def calibrated(scores: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     """The network's scores so that 0.5 is where people begin, as of other detectors."""
     return scores / (scores + HALF_SURE)
+
+
+def cut_by_a_side(
+    boxes: Float[np.ndarray, "N 4"], width: int, height: int
+) -> Bool[np.ndarray, " N"]:
+    """Tall boxes at the left or right edge of an image: of standing people who are partly in it."""
+    at_edge = (boxes[:, 0] <= 0) | (boxes[:, 0] + boxes[:, 2] >= width)
+    tall = (boxes[:, 3] > 2 * boxes[:, 2]) & (boxes[:, 3] > _SMALL * height)
+    return at_edge & tall
 
 
 def joined(parts: list[_Found]) -> _Found:
