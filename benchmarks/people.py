@@ -2,7 +2,7 @@
 
     python -m benchmarks.people photographs COCO [--model smplest_x_demo]
     python -m benchmarks.people video VIDEO TRUTH.npz [--detector movenet]
-    python -m benchmarks.people speed VIDEO [--frames 200]
+    python -m benchmarks.people speed VIDEO --out FOLDER
 
 COCO is a folder of images with the labels of COCO-WholeBody (wholebody.json). TRUTH is a HumanData
 file of the video, as `main.synthesize --video` writes it.
@@ -207,7 +207,7 @@ def judged_hands(keypoints: Any, label: dict[str, Any]) -> Iterator[float]:
 
 
 def measure_speed(arguments: argparse.Namespace) -> None:
-    """Frames per second of the whole path, without an overlay and with one."""
+    """Frames per second of the whole path with the built-in detector, keypoints and refinement."""
     torch.set_num_threads(arguments.threads)
     options = InferenceOptions(
         arguments.model,
