@@ -40,7 +40,7 @@ from main.pipeline.keypoints import KeypointFinder
 from main.pipeline.model_files import find_model
 from main.pipeline.options import BUILT_IN, InferenceOptions
 from main.pipeline.pipeline import Tools, process_clip
-from utils.box import intersection_over_union
+from utils.camera import intersection_over_union
 from utils.files import read_json
 from utils.image import read_image
 from utils.source import open_source

@@ -19,9 +19,8 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from main.motion.rows import COLUMNS, FLAGS, KEYPOINT_COLUMNS, PARAMETERS, RAW_COLUMNS, ROTATIONS
-from main.paths import DEMO
 from utils.errors import UserError, first_line
-from utils.files import open_input
+from utils.files import DEMO, open_input
 
 SUMMARY_NAME: Final = "summary.json"
 _MAX_SUMMARY_BYTES: Final = 16_000_000

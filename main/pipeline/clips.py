@@ -26,7 +26,6 @@ import cv2
 
 from main.motion.result_reader import person_files, read_summary
 from main.motion.results import result_names
-from main.paths import ROOT
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import (
     EXPORTING,
@@ -36,9 +35,9 @@ from main.pipeline.pipeline import (
     preview_of,
     process_clip,
 )
-from utils.distributed import BrokenDeviceError, require_working
+from utils.devices import BrokenDeviceError, require_working
 from utils.errors import UserError, first_line
-from utils.files import atomic_path, read_input, remove_leftovers
+from utils.files import ROOT, atomic_path, read_input, remove_leftovers
 from utils.image import kinds_of
 from utils.source import open_source
 from utils.video_read import VIDEO_SUFFIXES

@@ -18,14 +18,13 @@ from scipy.optimize import linear_sum_assignment
 from configs.schema import DetectionConfig
 from main.motion.results import as_given
 from main.motion.rows import Keypoints
-from main.paths import ROOT
 from main.pipeline.detector_weights import open_detector
 from main.pipeline.networks import MoveNet
 from main.pipeline.options import DetectorName
 from models.checkpoint import DAMAGE
-from utils.box import Box, intersection_over_union
+from utils.camera import Box, intersection_over_union
 from utils.errors import UserError, first_line
-from utils.files import atomic_path, read_json, what_came_instead
+from utils.files import ROOT, atomic_path, read_json, what_came_instead
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 
 from main.pipeline.detection import Detection, Detector, pairs
 from main.pipeline.keypoints import FoundPerson, KeypointFinder
-from utils.box import Box, intersection_over_union
+from utils.camera import Box, intersection_over_union
 
 INTERVAL_S: Final = 0.2
 """Time between two runs of the detector, while everyone is found again by their keypoints."""

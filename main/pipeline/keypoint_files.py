@@ -24,7 +24,7 @@ from human_models.joints import (
 )
 from main.motion.rows import Keypoints, KeypointSource
 from main.pipeline.detection import Detection, Detector, pairs
-from utils.box import Box
+from utils.camera import Box
 from utils.errors import UserError
 from utils.files import read_json
 from utils.image import natural_key

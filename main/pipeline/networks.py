@@ -15,10 +15,9 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from main.paths import ROOT
-from utils.box import Box, intersection_over_union, share_of_smaller
+from utils.camera import Box, intersection_over_union, share_of_smaller
 from utils.errors import UserError, first_line
-from utils.files import require_regular_file
+from utils.files import ROOT, require_regular_file
 
 FOLDER: Final = ROOT / "pretrained_models" / "people"
 

@@ -23,7 +23,6 @@ from main.motion.results import (
 from main.motion.rows import RAW_ROW, FinalRows, RawRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
-from main.paths import CONFIG_NAME, DEMO, PRETRAINED, ROOT
 from main.pipeline.detection import NETWORKS, Detector, Detectors, fitted
 from main.pipeline.estimator import Estimator
 from main.pipeline.following import INTERVAL_S, KeypointDetector
@@ -42,7 +41,7 @@ from main.pipeline.stages import (
     track_people,
 )
 from utils.errors import UserError, printable
-from utils.files import atomic_path, require_output
+from utils.files import CONFIG_NAME, DEMO, PRETRAINED, ROOT, atomic_path, require_output
 from utils.image import image_size, list_images, write_image
 from utils.iteration import prefetch, with_progress
 from utils.source import FrameSource, advice_on_name, open_source, warn_of_others

@@ -15,7 +15,7 @@ from main.pipeline import pipeline
 from main.pipeline.clips import ClipReport, Job, is_finished, table, write_report
 from main.pipeline.estimator import Estimator
 from main.pipeline.options import InferenceOptions
-from utils.distributed import BrokenDeviceError
+from utils.devices import BrokenDeviceError
 from utils.video_write import VideoWriter
 
 ROOT = Path(__file__).parents[3]

@@ -9,7 +9,7 @@ from human_models.joints import COCO_KEYPOINTS, FACE_KEYPOINTS, HAND_KEYPOINTS, 
 from main.motion.rows import KeypointSource
 from main.pipeline.detection import Detection
 from main.pipeline.keypoint_files import KeypointFileDetector, read_keypoints
-from utils.box import Box
+from utils.camera import Box
 from utils.errors import UserError
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)

@@ -21,7 +21,7 @@ from main.pipeline.keypoints import (
     without_shared_limbs,
 )
 from main.pipeline.networks import Square
-from utils.box import Box
+from utils.camera import Box
 from utils.image import read_image
 
 ASTRONAUT = Path(find_spec("skimage").origin).parent / "data" / "astronaut.png"

@@ -16,7 +16,7 @@ from main.pipeline.networks import (
     tiles,
     without_doubles,
 )
-from utils.box import Box, intersection_over_union
+from utils.camera import Box, intersection_over_union
 from utils.errors import UserError
 from utils.image import read_image
 

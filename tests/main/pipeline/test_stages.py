@@ -17,7 +17,7 @@ from main.pipeline.stages import (
     batches,
     estimate_people,
 )
-from utils.box import Box
+from utils.camera import Box
 from utils.errors import UserError
 
 PIXELS = np.zeros((2, 2, 3), np.float32)
