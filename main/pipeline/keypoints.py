@@ -332,7 +332,7 @@ def misfit(body: Body, square: Square, last: Body | None) -> float:
     known = body[:, 2] > _SURE
     if last is not None and (known & (last[:, 2] > _SURE)).sum() >= _LEAST_KNOWN:
         both = known & (last[:, 2] > _SURE)
-        return float(np.median(np.linalg.norm(body - last, axis=1)[both]) / square.side)
+        return float(np.median(np.linalg.norm((body - last)[both, :2], axis=1)) / square.side)
     if not known.any():
         return np.inf
     low, high = body[known, :2].min(axis=0), body[known, :2].max(axis=0)
