@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
-import cv2
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 
 from human_models.joints import (
     COCO_KEYPOINTS,
@@ -22,7 +21,15 @@ from human_models.joints import (
     joint_places,
 )
 from main.motion.rows import Keypoints, KeypointSource
-from main.pipeline.networks import SmallNetwork, Square
+from main.pipeline.networks import (
+    Body,
+    SmallNetwork,
+    Square,
+    is_same_body,
+    misfit,
+    paint_over,
+    without_shared_limbs,
+)
 from utils.camera import Box
 
 _BODY_MARGIN: Final = 1.25
@@ -31,24 +38,6 @@ _LEAST_SCORE: Final = 0.1
 """Of MoveNet's keypoints: what is below is unknown."""
 _SURE: Final = 0.15
 """Score from which a keypoint of the body says where another part is."""
-_LEAST_KNOWN: Final = 4
-"""Keypoints that two bodies have in common, at least, to be compared."""
-_SAME_PLACE: Final = 0.07
-"""Distance of one keypoint found twice, in heights of the body."""
-_SAME_LIMB: Final = 0.03
-"""The same, of a single keypoint where the rest is not the same."""
-_MOST: Final = 0.6
-"""Share of keypoints in the same place from which two bodies are one."""
-_LIMB_WIDTH: Final = 0.09
-_HEAD: Final = 0.08
-"""Width of limbs and radius of the head that are painted over, in heights of the body."""
-_SIDES: Final = ([*range(17)], [0, *(k + (1 if k % 2 else -1) for k in range(1, 17))])
-"""COCO's keypoints, and those of the other side."""
-_TRUNK: Final = [5, 6, 12, 11]
-_LIMBS: Final = (
-    *((5, 6), (5, 7), (7, 9), (6, 8), (8, 10), (5, 11), (6, 12)),
-    *((11, 12), (11, 13), (13, 15), (12, 14), (14, 16)),
-)
 _PRESENT: Final = 0.5
 """Probability from which a foot, a hand or a face is taken to be there."""
 _LEAST_SIDE: Final = 8
@@ -92,8 +81,6 @@ class _Part(NamedTuple):
 
 
 _Following = Callable[[np.ndarray], Square]
-Body = Float[np.ndarray, "17 3"]
-"""COCO's keypoints of a person: x, y, score."""
 
 
 class FoundPerson(NamedTuple):
@@ -302,62 +289,6 @@ class KeypointFinder:
             square = following(points)
             part = _Part(points, float(score), square)
         return part if part is not None and part.score > _PRESENT else None
-
-
-def is_same_body(one: Body, other: Body) -> bool:
-    """Most of what is known of two bodies is in the same places, their sides exchanged or not."""
-    known = np.minimum(one[:, 2], other[:, 2]) > _SURE
-    if known.sum() < _LEAST_KNOWN:
-        return False
-    size = np.ptp(other[other[:, 2] > _SURE, :2], axis=0).max()
-    apart = [np.linalg.norm(one[:, :2] - other[order, :2], axis=1) for order in _SIDES]
-    return bool((np.min(apart, axis=0)[known] < _SAME_PLACE * size).mean() > _MOST)
-
-
-def without_shared_limbs(body: Body, others: Sequence[Body]) -> Body:
-    """A body of which keypoints are unknown that lie on the same joints of bodies in front."""
-    shared = np.zeros(len(body), bool)
-    for other in others:
-        known = other[:, 2] > _SURE
-        if known.sum() >= _LEAST_KNOWN:
-            near = _SAME_LIMB * np.ptp(other[known, :2], axis=0).max()
-            for order in _SIDES:
-                apart = np.linalg.norm(body[:, :2] - other[order, :2], axis=1)
-                shared |= (apart < near) & known[order]
-    return np.where(shared[:, None], 0, body)
-
-
-def misfit(body: Body, square: Square, last: Body | None) -> float:
-    """How far a body is from where its person was, or else from its box, in sides of the square."""
-    known = body[:, 2] > _SURE
-    if last is not None and (known & (last[:, 2] > _SURE)).sum() >= _LEAST_KNOWN:
-        both = known & (last[:, 2] > _SURE)
-        return float(np.median(np.linalg.norm((body - last)[both, :2], axis=1)) / square.side)
-    if not known.any():
-        return np.inf
-    low, high = body[known, :2].min(axis=0), body[known, :2].max(axis=0)
-    shift = np.linalg.norm((low + high) / 2 - square.center) / square.side
-    return float(shift + max(0.0, 0.6 - (high - low).max() / square.side))
-
-
-def paint_over(
-    pixels: UInt8[np.ndarray, "S S 3"],
-    points: Float[np.ndarray, "17 2"],
-    known: Bool[np.ndarray, "17"],
-) -> None:
-    """Make a body grey: trunk, limbs and head, as far as they are known."""
-    size = float(np.ptp(points[known], axis=0).max())
-    width = max(1, round(_LIMB_WIDTH * size))
-    grey = (128, 128, 128)
-    corners = points.round().astype(int)
-    if known[_TRUNK].all():
-        cv2.fillConvexPoly(pixels, corners[_TRUNK], grey)
-    for start, end in _LIMBS:
-        if known[start] and known[end]:
-            cv2.line(pixels, corners[start].tolist(), corners[end].tolist(), grey, width)
-    if known[:5].any():
-        head = points[:5][known[:5]].mean(axis=0).round().astype(int)
-        cv2.circle(pixels, head.tolist(), round(_HEAD * size), grey, -1)
 
 
 def _finite(points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:

@@ -17,10 +17,8 @@ from main.pipeline.keypoints import (
     _each_hand_once,
     _Part,
     _without_shared,
-    is_same_body,
-    without_shared_limbs,
 )
-from main.pipeline.networks import Square
+from main.pipeline.networks import Square, is_same_body, without_shared_limbs
 from utils.camera import Box
 from utils.image import read_image
 
