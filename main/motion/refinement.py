@@ -407,9 +407,7 @@ class Refinement:
                     refined.put(part, self._posed(rows))
         return int(usable.sum())
 
-    def move(
-        self, rows: np.ndarray, solver: Solver
-    ) -> tuple[np.ndarray, Float[np.ndarray, "T C"]]:
+    def move(self, rows: np.ndarray, solver: Solver) -> tuple[np.ndarray, Float[np.ndarray, "T C"]]:
         """Rows with keypoints, moved onto them in place, and the variances of `_by_joint`."""
         variances = np.zeros((len(rows), len(TURNED) + 3), np.float32)
         with torch.inference_mode():

@@ -228,7 +228,7 @@ def test_somebody_covered_stays_when_the_keypoints_are_of_the_person_in_front(
     raw.append(clip)
     judged = judged_frames(raw)
     assert set(np.flatnonzero(judged.has_anothers)) == set(behind)
-    assert (judged.covered[behind] > 0.9).all()
+    assert (judged.covered[behind] > 0.5).all()
     after, moved = refined(clip, body, errors, tmp_path, person=who)
     assert moved == len(clip) - len(behind)
     ours = joints_of(after[behind], body)
