@@ -35,9 +35,8 @@ from main.pipeline.estimator import Estimator
 from main.pipeline.keypoints import KeypointFinder
 from main.pipeline.pipeline import network_errors
 from main.pipeline.stages import EstimatedPerson, raw_rows
-from utils.alignment import align_similarity
-from utils.box import Box
-from utils.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from utils.camera import Box
+from utils.geometry import align_similarity, axis_angle_to_matrix, matrix_to_axis_angle
 
 _PADDING = 1.2
 """Boxes in HumanData files are so much larger than people."""
@@ -69,6 +68,8 @@ def run(arguments: argparse.Namespace) -> None:
         seen = observed(row, estimator.body)
         true = Bodies(*(values[place : place + 1] for values in truth))
         errors.append(error_vector(seen, *true, clip.camera))
+        if arguments.write is not None:
+            continue
         networks.append(Bodies(seen.rotations, seen.shape, seen.pelvis_m))
         truths.append(true)
         start = time.process_time()

@@ -19,9 +19,18 @@ from torch import Tensor, nn
 
 from configs.schema import Config, ModelConfig
 from human_models.joints import JOINT_PARTS, JOINTS, POSE_JOINTS
-from models.decoder import HEADS, UNSUPERVISED_HEADS, HeadOutputs, TokenDecoder
-from models.lifter import DEPTH_UNIT_M, KeypointHead, at_cells, cell_of, middles
-from models.smplest_x import SMPLestX
+from models.smplest_x import (
+    DEPTH_UNIT_M,
+    HEADS,
+    UNSUPERVISED_HEADS,
+    HeadOutputs,
+    KeypointHead,
+    SMPLestX,
+    TokenDecoder,
+    at_cells,
+    cell_of,
+    middles,
+)
 from models.vit import ViT
 from utils.devices import constants, picked, runs_of
 
@@ -142,11 +151,12 @@ class SupervisedSMPLestX(nn.Module):
 class KeypointNetwork(nn.Module):
     """An encoder that learns to find joints, without task tokens: pre-training as ViTPose's."""
 
-    def __init__(self, encoder: ViT, channels: int) -> None:
+    def __init__(self, encoder: ViT, channels: int, head: KeypointHead | None = None) -> None:
+        """`head`: one that the encoder has already."""
         super().__init__()
         self.network = nn.ModuleDict({"encoder": encoder})
         encoder.task_tokens.requires_grad_(False)
-        self.keypoint_head = KeypointHead(channels)
+        self.keypoint_head = KeypointHead(channels) if head is None else head
 
     @property
     def encoder(self) -> ViT:

@@ -5,11 +5,11 @@ recipes.py     what is learned: networks at their start, batches, objectives
 trainer.py     the loop over iterations
 optimizer.py   groups of parameters, the learning rate, averaged weights
 state.py       a run's folder, snapshots, resuming
-log.py         the log on screen, metrics.jsonl and TensorBoard
-validation.py  metrics during training, and pictures of samples
+validation.py  the log, metrics during training, and pictures of samples
 """
 
 from main.training.recipes import KEYPOINTS, LIFTING, REGRESSION
 from main.training.run import RunOptions, run_training
+from main.training.trainer import StopRequest
 
-__all__ = ["KEYPOINTS", "LIFTING", "REGRESSION", "RunOptions", "run_training"]
+__all__ = ["KEYPOINTS", "LIFTING", "REGRESSION", "RunOptions", "StopRequest", "run_training"]

@@ -19,8 +19,6 @@ from configs.schema import Config
 from datasets.synthetic.lifting import People, draw_poses
 from datasets.training_set import Share, TrainingLoader, TrainingSet
 from human_models.body import BodyLibrary, BodyModel
-from main.paths import ROOT
-from main.training.log import TrainLog
 from main.training.optimizer import freeze
 from main.training.state import Learner, Run, Snapshots
 from main.training.validation import (
@@ -29,14 +27,14 @@ from main.training.validation import (
     KeypointValidator,
     LiftingValidator,
     Preview,
+    TrainLog,
     Validator,
     images_of,
 )
 from models.checkpoint import load_weights
-from models.initialise import initial_network
+from models.initialise import initial_network, load_encoder, load_keypoint_head, save_encoder
 from models.losses import training_losses
-from models.posing import body_parameters, pose_body
-from models.smplest_x import SMPLestX
+from models.smplest_x import SMPLestX, body_parameters, pose_body
 from models.supervision import (
     KeypointNetwork,
     LiftingNetwork,
@@ -45,13 +43,10 @@ from models.supervision import (
     keypoint_loss,
     token_joint_loss,
 )
-from models.vitpose import load_encoder, load_keypoint_head, save_encoder
 from utils.errors import UserError
+from utils.files import ROOT
 
 log = logging.getLogger(__name__)
-
-_LIFTING_POSES: Final = 20_000
-"""Poses that are drawn at the start of lifting; every sample mixes and varies some of them."""
 
 Objective = Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Float[Tensor, " B"]]]
 """From a network and a batch to the terms of the loss, one value per sample."""
@@ -87,8 +82,8 @@ def _keypoint_network(run: Run, snapshots: Snapshots) -> KeypointNetwork:
         raise UserError(
             "pre-training has no train.parallel = 'fsdp'; use 'ddp', encoders are small"
         )
-    encoder = _initial_network(run, snapshots).encoder
-    return KeypointNetwork(encoder, run.config.model.encoder_config.embed_dim)
+    network, width = _initial_network(run, snapshots), run.config.model.encoder_config.embed_dim
+    return KeypointNetwork(network.encoder, width, network.keypoint_head)
 
 
 def _lifting_network(run: Run, snapshots: Snapshots) -> LiftingNetwork:
@@ -162,7 +157,7 @@ class LiftingLoader:
         self.iterations: Final = self.share.iterations(run.config.train.lifting_samples)
         body = BodyLibrary(run.bodies.folder).smplx()
         rest = body.rest_joints(torch.zeros(1, body.num_betas))[0]
-        poses = draw_poses(rest.numpy(), self._seed, _LIFTING_POSES)
+        poses = draw_poses(rest.numpy(), self._seed, run.config.train.lifting_poses)
         self._people = People(poses, body.to(run.device), run.config.model)
 
     def epoch(self, epoch: int, first_iteration: int = 0) -> Iterator[list[dict[str, Tensor]]]:

@@ -17,14 +17,14 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from configs.reader import load_config
-from main.training.log import TrainLog, log_file
 from main.training.optimizer import AveragedWeights, make_optimizer
 from main.training.recipes import Recipe
 from main.training.state import Learner, Run, Snapshots, record, resume, run_folder
 from main.training.trainer import Interrupted, StopRequest, Task, Trainer
-from models.decoder import Layer
+from main.training.validation import TrainLog, log_file
+from models.smplest_x import Layer
 from models.vit import Block
-from utils.distributed import (
+from utils.devices import (
     LAUNCH_DATE,
     World,
     device_of_process,
@@ -55,15 +55,18 @@ class RunOptions:
     """Changes of the config, "section.key=value"."""
 
 
-def run_training(recipe: Recipe, options: RunOptions) -> int:
+def run_training(recipe: Recipe, options: RunOptions, stop: StopRequest | None = None) -> int:
     """Train, or resume training, up to the config's last epoch; returns an exit status.
 
     Every process of the run calls it.
 
+    Args:
+        stop: is made by signals from here on.
+
     Raises:
         UserError: the config, the data or the weights are not usable, or training went wrong.
     """
-    stop = StopRequest()
+    stop = stop or StopRequest()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop.make)

@@ -9,10 +9,11 @@ import logging
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from glob import escape
@@ -35,7 +36,6 @@ from configs.reader import save_config
 from configs.schema import Config
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
-from main.paths import CONFIG_NAME, ROOT
 from main.training.optimizer import AveragedWeights
 from models.checkpoint import (
     from_published,
@@ -45,9 +45,9 @@ from models.checkpoint import (
     to_published,
 )
 from models.supervision import NETWORK
-from utils.distributed import DATE, World, failing_together
+from utils.devices import DATE, World, failing_together
 from utils.errors import UserError, first_line
-from utils.files import atomic_path, remove_leftovers
+from utils.files import CONFIG_NAME, ROOT, atomic_path, remove_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ class Run:
     folder: Path
     device: torch.device
     world: World
+    began: float = field(default_factory=time.monotonic)
+    """When this process took the run up, seconds of the monotonic clock."""
 
     @cached_property
     def bodies(self) -> BodyLibrary:
@@ -173,6 +175,8 @@ class Progress(NamedTuple):
     """Iterations of the epoch that are done."""
     best: float | None = None
     """Lowest value of the validation metric so far."""
+    seconds: float = 0.0
+    """That the run has taken; counted only where it has a time limit."""
 
 
 class Learner(NamedTuple):
