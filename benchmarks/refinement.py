@@ -100,7 +100,7 @@ def show_jitter(folder: Path) -> None:
         for side in SIDES:
             part = JOINT_PARTS[f"{side}_hand"]
             tips = [joint for joint in range(*part.indices(137)) if JOINTS[joint].endswith("4")]
-            known = (score[:, tips] > 0).all(axis=1)
+            known = np.asarray((score[:, tips] > 0).all(axis=1))
             known = known[2:] & known[1:-1] & known[:-2]
             if known.any():
                 raw, after = (
