@@ -59,6 +59,10 @@ _ADVICE: Final = (
 )
 
 
+class NobodyFoundError(UserError):
+    """A clip shows nobody, as far as the detector finds."""
+
+
 class ClipResult(NamedTuple):
     """Frames of a clip and people who were written; None: not known any more."""
 
@@ -78,7 +82,8 @@ def process_clip(
         detector: where people are; None: what the options say, or a file of boxes.
 
     Raises:
-        UserError: nobody was found, or something cannot be read or written.
+        NobodyFoundError: there is nobody in any frame.
+        UserError: something cannot be read or written, or nobody has a number that is asked for.
     """
     options, estimator = tools.options, tools.estimator
     clip, smoothing = describe_clip(source, options), smoothing_of(source, options)
@@ -105,7 +110,9 @@ def process_clip(
             counted = with_progress(estimated, frame_total, "frames")
             frame_count = place_people(counted, clip, raw)
         if not len(raw):
-            raise UserError(f"{source.path}: nobody found in {frame_count} frame(s); {_ADVICE}")
+            raise NobodyFoundError(
+                f"{source.path}: nobody found in {frame_count} frame(s); {_ADVICE}"
+            )
 
         # The clip as a whole: raw rows become final ones.
         people = stitch(raw, clip.camera, clip.fps)
