@@ -248,10 +248,8 @@ class Jobs:
             check([job.model, source, f"--export={formats}"])
             return [str(folder / job.result), f"--format={formats}", f"--input={source}"]
         if kind == "find":
-            flags_of(flags)  # all of them must be known
-            arguments = [job.model, source, *flags_of(flags, FINDING)]
-            check(arguments)
-            return arguments
+            check([job.model, source, *flags_of(flags)])
+            return [job.model, source, *flags_of(flags, FINDING)]
         output = folder / "trial" if kind == "trial" else folder
         arguments = [job.model, source, f"--output={output}", *flags_of(flags)]
         if kind == "trial":

@@ -3,6 +3,7 @@
 Boxes are x, y, width, height in pixels of the file, and frames count from 0, as in files of boxes.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -70,6 +71,8 @@ def flags_of(flags: Mapping[str, str], names: Sequence[str] | None = None) -> li
             raise UserError(f"--keypoints {value}: only built-in can be chosen here")
         if name == "--detector" and value == "yolo":
             raise UserError("--detector yolo: auto takes it where its weights are there")
+        if name == "--conf" and not re.fullmatch(r"0?\.[0-9]{1,6}|[01]", value):
+            raise UserError(f"--conf {value}: give a number from 0 to 1")
         if names is None or name in names:
             option = f"--set={_CONFIDENCE}" if name == "--conf" else name
             arguments.append(option if name in _SWITCHES else f"{option}={value}")

@@ -63,7 +63,7 @@ _TYPES: Final = {
     ".webm": "video/webm",
 }
 """Everything else is for download only."""
-_POLICY: Final = "default-src 'self'; img-src 'self' blob:; style-src 'self' 'unsafe-inline'; "
+_POLICY: Final = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
 _VIEWER_POLICY: Final = (
     "sandbox allow-scripts allow-downloads; default-src 'none'; img-src * data: blob:; "
     "media-src 'self' data: blob:; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; "
@@ -318,22 +318,26 @@ def _open_job(request: Request) -> Response:
         "model": job.model,
         "flags": job.flags,
         "choice": job.choice.model_dump(),
-        "found": "found/people.json" if job.found_with is not None else None,
+        "found": _address(folder, "found/people.json"),
         "task": task and task.model_dump(exclude={"arguments"}),
         "command": task and command_of(task),
         "progress": progress if task and task.state == "running" else None,
         "log": lines,
-        "trial": _first(folder, "trial/result_beginning.mp4"),
-        "overlay": _first(folder, *(f"{job.result}{end}" for end in (".mp4", ".jpg", ".png"))),
-        "viewer": _first(folder, f"{job.result}/viewer.html"),
-        "people": "people.json" if (folder / "people.json").is_file() else None,
+        "trial": _address(folder, "trial/result_beginning.mp4"),
+        "overlay": _address(folder, *(f"{job.result}{end}" for end in (".mp4", ".jpg", ".png"))),
+        "viewer": _address(folder, f"{job.result}/viewer.html"),
+        "people": _address(folder, "people.json"),
         "files": [[str(path.relative_to(folder)), path.stat().st_size] for path in files],
     }
     return JSONResponse(about)
 
 
-def _first(folder: Path, *names: str) -> str | None:
-    return next((name for name in names if (folder / name).is_file()), None)
+def _address(folder: Path, *names: str) -> str | None:
+    """Where the first file that is there can be had; another address when it is written anew."""
+    for name in names:
+        if (folder / name).is_file():
+            return f"/files/{folder.name}/{name}?{(folder / name).stat().st_mtime_ns}"
+    return None
 
 
 def _results(folder: Path, job: Job) -> list[Path]:

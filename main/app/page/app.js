@@ -32,7 +32,7 @@ const megabytes = (bytes) => (bytes < 1e5 ? `${Math.ceil(bytes / 1e3)} kB` : `${
 
 // Puts a sentence beside the control that it begins with, or else at `place`.
 function complain(message, place) {
-  const flag = message.match(/^--[a-z-]+/)?.[0];
+  const flag = message.match(/^(?:argument )?(--[a-z-]+)/)?.[1];
   const control = flag && (controlOf(flag) ?? $(`[data-for="${flag}"]`));
   let spot = place;
   if (control?.classList.contains("error")) spot = control;
@@ -114,14 +114,13 @@ async function refresh() {
   const id = location.hash.slice(1);
   try {
     jobs = await ask("GET", "jobs");
-    if (id) {
+    if (changed("jobs", [jobs, id])) listJobs(id);
+    if (jobs.some((one) => one.id === id)) {
       const answer = await ask("GET", `jobs/${id}`);
       if (location.hash.slice(1) === id) await show(answer);
-    }
-    if (changed("jobs", [jobs, id])) listJobs(id);
+    } else if (id) open(); // deleted in another browser
   } catch (error) {
-    if (id && !jobs.some((one) => one.id === id)) open();
-    else $("#job-error").textContent = error.message;
+    (job ? $("#job-error") : $("#start-error")).textContent = error.message;
   }
   clearTimeout(timer);
   const busy = jobs.some(({ state }) => state === "running" || state === "queued");
@@ -175,10 +174,9 @@ async function show(answer) {
   if (changed("command", job.command)) $("#command").textContent = job.command ?? "";
   $("#command-box").hidden = !job.command;
   $$("[data-kind], #export, #delete").forEach((one) => (one.disabled = active));
-  if (changed("found", [job.found, task?.kind === "find" && task.ended])) await showFound();
-  const stamp = !active && task?.ended;
-  if (stamp && changed("result", [job.id, stamp])) await showResult(stamp);
-  if (!active && changed("trial", [job.trial, task?.kind === "trial" && stamp])) showTrial(stamp);
+  if (changed("found", job.found)) await showFound();
+  if (changed("result", [job.viewer, job.overlay, job.people, job.files])) await showResult();
+  if (changed("trial", job.trial)) showTrial();
 }
 
 function showProgress(task, active) {
@@ -197,9 +195,8 @@ function showProgress(task, active) {
 
 // Options: names of controls are flags of the command line.
 
-const controlOf = (flag) =>
-  $(`#options [name="${{ "--no-refine": "--refine", "--no-overlay": "--overlay", "--set": "--conf" }[flag] ?? flag}"]`) ??
-  $(`[data-flag="${flag}"]`);
+const NAMES = { "--no-refine": "--refine", "--no-overlay": "--overlay", "--format": "--export" };
+const controlOf = (flag) => $(`#options :is([name="${NAMES[flag] ?? flag}"], [data-flag="${NAMES[flag] ?? flag}"])`);
 
 function flags() {
   const chosen = {};
@@ -253,7 +250,7 @@ const start = (kind, formats = "", place = $("[data-for=task]")) =>
 async function showFound() {
   $("#people").hidden = !job.found;
   if (!job.found) return;
-  found = await (await fetch(fileOf(job.found))).json();
+  found = await (await fetch(job.found)).json();
   const scrub = $("#scrub");
   scrub.max = found.shown.length - 1;
   scrub.parentElement.hidden = found.shown.length < 2;
@@ -261,7 +258,7 @@ async function showFound() {
     ? `People: ${found.people.length} found`
     : "Nobody was found: draw boxes, or lower the certainty under Advanced";
   drawSheet();
-  goTo(found.people[0]?.best ?? found.shown[0]);
+  goTo(found.shown[0]);
 }
 
 const drawnNumbers = () => {
@@ -286,7 +283,11 @@ function drawSheet() {
     ...people.map(({ number, frames, score, best, boxes }) => {
       const portrait = element("span", { className: "portrait" });
       if (best !== null) crop(portrait, pictureOf(best), boxes[best]);
-      const box = element("input", { type: "checkbox", value: number, checked: isWanted(number), onchange: choosePeople });
+      const box = element("input", { type: "checkbox", value: number, checked: isWanted(number) });
+      box.onchange = () => {
+        choosePeople();
+        if (best !== null) goTo(best);
+      };
       const text = frames === null ? "drawn" : `${frames} frame${frames === 1 ? "" : "s"}, score ${score}`;
       return element("li", {}, element("label", {}, portrait, box, ` ${number}`, element("small", {}, text)));
     }),
@@ -411,22 +412,21 @@ function nudge(event, number, [x, y, width, height]) {
 
 // Results.
 
-async function showResult(stamp) {
+async function showResult() {
   $("#result").hidden = !job.has_result || !job.people;
   if ($("#result").hidden) return;
-  const version = (name) => `${fileOf(name)}?${stamp}`;
   $("#viewer").hidden = !job.viewer;
-  if (job.viewer) $("#viewer").src = version(job.viewer);
+  if (job.viewer) $("#viewer").src = job.viewer;
   else $("#viewer").removeAttribute("src");
-  const isVideo = job.overlay?.endsWith(".mp4");
+  const isVideo = job.overlay?.includes(".mp4?");
   $("#overlay").replaceChildren(
     ...(!job.overlay ? [] : [
       isVideo
-        ? element("video", { src: version(job.overlay), controls: true, loop: true, muted: true })
-        : element("img", { src: version(job.overlay), alt: "The photograph with the bodies drawn over it" }),
+        ? element("video", { src: job.overlay, controls: true, loop: true, muted: true })
+        : element("img", { src: job.overlay, alt: "The photograph with the bodies drawn over it" }),
     ]),
   );
-  const table = await (await fetch(version(job.people))).json();
+  const table = await (await fetch(job.people)).json();
   $("#table tbody").replaceChildren(
     ...table.map((one) => {
       const name = one.found === null ? one.number : `${one.number} (${one.found} of those found)`;
@@ -442,11 +442,11 @@ async function showResult(stamp) {
   );
 }
 
-function showTrial(stamp) {
+function showTrial() {
   $("#trial").hidden = !job.trial;
   $("#trial video")?.remove();
   if (!job.trial) return;
-  $("#trial").append(element("video", { src: `${fileOf(job.trial)}?${stamp}`, controls: true, loop: true, muted: true }));
+  $("#trial").append(element("video", { src: job.trial, controls: true, loop: true, muted: true }));
 }
 
 function formatBoxes(place) {
@@ -514,6 +514,10 @@ async function begin() {
   };
   $("#undo").onclick = () => {
     choice.edits = choice.edits.filter((edit) => edit.frame !== frame());
+    if (Array.isArray(choice.people)) {
+      const there = [...found.people.map(({ number }) => number), ...drawnNumbers()];
+      choice.people = choice.people.filter((number) => there.includes(number));
+    }
     drawSheet();
     keep();
   };
