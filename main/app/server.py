@@ -441,13 +441,13 @@ def _delete(request: Request) -> Response:
 def _file(request: Request) -> Response:
     """A file in the folder of a job, with ranges; nothing that a link leads out to."""
     folder = _of(request).jobs.path(request.path_params["id"]).resolve()
-    path = folder / request.path_params["path"]
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    name = request.path_params["path"]
+    path = folder / name
     try:
         inside = path.resolve().is_relative_to(folder) and path.is_file()
     except (OSError, ValueError):  # a NUL, or too long a name
         inside = False
-    if hidden or not inside or path.is_symlink():
+    if not inside or path.is_symlink() or any(part[0] == "." for part in Path(name).parts):
         raise HTTPException(404, "there is no such file")
     is_viewer = path.parent.parent == folder and path.name == "viewer.html"
     suffix = path.suffix.lower()

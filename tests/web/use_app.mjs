@@ -99,7 +99,10 @@ await withBrowser(async (browser) => {
   const viewer = await (await page.$("#viewer")).contentFrame();
   await viewer.waitForSelector("body:not([aria-busy]) canvas");
   await viewer.press("body", "End");
-  found.viewerFrame = await viewer.evaluate("viewer.state.values.frame");
+  for (let tries = 0; tries < 100 && !found.viewerFrame; tries++) {
+    await page.waitForTimeout(50);
+    found.viewerFrame = await viewer.evaluate(() => viewer.state.values.frame);
+  }
   await picture(page, "result");
   await picture(other, "phone_result");
   found.widthOnPhone = await other.evaluate(() => document.documentElement.scrollWidth);

@@ -151,7 +151,7 @@ def test_files_come_from_the_jobs_own_folder_alone(client, tmp_path):
         *("a" * 5000, "..\\..\\secret.png"),
     ):
         assert client.get(f"/files/{job}/{path}").status_code == 404, path
-    for other in ("..", dots, ".", "nobody", f"{job}%2f..%2f{job}"):
+    for other in ("..", dots, "nobody", f"{job}%2f..%2f{job}"):
         assert client.get(f"/files/{other}/job.json").status_code == 404, other
     for name in ("page.html", "input/page.svg", "job.json"):
         answer = client.get(f"/files/{job}/{name}")
