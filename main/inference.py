@@ -7,13 +7,11 @@ python -m main.inference MODEL_DIR --input FOLDER|LIST.txt --output FOLDER [flag
 import argparse
 import gc
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from main.characters.options import parse_formats
-from main.cli import add_network_flags, command_parser, run_command
-from main.paths import DEMO
+from main.cli import add_network_flags, command, command_parser
 from main.pipeline.options import (
     BUILT_IN,
     Backend,
@@ -24,6 +22,7 @@ from main.pipeline.options import (
     parse_smoothing,
 )
 from utils.errors import UserError
+from utils.files import DEMO
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -156,9 +155,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """Run this command with a command line, the process' own by default; the exit status."""
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

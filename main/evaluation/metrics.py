@@ -29,14 +29,14 @@ from human_models.joints import (
     SMPL_JOINTS,
     SMPLX_SURFACE_VERTICES,
 )
-from utils.alignment import (
+from utils.errors import UserError
+from utils.geometry import (
     CentredPoints,
     aligned_distances,
     centred_in_place,
     exact_products,
     rooted_distances,
 )
-from utils.errors import UserError
 
 PARTS: Final = {
     "mpvpe": ("all", "l_hand", "r_hand", "hand", "face"),

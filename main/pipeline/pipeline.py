@@ -13,31 +13,35 @@ from configs.reader import save_config
 from main.motion.camera import Clip, choose_camera
 from main.motion.floor import find_floor
 from main.motion.refinement import ERRORS_NAME, NetworkErrors, Refinement
-from main.motion.results import choose_people, write_results
+from main.motion.results import (
+    as_given,
+    choose_people,
+    input_ids,
+    result_names,
+    write_results,
+)
 from main.motion.rows import RAW_ROW, FinalRows, RawRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
-from main.paths import CONFIG_NAME, DEMO, PRETRAINED, ROOT
 from main.pipeline.detection import NETWORKS, Detector, Detectors, fitted
 from main.pipeline.estimator import Estimator
-from main.pipeline.following import INTERVAL_S, KeypointDetector, KeypointFileDetector
-from main.pipeline.keypoint_files import read_keypoints
+from main.pipeline.following import INTERVAL_S, KeypointDetector
+from main.pipeline.keypoint_files import KeypointFileDetector, read_keypoints
 from main.pipeline.keypoints import KeypointFinder
 from main.pipeline.model_files import find_model
-from main.pipeline.naming import as_given, input_ids, result_names
 from main.pipeline.options import BUILT_IN, InferenceOptions
 from main.pipeline.overlay import Renderer, contact_sheet, draw_overlay, remove_stale_overlays
 from main.pipeline.stages import (
     READ_AHEAD,
+    Tracker,
     crop_people,
     detect_people,
     estimate_people,
     place_people,
     track_people,
 )
-from main.pipeline.tracking import Tracker
 from utils.errors import UserError, printable
-from utils.files import atomic_path, require_output
+from utils.files import CONFIG_NAME, DEMO, PRETRAINED, ROOT, atomic_path, require_output
 from utils.image import image_size, list_images, write_image
 from utils.iteration import prefetch, with_progress
 from utils.source import FrameSource, advice_on_name, open_source, warn_of_others
