@@ -3,12 +3,11 @@
 import argparse
 import secrets
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from main.cli import command_parser, run_command
-from main.paths import OUTPUTS
+from main.cli import command, command_parser
 from utils.errors import UserError
+from utils.files import OUTPUTS
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -46,9 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """Run this command with a command line, the process' own by default; the exit status."""
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

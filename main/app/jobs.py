@@ -24,9 +24,15 @@ from typing import IO, Any, Final, Literal
 from pydantic import BaseModel, ValidationError
 
 from main.app.people import FINDING, Choice, as_box_file, boxes_of, check, flags_of
-from main.paths import ROOT
 from utils.errors import UserError
-from utils.files import atomic_path, exclusive, read_json, remove_folder, remove_leftovers
+from utils.files import (
+    ROOT,
+    atomic_path,
+    exclusive,
+    read_json,
+    remove_folder,
+    remove_leftovers,
+)
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ import asyncio
 import importlib.util
 import io
 import logging
+import re
 import secrets
 import shutil
 import socket
@@ -40,8 +41,8 @@ from starlette.routing import Route
 from main.app.jobs import Job, Jobs, Kind, command_of, progress_of, python_command
 from main.app.people import Choice, Flags, Strict, safe_name
 from main.characters.options import FORMATS
-from main.paths import CONFIG_NAME, DEMO, PRETRAINED
 from utils.errors import UserError, printable
+from utils.files import CONFIG_NAME, DEMO, PRETRAINED
 from utils.image import IMAGE_SUFFIXES
 from utils.video_read import VIDEO_SUFFIXES
 
@@ -202,12 +203,11 @@ def _objection(request: Request, settings: Settings) -> str | None:
         return f"this app is at 127.0.0.1, not at {printable(host)[:100]}"
     if request.method in ("GET", "HEAD"):
         return None
-    origin = request.headers.get("origin")
-    if origin is not None and origin != f"{request.url.scheme}://{host}":
-        return "this request comes from the page of somebody else"
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return "this request comes from the page of somebody else"
-    return None
+    own = f"{request.url.scheme}://{host}"
+    site = request.headers.get("sec-fetch-site", "none")
+    if request.headers.get("origin", own) == own and site in ("same-origin", "none"):
+        return None
+    return "this request comes from the page of somebody else"
 
 
 def _knows_token(request: Request, token: str) -> bool:
@@ -275,12 +275,10 @@ def _check_model(request: Request) -> Response:
 
 
 def _network_line(report: str) -> str:
-    lines = report.splitlines()
-    for number, line in enumerate(lines):
-        if line[2:].startswith("network "):
-            advice = lines[number + 1].strip() if lines[number + 1].startswith("    ") else ""
-            return ": ".join(filter(None, [line.partition(": ")[2], advice]))
-    return "the doctor could not look at it; see python -m main.doctor"
+    found = re.search(r"^. network [^\n]*?: (.*)\n( {4}.*)?", report, re.MULTILINE)
+    if found is None:
+        return "the doctor could not look at it; see python -m main.doctor"
+    return ": ".join(part.strip() for part in found.groups() if part)
 
 
 # Jobs.

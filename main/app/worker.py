@@ -143,7 +143,7 @@ def _describe_found(
                 "number": number,
                 "frames": len(mine),
                 "score": round(float(people[number]["score"].mean()), 2),
-                "best": _best(mine, shown),
+                **_portrait(mine, shown),
                 "boxes": {frame: mine[frame] for frame in shown if frame in mine},
             }
             for number, mine in boxes.items()
@@ -152,10 +152,11 @@ def _describe_found(
     return about, {"step": step, "people": boxes}
 
 
-def _best(boxes: Mapping[int, list[float]], shown: list[int]) -> int | None:
-    """The shown frame with the largest box."""
-    here = [frame for frame in shown if frame in boxes]
-    return max(here, key=lambda frame: boxes[frame][2] * boxes[frame][3], default=None)
+def _portrait(boxes: Mapping[int, list[float]], shown: list[int]) -> dict[str, Any]:
+    """The frame with somebody's largest box, of those that are shown if there is any."""
+    here = [frame for frame in shown if frame in boxes] or list(boxes)
+    best = max(here, key=lambda frame: boxes[frame][2] * boxes[frame][3])
+    return {"best": min(shown, key=lambda frame: abs(frame - best)), "portrait": boxes[best]}
 
 
 def try_beginning(folder: Path, job: Job, arguments: list[str]) -> None:

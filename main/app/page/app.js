@@ -276,20 +276,20 @@ function drawSheet() {
     ...found.people,
     ...drawnNumbers().map((number) => {
       const edits = choice.edits.filter(({ person }) => person === number);
-      return { number, frames: null, best: edits[0].frame, boxes: { [edits[0].frame]: edits[0].box } };
+      return { number, frames: null, best: edits[0].frame, portrait: edits[0].box };
     }),
   ];
   $("#sheet").replaceChildren(
-    ...people.map(({ number, frames, score, best, boxes }) => {
-      const portrait = element("span", { className: "portrait" });
-      if (best !== null) crop(portrait, pictureOf(best), boxes[best]);
+    ...people.map(({ number, frames, score, best, portrait }) => {
+      const image = element("span", { className: "portrait" });
+      crop(image, pictureOf(best), portrait);
       const box = element("input", { type: "checkbox", value: number, checked: isWanted(number) });
       box.onchange = () => {
         choosePeople();
-        if (best !== null) goTo(best);
+        goTo(best);
       };
       const text = frames === null ? "drawn" : `${frames} frame${frames === 1 ? "" : "s"}, score ${score}`;
-      return element("li", {}, element("label", {}, portrait, box, ` ${number}`, element("small", {}, text)));
+      return element("li", {}, element("label", {}, image, box, ` ${number}`, element("small", {}, text)));
     }),
   );
   const next = Math.max(0, ...people.map(({ number }) => number)) + 1;
@@ -302,12 +302,12 @@ function drawSheet() {
 }
 
 // Shows a box of a picture in an element of a fixed height.
-function crop(portrait, url, [x, y, width, height]) {
+function crop(image, url, [x, y, width, height]) {
   const [full, tall] = [found.size, 136];
   const scale = Math.min(tall / height, 118 / width);
-  portrait.style.backgroundImage = `url("${url}")`;
-  portrait.style.backgroundSize = `${full[0] * scale}px ${full[1] * scale}px`;
-  portrait.style.backgroundPosition = `${-x * scale + (118 - width * scale) / 2}px ${-y * scale + (tall - height * scale) / 2}px`;
+  image.style.backgroundImage = `url("${url}")`;
+  image.style.backgroundSize = `${full[0] * scale}px ${full[1] * scale}px`;
+  image.style.backgroundPosition = `${-x * scale + (118 - width * scale) / 2}px ${-y * scale + (tall - height * scale) / 2}px`;
 }
 
 function choosePeople() {
@@ -418,6 +418,8 @@ async function showResult() {
   $("#viewer").hidden = !job.viewer;
   if (job.viewer) $("#viewer").src = job.viewer;
   else $("#viewer").removeAttribute("src");
+  $("#overlay-box").hidden = !job.overlay;
+  $("#overlay-box").open = !job.viewer;
   const isVideo = job.overlay?.includes(".mp4?");
   $("#overlay").replaceChildren(
     ...(!job.overlay ? [] : [

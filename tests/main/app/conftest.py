@@ -5,7 +5,7 @@ from itertools import islice
 import cv2
 import pytest
 
-from main.paths import DEMO
+from utils.files import DEMO
 from utils.source import open_source
 from utils.video_write import VideoWriter
 

@@ -21,8 +21,8 @@ from main.app import jobs as jobs_module
 from main.app.jobs import ACTIVE, Jobs
 from main.app.people import Choice, as_box_file, boxes_of, flags_of, safe_name
 from main.app.server import Settings, create_app
-from main.paths import ROOT
 from utils.errors import UserError
+from utils.files import ROOT
 
 HERE = "http://127.0.0.1:7860"
 PICTURE = b"\x89PNG\r\n\x1a\n and nothing more"
