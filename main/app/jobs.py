@@ -36,7 +36,7 @@ from utils.files import (
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["find", "trial", "run", "export"]
+Kind = Literal["find", "trial", "run", "again", "export"]
 State = Literal["queued", "running", "cancelled", "done", "failed"]
 ACTIVE: Final = ("queued", "running")
 ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{16}")
@@ -248,9 +248,9 @@ class Jobs:
         """What to give to the command, checked; a file of boxes is written where one is needed."""
         folder = self.path(job.id)
         flags, source = job.flags, str(folder / "input" / job.file)
+        if kind in ("export", "again") and not (folder / job.result).is_dir():
+            raise UserError("there is no result yet: run the job first")
         if kind == "export":
-            if not (folder / job.result).is_dir():
-                raise UserError("there is no result to export yet: run the job first")
             check([job.model, source, f"--export={formats}"])
             return [str(folder / job.result), f"--format={formats}", f"--input={source}"]
         if kind == "find":
@@ -260,6 +260,10 @@ class Jobs:
         arguments = [job.model, source, f"--output={output}", *flags_of(flags)]
         if kind == "trial":
             arguments = [one for one in arguments if not one.startswith("--export=")]
+        if kind == "again":
+            arguments.append("--reuse")
+            check(arguments)
+            return arguments
         if job.choice.people == "largest":
             arguments.append("--person=largest")
         check(arguments)

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
                 find_people(folder, job, job.task.arguments)
             case "trial":
                 try_beginning(folder, job, job.task.arguments)
-            case "run":
+            case "run" | "again":
                 infer(job.task.arguments)
                 describe(folder, job)
             case "export":

@@ -98,7 +98,7 @@ await withBrowser(async (browser) => {
 
   const viewer = await (await page.$("#viewer")).contentFrame();
   await viewer.waitForSelector("body:not([aria-busy]) canvas");
-  await viewer.press("body", "End");
+  await viewer.click("[data-do=last]");
   for (let tries = 0; tries < 100 && !found.viewerFrame; tries++) {
     await page.waitForTimeout(50);
     found.viewerFrame = await viewer.evaluate(() => viewer.state.values.frame);

@@ -3,7 +3,7 @@
 const $ = (selector) => document.querySelector(selector);
 const $$ = (selector) => [...document.querySelectorAll(selector)];
 const COLOURS = ["#ffb000", "#5ad1ff", "#8ee36b", "#ff86b5", "#c7a3ff", "#ffe45e"];
-const KINDS = { find: "Finding people", trial: "Trying two seconds", run: "Running", export: "Exporting" };
+const KINDS = { find: "Finding people", trial: "Trying two seconds", run: "Running", again: "Making the result again", export: "Exporting" };
 const SOON_MS = 500, LATER_MS = 3000;
 
 let about, jobs = [], job, found, choice, shown = {};
@@ -174,6 +174,7 @@ async function show(answer) {
   if (changed("command", job.command)) $("#command").textContent = job.command ?? "";
   $("#command-box").hidden = !job.command;
   $$("[data-kind], #export, #delete").forEach((one) => (one.disabled = active));
+  $("[data-kind=again]").hidden = !job.has_result;
   if (changed("found", job.found)) await showFound();
   if (changed("result", [job.viewer, job.overlay, job.people, job.files])) await showResult();
   if (changed("trial", job.trial)) showTrial();

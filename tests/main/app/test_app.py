@@ -238,6 +238,7 @@ def test_what_is_no_request_is_refused_in_a_line(client):
         assert "\n" not in answer.json()["error"]
     assert start(client, job, model="/etc").json()["error"].startswith("model /etc")
     assert start(client, job, "export", formats="glb").json()["error"].startswith("there is no res")
+    assert start(client, job, "again").json()["error"].startswith("there is no result yet")
     assert start(client, "nobody").status_code == 404
 
 
