@@ -7,10 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
 import torch
 
 from configs.reader import save_config
 from main.motion.camera import Clip, choose_camera
+from main.motion.camera_motion import CameraTracker, static_camera
 from main.motion.floor import find_floor
 from main.motion.refinement import ERRORS_NAME, NetworkErrors, Refinement
 from main.motion.results import (
@@ -40,6 +42,7 @@ from main.pipeline.stages import (
     place_people,
     read_estimates,
     track_people,
+    watch_camera,
 )
 from utils.errors import UserError, printable
 from utils.files import CONFIG_NAME, DEMO, PRETRAINED, ROOT, atomic_path, require_output
@@ -104,16 +107,19 @@ def process_clip(
     with atomic_path(written) as partial, row_files(partial) as (raw, refined, final):
         partial.touch() if options.preview else partial.mkdir()
 
+        camera = camera_tracker(source, clip, options)
         if options.reuse:
             before = read_estimates(result, clip, estimator, options.model_dir, errors is not None)
             frame_count, keypoints = before.frame_count, before.keypoints
             place_people(before.frames, clip, raw)
             people = raw.column("track")
+            _watch_again(source, raw, camera)
         else:
-            frame_count = _estimate(source, clip, detector, tools, raw)
+            frame_count = _estimate(source, clip, detector, tools, camera, raw)
             people = stitch(raw, clip.camera, clip.fps)
 
         # The clip as a whole: raw rows become final ones.
+        motion = static_camera(frame_count) if camera is None else camera.finish()
         if errors is not None:
             moved = Refinement(estimator.body, errors, clip).refine(raw, people, refined)
             log.info("%d of %d bodies moved onto keypoints", moved, len(raw))
@@ -131,6 +137,8 @@ def process_clip(
             save_config(estimator.config, partial / CONFIG_NAME)
             summary = summary_of(source, frame_count, clip, smoothing, tools)
             summary |= {"refined": errors is not None, "keypoints": keypoints}
+            if motion.kind != "static":
+                summary["camera_motion"] = motion.kind
             write_results(
                 *(partial, final, clip, summary),
                 chosen=chosen,
@@ -148,7 +156,12 @@ def process_clip(
 
 
 def _estimate(
-    source: FrameSource, clip: Clip, detector: Detector | None, tools: "Tools", raw: RawRows
+    source: FrameSource,
+    clip: Clip,
+    detector: Detector | None,
+    tools: "Tools",
+    camera: CameraTracker | None,
+    raw: RawRows,
 ) -> int:
     """Write down what the network says of each frame; the number of frames.
 
@@ -161,7 +174,8 @@ def _estimate(
     frames = prefetch(source, READ_AHEAD)
     detected = detect_people(frames, detector)
     tracked = track_people(detected, Tracker(clip.fps))
-    cropped = prefetch(crop_people(tracked, estimator), READ_AHEAD)
+    watched = watch_camera(tracked, camera)
+    cropped = prefetch(crop_people(watched, estimator), READ_AHEAD)
     workers = tools.network_workers(source)
     with closing(estimate_people(cropped, estimator, tools.batch_size, workers)) as estimated:
         counted = with_progress(estimated, source.info.frame_count_estimate, "frames")
@@ -169,6 +183,15 @@ def _estimate(
     if not len(raw):
         raise NobodyFoundError(f"{source.path}: nobody found in {frame_count} frame(s); {_ADVICE}")
     return frame_count
+
+
+def _watch_again(source: FrameSource, raw: RawRows, camera: CameraTracker | None) -> None:
+    """Show the frames to what finds the camera's motion, if any: results do not have all of it."""
+    if camera is not None:
+        rows = dict(raw.by_frame())
+        for frame in prefetch(source, READ_AHEAD):
+            here = rows.get(frame.index, np.zeros(0, int))
+            camera.add(frame.index, frame.image, raw.take(here, "box_xywh").astype(float))
 
 
 class Tools:
@@ -284,6 +307,15 @@ def describe_clip(source: FrameSource, options: InferenceOptions) -> Clip:
         image=source.path if info.kind == "image" else None,
     )
     return Clip(camera, (info.width, info.height), float(info.fps))
+
+
+def camera_tracker(
+    source: FrameSource, clip: Clip, options: InferenceOptions
+) -> CameraTracker | None:
+    """What finds the camera's motion; None where it stands still or nobody asks."""
+    if options.camera == "static" or options.preview or source.info.kind == "image":
+        return None
+    return CameraTracker(clip, None if options.camera == "auto" else options.camera)
 
 
 def smoothing_of(source: FrameSource, options: InferenceOptions) -> Smoothing:

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 
 from human_models.joints import JOINTS_FROM_MODEL
 from main.motion.camera import PELVIS, Clip, place_bodies, truncation
+from main.motion.camera_motion import CameraTracker
 from main.motion.result_reader import open_result
 from main.motion.rows import (
     KEYPOINT_COLUMNS,
@@ -158,6 +159,17 @@ def track_people(frames: Iterable[DetectedFrame], tracker: Tracker) -> Iterator[
     """Give everyone the number of a track that goes from frame to frame."""
     for frame, detections in frames:
         yield TrackedFrame(frame, detections, tracker(detections))
+
+
+def watch_camera(
+    frames: Iterable[TrackedFrame], camera: CameraTracker | None
+) -> Iterator[TrackedFrame]:
+    """Show each frame, and where people are in it, to what finds the camera's motion, if any."""
+    for tracked in frames:
+        if camera is not None:
+            boxes = [(box.x, box.y, box.width, box.height) for box, *_ in tracked.detections]
+            camera.add(tracked.frame.index, tracked.frame.image, np.array(boxes).reshape(-1, 4))
+        yield tracked
 
 
 def crop_people(frames: Iterable[TrackedFrame], estimator: Estimator) -> Iterator[CroppedFrame]:

@@ -1,0 +1,478 @@
+"""How the camera of a clip moves, from what is seen behind the people.
+
+Corners of a keyframe are found again in the frames after it (Lucas-Kanade, there and back). A
+rotation and a zoom explain where most of them are. Once too few are left, an older keyframe that
+shows the same direction takes over, or the frame becomes a keyframe. All measurements between
+keyframes are made to agree at the end, so errors do not add up where the camera looks back.
+"""
+
+import logging
+import math
+from typing import Any, Final, Literal, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int32, UInt8
+from scipy.spatial.transform import Rotation
+
+from main.motion.camera import Clip
+from main.motion.odometry import CameraPath, Observation, find_path
+from main.motion.turns import INLIER_PX, NO_TURN, Edge, Fit, Points, Turn, adjusted, fit_turn
+
+log = logging.getLogger(__name__)
+
+CameraKind = Literal["static", "rotating", "moving"]
+
+_LONGEST_SIDE: Final = 640
+"""Frames are reduced to this many pixels; all distances below are in these pixels."""
+_CORNERS: Final = 200
+_CORNER_DISTANCE: Final = 12
+_CORNER_QUALITY: Final = 0.005
+_BOX_MARGIN: Final = 0.08
+"""Of a box's height, on every side: hands and shadows leave boxes."""
+_LEAST_POINTS: Final = 12
+"""Fewer say nothing."""
+_THERE_AND_BACK: Final = 0.5
+"""A corner that comes back farther than this from where it was is lost."""
+_KEPT: Final = 0.55
+"""Share of a keyframe's corners that must be found again, or another keyframe takes over."""
+_TAKES_OVER: Final = 0.7
+_NEAR: Final = 0.25
+"""An older keyframe is tried if the view moved by less than this share of the width from it."""
+_OVERLAPPING: Final = 0.4
+"""A new keyframe is also measured against older ones as near as this."""
+_MOST_IMAGES: Final = 64
+"""Keyframes whose image is kept, to look back at."""
+_LOOKS_BACK: Final = 2
+"""At so many older keyframes, when the keyframe changes."""
+_LEAST_INLIERS: Final = 0.35
+_SURE: Final = 0.5
+"""With less confidence, another guess of where corners went is tried."""
+_UNSEEN: Final = 1e-3
+"""Weight of a turn that nothing was seen of; others have the root of their number of corners."""
+_CHECK_S: Final = 0.4
+"""Between two looks for parallax."""
+_UNEXPLAINED, _EXPLAINED = 0.05, 0.75
+"""Parallax: a turn leaves this share of the corners unexplained, and a motion explains this share
+of those and of all."""
+_MOVES: Final = 0.3
+"""Share of looks that must find parallax if the camera moves."""
+_REMEMBERED: Final = 90
+"""Corners of each frame that are kept for the path of a camera that moves."""
+_FINE: Final = 64
+_NOISE: Final = 0.7
+"""Of corners, for the path of a camera that moves."""
+_UNMODELLED: Final = 0.3
+"""Confidence in a turn that is all that is known of a camera that moves."""
+_STILL: Final = 0.6
+"""A camera whose image moves by less than this stands still."""
+_ZOOMS: Final = 0.01
+"""Changes of the focal length below this share are noise."""
+_LK: Final[dict[str, Any]] = {
+    "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
+    "winSize": (15, 15),
+    "maxLevel": 3,
+    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01),
+}
+
+
+class CameraMotion(NamedTuple):
+    """Where the camera is in every frame, relative to the first; T frames.
+
+    Attributes:
+        camera_from_first: points of the first frame's camera (x right, y down, z forward) in each
+            frame's camera. Translations are in metres if `scale_known`; of a camera that only
+            turns they are 0.
+        zoom: the focal length over that of the first frame.
+        confidence: 0 to 1, how far the pose of each frame can be trusted.
+        scale_known: translations are in metres; else their unit is unknown.
+    """
+
+    kind: CameraKind
+    camera_from_first: Float[np.ndarray, "T 4 4"]
+    zoom: Float[np.ndarray, " T"]
+    confidence: Float[np.ndarray, " T"]
+    scale_known: bool
+
+
+def static_camera(frame_count: int, confidence: float = 1.0) -> CameraMotion:
+    """A camera that stands still."""
+    return CameraMotion(
+        "static",
+        np.tile(np.eye(4), (frame_count, 1, 1)),
+        np.ones(frame_count),
+        np.full(frame_count, confidence),
+        True,
+    )
+
+
+def scaled(motion: CameraMotion, factor: float) -> CameraMotion:
+    """The motion with its translations times `factor`, which makes metres of its unit."""
+    poses = motion.camera_from_first.copy()
+    poses[:, :3, 3] *= factor
+    return motion._replace(camera_from_first=poses, scale_known=True)
+
+
+class _Keyframe(NamedTuple):
+    """A frame that later ones are compared with: the reduced image, and corners in its pixels.
+
+    A corner that comes from an older keyframe has the same number there.
+    """
+
+    grey: UInt8[np.ndarray, "h w"]
+    corners: Float32[np.ndarray, "N 2"]
+    ids: Int32[np.ndarray, " N"]
+
+
+class _Match(NamedTuple):
+    """A frame as seen from a keyframe.
+
+    Attributes:
+        ids: numbers of the corners that are found.
+        before: the corners, from the principal point.
+        after: where they are in the frame.
+        share: of all corners of the keyframe, how many are where the turn says.
+    """
+
+    ids: Int32[np.ndarray, " N"]
+    before: Points
+    after: Points
+    fit: Fit
+    share: float
+
+    @property
+    def weight(self) -> float:
+        return math.sqrt(self.fit.inliers.sum())
+
+    @property
+    def confidence(self) -> float:
+        inliers = float(self.fit.inliers.sum())
+        return min(1.0, inliers / (4 * _LEAST_POINTS)) * inliers / len(self.fit.inliers)
+
+
+class CameraTracker:
+    """Sees every frame of a clip once, in order, and then says how the camera moved.
+
+    Memory grows by less than a kilobyte per frame.
+
+    Args:
+        kind: what the camera does; None: what the corners say.
+    """
+
+    def __init__(self, clip: Clip, kind: CameraKind | None = None) -> None:
+        self._kind = kind
+        width, height = clip.image_size
+        self._scale = min(1.0, _LONGEST_SIDE / max(width, height))
+        self._size = (round(width * self._scale), round(height * self._scale))
+        self._focal = float(clip.camera.focal[0]) * self._scale
+        self._centre = (np.array(clip.camera.princpt) + 0.5) * self._scale - 0.5
+        right, bottom = np.array(self._size) / 2
+        self._outline = np.array(
+            [[0, 0], [-right, -bottom], [right, -bottom], [-right, bottom], [right, bottom]]
+        )
+        self._check_interval = max(1, round(_CHECK_S * clip.fps))
+        self._rng = np.random.default_rng(0)
+        self._edges: list[Edge] = []
+        self._absolute: list[Turn] = []
+        """Of all keyframes, from the first frame; finish() improves on it."""
+        self._images: dict[int, _Keyframe] = {}
+        """The keyframes that can still be looked back at."""
+        self._current = -1
+        self._last: Float32[np.ndarray, "a b"] | None = None
+        """The last frame's thumbnail."""
+        self._turn = self._step = NO_TURN
+        """From the current keyframe, and from the frame before."""
+        self._frames: list[tuple[int, Turn, float]] = []
+        """Each frame's keyframe, its turn from there, and the confidence."""
+        self._parallax: list[bool] = []
+        self._corner_count = 0
+        self._observations: list[tuple[np.ndarray, np.ndarray]] = []
+        """Of each frame, numbers of corners and where they are, `_FINE` parts of a pixel."""
+
+    def add(
+        self,
+        frame_index: int,
+        image: UInt8[np.ndarray, "H W 3"],
+        boxes_xywh: Float[np.ndarray, "P 4"],
+    ) -> None:
+        """Take in a frame.
+
+        Args:
+            frame_index: from 0, without gaps.
+            image: RGB, of the clip's size.
+            boxes_xywh: of people, pixels; what is inside them says nothing of the camera.
+        """
+        grey = cv2.cvtColor(
+            cv2.resize(image, self._size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY
+        )
+        background = self._background(boxes_xywh)
+        match = self._match_current(grey, background)
+        if match is not None:
+            self._step = self._turn.back().then(match.fit.turn)
+            self._turn = match.fit.turn
+            if frame_index % self._check_interval == 0:
+                self._parallax.append(self._has_parallax(match))
+        if match is None or match.share < _KEPT:
+            match = self._change_keyframe(match, grey, background)
+        self._remember(match)
+        if frame_index == 0:
+            confidence = float(len(self._images[0].corners) >= _LEAST_POINTS)
+        else:
+            confidence = 0.0 if match is None else match.confidence
+        self._frames.append((self._current, self._turn, confidence))
+
+    def _remember(self, match: _Match | None) -> None:
+        keyframe = self._images[self._current]
+        ids, places = keyframe.ids, keyframe.corners
+        if match is not None:
+            ids, places = match.ids, match.after + self._centre
+        chosen = slice(_REMEMBERED)
+        fine = np.clip(np.rint(places[chosen] * _FINE), 0, 65535).astype(np.uint16)
+        self._observations.append((ids[chosen].copy(), fine))
+
+    def _background(self, boxes_xywh: Float[np.ndarray, "P 4"]) -> UInt8[np.ndarray, "h w"]:
+        """255 where no people are."""
+        width, height = self._size
+        mask = np.full((height, width), 255, np.uint8)
+        for x, y, w, h in np.asarray(boxes_xywh, np.float64).reshape(-1, 4) * self._scale:
+            margin = _BOX_MARGIN * h + 2
+            left, right = (int(np.clip(v, 0, width)) for v in (x - margin, x + w + margin + 1))
+            top, bottom = (int(np.clip(v, 0, height)) for v in (y - margin, y + h + margin + 1))
+            mask[top:bottom, left:right] = 0
+        return mask
+
+    def _make_keyframe(
+        self,
+        grey: UInt8[np.ndarray, "h w"],
+        background: UInt8[np.ndarray, "h w"],
+        absolute: Turn,
+        match: _Match | None,
+    ) -> None:
+        """The frame becomes the current keyframe; it keeps corners that are found in it."""
+        ids, places = np.zeros(0, np.int32), np.zeros((0, 2), np.float32)
+        if match is not None:
+            ids, places = match.ids, (match.after + self._centre).astype(np.float32)
+            background = background.copy()
+            for column, row in np.rint(places).astype(int).tolist():
+                cv2.circle(background, (column, row), _CORNER_DISTANCE, 0, -1)
+        wanted = max(_CORNERS - len(ids), 1)
+        found = cv2.goodFeaturesToTrack(
+            grey, wanted, _CORNER_QUALITY, _CORNER_DISTANCE, mask=background, blockSize=5
+        )
+        if found is not None:
+            new = np.arange(self._corner_count, self._corner_count + len(found), dtype=np.int32)
+            self._corner_count += len(new)
+            places = np.concatenate([places, found.reshape(-1, 2)])
+            ids = np.concatenate([ids, new])
+        self._absolute.append(absolute)
+        self._current, self._turn = len(self._absolute) - 1, NO_TURN
+        self._images[self._current] = _Keyframe(grey, places, ids)
+        if len(self._images) > _MOST_IMAGES:  # the first one stays, then the oldest goes
+            del self._images[list(self._images)[1]]
+
+    def _match_current(
+        self, grey: UInt8[np.ndarray, "h w"], background: UInt8[np.ndarray, "h w"]
+    ) -> _Match | None:
+        """The frame from the current keyframe: as if it went on, or as images shift."""
+        best: _Match | None = None
+        last, self._last = self._last, _thumbnail(grey)
+        for went_on in (True, False):
+            if last is None:
+                return None
+            step = self._step if went_on else self._step_of_images(last, self._last)
+            match = self._match(self._current, self._turn.then(step), grey, background)
+            if match is not None and (best is None or match.share > best.share):
+                best = match
+            if best is not None and best.confidence > _SURE:
+                break
+        return best
+
+    def _step_of_images(
+        self, last: Float32[np.ndarray, "a b"], image: Float32[np.ndarray, "a b"]
+    ) -> Turn:
+        """The turn between two thumbnails that are shifted against each other."""
+        window = cv2.createHanningWindow(image.shape[::-1], cv2.CV_32F)
+        (right, down), _ = cv2.phaseCorrelate(last, image, window)
+        x, y = np.array([right, down]) * (self._size[0] / image.shape[1] / self._focal)
+        return Turn(Rotation.from_rotvec([-math.atan(y), math.atan(x), 0]).as_matrix(), 1.0)
+
+    def _match(
+        self,
+        keyframe: int,
+        expected: Turn,
+        grey: UInt8[np.ndarray, "h w"],
+        background: UInt8[np.ndarray, "h w"],
+    ) -> _Match | None:
+        """None where too few corners are found, or no turn explains enough of them."""
+        if keyframe < 0:
+            return None
+        template, corners, ids = self._images[keyframe]
+        if len(corners) < _LEAST_POINTS:
+            return None
+        width, height = self._size
+        focal = self._focal * self._absolute[keyframe].zoom
+        guess = (expected.of(corners - self._centre, focal) + self._centre).astype(np.float32)
+        inside = ((guess > -20) & (guess < np.array(self._size) + 20)).all(axis=1)
+        corners, guess, ids = corners[inside], guess[inside], ids[inside]
+        if len(corners) < _LEAST_POINTS:
+            return None
+        places, there, _ = cv2.calcOpticalFlowPyrLK(template, grey, corners, guess.copy(), **_LK)
+        returned, back, _ = cv2.calcOpticalFlowPyrLK(
+            grey, template, places, corners.copy(), **_LK | {"maxLevel": 1}
+        )
+        lost = np.linalg.norm(returned - corners, axis=1)
+        column, row = np.rint(places).T.clip(-1, max(width, height)).astype(int)
+        found: Bool[np.ndarray, " C"] = (
+            (there.ravel() > 0) & (back.ravel() > 0) & (lost < _THERE_AND_BACK)
+        )
+        found &= (column >= 0) & (row >= 0) & (column < width) & (row < height)
+        found[found] = background[row[found], column[found]] > 0
+        if found.sum() < _LEAST_POINTS:
+            return None
+        before, after = (
+            points[found].astype(np.float64) - self._centre for points in (corners, places)
+        )
+        fit = fit_turn(before, after, focal, expected, self._rng)
+        inliers = int(fit.inliers.sum())
+        if inliers < max(_LEAST_POINTS, _LEAST_INLIERS * len(before)):
+            return None
+        return _Match(ids[found], before, after, fit, inliers / len(self._images[keyframe].ids))
+
+    def _displacement(self, turn: Turn) -> float:
+        """How far a turn moves the image, at most over its middle and corners; reduced pixels."""
+        moved = turn.of(self._outline, self._focal) - self._outline
+        return float(np.linalg.norm(moved, axis=1).max())
+
+    def _change_keyframe(
+        self,
+        match: _Match | None,
+        grey: UInt8[np.ndarray, "h w"],
+        background: UInt8[np.ndarray, "h w"],
+    ) -> _Match | None:
+        """Go over to an older keyframe that shows the same, or else to a new one.
+
+        Args:
+            match: the frame as seen from the current keyframe, if it is.
+
+        Returns: the best match of the frame with any keyframe.
+        """
+        source, turn = self._current, self._turn
+        absolute = turn if source < 0 else self._absolute[source].then(turn)
+        near = []
+        for number in self._images:
+            between = self._absolute[number].back().then(absolute)
+            moved = self._displacement(between) / max(self._size)
+            if number != source and moved < _OVERLAPPING:
+                near.append((moved, number, between))
+        near.sort(key=lambda one: one[0])
+        found: list[tuple[int, _Match]] = [] if match is None else [(source, match)]
+        for moved, number, between in near[:_LOOKS_BACK]:
+            other = self._match(number, between, grey, background)
+            if other is None:
+                continue
+            if moved < _NEAR and other.share > _TAKES_OVER:
+                self._current, self._turn = number, other.fit.turn
+                back = other.fit.turn.back()
+                self._edges += [
+                    Edge(one, number, seen.fit.turn.then(back), seen.weight) for one, seen in found
+                ]
+                return other
+            found.append((number, other))
+        if match is None and found:  # another keyframe knows better than the last turn
+            number, match = found[0]
+            absolute = self._absolute[number].then(match.fit.turn)
+        if match is None:
+            self._step = NO_TURN
+        self._make_keyframe(grey, background, absolute, match)
+        self._edges += [Edge(one, self._current, seen.fit.turn, seen.weight) for one, seen in found]
+        if source >= 0 and not found:
+            self._edges.append(Edge(source, self._current, turn, _UNSEEN))
+        return match
+
+    def _has_parallax(self, match: _Match) -> bool:
+        """A camera that moves explains many corners that no turn does."""
+        explained = float(match.fit.inliers.mean())
+        if explained > 1 - _UNEXPLAINED:
+            return False
+        focal = self._focal * self._absolute[self._current].zoom
+        matrix, inliers = cv2.findEssentialMat(
+            match.before / focal,
+            match.after / (focal * match.fit.turn.zoom),
+            np.eye(3),
+            method=cv2.USAC_MAGSAC,
+            threshold=INLIER_PX / 2 / focal,
+        )
+        if matrix is None or inliers is None:
+            return False
+        agree = inliers.ravel() > 0
+        others = agree[~match.fit.inliers]
+        return bool(min(agree.mean(), others.mean()) > _EXPLAINED)
+
+    def finish(self) -> CameraMotion:
+        """The camera's motion over all frames that were added; one line of the log says which."""
+        kind = self._kind
+        count = len(self._frames)
+        if count < 2:
+            return static_camera(count)
+        keyframes = adjusted(self._absolute, self._edges)
+        turns = [keyframes[number].then(turn) for number, turn, _ in self._frames]
+        confidence = np.array([one for _, _, one in self._frames])
+        seen = confidence > 0
+        if seen.sum() < count / 2:
+            log.warning(
+                "camera: nothing behind the people can be followed in %d of %d frames; it is taken "
+                "to stand still",
+                *(count - seen.sum(), count),
+            )
+            return static_camera(count, 0.0)
+        moved = np.array([self._displacement(turn) for turn in turns]) / self._scale
+        largest = float(np.quantile(moved[seen], 0.99))
+        parallax = float(np.mean(self._parallax)) if self._parallax else 0.0
+        chosen = kind is not None
+        if kind is None:
+            kind = "rotating" if parallax < _MOVES else "moving"
+            if largest < _STILL / self._scale:
+                kind = "static"
+        sure = float(confidence[seen].mean())
+        if kind == "static":
+            log.info(
+                "camera: stands still; the background moves by at most %.1f pixels (%.0f %% sure)",
+                *(largest, 100 * sure),
+            )
+            return static_camera(count, sure)
+        zoom = np.array([turn.zoom for turn in turns])
+        if np.abs(np.log(zoom)).max() < _ZOOMS:
+            zoom = np.ones(count)
+        poses = np.tile(np.eye(4), (count, 1, 1))
+        poses[:, :3, :3] = [turn.rotation for turn in turns]
+        path = self._path(poses[:, :3, :3]) if kind == "moving" else None
+        if path is not None:
+            poses, confidence, zoom = path.camera_from_first, path.confidence, np.ones(count)
+        angles = np.degrees(Rotation.from_matrix(poses[:, :3, :3]).magnitude())
+        sure = float(confidence.mean())
+        if not chosen:
+            sure *= 1 - parallax if kind == "rotating" else parallax
+        log.info(
+            "camera: %s by up to %.0f degrees, zoom %.2f to %.2f; parallax in %.0f %% of the looks "
+            "(%.0f %% sure)",
+            *("turns" if kind == "rotating" else "moves, and turns", angles.max()),
+            *(zoom.min(), zoom.max(), 100 * parallax, 100 * sure),
+        )
+        if kind == "moving" and path is None:
+            log.warning(
+                "camera: its path cannot be found, only how it turns; world coordinates are as if "
+                "it stayed in its place"
+            )
+            kind, confidence = "rotating", confidence * _UNMODELLED
+        return CameraMotion(kind, poses, zoom, confidence, kind == "rotating")
+
+    def _path(self, rotations: Float[np.ndarray, "T 3 3"]) -> CameraPath | None:
+        observations = [
+            Observation(ids, (places / _FINE - self._centre) / self._focal)
+            for ids, places in self._observations
+        ]
+        return find_path(observations, rotations, _NOISE / self._focal)
+
+
+def _thumbnail(grey: UInt8[np.ndarray, "h w"]) -> Float32[np.ndarray, "a b"]:
+    return cv2.resize(grey, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA).astype(np.float32)
