@@ -12,7 +12,7 @@ import time
 import zipfile
 from contextlib import contextmanager
 
-import httpx
+import httpx2 as httpx
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
