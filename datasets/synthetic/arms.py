@@ -266,11 +266,11 @@ def draw_hand(rng: Rng, side: str, name: str | None = None) -> Float32[np.ndarra
     `name` is one of SHAPES; None draws one, sometimes on its way to another.
     """
     if name is None:
-        bends = _degrees(SHAPES[pick(rng, _CHANCES)])
+        bends = degrees_of(SHAPES[pick(rng, _CHANCES)])
         if rng.random() < 0.35:
-            bends = bends + rng.uniform(0, 1) * (_degrees(SHAPES[pick(rng, _CHANCES)]) - bends)
+            bends = bends + rng.uniform(0, 1) * (degrees_of(SHAPES[pick(rng, _CHANCES)]) - bends)
     else:
-        bends = _degrees(SHAPES[name])
+        bends = degrees_of(SHAPES[name])
     bends = bends * rng.normal(1, 0.1, bends.shape) + rng.normal(0, 4, bends.shape)
     bends[:4, :3] = np.clip(bends[:4, :3], -12, (92, 108, 75))
     return hand_pose(bends, side)
@@ -295,7 +295,8 @@ def hand_pose(bends: Float[np.ndarray, "5 4"], side: str) -> Float32[np.ndarray,
     return (pose - np.reshape(HANDS_MEAN[side], (15, 3))).astype(np.float32)
 
 
-def _degrees(shape: HandShape) -> Float[np.ndarray, "5 4"]:
+def degrees_of(shape: HandShape) -> Float[np.ndarray, "5 4"]:
+    """What `hand_pose` takes."""
     fingers = (shape.fore, shape.middle, shape.ring, shape.pinky)
     rows = [
         (*bends, shape.spread * _SPREAD[name])

@@ -245,10 +245,10 @@ def add_shadows(
     key, ambient = float(lights.colours[0].mean()), float(lights.sky.mean())
     if float(lights.directions[0] @ lights.up) > _LEAST_RISE:
         strength, soft_m = 0.85 * key / (key + ambient), 0.02 + 0.12 * float(lights.softness[0])
-        _cast_shadow(background, points, stage, camera, lights.directions[0], strength, soft_m)
+        cast_shadow(background, points, stage, camera, lights.directions[0], strength, soft_m)
     low = points[points @ stage.up + stage.height_m < 0.25]
     if len(low):
-        _cast_shadow(background, low, stage, camera, lights.up, 0.45, 0.06)
+        cast_shadow(background, low, stage, camera, lights.up, 0.45, 0.06)
 
 
 def _surface_points(mesh: Mesh) -> Float32[np.ndarray, "P 3"]:
@@ -263,7 +263,7 @@ def _surface_points(mesh: Mesh) -> Float32[np.ndarray, "P 3"]:
     return ((1 - u - v) * a + u * b + v * c).reshape(-1, 3).astype(np.float32)
 
 
-def _cast_shadow(
+def cast_shadow(
     background: Background,
     points: Float32[np.ndarray, "V 3"],
     stage: Stage,

@@ -81,6 +81,11 @@ class Figures:
         """Joints alone, at a fraction of the time of `pose`."""
         return self.body(**_stacked(people), want_vertices=False).joints.numpy()
 
+    @torch.inference_mode()
+    def rest_joints_of(self, betas: Float32[np.ndarray, "10"]) -> Float32[np.ndarray, "55 3"]:
+        """Of a body of some shape, metres."""
+        return self.body.rest_joints(torch.from_numpy(betas[None]))[0].numpy()
+
     def _moves(self, given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """What carries a point of the rest pose along with each joint; the head's rotation."""
         body, count = self.body, len(given["betas"])

@@ -116,15 +116,20 @@ def walk_cycle(phase: float, stride: float, run: float) -> Rotations:
 
 def swinging_arms(phase: float, stride: float, run: float) -> tuple[Arm, Arm]:
     """Arms that swing against the legs of `walk_cycle`."""
-    arms = []
-    for shift in (0.5, 0.0):
-        swing = float(math.cos(2 * math.pi * (phase + shift))) * stride
-        height = -0.42 + 0.32 * run + 0.1 * run * swing
-        wrist = np.array([0.24 - 0.05 * run, height, 0.08 + 0.2 * swing + 0.12 * run])
-        wrist[1] += 0.05 * abs(swing)
-        hand = "relaxed" if run < 0.5 else "fist"
-        arms.append(Arm(wrist, np.array([0.35, 0.0, -1.0]), -10, (0, 0), hand))
-    return arms[0], arms[1]
+    left, right = (
+        swung_arm(float(math.cos(2 * math.pi * (phase + shift))) * stride, run)
+        for shift in (0.5, 0.0)
+    )
+    return left, right
+
+
+def swung_arm(swing: float, run: float) -> Arm:
+    """An arm of a gait, forward at 1 and back at -1."""
+    height = -0.42 + 0.32 * run + 0.1 * run * swing
+    wrist = np.array([0.24 - 0.05 * run, height, 0.08 + 0.2 * swing + 0.12 * run])
+    wrist[1] += 0.05 * abs(swing)
+    hand = "relaxed" if run < 0.5 else "fist"
+    return Arm(wrist, np.array([0.35, 0.0, -1.0]), -10, (0, 0), hand)
 
 
 # In activities, an array of bounds draws one number after the other, as in: flex, knee, out.

@@ -24,8 +24,9 @@ import torch
 
 from datasets.humandata.writer import write_humandata
 from datasets.sources import Split
-from datasets.synthetic.clips import FPS, draw_clip, people_of_clip
+from datasets.synthetic.clips import draw_clip, people_of_clip
 from datasets.synthetic.ground_truth import Row, humandata_entries, load_rows, save_rows
+from datasets.synthetic.motion import FPS
 from datasets.synthetic.pictures import (
     Studio,
     draw_crop,

@@ -82,8 +82,19 @@ def render(
 ) -> Picture:
     """Draw meshes (one at least) in a picture of `shape` (height, width)."""
     mesh = gather(meshes)
+    return draw_lit(meshes, mesh, _lit(mesh, lights), camera, shape)
+
+
+def draw_lit(
+    meshes: Sequence[Mesh],
+    mesh: Mesh,
+    lit: Float32[np.ndarray, "V 3"],
+    camera: Camera,
+    shape: tuple[int, int],
+) -> Picture:
+    """Draw meshes that have been gathered in one, given the light that its vertices reflect."""
     attributes = np.empty((len(mesh.points), 6), np.float32)
-    attributes[:, :3] = _lit(mesh, lights)
+    attributes[:, :3] = lit
     attributes[:, 3:5] = mesh.uv
     attributes[:, 5] = mesh.texture
     seen = see(mesh.points, mesh.faces, mesh.two_sided, attributes, camera, shape)

@@ -41,6 +41,11 @@ class Stage(NamedTuple):
         """The world's up in the camera frame."""
         return self.from_world[:, 1]
 
+    def from_floor(self, points: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 3"]:
+        """Points of the world (the floor is at y = 0, the camera over x = z = 0) in the camera
+        frame, metres."""
+        return (points - (0, self.height_m, 0)) @ self.from_world.T
+
 
 def draw_stage(rng: Rng, distance_m: float, focal_mm: float) -> Stage:
     """A camera that looks at something as tall as people at a distance."""
@@ -66,14 +71,12 @@ def place(
     right_m: float,
     away_m: float,
     lift_m: float = 0.0,
-    lowest_m: float | None = None,
 ) -> Float32[np.ndarray, "3"]:
     """The translation that puts a person's lowest point on the floor (`lift_m` over it), the pelvis
     `right_m` and `away_m` from the camera along the floor. `figure` is turned to the camera frame.
-    `lowest_m` is its lowest point along `stage.up` if that is to be another than its own.
     """
     up = stage.up
-    lowest = float((figure.points @ up).min()) if lowest_m is None else lowest_m
+    lowest = float((figure.points @ up).min())
     pelvis = figure.joints[0] - up * (up @ figure.joints[0])
     ground = stage.from_world @ np.array([right_m, 0.0, -away_m])
     return (ground - pelvis + up * (lift_m - stage.height_m - lowest)).astype(np.float32)
@@ -102,10 +105,15 @@ def draw_prop(
     away_m: float,
     size_m: tuple[float, float, float],
     base_m: float = 0.0,
+    yaw_deg: float | None = None,
 ) -> Mesh:
-    """A box or a column on the floor (`base_m` over it), turned at random; size is x, y, z."""
-    points, faces, uv = _column() if rng.random() < 0.2 else _box()
-    angle = rng.uniform(-0.8, 0.8)
+    """A box or a column on the floor (`base_m` over it), turned at random; size is x, y, z. Where
+    `yaw_deg` is given, it is a box that is turned so."""
+    if yaw_deg is None:
+        points, faces, uv = _column() if rng.random() < 0.2 else _box()
+        angle = rng.uniform(-0.8, 0.8)
+    else:
+        (points, faces, uv), angle = _box(), math.radians(yaw_deg)
     c, s = math.cos(angle), math.sin(angle)
     world = points * size_m @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
     world += (right_m, base_m - stage.height_m, -away_m)

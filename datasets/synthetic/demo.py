@@ -1,0 +1,203 @@
+"""The clip in demo/: three people in a hall; one walks and turns, one sits down and gets up, one
+talks with open hands."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from datasets.synthetic.arms import Arm
+from datasets.synthetic.backgrounds import Background, cast_shadow, overlaid
+from datasets.synthetic.clips import Actor, Frame, make_physique, posed
+from datasets.synthetic.figures import Mesh, gather
+from datasets.synthetic.ground_truth import Row, describe
+from datasets.synthetic.hall import TO_SUN, Hall, furnished
+from datasets.synthetic.motion import Script
+from datasets.synthetic.pictures import Studio
+from datasets.synthetic.rendering import Image, Picture, draw_lit
+from datasets.synthetic.skeleton import turn
+from datasets.synthetic.stage import Stage, full_camera
+from utils.camera import Camera
+from utils.render import rasterize
+
+_FOCAL_MM: Final = 29.0
+_LOOKS: Final = (4, 11, 23)
+"""Seeds of what people look like: the walker, the sitter, the talker."""
+_SHADOW_MAP_PX, _SHADOW_MAP_M, _SUN_AWAY_M, _SHADOW_GAP_M = 1024, 8.0, 40.0, 0.05
+_WINDOW_LIGHT: Final = np.array([-0.62, 0.74, 0.26])
+"""Where most light but the sun's comes from, in the world."""
+_EXPOSURE: Final = 1.15
+_SMALLEST_M, _SMALLEST_PX = 2.0**-12, 2.0**-5
+"""To which joints in the truth are rounded, so that its file is small."""
+Rng = np.random.Generator
+
+
+def draw_demo(
+    studio: Studio, rng: Rng, shape: tuple[int, int], frame_count: int
+) -> Iterator[Frame]:
+    """The frames of the clip; `shape` is (height, width)."""
+    tilt = turn("x", 4.0) @ np.diag([1.0, -1.0, -1.0])
+    stage, camera = Stage(_FOCAL_MM, 1.4, tilt), full_camera(_FOCAL_MM, shape)
+    actors = [
+        _actor(studio, rng, play, look, frame_count)
+        for play, look in zip((_walker, _sitter, _talker), _LOOKS, strict=True)
+    ]
+    seats = [block for actor in actors for block in actor.motion.blocks]
+    hall = Hall(rng, furnished(rng, studio.photographs, seats))
+    base, sunny, depth_m, floor = hall.photograph(rng, stage, camera, shape)
+    for number, people in enumerate(posed(studio, actors, stage, frame_count)):
+        meshes = [mesh for *_, mesh in people]
+        whole = gather(meshes)
+        picture = _before(
+            draw_lit(meshes, whole, _lit(hall, stage, meshes, whole), camera, shape), depth_m
+        )
+        image = _shadowed(base, sunny, floor, whole, stage, camera)
+        rows = [
+            _rounded(describe(figure, body, move, picture, me, camera, studio.parts))
+            | {"meta.frame_index": number, "meta.person": me}
+            for me, (body, figure, move, _) in enumerate(people)
+        ]
+        yield Frame(_developed(overlaid(image, picture)), rows)
+
+
+def _actor(studio: Studio, rng: Rng, play, look_seed: int, frames: int) -> Actor:
+    own = np.random.default_rng(look_seed)
+    look = studio.stylist.draw(own, fine=True)
+    betas = np.clip(own.standard_normal(10) * 0.7, -1.5, 1.5).astype(np.float32)
+    expressions = (own.standard_normal((2, 10)) * 0.25).astype(np.float32)
+    expressions[1] = expressions[0] + np.array([2.3, 0.4, -0.3, -0.9, 0.3, 0, 0, 0, 0, 0])
+    script = play(make_physique(studio, look, betas))
+    return Actor(look, betas, expressions, script.play(rng, frames))
+
+
+_CAMERA: Final = (0.0, 1.4, 0.0)
+_THIGH: Final = Arm(np.array([0.15, -0.27, 0.28]), np.array([1.0, -0.2, -0.6]), -60, (5, 0), "relaxed")
+
+
+def _gesture(
+    x: float, y: float, z: float, twist: float, hand: str, bend: tuple[float, float] = (0, 0)
+) -> Arm:
+    return Arm(np.array([x, y, z]), np.array([0.7, -1.0, -0.4]), twist, bend, hand)
+
+
+def _walker(physique) -> Script:
+    """From the right, behind the talker, round the rug and towards the camera; then a wave."""
+    script = Script(physique, 3.35, -5.75, -90.0, -0.35)
+    script.walk([(-0.35, -5.7), (-0.55, -3.55)], 1.02)
+    script.look(0.6, (0.95, 1.5, -4.0)).look(2.4, None).look(4.2, _CAMERA)
+    raised = _gesture(0.36, 0.16, 0.22, -85, "spread", (0, -12))
+    start = script.time
+    for number in range(6):
+        swing = 0.07 if number % 2 else -0.07
+        arm = raised._replace(wrist=raised.wrist + np.array([swing, 0, 0]), bend=(0, 140 * swing))
+        script.arms(None, arm, start - 0.3 + 0.3 * number + (number > 0) * 0.3, 0.6 if number == 0 else 0.3)
+    script.arms(None, None, start + 2.2, 0.8)
+    return script.face(start - 0.6, 0.9).turn_to(35.0)
+
+
+def _sitter(physique) -> Script:
+    """On the chair beside the windows."""
+    script = Script(physique, -1.55, -4.85, 48.0).wait(0.7)
+    script.arms(_THIGH, _THIGH, 1.1, 1.1).look(0.0, (0.95, 1.5, -4.0)).sit(3.1)
+    script.look(3.4, (-0.5, 1.4, -4.2)).look(5.6, (0.95, 1.5, -4.0)).face(2.6, 0.6)
+    script.arms(None, None, 6.0, 0.9)
+    chin = _gesture(0.03, 0.04, 0.24, 10, "relaxed", (10, 0))
+    return script.arms(_THIGH, chin, 3.0, 0.8).arms(_THIGH, _THIGH, 5.0, 0.7).arms(None, None, 6.0, 0.9)
+
+
+def _talker(physique) -> Script:
+    """Towards the camera, with open hands and moving fingers."""
+    script = Script(physique, 0.95, -3.95, -12.0)
+    open_low = _gesture(0.24, -0.14, 0.30, -40, "spread")
+    wide = _gesture(0.42, -0.05, 0.26, -55, "spread", (-15, 0))
+    near = _gesture(0.12, -0.10, 0.30, 0, "flat")
+    count = _gesture(0.20, 0.10, 0.28, -70, "point")
+    two = _gesture(0.20, 0.12, 0.28, -70, "victory")
+    pinch = _gesture(0.17, 0.02, 0.32, -30, "ring")
+    chest = _gesture(0.02, -0.03, 0.21, 5, "flat")
+    plan = (
+        (0.2, open_low, open_low), (1.1, near, near), (1.8, wide, wide), (2.8, None, count),
+        (3.5, None, two), (4.3, open_low, pinch), (5.1, near, open_low), (5.9, wide, wide),
+        (6.8, None, chest), (7.9, open_low, wide),
+    )  # fmt: skip
+    for at, left, right in plan:
+        script.arms(left, right, at, 0.6)
+    script.look(0.0, _CAMERA).look(3.0, (-1.4, 1.2, -4.9)).look(4.0, _CAMERA)
+    return script.face(-0.5, 0.35, 6.9).face(6.6, 1.0).face(8.2, 0.6, 1.0)
+
+
+def _lit(
+    hall: Hall, stage: Stage, meshes: list[Mesh], whole: Mesh
+) -> Float32[np.ndarray, "V 3"]:
+    """Light that people reflect where they are in the hall."""
+    points = (whole.points @ stage.from_world + (0, stage.height_m, 0)).astype(np.float32)
+    normals = whole.normals @ stage.from_world.astype(np.float32)
+    shaded, light, first = _in_shadow(points, whole), [], 0
+    for mesh in meshes:
+        own = slice(first, first + len(mesh.points))
+        light.append(hall.light_on(points[own], normals[own], shaded[own]))
+        first = own.stop
+    return np.concatenate(light) * whole.tint
+
+
+def _in_shadow(points: Float32[np.ndarray, "V 3"], whole: Mesh) -> Bool[np.ndarray, " V"]:
+    """Which points other parts of people keep the sun from."""
+    sun = TO_SUN
+    right = np.cross(np.array([0, 1, 0]), -sun)
+    right /= np.linalg.norm(right)
+    frame = np.stack([right, np.cross(-sun, right), -sun]).astype(np.float32)
+    middle = points.mean(axis=0) + sun * _SUN_AWAY_M
+    seen = np.ascontiguousarray((points - middle) @ frame.T, np.float32)
+    side, focal = _SHADOW_MAP_PX, _SHADOW_MAP_PX * _SUN_AWAY_M / _SHADOW_MAP_M
+    camera = Camera((focal, focal), ((side - 1) / 2, (side - 1) / 2))
+    drawn = rasterize(seen, whole.faces, seen, camera, (side, side), 1.0)
+    depth = np.where(drawn.covered, drawn.values[0][..., 2], np.inf)
+    column, row = np.clip(np.rint(camera.project(seen)).astype(int), 0, side - 1).T
+    return depth[row, column] < seen[:, 2] - _SHADOW_GAP_M
+
+
+def _before(picture: Picture, depth_m: Float32[np.ndarray, "H W"]) -> Picture:
+    """Of people, what no thing of the hall hides; the pixels that one hides are nobody's."""
+    hidden = (picture.owner >= 0) & (depth_m < picture.depth_m)
+    shown = ~hidden.ravel()[picture.pixels]
+    return Picture(
+        picture.colours[shown],
+        picture.pixels[shown],
+        np.where(hidden, picture.owner.max() + 1, picture.owner).astype(np.int32),
+        np.where(hidden, depth_m, picture.depth_m),
+    )
+
+
+def _shadowed(
+    base: Image,
+    sunny: Image,
+    floor: Bool[np.ndarray, "H W"],
+    whole: Mesh,
+    stage: Stage,
+    camera: Camera,
+) -> Image:
+    """The hall with people's shadows: sharp ones of the sun, soft ones of windows, and the dark
+    under feet."""
+    image, sun = Background(base.copy(), floor), Background(sunny.copy(), floor)
+    points = whole.points[::4]
+    cast_shadow(sun, points, stage, camera, stage.from_world @ TO_SUN, 1.0, 0.012)
+    cast_shadow(image, points, stage, camera, stage.from_world @ _WINDOW_LIGHT, 0.4, 0.16)
+    low = whole.points[whole.points @ stage.up + stage.height_m < 0.3]
+    cast_shadow(image, low, stage, camera, stage.up, 0.5, 0.05)
+    return image.image + sun.image
+
+
+def _developed(image: Image) -> UInt8[np.ndarray, "H W 3"]:
+    """Bytes of light, bright parts held back as on film."""
+    light = np.maximum(image * _EXPOSURE, 0)
+    light = light * (1 + light / 6.0) / (1 + light)
+    return np.clip(255 * np.clip(1.12 * light, 0, 1) ** (1 / 2.0), 0, 255).astype(np.uint8)
+
+
+def _rounded(row: Row) -> Row:
+    rounded = dict(row)
+    for name, step in (("keypoints3d_smplx", _SMALLEST_M), ("keypoints2d_smplx", _SMALLEST_PX)):
+        rounded[name] = np.round(row[name] / step) * step
+    return rounded

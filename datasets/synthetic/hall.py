@@ -1,0 +1,464 @@
+"""A lit hall in daylight, in which the clip of demo/ plays.
+
+Everything in it is a box with a material. Light is traced once: sun and sky come through windows
+on the left, and fall from surface to surface. People get the light that is where they stand.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+
+from datasets.synthetic.backgrounds import Photographs
+from datasets.synthetic.motion import Block
+from datasets.synthetic.rendering import Image
+from datasets.synthetic.skeleton import Rotation, turn
+from datasets.synthetic.stage import Stage
+from datasets.synthetic.textures import SIDE, noise_bank
+from utils.camera import Camera
+
+Rng = np.random.Generator
+Rays = Float32[np.ndarray, "N 3"]
+Material = Callable[[Rays, Rays], Rays]
+"""Reflectance at places of a box, from its corner (0) to the opposite one (1), times size; and its
+normals, both in the box' own frame."""
+_LEFT_M, _RIGHT_M, _BACK_M, _FRONT_M, _HIGH_M = -3.7, 4.0, -8.6, 1.6, 3.2
+TO_SUN: Final = np.array([-0.78, 0.56, 0.26], np.float32) / np.linalg.norm((-0.78, 0.56, 0.26))
+_SUN: Final = np.array([3.4, 3.0, 2.35], np.float32)
+_SKY: Final = np.array([5.2, 5.9, 6.6], np.float32)
+_LAMP: Final = np.array([0.30, 0.27, 0.24], np.float32)
+"""Even light from everywhere, as of lamps."""
+_SUN_WIDTH: Final = 0.006
+_CELL_M: Final = 0.22
+_RAYS: Final = 144
+_SAMPLES: Final = 8
+"""Rays per pixel."""
+_SMALL_M: Final = 0.3
+_FAR_M: Final = 1e4
+_PROBES_M: Final = 0.7
+
+
+class Solid(NamedTuple):
+    """A box."""
+
+    middle: Float32[np.ndarray, "3"]
+    half: Float32[np.ndarray, "3"]
+    turned: Float32[np.ndarray, "3 3"]
+    material: Material
+
+
+class Hits(NamedTuple):
+    """Where rays end; those that leave through a window have no solid (-1)."""
+
+    distance: Float32[np.ndarray, " N"]
+    solid: Int[np.ndarray, " N"]
+    face: Int[np.ndarray, " N"]
+    """0 to 5: -x, x, -y, y, -z, z in the solid's frame."""
+
+
+def plain(red: float, green: float, blue: float) -> Material:
+    """One colour, a little uneven."""
+    colour = np.array([red, green, blue], np.float32)
+    return lambda place, _: colour * (1 + 0.03 * _noise(place, 1.3, 2))
+
+
+def _noise(place: Rays, per_m: float, number: int, stretch: float = 1.0) -> Rays:
+    u = (place[:, 0] + 0.37 * place[:, 1]) * per_m * SIDE / 4
+    v = (place[:, 2] + 0.61 * place[:, 1]) * per_m * SIDE / 4 * stretch
+    cells = np.floor(np.stack([u, v])).astype(np.int64) % SIDE
+    return noise_bank()[number, cells[1], cells[0]][:, None]
+
+
+def wood(tone: float, board_m: float, *, across: bool = False) -> Material:
+    """Boards along x, or along z, of different shades, with a grain."""
+    base = np.array([0.56, 0.37, 0.21], np.float32) * tone
+
+    def colour(place: Rays, _: Rays) -> Rays:
+        x, z = place[:, 2 if across else 0], place[:, 0 if across else 2]
+        board = np.floor(z / board_m)
+        piece = np.floor((x + board * 0.77) / 1.7)
+        shade = np.sin(board * 12.9898 + piece * 78.233) * 43758.5453
+        shade = 0.82 + 0.3 * (shade - np.floor(shade))
+        grain = np.stack([x * 0.35 + board * 3.1, place[:, 1], z * 3.0], axis=1)
+        gap = np.minimum(z / board_m % 1, 1 - z / board_m % 1) * board_m < 0.003
+        shade = shade * (1 - 0.45 * gap)
+        return base * (shade[:, None] + 0.07 * _noise(grain, 2.0, 4) + 0.04 * _noise(grain, 5.0, 6))
+
+    return colour
+
+
+def rug(place: Rays, _: Rays) -> Rays:
+    """Woven, with a border."""
+    ground = np.array([0.50, 0.16, 0.12], np.float32)
+    light, blue = np.array([0.72, 0.62, 0.46]), np.array([0.13, 0.19, 0.31])
+    size = place.max(axis=0)
+    edge = np.minimum(place, size - place)[:, [0, 2]].min(axis=1)
+    lozenge = np.abs(place[:, 0] * 2.2 % 1 - 0.5) + np.abs(place[:, 2] * 2.2 % 1 - 0.5)
+    colour = np.where((np.abs(lozenge - 0.36) < 0.06)[:, None], light, ground)
+    colour = np.where((lozenge < 0.17)[:, None], blue, colour)
+    colour = np.where((edge < 0.2)[:, None], blue, colour)
+    colour = np.where(((edge > 0.11) & (edge < 0.16))[:, None], light, colour)
+    return (colour * (1 + 0.09 * _noise(place, 7.0, 7))).astype(np.float32)
+
+
+def print_of(photograph: np.ndarray, size: tuple[float, float]) -> Material:
+    """A photograph on the side that faces z."""
+
+    def colour(place: Rays, _: Rays) -> Rays:
+        height, width = photograph.shape[:2]
+        column = np.clip(place[:, 0] / size[0] * width, 0, width - 1).astype(int)
+        row = np.clip((1 - place[:, 1] / size[1]) * height, 0, height - 1).astype(int)
+        return (photograph[row, column] / 255.0).astype(np.float32) ** 1.6 * 0.9
+
+    return colour
+
+
+def box(
+    middle: Sequence[float],
+    size: Sequence[float],
+    material: Material,
+    turned: Rotation | None = None,
+) -> Solid:
+    """`middle` is that of the box' bottom; metres."""
+    half = np.array(size, np.float32) / 2
+    frame = np.eye(3) if turned is None else turned
+    centre = np.array(middle, np.float32) + (frame @ (0, half[1], 0)).astype(np.float32)
+    return Solid(centre.astype(np.float32), half, frame.astype(np.float32), material)
+
+
+def trace(
+    origins: Rays, rays: Rays, solids: Sequence[Solid], longest_m: float = _FAR_M
+) -> Hits:
+    """The nearest hit of each ray."""
+    distance = np.full(len(rays), longest_m, np.float32)
+    solid, face = np.full(len(rays), -1), np.zeros(len(rays), np.int64)
+    for number, one in enumerate(solids):
+        # Rays that pass farther away than the box' corners are left out.
+        away = one.middle - origins
+        along = np.einsum("nc,nc->n", away, rays)
+        aside = np.einsum("nc,nc->n", away, away) - along * along
+        radius = float(one.half @ one.half)
+        near = np.flatnonzero((aside <= radius) & (along > -math.sqrt(radius)))
+        if not len(near):
+            continue
+        start = (-away[near]) @ one.turned
+        ray = rays[near] @ one.turned
+        ray = np.where(np.abs(ray) < 1e-7, np.float32(1e-7), ray)
+        first, last = (-one.half - start) / ray, (one.half - start) / ray
+        low, high = np.minimum(first, last), np.maximum(first, last)
+        axis = low.argmax(axis=1)
+        enter = low[np.arange(len(near)), axis]
+        hit = (enter < high.min(axis=1)) & (enter > 1e-4) & (enter < distance[near])
+        where = near[hit]
+        distance[where], solid[where] = enter[hit], number
+        face[where] = 2 * axis[hit] + (ray[np.arange(len(near)), axis][hit] < 0)
+    return Hits(distance, solid, face)
+
+
+def _normals(hits: Hits, solids: Sequence[Solid]) -> tuple[Rays, Rays]:
+    """In each solid's frame and in the world."""
+    own = np.zeros((len(hits.solid), 3), np.float32)
+    own[np.arange(len(own)), hits.face // 2] = np.where(hits.face % 2, 1, -1)
+    turned = np.array([one.turned for one in solids])[hits.solid]
+    return own, np.einsum("nij,nj->ni", turned, own)
+
+
+class Hall:
+    """The hall with its light."""
+
+    def __init__(self, rng: Rng, solids: list[Solid]) -> None:
+        # Small things receive light but do not send it on.
+        self.solids = sorted(solids, key=lambda one: float(one.half @ one.half) < _SMALL_M**2)
+        self._large = sum(float(one.half @ one.half) >= _SMALL_M**2 for one in solids)
+        self._cells = [_cells(one) for one in self.solids]
+        counts = [np.prod(cell, axis=1) for cell in self._cells]
+        self._first = np.cumsum(np.r_[0, np.concatenate(counts)])[:-1].reshape(-1, 6)
+        self._sizes = np.array(self._cells)
+        self.light = self._surface_light(rng)
+        xs, zs = np.arange(_LEFT_M + 0.3, _RIGHT_M, _PROBES_M), np.arange(_BACK_M + 0.3, 0, _PROBES_M)
+        self._grid = (xs, zs)
+        self._probes = self._probe(rng)
+
+    def _surface_light(self, rng: Rng) -> Float32[np.ndarray, "C 3"]:
+        """Light but that of the sun, on cells of each face, after two bounces."""
+        points, normals = _cell_points(self.solids, self._cells)
+        light = np.zeros_like(points)
+        light[:] = _LAMP
+        for _ in range(2):
+            light = self._evened(self._gathered(rng, points, normals, light, _RAYS))
+        return light
+
+    def _evened(self, light: Float32[np.ndarray, "C 3"]) -> Float32[np.ndarray, "C 3"]:
+        """Each face's cells, smoothed over their neighbours: few rays leave them uneven."""
+        for firsts, sizes in zip(self._first, self._sizes, strict=True):
+            for first, (rows, columns) in zip(firsts, sizes, strict=True):
+                part = light[first : first + rows * columns]
+                grid = part.reshape(rows, columns, 3)
+                part[:] = cv2.GaussianBlur(
+                    grid, (0, 0), 1.2, borderType=cv2.BORDER_REPLICATE
+                ).reshape(-1, 3)
+        return light
+
+    def _gathered(
+        self, rng: Rng, points: Rays, normals: Rays, light: Rays, rays: int
+    ) -> Rays:
+        """Mean light from the half of all directions about each normal."""
+        total = np.zeros_like(points)
+        for _ in range(rays):
+            way = rng.standard_normal(points.shape).astype(np.float32)
+            way /= np.linalg.norm(way, axis=1, keepdims=True)
+            way += normals * 1.0001
+            way /= np.linalg.norm(way, axis=1, keepdims=True)
+            total += self.radiance(points, way, light)
+        return total / rays + _LAMP
+
+    def radiance(self, points: Rays, way: Rays, light: Rays) -> Rays:
+        """Light that comes along rays, given the `light` on all cells."""
+        hits = trace(points, way, self.solids[: self._large])
+        seen = np.flatnonzero(hits.solid >= 0)
+        found = np.empty_like(points)
+        found[hits.solid < 0] = _SKY
+        found[seen] = self._reflected(
+            points[seen] + way[seen] * hits.distance[seen, None],
+            Hits(*(part[seen] for part in hits)), light, TO_SUN, fine=False,
+        )[0]  # fmt: skip
+        return found
+
+    def _reflected(
+        self, places: Rays, hits: Hits, light: Rays, to_sun: Rays, *, fine: bool
+    ) -> tuple[Rays, Rays]:
+        """What surfaces reflect: of all light, and of the sun's alone."""
+        own, normals = _normals(hits, self.solids)
+        albedo = np.empty_like(places)
+        uv = np.empty((len(places), 2), np.float32)
+        for number in np.unique(hits.solid):
+            rows, one = np.flatnonzero(hits.solid == number), self.solids[number]
+            local = (places[rows] - one.middle) @ one.turned + one.half
+            albedo[rows] = one.material(local, own[rows])
+            share = np.clip(local / (2 * one.half), 0, 1)
+            axis = hits.face[rows] // 2
+            uv[rows, 0] = share[np.arange(len(rows)), (axis + 1) % 3]
+            uv[rows, 1] = share[np.arange(len(rows)), (axis + 2) % 3]
+        sun = np.maximum(normals @ to_sun, 0)
+        lit = np.flatnonzero(sun > 0)
+        ways = np.broadcast_to(to_sun, places.shape)[lit]
+        blockers = self.solids if fine else self.solids[: self._large]
+        shaded = trace(places[lit] + normals[lit] * 2e-3, ways, blockers, 30.0).solid >= 0
+        sun[lit[shaded]] = 0
+        direct = sun[:, None] * _SUN
+        return albedo * (direct + self._look_up(hits, uv, light)), albedo * direct
+
+    def _look_up(self, hits: Hits, uv: Float32[np.ndarray, "N 2"], light: Rays) -> Rays:
+        """The light of cells, interpolated."""
+        rows, columns = self._sizes[hits.solid, hits.face].T
+        first = self._first[hits.solid, hits.face]
+        total = np.zeros((len(uv), 3), np.float32)
+        x, y = uv[:, 0] * rows - 0.5, uv[:, 1] * columns - 0.5
+        x0, y0 = np.floor(x), np.floor(y)
+        for dx in (0, 1):
+            for dy in (0, 1):
+                weight = (1 - np.abs(x - x0 - dx)) * (1 - np.abs(y - y0 - dy))
+                i = np.clip(x0 + dx, 0, rows - 1).astype(np.int64)
+                j = np.clip(y0 + dy, 0, columns - 1).astype(np.int64)
+                total += weight[:, None].astype(np.float32) * light[first + i * columns + j]
+        return total
+
+    def _probe(self, rng: Rng) -> Float32[np.ndarray, "X Z 6 3"]:
+        """Light on six sides of a point at a person's height."""
+        xs, zs = self._grid
+        places = np.stack(np.meshgrid(xs, [1.1], zs, indexing="ij"), axis=-1).reshape(-1, 3)
+        sides = []
+        for axis in range(3):
+            for sign in (-1, 1):
+                normals = np.zeros_like(places, np.float32)
+                normals[:, axis] = sign
+                sides.append(self._gathered(rng, places.astype(np.float32), normals, self.light, 200))
+        return np.stack(sides, axis=1).reshape(len(xs), len(zs), 6, 3)
+
+    def light_on(self, points: Rays, normals: Rays, shaded: Bool[np.ndarray, " N"]) -> Rays:
+        """Light on a person's surface in the world; `shaded`: others keep the sun from it."""
+        xs, zs = self._grid
+        middle = points.mean(axis=0)
+        x = float(np.clip((middle[0] - xs[0]) / _PROBES_M, 0, len(xs) - 1.001))
+        z = float(np.clip((middle[2] - zs[0]) / _PROBES_M, 0, len(zs) - 1.001))
+        i, j, u, v = int(x), int(z), x % 1, z % 1
+        near = self._probes[i : i + 2, j : j + 2]
+        cube = np.einsum("i,j,ijkc->kc", (1 - u, u), (1 - v, v), near).astype(np.float32)
+        light = np.zeros_like(points)
+        for axis in range(3):
+            part = normals[:, axis : axis + 1]
+            light += part**2 * np.where(part > 0, cube[2 * axis + 1], cube[2 * axis])
+        sun = np.maximum(normals @ TO_SUN, 0)
+        sun[shaded] = 0
+        lit = np.flatnonzero(sun > 0)
+        ways = np.broadcast_to(TO_SUN, (len(lit), 3)).astype(np.float32)
+        hidden = trace(points[lit] + normals[lit] * 0.01, ways, self.solids, 30.0).solid >= 0
+        sun[lit[hidden]] = 0
+        return light + sun[:, None] * _SUN
+
+    def photograph(
+        self, rng: Rng, stage: Stage, camera: Camera, shape: tuple[int, int]
+    ) -> tuple[Image, Image, Float32[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
+        """Without people: all but the sun's light, the sun's, depth (metres), where the floor is."""
+        height, width = shape
+        base, sunny = np.zeros((2, height * width, 3), np.float32)
+        rows, columns = np.divmod(np.arange(height * width), width)
+        eye = np.array([0, stage.height_m, 0], np.float32)
+        for sample in range(_SAMPLES):
+            jitter = np.array([(sample + 0.5) / _SAMPLES, (sample * 5 % _SAMPLES + 0.5) / _SAMPLES])
+            jitter = jitter - 0.5 if sample else np.zeros(2)
+            (fx, fy), (cx, cy) = camera
+            way = np.stack([(columns + jitter[0] - cx) / fx, (rows + jitter[1] - cy) / fy,
+                            np.ones(len(rows))], axis=1)  # fmt: skip
+            rays = (way @ stage.from_world / np.linalg.norm(way, axis=1)[:, None]).astype(np.float32)
+            origins = np.broadcast_to(eye, rays.shape)
+            hits = trace(origins, rays, self.solids)
+            out = hits.solid < 0
+            to_sun = TO_SUN + rng.normal(0, _SUN_WIDTH, 3).astype(np.float32)
+            inside = Hits(hits.distance, np.maximum(hits.solid, 0), hits.face)
+            places = origins + rays * hits.distance[:, None]
+            whole, sun = self._reflected(places, inside, self.light, to_sun, fine=True)
+            whole[out], sun[out] = _SKY, 0
+            # Bright light is cut here, so that edges of windows stay smooth.
+            base += np.minimum(whole - sun, 1.6)
+            sunny += np.minimum(sun, 2.0)
+            if not sample:
+                depth = (hits.distance / np.linalg.norm(way, axis=1)).astype(np.float32)
+                floor = (hits.solid <= 1) & ~out & (hits.face == 3)
+        images = (cv2.GaussianBlur((part / _SAMPLES).reshape(*shape, 3), (0, 0), 0.45)
+                  for part in (base, sunny))  # fmt: skip
+        return *images, depth.reshape(shape), floor.reshape(shape)
+
+
+def _cells(one: Solid) -> Int[np.ndarray, "6 2"]:
+    size = 2 * one.half
+    count = np.clip(np.ceil(size / _CELL_M), 1, 40).astype(int)
+    return np.array([(count[(axis + 1) % 3], count[(axis + 2) % 3]) for axis in (0, 0, 1, 1, 2, 2)])
+
+
+def _cell_points(
+    solids: Sequence[Solid], cells: Sequence[Int[np.ndarray, "6 2"]]
+) -> tuple[Rays, Rays]:
+    points, normals = [], []
+    for one, sizes in zip(solids, cells, strict=True):
+        for face, (rows, columns) in enumerate(sizes):
+            axis, sign = face // 2, 1 if face % 2 else -1
+            u, v = np.meshgrid((np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns,
+                               indexing="ij")  # fmt: skip
+            local = np.zeros((rows * columns, 3))
+            local[:, (axis + 1) % 3] = (2 * u.ravel() - 1) * one.half[(axis + 1) % 3]
+            local[:, (axis + 2) % 3] = (2 * v.ravel() - 1) * one.half[(axis + 2) % 3]
+            local[:, axis] = sign * (one.half[axis] + 0.004)
+            normal = np.zeros(3)
+            normal[axis] = sign
+            points.append(local @ one.turned.T + one.middle)
+            normals.append(np.tile(one.turned @ normal, (len(local), 1)))
+    return np.concatenate(points).astype(np.float32), np.concatenate(normals).astype(np.float32)
+
+
+def furnished(rng: Rng, photographs: Photographs, seats: Sequence[Block]) -> list[Solid]:
+    """Floor, walls with windows on the left, and what stands and hangs there."""
+    width, depth = _RIGHT_M - _LEFT_M, _FRONT_M - _BACK_M
+    x, z = (_LEFT_M + _RIGHT_M) / 2, (_FRONT_M + _BACK_M) / 2
+    white, cream = plain(0.80, 0.79, 0.76), plain(0.78, 0.73, 0.64)
+    green, dark = plain(0.36, 0.44, 0.38), plain(0.09, 0.08, 0.08)
+    oak = wood(0.75, 0.09)
+    solids = [
+        box((x, -0.2, z), (width + 2, 0.2, depth + 2), wood(1.0, 0.15, across=True)),
+        box((0.2, 0.0, -4.6), (3.4, 0.012, 2.3), rug),
+        box((x, _HIGH_M, z), (width + 2, 0.2, depth + 2), white),
+        box((x, 0, _BACK_M - 0.1), (width + 2, _HIGH_M, 0.2), green),
+        box((x, 0, _FRONT_M + 0.1), (width + 2, _HIGH_M, 0.2), cream),
+        box((_RIGHT_M + 0.1, 0, z), (0.2, _HIGH_M, depth), cream),
+        box((x, 0, _BACK_M + 0.01), (width, 0.12, 0.03), white),
+        box((_RIGHT_M - 0.01, 0, z), (0.03, 0.12, depth), white),
+        box((_LEFT_M - 0.15, 0, z), (0.3, 0.55, depth), cream),
+        box((_LEFT_M - 0.15, 2.75, z), (0.3, 0.45, depth), cream),
+    ]
+    pane, pier = 1.75, 0.45
+    for number in range(5):
+        at = _BACK_M + 0.25 + number * (pane + pier)
+        solids.append(box((_LEFT_M - 0.15, 0.55, at), (0.3, 2.2, pier + 0.1), cream))
+        if number < 4:
+            middle = at + (pane + pier) / 2
+            for share in (-0.5, 0.0, 0.5):
+                solids.append(box((_LEFT_M - 0.2, 0.55, middle + share * (pane - 0.1)),
+                                  (0.06, 2.2, 0.05), white))  # fmt: skip
+            solids.append(box((_LEFT_M - 0.2, 1.95, middle), (0.06, 0.05, pane), white))
+            solids.append(box((_LEFT_M + 0.02, 0.53, middle), (0.3, 0.04, pane + 0.1), white))
+    for number, (at, size) in enumerate(((-1.75, (1.0, 0.75)), (-0.35, (0.62, 0.82)), (0.85, (0.9, 0.66)))):
+        photograph = photographs[(number + 1) % len(photographs)]
+        wall = _BACK_M
+        solids.append(box((at, 1.62 - size[1] / 2, wall + 0.02), (size[0] + 0.16, size[1] + 0.16, 0.04), dark))
+        solids.append(box((at, 1.66 - size[1] / 2 + 0.04, wall + 0.04), (size[0], size[1], 0.02), print_of(photograph, size)))
+    # A door, a bookcase, a low cupboard with a plant, and a table before them all.
+    solids.append(box((2.25, 0, _BACK_M + 0.03), (1.06, 2.16, 0.06), white))
+    solids.append(box((2.25, 0, _BACK_M + 0.05), (0.90, 2.06, 0.06), wood(0.95, 0.45)))
+    solids.append(box((2.60, 1.0, _BACK_M + 0.12), (0.12, 0.02, 0.05), dark))
+    case = _RIGHT_M - 0.17
+    for at in (-7.4, -5.4):
+        solids.append(box((case, 0, at), (0.34, 2.05, 0.03), oak))
+    for level in range(6):
+        solids.append(box((case, 0.05 + 0.39 * level, -6.4), (0.34, 0.03, 2.0), oak))
+        along = -7.35
+        while level < 5 and along < -5.5:
+            thick, tall = rng.uniform(0.03, 0.075), rng.uniform(0.2, 0.32)
+            if rng.random() < 0.82:
+                colour = plain(*rng.uniform(0.08, 0.6, 3) * (1.0, 0.85, 0.75))
+                size = (rng.uniform(0.18, 0.24), tall, 3 * thick)
+                solids.append(box((case + 0.03, 0.08 + 0.39 * level, along + 1.5 * thick), size, colour))
+            along += 3 * thick + 0.004
+    solids.append(box((-2.9, 0, _BACK_M + 0.3), (0.9, 0.72, 0.45), oak))
+    solids += _plant(rng, (-2.95, 0.72, _BACK_M + 0.3), 0.8)
+    solids += _plant(rng, (2.15, 0.0, -4.75), 1.2)
+    for block in seats:
+        solids += _chair(block)
+    solids += _table((2.15, 0, -2.6), oak, dark)
+    return solids
+
+
+def _plant(rng: Rng, where: tuple[float, float, float], size: float) -> list[Solid]:
+    x, y, z = where
+    pot = 0.28 * size
+    solids = [box(where, (pot, pot, pot), plain(0.62, 0.36, 0.26), turn("y", 20))]
+    for number in range(30):
+        leaf = turn("y", number * 137.5) @ turn("x", rng.uniform(8, 75))
+        length = size * rng.uniform(0.45, 0.8)
+        green = plain(*(np.array([0.13, 0.30, 0.10]) * rng.uniform(0.6, 1.5)))
+        stem = np.array([x, y + pot, z])
+        solids.append(box(stem, (0.016, length * 0.6, 0.008), green, leaf))
+        tip = stem + leaf @ np.array([0, length * 0.55, 0])
+        droop = leaf @ turn("x", rng.uniform(10, 45))
+        solids.append(box(tip, (0.10 * size, length * 0.45, 0.006), green, droop))
+    return solids
+
+
+def _chair(block: Block) -> list[Solid]:
+    """A wooden chair whose seat is where a motion needs one."""
+    turned = turn("y", block.yaw_deg)
+    middle, (width, high, deep) = np.array([block.middle[0], 0, block.middle[1]]), block.size
+    made, cloth = wood(0.6, 0.3), plain(0.16, 0.25, 0.36)
+    parts = [((0, high - 0.05, 0), (width, 0.05, deep), cloth)]
+    parts += [((0, high + 0.2 + 0.16 * k, -deep / 2 + 0.02), (width, 0.09, 0.02), made) for k in range(2)]
+    for side in (-1, 1):
+        x = side * (width / 2 - 0.025)
+        parts.append(((x, 0, -deep / 2 + 0.02), (0.04, high + 0.46, 0.04), made))
+        parts.append(((x, 0, deep / 2 - 0.04), (0.04, high - 0.05, 0.04), made))
+    return [box(middle + turned @ at, size, material, turned) for at, size, material in parts]
+
+
+_CUP: Final = plain(0.82, 0.80, 0.76)
+
+
+def _table(where: tuple[float, float, float], top: Material, leg: Material) -> list[Solid]:
+    x, y, z = where
+    solids = [box((x, 0.70, z), (1.5, 0.04, 0.7), top)]
+    solids += [box((x + 0.68 * a, y, z + 0.29 * b), (0.05, 0.7, 0.05), leg)
+               for a in (-1, 1) for b in (-1, 1)]  # fmt: skip
+    solids.append(box((x - 0.35, 0.74, z + 0.05), (0.24, 0.03, 0.32), plain(0.55, 0.20, 0.16), turn("y", 25)))
+    solids.append(box((x - 0.33, 0.77, z + 0.05), (0.2, 0.025, 0.28), plain(0.15, 0.28, 0.36), turn("y", 12)))
+    solids.append(box((x + 0.12, 0.74, z + 0.1), (0.075, 0.1, 0.075), _CUP, turn("y", 40)))
+    return solids
