@@ -169,12 +169,17 @@ def estimates(
     rng: np.random.Generator,
     people: list[Walker],
     camera: ClipCamera = CAMERA,
+    noise: float = 1.0,
 ) -> list[Estimate]:
-    """What detector and network make of a clip, frame after frame."""
+    """What detector and network make of a clip, frame after frame.
+
+    Args:
+        noise: factor of the errors of bodies.
+    """
     result = []
     for number, one in enumerate(people):
         frames = len(one.joints)
-        worse = 1 + 3 * one.covered[:, None]
+        worse = noise * (1 + 3 * one.covered[:, None])
         pose_error = _disturbance(rng, (frames, 22 * 3), 0.05, 0.06) * worse
         error = Rotation.from_rotvec(pose_error.reshape(-1, 3)).as_matrix().reshape(-1, 22, 3, 3)
         rotations = one.rotations @ error

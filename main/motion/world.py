@@ -418,8 +418,8 @@ def _ground(
     places = tuple(resting.T)
     points = ways.anchors[places] - (seen.soles + ways.level)[places][:, None] * expected_up
     plane = fit_floor(points, expected_up)
-    lower = min([0.0, *levels])
-    return Plane(plane.up, plane.height + lower), np.setdiff1d([0.0, *levels] - lower, [0.0])
+    every = np.array([0.0, *levels])
+    return Plane(plane.up, plane.height + every.min()), np.sort(every - every.min())[1:]
 
 
 def _solve(
