@@ -14,7 +14,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import binary_closing, binary_opening
+from scipy.ndimage import (
+    binary_closing,
+    binary_opening,
+    gaussian_filter1d,
+    maximum_filter1d,
+)
 from scipy.sparse import coo_array, csc_array
 from scipy.sparse.linalg import spsolve
 from scipy.spatial.transform import Rotation
@@ -161,7 +166,7 @@ _ROUNDS: Final = 3
 """Contacts, ground and ways are found in turns, each with what the others were before."""
 _MISPLACED_PX: Final = 1.5
 """Deviation across the line of sight, in pixels at the person's distance."""
-_MISJUDGED: Final = 0.04
+_MISJUDGED: Final = 0.03
 """Deviation of a person's distance, as a share; it lasts for _LASTING_S."""
 _LASTING_S: Final = 0.5
 _UNPLANTED_M: Final = 0.04
@@ -171,6 +176,9 @@ _UNEVEN_M: Final = 0.02
 _ACCELERATION_M_S2: Final = 3.0
 _FIRST_SLOW_M_S: Final = 0.6
 """As _SLOW_M_S, before distances are known better."""
+_STEADY_S: Final = 0.06
+"""Kernel by which feet are smoothed before their speed is judged."""
+_STANDING_M_S: Final = 0.6
 _LOWEST_M: Final = 0.12
 """Before the ground is known, a point so far above a person's lowest one is not on it."""
 _SHORTEST_S: Final = 0.1
@@ -181,9 +189,15 @@ _LEVEL_SHARE: Final = 0.1
 """Of the time of all contacts, what makes a level."""
 _FADE_S: Final = 0.5
 """A leg's correction is gone so long after the last contact, and comes so long before the next."""
-_STRETCHED: Final = 0.9995
+_STRETCHED: Final = 0.9998
 """Of a leg's length, the farthest that an ankle is from the hip."""
-_LIMBS: Final = [*_FEET, *(JOINTS.index(f"{side}_ankle") for side in SIDES)]
+_REACH: Final = 0.9985
+"""Of a leg's length, how far it reaches before the pelvis goes down, within _SINKING_S."""
+_SINKING_S, _MOST_SINKING_M = 0.1, 0.15
+_LIMBS: Final = [
+    *_FEET,
+    *(JOINTS.index(f"{side}_{name}") for name in ("ankle", "knee", "hip") for side in SIDES),
+]
 _HINGE: Final = np.array([1.0, 0.0, 0.0])
 """The axis about which a knee bends, in the thigh's frame."""
 
@@ -213,7 +227,7 @@ class _Seen(NamedTuple):
         runs: rows of consecutive frames of one person.
         centre: of the camera.
         weight: 1, or less where nobody was detected.
-        limbs: `FOOT_JOINTS` and the ankles, relative to the pelvis.
+        limbs: `FOOT_JOINTS`, then ankles, knees and hips, relative to the pelvis.
         soles: heights of `FOOT_JOINTS` over the sole.
     """
 
@@ -221,7 +235,7 @@ class _Seen(NamedTuple):
     pelvis: Float[np.ndarray, "N 3"]
     centre: Float[np.ndarray, "N 3"]
     weight: Float[np.ndarray, " N"]
-    limbs: Float[np.ndarray, "N 6 3"]
+    limbs: Float[np.ndarray, "N 10 3"]
     soles: Float[np.ndarray, "N 4"]
 
 
@@ -355,7 +369,8 @@ def _slow(
     """Points that are slow for a while."""
     if len(points) < 2:
         return np.zeros(points.shape[:2], bool)
-    slow = np.linalg.norm(np.gradient(points, axis=0), axis=-1) * fps < limit_m_s
+    steady = smooth(points, _STEADY_S * fps)
+    slow = np.linalg.norm(np.gradient(steady, axis=0), axis=-1) * fps < limit_m_s
     return _lasting(slow, fps)
 
 
@@ -376,7 +391,7 @@ def _touching(
     near = np.abs(height - _nearest(height, levels)) < _NEAR_M
     contacts = np.zeros(near.shape, bool)
     for run in seen.runs:
-        slow = _slow(feet[run], fps, _SLOW_M_S)
+        slow = _slow(feet[run], fps, _STANDING_M_S)
         contacts[run] = _lasting(slow & near[run], fps)
     return contacts
 
@@ -435,14 +450,29 @@ def _solve(
             window = _solve_window(seen, ways, part, plane, levels, clip)
             for values, found in zip(solved, window, strict=True):
                 values[part[kept]] = found[kept]
-        # A foot that stands when a window ends has one place.
-        segment = _segments(solved.contacts[run])
-        when, point = np.nonzero(segment >= 0)
-        if len(when):
-            owner = segment[when, point]
-            places = solved.anchors[run[when], point]
-            solved.anchors[run[when], point] = _means(places, owner)[owner]
+        _settle(seen, solved, run)
     return solved
+
+
+def _settle(seen: _Seen, ways: _Ways, run: Int[np.ndarray, " T"]) -> None:
+    """Give each point of a foot one place while the foot stands, and both the foot's length."""
+    contacts, segment = ways.contacts[run], _segments(ways.contacts[run])
+    when, point = np.nonzero(contacts)
+    if not len(when):
+        return
+    owner = segment[when, point]
+    means = _means(ways.anchors[run[when], point], owner)
+    limbs = seen.limbs[run]
+    for heel in (0, 2):
+        flat = contacts[:, heel] & contacts[:, heel + 1]
+        pairs = np.unique(segment[flat, heel : heel + 2], axis=0)
+        for pair in pairs:
+            mine = flat & (segment[:, heel] == pair[0])
+            length = np.linalg.norm(limbs[mine, heel + 1] - limbs[mine, heel], axis=1).mean()
+            half = means[pair[1]] - means[pair[0]]
+            half *= length / 2 / max(float(np.linalg.norm(half)), 1e-6)
+            means[pair] = means[pair].mean(axis=0) + np.array([[-1.0], [1.0]]) * half
+    ways.anchors[run[when], point] = means[owner]
 
 
 def _solve_window(
@@ -569,8 +599,10 @@ def _write(
 ) -> None:
     """World rows of all final rows, in blocks."""
     moves = np.zeros((len(rows), 2, 6), np.float32)
+    pelvis_first = ways.pelvis.copy()
     for run in seen.runs:
-        moves[run] = _leg_moves(seen, ways, run, solved.plane, fps)
+        moves[run], drop = _leg_moves(seen, ways, run, solved.plane, fps)
+        pelvis_first[run] -= drop[:, None] * solved.plane.up
     to_world = solved.from_first
     first_from_camera = np.linalg.inv(solved.motion.camera_from_first)
     for start in range(0, len(rows), BLOCK):
@@ -588,7 +620,7 @@ def _write(
         orient = Rotation.from_matrix(camera[:, :3, :3]) * Rotation.from_rotvec(
             final["global_orient"]
         )
-        pelvis = ways.pelvis[part] @ to_world[:3, :3].T + to_world[:3, 3]
+        pelvis = pelvis_first[part] @ to_world[:3, :3].T + to_world[:3, 3]
         final["global_orient"] = orient.as_rotvec()
         joints = pose_joints(body, final)
         shift = pelvis - joints[:, PELVIS]
@@ -608,12 +640,14 @@ def _write(
 
 def _leg_moves(
     seen: _Seen, ways: _Ways, run: Int[np.ndarray, " T"], plane: Plane, fps: float
-) -> Float[np.ndarray, "T 2 6"]:
-    """How each foot turns about its ankle, and how the ankle moves, so that feet stand still.
+) -> tuple[Float[np.ndarray, "T 2 6"], Float[np.ndarray, " T"]]:
+    """How each foot turns about its ankle, how the ankle moves, and how far the pelvis goes down.
 
-    Between contacts both change smoothly from one to the next.
+    Feet then stand still; between contacts they move smoothly from one place to the next. The
+    pelvis goes down where a leg would not reach.
     """
     result = np.zeros((len(run), 2, 6))
+    missing = np.zeros((len(run), 2))
     limbs = ways.pelvis[run, None] + seen.limbs[run]
     for k in range(2):
         ends, ankle = slice(2 * k, 2 * k + 2), limbs[:, 4 + k]
@@ -633,9 +667,20 @@ def _leg_moves(
         level = _of_nearest(ways.level[run, ends].max(axis=1), stands)
         below = (plane.height_of(foot + shifts[:, None]) - seen.soles[run, ends]).min(axis=1)
         lift = np.where(stands, 0.0, np.maximum(level - below, 0.0))
-        result[:, k, :3] = turns
-        result[:, k, 3:] = shifts + lift[:, None] * plane.up
-    return result
+        shifts += lift[:, None] * plane.up
+        result[:, k, :3], result[:, k, 3:] = turns, shifts
+        knee, hip = limbs[:, 6 + k], limbs[:, 8 + k]
+        length = np.linalg.norm(hip - knee, axis=1) + np.linalg.norm(knee - ankle, axis=1)
+        leg = hip - ankle - shifts
+        upward = leg @ plane.up
+        aside = np.sqrt(np.maximum((leg**2).sum(axis=1) - upward**2, 0))
+        highest = np.sqrt(np.maximum((_REACH * length) ** 2 - aside**2, 0))
+        missing[:, k] = np.where(stands, np.maximum(upward - highest, 0), 0)
+    reach = max(1, round(_SINKING_S * fps))
+    drop = maximum_filter1d(missing.max(axis=1), 2 * reach + 1)
+    drop = np.minimum(gaussian_filter1d(drop, reach / 2, mode="nearest"), _MOST_SINKING_M)
+    result[:, :, 3:] += drop[:, None, None] * plane.up
+    return result, drop
 
 
 def _turn_between(
