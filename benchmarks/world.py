@@ -147,7 +147,9 @@ def camera_motion(truth: Truth, kind: str) -> CameraMotion:
     if kind == "walk-along":
         poses[:, :3, 3] /= 3.7
         return still._replace(kind="moving", camera_from_first=poses, scale_known=False)
-    return still._replace(kind="rotating" if kind != "static" else "static", camera_from_first=poses)
+    return still._replace(
+        kind="rotating" if kind != "static" else "static", camera_from_first=poses
+    )
 
 
 class Measured(NamedTuple):
@@ -191,12 +193,16 @@ def measure(
             pelvis = found["joints_3d_m"][:, 0]
             owner = min(
                 range(len(truth.walkers)),
-                key=lambda k: np.linalg.norm(truth.walkers[k].joints[number, 0] - pelvis, axis=1).mean(),
+                key=lambda k: np.linalg.norm(
+                    truth.walkers[k].joints[number, 0] - pelvis, axis=1
+                ).mean(),
             )
             true = truth.joints[owner][number]
             local = found["joints_3d_m"].astype(np.float64)
             poses = truth.camera_from_world @ np.linalg.inv(truth.camera_from_world[0])
-            placed = np.einsum("tji,tkj->tki", poses[number, :3, :3], local - poses[number, None, :3, 3])
+            placed = np.einsum(
+                "tji,tkj->tki", poses[number, :3, :3], local - poses[number, None, :3, 3]
+            )
             new = world.take(mine)
             ours = new["world_joints_3d_m"].astype(np.float64)
             ways = {
@@ -250,9 +256,12 @@ def main() -> None:
             means = [np.mean([one.ways[way][name] for one in results]) for name in WORLD_UNITS]
             table.add_row(kind, way, *(f"{value:.1f}" for value in means))
         for one in results:
-            print(kind, f"pose {one.pose_mm:.0f} mm, slide {one.sliding:.2f} cm/s, sunk "
-                  f"{one.sunk:.0f} mm, moved {one.moved_px:.1f} px, tilt {one.tilt_deg:.1f} deg",
-                  {k: round(v, 1) for k, v in one.ways["solved"].items()})
+            print(
+                kind,
+                f"pose {one.pose_mm:.0f} mm, slide {one.sliding:.2f} cm/s, sunk "
+                f"{one.sunk:.0f} mm, moved {one.moved_px:.1f} px, tilt {one.tilt_deg:.1f} deg",
+                {k: round(v, 1) for k, v in one.ways["solved"].items()},
+            )
     Console(width=120).print(table)
 
 

@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from main.characters.options import ALL, FORMATS, ExportOptions, Origin, UpAxis, parse_formats
+from main.characters.options import (
+    ALL,
+    FORMATS,
+    ExportOptions,
+    Origin,
+    Space,
+    UpAxis,
+    parse_formats,
+)
 from main.cli import command_parser, run_command
 from main.paths import DEMO
 from utils.errors import UserError
@@ -29,6 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
         options=ExportOptions(
             up=arguments.up,
             origin=arguments.origin,
+            space=arguments.space,
             every=arguments.every,
             clothes=not arguments.no_clothes,
         ),
@@ -76,6 +85,11 @@ def make_parser() -> argparse.ArgumentParser:
         choices=get_args(Origin),
         default="camera",
         help="person: start above the origin with the feet at height 0, not in front of the camera",
+    )
+    parser.add_argument(
+        "--space",
+        choices=get_args(Space),
+        help="stand in front of the camera, or in the world (default where the result has one)",
     )
     parser.add_argument(
         "--every", type=_positive, default=1, metavar="K", help="obj, ply: each K-th frame"

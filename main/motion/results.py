@@ -10,8 +10,17 @@ import numpy as np
 from jaxtyping import Int
 
 from main.motion.camera import Clip
-from main.motion.floor import Floor, world_from_camera
-from main.motion.rows import BLOCK, COLUMNS, FLAGS, KEYPOINT_COLUMNS, RAW_COLUMNS, FinalRows
+from main.motion.rows import (
+    BLOCK,
+    COLUMNS,
+    FLAGS,
+    KEYPOINT_COLUMNS,
+    RAW_COLUMNS,
+    WORLD_COLUMNS,
+    FinalRows,
+    WorldRows,
+)
+from main.motion.world import Floor, World, world_from_camera
 from utils.errors import UserError
 
 FILE_COLUMNS: Final = ("frame_index", "score", *COLUMNS, *RAW_COLUMNS, *FLAGS)
@@ -57,6 +66,7 @@ def write_results(
     *,
     chosen: Collection[int],
     floor: Floor | None = None,
+    world: tuple[World, WorldRows] | None = None,
     with_keypoints: bool = False,
 ) -> None:
     """Write person_001.npz, ... and summary.json.
@@ -65,6 +75,7 @@ def write_results(
         about: what the summary says beside the people; `body_model` goes into every file.
         chosen: people to write.
         floor: goes into the summary, and with the contacts of the feet into every file.
+        world: the same, with everybody's motion in it; then there is no `floor`.
         with_keypoints: keypoints were looked for; they go into every file.
     """
     constants: dict[str, np.ndarray] = {
@@ -77,6 +88,8 @@ def write_results(
         world = world_from_camera(floor.plane)
         constants["world_from_camera"] = world
         about = {**about, "floor": {"world_from_camera": world.tolist()}}
+    if world is not None:
+        about = {**about, "world": world[0].describe()}
     people = []
     for identity, mine in rows.by_identity().items():
         if identity not in chosen:
@@ -87,6 +100,9 @@ def write_results(
                 _write_column(archive, column, rows, mine)
             if floor is not None:
                 _write_array(archive, "foot_contact", floor.contacts[mine])
+            if world is not None:
+                for column in (*WORLD_COLUMNS, "foot_contact"):
+                    _write_column(archive, column, world[1], mine)
             for entry, value in constants.items():
                 _write_array(archive, entry, value)
         people.append(_about_person(identity, name, rows, mine))
@@ -96,7 +112,10 @@ def write_results(
 
 
 def _write_column(
-    archive: zipfile.ZipFile, column: str, rows: FinalRows, mine: Int[np.ndarray, " T"]
+    archive: zipfile.ZipFile,
+    column: str,
+    rows: FinalRows | WorldRows,
+    mine: Int[np.ndarray, " T"],
 ) -> None:
     """One array, block after block: a person of a long video is never in memory as a whole."""
     kind = rows.row_type[column]

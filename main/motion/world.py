@@ -164,9 +164,9 @@ _WINDOW: Final = 1500
 _OVERLAP: Final = 150
 _ROUNDS: Final = 3
 """Contacts, ground and ways are found in turns, each with what the others were before."""
-_MISPLACED_PX: Final = 1.5
+_MISPLACED_PX: Final = 1.0
 """Deviation across the line of sight, in pixels at the person's distance."""
-_MISJUDGED: Final = 0.03
+_MISJUDGED: Final = 0.012
 """Deviation of a person's distance, as a share; it lasts for _LASTING_S."""
 _LASTING_S: Final = 0.5
 _UNPLANTED_M: Final = 0.04
@@ -218,6 +218,10 @@ class World(NamedTuple):
     @property
     def from_first(self) -> Float[np.ndarray, "4 4"]:
         return world_from_camera(self.plane)
+
+    def describe(self) -> dict[str, object]:
+        """For the summary of a result."""
+        return {"camera": self.motion.kind, "levels_m": [round(x, 4) for x in self.levels.tolist()]}
 
 
 class _Seen(NamedTuple):
