@@ -1,13 +1,80 @@
-"""How the camera of a clip moves, from what is seen behind the people."""
+"""How the camera of a clip moves, from what is seen behind the people.
 
-from typing import Literal, NamedTuple
+Corners of a keyframe are found again in the frames after it (Lucas-Kanade, there and back). A
+rotation and a zoom explain where most of them are. Once too few are left, an older keyframe that
+shows the same direction takes over, or the frame becomes a keyframe. All measurements between
+keyframes are made to agree at the end, so errors do not add up where the camera looks back.
+"""
 
+import logging
+import math
+from typing import Final, Literal, NamedTuple
+
+import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
+from scipy.sparse import coo_array
+from scipy.sparse.linalg import lsqr
+from scipy.spatial.transform import Rotation
 
 from main.motion.camera import Clip
 
+log = logging.getLogger(__name__)
+
 CameraKind = Literal["static", "rotating", "moving"]
+
+_LONGEST_SIDE: Final = 640
+"""Frames are reduced to this many pixels; all distances below are in these pixels."""
+_CORNERS: Final = 200
+_CORNER_DISTANCE: Final = 12
+_CORNER_QUALITY: Final = 0.005
+_BOX_MARGIN: Final = 0.08
+"""Of a box's height, on every side: hands and shadows leave boxes."""
+_LEAST_POINTS: Final = 12
+"""Fewer say nothing."""
+_THERE_AND_BACK: Final = 0.5
+"""A corner that comes back farther than this from where it was is lost."""
+_INLIER: Final = 1.5
+_KEPT: Final = 0.55
+"""Share of a keyframe's corners that must be found again, or another keyframe takes over."""
+_TAKES_OVER: Final = 0.7
+_NEAR: Final = 0.25
+"""An older keyframe is tried if the view moved by less than this share of the width from it."""
+_OVERLAPPING: Final = 0.4
+"""A new keyframe is also measured against older ones as near as this."""
+_MOST_IMAGES: Final = 64
+"""Keyframes whose image is kept, to look back at."""
+_LOOKS_BACK: Final = 2
+"""At so many older keyframes, when the keyframe changes."""
+_LEAST_INLIERS: Final = 0.35
+_SURE: Final = 0.5
+"""With less confidence, another guess of where corners went is tried."""
+_SAMPLES: Final = 48
+_UNSEEN: Final = 1e-3
+"""Weight of a turn that nothing was seen of; others have the root of their number of corners."""
+_PASSES: Final = 8
+_DISAGREE: Final = math.radians(0.3)
+"""Measured turns that are farther off the adjusted ones count less and less."""
+_CHECK_S: Final = 0.4
+"""Between two looks for parallax."""
+_UNEXPLAINED, _BETTER, _EXPLAINED = 0.2, 0.15, 0.7
+"""Parallax: a turn leaves this share of the corners unexplained; a motion explains so many more,
+and this share of all."""
+_MOVES: Final = 0.3
+"""Share of looks that must find parallax if the camera moves."""
+_UNMODELLED: Final = 0.3
+"""Confidence in a turn that is all that is known of a camera that moves."""
+_STILL: Final = 0.6
+"""A camera whose image moves by less than this stands still."""
+_ZOOMS: Final = 0.01
+"""Changes of the focal length below this share are noise."""
+_LK: Final = {
+    "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
+    "winSize": (15, 15),
+    "maxLevel": 3,
+    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01),
+}
+Points = Float[np.ndarray, "N 2"]
 
 
 class CameraMotion(NamedTuple):
@@ -47,6 +114,180 @@ def scaled(motion: CameraMotion, factor: float) -> CameraMotion:
     return motion._replace(camera_from_first=poses, scale_known=True)
 
 
+class Turn(NamedTuple):
+    """What a camera that stays in its place does between two frames.
+
+    Attributes:
+        rotation: directions in the first frame's axes to the second's.
+        zoom: focal length of the second over that of the first.
+    """
+
+    rotation: Float[np.ndarray, "3 3"]
+    zoom: float
+
+    def then(self, other: "Turn") -> "Turn":
+        return Turn(other.rotation @ self.rotation, self.zoom * other.zoom)
+
+    def back(self) -> "Turn":
+        return Turn(self.rotation.T, 1 / self.zoom)
+
+    def of(self, points: Points, focal: float) -> Points:
+        """Where points of the first frame are in the second.
+
+        Args:
+            points: from the principal point, pixels.
+            focal: of the first frame, pixels.
+        """
+        turned = points @ self.rotation[:, :2].T + focal * self.rotation[:, 2]
+        depth = np.maximum(turned[:, 2:], 1e-3 * focal)
+        return turned[:, :2] / depth * (focal * self.zoom)
+
+
+NO_TURN: Final = Turn(np.eye(3), 1.0)
+
+
+class Fit(NamedTuple):
+    turn: Turn
+    inliers: Bool[np.ndarray, " N"]
+    error: float
+    """Root mean square of the inliers' distances, pixels."""
+
+
+def fit_turn(
+    before: Points, after: Points, focal: float, expected: Turn, rng: np.random.Generator
+) -> Fit:
+    """The rotation and zoom that explain most points.
+
+    Random pairs of points give hypotheses, beside the expected turn; the best of them is refined
+    by reweighted least squares (Geman and McClure's weights).
+
+    Args:
+        before, after: from the principal point, pixels.
+        focal: of the first frame, pixels.
+    """
+    count = len(before)
+    best, best_score = expected, _score(expected, before, after, focal)
+    first = rng.integers(count, size=_SAMPLES)
+    second = (first + 1 + rng.integers(count - 1, size=_SAMPLES)) % count
+    for turn in _turns_of_pairs(before, after, first, second, focal):
+        if (score := _score(turn, before, after, focal)) < best_score:
+            best, best_score = turn, score
+    for _ in range(6):
+        best, step = _improved(best, before, after, focal)
+        if step < 1e-6:
+            break
+    distance = np.linalg.norm(best.of(before, focal) - after, axis=1)
+    inliers = distance < _INLIER
+    error = float(np.sqrt(np.mean(distance[inliers] ** 2))) if inliers.any() else math.inf
+    return Fit(best, inliers, error)
+
+
+def _score(turn: Turn, before: Points, after: Points, focal: float) -> float:
+    squares = ((turn.of(before, focal) - after) ** 2).sum(axis=1)
+    return float(np.minimum(squares, (2 * _INLIER) ** 2).sum())
+
+
+def _turns_of_pairs(
+    before: Points,
+    after: Points,
+    first: np.ndarray,
+    second: np.ndarray,
+    focal: float,
+) -> list[Turn]:
+    """The turn that each pair of points says: its length gives the zoom, then two directions."""
+    spans = [np.linalg.norm(points[second] - points[first], axis=1) for points in (before, after)]
+    usable = (spans[0] > 20) & (spans[1] > 20)
+    zooms = spans[1][usable] / spans[0][usable]
+    frames = [
+        _frames(
+            _rays(before[first[usable]], focal),
+            _rays(before[second[usable]], focal),
+        ),
+        _frames(
+            _rays(after[first[usable]], focal * zooms[:, None]),
+            _rays(after[second[usable]], focal * zooms[:, None]),
+        ),
+    ]
+    rotations = frames[1] @ frames[0].transpose(0, 2, 1)
+    return [Turn(r, float(z)) for r, z in zip(rotations, zooms, strict=True) if 0.5 < z < 2]
+
+
+def _rays(points: Points, focal: float | np.ndarray) -> Float[np.ndarray, "N 3"]:
+    rays = np.column_stack([points / focal, np.ones(len(points))])
+    return rays / np.linalg.norm(rays, axis=1, keepdims=True)
+
+
+def _frames(
+    one: Float[np.ndarray, "N 3"], other: Float[np.ndarray, "N 3"]
+) -> Float[np.ndarray, "N 3 3"]:
+    """Right-handed axes (columns) spanned by two directions each."""
+    middle = one + other
+    middle /= np.linalg.norm(middle, axis=1, keepdims=True)
+    normal = np.cross(one, other)
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+    return np.stack([middle, normal, np.cross(middle, normal)], axis=-1)
+
+
+def _improved(turn: Turn, before: Points, after: Points, focal: float) -> tuple[Turn, float]:
+    """One Gauss-Newton step on rotation vector and log zoom, and how large it was."""
+    predicted = turn.of(before, focal)
+    residual = (after - predicted) / focal
+    squares = (residual**2).sum(axis=1)
+    scale = (_INLIER / 2 / focal) ** 2
+    weights = (scale / (scale + squares)) ** 2
+    u, v = (predicted / (focal * turn.zoom)).T
+    x, y = (predicted / focal).T
+    rows_x = np.stack([-u * v, 1 + u * u, -v], axis=1) * turn.zoom
+    rows_y = np.stack([-(1 + v * v), u * v, u], axis=1) * turn.zoom
+    design = np.concatenate([np.column_stack([rows_x, x]), np.column_stack([rows_y, y])])
+    both = np.concatenate([weights, weights])
+    normal = design.T @ (both[:, None] * design) + 1e-9 * np.eye(4)
+    step = np.linalg.solve(normal, design.T @ (both * residual.T.ravel()))
+    rotation = Rotation.from_rotvec(step[:3]).as_matrix() @ turn.rotation
+    zoom = float(np.clip(turn.zoom * math.exp(step[3]), 0.2, 5))
+    return Turn(rotation, zoom), float(np.abs(step).max())
+
+
+class _Keyframe(NamedTuple):
+    """A frame that later ones are compared with: the reduced image, and corners in its pixels."""
+
+    grey: UInt8[np.ndarray, "h w"]
+    corners: Float32[np.ndarray, "N 2"]
+
+
+class _Edge(NamedTuple):
+    """A measured turn from one keyframe to another."""
+
+    source: int
+    target: int
+    turn: Turn
+    weight: float
+
+
+class _Match(NamedTuple):
+    """A frame as seen from a keyframe.
+
+    Attributes:
+        before: the corners that are found, from the principal point.
+        after: where they are in the frame.
+        share: of all corners of the keyframe, how many are where the turn says.
+    """
+
+    before: Points
+    after: Points
+    fit: Fit
+    share: float
+
+    @property
+    def weight(self) -> float:
+        return math.sqrt(self.fit.inliers.sum())
+
+    @property
+    def confidence(self) -> float:
+        inliers = float(self.fit.inliers.sum())
+        return min(1.0, inliers / (4 * _LEAST_POINTS)) * inliers / len(self.fit.inliers)
+
+
 class CameraTracker:
     """Sees every frame of a clip once, in order, and then says how the camera moved.
 
@@ -54,7 +295,30 @@ class CameraTracker:
     """
 
     def __init__(self, clip: Clip) -> None:
-        self._frame_count = 0
+        width, height = clip.image_size
+        self._scale = min(1.0, _LONGEST_SIDE / max(width, height))
+        self._size = (round(width * self._scale), round(height * self._scale))
+        self._focal = float(clip.camera.focal[0]) * self._scale
+        self._centre = (np.array(clip.camera.princpt) + 0.5) * self._scale - 0.5
+        right, bottom = np.array(self._size) / 2
+        self._outline = np.array(
+            [[0, 0], [-right, -bottom], [right, -bottom], [-right, bottom], [right, bottom]]
+        )
+        self._check_interval = max(1, round(_CHECK_S * clip.fps))
+        self._rng = np.random.default_rng(0)
+        self._edges: list[_Edge] = []
+        self._absolute: list[Turn] = []
+        """Of all keyframes, from the first frame; finish() improves on it."""
+        self._images: dict[int, _Keyframe] = {}
+        """The keyframes that can still be looked back at."""
+        self._current = -1
+        self._last: Float32[np.ndarray, "a b"] | None = None
+        """The last frame's thumbnail."""
+        self._turn = self._step = NO_TURN
+        """From the current keyframe, and from the frame before."""
+        self._frames: list[tuple[int, Turn, float]] = []
+        """Each frame's keyframe, its turn from there, and the confidence."""
+        self._parallax: list[bool] = []
 
     def add(
         self,
@@ -65,11 +329,302 @@ class CameraTracker:
         """Take in a frame.
 
         Args:
+            frame_index: from 0, without gaps.
             image: RGB, of the clip's size.
             boxes_xywh: of people, pixels; what is inside them says nothing of the camera.
         """
-        self._frame_count = frame_index + 1
+        grey = cv2.cvtColor(
+            cv2.resize(image, self._size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY
+        )
+        background = self._background(boxes_xywh)
+        match = self._match_current(grey, background)
+        if match is not None:
+            self._step = self._turn.back().then(match.fit.turn)
+            self._turn = match.fit.turn
+            if frame_index % self._check_interval == 0:
+                self._parallax.append(self._has_parallax(match))
+        if match is None or match.share < _KEPT:
+            match = self._change_keyframe(match, grey, background)
+        if frame_index == 0:
+            confidence = float(len(self._images[0].corners) >= _LEAST_POINTS)
+        else:
+            confidence = 0.0 if match is None else match.confidence
+        self._frames.append((self._current, self._turn, confidence))
 
-    def finish(self) -> CameraMotion:
-        """The camera's motion over all frames that were added."""
-        return static_camera(self._frame_count)
+    def _background(self, boxes_xywh: Float[np.ndarray, "P 4"]) -> UInt8[np.ndarray, "h w"]:
+        """255 where no people are."""
+        width, height = self._size
+        mask = np.full((height, width), 255, np.uint8)
+        for x, y, w, h in np.asarray(boxes_xywh, np.float64).reshape(-1, 4) * self._scale:
+            margin = _BOX_MARGIN * h + 2
+            left, right = (int(np.clip(v, 0, width)) for v in (x - margin, x + w + margin + 1))
+            top, bottom = (int(np.clip(v, 0, height)) for v in (y - margin, y + h + margin + 1))
+            mask[top:bottom, left:right] = 0
+        return mask
+
+    def _make_keyframe(
+        self, grey: UInt8[np.ndarray, "h w"], background: UInt8[np.ndarray, "h w"], absolute: Turn
+    ) -> None:
+        """The frame becomes the current keyframe."""
+        corners = cv2.goodFeaturesToTrack(
+            grey, _CORNERS, _CORNER_QUALITY, _CORNER_DISTANCE, mask=background, blockSize=5
+        )
+        places = np.zeros((0, 2), np.float32) if corners is None else corners.reshape(-1, 2)
+        self._absolute.append(absolute)
+        self._current, self._turn = len(self._absolute) - 1, NO_TURN
+        self._images[self._current] = _Keyframe(grey, places)
+        if len(self._images) > _MOST_IMAGES:  # the first one stays, then the oldest goes
+            del self._images[list(self._images)[1]]
+
+    def _match_current(
+        self, grey: UInt8[np.ndarray, "h w"], background: UInt8[np.ndarray, "h w"]
+    ) -> _Match | None:
+        """The frame from the current keyframe: as if it went on, or as images shift."""
+        best: _Match | None = None
+        last, self._last = self._last, _thumbnail(grey)
+        for went_on in (True, False):
+            if last is None:
+                return None
+            step = self._step if went_on else self._step_of_images(last, self._last)
+            match = self._match(self._current, self._turn.then(step), grey, background)
+            if match is not None and (best is None or match.share > best.share):
+                best = match
+            if best is not None and best.confidence > _SURE:
+                break
+        return best
+
+    def _step_of_images(
+        self, last: Float32[np.ndarray, "a b"], image: Float32[np.ndarray, "a b"]
+    ) -> Turn:
+        """The turn between two thumbnails that are shifted against each other."""
+        window = cv2.createHanningWindow(image.shape[::-1], cv2.CV_32F)
+        (right, down), _ = cv2.phaseCorrelate(last, image, window)
+        x, y = np.array([right, down]) * (self._size[0] / image.shape[1] / self._focal)
+        return Turn(Rotation.from_rotvec([-math.atan(y), math.atan(x), 0]).as_matrix(), 1.0)
+
+    def _match(
+        self,
+        keyframe: int,
+        expected: Turn,
+        grey: UInt8[np.ndarray, "h w"],
+        background: UInt8[np.ndarray, "h w"],
+    ) -> _Match | None:
+        """None where too few corners are found, or no turn explains enough of them."""
+        if keyframe < 0:
+            return None
+        template, corners = self._images[keyframe]
+        if len(corners) < _LEAST_POINTS:
+            return None
+        width, height = self._size
+        focal = self._focal * self._absolute[keyframe].zoom
+        guess = (expected.of(corners - self._centre, focal) + self._centre).astype(np.float32)
+        inside = ((guess > -20) & (guess < np.array(self._size) + 20)).all(axis=1)
+        corners, guess = corners[inside], guess[inside]
+        if len(corners) < _LEAST_POINTS:
+            return None
+        places, there, _ = cv2.calcOpticalFlowPyrLK(template, grey, corners, guess.copy(), **_LK)
+        returned, back, _ = cv2.calcOpticalFlowPyrLK(
+            grey, template, places, corners.copy(), **_LK | {"maxLevel": 1}
+        )
+        lost = np.linalg.norm(returned - corners, axis=1)
+        column, row = np.rint(places).T.clip(-1, max(width, height)).astype(int)
+        found = (there.ravel() > 0) & (back.ravel() > 0) & (lost < _THERE_AND_BACK)
+        found &= (column >= 0) & (row >= 0) & (column < width) & (row < height)
+        found[found] = background[row[found], column[found]] > 0
+        if found.sum() < _LEAST_POINTS:
+            return None
+        before, after = (
+            points[found].astype(np.float64) - self._centre for points in (corners, places)
+        )
+        fit = fit_turn(before, after, focal, expected, self._rng)
+        inliers = int(fit.inliers.sum())
+        if inliers < max(_LEAST_POINTS, _LEAST_INLIERS * len(before)):
+            return None
+        return _Match(before, after, fit, inliers / len(self._images[keyframe].corners))
+
+    def _displacement(self, turn: Turn) -> float:
+        """How far a turn moves the image, at most over its middle and corners; reduced pixels."""
+        moved = turn.of(self._outline, self._focal) - self._outline
+        return float(np.linalg.norm(moved, axis=1).max())
+
+    def _change_keyframe(
+        self,
+        match: _Match | None,
+        grey: UInt8[np.ndarray, "h w"],
+        background: UInt8[np.ndarray, "h w"],
+    ) -> _Match | None:
+        """Go over to an older keyframe that shows the same, or else to a new one.
+
+        Args:
+            match: the frame as seen from the current keyframe, if it is.
+
+        Returns: the best match of the frame with any keyframe.
+        """
+        source, turn = self._current, self._turn
+        absolute = turn if source < 0 else self._absolute[source].then(turn)
+        near = []
+        for number in self._images:
+            between = self._absolute[number].back().then(absolute)
+            moved = self._displacement(between) / max(self._size)
+            if number != source and moved < _OVERLAPPING:
+                near.append((moved, number, between))
+        near.sort(key=lambda one: one[0])
+        found: list[tuple[int, _Match]] = [] if match is None else [(source, match)]
+        for moved, number, between in near[:_LOOKS_BACK]:
+            other = self._match(number, between, grey, background)
+            if other is None:
+                continue
+            if moved < _NEAR and other.share > _TAKES_OVER:
+                self._current, self._turn = number, other.fit.turn
+                back = other.fit.turn.back()
+                self._edges += [
+                    _Edge(one, number, seen.fit.turn.then(back), seen.weight) for one, seen in found
+                ]
+                return other
+            found.append((number, other))
+        if match is None and found:  # another keyframe knows better than the last turn
+            number, match = found[0]
+            absolute = self._absolute[number].then(match.fit.turn)
+        if match is None:
+            self._step = NO_TURN
+        self._make_keyframe(grey, background, absolute)
+        self._edges += [
+            _Edge(one, self._current, seen.fit.turn, seen.weight) for one, seen in found
+        ]
+        if source >= 0 and not found:
+            self._edges.append(_Edge(source, self._current, turn, _UNSEEN))
+        return match
+
+    def _has_parallax(self, match: _Match) -> bool:
+        """A camera that moves explains many corners that no turn does."""
+        explained = float(match.fit.inliers.mean())
+        if explained > 1 - _UNEXPLAINED:
+            return False
+        zoom = match.fit.turn.zoom
+        matrix, inliers = cv2.findEssentialMat(
+            match.before / self._focal,
+            match.after / (self._focal * zoom),
+            np.eye(3),
+            method=cv2.USAC_MAGSAC,
+            threshold=_INLIER / 2 / self._focal,
+        )
+        if matrix is None or inliers is None:
+            return False
+        moving = float((inliers > 0).mean())
+        return moving > max(_EXPLAINED, explained + _BETTER)
+
+    def finish(self, kind: CameraKind | None = None) -> CameraMotion:
+        """The camera's motion over all frames that were added; one line of the log says which.
+
+        Args:
+            kind: what the camera does; None: what the corners say.
+        """
+        count = len(self._frames)
+        keyframes = _adjusted(self._absolute, self._edges)
+        turns = [keyframes[number].then(turn) for number, turn, _ in self._frames]
+        confidence = np.array([one for _, _, one in self._frames])
+        seen = confidence > 0
+        if kind != "static" and seen.sum() < max(2, count / 2):
+            log.warning(
+                "camera: nothing behind the people can be followed in %d of %d frames; it is taken "
+                "to stand still",
+                *(count - seen.sum(), count),
+            )
+            return static_camera(count, 0.0)
+        moved = np.array([self._displacement(turn) for turn in turns]) / self._scale
+        largest = float(np.quantile(moved[seen], 0.99))
+        parallax = float(np.mean(self._parallax)) if self._parallax else 0.0
+        chosen = kind is not None
+        if kind is None:
+            kind = "rotating" if parallax < _MOVES else "moving"
+            if largest < _STILL / self._scale:
+                kind = "static"
+        sure = float(confidence[seen].mean())
+        if kind == "static":
+            if not chosen:
+                log.info(
+                    "camera: stands still; the background moves by at most %.1f pixels (%.0f %% sure)",
+                    *(largest, 100 * sure),
+                )
+            return static_camera(count, sure)
+        zoom = np.array([turn.zoom for turn in turns])
+        if np.abs(np.log(zoom)).max() < _ZOOMS:
+            zoom = np.ones(count)
+        rotations = np.array([turn.rotation for turn in turns])
+        angles = np.degrees(Rotation.from_matrix(rotations).magnitude())
+        if not chosen:
+            sure *= 1 - parallax if kind == "rotating" else parallax
+        log.info(
+            "camera: %s by up to %.1f degrees, zooms from %.2f to %.2f; parallax in %.0f %% of the "
+            "looks (%.0f %% sure)",
+            *("turns" if kind == "rotating" else "moves and turns", angles.max()),
+            *(zoom.min(), zoom.max(), 100 * parallax, 100 * sure),
+        )
+        if kind == "moving":
+            log.warning(
+                "camera: its way is not recovered, only how it turns; world coordinates are as if "
+                "it stayed in its place"
+            )
+            confidence = confidence * _UNMODELLED
+        poses = np.tile(np.eye(4), (count, 1, 1))
+        poses[:, :3, :3] = rotations
+        return CameraMotion("rotating", poses, zoom, confidence, True)
+
+
+def _thumbnail(grey: UInt8[np.ndarray, "h w"]) -> Float32[np.ndarray, "a b"]:
+    return cv2.resize(grey, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def _adjusted(first: list[Turn], edges: list[_Edge]) -> list[Turn]:
+    """Turns of keyframes that agree best with all measured ones; the first keyframe stays.
+
+    Least squares of rotation vectors and log zooms, reweighted where measurements disagree.
+
+    Args:
+        first: where to begin.
+    """
+    if len(first) == 1:
+        return first
+    source = np.array([edge.source for edge in edges])
+    target = np.array([edge.target for edge in edges])
+    measured = np.array([edge.turn.rotation for edge in edges])
+    log_measured = np.log([edge.turn.zoom for edge in edges])
+    weight = np.array([edge.weight for edge in edges])
+    rotations = np.array([turn.rotation for turn in first])
+    log_zooms = np.log([turn.zoom for turn in first])
+    number = np.arange(len(edges))
+    for _ in range(_PASSES):
+        # exp(step_t) R_t = M exp(step_s) R_s, so that step_t - M step_s = log(M R_s R_t').
+        error = measured @ rotations[source] @ rotations[target].transpose(0, 2, 1)
+        residual = Rotation.from_matrix(error).as_rotvec()
+        angle = np.linalg.norm(residual, axis=1)
+        own = weight / (1 + (angle / _DISAGREE) ** 2)
+        rows, columns, values = [], [], []
+        for axis in range(3):
+            rows.append(3 * number + axis), columns.append(3 * target + axis), values.append(own)
+            for other in range(3):
+                rows.append(3 * number + axis)
+                columns.append(3 * source + other)
+                values.append(-own * measured[:, axis, other])
+        step = _solved(rows, columns, values, residual * own[:, None], 3, len(first))
+        rotations = Rotation.from_rotvec(step).as_matrix() @ rotations
+        zoom_residual = log_measured + log_zooms[source] - log_zooms[target]
+        log_zooms += _solved(
+            [number, number], [target, source], [own, -own], zoom_residual * own, 1, len(first)
+        )[:, 0]
+    return [Turn(r, float(np.exp(z))) for r, z in zip(rotations, log_zooms, strict=True)]
+
+
+def _solved(
+    rows: list[np.ndarray],
+    columns: list[np.ndarray],
+    values: list[np.ndarray],
+    right: np.ndarray,
+    width: int,
+    count: int,
+) -> Float[np.ndarray, "count width"]:
+    """Least squares for `width` unknowns of each of `count` keyframes; the first one's are 0."""
+    index = np.concatenate(rows), np.concatenate(columns)
+    matrix = coo_array((np.concatenate(values), index), (right.size, width * count)).tocsc()
+    free = lsqr(matrix[:, width:], right.ravel(), atol=1e-10, btol=1e-10)[0]
+    return np.concatenate([np.zeros(width), free]).reshape(count, width)
