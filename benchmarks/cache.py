@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.cache import InstanceTable, write_table
-from datasets.columns import NUMBER_COLUMNS, TEXT_COLUMNS
+from datasets.cache import NUMBER_COLUMNS, TEXT_COLUMNS, InstanceTable, write_table
 from datasets.humandata.reader import Columns
 
 _PART = 50_000

@@ -14,14 +14,14 @@ from configs.reader import load_config
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import ModelFolder
 from main.evaluation.metrics import PUBLISHED, Evaluator
-from main.paths import ROOT
 from main.pipeline.estimator import PRECISIONS
 from main.training.recipes import autocast
 from models.checkpoint import load_network, to_published
 from models.losses import training_losses
-from models.posing import body_parameters, pose_body
+from models.smplest_x import body_parameters, pose_body
 from utils.devices import has_float64
-from utils.rotation import axis_angle_to_matrix, rotation_6d_to_axis_angle
+from utils.files import ROOT
+from utils.geometry import axis_angle_to_matrix, rotation_6d_to_axis_angle
 
 PARITY: Final = ROOT / "tests" / "parity"
 HALVES: Final = ("hand_root_pose", "hand_pose", "hand_cam")

@@ -21,7 +21,7 @@ from configs.reader import load_config
 from configs.schema import EncoderConfig, ModelConfig
 from main.pipeline.estimator import PRECISIONS
 from models.smplest_x import SMPLestX
-from utils.distributed import pick_device
+from utils.devices import pick_device
 
 
 class Product(NamedTuple):

@@ -31,7 +31,7 @@ from human_models.files import (
     read_j14_regressor,
 )
 from human_models.joints import JOINT_PARTS, JOINTS, RIG_JOINTS, SMPLX_SURFACE_VERTICES
-from main.evaluation import Evaluator
+from main.evaluation.metrics import Evaluator
 
 TURNS = 3
 

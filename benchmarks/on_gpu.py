@@ -43,22 +43,19 @@ from configs.reader import load_config
 from configs.schema import Config
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
-from main.paths import ROOT
 from main.pipeline.estimator import PRECISIONS, Estimator
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import Tools, process_clip
 from main.training.optimizer import freeze, make_optimizer
 from main.training.recipes import Regression, autocast
 from main.training.run import replicated, sharded
-from models.decoder import HeadOutputs
 from models.deployment import PROGRAMS
 from models.initialise import initial_network
-from models.smplest_x import SMPLestX
+from models.smplest_x import HeadOutputs, SMPLestX
 from models.supervision import SupervisedSMPLestX
-from utils.devices import copied_to, peak_memory_mib, usable_cores
-from utils.distributed import pick_device
+from utils.devices import copied_to, peak_memory_mib, pick_device, usable_cores
 from utils.errors import UserError, first_line
-from utils.files import atomic_path
+from utils.files import ROOT, atomic_path
 from utils.source import open_source
 
 TOLERANCES: Final = {"fp32": 1e-3, "bf16": 0.15}

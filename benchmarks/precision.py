@@ -35,13 +35,13 @@ from datasets.sample import evaluation_sample
 from datasets.sources import find_source
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
-from main.evaluation import Evaluator
-from main.paths import ROOT
+from main.evaluation.metrics import Evaluator
 from main.pipeline.estimator import Estimator
 from main.pipeline.model_files import find_model
 from models.checkpoint import load_network
 from models.deployment import OnnxNetwork, save_onnx
 from models.smplest_x import SMPLestX
+from utils.files import ROOT
 
 Network = Any
 """Called with a batch of images; what `Estimator` takes."""

@@ -33,9 +33,8 @@ from main.pipeline.estimator import Estimator
 from main.pipeline.keypoints import KeypointFinder
 from main.pipeline.pipeline import network_errors
 from main.pipeline.stages import EstimatedPerson, raw_rows
-from utils.alignment import align_similarity
-from utils.box import Box
-from utils.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from utils.camera import Box
+from utils.geometry import align_similarity, axis_angle_to_matrix, matrix_to_axis_angle
 
 _PADDING = 1.2
 """Boxes in HumanData files are so much larger than people."""

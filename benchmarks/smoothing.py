@@ -38,21 +38,21 @@ from main.motion.camera import Clip, ClipCamera
 from main.motion.rows import FinalRows, RawRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories, pose_joints
-from main.paths import ROOT
 from main.pipeline.detection import Detection
 from main.pipeline.estimator import Estimator
 from main.pipeline.options import parse_smoothing
 from main.pipeline.stages import (
+    Tracker,
     crop_people,
     detect_people,
     estimate_people,
     place_people,
     track_people,
 )
-from main.pipeline.tracking import Tracker
-from utils.alignment import align_similarity
-from utils.box import Box, intersection_over_union
+from utils.camera import Box, intersection_over_union
 from utils.devices import usable_cores
+from utils.files import ROOT
+from utils.geometry import align_similarity
 from utils.iteration import with_progress
 from utils.source import open_source
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from main.paths import ROOT
+from utils.files import ROOT
 
 SCRIPT: Final = """
 import json, os, sys, time

@@ -29,11 +29,10 @@ from main.motion.camera import PELVIS, Clip, ClipCamera, place_bodies
 from main.motion.rows import FinalRows, RawRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
-from main.paths import ROOT
 from main.pipeline.detection import Detection
-from main.pipeline.stages import EstimatedFrame, EstimatedPerson, place_people, raw_rows
-from main.pipeline.tracking import Tracker
-from utils.box import Box, intersection_over_union
+from main.pipeline.stages import EstimatedFrame, EstimatedPerson, Tracker, place_people, raw_rows
+from utils.camera import Box, intersection_over_union
+from utils.files import ROOT
 
 HEIGHTS_PX: Final = (250, 350, 450, 600, HEIGHT)
 """Of people in the image, by which distances are grouped."""

@@ -36,9 +36,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.data import make_instance, write_photograph
 from configs.reader import load_config
 from configs.schema import Config, EncoderConfig
-from datasets.columns import Instance
-from datasets.sample import TrainingSample, training_sample
-from datasets.targets import draw_augmentation
+from datasets.cache import Instance
+from datasets.sample import TrainingSample, draw_augmentation, training_sample
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from main.training.optimizer import AveragedWeights, freeze, make_optimizer
@@ -46,7 +45,7 @@ from main.training.recipes import Regression, autocast
 from main.training.validation import images_of
 from models.initialise import initial_network
 from models.supervision import SupervisedOutputs, SupervisedSMPLestX
-from utils.distributed import has_bf16_units, process_group
+from utils.devices import has_bf16_units, process_group
 
 _MOST = 0.10
 _CPU = torch.device("cpu")

@@ -33,12 +33,12 @@ import torch
 from main.motion.rows import FinalRows, RawRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import build_trajectories, pose_vertices
-from main.paths import ROOT
 from main.pipeline.estimator import PersonCrop
 from main.pipeline.options import InferenceOptions
 from main.pipeline.overlay import DrawnPerson
 from main.pipeline.pipeline import Tools, describe_clip, process_clip, smoothing_of
 from main.pipeline.stages import (
+    Tracker,
     batches,
     crop_people,
     detect_people,
@@ -46,8 +46,8 @@ from main.pipeline.stages import (
     place_people,
     track_people,
 )
-from main.pipeline.tracking import Tracker
-from models.decoder import HeadOutputs
+from models.smplest_x import HeadOutputs
+from utils.files import ROOT
 from utils.iteration import parallel_map, prefetch
 from utils.source import Frame, open_source
 from utils.video_write import VideoWriter

@@ -20,8 +20,7 @@ from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS_FROM_MODEL
 from main.motion.camera import ClipCamera, solve_translation, turn_into_view
 from main.pipeline.estimator import Person
-from utils.box import Box, person_box
-from utils.camera import Camera
+from utils.camera import Box, Camera, person_box
 
 WIDTH, HEIGHT, FPS = 1280, 720, 30
 CAMERA: Final = ClipCamera((1300.0, 1300.0), (WIDTH / 2, HEIGHT / 2), "simulation")

@@ -19,7 +19,6 @@ the median distance in the image between joints before and after.
 import argparse
 import math
 import tempfile
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -45,7 +44,7 @@ from main.motion.rows import FinalRows, RawRows, WorldRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
 from main.motion.world import solve_world
-from main.paths import ROOT
+from utils.files import ROOT
 
 CAMERAS: Final = ("static", "pan", "hand-held", "walk-along")
 _HEIGHT_M: Final = 1.5

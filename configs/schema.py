@@ -262,7 +262,7 @@ class DecoderConfig(Section):
 
 
 class LifterConfig(Section):
-    """A network that says what 2D joints mean in 3D; see models/lifter.py."""
+    """A network that says what 2D joints mean in 3D; see models/smplest_x.py."""
 
     width: Count = 1024
     depth: Count = 3

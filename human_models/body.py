@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from human_models.files import BodyData, Gender, ModelFolder, Rig, read_body
 from human_models.joints import RIG_JOINTS, SMPL_SURFACE_VERTICES, SMPLX_SURFACE_VERTICES
-from utils.rotation import axis_angle_to_matrix
+from utils.geometry import axis_angle_to_matrix
 
 # Parameters that rotate joints, in the order of the rig, and how many joints each rotates.
 _POSE_PARTS: Final = {

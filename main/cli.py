@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from main.paths import OUTPUTS
-from utils.errors import OneLineFormatter, UserError, refusal
+from utils.errors import OneLineFormatter, UserError, logging_to, refusal
+from utils.files import OUTPUTS
 
 log = logging.getLogger(__name__)
 
@@ -144,14 +144,22 @@ def logging_to_stderr() -> Iterator[logging.Handler]:
     """Show what the project's folders log, as bare messages, while the block runs."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLineFormatter())
-    root = logging.getLogger()
-    root.addHandler(handler)
     for package in _PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO)
-    try:
+    with logging_to(handler):
         yield handler
-    finally:
-        root.removeHandler(handler)
+
+
+def command(
+    make_parser: Callable[[], argparse.ArgumentParser],
+    run: Callable[[argparse.Namespace], int | None],
+) -> Callable[..., int]:
+    """A command's `main`: runs it with a command line, the process' own by default."""
+
+    def main(command_line: Sequence[str] | None = None) -> int:
+        return run_command(make_parser(), run, command_line)
+
+    return main
 
 
 def run_command(
@@ -161,7 +169,7 @@ def run_command(
 ) -> int:
     """Parse, run, and return an exit status; what the user must know is one line on stderr.
 
-    A process that fails among others ends here, at once: see `utils.distributed.process_group`.
+    A process that fails among others ends here, at once: see `utils.devices.process_group`.
 
     Args:
         command_line: None: the process' own.
@@ -180,7 +188,7 @@ def run_command(
 
 
 def _end_among_others(status: int, error: BaseException | None = None) -> None:
-    distributed = sys.modules.get("utils.distributed")  # loads PyTorch, as few commands do at once
+    distributed = sys.modules.get("utils.devices")  # loads PyTorch, as few commands do at once
     if status and distributed is not None:
         distributed.end_process(status, error)
 

@@ -7,10 +7,9 @@ ONNX file for other programs, and for `main.inference --backend onnx`.
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from main.cli import PRECISIONS, command_parser, run_command
+from main.cli import PRECISIONS, command, command_parser
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -32,9 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """Run this command with a command line, the process' own by default; the exit status."""
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,9 @@ cannot) and 4 (testing cannot); 64 if this machine computes wrong numbers.
 
 import argparse
 import sys
-from collections.abc import Sequence
 
-from main.cli import add_network_flags, command_parser, run_command
-from main.paths import PRETRAINED
+from main.cli import add_network_flags, command, command_parser
+from utils.files import PRETRAINED
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -28,9 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """Run this command with a command line, the process' own by default; the exit status."""
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

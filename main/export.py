@@ -5,7 +5,6 @@ python -m main.export RESULT --format glb,bvh,amass,obj,ply,usd,viewer|all [--pe
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -18,10 +17,9 @@ from main.characters.options import (
     UpAxis,
     parse_formats,
 )
-from main.cli import command_parser, run_command
-from main.paths import DEMO
+from main.cli import command, command_parser
 from utils.errors import UserError
-from utils.files import require_regular_file
+from utils.files import DEMO, require_regular_file
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -116,9 +114,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """Run this command with a command line, the process' own by default; the exit status."""
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

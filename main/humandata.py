@@ -7,12 +7,12 @@ convert writes such files: from others, from results of inference, from plain pa
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from main.cli import command_parser, run_command
-from main.paths import ROOT
+from main.cli import command, command_parser
+from utils.files import ROOT
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ def _stats(arguments: argparse.Namespace) -> None:
 
 def _show(arguments: argparse.Namespace) -> None:
     from datasets.humandata.file import OpenedFile
-    from datasets.humandata.show import choose_rows, draw_rows
+    from datasets.humandata.report import choose_rows, draw_rows
 
     length = OpenedFile(arguments.file).length
     rows = choose_rows(arguments.rows, arguments.sample, arguments.seed, length)
@@ -219,9 +219,7 @@ def _write(output: Path, entries: dict[str, Any], source: str = "") -> None:
     log.info("%s: %d rows%s", output, len(entries["image_path"]), source)
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """Run this command with a command line, the process' own by default; the exit status."""
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,11 @@ python -m main.inference MODEL_DIR --input FOLDER|LIST.txt --output FOLDER [flag
 import argparse
 import gc
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from main.characters.options import parse_formats
-from main.cli import add_network_flags, command_parser, run_command
-from main.paths import DEMO
+from main.cli import add_network_flags, command, command_parser
 from main.pipeline.options import (
     BUILT_IN,
     Backend,
@@ -24,6 +22,7 @@ from main.pipeline.options import (
     parse_smoothing,
 )
 from utils.errors import UserError
+from utils.files import DEMO
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -82,6 +81,7 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
         focal_px=arguments.focal,
         fov_deg=arguments.fov,
         floor=arguments.floor,
+        world=arguments.world,
         overlay=None if arguments.no_overlay else arguments.overlay,
         export=() if export is None else parse_formats(export),
     )
@@ -122,7 +122,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--smooth", default="auto", metavar="auto|off|FACTOR", help="of frames (default: auto)")
     add("--focal", type=float, metavar="PX", help="the camera's focal length in pixels")
     add("--fov", type=float, metavar="DEG", help="or its angle of view across the width")
-    add("--floor", action="store_true", help="find the ground and the feet that touch it")
+    add("--floor", action="store_true", help="find the ground under a camera that stands still")
+    add("--world", action="store_true", help="people in a world, with the camera's motion")
     add("--export", metavar="FORMAT,...", help="characters for other programs: glb, bvh, ..., all")
     add("--backend", choices=get_args(Backend), default="torch", help="what runs the network")
     add("--batch-size", type=_count, help="people per batch (default: 8 on a CPU, else 32)")
@@ -156,9 +157,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """Run this command with a command line, the process' own by default; the exit status."""
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,10 @@ can start from it, and every command runs with it where no trained weights are a
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from main.cli import command_parser, run_command
-from main.paths import CONFIG_NAME, PRETRAINED, ROOT
-from utils.files import atomic_path
+from main.cli import command, command_parser
+from utils.files import CONFIG_NAME, PRETRAINED, ROOT, atomic_path
 
 
 def initialise(config_file: str, model_dir: str, seed: int) -> Path:
@@ -53,9 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """Run this command with a command line, the process' own by default; the exit status."""
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from main.cli import command_parser, run_command
+from main.cli import command, command_parser
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -28,8 +28,7 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import get_args_parser, run
 
-    from utils.devices import usable_cores
-    from utils.distributed import DATE, LAUNCH_DATE
+    from utils.devices import DATE, LAUNCH_DATE, usable_cores
 
     if processes < 1:
         raise UserError(f"{processes} processes; start 1 or more")
@@ -103,9 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """Run this command with a command line, the process' own by default; the exit status."""
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

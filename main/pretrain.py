@@ -13,9 +13,8 @@ scripts/pretrain.sh starts the processes.
 
 import argparse
 import sys
-from collections.abc import Sequence
 
-from main.cli import add_run_flags, command_parser, run_command
+from main.cli import add_run_flags, command, command_parser
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -40,9 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """Run this command with a command line, the process' own by default; the exit status."""
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

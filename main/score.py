@@ -7,10 +7,9 @@ are assigned to people by the overlap of their boxes.
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from main.cli import command_parser, run_command
+from main.cli import command, command_parser
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -27,9 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """Run this command with a command line, the process' own by default; the exit status."""
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ People come from the test split's HumanData (the datasets AGORA_test and BEDLAM_
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from main.cli import add_network_flags, command_parser, run_command
+from main.cli import add_network_flags, command, command_parser
 from main.evaluation.servers import SERVERS
 from main.pipeline.options import DetectorName
 
@@ -43,8 +42,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("submit", "Submissions to the test servers of AGORA and BEDLAM.")
     commands = parser.add_subparsers(dest="command", metavar="agora|bedlam|check", required=True)
     for server in SERVERS.values():
-        command = commands.add_parser(server.name, help=f"estimate {server.source}, write its zip")
-        add = command.add_argument
+        subparser = commands.add_parser(
+            server.name, help=f"estimate {server.source}, write its zip"
+        )
+        add = subparser.add_argument
         add("model_dir", metavar="MODEL_DIR", help="as for inference, or a run")
         add("checkpoint_id", metavar="CKPT_ID", nargs="?", help="an epoch of the run")
         add("--output", type=Path, required=True, metavar="FILE.zip", help="what to upload")
@@ -56,16 +57,14 @@ def make_parser() -> argparse.ArgumentParser:
             help='{"image": [[x, y, width, height], ...]}, from 0',
         )
         add("--detector", choices=get_args(DetectorName), default="auto", help="of --images")
-        add_network_flags(command)
+        add_network_flags(subparser)
     check = commands.add_parser("check", help="check a zip, or the folder to be zipped")
     check.add_argument("file", type=Path, metavar="FILE.zip")
     check.add_argument("--server", choices=SERVERS, required=True)
     return parser
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """Run this command with a command line, the process' own by default; the exit status."""
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ when it is started again.
 import argparse
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from main.cli import command_parser, run_command
+from main.cli import command, command_parser
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,9 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """Run this command with a command line, the process' own by default; the exit status."""
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

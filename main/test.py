@@ -8,11 +8,10 @@ is tested. Results go to outputs/test_DATASET_epID_DATE/{log,result}.
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from main.cli import add_network_flags, command_parser, run_command
+from main.cli import add_network_flags, command, command_parser
 from utils.errors import UserError
 
 GROUND_TRUTHS: Final = ("parameters", "meshes")
@@ -24,7 +23,7 @@ _EPILOG: Final = (
 
 def run(arguments: argparse.Namespace) -> int:
     from main.evaluation.run import BenchmarkOptions, run_benchmarks
-    from utils.distributed import is_first
+    from utils.devices import is_first
 
     if not is_first():
         logging.disable()  # the first process reports for all of them
@@ -111,9 +110,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """Run this command with a command line, the process' own by default; the exit status."""
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from models.decoder import HeadOutputs
-from models.smplest_x import SMPLestX
+from models.smplest_x import HeadOutputs, SMPLestX
 from utils.errors import UserError
 from utils.files import atomic_path, require_regular_file
 

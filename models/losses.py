@@ -22,9 +22,8 @@ from human_models.joints import (
     RIG_PARENTS,
     SIDES,
 )
-from models.decoder import HeadOutputs
-from models.posing import PosedBody, part_relative, root_relative
-from utils.rotation import axis_angle_to_matrix, rotation_6d_to_matrix
+from models.smplest_x import HeadOutputs, PosedBody, part_relative, root_relative
+from utils.geometry import axis_angle_to_matrix, rotation_6d_to_matrix
 
 LossProtocol = Literal["correct", "published"]
 

@@ -1,15 +1,288 @@
-"""The network: a crop of a person in, the regressed parameters of the body out."""
+"""The network: a crop of a person in, a body in front of the crop's camera out.
 
-from typing import NamedTuple
+Task tokens attend to each other and to the image, and become parameters: each head reads its own
+task tokens and regresses one group. Rotations are 6D (see utils.geometry); a camera is
+(x, y, gamma), see `camera_translation`.
+
+A network with a lifter finds the joints on the encoder's feature map, begins from what their places
+mean in 3D, which poses alone teach without pictures, and corrects that with what the decoder sees.
+The keypoint head alone is also what pre-training and auxiliary supervision use.
+
+Shapes: B images, T task tokens, N image tokens, D channels, O channels of a decoded token.
+"""
+
+import math
+from typing import Final, NamedTuple
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from configs.schema import ModelConfig
-from models.decoder import HeadOutputs, Heads, TokenDecoder
-from models.lifter import KeypointHead, Lifter, observed_keypoints
+from configs.schema import DecoderConfig, LifterConfig, ModelConfig
+from human_models.body import BodyModel
+from human_models.joints import JOINT_PARTS, JOINTS, JOINTS_FROM_MODEL, PART_ROOTS
 from models.vit import ViT
+from utils.camera import project
+from utils.devices import constants, picked, runs_of
+from utils.geometry import rotation_6d_to_axis_angle
+
+
+def attend(
+    q: Float[Tensor, "B Q inner"], kv: Float[Tensor, "B K 2*inner"], num_heads: int
+) -> Float[Tensor, "B Q inner"]:
+    """Multi-head attention of projected queries to projected keys and values."""
+    queries = q.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    keys, values = kv.unflatten(-1, (2, num_heads, -1)).permute(2, 0, 3, 1, 4)
+    attended = F.scaled_dot_product_attention(queries, keys, values)
+    return attended.transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, dim: int, num_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.num_heads, self.inner = num_heads, num_heads * head_dim
+        self.to_qkv = nn.Linear(dim, 3 * self.inner, bias=False)
+        self.to_out = nn.Linear(self.inner, dim)
+
+    def forward(self, tokens: Float[Tensor, "B K D"], keep: int | None) -> Float[Tensor, "B Q D"]:
+        """The first `keep` tokens (all of them: None) attend to all tokens."""
+        to_q, to_kv = self.to_qkv.weight.split([self.inner, 2 * self.inner])
+        q, kv = F.linear(tokens[:, :keep], to_q), F.linear(tokens, to_kv)
+        return self.to_out(attend(q, kv, self.num_heads))
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, dim: int, num_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.to_q = nn.Linear(dim, num_heads * head_dim, bias=False)
+        self.to_kv = nn.Linear(dim, 2 * num_heads * head_dim, bias=False)
+        self.to_out = nn.Linear(num_heads * head_dim, dim)
+
+    def forward(
+        self, tokens: Float[Tensor, "B Q D"], context: Float[Tensor, "B K D"]
+    ) -> Float[Tensor, "B Q D"]:
+        return self.to_out(attend(self.to_q(tokens), self.to_kv(context), self.num_heads))
+
+
+class Layer(nn.Module):
+    """Self-attention, cross-attention to the image tokens, feed-forward; pre-norm residuals."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        dim = config.feat_dim
+        self.self_norm = nn.LayerNorm(dim)
+        self.self_attention = SelfAttention(dim, config.num_heads, config.head_dim)
+        self.cross_norm = nn.LayerNorm(dim)
+        self.cross_attention = CrossAttention(dim, config.num_heads, config.head_dim)
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.feed_forward = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "B K D"],
+        image_tokens: Float[Tensor, "B N D"],
+        keep: int | None = None,
+    ) -> Float[Tensor, "B Q D"]:
+        """`keep`: only the first so many tokens are computed; all of them are attended to."""
+        x = tokens[:, :keep] + self.self_attention(self.self_norm(tokens), keep)
+        x = x + self.cross_attention(self.cross_norm(x), image_tokens)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class TokenDecoder(nn.Module):
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        dim, self.task_tokens_num = config.feat_dim, config.task_tokens_num
+        self.pos_embedding = nn.Parameter(torch.zeros(1, 1, dim))
+        # Published checkpoints carry it and nothing uses it.
+        self.to_token_embedding = nn.Linear(config.task_tokens_num, dim).requires_grad_(False)
+        self.layers = nn.ModuleList([Layer(config) for _ in range(config.depth)])
+        self.token_projection = nn.Linear(dim, config.dim_out)
+
+    def forward(
+        self, task_tokens: Float[Tensor, "B T D"], image_tokens: Float[Tensor, "B N D"]
+    ) -> Float[Tensor, "B T O"]:
+        tokens = torch.cat([task_tokens, image_tokens], dim=1) + self.pos_embedding
+        for layer in self.layers[:-1]:
+            tokens = layer(tokens, image_tokens)
+        tokens = self.layers[-1](tokens, image_tokens, keep=self.task_tokens_num)
+        return self.token_projection(tokens)
+
+
+class Head(NamedTuple):
+    name: str
+    tokens: int
+    outputs: int
+
+
+HEADS: Final = (
+    Head("body_root_pose", 1, 6),
+    Head("body_pose", 21, 21 * 6),
+    Head("body_shape", 10, 10),
+    Head("body_cam", 1, 3),
+    Head("hand_root_pose", 2, 2 * 6),
+    Head("hand_pose", 30, 2 * 15 * 6),
+    Head("hand_cam", 2, 2 * 3),
+    Head("face_root_pose", 1, 6),
+    Head("face_expression", 10, 10),
+    Head("face_jaw_pose", 1, 6),
+    Head("face_cam", 1, 3),
+)
+"""In the order of the task tokens."""
+TASK_TOKENS: Final = sum(head.tokens for head in HEADS)
+UNSUPERVISED_HEADS: Final = ("hand_cam", "face_root_pose", "face_cam")
+"""No loss reads them; they are kept because checkpoints hold them."""
+
+
+class HeadOutputs(NamedTuple):
+    """What the network regresses, one row per person. Hands: left half, then right half."""
+
+    body_root_pose: Float[Tensor, "B 6"]
+    body_pose: Float[Tensor, "B 126"]
+    body_shape: Float[Tensor, "B 10"]
+    body_cam: Float[Tensor, "B 3"]
+    hand_root_pose: Float[Tensor, "B 12"]
+    hand_pose: Float[Tensor, "B 180"]
+    hand_cam: Float[Tensor, "B 6"]
+    face_root_pose: Float[Tensor, "B 6"]
+    face_expression: Float[Tensor, "B 10"]
+    face_jaw_pose: Float[Tensor, "B 6"]
+    face_cam: Float[Tensor, "B 3"]
+
+
+class Heads(nn.ModuleDict):
+    """One linear layer per head, on its concatenated tokens."""
+
+    def __init__(self, token_dim: int) -> None:
+        super().__init__({h.name: nn.Linear(h.tokens * token_dim, h.outputs) for h in HEADS})
+
+    def forward(self, tokens: Float[Tensor, "B 80 O"]) -> HeadOutputs:
+        groups = tokens.split([head.tokens for head in HEADS], dim=1)
+        return HeadOutputs(
+            **{
+                head.name: self[head.name](group.flatten(1))
+                for head, group in zip(HEADS, groups, strict=True)
+            }
+        )
+
+
+DEPTH_UNIT_M: Final = 0.5
+_UNSURE: Final = 0.1
+"""Expected error at which a joint counts e times less than a certain one."""
+_PLACE_UNIT: Final = 0.25
+"""Unit of x and y as the lifter takes them."""
+
+
+class KeypointHead(nn.Module):
+    """Scores of the feature map's cells for every joint, the place within the cell, the depth."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.final_layer = nn.Conv2d(channels, 4 * len(JOINTS), kernel_size=1)
+
+    def forward(self, feature_map: Float[Tensor, "B D h w"]) -> Float[Tensor, "B 137 4 h w"]:
+        """Score; x and y from the cell's middle in cells; depth from the pelvis in half metres."""
+        return self.final_layer(feature_map).float().unflatten(1, (len(JOINTS), 4))
+
+
+def found_keypoints(
+    predicted: Float[Tensor, "B 137 4 h w"], config: ModelConfig
+) -> Float[Tensor, "B 137 2"]:
+    """Where the best cell of each joint says it is, in pixels of the network's input."""
+    height, width = predicted.shape[-2:]
+    best = predicted[:, :, 0].flatten(2).argmax(2)
+    offset = at_cells(predicted[:, :, 1:3], best)
+    cells = middles(best, width) + offset
+    input_height, input_width = config.input_body_shape
+    return cells * constants((input_width / width, input_height / height), cells)
+
+
+def observed_keypoints(predicted: Float[Tensor, "B 137 4 h w"]) -> Float[Tensor, "B 137 4"]:
+    """What the keypoint head says of each joint, as a `Lifter` takes it."""
+    height, width = predicted.shape[-2:]
+    scores = predicted[:, :, 0].flatten(2)
+    best = scores.argmax(2)
+    found = at_cells(predicted[:, :, 1:], best)
+    x, y = (middles(best, width) + found[..., :2]).unbind(2)
+    cells = torch.arange(height * width, device=scores.device)
+    every_x, every_y = (middles(cells, width) + predicted[:, :, 1:3].flatten(3).mT).unbind(3)
+    # A cell is as wide as it is high; at zero a root has no gradient.
+    squared = (every_x - x[..., None]).square() + (every_y - y[..., None]).square()
+    distance = squared.clamp(min=1e-12).sqrt() / height
+    error = (scores.softmax(2) * distance).sum(2)
+    return torch.stack([x / width - 0.5, y / height - 0.5, DEPTH_UNIT_M * found[..., 2], error], 2)
+
+
+def cell_of(places: Float[Tensor, "B J 2"], height: int, width: int) -> Int[Tensor, "B J"]:
+    """The cell of a grid over the crop, row by row; places outside have the nearest."""
+    column, row = (
+        (places[..., k] * size).floor().clamp(0, size - 1).long()
+        for k, size in enumerate((width, height))
+    )
+    return row * width + column
+
+
+def middles(cells: Int[Tensor, "*B"], width: int) -> Float[Tensor, "*B 2"]:
+    """x, y of cells' middles, in cells."""
+    return torch.stack([cells % width, cells // width], dim=-1) + 0.5
+
+
+def at_cells(
+    values: Float[Tensor, "B 137 C h w"], cells: Int[Tensor, "B 137"]
+) -> Float[Tensor, "B 137 C"]:
+    """Values of one cell per joint."""
+    chosen = cells[:, :, None, None].expand(-1, -1, values.shape[2], 1)
+    return values.flatten(3).gather(3, chosen)[..., 0]
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, width)
+        self.fc2 = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "B W"]) -> Float[Tensor, "B W"]:
+        return x + self.fc2(nn.functional.gelu(self.fc1(self.norm(x))))
+
+
+class Lifter(nn.Module):
+    """A residual network over all joints at once (Martinez et al., ICCV 2017).
+
+    A keypoint is four numbers: x and y as shares of the crop's width and height from its middle,
+    the depth in metres from the pelvis, and the error to expect as a share of the crop's height,
+    which is infinite for a joint of which nothing is known.
+    """
+
+    def __init__(self, config: LifterConfig, query_dim: int, token_dim: int) -> None:
+        """Widths of the decoder's queries and of decoded tokens."""
+        super().__init__()
+        self.embed = nn.Linear(4 * len(JOINTS), config.width)
+        self.blocks = nn.ModuleList([_Block(config.width) for _ in range(config.depth)])
+        self.norm = nn.LayerNorm(config.width)
+        self.tokens = nn.Linear(config.width, TASK_TOKENS * config.token_rank)
+        self.to_decoded = nn.Linear(config.token_rank, token_dim)
+        self.to_query = nn.Linear(config.token_rank, query_dim)
+
+    def forward(
+        self, keypoints: Float[Tensor, "B 137 4"]
+    ) -> tuple[Float[Tensor, "B 80 O"], Float[Tensor, "B 80 D"]]:
+        """What the keypoints mean: as decoded tokens, and as queries for the decoder to begin.
+
+        Computed in float32 also under autocast, as in inference.
+        """
+        with torch.autocast(keypoints.device.type, enabled=False):
+            place, depth, error = keypoints.float().split([2, 1, 1], dim=2)
+            confidence = torch.exp(-error / _UNSURE)
+            values = torch.cat([place / _PLACE_UNIT, depth / DEPTH_UNIT_M], dim=2)
+            values = torch.where(confidence > 0, values, 0.0)
+            x = self.embed(torch.cat([values, confidence], dim=2).flatten(1))
+            for block in self.blocks:
+                x = block(x)
+            tokens = self.tokens(self.norm(x)).unflatten(1, (TASK_TOKENS, -1))
+            return self.to_decoded(tokens), self.to_query(tokens)
 
 
 class NetworkTokens(NamedTuple):
@@ -76,3 +349,91 @@ class SMPLestX(nn.Module):
         if self.keypoint_head is not None:
             self.keypoint_head.to(dtype)
         return self
+
+
+_FROM_MODEL: Final = runs_of(JOINTS_FROM_MODEL)
+
+
+class BodyParameters(NamedTuple):
+    """SMPL-X parameters, one row per person.
+
+    Rotations are axis-angle vectors in radians, joint after joint in the order of the rig; those of
+    hands are relative to the mean hand (flat_hand_mean=False). `transl` is in metres in the crop's
+    camera frame: x right, y down, z forward.
+    """
+
+    global_orient: Float[Tensor, "B 3"]
+    body_pose: Float[Tensor, "B 63"]
+    left_hand_pose: Float[Tensor, "B 45"]
+    right_hand_pose: Float[Tensor, "B 45"]
+    jaw_pose: Float[Tensor, "B 3"]
+    betas: Float[Tensor, "B 10"]
+    expression: Float[Tensor, "B 10"]
+    transl: Float[Tensor, "B 3"]
+
+
+class PosedBody(NamedTuple):
+    """A body in the crop's camera frame (metres) and its projection (pixels of the input)."""
+
+    vertices: Float[Tensor, "B V 3"] | None
+    joints: Float[Tensor, "B 137 3"]
+    joints_2d: Float[Tensor, "B 137 2"]
+
+
+def _axis_angles(rotations_6d: Float[Tensor, "B R"]) -> Float[Tensor, "B A"]:
+    return rotation_6d_to_axis_angle(rotations_6d.unflatten(-1, (-1, 6))).flatten(1)
+
+
+def camera_depth(config: ModelConfig) -> float:
+    """Depth in metres at which `camera_3d_size` metres fill the crop (mean of its two sides)."""
+    height, width = config.input_body_shape
+    return math.sqrt(math.prod(config.focal) * config.camera_3d_size**2 / (height * width))
+
+
+def camera_translation(camera: Float[Tensor, "B 3"], config: ModelConfig) -> Float[Tensor, "B 3"]:
+    """(x, y, gamma) -> translation in metres, at sigmoid(gamma) of `camera_depth`."""
+    depth = camera_depth(config) * camera[:, 2:].sigmoid()
+    return torch.cat([camera[:, :2], depth], dim=1)
+
+
+def body_parameters(heads: HeadOutputs, config: ModelConfig) -> BodyParameters:
+    """What the heads mean, in the units that the body model takes."""
+    # All joints at once: in small batches the number of calls decides, not the arithmetic.
+    parts = (heads.body_root_pose, heads.body_pose, heads.hand_pose, heads.face_jaw_pose)
+    rotations = _axis_angles(torch.cat(parts, dim=1))
+    sizes = [part.shape[1] // 2 for part in parts]
+    global_orient, body_pose, hand_pose, jaw_pose = rotations.split(sizes, dim=1)
+    left_hand_pose, right_hand_pose = hand_pose.chunk(2, dim=1)
+    return BodyParameters(
+        global_orient=global_orient,
+        body_pose=body_pose,
+        left_hand_pose=left_hand_pose,
+        right_hand_pose=right_hand_pose,
+        jaw_pose=jaw_pose,
+        betas=heads.body_shape,
+        expression=heads.face_expression,
+        transl=camera_translation(heads.body_cam, config),
+    )
+
+
+def pose_body(
+    parameters: BodyParameters, body: BodyModel, config: ModelConfig, *, want_vertices: bool
+) -> PosedBody:
+    """Run the body model and project the 137 joints with the crop's camera."""
+    output = body(**parameters._asdict(), want_vertices=want_vertices)
+    joints = picked(output.joints, _FROM_MODEL)
+    focal, princpt = constants(config.focal, joints), constants(config.princpt, joints)
+    return PosedBody(output.vertices, joints, project(joints, focal, princpt))
+
+
+def root_relative(joints: Float[Tensor, "B 137 3"]) -> Float[Tensor, "B 137 3"]:
+    """Joints relative to the pelvis."""
+    return joints - joints[:, PART_ROOTS["body"], None]
+
+
+def part_relative(joints: Float[Tensor, "B 137 3"]) -> Float[Tensor, "B 137 3"]:
+    """Body joints relative to the pelvis, hands to their wrists, the face to the neck."""
+    parts = [
+        joints[:, part] - joints[:, PART_ROOTS[name], None] for name, part in JOINT_PARTS.items()
+    ]
+    return torch.cat(parts, dim=1)

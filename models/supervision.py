@@ -19,9 +19,18 @@ from torch import Tensor, nn
 
 from configs.schema import Config, ModelConfig
 from human_models.joints import JOINT_PARTS, JOINTS, POSE_JOINTS
-from models.decoder import HEADS, UNSUPERVISED_HEADS, HeadOutputs, TokenDecoder
-from models.lifter import DEPTH_UNIT_M, KeypointHead, at_cells, cell_of, middles
-from models.smplest_x import SMPLestX
+from models.smplest_x import (
+    DEPTH_UNIT_M,
+    HEADS,
+    UNSUPERVISED_HEADS,
+    HeadOutputs,
+    KeypointHead,
+    SMPLestX,
+    TokenDecoder,
+    at_cells,
+    cell_of,
+    middles,
+)
 from models.vit import ViT
 from utils.devices import constants, picked, runs_of
 

@@ -1,12 +1,205 @@
-"""Pinhole cameras, x right, y down, z forward; focal lengths and principal points in pixels."""
+"""Person boxes, the crops that are cut along them, and pinhole cameras.
 
+Boxes are (x, y, width, height) in image pixels. A crop is one affine warp of the image, with or
+without augmentation. Cameras look along z, x right, y down; focal lengths and principal points are
+in pixels.
+"""
+
+import math
 from typing import NamedTuple, TypeVar
 
+import cv2
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
-from utils.box import Box
+
+class Box(NamedTuple):
+    """Left, top, width and height in pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def center(self) -> tuple[float, float]:
+        return self.x + self.width / 2, self.y + self.height / 2
+
+
+def scaled_boxes(boxes: Float[np.ndarray, "N 4"], scale: float) -> Float[np.ndarray, "N 4"]:
+    """Boxes made larger or smaller about their centres."""
+    size = boxes[:, 2:] * scale
+    return np.concatenate([boxes[:, :2] + (boxes[:, 2:] - size) / 2, size], axis=1)
+
+
+def clip_box(box: Box, image_width: int, image_height: int) -> Box | None:
+    """The part of `box` inside the image, from first to last pixel; None if nothing is left.
+
+    The last pixel belongs to the box, so a whole-image box comes back one pixel smaller, as in
+    the published code, whose crops depend on it.
+    """
+    if not all(map(math.isfinite, box)):
+        return None
+    left, top = max(0.0, box.x), max(0.0, box.y)
+    right = min(image_width - 1.0, left + max(0.0, box.width - 1))
+    bottom = min(image_height - 1.0, top + max(0.0, box.height - 1))
+    if box.width * box.height <= 0 or right <= left or bottom <= top:
+        return None
+    return Box(left, top, right - left, bottom - top)
+
+
+def have_area(
+    boxes: Float32[np.ndarray, "N 4"], image_size: Float32[np.ndarray, "N 2"]
+) -> Bool[np.ndarray, " N"]:
+    """Which boxes have an area inside their image, as `clip_box` decides it.
+
+    An image of unknown size (0) bounds a box only at its left and top.
+    """
+    last = np.where(image_size > 0, image_size - 1, np.inf)
+    with np.errstate(invalid="ignore"):
+        start = np.maximum(0, boxes[:, :2])
+        end = np.minimum(last, start + np.maximum(0, boxes[:, 2:] - 1))
+        positive = boxes[:, 2] * boxes[:, 3] > 0
+    return np.isfinite(boxes).all(axis=1) & positive & (end > start).all(axis=1)
+
+
+def person_box(
+    box: Box, image_width: int, image_height: int, *, aspect: float = 384 / 512, ratio: float = 1.25
+) -> Box | None:
+    """Box that a person's crop is cut from; None if `box` has no area inside the image.
+
+    The box is clipped to the image, its shorter side grows about the centre until
+    width / height = `aspect`, and both sides are scaled by `ratio`.
+    """
+    clipped = clip_box(box, image_width, image_height)
+    if clipped is None:
+        return None
+    center_x, center_y = clipped.center
+    width = max(clipped.width, clipped.height * aspect) * ratio
+    height = max(clipped.height, clipped.width / aspect) * ratio
+    return Box(center_x - width / 2, center_y - height / 2, width, height)
+
+
+def shared_areas(
+    first: Float[np.ndarray, "A 4"], second: Float[np.ndarray, "B 4"]
+) -> Float[np.ndarray, "A B"]:
+    """Area in square pixels that each of the first boxes has in common with each of the second."""
+    start = np.maximum(first[:, None, :2], second[None, :, :2])
+    end = np.minimum(
+        first[:, None, :2] + first[:, None, 2:], second[None, :, :2] + second[None, :, 2:]
+    )
+    return np.clip(end - start, 0, None).prod(axis=-1)
+
+
+def intersection_over_union(
+    first: Float[np.ndarray, "A 4"], second: Float[np.ndarray, "B 4"]
+) -> Float[np.ndarray, "A B"]:
+    """Overlap of each of the first boxes with each of the second, 0 (apart) to 1 (equal)."""
+    shared = shared_areas(first, second)
+    union = first[:, 2:].prod(axis=-1)[:, None] + second[:, 2:].prod(axis=-1)[None] - shared
+    return shared / np.maximum(union, 1e-9)
+
+
+class CropAugmentation(NamedTuple):
+    """How a crop differs from the plain one: scale of the box, rotation in degrees, mirroring."""
+
+    scale: float = 1.0
+    rotation_deg: float = 0.0
+    flip: bool = False
+
+
+PLAIN = CropAugmentation()
+
+
+def image_to_crop(
+    box: Box,
+    crop_shape: tuple[int, int],
+    image_width: int,
+    augmentation: CropAugmentation = PLAIN,
+) -> Float[np.ndarray, "2 3"]:
+    """Affine map from image pixels to pixels of a crop of shape (height, width).
+
+    Three points define it: the centre of the box, the point half its height below and the point
+    half its width to the right go to the crop's centre, bottom middle and right middle.
+    A flip mirrors the image (x -> image_width - 1 - x) before anything else.
+    """
+    scale, rotation_deg, flip = augmentation
+    center = np.array(box.center)
+    if flip:
+        center[0] = image_width - center[0] - 1
+    sine, cosine = np.sin(np.deg2rad(rotation_deg)), np.cos(np.deg2rad(rotation_deg))
+    down = np.array([-sine, cosine]) * (box.height * scale / 2)
+    right = np.array([cosine, sine]) * (box.width * scale / 2)
+    height, width = crop_shape
+    target_center = np.array([width / 2, height / 2])
+    source = np.stack([center, center + down, center + right])
+    target = np.stack([target_center, [width / 2, height], [width, height / 2]])
+    matrix = cv2.getAffineTransform(source.astype(np.float32), target.astype(np.float32))
+    if flip:
+        mirror = np.array([[-1, 0, image_width - 1], [0, 1, 0], [0, 0, 1]])
+        return matrix @ mirror
+    return matrix
+
+
+def crop_person(
+    image: UInt8[np.ndarray, "H W 3"],
+    box: Box,
+    input_shape: tuple[int, int],
+    augmentation: CropAugmentation = PLAIN,
+) -> Float[np.ndarray, "h w 3"]:
+    """Cut the network's input (height, width) for one person out of an image.
+
+    Values are 0..255 in float32, not rounded, as the published model saw them; black outside.
+
+    The published model makes a crop of 512x384 and shrinks it to 256x192 by nearest neighbour,
+    which keeps pixels 0, 2, 4, ... Those are the points that the map straight to 256x192 samples,
+    so one warp gives the same values for a quarter of the work.
+    """
+    return warp_crop(
+        image, image_to_crop(box, input_shape, image.shape[1], augmentation), input_shape
+    )
+
+
+def warp_crop(
+    image: UInt8[np.ndarray, "H W 3"],
+    to_crop: Float[np.ndarray, "2 3"],
+    input_shape: tuple[int, int],
+) -> Float[np.ndarray, "h w 3"]:
+    """`crop_person` by an affine map that is known already (`image_to_crop`)."""
+    height, width = input_shape
+    region, (left, top) = _seen_region(image, to_crop, input_shape)
+    if not region.size:
+        return np.zeros((height, width, 3), np.float32)
+    from_region = to_crop.copy()
+    from_region[:, 2] = to_crop @ (left, top, 1)
+    return cv2.warpAffine(
+        region.astype(np.float32), from_region, (width, height), flags=cv2.INTER_LINEAR
+    )
+
+
+def _seen_region(
+    image: UInt8[np.ndarray, "H W 3"],
+    matrix: Float[np.ndarray, "2 3"],
+    input_shape: tuple[int, int],
+) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
+    """The part of the image that a crop can show, and its left and top: less to make floats of."""
+    height, width = input_shape
+    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]])
+    seen = corners @ cv2.invertAffineTransform(matrix).T
+    margin = 2  # bilinear sampling looks one pixel further
+    left, top = np.maximum(np.floor(seen.min(axis=0)).astype(int) - margin, 0)
+    right, bottom = np.maximum(np.ceil(seen.max(axis=0)).astype(int) + margin, 0)
+    return image[top:bottom, left:right], (int(left), int(top))
+
+
+def share_of_smaller(
+    first: Float[np.ndarray, "A 4"], second: Float[np.ndarray, "B 4"]
+) -> Float[np.ndarray, "A B"]:
+    """How much of the smaller of two boxes lies in the other one, 0 to 1."""
+    areas = np.minimum(first[:, 2:].prod(axis=-1)[:, None], second[:, 2:].prod(axis=-1)[None])
+    return shared_areas(first, second) / np.maximum(areas, 1e-9)
+
 
 DEPTH_EPSILON = 1e-4
 """Added to the depth before dividing, as in the published projection."""

@@ -1,7 +1,9 @@
-"""The project's own error: a message for the user, shown as one line without a traceback."""
+"""The project's own error, shown as one line without a traceback, and what is logged."""
 
 import errno
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 _REMEDIES: Final = {
@@ -67,6 +69,18 @@ class OneLineFormatter(logging.Formatter):
             record = logging.makeLogRecord(vars(record))
             record.args = tuple(map(_without_controls, record.args or ()))
         return escape_controls(super().format(record), keep="\n\t")
+
+
+@contextmanager
+def logging_to(handler: logging.Handler) -> Iterator[None]:
+    """Everything that is logged while the block runs goes to the handler as well."""
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
 
 
 def _without_controls(value: object) -> object:

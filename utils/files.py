@@ -1,4 +1,5 @@
-"""Input files are opened only if they are regular; output files appear whole or not at all."""
+"""The project's folders; input files that are opened only if they are regular; output files that
+appear whole or not at all."""
 
 import ctypes
 import fcntl
@@ -19,6 +20,12 @@ from typing import Any, Final, TextIO
 
 from utils.errors import UserError, first_line
 
+ROOT: Final = Path(__file__).resolve().parents[1]
+PRETRAINED: Final = ROOT / "pretrained_models"
+OUTPUTS: Final = ROOT / "outputs"
+DEMO: Final = ROOT / "demo"
+CONFIG_NAME: Final = "config_base.py"
+"""The config beside weights, and in each folder of results."""
 _LARGEST_JSON: Final = 128 << 20
 """Bytes; what is read of them takes several times as much memory."""
 _LARGEST_INTEGER: Final = 2**63

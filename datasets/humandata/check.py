@@ -13,8 +13,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from datasets.humandata import check_layout as layout
 from datasets.humandata.check_layout import Finding, Severity, on_rows
-from datasets.humandata.file import OpenedFile, as_numbers
-from datasets.humandata.layout import (
+from datasets.humandata.file import (
     BOXES,
     FAMILIES,
     KEYPOINTS_2D,
@@ -22,11 +21,12 @@ from datasets.humandata.layout import (
     META_TEXTS,
     PART_BOXES,
     TRIPLES,
+    OpenedFile,
+    as_numbers,
 )
 from datasets.sources import source_of_file
 from human_models.joints import HANDS_MEAN, SIDES
-from utils.box import have_area
-from utils.camera import project
+from utils.camera import have_area, project
 from utils.files import is_below
 from utils.image import image_sizes
 from utils.iteration import with_progress

@@ -7,8 +7,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from jaxtyping import Bool
 
-from datasets.humandata.file import OpenedFile, as_numbers
-from datasets.humandata.layout import (
+from datasets.humandata.file import (
     BOXES,
     COEFFICIENTS,
     DICTIONARIES,
@@ -21,6 +20,8 @@ from datasets.humandata.layout import (
     ROW_OTHERS,
     ROW_TEXTS,
     TRIPLES,
+    OpenedFile,
+    as_numbers,
     is_known,
     is_list,
     mask_names,

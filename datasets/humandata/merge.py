@@ -15,8 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from datasets.humandata.file import Entries, is_row_entry, without_own_rows
-from datasets.humandata.layout import (
+from datasets.humandata.file import (
     BOXES,
     FAMILIES,
     FILE_WIDE,
@@ -25,12 +24,15 @@ from datasets.humandata.layout import (
     META_PAIRS,
     PART_BOXES,
     ROW_TEXTS,
+    Entries,
     is_keypoints,
     is_list,
     is_mask,
+    is_row_entry,
     mask_names,
     stated_flat_hands,
     subtract_mean_hand,
+    without_own_rows,
 )
 from datasets.sources import source_of_file
 from utils.errors import UserError

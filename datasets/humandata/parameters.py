@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from datasets.humandata.file import Entries, as_numbers
-from datasets.humandata.layout import JOINTS, subtract_mean_hand
+from datasets.humandata.file import JOINTS, Entries, as_numbers, subtract_mean_hand
 from datasets.humandata.writer import People, humandata_entries
 from human_models.body import BodyLibrary, BodyModel, BodyOutput
 from human_models.files import find_model_folder

@@ -12,16 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from datasets.humandata.file import HumanDataFile, numbers, texts
-from datasets.humandata.layout import (
+from datasets.humandata.file import (
     FAMILIES,
     JOINT_COUNTS,
     KEYPOINTS_2D,
     KEYPOINTS_3D,
     PART_BOXES,
     TRIPLES,
+    HumanDataFile,
     mask_names,
+    numbers,
     stored_joints,
+    texts,
 )
 from human_models.joints import JOINTS, JOINTS_FROM_HUMANDATA
 from utils.errors import UserError

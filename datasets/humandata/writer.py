@@ -11,15 +11,16 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from datasets.humandata.file import Entries, take_rows
-from datasets.humandata.layout import (
+from datasets.humandata.file import (
     BOOKKEEPING,
     JOINT_COUNTS,
     JOINTS,
     ROW_TEXTS,
+    Entries,
     is_keypoints,
     is_mask,
     mask_names,
+    take_rows,
 )
 from human_models.joints import JOINT_PARTS, JOINTS_FROM_MODEL, MODEL_JOINTS
 from utils.errors import UserError

@@ -19,8 +19,8 @@ from human_models.body import (
 )
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_body
 from human_models.joints import RIG_JOINTS
-from utils.render import cross, length
-from utils.rotation import axis_angle_to_matrix
+from utils.geometry import axis_angle_to_matrix
+from utils.mesh import vertex_normals
 
 _HEAD: Final = RIG_JOINTS.index("head")
 
@@ -129,27 +129,14 @@ _WORN: Final = ("tint", "uv", "gloss", "faces", "two_sided", "texture", "texture
 def person_mesh(figure: Figure, look: Look, transl: Float32[np.ndarray, "3"]) -> Mesh:
     """A posed body with its clothes and hair on, moved by `transl`."""
     points = figure.points[look.points]
-    normals = unit_normals(points, look.faces)
+    normals = vertex_normals(points, look.faces)
     points += normals * look.thickness[:, None]
     if look.hair is not None and look.hair_faces is not None:
         hair = slice(len(points) - len(look.hair), None)
         points[hair] += look.hair @ figure.head.T
-        normals[hair] = unit_normals(points[hair], look.hair_faces)
+        normals[hair] = vertex_normals(points[hair], look.hair_faces)
     normals[len(normals) - len(look.bumps) :] += look.bumps
     return Mesh(points + transl, normals, *(getattr(look, name) for name in _WORN))
-
-
-def unit_normals(
-    points: Float32[np.ndarray, "V 3"], faces: Int32[np.ndarray, "F 3"]
-) -> Float32[np.ndarray, "V 3"]:
-    """Outward: mean of the adjoining faces weighted by area."""
-    xyz = np.ascontiguousarray(points.T)
-    corners = np.ascontiguousarray(faces.T)
-    a, b, c = (xyz.take(corner, axis=1) for corner in corners)
-    normals = np.empty((3, len(points)), np.float32)
-    for axis, face in enumerate(cross(b - a, c - a)):
-        normals[axis] = np.bincount(corners.ravel(), np.tile(face, 3), len(points))
-    return np.ascontiguousarray((normals / np.maximum(length(normals), 1e-12)).T)
 
 
 def gather(meshes: Sequence[Mesh]) -> Mesh:

@@ -28,7 +28,7 @@ from human_models.joints import (
     SIDES,
     mirror_permutation,
 )
-from utils.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from utils.geometry import axis_angle_to_matrix, matrix_to_axis_angle
 
 _PELVIS, _NECK, _HEAD = (JOINTS.index(name) for name in ("pelvis", "neck", "face2"))
 _ARMS: Final = [
@@ -99,7 +99,7 @@ class People:
 
     @torch.no_grad()
     def batch(self, size: int, seed: int) -> dict[str, Tensor]:
-        """Targets of training (`datasets.targets.Targets`), and `keypoints` as a network finds them
+        """Targets of training (`datasets.sample.Targets`), and `keypoints` as a network finds them
         (B 137 4, see `simulate_detections`). All joints are known, also those outside the crop.
         """
         self._draw.restart(seed)
@@ -405,7 +405,7 @@ def simulate_detections(
         inside: joints that the crop shows.
 
     Returns:
-        x, y, depth and expected error of each joint, as `models.lifter.Lifter` takes them.
+        x, y, depth and expected error of each joint, as `models.smplest_x.Lifter` takes them.
     """
     table = _Tables(*(values.to(places.device) for values in _TABLES))
     places, depth_m, mistaken = _swap_sides(places, depth_m, draw)

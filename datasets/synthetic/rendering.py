@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 from datasets.synthetic.figures import Mesh, gather
 from datasets.synthetic.textures import SIDE, noise_bank
 from utils.camera import Camera
-from utils.render import halfway_cosines, length, rasterize
+from utils.mesh import length
+from utils.render import halfway_cosines, rasterize
 
 NEAR_M: Final = 0.15
 _SHININESS: Final = 16

@@ -10,10 +10,11 @@ from typing import Final, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Int32
 
-from datasets.synthetic.figures import Figure, Mesh, unit_normals
+from datasets.synthetic.figures import Figure, Mesh
 from datasets.synthetic.skeleton import Rotation, turn
 from datasets.synthetic.textures import draw_colour, draw_texture
 from utils.camera import Camera
+from utils.mesh import vertex_normals
 
 FILM_HEIGHT_MM: Final = 24.0
 FILM_WIDTH_MM: Final = 36.0
@@ -121,7 +122,7 @@ def draw_prop(
     texture = draw_texture(rng, draw_colour(rng, 0.55), 0.5)
     return Mesh(
         points=camera_points,
-        normals=unit_normals(camera_points, faces),
+        normals=vertex_normals(camera_points, faces),
         tint=np.ones((len(points), 3), np.float32),
         uv=(uv * rng.uniform(0.5, 3)).astype(np.float32),
         gloss=np.full(len(points), rng.uniform(0, 0.2), np.float32),

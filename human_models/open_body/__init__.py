@@ -8,9 +8,8 @@ which the build needs them:
     adults          random adults in the T-pose; principal components -> betas
     topology        the 10475 vertices, stored in topology.npz; made by `simplification`
     face            face units -> expression components; landmarks
-    fitting         vertices -> joints; pose correctives
     formats         the content of the files (with the hands' pose components) and how it is written
-    build           the command
+    build           vertices -> joints; pose correctives; the command
 
 Coordinates everywhere: metres, y up, facing +z, the subject's left = +x.
 """

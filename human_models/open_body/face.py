@@ -14,57 +14,26 @@ from scipy import sparse
 
 from human_models.joints import SMPLX_SURFACE_VERTICES
 from human_models.open_body.topology import Topology
+from utils.mesh import vertex_normals
 
 # Coefficients at +1 would be extreme at the usual +-2 without this factor.
 _STRENGTH: Final = 0.6
 
+
+def _both(**units: float) -> dict[str, float]:
+    """Units of the left and of the right side alike."""
+    return {f"{unit}{side}": k for unit, k in units.items() for side in ("Left", "Right")}
+
+
 _MIXES: Final[dict[str, dict[str, float]]] = {
-    "smile(+), frown(-)": {
-        "mouthSmileLeft": 0.5,
-        "mouthSmileRight": 0.5,
-        "cheekSquintLeft": 0.2,
-        "cheekSquintRight": 0.2,
-        "mouthFrownLeft": -0.4,
-        "mouthFrownRight": -0.4,
-    },
-    "brows up(+), down(-)": {
-        "browInnerUp": 0.5,
-        "browOuterUpLeft": 0.5,
-        "browOuterUpRight": 0.5,
-        "browDownLeft": -0.5,
-        "browDownRight": -0.5,
-    },
-    "eyes wide(+), blink(-)": {
-        "eyeWideLeft": 0.35,
-        "eyeWideRight": 0.35,
-        "eyeBlinkLeft": -0.35,
-        "eyeBlinkRight": -0.35,
-    },
-    "pucker(+), stretch(-)": {
-        "mouthPucker": 0.5,
-        "mouthStretchLeft": -0.4,
-        "mouthStretchRight": -0.4,
-    },
-    "lips part(+), press(-)": {
-        "mouthUpperUpLeft": 0.4,
-        "mouthUpperUpRight": 0.4,
-        "mouthLowerDownLeft": 0.4,
-        "mouthLowerDownRight": 0.4,
-        "mouthPressLeft": -0.3,
-        "mouthPressRight": -0.3,
-    },
-    "funnel(+), roll in(-)": {
-        "mouthFunnel": 0.5,
-        "mouthRollUpper": -0.4,
-        "mouthRollLower": -0.4,
-    },
+    "smile(+), frown(-)": _both(mouthSmile=0.5, cheekSquint=0.2, mouthFrown=-0.4),
+    "brows up(+), down(-)": {"browInnerUp": 0.5, **_both(browOuterUp=0.5, browDown=-0.5)},
+    "eyes wide(+), blink(-)": _both(eyeWide=0.35, eyeBlink=-0.35),
+    "pucker(+), stretch(-)": {"mouthPucker": 0.5, **_both(mouthStretch=-0.4)},
+    "lips part(+), press(-)": _both(mouthUpperUp=0.4, mouthLowerDown=0.4, mouthPress=-0.3),
+    "funnel(+), roll in(-)": {"mouthFunnel": 0.5, "mouthRollUpper": -0.4, "mouthRollLower": -0.4},
     "cheek puff": {"cheekPuff": 0.4},
-    "nose sneer": {
-        "noseSneerLeft": 0.5,
-        "noseSneerRight": 0.5,
-        "eyeSquintLeft": 0.2,
-        "eyeSquintRight": 0.2,
-    },
+    "nose sneer": _both(noseSneer=0.5, eyeSquint=0.2),
     "mouth left(+), right(-)": {"mouthLeft": 0.4, "mouthRight": -0.4},
     "smile left(+), right(-)": {
         "mouthSmileLeft": 0.5,
@@ -73,7 +42,7 @@ _MIXES: Final[dict[str, dict[str, float]]] = {
         "browOuterUpRight": -0.3,
     },
 }
-_BLINK: Final = ("eyeBlinkLeft", "eyeBlinkRight")
+_BLINK: Final = _both(eyeBlink=1.0)
 _MOVED_M: Final = 3e-4
 
 
@@ -89,7 +58,7 @@ def closed_eyes(
     selection: sparse.csr_matrix, face_units: Mapping[str, Float32[np.ndarray, "V 3"]]
 ) -> Float64[np.ndarray, "N 3"]:
     """Offsets that shut both eyes."""
-    return np.asarray(selection @ _mixed(dict.fromkeys(_BLINK, 1.0), face_units))
+    return np.asarray(selection @ _mixed(_BLINK, face_units))
 
 
 def _mixed(
@@ -122,7 +91,7 @@ class Surface:
         mirror: Int64[np.ndarray, " N"],
     ) -> None:
         self.vertices, self.faces, self._mirror = vertices, faces, mirror
-        self.normals = _vertex_normals(vertices, faces)
+        self.normals = vertex_normals(vertices, faces)
         self._face_ids = {frozenset(face): i for i, face in enumerate(faces.tolist())}
         # The first corner of any face at each vertex.
         corners, first = np.unique(faces, return_index=True)
@@ -177,17 +146,6 @@ class Surface:
 
 def _cross(a: Float64[np.ndarray, "f 2"], b: Float64[np.ndarray, "f 2"]) -> np.ndarray:
     return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-
-
-def _vertex_normals(
-    vertices: Float64[np.ndarray, "N 3"], faces: Int64[np.ndarray, "F 3"]
-) -> Float64[np.ndarray, "N 3"]:
-    """Unit normals, faces weighted by area."""
-    a, b, c = np.moveaxis(vertices[faces], 1, 0)
-    normals = np.zeros_like(vertices)
-    for corner in range(3):
-        np.add.at(normals, faces[:, corner], np.cross(b - a, c - a))
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
 
 # Landmarks.

@@ -14,7 +14,7 @@ from human_models.body import BodyModel
 from main.characters.options import Space, UpAxis
 from main.motion.result_reader import read_person
 from utils.errors import UserError
-from utils.rotation import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_quaternion
+from utils.geometry import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_quaternion
 
 TO_WORLD: Final[dict[UpAxis, tuple[tuple[int, int, int], ...]]] = {
     "y": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),

@@ -41,8 +41,8 @@ from main.characters.scene import VIEWED_FIELDS
 from main.characters.usd import write_usd
 from main.characters.viewer import write_viewer
 from main.motion.result_reader import Result, open_result, person_files
-from main.paths import CONFIG_NAME, ROOT
 from utils.errors import UserError
+from utils.files import CONFIG_NAME, ROOT
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from human_models.files import BodyData
 from main.characters.character import Character
 from main.characters.surfaces import Morphs, make_layers, make_morphs, make_skeleton
 from utils.files import atomic_path
-from utils.gltf import Motion, make_glb
+from utils.mesh import Motion, make_glb
 
 
 def write_glb(

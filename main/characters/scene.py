@@ -26,14 +26,13 @@ from main.characters.surfaces import (
     make_morphs,
     make_skeleton,
     strongest,
-    vertex_normals,
 )
 from main.motion.camera import ClipCamera, place_bodies
 from main.motion.result_reader import Result
 from main.motion.rows import PARAMETERS
 from utils.camera import project
 from utils.errors import UserError
-from utils.mesh import merge_vertices
+from utils.mesh import merge_vertices, vertex_normals
 from utils.render import person_colour
 
 VIEWED_FIELDS: Final = (*CHARACTER_FIELDS, "image_size", "focal", "princpt", "joints_3d_m")

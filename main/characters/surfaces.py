@@ -11,7 +11,7 @@ from datasets.synthetic.wardrobe import Clothing, Piece, Wardrobe, thickness_of
 from human_models.files import STAND_IN_NAME, BodyData
 from human_models.joints import RIG_JOINTS
 from human_models.safe_pickle import load_npz
-from utils.gltf import Material, Skeleton, Surface
+from utils.mesh import Material, Skeleton, Surface, vertex_normals
 
 _INFLUENCES: Final = 4
 """Joints per vertex: what three.js and game engines read."""
@@ -213,20 +213,6 @@ def strongest(
     kept = np.take_along_axis(weights, joints, axis=1)
     kept = kept / kept.sum(axis=1, keepdims=True)
     return np.where(kept > 0, joints, 0), kept
-
-
-def vertex_normals(
-    positions: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
-) -> Float[np.ndarray, "V 3"]:
-    """Outward, of length 1: the mean of the adjoining faces, weighted by their area."""
-    a, b, c = (positions[corner] for corner in faces.T)
-    crosses = np.cross(b - a, c - a)
-    sums = np.zeros_like(positions)
-    for corner in faces.T:
-        for axis in range(3):
-            sums[:, axis] += np.bincount(corner, crosses[:, axis], len(positions))
-    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-    return np.where(lengths > 0, sums / np.where(lengths > 0, lengths, 1), [0.0, 1.0, 0.0])
 
 
 def _texture_corners(

@@ -14,7 +14,7 @@ from main.characters.character import Character
 from main.characters.surfaces import Morphs, make_layers, make_morphs, make_skeleton
 from utils.errors import UserError
 from utils.files import atomic_path
-from utils.gltf import Skeleton, Surface
+from utils.mesh import Skeleton, Surface
 
 try:
     from pxr import (  # type: ignore[import-untyped, import-not-found, unused-ignore]

@@ -36,10 +36,8 @@ from main.evaluation.metrics import (
 )
 from main.evaluation.worst import WorstSample, WorstSamples, worst_of_all
 from main.pipeline.estimator import Estimator
-from utils.box import intersection_over_union, scaled_boxes
-from utils.camera import project
-from utils.devices import has_float64
-from utils.distributed import failing_together, gather_to_first, world
+from utils.camera import intersection_over_union, project, scaled_boxes
+from utils.devices import failing_together, gather_to_first, has_float64, world
 from utils.errors import UserError, first_line
 from utils.files import read_json
 from utils.iteration import with_progress

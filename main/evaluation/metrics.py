@@ -31,14 +31,14 @@ from human_models.joints import (
     SMPLX_SURFACE_VERTICES,
     joint_places,
 )
-from utils.alignment import (
+from utils.errors import UserError
+from utils.geometry import (
     CentredPoints,
     aligned_distances,
     centred_in_place,
     exact_products,
     rooted_distances,
 )
-from utils.errors import UserError
 
 PARTS: Final = {
     "mpvpe": ("all", "l_hand", "r_hand", "hand", "face"),

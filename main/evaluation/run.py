@@ -19,12 +19,11 @@ from datasets.sources import Source, find_source
 from main.evaluation.benchmark import BenchmarkResult, read_detections, run_benchmark
 from main.evaluation.metrics import SMPLX_METRICS, EvaluationProtocol, MeanAndCount, Means
 from main.evaluation.worst import draw_worst
-from main.paths import CONFIG_NAME, OUTPUTS, ROOT
 from main.pipeline.estimator import Estimator
 from main.pipeline.model_files import find_weights
-from utils.distributed import device_of_process, failing_together, process_group
-from utils.errors import UserError
-from utils.files import atomic_path
+from utils.devices import device_of_process, failing_together, process_group
+from utils.errors import UserError, logging_to
+from utils.files import CONFIG_NAME, OUTPUTS, ROOT, atomic_path
 
 PRIMARY_METRICS: Final = {
     "AGORA": "mpvpe_all",
@@ -59,11 +58,8 @@ class _LineKeeper(logging.Handler):
 def kept_log() -> Iterator[list[str]]:
     """A list that grows by what is logged while the block runs, for log files of several runs."""
     keeper = _LineKeeper()
-    logging.getLogger().addHandler(keeper)
-    try:
+    with logging_to(keeper):
         yield keeper.lines
-    finally:
-        logging.getLogger().removeHandler(keeper)
 
 
 def write_results(

@@ -13,7 +13,7 @@ from rich.table import Table
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from datasets.columns import read_columns
+from datasets.cache import read_columns
 from datasets.humandata.file import HumanDataFile, numbers
 from datasets.humandata.writer import BODY_BOX_SCALE
 from datasets.sources import Source
@@ -22,10 +22,9 @@ from human_models.files import find_model_folder
 from human_models.joints import POSE_PARTS
 from main.evaluation.metrics import Evaluator, MeanAndCount, MetricTable
 from main.motion.result_reader import open_result
-from main.paths import ROOT
-from utils.box import intersection_over_union, scaled_boxes
+from utils.camera import intersection_over_union, scaled_boxes
 from utils.errors import UserError
-from utils.files import atomic_path
+from utils.files import ROOT, atomic_path
 from utils.iteration import with_progress
 
 _LEAST_OVERLAP: Final = 0.3

@@ -5,7 +5,9 @@ batches -> pickles in the zip.
 """
 
 import logging
+import pickle
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,18 +22,21 @@ from datasets.cache import InstanceTable, open_dataset
 from datasets.sample import body_box, read_pixels
 from datasets.sources import find_source
 from human_models.files import STAND_IN_NAME
-from main.evaluation.servers import FOLDER, PersonNames, Prediction, Server, pickled
-from main.evaluation.submission_check import check_submission
-from main.paths import ROOT
+from main.evaluation.servers import (
+    FOLDER,
+    Prediction,
+    Record,
+    Server,
+    check_submission,
+)
 from main.pipeline.detection import Detector, Detectors
 from main.pipeline.estimator import Estimator, PersonCrop
 from main.pipeline.model_files import find_weights
 from main.pipeline.options import DetectorName
-from models.posing import body_parameters
-from utils.box import Box, crop_person
-from utils.camera import Camera, project
+from models.smplest_x import body_parameters
+from utils.camera import Box, Camera, crop_person, project
 from utils.errors import UserError
-from utils.files import atomic_path, path_within, require_output
+from utils.files import ROOT, atomic_path, path_within, require_output
 from utils.image import list_images
 from utils.iteration import prefetch, with_progress
 
@@ -258,6 +263,44 @@ def _predict(
         )
         for i, person in enumerate(people)
     ]
+
+
+def person_name(stem: str, k: int) -> str:
+    """File name of the k-th person (from 0) of an image with this stem."""
+    return f"{stem}_personId_{k}.pkl"
+
+
+class PersonNames:
+    """File names of a submission: the people of an image are numbered from 0 as they come."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.images: dict[str, Path] = {}
+        self.people: Counter[str] = Counter()
+
+    def next(self, image_path: Path) -> str:
+        """Name for one more person of an image.
+
+        Raises:
+            UserError: another image has the same name for the server.
+        """
+        stem = self.server.stem(image_path)
+        other = self.images.setdefault(stem, image_path)
+        if other != image_path:
+            raise UserError(
+                f"{image_path} and {other} are both '{stem}' for the server; leave one out"
+            )
+        self.people[stem] += 1
+        return person_name(stem, self.people[stem] - 1)
+
+
+def pickled(record: Record) -> bytes:
+    """A pickle that NumPy 1 reads too.
+
+    The servers' tools ask for Python 3.8, whose NumPy has no `numpy._core`. In this protocol a
+    function's name is plain text in front of the first array's numbers.
+    """
+    return pickle.dumps(record, protocol=3).replace(b"cnumpy._core.", b"cnumpy.core.", 1)
 
 
 def write_submission(path: Path, people: Iterable[Prediction], server: Server) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from configs.schema import ModelConfig
 from human_models.files import ModelFolder, read_body, read_hand_vertices
 from main.evaluation.metrics import SampleErrors
-from utils.alignment import align_similarity
+from utils.geometry import align_similarity
 from utils.image import write_image
 from utils.render import Colour, MeshRenderer, PlacedMesh, person_colour
 

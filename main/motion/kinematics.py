@@ -20,7 +20,7 @@ from human_models.joints import (
     RIG_PARENTS,
 )
 from main.motion.camera import PELVIS, ClipCamera
-from utils.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from utils.geometry import axis_angle_to_matrix, matrix_to_axis_angle
 
 ROTATING: Final = {
     "placed_orient": ("pelvis",),

@@ -17,8 +17,8 @@ from datasets.humandata.writer import (
 )
 from main.motion.result_reader import SUMMARY_NAME, Summary, is_plain_name, open_result
 from main.motion.rows import COLUMNS
-from main.paths import DEMO
 from utils.errors import UserError
+from utils.files import DEMO
 from utils.image import (
     IMAGE_SUFFIXES,
     image_size,

@@ -38,7 +38,7 @@ from main.motion.rows import BLOCK, KeypointSource, RawRows
 from main.motion.trajectories import confidence, fuse_shape
 from utils.errors import UserError
 from utils.files import atomic_path, open_input
-from utils.rotation import matrix_to_axis_angle
+from utils.geometry import matrix_to_axis_angle
 
 ERRORS_NAME: Final = "errors.npz"
 """A model's measured errors, beside its weights."""

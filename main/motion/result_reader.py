@@ -27,9 +27,8 @@ from main.motion.rows import (
     ROTATIONS,
     WORLD_COLUMNS,
 )
-from main.paths import DEMO
 from utils.errors import UserError, first_line
-from utils.files import open_input
+from utils.files import DEMO, open_input
 
 SUMMARY_NAME: Final = "summary.json"
 _MAX_SUMMARY_BYTES: Final = 16_000_000
@@ -89,7 +88,7 @@ class Summary(_Checked):
     input: _Text | None = None
     """The name of the video or image, without its folder. Never used as a path; see find_input."""
     input_ids: list[_Text] = []
-    """For its place and its content; see main/pipeline/naming.py."""
+    """For its place and its content; see main/motion/results.py."""
     frames: _Frames | None = None
     fps: Annotated[float, Field(ge=1e-6, le=1e6)] | None = None
     image_size: (

@@ -27,7 +27,7 @@ from scipy.spatial.transform import Rotation
 from main.motion.camera import ClipCamera
 from main.motion.rows import RawRows
 from main.motion.trajectories import confidence, fuse_shape
-from utils.box import shared_areas
+from utils.camera import shared_areas
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from main.motion.rows import (
     FinalRows,
     RawRows,
 )
-from utils.smoothing import interpolate_axis_angles, reach_of, smooth, smooth_axis_angles
+from utils.geometry import interpolate_axis_angles, reach_of, smooth, smooth_axis_angles
 
 BODY_INPUTS: Final = tuple(name for name in PARAMETERS if name not in ("focal", "princpt"))
 LONGEST_GAP_S: Final = 0.5

@@ -30,7 +30,7 @@ from main.motion.camera import PELVIS, Clip
 from main.motion.camera_motion import CameraMotion, scaled
 from main.motion.rows import BLOCK, FINAL_ROW, WORLD_ROW, FinalRows, WorldRows
 from main.motion.trajectories import pose_joints, pose_vertices
-from utils.smoothing import smooth
+from utils.geometry import smooth
 
 log = logging.getLogger(__name__)
 

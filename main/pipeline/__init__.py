@@ -7,17 +7,15 @@ people = estimator(image, boxes=[(120, 40, 200, 480)])
 
 pipeline.py     the way of a clip, in one function
 options.py      what the command line chooses
-stages.py       the steps that are taken frame by frame
+stages.py       the steps that are taken frame by frame, tracking among them
 estimator.py    the network and the body: image in pixels and boxes -> people
 detection.py    where people are
-movenet.py      the built-in detector
-keypoints.py    joints in the image, by the built-in networks, with networks.py
-keypoint_files.py  those of other programs
-following.py    detections with either, and from frame to frame by them
-tracking.py     who is who from frame to frame
+networks.py     the small networks that ship, the built-in detector among them
+keypoints.py    joints in the image, by those networks
+following.py    people with these from frame to frame
+keypoint_files.py  keypoints of other programs
 overlay.py      people drawn over their frames, and the sheet of people
-naming.py       names of results
-clips.py        many clips, with ray_engine.py by several processes
+clips.py        many clips, here or on Ray
 model_files.py  the files that MODEL_DIR means
 
 Names are imported when they are asked for, since PyTorch takes seconds to load.

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
@@ -12,18 +13,18 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
+from scipy.optimize import linear_sum_assignment
 
 from configs.schema import DetectionConfig
+from main.motion.results import as_given
 from main.motion.rows import Keypoints
-from main.paths import ROOT
 from main.pipeline.detector_weights import open_detector
-from main.pipeline.movenet import MoveNet
-from main.pipeline.naming import as_given
+from main.pipeline.networks import MoveNet
 from main.pipeline.options import DetectorName
 from models.checkpoint import DAMAGE
-from utils.box import Box
+from utils.camera import Box, intersection_over_union
 from utils.errors import UserError, first_line
-from utils.files import atomic_path, read_json, what_came_instead
+from utils.files import ROOT, atomic_path, read_json, what_came_instead
 
 log = logging.getLogger(__name__)
 
@@ -284,3 +285,12 @@ class Detectors:
         if isinstance(self.network, UserError):
             raise self.network
         return self.network
+
+
+def pairs(first: Sequence[Box], second: Sequence[Box], least: float) -> list[tuple[int, int]]:
+    """Numbers of boxes that belong together: the most overlap in all, each at least `least`."""
+    if not first or not second:
+        return []
+    overlap = intersection_over_union(np.array(first, np.float64), np.array(second, np.float64))
+    chosen = zip(*linear_sum_assignment(-overlap), strict=True)
+    return [(int(a), int(b)) for a, b in chosen if overlap[a, b] >= least]

@@ -20,18 +20,21 @@ from configs.reader import load_config
 from configs.schema import Config
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
-from main.paths import ROOT
 from main.pipeline.model_files import ModelFiles, find_model
 from models.checkpoint import load_network
-from models.decoder import HeadOutputs
 from models.deployment import PROGRAMS, OnnxNetwork, StaticNetwork
-from models.posing import BodyParameters, PosedBody, body_parameters, pose_body
-from models.smplest_x import SMPLestX
-from utils.box import Box, crop_person, person_box
-from utils.camera import Camera
-from utils.devices import copied_to
-from utils.distributed import has_bf16_units, pick_device
+from models.smplest_x import (
+    BodyParameters,
+    HeadOutputs,
+    PosedBody,
+    SMPLestX,
+    body_parameters,
+    pose_body,
+)
+from utils.camera import Box, Camera, crop_person, person_box
+from utils.devices import copied_to, has_bf16_units, pick_device
 from utils.errors import UserError
+from utils.files import ROOT
 
 log = logging.getLogger(__name__)
 

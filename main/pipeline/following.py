@@ -1,19 +1,13 @@
-"""Detections with keypoints: of the built-in networks, or of a file.
+"""People found again from frame to frame by their keypoints."""
 
-Both are detectors themselves, around another one, so all that follows stays as it is.
-"""
-
-from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from scipy.optimize import linear_sum_assignment
 
-from main.motion.rows import Keypoints
-from main.pipeline.detection import Detection, Detector
+from main.pipeline.detection import Detection, Detector, pairs
 from main.pipeline.keypoints import FoundPerson, KeypointFinder
-from utils.box import Box, intersection_over_union
+from utils.camera import Box, intersection_over_union
 
 INTERVAL_S: Final = 0.2
 """Time between two runs of the detector, while everyone is found again by their keypoints."""
@@ -27,8 +21,6 @@ _LOST: Final = 0.6
 """Share of the keypoints' mean score when the person was detected; below it they are lost."""
 _LARGEST_GROWTH: Final = 1.1
 """Of a box from a frame to the next."""
-_LEAST_OVERLAP: Final = 0.1
-"""Of a person's box with that of the keypoints in a file."""
 
 
 class _Followed(NamedTuple):
@@ -70,7 +62,7 @@ class KeypointDetector:
         detections = self.detector(index, image)
         boxes = [one.box for one in detections]
         before: list[FoundPerson | None] = [None] * len(boxes)
-        for new, old in _pairs(boxes, [one.detection.box for one in self.people], _SAME_PERSON):
+        for new, old in pairs(boxes, [one.detection.box for one in self.people], _SAME_PERSON):
             before[new] = self.people[old].found
         found = self.finder(image, boxes, before)
         return [
@@ -94,39 +86,6 @@ class KeypointDetector:
         return None if (overlap > _ONE_PERSON).any() else followed
 
 
-class KeypointFileDetector:
-    """People with the keypoints of a file, of whoever's overlap the most."""
-
-    def __init__(
-        self,
-        detector: Detector,
-        frames: Mapping[int, Sequence[Keypoints]],
-        first: int = 0,
-        reduction: int = 1,
-    ) -> None:
-        """Join a detector with what was read.
-
-        Args:
-            first: the frame of the file that is frame 0 here.
-            reduction: pixels of the file for one of the frame.
-        """
-        self.detector, self.frames = detector, frames
-        self.first, self.reduction = first, reduction
-
-    def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
-        detections = self.detector(index, image)
-        keypoints = [
-            one._replace(px=one.px / self.reduction)
-            for one in self.frames.get(self.first + index, [])
-            if one.score.any()
-        ]
-        given = [Keypoints.unknown()] * len(detections)
-        boxes, others = [one.box for one in detections], [_extent(one) for one in keypoints]
-        for person, other in _pairs(boxes, others, _LEAST_OVERLAP):
-            given[person] = keypoints[other]
-        return [one._replace(keypoints=mine) for one, mine in zip(detections, given, strict=True)]
-
-
 def moved_box(
     box: Box, before: Float[np.ndarray, "17 3"], now: Float[np.ndarray, "17 3"]
 ) -> Box | None:
@@ -146,18 +105,3 @@ def moved_box(
 
 def _confidence(person: FoundPerson) -> float:
     return float(person.body[:, 2].mean())
-
-
-def _extent(keypoints: Keypoints) -> Box:
-    known = keypoints.px[keypoints.score > 0]
-    low, high = known.min(axis=0), known.max(axis=0)
-    return Box(*low.tolist(), *np.maximum(high - low, 1).tolist())
-
-
-def _pairs(first: Sequence[Box], second: Sequence[Box], least: float) -> list[tuple[int, int]]:
-    """Numbers of boxes that belong together: the most overlap in all, each at least `least`."""
-    if not first or not second:
-        return []
-    overlap = intersection_over_union(np.array(first, np.float64), np.array(second, np.float64))
-    pairs = zip(*linear_sum_assignment(-overlap), strict=True)
-    return [(int(a), int(b)) for a, b in pairs if overlap[a, b] >= least]

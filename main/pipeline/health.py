@@ -28,12 +28,12 @@ from human_models.files import (
     read_j14_regressor,
     read_smplx_to_smpl,
 )
-from main.paths import ROOT
 from main.pipeline.estimator import PRECISIONS
 from main.pipeline.model_files import find_model
 from models.checkpoint import load_network
-from utils.distributed import pick_device
+from utils.devices import pick_device
 from utils.errors import UserError, escape_controls
+from utils.files import ROOT
 
 TASKS: Final = {"inference": 1, "training": 2, "testing": 4}
 WRONG_NUMBERS: Final = 64

@@ -8,12 +8,12 @@ Frames count from 0, those of the result.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from human_models.joints import (
     COCO_KEYPOINTS,
@@ -23,6 +23,8 @@ from human_models.joints import (
     joint_places,
 )
 from main.motion.rows import Keypoints, KeypointSource
+from main.pipeline.detection import Detection, Detector, pairs
+from utils.camera import Box
 from utils.errors import UserError
 from utils.files import read_json
 from utils.image import natural_key
@@ -33,6 +35,8 @@ _VIDEO_FRAME: Final = re.compile(r"_([0-9]{12})_keypoints\.json$")
 """OpenPose counts the frames of a video by twelve digits."""
 _MOST_FRAMES: Final = 10_000_000
 _LARGEST_PX: Final = 1e6
+_LEAST_OVERLAP: Final = 0.1
+"""Of a person's box with that of the keypoints."""
 
 _LEFT, _RIGHT = HAND_KEYPOINTS["left"], HAND_KEYPOINTS["right"]
 _UNUSED: Final = ""
@@ -202,3 +206,42 @@ def _frame_number(value: Any, path: Path) -> int:
     if type(value) is not int or not 0 <= value < _MOST_FRAMES:
         raise UserError(f"{path}: a frame_id or image_id is no number of a frame")
     return value
+
+
+class KeypointFileDetector:
+    """People with the keypoints of a file, of whoever's overlap the most."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        frames: Mapping[int, Sequence[Keypoints]],
+        first: int = 0,
+        reduction: int = 1,
+    ) -> None:
+        """Join a detector with what was read.
+
+        Args:
+            first: the frame of the file that is frame 0 here.
+            reduction: pixels of the file for one of the frame.
+        """
+        self.detector, self.frames = detector, frames
+        self.first, self.reduction = first, reduction
+
+    def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
+        detections = self.detector(index, image)
+        keypoints = [
+            one._replace(px=one.px / self.reduction)
+            for one in self.frames.get(self.first + index, [])
+            if one.score.any()
+        ]
+        given = [Keypoints.unknown()] * len(detections)
+        boxes, others = [one.box for one in detections], [_extent(one) for one in keypoints]
+        for person, other in pairs(boxes, others, _LEAST_OVERLAP):
+            given[person] = keypoints[other]
+        return [one._replace(keypoints=mine) for one, mine in zip(detections, given, strict=True)]
+
+
+def _extent(keypoints: Keypoints) -> Box:
+    known = keypoints.px[keypoints.score > 0]
+    low, high = known.min(axis=0), known.max(axis=0)
+    return Box(*low.tolist(), *np.maximum(high - low, 1).tolist())

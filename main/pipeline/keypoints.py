@@ -22,7 +22,7 @@ from human_models.joints import (
 )
 from main.motion.rows import Keypoints, KeypointSource
 from main.pipeline.networks import SmallNetwork, Square
-from utils.box import Box
+from utils.camera import Box
 
 _BODY_MARGIN: Final = 1.25
 """Side of the body's square, in longer sides of the box."""

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from configs.reader import load_config
-from main.paths import CONFIG_NAME, OUTPUTS, PRETRAINED
 from utils.errors import UserError, first_line
-from utils.files import atomic_path, open_input, read_json
+from utils.files import CONFIG_NAME, OUTPUTS, PRETRAINED, atomic_path, open_input, read_json
 
 log = logging.getLogger(__name__)
 

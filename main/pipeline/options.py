@@ -43,7 +43,8 @@ class InferenceOptions:
         smoothing: factor of the default smoothing of videos; 0: none.
         focal_px: focal length of the camera in pixels.
         fov_deg: or its angle of view across the width in degrees.
-        floor: find the ground and the feet that touch it.
+        floor: find the ground and the feet that touch it; the camera stands still.
+        world: find the camera's motion, too, and move people in a world in which feet stand still.
         overlay: what is drawn over the frames; None: nothing.
         export: formats for other programs.
 
@@ -70,6 +71,7 @@ class InferenceOptions:
     focal_px: float | None = None
     fov_deg: float | None = None
     floor: bool = False
+    world: bool = False
     overlay: OverlayMode | None = "mesh"
     export: tuple[str, ...] = ()
 

@@ -16,8 +16,7 @@ from main.motion.camera import PELVIS
 from main.motion.rows import FinalRows
 from main.motion.trajectories import confidence, pose_vertices
 from main.pipeline.stages import READ_AHEAD
-from utils.box import Box
-from utils.camera import project
+from utils.camera import Box, project
 from utils.image import write_image
 from utils.iteration import parallel_map, prefetch, with_progress
 from utils.render import MeshRenderer, PlacedMesh, draw_skeleton, draw_vertices, person_colour

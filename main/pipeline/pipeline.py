@@ -11,33 +11,38 @@ import torch
 
 from configs.reader import save_config
 from main.motion.camera import Clip, choose_camera
-from main.motion.floor import find_floor
+from main.motion.camera_motion import static_camera
 from main.motion.refinement import ERRORS_NAME, NetworkErrors, Refinement
-from main.motion.results import choose_people, write_results
-from main.motion.rows import RAW_ROW, FinalRows, RawRows
+from main.motion.results import (
+    as_given,
+    choose_people,
+    input_ids,
+    result_names,
+    write_results,
+)
+from main.motion.rows import RAW_ROW, FinalRows, RawRows, WorldRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
-from main.paths import CONFIG_NAME, DEMO, PRETRAINED, ROOT
+from main.motion.world import find_floor, solve_world
 from main.pipeline.detection import NETWORKS, Detector, Detectors, fitted
 from main.pipeline.estimator import Estimator
-from main.pipeline.following import INTERVAL_S, KeypointDetector, KeypointFileDetector
-from main.pipeline.keypoint_files import read_keypoints
+from main.pipeline.following import INTERVAL_S, KeypointDetector
+from main.pipeline.keypoint_files import KeypointFileDetector, read_keypoints
 from main.pipeline.keypoints import KeypointFinder
 from main.pipeline.model_files import find_model
-from main.pipeline.naming import as_given, input_ids, result_names
 from main.pipeline.options import BUILT_IN, InferenceOptions
 from main.pipeline.overlay import Renderer, contact_sheet, draw_overlay, remove_stale_overlays
 from main.pipeline.stages import (
     READ_AHEAD,
+    Tracker,
     crop_people,
     detect_people,
     estimate_people,
     place_people,
     track_people,
 )
-from main.pipeline.tracking import Tracker
 from utils.errors import UserError, printable
-from utils.files import atomic_path, require_output
+from utils.files import CONFIG_NAME, DEMO, PRETRAINED, ROOT, atomic_path, require_output
 from utils.image import image_size, list_images, write_image
 from utils.iteration import prefetch, with_progress
 from utils.source import FrameSource, advice_on_name, open_source, warn_of_others
@@ -92,7 +97,7 @@ def process_clip(
     row_files_count = 2 if errors is None else 3
     space = _LEAST_SPACE + row_files_count * RAW_ROW.itemsize * (frame_total or 0)
     require_output(result, ending="_preview.jpg" if options.preview else ".mp4", least_free=space)
-    with atomic_path(written) as partial, row_files(partial) as (raw, refined, final):
+    with atomic_path(written) as partial, row_files(partial) as (raw, refined, final, world):
         partial.touch() if options.preview else partial.mkdir()
 
         # Frame by frame: each stage is a generator; threads work ahead where it says prefetch.
@@ -120,7 +125,12 @@ def process_clip(
         if options.preview:
             write_image(partial, contact_sheet(final, source, chosen))
         else:
-            floor = find_floor(final, clip.fps) if options.floor else None
+            floor = solved = None
+            if options.world:
+                motion = static_camera(frame_count)
+                solved = solve_world(final, clip, motion, estimator.body, world), world
+            elif options.floor:
+                floor = find_floor(final, clip.fps)
             if options.overlay is not None:
                 draw_overlay(source, final, chosen, result, tools.renderer, tools.workers)
             save_config(estimator.config, partial / CONFIG_NAME)
@@ -130,6 +140,7 @@ def process_clip(
                 *(partial, final, clip, summary),
                 chosen=chosen,
                 floor=floor,
+                world=solved,
                 with_keypoints=wants_keypoints,
             )
             prepare_exports(result, partial, options.export)
@@ -233,15 +244,16 @@ class Tools:
 
 
 @contextmanager
-def row_files(result: Path) -> Iterator[tuple[RawRows, RawRows, FinalRows]]:
-    """Raw, refined and final rows on the disk that gets the result."""
+def row_files(result: Path) -> Iterator[tuple[RawRows, RawRows, FinalRows, WorldRows]]:
+    """Raw, refined and final rows, and those in the world, on the disk that gets the result."""
     folder = result.parent
     with (
         closing(RawRows(folder)) as raw,
         closing(RawRows(folder)) as refined,
         closing(FinalRows(folder)) as final,
+        closing(WorldRows(folder)) as world,
     ):
-        yield raw, refined, final
+        yield raw, refined, final, world
 
 
 def describe_clip(source: FrameSource, options: InferenceOptions) -> Clip:

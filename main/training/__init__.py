@@ -5,8 +5,7 @@ recipes.py     what is learned: networks at their start, batches, objectives
 trainer.py     the loop over iterations
 optimizer.py   groups of parameters, the learning rate, averaged weights
 state.py       a run's folder, snapshots, resuming
-log.py         the log on screen, metrics.jsonl and TensorBoard
-validation.py  metrics during training, and pictures of samples
+validation.py  the log, metrics during training, and pictures of samples
 """
 
 from main.training.recipes import KEYPOINTS, LIFTING, REGRESSION

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import TrainConfig
-from models.decoder import UNSUPERVISED_HEADS
-from models.smplest_x import SMPLestX
+from models.smplest_x import UNSUPERVISED_HEADS, SMPLestX
 from utils.errors import UserError
 
 _BLOCK: Final = re.compile(r"encoder\.blocks\.(\d+)\.")

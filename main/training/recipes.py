@@ -19,8 +19,6 @@ from configs.schema import Config
 from datasets.synthetic.lifting import People, draw_poses
 from datasets.training_set import Share, TrainingLoader, TrainingSet
 from human_models.body import BodyLibrary, BodyModel
-from main.paths import ROOT
-from main.training.log import TrainLog
 from main.training.optimizer import freeze
 from main.training.state import Learner, Run, Snapshots
 from main.training.validation import (
@@ -29,14 +27,14 @@ from main.training.validation import (
     KeypointValidator,
     LiftingValidator,
     Preview,
+    TrainLog,
     Validator,
     images_of,
 )
 from models.checkpoint import load_weights
-from models.initialise import initial_network
+from models.initialise import initial_network, load_encoder, load_keypoint_head, save_encoder
 from models.losses import training_losses
-from models.posing import body_parameters, pose_body
-from models.smplest_x import SMPLestX
+from models.smplest_x import SMPLestX, body_parameters, pose_body
 from models.supervision import (
     KeypointNetwork,
     LiftingNetwork,
@@ -45,8 +43,8 @@ from models.supervision import (
     keypoint_loss,
     token_joint_loss,
 )
-from models.vitpose import load_encoder, load_keypoint_head, save_encoder
 from utils.errors import UserError
+from utils.files import ROOT
 
 log = logging.getLogger(__name__)
 

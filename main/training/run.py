@@ -17,14 +17,14 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from configs.reader import load_config
-from main.training.log import TrainLog, log_file
 from main.training.optimizer import AveragedWeights, make_optimizer
 from main.training.recipes import Recipe
 from main.training.state import Learner, Run, Snapshots, record, resume, run_folder
 from main.training.trainer import Interrupted, StopRequest, Task, Trainer
-from models.decoder import Layer
+from main.training.validation import TrainLog, log_file
+from models.smplest_x import Layer
 from models.vit import Block
-from utils.distributed import (
+from utils.devices import (
     LAUNCH_DATE,
     World,
     device_of_process,

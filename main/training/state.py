@@ -35,7 +35,6 @@ from configs.reader import save_config
 from configs.schema import Config
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
-from main.paths import CONFIG_NAME, ROOT
 from main.training.optimizer import AveragedWeights
 from models.checkpoint import (
     from_published,
@@ -45,9 +44,9 @@ from models.checkpoint import (
     to_published,
 )
 from models.supervision import NETWORK
-from utils.distributed import DATE, World, failing_together
+from utils.devices import DATE, World, failing_together
 from utils.errors import UserError, first_line
-from utils.files import atomic_path, remove_leftovers
+from utils.files import CONFIG_NAME, ROOT, atomic_path, remove_leftovers
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,10 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from main.training.log import TrainLog
 from main.training.optimizer import learning_rate, set_learning_rate
 from main.training.recipes import BatchLoader, Objective, autocast
 from main.training.state import Learner, Progress, Run, Snapshots
-from main.training.validation import Preview, Validator
+from main.training.validation import Preview, TrainLog, Validator
 from models.checkpoint import save_torch
 from utils.devices import copied_to
 from utils.errors import UserError

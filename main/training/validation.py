@@ -1,11 +1,17 @@
-"""Judging a network during training: metrics of test data, and pictures of training samples."""
+"""What a run reports: its log, metrics of test data, and pictures of training samples.
 
+The log is a line on screen, metrics.jsonl and TensorBoard, written by the first process.
+"""
+
+import json
 import logging
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -17,24 +23,193 @@ from torch.utils.data import DataLoader, Dataset
 
 from configs.schema import Config, ModelConfig, TrainConfig
 from datasets.cache import InstanceTable, open_dataset
-from datasets.sample import TrainingSample, training_sample
+from datasets.sample import NO_AUGMENTATION, TrainingSample, training_sample
 from datasets.sources import find_source
 from datasets.synthetic.lifting import People, draw_poses
-from datasets.targets import NO_AUGMENTATION
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS, edges
-from main.evaluation import CORRECT, SMPLX_METRICS, run_benchmark
+from main.evaluation.benchmark import run_benchmark
+from main.evaluation.metrics import CORRECT, MILLIMETRES, SMPLX_METRICS
 from main.pipeline.estimator import Estimator
-from main.training.log import TrainLog
 from main.training.state import Learner, Progress, Run
-from models.lifter import found_keypoints
-from models.posing import body_parameters, pose_body, root_relative
-from models.smplest_x import SMPLestX
+from models.smplest_x import SMPLestX, body_parameters, found_keypoints, pose_body, root_relative
 from models.supervision import LiftingNetwork, SupervisedSMPLestX, places_in_crop
-from utils.alignment import align_similarity
-from utils.devices import constants, has_float64
-from utils.errors import UserError
+from utils.devices import constants, has_float64, peak_memory_mib
+from utils.errors import OneLineFormatter, UserError, logging_to
+from utils.files import atomic_path, read_input
+from utils.geometry import align_similarity
 from utils.render import PERSON_COLOURS, draw_skeleton
+
+Terms = Mapping[str, Float[Tensor, " B"]]
+_LARGEST_LOG: Final = 2**30
+"""Bytes of metrics.jsonl, of which a line is written every few iterations."""
+
+
+class TrainLog:
+    """Gathers the losses of iterations and logs their means every `train.print_iters` iterations.
+
+    `add` and `close` must be called by every process; only the first one writes.
+    """
+
+    def __init__(self, run: Run, datasets: Sequence[str], iterations: int, start: Progress) -> None:
+        """
+        Args:
+            datasets: names, which batches refer to by number.
+            iterations: of an epoch.
+            start: where the run stands; what its log says of later iterations is removed.
+        """
+        self._folder, self._device, self._world = run.folder / "log", run.device, run.world
+        self._datasets, self._per_epoch = datasets, iterations
+        self._every = run.config.train.print_iters
+        self._iterations = run.config.train.end_epoch * iterations
+        self._precision = torch.float64 if has_float64(run.device) else torch.float32
+        self._sums: Tensor | None = None
+        self._names: tuple[str, ...] = ()
+        self._new, self._samples, self._waited = 0, 0, 0.0
+        self._since = time.perf_counter()
+        self._board: Any = None
+        if run.world.is_first:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            _remove_later_lines(self._folder / "metrics.jsonl", start)
+            self._board = SummaryWriter(str(self._folder), purge_step=self._step(start) + 1)
+
+    @contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        """The time that the block takes counts as waiting."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    def add(
+        self,
+        progress: Progress,
+        rate: float,
+        batches: Sequence[Mapping[str, Tensor]],
+        losses: Sequence[Terms],
+    ) -> None:
+        """Add the iteration after which training stands at `progress`.
+
+        Of one that was skipped, `batches` and `losses` are empty.
+        """
+        for batch, terms in zip(batches, losses, strict=True):
+            self._names = tuple(terms)
+            values = torch.stack([*terms.values(), torch.ones_like(next(iter(terms.values())))])
+            if self._sums is None:
+                shape = len(self._datasets), len(values)
+                self._sums = torch.zeros(shape, dtype=self._precision, device=self._device)
+            rows = batch["dataset"].to(self._device)
+            self._sums.index_add_(0, rows, values.to(self._precision).T)
+            self._samples += values.shape[1]
+        self._new += 1
+        step = self._step(progress)
+        if step % self._every == 0 or step == self._iterations:
+            self._write_means(progress, rate)
+
+    def metrics(self, progress: Progress, values: Mapping[str, float], kind: str) -> None:
+        """Log other numbers, e.g. of a validation."""
+        if self._world.is_first:
+            self._write({"kind": kind, **_place(progress), **values})
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}/{name}", value, self._step(progress))
+
+    def picture(self, progress: Progress, name: str, image: Tensor) -> None:
+        """Show an RGB image (3 H W, 0..255) in TensorBoard."""
+        if self._world.is_first:
+            self._board.add_image(name, image.to(torch.uint8), self._step(progress))
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+    def _step(self, progress: Progress) -> int:
+        """Iterations of the run so far."""
+        return progress.epoch * self._per_epoch + progress.iteration
+
+    def _write_means(self, progress: Progress, rate: float) -> None:
+        if self._sums is None:
+            return  # all were skipped, in all processes
+        step = self._step(progress)
+        if self._world.size > 1:
+            distributed.all_reduce(self._sums)
+        sums = self._sums.tolist()
+        taken = time.perf_counter() - self._since
+        numbers = {
+            "lr": rate,
+            "samples_per_s": self._samples * self._world.size / taken,
+            "data_wait": self._waited / taken,
+            "memory_mib": peak_memory_mib(self._device),
+            "seconds_left": taken / self._new * (self._iterations - step),
+        }
+        self._sums = None
+        self._new, self._samples, self._waited = 0, 0, 0.0
+        self._since = time.perf_counter()
+        if not self._world.is_first:
+            return
+        total = [sum(column) for column in zip(*sums, strict=True)]
+        means = dict(zip(self._names, (value / total[-1] for value in total[:-1]), strict=True))
+        loss = sum(means.values())
+        by_dataset = {
+            dataset: dict(zip(self._names, (value / row[-1] for value in row[:-1]), strict=True))
+            for dataset, row in zip(self._datasets, sums, strict=True)
+            if row[-1]
+        }
+        place_and_loss = {**_place(progress), "loss": loss}
+        self._write(
+            {"kind": "train", **place_and_loss, **means, **numbers, "by_dataset": by_dataset}
+        )
+        for name, value in {"loss": loss, **means, **numbers}.items():
+            self._board.add_scalar(f"train/{name}", value, step)
+        for dataset, terms in by_dataset.items():
+            for name, value in terms.items():
+                self._board.add_scalar(f"{dataset}/{name}", value, step)
+        log.info(
+            "epoch %d iteration %d: loss %.4f (%s) lr %.2e, %.1f samples/s, %.0f %% waiting for "
+            "data, %.0f MiB, %s left",
+            *progress[:2],
+            loss,
+            " ".join(f"{name} {value:.4f}" for name, value in means.items()),
+            rate,
+            numbers["samples_per_s"],
+            100 * numbers["data_wait"],
+            numbers["memory_mib"],
+            timedelta(seconds=round(numbers["seconds_left"])),
+        )
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        with (self._folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Append to a file what is logged while the block runs."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(OneLineFormatter("%(asctime)s %(message)s"))
+    with logging_to(handler):
+        yield
+
+
+def _place(progress: Progress) -> dict[str, int]:
+    return {"epoch": progress.epoch, "iteration": progress.iteration}
+
+
+def _remove_later_lines(path: Path, start: Progress) -> None:
+    """Remove lines of iterations after `start`, which will run again, and a truncated line."""
+    if not path.exists():
+        return
+    kept = []
+    for text in read_input(path, _LARGEST_LOG).decode("utf-8", "replace").splitlines():
+        try:
+            line = json.loads(text)
+            done = (line["epoch"], line["iteration"]) <= start[:2]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            break
+        if done:
+            kept.append(text + "\n")
+    with atomic_path(path) as partial:
+        partial.write_text("".join(kept), encoding="utf-8")
+
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +219,6 @@ _LIFTING_SEED: Final = 2**32
 """No seed of training, which configs hold to be smaller."""
 _LIFTING_POSES: Final = 500
 _LIFTING_SAMPLES: Final = 1000
-_MILLIMETRES: Final = 1000
 _TRUE, _PREDICTED = PERSON_COLOURS[2], PERSON_COLOURS[5]
 _BONES: Final = edges(JOINTS)
 _MOST_CROPS: Final = 8
@@ -225,7 +399,7 @@ class LiftingValidator(Validator):
         for name, part in JOINT_PARTS.items():
             aligned = align_similarity(found[:, part], true[:, part])
             distances[f"pa_{name}"] = (aligned - true[:, part]).norm(dim=2)
-        return {name: _MILLIMETRES * float(d.mean()) for name, d in distances.items()}
+        return {name: MILLIMETRES * float(d.mean()) for name, d in distances.items()}
 
 
 class JointPreview:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks import curves, moving_picture
 from configs.reader import load_config, save_config
-from main.paths import ROOT
+from utils.files import ROOT
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.targets import NO_AUGMENTATION, draw_augmentation
+from datasets.sample import NO_AUGMENTATION, draw_augmentation
 
 
 def test_augmentations_are_as_told():
@@ -39,7 +39,7 @@ def test_strength_weakens_turns_and_sizes_and_nothing_else():
 
 def test_augmentations_are_the_same_in_another_process():
     code = (
-        "from datasets.targets import draw_augmentation as draw\n"
+        "from datasets.sample import draw_augmentation as draw\n"
         "import sys; sys.stdout.write(repr([tuple(draw(3, 2, i)) for i in (5, 0)]))"
     )
     root = Path(__file__).parents[2]

@@ -14,8 +14,16 @@ import numpy as np
 import pytest
 
 import datasets.cache as cache_module
-from datasets.cache import InstanceTable, annotation_files, open_dataset, write_table
-from datasets.columns import NUMBER_COLUMNS, TEXT_COLUMNS, instance, read_columns
+from datasets.cache import (
+    NUMBER_COLUMNS,
+    TEXT_COLUMNS,
+    InstanceTable,
+    annotation_files,
+    instance,
+    open_dataset,
+    read_columns,
+    write_table,
+)
 from datasets.humandata.reader import Columns
 from datasets.sources import SOURCES
 from utils.errors import UserError

@@ -15,15 +15,16 @@ import torch
 from torch.utils.data import default_collate
 
 from configs.reader import load_config
-from datasets.columns import Instance
+from datasets.cache import Instance
 from datasets.sample import (
+    NO_AUGMENTATION,
+    Augmentation,
     body_box,
     evaluation_sample,
     joints_of_body,
     read_pixels,
     training_sample,
 )
-from datasets.targets import NO_AUGMENTATION, Augmentation
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import (
@@ -34,7 +35,7 @@ from human_models.joints import (
     POSE_PARTS,
     SIDES,
 )
-from utils.box import image_to_crop
+from utils.camera import image_to_crop
 from utils.errors import UserError
 
 PARITY = Path(__file__).parents[1] / "parity"

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from configs.schema import DataConfig
-from datasets.cache import InstanceTable, open_dataset
-from datasets.columns import ReadingProtocol, complete
+from datasets.cache import InstanceTable, ReadingProtocol, complete, open_dataset
 from datasets.humandata.reader import read_humandata
 from datasets.sources import SOURCES, Split, find_source
 from human_models.joints import HANDS_MEAN, JOINT_PARTS, JOINTS, POSE_PARTS
-from utils.box import Box, clip_box, have_area
+from utils.camera import Box, clip_box, have_area
 from utils.errors import UserError
 
 PARITY = Path(__file__).parents[1] / "parity"

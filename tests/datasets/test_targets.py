@@ -7,11 +7,10 @@ import cv2
 import numpy as np
 
 from configs.reader import load_config
-from datasets.columns import Instance
-from datasets.sample import training_sample
-from datasets.targets import NO_AUGMENTATION, Augmentation, training_targets
+from datasets.cache import Instance
+from datasets.sample import NO_AUGMENTATION, Augmentation, training_sample, training_targets
 from human_models.joints import JOINTS, POSE_PARTS, mirror_permutation
-from utils.box import Box, image_to_crop
+from utils.camera import Box, image_to_crop
 
 CONFIG = load_config(Path(__file__).parents[1] / "parity" / "config_base.py")
 AUGMENTATIONS = (

@@ -13,7 +13,7 @@ import human_models.body
 from human_models.body import BodyLibrary, BodyModel, BodyOutput, contour_row
 from human_models.files import ModelFolder, read_body
 from human_models.joints import MODEL_JOINTS
-from utils.rotation import axis_angle_to_matrix
+from utils.geometry import axis_angle_to_matrix
 
 SIZES = {
     "smplx": {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.distributed import device_of_process
+from utils.devices import device_of_process
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -179,7 +179,7 @@ import os, signal, sys, time
 import torch
 from torch import distributed
 from main.cli import command_parser, run_command
-from utils.distributed import one_error_report, process_group
+from utils.devices import one_error_report, process_group
 from utils.errors import UserError
 
 how = sys.argv[1]

@@ -5,7 +5,7 @@ import torch
 
 from configs.reader import load_config
 from human_models.joints import JOINT_PARTS, JOINTS, POSE_JOINTS
-from models.lifter import KeypointHead, found_keypoints
+from models.smplest_x import KeypointHead, found_keypoints
 from models.supervision import (
     TokenJointHead,
     keypoint_loss,

@@ -9,8 +9,8 @@ from configs.reader import load_config
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from models.initialise import average_person, initial_network
-from models.posing import body_parameters, pose_body
-from utils.rotation import axis_angle_to_matrix
+from models.smplest_x import body_parameters, pose_body
+from utils.geometry import axis_angle_to_matrix
 
 DEBUG = Path(__file__).parents[2] / "configs" / "config_debug.py"
 SMALLER = (

@@ -8,8 +8,7 @@ from human_models.body import BodyModel
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_body
 from human_models.joints import JOINTS
 from models.initialise import initial_network
-from models.lifter import Lifter, observed_keypoints
-from models.smplest_x import SMPLestX
+from models.smplest_x import Lifter, SMPLestX, observed_keypoints
 
 LIFTER = 'model.lifter_config={"width": 32, "depth": 1, "token_rank": 4}'
 CONFIG = load_config("configs/config_debug.py", [LIFTER]).model

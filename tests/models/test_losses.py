@@ -11,10 +11,16 @@ from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from human_models.joints import JOINT_PARTS, JOINTS, PART_ROOTS
 from models.checkpoint import load_network, to_published
-from models.decoder import HEADS, HeadOutputs
 from models.losses import training_losses
-from models.posing import body_parameters, part_relative, pose_body, root_relative
-from utils.rotation import rotation_6d_to_axis_angle
+from models.smplest_x import (
+    HEADS,
+    HeadOutputs,
+    body_parameters,
+    part_relative,
+    pose_body,
+    root_relative,
+)
+from utils.geometry import rotation_6d_to_axis_angle
 
 PARITY = Path(__file__).parents[1] / "parity"
 IDENTITY = torch.tensor([1.0, 0, 0, 1, 0, 0])  # two columns, row by row

@@ -22,9 +22,8 @@ from main.inference import main as infer
 from main.pipeline.estimator import Estimator
 from models import deployment
 from models.checkpoint import load_network, save_safetensors
-from models.decoder import HeadOutputs
 from models.deployment import OnnxNetwork
-from models.smplest_x import SMPLestX
+from models.smplest_x import HeadOutputs, SMPLestX
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from configs.reader import load_config
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from models.checkpoint import load_network
-from models.posing import body_parameters, part_relative, pose_body, root_relative
+from models.smplest_x import body_parameters, part_relative, pose_body, root_relative
 
 PARITY = Path(__file__).parents[1] / "parity"
 CONFIG = load_config(PARITY / "config_base.py").model

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from configs.reader import load_config
-from models.decoder import HEADS, HeadOutputs
 from models.deployment import StaticNetwork, captured, compiled
-from models.smplest_x import SMPLestX
+from models.smplest_x import HEADS, HeadOutputs, SMPLestX
 from utils.errors import UserError
 
 CONFIG = load_config("configs/config_debug.py").model

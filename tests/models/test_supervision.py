@@ -5,10 +5,10 @@ import torch
 
 from configs.reader import load_config
 from models.checkpoint import read_torch
+from models.initialise import load_encoder, save_encoder
 from models.smplest_x import SMPLestX
 from models.supervision import NETWORK, KeypointNetwork, SupervisedSMPLestX
 from models.vit import ViT
-from models.vitpose import load_encoder, save_encoder
 
 CONFIG = load_config("configs/config_smplest_x_demo.py")
 ENCODER = CONFIG.model.encoder_config

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from configs.schema import EncoderConfig
+from models.initialise import load_encoder
 from models.vit import ViT
-from models.vitpose import load_encoder
 from utils.errors import UserError
 
 CONFIG = EncoderConfig(embed_dim=16, depth=2, num_heads=2)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.alignment import (
+from utils.geometry import (
     align_similarity,
     aligned_distances,
     centred_in_place,

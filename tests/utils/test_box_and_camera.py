@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.box import intersection_over_union, shared_areas
-from utils.camera import DEPTH_EPSILON, project
+from utils.camera import DEPTH_EPSILON, intersection_over_union, project, shared_areas
 
 POINTS = np.array([[0.5, -0.25, 2.0], [0.0, 1.0, 4.0]])
 FOCAL, PRINCPT = np.array([100.0, 200.0]), np.array([30.0, 40.0])

@@ -5,8 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.box import Box, CropAugmentation, clip_box, crop_person, image_to_crop, person_box
-from utils.camera import Camera
+from utils.camera import (
+    Box,
+    Camera,
+    CropAugmentation,
+    clip_box,
+    crop_person,
+    image_to_crop,
+    person_box,
+)
 
 PARITY = dict(np.load(Path(__file__).parents[1] / "parity" / "crops.npz"))
 IMAGE = PARITY["image"]

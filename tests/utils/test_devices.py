@@ -14,11 +14,11 @@ from utils.devices import (
     copied_to,
     has_float64,
     peak_memory_mib,
+    pick_device,
     picked,
     runs_of,
     usable_cores,
 )
-from utils.distributed import pick_device
 
 CPU, CUDA, MPS = map(torch.device, ("cpu", "cuda:1", "mps"))
 

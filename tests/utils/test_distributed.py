@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.distributed import (
+from utils.devices import (
     BrokenDeviceError,
     World,
     device_of_process,
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 TOGETHER = """
 import sys, time
 import torch
-from utils.distributed import failing_together, gather_to_first, process_group
+from utils.devices import failing_together, gather_to_first, process_group
 from utils.errors import UserError
 
 def attempt(name, work):

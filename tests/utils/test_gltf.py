@@ -6,7 +6,7 @@ import pygltflib
 import pytest
 from scipy.spatial.transform import Rotation
 
-from utils.gltf import Material, Motion, Skeleton, Surface, make_glb, without_jumps
+from utils.mesh import Material, Motion, Skeleton, Surface, make_glb, without_jumps
 
 TYPES = {5121: "u1", 5123: "u2", 5125: "u4", 5126: "f4"}
 WIDTH = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}

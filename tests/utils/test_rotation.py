@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.rotation import (
+from utils.geometry import (
     axis_angle_to_matrix,
     matrix_to_axis_angle,
     rotation_6d_to_axis_angle,

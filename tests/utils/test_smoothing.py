@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from utils.smoothing import (
+from utils.geometry import (
     align_signs,
     axis_angles_of,
     interpolate_axis_angles,

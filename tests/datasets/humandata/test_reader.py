@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datasets.humandata.layout import FAMILIES
+from datasets.humandata.file import FAMILIES
 from datasets.humandata.reader import read_humandata
 from human_models.joints import JOINTS, JOINTS_FROM_HUMANDATA
 from utils.errors import UserError

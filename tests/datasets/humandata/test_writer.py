@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datasets.humandata.file import read_entries, take_rows
-from datasets.humandata.layout import is_mask
+from datasets.humandata.file import is_mask, read_entries, take_rows
 from datasets.humandata.merge import Part, merge, same
 from datasets.humandata.reader import read_humandata
 from datasets.humandata.writer import write_humandata

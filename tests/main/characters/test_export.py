@@ -13,8 +13,8 @@ from main.characters.glb import write_glb
 from main.characters.options import ExportOptions, parse_formats
 from main.export import main
 from main.motion.result_reader import read_person
-from main.paths import ROOT
 from utils.errors import UserError
+from utils.files import ROOT
 
 
 def test_the_command_writes_every_format_for_the_person(result, tmp_path):

@@ -20,8 +20,8 @@ from main.evaluation.metrics import (
     MetricTable,
     SampleErrors,
 )
-from utils.alignment import align_similarity
 from utils.errors import UserError
+from utils.geometry import align_similarity
 
 DIGITS_MM = 1e-3
 DATA = Path(__file__).parents[2] / "parity" / "data"

@@ -11,15 +11,13 @@ from human_models.safe_pickle import load_pickle
 from main.evaluation.servers import (
     AGORA,
     BEDLAM,
-    PersonNames,
     Prediction,
     agora_record,
     agora_stem,
     bedlam_record,
     bedlam_stem,
-    person_name,
-    pickled,
 )
+from main.evaluation.submission import PersonNames, person_name, pickled
 from utils.errors import UserError
 
 SIZES = {

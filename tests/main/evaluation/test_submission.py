@@ -23,8 +23,7 @@ from main.pipeline.detection import Detection
 from main.pipeline.estimator import Estimator
 from main.submit import main
 from models.checkpoint import load_network
-from utils.box import Box
-from utils.camera import Camera
+from utils.camera import Box, Camera
 
 PARITY = Path(__file__).parents[2] / "parity"
 WEIGHTS = PARITY / "snapshot_fp16.pth.tar"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from main.evaluation.servers import AGORA, BEDLAM, SERVERS, pickled
-from main.evaluation.submission_check import check_record, check_submission
+from main.evaluation.servers import AGORA, BEDLAM, SERVERS, check_record, check_submission
+from main.evaluation.submission import pickled
 from utils.errors import UserError
 
 VECTORS = {

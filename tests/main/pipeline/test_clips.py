@@ -12,10 +12,10 @@ from main import inference
 from main.characters import export
 from main.pipeline import clips as clips_module
 from main.pipeline import pipeline
-from main.pipeline.clips import Job, is_finished
+from main.pipeline.clips import ClipReport, Job, is_finished, table, write_report
 from main.pipeline.estimator import Estimator
 from main.pipeline.options import InferenceOptions
-from utils.distributed import BrokenDeviceError
+from utils.devices import BrokenDeviceError
 from utils.video_write import VideoWriter
 
 ROOT = Path(__file__).parents[3]
@@ -252,3 +252,44 @@ def test_exports_of_an_earlier_result_last_until_they_are_written_anew(
     job = Job("walk", clips / "a/walk.mp4", tmp_path / "out", "walk")
     options = InferenceOptions(str(untrained), export=("viewer",))
     assert not is_finished(job, options)
+
+
+REPORTS = [
+    ClipReport("a/walk.mp4", "done", 30, 2, 1.25),
+    ClipReport("b.mp4", "finished before", 10, 1),
+    ClipReport("preview.mp4", "finished before"),
+    ClipReport("bad.mp4", "failed", seconds=0.1, reason="no video"),
+]
+
+
+def test_table():
+    assert table(REPORTS) == [
+        "clip         frames  people  seconds",
+        "a/walk.mp4       30       2      1.2",
+        "b.mp4            10       1  finished before",
+        "preview.mp4       -       -  finished before",
+        "bad.mp4      failed: no video",
+        "1 done, 1 failed, 2 finished before",
+    ]
+
+
+def test_long_table_shows_failures():
+    lines = table([REPORTS[0]] * 500 + [REPORTS[3]])
+    assert lines[1:] == ["bad.mp4  failed: no video", "500 done, 1 failed"]
+
+
+def test_report_file(tmp_path):
+    path = tmp_path / "new" / "report.json"
+    write_report(path, {"model": "m"}, REPORTS, 9.87654)
+    content = json.loads(path.read_text())
+    assert (content["done"], content["finished_before"], content["failed"]) == (1, 2, 1)
+    assert (content["model"], content["seconds"]) == ("m", 9.877)
+    assert content["clips"][3] == {
+        "clip": "bad.mp4",
+        "status": "failed",
+        "frames": None,
+        "people": None,
+        "seconds": 0.1,
+        "reason": "no video",
+    }
+    assert [path.name for path in path.parent.iterdir()] == ["report.json"]

@@ -17,7 +17,7 @@ from main.pipeline.detection import (
     YoloDetector,
     import_ultralytics,
 )
-from utils.box import Box
+from utils.camera import Box
 from utils.errors import UserError
 from utils.image import read_image
 

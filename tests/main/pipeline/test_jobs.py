@@ -5,8 +5,8 @@ import os
 
 import pytest
 
+from main.motion.results import input_ids
 from main.pipeline.clips import earlier_result, list_jobs, remove_leftovers_of
-from main.pipeline.naming import input_ids
 from utils.errors import UserError
 
 

@@ -8,9 +8,8 @@ import pytest
 from human_models.joints import COCO_KEYPOINTS, FACE_KEYPOINTS, HAND_KEYPOINTS, JOINTS
 from main.motion.rows import KeypointSource
 from main.pipeline.detection import Detection
-from main.pipeline.following import KeypointFileDetector
-from main.pipeline.keypoint_files import read_keypoints
-from utils.box import Box
+from main.pipeline.keypoint_files import KeypointFileDetector, read_keypoints
+from utils.camera import Box
 from utils.errors import UserError
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)

@@ -19,7 +19,7 @@ from main.pipeline.keypoints import (
     _without_shared,
 )
 from main.pipeline.networks import Square
-from utils.box import Box
+from utils.camera import Box
 from utils.image import read_image
 
 ASTRONAUT = Path(find_spec("skimage").origin).parent / "data" / "astronaut.png"

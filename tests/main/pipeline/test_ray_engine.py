@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from main.initialise import initialise
-from main.pipeline.ray_engine import cores_per_worker
+from main.pipeline.clips import cores_per_worker
 from utils.video_write import VideoWriter
 
 ROOT = Path(__file__).parents[3]

@@ -1,4 +1,4 @@
-"""Batches over people and frames: full ones, every frame once and in order."""
+"""Numbers stay with people; batches over people and frames: full, every frame once, in order."""
 
 import time
 
@@ -13,10 +13,11 @@ from main.pipeline.stages import (
     FRAMES_PER_BATCH,
     CroppedFrame,
     CroppedPerson,
+    Tracker,
     batches,
     estimate_people,
 )
-from utils.box import Box
+from utils.camera import Box
 from utils.errors import UserError
 
 PIXELS = np.zeros((2, 2, 3), np.float32)
@@ -127,3 +128,57 @@ def test_nobody_who_is_numbers_is_an_error():
     with pytest.raises(UserError, match="NaN or infinity for every person; fetch its weights"):
         list(estimate_people(cropped([2, 0, 1]), NoNumbers({0, 1, 2}), 4))
     assert len(list(estimate_people(cropped([0, 0]), NoNumbers({0}), 4))) == 2
+
+
+def detections(*boxes, score=0.9):
+    return [Detection(Box(*box), score) for box in boxes]
+
+
+def test_numbers_follow_people_who_move_and_change_order():
+    tracker = Tracker(fps=30)
+    for frame in range(20):
+        left, right = (10 + 4 * frame, 0, 50, 100), (400 - 4 * frame, 0, 50, 100)
+        order = (left, right) if frame % 2 == 0 else (right, left)
+        assert tracker(detections(*order)) == ([1, 2] if frame % 2 == 0 else [2, 1])
+
+
+def test_short_absence_keeps_the_number_and_a_long_one_does_not():
+    tracker = Tracker(fps=10)
+    box = (10, 10, 50, 100)
+    for _ in range(5):
+        assert tracker(detections(box)) == [1]
+    for _ in range(20):
+        assert tracker([]) == []
+    assert tracker(detections(box)) == [1]
+    for _ in range(30):
+        tracker([])
+    assert tracker(detections(box)) == [2]
+
+
+def test_everyone_gets_a_number_of_their_own():
+    assert Tracker(30)(detections(*[(0, 0, 50, 100)] * 5)) == [1, 2, 3, 4, 5]
+
+
+def test_whoever_comes_later_is_numbered_at_once():
+    tracker = Tracker(30)
+    there = (10, 10, 50, 100)
+    assert tracker(detections(there)) == [1]
+    assert tracker(detections(there, (300, 10, 50, 100))) == [1, 2]
+    assert tracker(detections(there, (303, 10, 50, 100))) == [1, 2]
+
+
+def test_no_detection_is_dropped_whatever_it_is_like():
+    tracker = Tracker(30)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        boxes = rng.uniform(0, 300, (rng.integers(0, 6), 4))
+        odd = [(5, 5, 0, 10), (float("nan"), 0, 5, 5), (0, 0, float("inf"), 5)]
+        frame = detections(*boxes.tolist(), *odd, score=float(rng.uniform(0, 1)))
+        numbers = tracker(frame)
+        assert len(set(numbers)) == len(frame)
+        assert min(numbers) >= 1
+
+
+def test_each_tracker_counts_from_one():
+    for _ in range(2):
+        assert Tracker(30)(detections((0, 0, 50, 100))) == [1]

@@ -13,8 +13,7 @@ from main.training.optimizer import (
     make_optimizer,
     set_learning_rate,
 )
-from models.decoder import UNSUPERVISED_HEADS
-from models.smplest_x import SMPLestX
+from models.smplest_x import UNSUPERVISED_HEADS, SMPLestX
 from models.supervision import SupervisedSMPLestX
 from tests.main.training.conftest import CONFIG
 from utils.errors import UserError

@@ -15,7 +15,7 @@ from configs.reader import load_config
 from main.training import run as run_module
 from main.training.state import Run
 from models.smplest_x import SMPLestX
-from utils.distributed import World
+from utils.devices import World
 
 SAME = {"rel": 1e-4, "abs": 1e-5}
 PLAIN = "train.lr=1e-3"

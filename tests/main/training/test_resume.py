@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from main.training.log import TrainLog
+from main.training.validation import TrainLog
 
 GO_ON = "train.continue_train=True"
 

@@ -15,7 +15,7 @@ from main.pipeline.estimator import Estimator
 from main.training import run, state
 from main.training.state import Progress, Snapshots, run_folder
 from models.checkpoint import read_network, to_published
-from utils.distributed import World
+from utils.devices import World
 from utils.errors import UserError
 
 LIMIT = 700_000

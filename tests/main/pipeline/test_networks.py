@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from main.pipeline import networks
-from main.pipeline.movenet import MoveNet, _Found, tiles, without_doubles
-from main.pipeline.networks import SmallNetwork
-from utils.box import Box, intersection_over_union
+from main.pipeline.networks import MoveNet, SmallNetwork, _Found, tiles, without_doubles
+from utils.camera import Box, intersection_over_union
 from utils.errors import UserError
 from utils.image import read_image
 

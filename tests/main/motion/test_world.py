@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from main.motion.floor import Plane, fit_floor, world_from_camera
+from main.motion.world import Plane, fit_floor, world_from_camera
 
 UP = np.array([0.05, -0.95, -0.3]) / np.linalg.norm([0.05, -0.95, -0.3])
 HEIGHT = -1.6
