@@ -100,9 +100,9 @@ def write_results(
         "flat_hand_mean": np.array(False),
     }
     if floor is not None:
-        world = world_from_camera(floor.plane)
-        constants["world_from_camera"] = world
-        about = {**about, "floor": {"world_from_camera": world.tolist()}}
+        transform = world_from_camera(floor.plane)
+        constants["world_from_camera"] = transform
+        about = {**about, "floor": {"world_from_camera": transform.tolist()}}
     if world is not None:
         about = {**about, "world": world[0].describe()}
     people = []
