@@ -15,6 +15,7 @@ from main.cli import add_network_flags, command, command_parser
 from main.pipeline.options import (
     BUILT_IN,
     Backend,
+    CameraChoice,
     DetectorName,
     InferenceOptions,
     OverlayMode,
@@ -80,6 +81,7 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
         smoothing=parse_smoothing(arguments.smooth),
         focal_px=arguments.focal,
         fov_deg=arguments.fov,
+        camera=arguments.camera,
         floor=arguments.floor,
         world=arguments.world,
         overlay=None if arguments.no_overlay else arguments.overlay,
@@ -122,6 +124,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--smooth", default="auto", metavar="auto|off|FACTOR", help="of frames (default: auto)")
     add("--focal", type=float, metavar="PX", help="the camera's focal length in pixels")
     add("--fov", type=float, metavar="DEG", help="or its angle of view across the width")
+    add(
+        "--camera",
+        choices=get_args(CameraChoice),
+        default="auto",
+        help="how it moves (default: what is seen behind the people says so)",
+    )
     add("--floor", action="store_true", help="find the ground under a camera that stands still")
     add("--world", action="store_true", help="people in a world, with the camera's motion")
     add("--export", metavar="FORMAT,...", help="characters for other programs: glb, bvh, ..., all")

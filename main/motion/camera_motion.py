@@ -12,12 +12,13 @@ from typing import Final, Literal, NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, Int32, UInt8
 from scipy.sparse import coo_array
 from scipy.sparse.linalg import lsqr
 from scipy.spatial.transform import Rotation
 
 from main.motion.camera import Clip
+from main.motion.odometry import Sighting, Way, find_way
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,10 @@ _UNEXPLAINED, _BETTER, _EXPLAINED = 0.2, 0.15, 0.7
 and this share of all."""
 _MOVES: Final = 0.3
 """Share of looks that must find parallax if the camera moves."""
+_REMEMBERED: Final = 90
+"""Corners of each frame that are kept for the way of a camera that moves."""
+_FINE: Final = 64
+_NOISE: Final = 0.7
 _UNMODELLED: Final = 0.3
 """Confidence in a turn that is all that is known of a camera that moves."""
 _STILL: Final = 0.6
@@ -249,10 +254,14 @@ def _improved(turn: Turn, before: Points, after: Points, focal: float) -> tuple[
 
 
 class _Keyframe(NamedTuple):
-    """A frame that later ones are compared with: the reduced image, and corners in its pixels."""
+    """A frame that later ones are compared with: the reduced image, and corners in its pixels.
+
+    A corner that comes from an older keyframe has the same number there.
+    """
 
     grey: UInt8[np.ndarray, "h w"]
     corners: Float32[np.ndarray, "N 2"]
+    ids: Int32[np.ndarray, " N"]
 
 
 class _Edge(NamedTuple):
@@ -268,11 +277,13 @@ class _Match(NamedTuple):
     """A frame as seen from a keyframe.
 
     Attributes:
-        before: the corners that are found, from the principal point.
+        ids: numbers of the corners that are found.
+        before: the corners, from the principal point.
         after: where they are in the frame.
         share: of all corners of the keyframe, how many are where the turn says.
     """
 
+    ids: Int32[np.ndarray, " N"]
     before: Points
     after: Points
     fit: Fit
@@ -292,9 +303,13 @@ class CameraTracker:
     """Sees every frame of a clip once, in order, and then says how the camera moved.
 
     Memory grows by less than a kilobyte per frame.
+
+    Args:
+        kind: what the camera does; None: what the corners say.
     """
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: Clip, kind: CameraKind | None = None) -> None:
+        self._kind = kind
         width, height = clip.image_size
         self._scale = min(1.0, _LONGEST_SIDE / max(width, height))
         self._size = (round(width * self._scale), round(height * self._scale))
@@ -319,6 +334,9 @@ class CameraTracker:
         self._frames: list[tuple[int, Turn, float]] = []
         """Each frame's keyframe, its turn from there, and the confidence."""
         self._parallax: list[bool] = []
+        self._corner_count = 0
+        self._sightings: list[tuple[np.ndarray, np.ndarray]] = []
+        """Of each frame, numbers of corners and where they are, `_FINE` parts of a pixel."""
 
     def add(
         self,
@@ -345,11 +363,21 @@ class CameraTracker:
                 self._parallax.append(self._has_parallax(match))
         if match is None or match.share < _KEPT:
             match = self._change_keyframe(match, grey, background)
+        self._remember(match)
         if frame_index == 0:
             confidence = float(len(self._images[0].corners) >= _LEAST_POINTS)
         else:
             confidence = 0.0 if match is None else match.confidence
         self._frames.append((self._current, self._turn, confidence))
+
+    def _remember(self, match: _Match | None) -> None:
+        keyframe = self._images[self._current]
+        ids, places = keyframe.ids, keyframe.corners
+        if match is not None:
+            ids, places = match.ids, match.after + self._centre
+        chosen = slice(_REMEMBERED)
+        fine = np.clip(np.rint(places[chosen] * _FINE), 0, 65535).astype(np.uint16)
+        self._sightings.append((ids[chosen].copy(), fine))
 
     def _background(self, boxes_xywh: Float[np.ndarray, "P 4"]) -> UInt8[np.ndarray, "h w"]:
         """255 where no people are."""
@@ -363,16 +391,31 @@ class CameraTracker:
         return mask
 
     def _make_keyframe(
-        self, grey: UInt8[np.ndarray, "h w"], background: UInt8[np.ndarray, "h w"], absolute: Turn
+        self,
+        grey: UInt8[np.ndarray, "h w"],
+        background: UInt8[np.ndarray, "h w"],
+        absolute: Turn,
+        match: _Match | None,
     ) -> None:
-        """The frame becomes the current keyframe."""
-        corners = cv2.goodFeaturesToTrack(
-            grey, _CORNERS, _CORNER_QUALITY, _CORNER_DISTANCE, mask=background, blockSize=5
+        """The frame becomes the current keyframe; it keeps corners that are found in it."""
+        ids, places = np.zeros(0, np.int32), np.zeros((0, 2), np.float32)
+        if match is not None:
+            ids, places = match.ids, (match.after + self._centre).astype(np.float32)
+            background = background.copy()
+            for column, row in np.rint(places).astype(int).tolist():
+                cv2.circle(background, (column, row), _CORNER_DISTANCE, 0, -1)
+        wanted = max(_CORNERS - len(ids), 1)
+        found = cv2.goodFeaturesToTrack(
+            grey, wanted, _CORNER_QUALITY, _CORNER_DISTANCE, mask=background, blockSize=5
         )
-        places = np.zeros((0, 2), np.float32) if corners is None else corners.reshape(-1, 2)
+        if found is not None:
+            new = np.arange(self._corner_count, self._corner_count + len(found), dtype=np.int32)
+            self._corner_count += len(new)
+            places = np.concatenate([places, found.reshape(-1, 2)])
+            ids = np.concatenate([ids, new])
         self._absolute.append(absolute)
         self._current, self._turn = len(self._absolute) - 1, NO_TURN
-        self._images[self._current] = _Keyframe(grey, places)
+        self._images[self._current] = _Keyframe(grey, places, ids)
         if len(self._images) > _MOST_IMAGES:  # the first one stays, then the oldest goes
             del self._images[list(self._images)[1]]
 
@@ -412,14 +455,14 @@ class CameraTracker:
         """None where too few corners are found, or no turn explains enough of them."""
         if keyframe < 0:
             return None
-        template, corners = self._images[keyframe]
+        template, corners, ids = self._images[keyframe]
         if len(corners) < _LEAST_POINTS:
             return None
         width, height = self._size
         focal = self._focal * self._absolute[keyframe].zoom
         guess = (expected.of(corners - self._centre, focal) + self._centre).astype(np.float32)
         inside = ((guess > -20) & (guess < np.array(self._size) + 20)).all(axis=1)
-        corners, guess = corners[inside], guess[inside]
+        corners, guess, ids = corners[inside], guess[inside], ids[inside]
         if len(corners) < _LEAST_POINTS:
             return None
         places, there, _ = cv2.calcOpticalFlowPyrLK(template, grey, corners, guess.copy(), **_LK)
@@ -440,7 +483,7 @@ class CameraTracker:
         inliers = int(fit.inliers.sum())
         if inliers < max(_LEAST_POINTS, _LEAST_INLIERS * len(before)):
             return None
-        return _Match(before, after, fit, inliers / len(self._images[keyframe].corners))
+        return _Match(ids[found], before, after, fit, inliers / len(inside))
 
     def _displacement(self, turn: Turn) -> float:
         """How far a turn moves the image, at most over its middle and corners; reduced pixels."""
@@ -487,7 +530,7 @@ class CameraTracker:
             absolute = self._absolute[number].then(match.fit.turn)
         if match is None:
             self._step = NO_TURN
-        self._make_keyframe(grey, background, absolute)
+        self._make_keyframe(grey, background, absolute, match)
         self._edges += [
             _Edge(one, self._current, seen.fit.turn, seen.weight) for one, seen in found
         ]
@@ -513,18 +556,17 @@ class CameraTracker:
         moving = float((inliers > 0).mean())
         return moving > max(_EXPLAINED, explained + _BETTER)
 
-    def finish(self, kind: CameraKind | None = None) -> CameraMotion:
-        """The camera's motion over all frames that were added; one line of the log says which.
-
-        Args:
-            kind: what the camera does; None: what the corners say.
-        """
+    def finish(self) -> CameraMotion:
+        """The camera's motion over all frames that were added; one line of the log says which."""
+        kind = self._kind
         count = len(self._frames)
+        if count < 2:
+            return static_camera(count)
         keyframes = _adjusted(self._absolute, self._edges)
         turns = [keyframes[number].then(turn) for number, turn, _ in self._frames]
         confidence = np.array([one for _, _, one in self._frames])
         seen = confidence > 0
-        if kind != "static" and seen.sum() < max(2, count / 2):
+        if seen.sum() < count / 2:
             log.warning(
                 "camera: nothing behind the people can be followed in %d of %d frames; it is taken "
                 "to stand still",
@@ -541,34 +583,43 @@ class CameraTracker:
                 kind = "static"
         sure = float(confidence[seen].mean())
         if kind == "static":
-            if not chosen:
-                log.info(
-                    "camera: stands still; the background moves by at most %.1f pixels (%.0f %% sure)",
-                    *(largest, 100 * sure),
-                )
+            log.info(
+                "camera: stands still; the background moves by at most %.1f pixels (%.0f %% sure)",
+                *(largest, 100 * sure),
+            )
             return static_camera(count, sure)
         zoom = np.array([turn.zoom for turn in turns])
         if np.abs(np.log(zoom)).max() < _ZOOMS:
             zoom = np.ones(count)
-        rotations = np.array([turn.rotation for turn in turns])
-        angles = np.degrees(Rotation.from_matrix(rotations).magnitude())
+        poses = np.tile(np.eye(4), (count, 1, 1))
+        poses[:, :3, :3] = [turn.rotation for turn in turns]
+        way = self._way(poses[:, :3, :3]) if kind == "moving" else None
+        if way is not None:
+            poses, confidence, zoom = way.camera_from_first, way.confidence, np.ones(count)
+        angles = np.degrees(Rotation.from_matrix(poses[:, :3, :3]).magnitude())
+        sure = float(confidence.mean())
         if not chosen:
             sure *= 1 - parallax if kind == "rotating" else parallax
         log.info(
-            "camera: %s by up to %.1f degrees, zooms from %.2f to %.2f; parallax in %.0f %% of the "
-            "looks (%.0f %% sure)",
-            *("turns" if kind == "rotating" else "moves and turns", angles.max()),
+            "camera: %s by up to %.0f degrees, zoom %.2f to %.2f; parallax in %.0f %% of the looks "
+            "(%.0f %% sure)",
+            *("turns" if kind == "rotating" else "moves, and turns", angles.max()),
             *(zoom.min(), zoom.max(), 100 * parallax, 100 * sure),
         )
-        if kind == "moving":
+        if kind == "moving" and way is None:
             log.warning(
-                "camera: its way is not recovered, only how it turns; world coordinates are as if "
+                "camera: its way cannot be found, only how it turns; world coordinates are as if "
                 "it stayed in its place"
             )
-            confidence = confidence * _UNMODELLED
-        poses = np.tile(np.eye(4), (count, 1, 1))
-        poses[:, :3, :3] = rotations
-        return CameraMotion("rotating", poses, zoom, confidence, True)
+            kind, confidence = "rotating", confidence * _UNMODELLED
+        return CameraMotion(kind, poses, zoom, confidence, kind == "rotating")
+
+    def _way(self, rotations: Float[np.ndarray, "T 3 3"]) -> Way | None:
+        sightings = [
+            Sighting(ids, (places / _FINE - self._centre) / self._focal)
+            for ids, places in self._sightings
+        ]
+        return find_way(sightings, rotations, _NOISE / self._focal)
 
 
 def _thumbnail(grey: UInt8[np.ndarray, "h w"]) -> Float32[np.ndarray, "a b"]:
@@ -601,7 +652,9 @@ def _adjusted(first: list[Turn], edges: list[_Edge]) -> list[Turn]:
         own = weight / (1 + (angle / _DISAGREE) ** 2)
         rows, columns, values = [], [], []
         for axis in range(3):
-            rows.append(3 * number + axis), columns.append(3 * target + axis), values.append(own)
+            rows.append(3 * number + axis)
+            columns.append(3 * target + axis)
+            values.append(own)
             for other in range(3):
                 rows.append(3 * number + axis)
                 columns.append(3 * source + other)

@@ -11,6 +11,7 @@ from utils.errors import UserError
 Backend = Literal["torch", "onnx", "compile", "cuda-graphs"]
 OverlayMode = Literal["mesh", "vertices", "skeleton", "keypoints"]
 DetectorName = Literal["auto", "yolo", "movenet", "whole-image"]
+CameraChoice = Literal["auto", "static", "rotating", "moving"]
 BUILT_IN: Final = "built-in"
 """In place of a file of keypoints: they are found by the networks that ship."""
 Chosen = tuple[int, ...] | Literal["largest"]
@@ -43,6 +44,7 @@ class InferenceOptions:
         smoothing: factor of the default smoothing of videos; 0: none.
         focal_px: focal length of the camera in pixels.
         fov_deg: or its angle of view across the width in degrees.
+        camera: how the camera of a video moves; "auto": what the background says.
         floor: find the ground and the feet that touch it; the camera stands still.
         world: find the camera's motion, too, and move people in a world in which feet stand still.
         overlay: what is drawn over the frames; None: nothing.
@@ -70,6 +72,7 @@ class InferenceOptions:
     smoothing: float = 1.0
     focal_px: float | None = None
     fov_deg: float | None = None
+    camera: CameraChoice = "auto"
     floor: bool = False
     world: bool = False
     overlay: OverlayMode | None = "mesh"

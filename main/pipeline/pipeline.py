@@ -11,7 +11,7 @@ import torch
 
 from configs.reader import save_config
 from main.motion.camera import Clip, choose_camera
-from main.motion.camera_motion import static_camera
+from main.motion.camera_motion import CameraTracker, static_camera
 from main.motion.refinement import ERRORS_NAME, NetworkErrors, Refinement
 from main.motion.results import (
     as_given,
@@ -40,6 +40,7 @@ from main.pipeline.stages import (
     estimate_people,
     place_people,
     track_people,
+    watch_camera,
 )
 from utils.errors import UserError, printable
 from utils.files import CONFIG_NAME, DEMO, PRETRAINED, ROOT, atomic_path, require_output
@@ -104,7 +105,9 @@ def process_clip(
         frames = prefetch(source, READ_AHEAD)
         detected = detect_people(frames, detector)
         tracked = track_people(detected, Tracker(clip.fps))
-        cropped = prefetch(crop_people(tracked, estimator), READ_AHEAD)
+        camera = camera_tracker(source, clip, options)
+        watched = watch_camera(tracked, camera)
+        cropped = prefetch(crop_people(watched, estimator), READ_AHEAD)
         workers = tools.network_workers(source)
         with closing(estimate_people(cropped, estimator, tools.batch_size, workers)) as estimated:
             counted = with_progress(estimated, frame_total, "frames")
@@ -113,6 +116,7 @@ def process_clip(
             raise UserError(f"{source.path}: nobody found in {frame_count} frame(s); {_ADVICE}")
 
         # The clip as a whole: raw rows become final ones.
+        motion = static_camera(frame_count) if camera is None else camera.finish()
         people = stitch(raw, clip.camera, clip.fps)
         if errors is not None:
             moved = Refinement(estimator.body, errors, clip).refine(raw, people, refined)
@@ -127,7 +131,6 @@ def process_clip(
         else:
             floor = solved = None
             if options.world:
-                motion = static_camera(frame_count)
                 solved = solve_world(final, clip, motion, estimator.body, world), world
             elif options.floor:
                 floor = find_floor(final, clip.fps)
@@ -267,6 +270,20 @@ def describe_clip(source: FrameSource, options: InferenceOptions) -> Clip:
         image=source.path if info.kind == "image" else None,
     )
     return Clip(camera, (info.width, info.height), float(info.fps))
+
+
+def camera_tracker(
+    source: FrameSource, clip: Clip, options: InferenceOptions
+) -> CameraTracker | None:
+    """What finds the camera's motion; None where it stands still or nobody asks."""
+    if (
+        not options.world
+        or options.camera == "static"
+        or options.preview
+        or source.info.kind == "image"
+    ):
+        return None
+    return CameraTracker(clip, None if options.camera == "auto" else options.camera)
 
 
 def smoothing_of(source: FrameSource, options: InferenceOptions) -> Smoothing:

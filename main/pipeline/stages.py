@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from main.motion.camera import PELVIS, Clip, place_bodies, truncation
+from main.motion.camera_motion import CameraTracker
 from main.motion.rows import PARAMETERS, RAW_ROW, Keypoints, RawRows
 from main.pipeline.detection import Detection, Detector, import_ultralytics
 from main.pipeline.estimator import Estimator, Person, PersonCrop
@@ -147,6 +148,17 @@ def track_people(frames: Iterable[DetectedFrame], tracker: Tracker) -> Iterator[
     """Give everyone the number of a track that goes from frame to frame."""
     for frame, detections in frames:
         yield TrackedFrame(frame, detections, tracker(detections))
+
+
+def watch_camera(
+    frames: Iterable[TrackedFrame], camera: CameraTracker | None
+) -> Iterator[TrackedFrame]:
+    """Show each frame, and where people are in it, to what finds the camera's motion, if any."""
+    for tracked in frames:
+        if camera is not None:
+            boxes = [(box.x, box.y, box.width, box.height) for box, *_ in tracked.detections]
+            camera.add(tracked.frame.index, tracked.frame.image, np.array(boxes).reshape(-1, 4))
+        yield tracked
 
 
 def crop_people(frames: Iterable[TrackedFrame], estimator: Estimator) -> Iterator[CroppedFrame]:

@@ -46,6 +46,7 @@ export class Views {
   show(frame) {
     const { poses, zooms } = this.clip.cameras;
     this.recorded.matrix.fromArray(poses, 16 * frame);
+    this.recorded.updateMatrixWorld(true);
     if (this.zoom === zooms[frame]) return;
     this.zoom = zooms[frame];
     if (this.margins) this.#project();

@@ -1,0 +1,294 @@
+"""How well the camera's motion is found: orientation, kind, and what it costs.
+
+    python -m benchmarks.camera [--frames 300] [--video FILE] [--seed 0]
+
+A hall with textured walls, floor, ceiling and boards is seen by cameras that move in known ways,
+with people drawn as boxes of noise that walk through it. With --video, of a camera that stands
+still, the video itself is followed, too, and pans over it: windows that turn and zoom inside its
+frames. Boxes of people are then found by the built-in detector.
+
+    kind     what the camera was taken for, and what it does
+    deg      mean error of the orientation; the camera starts with none
+    deg/s    how fast the error grows: the slope of a line through it, as a magnitude
+    way      for cameras that move: error of the place after the best similarity, over the way's
+             length, in percent
+    ms       of one core, for each frame
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+from rich.console import Console
+from rich.table import Table
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial.transform import Rotation
+
+from main.motion.camera import Clip, choose_camera
+from main.motion.camera_motion import CameraMotion, CameraTracker
+from main.pipeline.detection import Detectors
+from utils.alignment import align_similarity
+from utils.source import open_source
+
+FPS: Final = 30
+WIDTH, HEIGHT, FOCAL = 1280, 720, 1100.0
+_TEXTURE_PX: Final = 1024
+_NEAR_M: Final = 0.1
+# World: x right, y up, z back, the floor at y = 0.
+_FLIP: Final = np.diag([1.0, -1.0, -1.0])
+Way = Callable[[Float[np.ndarray, " T"], np.random.Generator], "Shot"]
+
+
+class Shot(NamedTuple):
+    """Where a camera is: its centre, rotations from the world's axes to its own, and zoom."""
+
+    centre: Float[np.ndarray, "T 3"]
+    rotation: Float[np.ndarray, "T 3 3"]
+    zoom: Float[np.ndarray, " T"]
+    kind: str
+
+
+class Board(NamedTuple):
+    """A textured rectangle: a corner, and the two sides from there, metres."""
+
+    corner: Float[np.ndarray, "3"]
+    right: Float[np.ndarray, "3"]
+    down: Float[np.ndarray, "3"]
+    texture: UInt8[np.ndarray, "H W 3"]
+
+
+def _turned(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> Float[np.ndarray, "T 3 3"]:
+    """Degrees to the right, down and clockwise; 0 looks along -z."""
+    angles = np.stack([roll, -pitch, -yaw], axis=1)
+    turns = Rotation.from_euler("zxy", angles, degrees=True).as_matrix()
+    return _FLIP @ turns.transpose(0, 2, 1)
+
+
+def _shake(rng: np.random.Generator, count: int, degrees: float, frames: float) -> np.ndarray:
+    noise = gaussian_filter1d(rng.standard_normal((3, count)), frames, axis=1, mode="nearest")
+    return noise * degrees / noise.std()
+
+
+def _shot(
+    kind: str,
+    time_s: np.ndarray,
+    centre: tuple[object, ...] = (0, 1.5, 0),
+    yaw: object = 0,
+    pitch: object = 0,
+    roll: object = 0,
+    zoom: object = 1,
+) -> Shot:
+    def each(value: object) -> np.ndarray:
+        return np.broadcast_to(np.asarray(value, float), time_s.shape)
+
+    place = np.stack([each(axis) for axis in centre], axis=1)
+    return Shot(place, _turned(each(yaw), each(pitch), each(roll)), each(zoom), kind)
+
+
+def _hand_held(time_s: np.ndarray, rng: np.random.Generator) -> Shot:
+    yaw, pitch, roll = _shake(rng, len(time_s), 1.5, 5)
+    sway = 0.01 * _shake(rng, len(time_s), 1, 20)
+    centre = (sway[0], 1.5 + sway[1], sway[2])
+    return _shot("rotating", time_s, centre, yaw, pitch + 3, roll / 2)
+
+
+def _walk_along(time_s: np.ndarray, rng: np.random.Generator) -> Shot:
+    yaw, pitch, roll = _shake(rng, len(time_s), 1.0, 6)
+    bob = 1.5 + 0.02 * np.sin(2 * np.pi * 1.8 * time_s)
+    return _shot("moving", time_s, (-4 + 0.9 * time_s, bob, 0), yaw, pitch + 4, roll / 2)
+
+
+WAYS: Final[dict[str, Way]] = {
+    "static": lambda t, _: _shot("static", t, pitch=4),
+    "pan": lambda t, _: _shot("rotating", t, yaw=35 * np.sin(2 * np.pi * t / 10), pitch=4),
+    "pan round": lambda t, _: _shot("rotating", t, yaw=36 * t, pitch=3),
+    "tilt": lambda t, _: _shot("rotating", t, pitch=5 + 15 * np.sin(2 * np.pi * t / 6)),
+    "hand-held": _hand_held,
+    "zoom": lambda t, _: _shot(
+        "rotating", t, yaw=8 * np.sin(t), zoom=np.exp(0.3 * np.sin(2 * np.pi * t / 8)), pitch=4
+    ),
+    "dolly": lambda t, _: _shot("moving", t, (0, 1.5, 3 - 0.5 * t), pitch=4),
+    "walk-along": _walk_along,
+}
+
+
+def hall(rng: np.random.Generator) -> list[Board]:
+    """Walls, floor and ceiling, then boards and blocks in front of them, the far ones first."""
+    x, z, y = 9.0, 11.0, 4.0
+    boards = [
+        ((-x, 0, -z), (2 * x, 0, 0), (0, 0, 2 * z)),
+        ((-x, y, z), (2 * x, 0, 0), (0, 0, -2 * z)),
+        ((-x, y, -z), (2 * x, 0, 0), (0, -y, 0)),
+        ((x, y, z), (-2 * x, 0, 0), (0, -y, 0)),
+        ((-x, y, z), (0, 0, -2 * z), (0, -y, 0)),
+        ((x, y, -z), (0, 0, 2 * z), (0, -y, 0)),
+    ]
+    free = []
+    for _ in range(14):
+        angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(4.5, 8)
+        wide, high = rng.uniform(0.5, 1.6), rng.uniform(0.5, 2.2)
+        place = np.array([away * np.sin(angle), high, -away * np.cos(angle)])
+        side = wide * np.array([np.cos(angle), 0, np.sin(angle)])
+        free.append((tuple(place - side / 2), tuple(side), (0, -high, 0)))
+    return [
+        Board(*(np.array(part, float) for part in parts), _texture(rng, parts))
+        for parts in [*boards, *free]
+    ]
+
+
+def _texture(rng: np.random.Generator, parts: tuple) -> UInt8[np.ndarray, "H W 3"]:
+    """Spots of many sizes, as large in metres on all boards."""
+    sides = [np.linalg.norm(part) for part in parts[1:]]
+    per_m = min(_TEXTURE_PX / max(sides), 150)
+    width, height = (max(int(side * per_m), 16) for side in sides)
+    image = np.full((height, width, 3), rng.uniform(60, 180, 3), np.float32)
+    for grain_m in (0.08, 0.2, 0.6):
+        grain = max(int(grain_m * per_m), 2)
+        spots = rng.standard_normal((height // grain + 2, width // grain + 2, 1), np.float32)
+        large = cv2.resize(spots, (width, height), interpolation=cv2.INTER_CUBIC)
+        image += 22 * large[..., None]
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def see(boards: list[Board], shot: Shot, number: int) -> UInt8[np.ndarray, "H W 3"]:
+    """The hall from a camera; boards are drawn from the farthest to the nearest."""
+    centre, rotation = shot.centre[number], shot.rotation[number]
+    focal = FOCAL * shot.zoom[number]
+    matrix = np.array([[focal, 0, (WIDTH - 1) / 2], [0, focal, (HEIGHT - 1) / 2], [0, 0, 1]])
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+
+    def distance(board: Board) -> float:
+        return float(np.linalg.norm(board.corner + (board.right + board.down) / 2 - centre))
+
+    order = [*boards[:6], *sorted(boards[6:], key=distance, reverse=True)]
+    for board in order:
+        height, width = board.texture.shape[:2]
+        axes = np.stack([board.right / width, board.down / height, board.corner - centre], axis=1)
+        to_camera = rotation @ axes
+        corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1.0]])
+        outline = _in_front(corners @ to_camera.T) @ matrix.T
+        if len(outline) < 3:
+            continue
+        polygon = outline[:, :2] / outline[:, 2:]
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+        polygon = np.clip(polygon, -20000, 20000)
+        cv2.fillConvexPoly(mask, np.rint(polygon * 16).astype(np.int32), 255, shift=4)
+        if not mask.any():
+            continue
+        drawn = cv2.warpPerspective(
+            board.texture, matrix @ to_camera, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REPLICATE
+        )
+        cv2.copyTo(drawn, mask, image)
+    return image
+
+
+def _in_front(corners: Float[np.ndarray, "4 3"]) -> Float[np.ndarray, "N 3"]:
+    """The part of a polygon that is before the camera."""
+    kept = []
+    for one, other in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        if one[2] > _NEAR_M:
+            kept.append(one)
+        if (one[2] > _NEAR_M) != (other[2] > _NEAR_M):
+            share = (_NEAR_M - one[2]) / (other[2] - one[2])
+            kept.append(one + share * (other - one))
+    return np.array(kept).reshape(-1, 3)
+
+
+Filmed = Iterator[tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "P 4"]]]
+
+
+def film(shot: Shot, rng: np.random.Generator, people: int = 2) -> Filmed:
+    """Frames of the hall and boxes of people, who cross them."""
+    boards = hall(rng)
+    starts = rng.uniform(0, WIDTH, people)
+    for number in range(len(shot.zoom)):
+        image = see(boards, shot, number)
+        boxes = []
+        for one in range(people):
+            x = int(starts[one] + 5 * (-1) ** one * number) % WIDTH
+            box = (x, 190 + 30 * one, min(150, WIDTH - x), 430)
+            spots = rng.integers(0, 255, (43, 15, 3), np.uint8)
+            spots = cv2.resize(spots, (150, 430), interpolation=cv2.INTER_NEAREST)
+            image[box[1] : box[1] + box[3], x : x + box[2]] = spots[:, : box[2]]
+            boxes.append(box)
+        noisy = image + rng.normal(0, 3, image.shape[:2])[..., None]
+        yield np.clip(noisy, 0, 255).astype(np.uint8), np.array(boxes, float)
+
+
+class Measured(NamedTuple):
+    motion: CameraMotion
+    ms: float
+
+
+def follow(filmed: Filmed, width: int, height: int, focal: float, fps: float) -> Measured:
+    """What the tracker says, and milliseconds of this process for a frame."""
+    camera = choose_camera(width, height, focal_px=focal, fov_deg=None, image=None)
+    tracker, spent = CameraTracker(Clip(camera, (width, height), fps)), 0.0
+    count = 0
+    for count, (image, boxes) in enumerate(filmed, 1):  # noqa: B007
+        start = time.process_time()
+        tracker.add(count - 1, image, boxes)
+        spent += time.process_time() - start
+    start = time.process_time()
+    motion = tracker.finish()
+    return Measured(motion, 1000 * (spent + time.process_time() - start) / count)
+
+
+def errors_of(motion: CameraMotion, shot: Shot, fps: float) -> tuple[float, float, float | None]:
+    """Degrees, degrees per second, and the error of the way in percent of its length."""
+    truth = shot.rotation @ shot.rotation[0].T
+    off = motion.camera_from_first[:, :3, :3] @ truth.transpose(0, 2, 1)
+    vectors = np.degrees(Rotation.from_matrix(off).as_rotvec())
+    seconds = np.arange(len(vectors)) / fps
+    drift = float(np.linalg.norm(np.polyfit(seconds, vectors, 1)[0]))
+    way = None
+    if shot.kind == "moving":
+        poses = motion.camera_from_first
+        centres = -np.einsum("tji,tj->ti", poses[:, :3, :3], poses[:, :3, 3])
+        truth_centres = (shot.centre - shot.centre[0]) @ shot.rotation[0].T
+        length = np.linalg.norm(np.diff(truth_centres, axis=0), axis=1).sum()
+        scale = (centres * truth_centres).sum() / max((centres**2).sum(), 1e-12)
+        gap = np.linalg.norm(scale * centres - truth_centres, axis=1)
+        way = float(100 * np.sqrt(np.mean(gap**2)) / length)
+    return float(np.linalg.norm(vectors, axis=1).mean()), drift, way
+
+
+def people_in(video: Path) -> tuple[list[np.ndarray], list[np.ndarray], float]:
+    """Frames of a video, boxes of people in each, frames per second."""
+    from configs.reader import load_config
+
+    raise NotImplementedError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--video", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=WAYS, help="one of the cameras")
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    table = Table("camera", "kind", "deg", "deg/s", "way %", "zoom %", "ms")
+    time_s = np.arange(arguments.frames) / FPS
+    for name, way in WAYS.items():
+        if arguments.only not in (None, name):
+            continue
+        rng = np.random.default_rng(arguments.seed)
+        shot = way(time_s, rng)
+        motion, ms = follow(film(shot, rng), WIDTH, HEIGHT, FOCAL, FPS)
+        degrees, drift, off = errors_of(motion, shot, FPS)
+        zoom = 100 * float(np.abs(motion.zoom / (shot.zoom / shot.zoom[0]) - 1).max())
+        kind = motion.kind if motion.kind == shot.kind else f"{motion.kind} (is {shot.kind})"
+        cells = (f"{degrees:.3f}", f"{drift:.4f}", "" if off is None else f"{off:.1f}")
+        table.add_row(name, kind, *cells, f"{zoom:.2f}", f"{ms:.1f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""The camera's motion, from drawn backgrounds that are warped as cameras would see them."""
+
+import logging
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from main.motion.camera import Clip, choose_camera
+from main.motion.camera_motion import CameraMotion, CameraTracker, Turn, fit_turn
+
+WIDTH, HEIGHT, FPS = 640, 360, 30.0
+CAMERA = choose_camera(WIDTH, HEIGHT, focal_px=600, fov_deg=None, image=None)
+CLIP = Clip(CAMERA, (WIDTH, HEIGHT), FPS)
+MATRIX = np.array([[600, 0, CAMERA.princpt[0]], [0, 600, CAMERA.princpt[1]], [0, 0, 1.0]])
+NOBODY = np.zeros((0, 4))
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    """A large textured picture."""
+    rng, side = np.random.default_rng(0), 1500
+    image = np.zeros((side, side, 3), np.float32)
+    for grain in (5, 15, 50):
+        noise = rng.random((side // grain, side // grain, 3), np.float32)
+        image += cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
+    return np.clip(image * 85, 0, 255).astype(np.uint8)
+
+
+def turning(
+    picture: np.ndarray, vectors: np.ndarray, zooms: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
+    """What a camera sees of the picture, far away, while it turns."""
+    rng, middle = np.random.default_rng(1), picture.shape[0] / 2
+    far = np.array([[600, 0, middle], [0, 600, middle], [0, 0, 1.0]])
+    for number, rotation in enumerate(Rotation.from_rotvec(vectors).as_matrix()):
+        zoom = 1.0 if zooms is None else zooms[number]
+        lens = MATRIX @ np.diag([zoom, zoom, 1])
+        warp = lens @ rotation @ np.linalg.inv(far)
+        image = cv2.warpPerspective(picture, warp, (WIDTH, HEIGHT))
+        yield np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
+
+
+def follow(images: Iterator[np.ndarray], boxes: np.ndarray = NOBODY) -> CameraMotion:
+    tracker = CameraTracker(CLIP)
+    for number, image in enumerate(images):
+        tracker.add(number, image, boxes)
+    return tracker.finish()
+
+
+def error_deg(motion: CameraMotion, vectors: np.ndarray) -> np.ndarray:
+    truth = Rotation.from_rotvec(vectors)
+    ours = Rotation.from_matrix(motion.camera_from_first[:, :3, :3])
+    return np.degrees((ours.inv() * truth * truth[0].inv()).magnitude())
+
+
+def pan(frames: int) -> np.ndarray:
+    """To the side and back, with some tilt and roll, radians."""
+    time = np.linspace(0, 2 * np.pi, frames)
+    return np.stack([0.05 * np.sin(2 * time), 0.5 * np.sin(time), 0.08 * np.sin(time)], axis=1)
+
+
+def test_a_camera_that_turns_is_followed_and_looks_back_without_drift(
+    picture: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    vectors = pan(60)
+    motion = follow(turning(picture, vectors))
+    error = error_deg(motion, vectors)
+    assert motion.kind == "rotating" and motion.scale_known
+    assert error.max() < 0.1 and error[-1] < 0.02
+    assert (motion.zoom == 1).all() and (motion.confidence > 0.5).all()
+    assert not motion.camera_from_first[:, :3, 3].any()
+    assert "camera: turns by up to 29.0 degrees" in caplog.text
+
+
+def test_zoom(picture: np.ndarray) -> None:
+    zooms = np.exp(0.3 * np.sin(np.linspace(0, np.pi, 30)))
+    vectors = 0.2 * pan(30)
+    motion = follow(turning(picture, vectors, zooms))
+    np.testing.assert_allclose(motion.zoom, zooms, rtol=3e-3)
+    assert error_deg(motion, vectors).max() < 0.1
+
+
+def test_noise_is_no_motion_and_neither_is_a_person(
+    picture: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    images = list(turning(picture, np.zeros((15, 3))))
+    for number, image in enumerate(images):  # crosses most of the picture
+        image[20:340, 10 * number : 10 * number + 400] = picture[:320, :400]
+    tracker = CameraTracker(CLIP)
+    for number, image in enumerate(images):
+        tracker.add(number, image, np.array([[10.0 * number, 20, 400, 320]]))
+    motion = tracker.finish()
+    assert motion.kind == "static" and motion.confidence.min() > 0.5
+    assert (motion.camera_from_first == np.eye(4)).all()
+    assert "camera: stands still; the background moves by at most 0." in caplog.text
+
+
+def test_sudden_turns_are_found(picture: np.ndarray) -> None:
+    vectors = np.zeros((12, 3))
+    vectors[5:, 1] = 0.2  # 120 pixels
+    motion = follow(turning(picture, vectors))
+    assert error_deg(motion, vectors).max() < 0.1
+
+
+def test_nothing_to_see_is_said_and_taken_for_a_camera_that_stands(
+    picture: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    grey = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+    motion = follow(iter([grey] * 5))
+    assert motion.kind == "static" and not motion.confidence.any()
+    assert "nothing behind the people can be followed in 5 of 5 frames" in caplog.text
+    everywhere = np.array([[0.0, 0, WIDTH, HEIGHT]])
+    assert follow(turning(picture, pan(5)), everywhere).kind == "static"
+
+
+def test_a_cut_leaves_the_camera_where_it_was(picture: np.ndarray) -> None:
+    before = list(turning(picture, 0.3 * pan(10)))
+    after = [cv2.flip(image[::-1], 1) for image in before]
+    motion = follow(iter(before + after))
+    assert motion.confidence[10] == 0
+    step = motion.camera_from_first[10] @ np.linalg.inv(motion.camera_from_first[9])
+    np.testing.assert_allclose(step, np.eye(4), atol=0.02)
+
+
+def test_a_fit_withstands_outliers() -> None:
+    rng = np.random.default_rng(2)
+    before = rng.uniform((-320, -180), (320, 180), (100, 2))
+    truth = Turn(Rotation.from_rotvec([0.05, -0.1, 0.2]).as_matrix(), 1.2)
+    after = truth.of(before, 600) + rng.normal(0, 0.1, (100, 2))
+    after[:45] += rng.uniform(-60, 60, (45, 2))
+    start = Turn(np.eye(3), 1.0)
+    fit = fit_turn(before, after, 600, start, rng)
+    assert fit.turn.zoom == pytest.approx(1.2, rel=1e-3)
+    between = Rotation.from_matrix(fit.turn.rotation @ truth.rotation.T).magnitude()
+    assert np.degrees(between) < 0.02
+    assert fit.inliers[45:].all() and fit.inliers[:45].mean() < 0.1
