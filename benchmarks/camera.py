@@ -33,7 +33,7 @@ from scipy.spatial.transform import Rotation
 from main.motion.camera import Clip, choose_camera
 from main.motion.camera_motion import CameraMotion, CameraTracker
 from main.pipeline.detection import Detectors
-from utils.alignment import align_similarity
+from utils.geometry import align_similarity
 from utils.source import open_source
 
 FPS: Final = 30

@@ -426,7 +426,8 @@ def world_errors(
     true ones move less than a centimetre per frame. NaN where nothing can be measured.
     """
     ours, theirs = (np.asarray(joints, np.float64) for joints in (predicted, true))
-    whole, first = [], []
+    whole: list[float] = []
+    first: list[float] = []
     for start in range(0, max(len(ours) - _PIECE, 0) + 1, _PIECE):
         piece = slice(start, start + _PIECE)
         a, b = ours[piece][:, WORLD_JOINTS], theirs[piece][:, WORLD_JOINTS]

@@ -569,7 +569,7 @@ class _Equations:
 
     def add(
         self,
-        columns: Int[np.ndarray, "N R K"],
+        columns: Int[np.ndarray, "N #R K"],
         values: Float[np.ndarray, "N R K"],
         right: Float[np.ndarray, "N R"],
     ) -> None:
@@ -657,7 +657,7 @@ def _leg_moves(
         ends, ankle = slice(2 * k, 2 * k + 2), limbs[:, 4 + k]
         contacts, anchors = ways.contacts[run, ends], ways.anchors[run, ends]
         foot = limbs[:, ends]
-        flat = contacts.all(axis=1)
+        flat = contacts[:, 0] & contacts[:, 1]
         turns = _turn_between(foot[:, 1] - foot[:, 0], anchors[:, 1] - anchors[:, 0])
         turns = _between(turns, flat, fps)
         turned = np.einsum(
@@ -666,7 +666,7 @@ def _leg_moves(
         foot = ankle[:, None] + turned
         shares = contacts / np.maximum(contacts.sum(axis=1, keepdims=True), 1)
         shifts = ((anchors - foot) * shares[..., None]).sum(axis=1)
-        stands = contacts.any(axis=1)
+        stands = contacts[:, 0] | contacts[:, 1]
         shifts = _between(shifts, stands, fps)
         level = _of_nearest(ways.level[run, ends].max(axis=1), stands)
         below = (plane.height_of(foot + shifts[:, None]) - seen.soles[run, ends]).min(axis=1)
