@@ -18,7 +18,8 @@ from utils.errors import UserError
 if TYPE_CHECKING:
     from datasets.synthetic.production import Kind, SynthesisOptions
 
-_SIZES: Final = {"crops": (192, 256), "scenes": (1280, 720), "clips": (1280, 720)}
+_SIZES: Final = {"crops": (192, 256)}
+_LARGE_SIZE: Final = (1280, 720)
 _SPLITS: Final = ("train", "test")
 _LARGEST_SIDE: Final = 4096
 
@@ -40,7 +41,9 @@ def _options(arguments: argparse.Namespace) -> "SynthesisOptions":
     """Raises UserError where a flag's value is out of its range."""
     from datasets.synthetic.production import SynthesisOptions
 
-    kind: Kind = "crops" if arguments.crops else "clips" if arguments.video else "scenes"
+    kind: Kind = "scenes"
+    if arguments.crops or arguments.video or arguments.demo:
+        kind = "crops" if arguments.crops else "clips" if arguments.video else "demo"
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", arguments.name):
         raise UserError(f"--name {arguments.name!r} is no file name; use letters and digits")
     for flag, least in (("people", 1), ("workers", 1), ("frames", 1), ("seed", 0)):
@@ -52,8 +55,10 @@ def _options(arguments: argparse.Namespace) -> "SynthesisOptions":
         split=arguments.split,
         seed=arguments.seed,
         people=arguments.people,
-        size=_SIZES[kind] if arguments.size is None else _parsed_size(arguments.size),
-        frames=arguments.frames if kind == "clips" else 0,
+        size=_SIZES.get(kind, _LARGE_SIZE)
+        if arguments.size is None
+        else _parsed_size(arguments.size),
+        frames=arguments.frames if kind in ("clips", "demo") else 0,
     )
 
 
@@ -76,6 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--crops", action="store_true", help="one person per picture: the fast way")
     what.add_argument("--video", action="store_true", help="clips (mp4), an annotation file each")
+    what.add_argument("--demo", action="store_true", help="the clip in demo/: give --people 3")
     parser.add_argument("--frames", type=int, default=90, help="of a clip, at 30 per second")
     parser.add_argument("--size", metavar="WxH", help="of pictures: 192x256 crops, 1280x720 scenes")
     return parser

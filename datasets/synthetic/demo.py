@@ -1,34 +1,47 @@
 """The clip in demo/: three people in a hall; one walks and turns, one sits down and gets up, one
 talks with open hands."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Int32, UInt8
 
 from datasets.synthetic.arms import Arm
-from datasets.synthetic.backgrounds import Background, cast_shadow, overlaid
+from datasets.synthetic.backgrounds import Background, cast_shadow
 from datasets.synthetic.clips import Actor, Frame, make_physique, posed
 from datasets.synthetic.figures import Mesh, gather
 from datasets.synthetic.ground_truth import Row, describe
 from datasets.synthetic.hall import TO_SUN, Hall, furnished
-from datasets.synthetic.motion import Script
+from datasets.synthetic.motion import Physique, Script
 from datasets.synthetic.pictures import Studio
 from datasets.synthetic.rendering import Image, Picture, draw_lit
-from datasets.synthetic.skeleton import turn
+from datasets.synthetic.skeleton import Vector, turn
 from datasets.synthetic.stage import Stage, full_camera
 from utils.camera import Camera
 from utils.render import rasterize
 
 _FOCAL_MM: Final = 29.0
-_LOOKS: Final = (4, 11, 23)
+_LOOKS: Final = (7, 8, 27)
 """Seeds of what people look like: the walker, the sitter, the talker."""
-_SHADOW_MAP_PX, _SHADOW_MAP_M, _SUN_AWAY_M, _SHADOW_GAP_M = 1024, 8.0, 40.0, 0.05
+_SHADOW_MAP_PX, _SHADOW_MAP_M, _LIGHT_AWAY_M, _SHADOW_GAP_M = 900, 7.0, 40.0, 0.03
+_AROUND: Final = np.array([
+    (-0.9, 0.4, 0.2), (-0.6, 0.5, -0.6), (-0.4, 0.5, 0.8), (0.5, 0.4, 0.8), (0.9, 0.4, -0.1),
+    (0.3, 0.95, 0.1), (-0.3, 0.9, 0.3), (0.1, -0.5, 0.9), (-0.8, -0.5, 0.2), (0.7, -0.5, -0.4),
+], np.float32)  # fmt: skip
+_AROUND /= np.linalg.norm(_AROUND, axis=1, keepdims=True)
+_LEAST_FREE: Final = 0.3
+"""Of the light that is left where people hide all of it."""
+_EVENNESS: Final = 0.15
+"""Of cloth: how much of its drawn unevenness is left."""
+_FINER: Final = 2
+"""People are drawn with so many times the picture's pixels a side."""
 _WINDOW_LIGHT: Final = np.array([-0.62, 0.74, 0.26])
 """Where most light but the sun's comes from, in the world."""
-_EXPOSURE: Final = 1.15
+_EXPOSURE: Final = 0.68
+_GAMMA: Final = 1.8
 _SMALLEST_M, _SMALLEST_PX = 2.0**-12, 2.0**-5
 """To which joints in the truth are rounded, so that its file is small."""
 Rng = np.random.Generator
@@ -45,24 +58,44 @@ def draw_demo(
         for play, look in zip((_walker, _sitter, _talker), _LOOKS, strict=True)
     ]
     seats = [block for actor in actors for block in actor.motion.blocks]
-    hall = Hall(rng, furnished(rng, studio.photographs, seats))
+    hall = Hall(rng, furnished(rng, seats))
     base, sunny, depth_m, floor = hall.photograph(rng, stage, camera, shape)
+    fine = camera.scaled(_FINER)
+    large = (shape[0] * _FINER, shape[1] * _FINER)
+    far_m = cv2.resize(depth_m, large[::-1], interpolation=cv2.INTER_NEAREST)
     for number, people in enumerate(posed(studio, actors, stage, frame_count)):
         meshes = [mesh for *_, mesh in people]
-        whole = gather(meshes)
-        picture = _before(
-            draw_lit(meshes, whole, _lit(hall, stage, meshes, whole), camera, shape), depth_m
+        whole = _linear(gather(meshes))
+        lit = _lit(hall, stage, meshes, whole)
+        picture = _before(draw_lit(meshes, whole, lit, fine, large), far_m)
+        bare = _shadowed(base, sunny, floor, whole, stage, camera)
+        image = cv2.resize(bare, large[::-1], interpolation=cv2.INTER_LINEAR)
+        image.reshape(-1, 3)[picture.pixels] = picture.colours
+        image = cv2.resize(_developed(image), shape[::-1], interpolation=cv2.INTER_AREA)
+        middle = slice(_FINER // 2, None, _FINER)
+        seen = picture._replace(
+            owner=picture.owner[middle, middle], depth_m=picture.depth_m[middle, middle]
         )
-        image = _shadowed(base, sunny, floor, whole, stage, camera)
         rows = [
-            _rounded(describe(figure, body, move, picture, me, camera, studio.parts))
+            _rounded(describe(figure, body, move, seen, me, camera, studio.parts))
             | {"meta.frame_index": number, "meta.person": me}
             for me, (body, figure, move, _) in enumerate(people)
         ]
-        yield Frame(_developed(overlaid(image, picture)), rows)
+        yield Frame(image, rows)
 
 
-def _actor(studio: Studio, rng: Rng, play, look_seed: int, frames: int) -> Actor:
+def _linear(mesh: Mesh) -> Mesh:
+    """Colours as shares of reflected light; looks have them as they appear in a photograph."""
+    textures = []
+    for texture in mesh.textures:
+        mean = texture.mean(axis=(0, 1))
+        textures.append(np.clip(mean + _EVENNESS * (texture - mean), 0, 1) ** _GAMMA)
+    return mesh._replace(tint=mesh.tint**_GAMMA, textures=tuple(textures))
+
+
+def _actor(
+    studio: Studio, rng: Rng, play: Callable[[Physique], Script], look_seed: int, frames: int
+) -> Actor:
     own = np.random.default_rng(look_seed)
     look = studio.stylist.draw(own, fine=True)
     betas = np.clip(own.standard_normal(10) * 0.7, -1.5, 1.5).astype(np.float32)
@@ -73,7 +106,9 @@ def _actor(studio: Studio, rng: Rng, play, look_seed: int, frames: int) -> Actor
 
 
 _CAMERA: Final = (0.0, 1.4, 0.0)
-_THIGH: Final = Arm(np.array([0.15, -0.27, 0.28]), np.array([1.0, -0.2, -0.6]), -60, (5, 0), "relaxed")
+_THIGH: Final = Arm(
+    np.array([0.15, -0.27, 0.28]), np.array([1.0, -0.2, -0.6]), -60, (5, 0), "relaxed"
+)
 
 
 def _gesture(
@@ -82,7 +117,7 @@ def _gesture(
     return Arm(np.array([x, y, z]), np.array([0.7, -1.0, -0.4]), twist, bend, hand)
 
 
-def _walker(physique) -> Script:
+def _walker(physique: Physique) -> Script:
     """From the right, behind the talker, round the rug and towards the camera; then a wave."""
     script = Script(physique, 3.35, -5.75, -90.0, -0.35)
     script.walk([(-0.35, -5.7), (-0.55, -3.55)], 1.02)
@@ -92,29 +127,35 @@ def _walker(physique) -> Script:
     for number in range(6):
         swing = 0.07 if number % 2 else -0.07
         arm = raised._replace(wrist=raised.wrist + np.array([swing, 0, 0]), bend=(0, 140 * swing))
-        script.arms(None, arm, start - 0.3 + 0.3 * number + (number > 0) * 0.3, 0.6 if number == 0 else 0.3)
+        script.arms(
+            None, arm, start - 0.3 + 0.3 * number + (number > 0) * 0.3, 0.6 if number == 0 else 0.3
+        )
     script.arms(None, None, start + 2.2, 0.8)
     return script.face(start - 0.6, 0.9).turn_to(35.0)
 
 
-def _sitter(physique) -> Script:
+def _sitter(physique: Physique) -> Script:
     """On the chair beside the windows."""
     script = Script(physique, -1.55, -4.85, 48.0).wait(0.7)
     script.arms(_THIGH, _THIGH, 1.1, 1.1).look(0.0, (0.95, 1.5, -4.0)).sit(3.1)
     script.look(3.4, (-0.5, 1.4, -4.2)).look(5.6, (0.95, 1.5, -4.0)).face(2.6, 0.6)
     script.arms(None, None, 6.0, 0.9)
     chin = _gesture(0.03, 0.04, 0.24, 10, "relaxed", (10, 0))
-    return script.arms(_THIGH, chin, 3.0, 0.8).arms(_THIGH, _THIGH, 5.0, 0.7).arms(None, None, 6.0, 0.9)
+    return (
+        script.arms(_THIGH, chin, 3.0, 0.8)
+        .arms(_THIGH, _THIGH, 5.0, 0.7)
+        .arms(None, None, 6.0, 0.9)
+    )
 
 
-def _talker(physique) -> Script:
+def _talker(physique: Physique) -> Script:
     """Towards the camera, with open hands and moving fingers."""
     script = Script(physique, 0.95, -3.95, -12.0)
     open_low = _gesture(0.24, -0.14, 0.30, -40, "spread")
     wide = _gesture(0.42, -0.05, 0.26, -55, "spread", (-15, 0))
     near = _gesture(0.12, -0.10, 0.30, 0, "flat")
-    count = _gesture(0.20, 0.10, 0.28, -70, "point")
-    two = _gesture(0.20, 0.12, 0.28, -70, "victory")
+    count = _gesture(0.30, 0.02, 0.30, -70, "point")
+    two = _gesture(0.31, 0.04, 0.30, -70, "victory")
     pinch = _gesture(0.17, 0.02, 0.32, -30, "ring")
     chest = _gesture(0.02, -0.03, 0.21, 5, "flat")
     plan = (
@@ -128,31 +169,37 @@ def _talker(physique) -> Script:
     return script.face(-0.5, 0.35, 6.9).face(6.6, 1.0).face(8.2, 0.6, 1.0)
 
 
-def _lit(
-    hall: Hall, stage: Stage, meshes: list[Mesh], whole: Mesh
-) -> Float32[np.ndarray, "V 3"]:
-    """Light that people reflect where they are in the hall."""
+def _lit(hall: Hall, stage: Stage, meshes: list[Mesh], whole: Mesh) -> Float32[np.ndarray, "V 3"]:
+    """Light that people reflect where they are in the hall, less what they keep from themselves
+    and each other."""
     points = (whole.points @ stage.from_world + (0, stage.height_m, 0)).astype(np.float32)
     normals = whole.normals @ stage.from_world.astype(np.float32)
-    shaded, light, first = _in_shadow(points, whole), [], 0
+    seen = faced = np.float32(1e-3)
+    for way in _AROUND:
+        cosine = np.maximum(normals @ way, 0)
+        faced = faced + cosine
+        seen = seen + cosine * ~_in_shadow(points, whole.faces, way)
+    free = (_LEAST_FREE + (1 - _LEAST_FREE) * seen / faced)[:, None]
+    shaded, light, first = _in_shadow(points, whole.faces, TO_SUN), [], 0
     for mesh in meshes:
         own = slice(first, first + len(mesh.points))
-        light.append(hall.light_on(points[own], normals[own], shaded[own]))
+        even, sun = hall.light_on(points[own], normals[own], shaded[own])
+        light.append(even * free[own] + sun)
         first = own.stop
     return np.concatenate(light) * whole.tint
 
 
-def _in_shadow(points: Float32[np.ndarray, "V 3"], whole: Mesh) -> Bool[np.ndarray, " V"]:
-    """Which points other parts of people keep the sun from."""
-    sun = TO_SUN
-    right = np.cross(np.array([0, 1, 0]), -sun)
-    right /= np.linalg.norm(right)
-    frame = np.stack([right, np.cross(-sun, right), -sun]).astype(np.float32)
-    middle = points.mean(axis=0) + sun * _SUN_AWAY_M
-    seen = np.ascontiguousarray((points - middle) @ frame.T, np.float32)
-    side, focal = _SHADOW_MAP_PX, _SHADOW_MAP_PX * _SUN_AWAY_M / _SHADOW_MAP_M
+def _in_shadow(
+    points: Float32[np.ndarray, "V 3"], faces: Int32[np.ndarray, "F 3"], way: Vector
+) -> Bool[np.ndarray, " V"]:
+    """Which points triangles hide from something far away."""
+    right = np.array([way[2], 0, -way[0]]) / math.hypot(way[0], way[2])
+    frame = np.stack([right, np.cross(-way, right), -way])
+    eye = points.mean(axis=0) + way * _LIGHT_AWAY_M
+    seen = np.ascontiguousarray((points - eye) @ frame.T, np.float32)
+    side, focal = _SHADOW_MAP_PX, _SHADOW_MAP_PX * _LIGHT_AWAY_M / _SHADOW_MAP_M
     camera = Camera((focal, focal), ((side - 1) / 2, (side - 1) / 2))
-    drawn = rasterize(seen, whole.faces, seen, camera, (side, side), 1.0)
+    drawn = rasterize(seen, faces, seen, camera, (side, side), 1.0)
     depth = np.where(drawn.covered, drawn.values[0][..., 2], np.inf)
     column, row = np.clip(np.rint(camera.project(seen)).astype(int), 0, side - 1).T
     return depth[row, column] < seen[:, 2] - _SHADOW_GAP_M
@@ -192,8 +239,8 @@ def _shadowed(
 def _developed(image: Image) -> UInt8[np.ndarray, "H W 3"]:
     """Bytes of light, bright parts held back as on film."""
     light = np.maximum(image * _EXPOSURE, 0)
-    light = light * (1 + light / 6.0) / (1 + light)
-    return np.clip(255 * np.clip(1.12 * light, 0, 1) ** (1 / 2.0), 0, 255).astype(np.uint8)
+    light = light * (2.51 * light + 0.03) / (light * (2.43 * light + 0.59) + 0.14)
+    return np.clip(255 * np.clip(light, 0, 1) ** (1 / 2.2), 0, 255).astype(np.uint8)
 
 
 def _rounded(row: Row) -> Row:

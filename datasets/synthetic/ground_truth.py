@@ -20,7 +20,7 @@ from human_models.joints import MODEL_JOINTS, SIDES
 from utils.camera import Camera
 from utils.files import atomic_path
 
-_BODY_BOX_SCALE: Final = 1.2
+BODY_BOX_SCALE: Final = 1.2
 _LEAST_SEEN: Final = 0.3
 """Of a part's surface, for its box to count."""
 _FACE: Final = slice(MODEL_JOINTS.index("face5"), len(MODEL_JOINTS))
@@ -89,7 +89,7 @@ def describe(
     flat = camera.project(surface)
     occlusion, truncation = hidden_share(figure, transl, picture, me, camera, parts)
     row: Row = {
-        "bbox_xywh": _box(flat, shape, 1.0, _BODY_BOX_SCALE),
+        "bbox_xywh": _box(flat, shape, 1.0, BODY_BOX_SCALE),
         "face_bbox_xywh": _part_box(pixels[_FACE], visible[_FACE], shape),
         "keypoints2d_smplx": np.concatenate([pixels, confidence], axis=1),
         "keypoints3d_smplx": np.concatenate([joints, confidence], axis=1),
@@ -178,7 +178,7 @@ def humandata_entries(columns: Columns, config: str, about: Mapping[str, Any]) -
         "flat_hand_mean": False,
         "kps3d_root_aligned": False,
         "bbox_source": "provide_by_dataset",
-        "bbox_body_scale": _BODY_BOX_SCALE,
+        "bbox_body_scale": BODY_BOX_SCALE,
         "bbox_hand_scale": 1.0,
         "bbox_face_scale": 1.0,
         "smplx_source": "openpeople",

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
-from datasets.synthetic.backgrounds import Photographs
+from datasets.synthetic.backgrounds import bundled_photographs, read_photograph
 from datasets.synthetic.motion import Block
 from datasets.synthetic.rendering import Image
 from datasets.synthetic.skeleton import Rotation, turn
@@ -29,16 +29,21 @@ _LEFT_M, _RIGHT_M, _BACK_M, _FRONT_M, _HIGH_M = -3.7, 4.0, -8.6, 1.6, 3.2
 TO_SUN: Final = np.array([-0.78, 0.56, 0.26], np.float32) / np.linalg.norm((-0.78, 0.56, 0.26))
 _SUN: Final = np.array([3.4, 3.0, 2.35], np.float32)
 _SKY: Final = np.array([5.2, 5.9, 6.6], np.float32)
-_LAMP: Final = np.array([0.30, 0.27, 0.24], np.float32)
+_LAMP: Final = np.array([0.20, 0.18, 0.16], np.float32)
 """Even light from everywhere, as of lamps."""
 _SUN_WIDTH: Final = 0.006
 _CELL_M: Final = 0.22
-_RAYS: Final = 144
-_SAMPLES: Final = 8
+_RAYS: Final = 100
+_SAMPLES: Final = 5
 """Rays per pixel."""
-_SMALL_M: Final = 0.3
+_SMALL_M, _GROUP_M = 0.3, 0.9
 _FAR_M: Final = 1e4
 _PROBES_M: Final = 0.7
+_PICTURES: Final = (
+    ("flower.jpg", -1.75, (1.05, 0.70)), ("rocket.jpg", -0.35, (1.0, 0.67)),
+    ("china.jpg", 0.98, (1.05, 0.70)),
+)  # fmt: skip
+"""Their files, where on the wall, width and height."""
 
 
 class Solid(NamedTuple):
@@ -129,32 +134,54 @@ def box(
     return Solid(centre.astype(np.float32), half, frame.astype(np.float32), material)
 
 
-def trace(
-    origins: Rays, rays: Rays, solids: Sequence[Solid], longest_m: float = _FAR_M
-) -> Hits:
+class Group(NamedTuple):
+    """Solids near each other, in a ball."""
+
+    middle: Float32[np.ndarray, "3"]
+    radius_m: float
+    members: list[tuple[int, Solid]]
+    """And their numbers."""
+
+
+def _groups(solids: Sequence[Solid]) -> list[Group]:
+    cells: dict[tuple[int, ...], list[tuple[int, Solid]]] = {}
+    for number, one in enumerate(solids):
+        small = _radius(one) < _SMALL_M
+        cell = tuple(np.floor(one.middle / _GROUP_M).astype(int)) if small else (number,)
+        cells.setdefault(cell, []).append((number, one))
+    groups = []
+    for members in cells.values():
+        middle = np.mean([one.middle for _, one in members], axis=0)
+        away = [float(np.linalg.norm(one.middle - middle)) + _radius(one) for _, one in members]
+        groups.append(Group(middle.astype(np.float32), max(away), members))
+    return groups
+
+
+def _radius(one: Solid) -> float:
+    return float(np.linalg.norm(one.half))
+
+
+def trace(origins: Rays, rays: Rays, groups: Sequence[Group], longest_m: float = _FAR_M) -> Hits:
     """The nearest hit of each ray."""
     distance = np.full(len(rays), longest_m, np.float32)
     solid, face = np.full(len(rays), -1), np.zeros(len(rays), np.int64)
-    for number, one in enumerate(solids):
-        # Rays that pass farther away than the box' corners are left out.
-        away = one.middle - origins
+    for group in groups:
+        # Rays that pass by the ball are left out.
+        away = group.middle - origins
         along = np.einsum("nc,nc->n", away, rays)
         aside = np.einsum("nc,nc->n", away, away) - along * along
-        radius = float(one.half @ one.half)
-        near = np.flatnonzero((aside <= radius) & (along > -math.sqrt(radius)))
-        if not len(near):
-            continue
-        start = (-away[near]) @ one.turned
-        ray = rays[near] @ one.turned
-        ray = np.where(np.abs(ray) < 1e-7, np.float32(1e-7), ray)
-        first, last = (-one.half - start) / ray, (one.half - start) / ray
-        low, high = np.minimum(first, last), np.maximum(first, last)
-        axis = low.argmax(axis=1)
-        enter = low[np.arange(len(near)), axis]
-        hit = (enter < high.min(axis=1)) & (enter > 1e-4) & (enter < distance[near])
-        where = near[hit]
-        distance[where], solid[where] = enter[hit], number
-        face[where] = 2 * axis[hit] + (ray[np.arange(len(near)), axis][hit] < 0)
+        near = np.flatnonzero((aside <= group.radius_m**2) & (along > -group.radius_m))
+        for number, one in group.members if len(near) else []:
+            start = (origins[near] - one.middle) @ one.turned
+            ray = rays[near] @ one.turned
+            ray = np.where(np.abs(ray) < 1e-7, np.float32(1e-7), ray)
+            first, last = (-one.half - start) / ray, (one.half - start) / ray
+            low, high = np.minimum(first, last), np.maximum(first, last)
+            enter = low.max(axis=1)
+            hit = (enter < high.min(axis=1)) & (enter > 1e-4) & (enter < distance[near])
+            where, axis = near[hit], low[hit].argmax(axis=1)
+            distance[where], solid[where] = enter[hit], number
+            face[where] = 2 * axis + (ray[hit][np.arange(len(axis)), axis] < 0)
     return Hits(distance, solid, face)
 
 
@@ -170,15 +197,23 @@ class Hall:
     """The hall with its light."""
 
     def __init__(self, rng: Rng, solids: list[Solid]) -> None:
+        self.solids = solids
+        self._groups = _groups(solids)
         # Small things receive light but do not send it on.
-        self.solids = sorted(solids, key=lambda one: float(one.half @ one.half) < _SMALL_M**2)
-        self._large = sum(float(one.half @ one.half) >= _SMALL_M**2 for one in solids)
+        self._large = [
+            group
+            for group in self._groups
+            if group.radius_m >= _SMALL_M and len(group.members) == 1
+        ]
         self._cells = [_cells(one) for one in self.solids]
         counts = [np.prod(cell, axis=1) for cell in self._cells]
         self._first = np.cumsum(np.r_[0, np.concatenate(counts)])[:-1].reshape(-1, 6)
         self._sizes = np.array(self._cells)
         self.light = self._surface_light(rng)
-        xs, zs = np.arange(_LEFT_M + 0.3, _RIGHT_M, _PROBES_M), np.arange(_BACK_M + 0.3, 0, _PROBES_M)
+        xs, zs = (
+            np.arange(_LEFT_M + 0.3, _RIGHT_M, _PROBES_M),
+            np.arange(_BACK_M + 0.3, 0, _PROBES_M),
+        )
         self._grid = (xs, zs)
         self._probes = self._probe(rng)
 
@@ -202,9 +237,7 @@ class Hall:
                 ).reshape(-1, 3)
         return light
 
-    def _gathered(
-        self, rng: Rng, points: Rays, normals: Rays, light: Rays, rays: int
-    ) -> Rays:
+    def _gathered(self, rng: Rng, points: Rays, normals: Rays, light: Rays, rays: int) -> Rays:
         """Mean light from the half of all directions about each normal."""
         total = np.zeros_like(points)
         for _ in range(rays):
@@ -217,7 +250,7 @@ class Hall:
 
     def radiance(self, points: Rays, way: Rays, light: Rays) -> Rays:
         """Light that comes along rays, given the `light` on all cells."""
-        hits = trace(points, way, self.solids[: self._large])
+        hits = trace(points, way, self._large)
         seen = np.flatnonzero(hits.solid >= 0)
         found = np.empty_like(points)
         found[hits.solid < 0] = _SKY
@@ -245,7 +278,7 @@ class Hall:
         sun = np.maximum(normals @ to_sun, 0)
         lit = np.flatnonzero(sun > 0)
         ways = np.broadcast_to(to_sun, places.shape)[lit]
-        blockers = self.solids if fine else self.solids[: self._large]
+        blockers = self._groups if fine else self._large
         shaded = trace(places[lit] + normals[lit] * 2e-3, ways, blockers, 30.0).solid >= 0
         sun[lit[shaded]] = 0
         direct = sun[:, None] * _SUN
@@ -275,11 +308,16 @@ class Hall:
             for sign in (-1, 1):
                 normals = np.zeros_like(places, np.float32)
                 normals[:, axis] = sign
-                sides.append(self._gathered(rng, places.astype(np.float32), normals, self.light, 200))
+                sides.append(
+                    self._gathered(rng, places.astype(np.float32), normals, self.light, 200)
+                )
         return np.stack(sides, axis=1).reshape(len(xs), len(zs), 6, 3)
 
-    def light_on(self, points: Rays, normals: Rays, shaded: Bool[np.ndarray, " N"]) -> Rays:
-        """Light on a person's surface in the world; `shaded`: others keep the sun from it."""
+    def light_on(
+        self, points: Rays, normals: Rays, shaded: Bool[np.ndarray, " N"]
+    ) -> tuple[Rays, Rays]:
+        """Light on a person's surface in the world: from all around, and of the sun, which others
+        keep from points that are `shaded`."""
         xs, zs = self._grid
         middle = points.mean(axis=0)
         x = float(np.clip((middle[0] - xs[0]) / _PROBES_M, 0, len(xs) - 1.001))
@@ -295,9 +333,9 @@ class Hall:
         sun[shaded] = 0
         lit = np.flatnonzero(sun > 0)
         ways = np.broadcast_to(TO_SUN, (len(lit), 3)).astype(np.float32)
-        hidden = trace(points[lit] + normals[lit] * 0.01, ways, self.solids, 30.0).solid >= 0
+        hidden = trace(points[lit] + normals[lit] * 0.01, ways, self._groups, 30.0).solid >= 0
         sun[lit[hidden]] = 0
-        return light + sun[:, None] * _SUN
+        return light, sun[:, None] * _SUN
 
     def photograph(
         self, rng: Rng, stage: Stage, camera: Camera, shape: tuple[int, int]
@@ -308,29 +346,39 @@ class Hall:
         rows, columns = np.divmod(np.arange(height * width), width)
         eye = np.array([0, stage.height_m, 0], np.float32)
         for sample in range(_SAMPLES):
-            jitter = np.array([(sample + 0.5) / _SAMPLES, (sample * 5 % _SAMPLES + 0.5) / _SAMPLES])
+            jitter = np.array([(sample + 0.5) / _SAMPLES, (sample * 2 % _SAMPLES + 0.5) / _SAMPLES])
             jitter = jitter - 0.5 if sample else np.zeros(2)
             (fx, fy), (cx, cy) = camera
             way = np.stack([(columns + jitter[0] - cx) / fx, (rows + jitter[1] - cy) / fy,
                             np.ones(len(rows))], axis=1)  # fmt: skip
-            rays = (way @ stage.from_world / np.linalg.norm(way, axis=1)[:, None]).astype(np.float32)
+            rays = (way @ stage.from_world / np.linalg.norm(way, axis=1)[:, None]).astype(
+                np.float32
+            )
             origins = np.broadcast_to(eye, rays.shape)
-            hits = trace(origins, rays, self.solids)
+            hits = trace(origins, rays, self._groups)
             out = hits.solid < 0
             to_sun = TO_SUN + rng.normal(0, _SUN_WIDTH, 3).astype(np.float32)
             inside = Hits(hits.distance, np.maximum(hits.solid, 0), hits.face)
             places = origins + rays * hits.distance[:, None]
             whole, sun = self._reflected(places, inside, self.light, to_sun, fine=True)
-            whole[out], sun[out] = _SKY, 0
+            whole[out], sun[out] = _outside(rays[out]), 0
             # Bright light is cut here, so that edges of windows stay smooth.
-            base += np.minimum(whole - sun, 1.6)
-            sunny += np.minimum(sun, 2.0)
+            base += np.minimum(whole - sun, 2.4)
+            sunny += np.minimum(sun, 2.4)
             if not sample:
                 depth = (hits.distance / np.linalg.norm(way, axis=1)).astype(np.float32)
                 floor = (hits.solid <= 1) & ~out & (hits.face == 3)
         images = (cv2.GaussianBlur((part / _SAMPLES).reshape(*shape, 3), (0, 0), 0.45)
                   for part in (base, sunny))  # fmt: skip
         return *images, depth.reshape(shape), floor.reshape(shape)
+
+
+def _outside(rays: Rays) -> Rays:
+    """A bright sky over leaves, out of focus."""
+    rise = rays[:, 1] + 0.03 * np.sin(23 * rays[:, 2]) + 0.02 * np.sin(51 * rays[:, 2] + 1)
+    sky = np.clip((rise - 0.02) / 0.08, 0, 1)[:, None]
+    leaves, blue = np.array([0.75, 0.95, 0.5]), np.array([1.55, 1.9, 2.2])
+    return (leaves + sky * (blue - leaves)).astype(np.float32)
 
 
 def _cells(one: Solid) -> Int[np.ndarray, "6 2"]:
@@ -359,7 +407,7 @@ def _cell_points(
     return np.concatenate(points).astype(np.float32), np.concatenate(normals).astype(np.float32)
 
 
-def furnished(rng: Rng, photographs: Photographs, seats: Sequence[Block]) -> list[Solid]:
+def furnished(rng: Rng, seats: Sequence[Block]) -> list[Solid]:
     """Floor, walls with windows on the left, and what stands and hangs there."""
     width, depth = _RIGHT_M - _LEFT_M, _FRONT_M - _BACK_M
     x, z = (_LEFT_M + _RIGHT_M) / 2, (_FRONT_M + _BACK_M) / 2
@@ -367,11 +415,11 @@ def furnished(rng: Rng, photographs: Photographs, seats: Sequence[Block]) -> lis
     green, dark = plain(0.36, 0.44, 0.38), plain(0.09, 0.08, 0.08)
     oak = wood(0.75, 0.09)
     solids = [
-        box((x, -0.2, z), (width + 2, 0.2, depth + 2), wood(1.0, 0.15, across=True)),
+        box((x, -0.2, z), (width, 0.2, depth), wood(1.0, 0.15, across=True)),
         box((0.2, 0.0, -4.6), (3.4, 0.012, 2.3), rug),
-        box((x, _HIGH_M, z), (width + 2, 0.2, depth + 2), white),
-        box((x, 0, _BACK_M - 0.1), (width + 2, _HIGH_M, 0.2), green),
-        box((x, 0, _FRONT_M + 0.1), (width + 2, _HIGH_M, 0.2), cream),
+        box((x, _HIGH_M, z), (width, 0.2, depth), white),
+        box((x, 0, _BACK_M - 0.1), (width, _HIGH_M, 0.2), green),
+        box((x, 0, _FRONT_M + 0.1), (width, _HIGH_M, 0.2), cream),
         box((_RIGHT_M + 0.1, 0, z), (0.2, _HIGH_M, depth), cream),
         box((x, 0, _BACK_M + 0.01), (width, 0.12, 0.03), white),
         box((_RIGHT_M - 0.01, 0, z), (0.03, 0.12, depth), white),
@@ -389,11 +437,14 @@ def furnished(rng: Rng, photographs: Photographs, seats: Sequence[Block]) -> lis
                                   (0.06, 2.2, 0.05), white))  # fmt: skip
             solids.append(box((_LEFT_M - 0.2, 1.95, middle), (0.06, 0.05, pane), white))
             solids.append(box((_LEFT_M + 0.02, 0.53, middle), (0.3, 0.04, pane + 0.1), white))
-    for number, (at, size) in enumerate(((-1.75, (1.0, 0.75)), (-0.35, (0.62, 0.82)), (0.85, (0.9, 0.66)))):
-        photograph = photographs[(number + 1) % len(photographs)]
-        wall = _BACK_M
-        solids.append(box((at, 1.62 - size[1] / 2, wall + 0.02), (size[0] + 0.16, size[1] + 0.16, 0.04), dark))
-        solids.append(box((at, 1.66 - size[1] / 2 + 0.04, wall + 0.04), (size[0], size[1], 0.02), print_of(photograph, size)))
+    photographs = {path.name: path for path in bundled_photographs()}
+    for name, at, size in _PICTURES:
+        photograph = read_photograph(photographs[name])
+        assert photograph is not None
+        low = 1.66 - size[1] / 2
+        frame = (size[0] + 0.16, size[1] + 0.16, 0.04)
+        solids.append(box((at, low - 0.08, _BACK_M + 0.02), frame, dark))
+        solids.append(box((at, low, _BACK_M + 0.04), (*size, 0.02), print_of(photograph, size)))
     # A door, a bookcase, a low cupboard with a plant, and a table before them all.
     solids.append(box((2.25, 0, _BACK_M + 0.03), (1.06, 2.16, 0.06), white))
     solids.append(box((2.25, 0, _BACK_M + 0.05), (0.90, 2.06, 0.06), wood(0.95, 0.45)))
@@ -408,9 +459,11 @@ def furnished(rng: Rng, photographs: Photographs, seats: Sequence[Block]) -> lis
             thick, tall = rng.uniform(0.03, 0.075), rng.uniform(0.2, 0.32)
             if rng.random() < 0.82:
                 colour = plain(*rng.uniform(0.08, 0.6, 3) * (1.0, 0.85, 0.75))
-                size = (rng.uniform(0.18, 0.24), tall, 3 * thick)
-                solids.append(box((case + 0.03, 0.08 + 0.39 * level, along + 1.5 * thick), size, colour))
-            along += 3 * thick + 0.004
+                size = (rng.uniform(0.18, 0.24), tall, 1.8 * thick)
+                solids.append(
+                    box((case + 0.03, 0.08 + 0.39 * level, along + 0.9 * thick), size, colour)
+                )
+            along += 1.8 * thick + 0.003
     solids.append(box((-2.9, 0, _BACK_M + 0.3), (0.9, 0.72, 0.45), oak))
     solids += _plant(rng, (-2.95, 0.72, _BACK_M + 0.3), 0.8)
     solids += _plant(rng, (2.15, 0.0, -4.75), 1.2)
@@ -424,15 +477,14 @@ def _plant(rng: Rng, where: tuple[float, float, float], size: float) -> list[Sol
     x, y, z = where
     pot = 0.28 * size
     solids = [box(where, (pot, pot, pot), plain(0.62, 0.36, 0.26), turn("y", 20))]
-    for number in range(30):
-        leaf = turn("y", number * 137.5) @ turn("x", rng.uniform(8, 75))
-        length = size * rng.uniform(0.45, 0.8)
-        green = plain(*(np.array([0.13, 0.30, 0.10]) * rng.uniform(0.6, 1.5)))
-        stem = np.array([x, y + pot, z])
-        solids.append(box(stem, (0.016, length * 0.6, 0.008), green, leaf))
-        tip = stem + leaf @ np.array([0, length * 0.55, 0])
-        droop = leaf @ turn("x", rng.uniform(10, 45))
-        solids.append(box(tip, (0.10 * size, length * 0.45, 0.006), green, droop))
+    for number in range(34):
+        frame = turn("y", number * 137.5) @ turn("x", rng.uniform(5, 65))
+        length, place = size * rng.uniform(0.2, 0.3), np.array([x, y + pot, z])
+        green = plain(*(np.array([0.10, 0.25, 0.07]) * rng.uniform(0.5, 1.5)))
+        for width in (0.012, 0.05, 0.055, 0.035):
+            solids.append(box(place, (width * size, length, 0.005), green, frame))
+            place = place + frame[:, 1] * length
+            frame, length = frame @ turn("x", rng.uniform(8, 24)), length * 0.8
     return solids
 
 
@@ -442,7 +494,9 @@ def _chair(block: Block) -> list[Solid]:
     middle, (width, high, deep) = np.array([block.middle[0], 0, block.middle[1]]), block.size
     made, cloth = wood(0.6, 0.3), plain(0.16, 0.25, 0.36)
     parts = [((0, high - 0.05, 0), (width, 0.05, deep), cloth)]
-    parts += [((0, high + 0.2 + 0.16 * k, -deep / 2 + 0.02), (width, 0.09, 0.02), made) for k in range(2)]
+    parts += [
+        ((0, high + 0.2 + 0.16 * k, -deep / 2 + 0.02), (width, 0.09, 0.02), made) for k in range(2)
+    ]
     for side in (-1, 1):
         x = side * (width / 2 - 0.025)
         parts.append(((x, 0, -deep / 2 + 0.02), (0.04, high + 0.46, 0.04), made))
@@ -458,7 +512,11 @@ def _table(where: tuple[float, float, float], top: Material, leg: Material) -> l
     solids = [box((x, 0.70, z), (1.5, 0.04, 0.7), top)]
     solids += [box((x + 0.68 * a, y, z + 0.29 * b), (0.05, 0.7, 0.05), leg)
                for a in (-1, 1) for b in (-1, 1)]  # fmt: skip
-    solids.append(box((x - 0.35, 0.74, z + 0.05), (0.24, 0.03, 0.32), plain(0.55, 0.20, 0.16), turn("y", 25)))
-    solids.append(box((x - 0.33, 0.77, z + 0.05), (0.2, 0.025, 0.28), plain(0.15, 0.28, 0.36), turn("y", 12)))
+    solids.append(
+        box((x - 0.35, 0.74, z + 0.05), (0.24, 0.03, 0.32), plain(0.55, 0.20, 0.16), turn("y", 25))
+    )
+    solids.append(
+        box((x - 0.33, 0.77, z + 0.05), (0.2, 0.025, 0.28), plain(0.15, 0.28, 0.36), turn("y", 12))
+    )
     solids.append(box((x + 0.12, 0.74, z + 0.1), (0.075, 0.1, 0.075), _CUP, turn("y", 40)))
     return solids

@@ -37,6 +37,7 @@ _SEAT_BELOW_PELVIS_M: Final = 0.105
 _SIT_S: Final = 1.5
 Rng = np.random.Generator
 T = TypeVar("T")
+Track = Float[np.ndarray, "T ..."]
 
 
 class Physique(NamedTuple):
@@ -486,7 +487,7 @@ def _keyed(
     return np.array(values)
 
 
-def _smooth(values: Float[np.ndarray, "T *N"], seconds: float) -> Float[np.ndarray, "T *N"]:
+def _smooth(values: Track, seconds: float) -> Track:
     return gaussian_filter1d(values, seconds * FPS, axis=0, mode="nearest")
 
 

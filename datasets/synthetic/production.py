@@ -25,7 +25,14 @@ import torch
 from datasets.humandata.writer import write_humandata
 from datasets.sources import Split
 from datasets.synthetic.clips import draw_clip, people_of_clip
-from datasets.synthetic.ground_truth import Row, humandata_entries, load_rows, save_rows
+from datasets.synthetic.demo import draw_demo
+from datasets.synthetic.ground_truth import (
+    BODY_BOX_SCALE,
+    Row,
+    humandata_entries,
+    load_rows,
+    save_rows,
+)
 from datasets.synthetic.motion import FPS
 from datasets.synthetic.pictures import (
     Studio,
@@ -42,10 +49,10 @@ from utils.video_write import VideoWriter
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["crops", "scenes", "clips"]
-VERSION: Final = 1
+Kind = Literal["crops", "scenes", "clips", "demo"]
+VERSIONS: Final[dict[Kind, int]] = {"crops": 1, "scenes": 1, "clips": 2, "demo": 1}
 """Of what is drawn from the same seed."""
-_BATCH: Final = {"crops": 16, "scenes": 4, "clips": 1}
+_BATCH: Final = {"crops": 16, "scenes": 4, "clips": 1, "demo": 1}
 _IMAGES_PER_FOLDER: Final = 1000
 
 
@@ -65,8 +72,8 @@ class SynthesisOptions:
 
     def picture_count(self) -> int:
         """Crops, scenes or clips: so many that the wanted number of people is planned in them."""
-        if self.kind == "crops":
-            return self.people
+        if self.kind in ("crops", "demo"):
+            return self.people if self.kind == "crops" else 1
         people_of = people_of_scene if self.kind == "scenes" else people_of_clip
         count = planned = 0
         while planned < self.people:
@@ -76,7 +83,7 @@ class SynthesisOptions:
 
     def digest(self) -> str:
         """The same for the same pictures."""
-        content = json.dumps([asdict(self), VERSION])
+        content = json.dumps([asdict(self), VERSIONS[self.kind]])
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
@@ -128,10 +135,10 @@ def _annotations(
 
     Raises UserError where they have no row.
     """
-    about = {"seed": options.seed, "version": VERSION, "kind": options.kind}
+    about = {"seed": options.seed, "version": VERSIONS[options.kind], "kind": options.kind}
     name = f"{options.name}_{options.split}"
     parts = {name: files}
-    if options.kind == "clips":
+    if options.kind in ("clips", "demo"):
         parts = {f"{name}_{_clip_name(index)}": [file] for index, file in enumerate(files)}
     annotations = {
         folder / f"{part}.npz": humandata_entries(columns, part, about)
@@ -190,7 +197,7 @@ def _prepare(options: SynthesisOptions) -> None:
 def _draw_batch(options: SynthesisOptions, indices: range, staging: Path, file: Path) -> int:
     """Draw some pictures or a clip and then write their rows; the number of them."""
     (studio,) = _studio
-    draw = _draw_clip if options.kind == "clips" else _draw_pictures
+    draw = _draw_clip if options.kind in ("clips", "demo") else _draw_pictures
     save_rows(file, draw(options, studio, indices, staging / "images"))
     return len(indices)
 
@@ -223,14 +230,25 @@ def _clip_name(index: int) -> str:
 def _draw_clip(
     options: SynthesisOptions, studio: Studio, indices: range, images: Path
 ) -> list[Row]:
-    """Frames are called as if the clip had been unpacked into a folder of its name."""
+    """Frames are called as if the clip had been unpacked into a folder of its name. Beside the
+    demo's clip are the boxes of its people."""
     (index,) = indices
     rng = generator(options.seed, options.split, index)
     name, rows = _clip_name(index), []
     images.mkdir(parents=True, exist_ok=True)
     with VideoWriter(images / f"{name}.mp4", FPS) as video:
-        for number, frame in enumerate(draw_clip(studio, rng, options.size[::-1], options.frames)):
+        draw = draw_demo if options.kind == "demo" else draw_clip
+        for number, frame in enumerate(draw(studio, rng, options.size[::-1], options.frames)):
             video.write(frame.image)
             path = f"{options.split}/{name}/{number:06d}.jpg"
             rows += [{**row, "image_path": path} for row in frame.rows]
+    if options.kind == "demo":
+        boxes: dict[int, list[list[float]]] = {}
+        for row in rows:
+            x, y, width, height = (float(value) for value in row["bbox_xywh"][:4])
+            margin = (1 - 1 / BODY_BOX_SCALE) / 2
+            box = (x + margin * width, y + margin * height, width, height)
+            box = (*box[:2], *(side / BODY_BOX_SCALE for side in box[2:]))
+            boxes.setdefault(row["meta.frame_index"], []).append([round(one, 1) for one in box])
+        (images / f"{name}.boxes.json").write_text(json.dumps(boxes))
     return rows
