@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter1d, minimum_filter1d
 
 from datasets.synthetic.arms import SHAPES, Arm, degrees_of, hand_pose, place_arm
 from datasets.synthetic.poses import Rotations, still, swung_arm, trunk
-from datasets.synthetic.skeleton import JOINT, SIGN, Skeleton, Vector, clamp, turn
+from datasets.synthetic.skeleton import JOINT, SIGN, Rotation, Skeleton, Vector, clamp, turn
 from human_models.joints import SIDES
 
 FPS: Final = 30
@@ -325,7 +325,7 @@ class Script:
                     self._swing(feet, (t, column), time, done, ahead)
         return feet
 
-    def _foot(self, step: Step, pitch: float) -> tuple[Vector, Rotations]:
+    def _foot(self, step: Step, pitch: float) -> tuple[Vector, Rotation]:
         """The ankle's place and the foot's rotation; it rolls over the ball or over the heel."""
         body, turned = self.physique, turn("y", step.yaw_deg)
         if pitch > 0:

@@ -349,8 +349,9 @@ def _find_scale(seen: _Seen, motion: CameraMotion, fps: float) -> float:
     for run in seen.runs:
         if len(run) > 2:
             feet = (seen.pelvis - seen.centre)[run, None] + seen.limbs[run, :4]
-            still.append(np.gradient(smooth(feet, 0.2 * fps), axis=0) * fps)
-            moving.append(np.gradient(smooth(seen.centre[run], 0.2 * fps), axis=0) * fps)
+            # More smoothing would mix standing feet with walking ones: the scale becomes too small.
+            still.append(np.gradient(smooth(feet, _STEADY_S / 2 * fps), axis=0) * fps)
+            moving.append(np.gradient(seen.centre[run], axis=0) * fps)
     if not still:
         return 1.0
     speed, own = np.concatenate(still), np.concatenate(moving)[:, None]
