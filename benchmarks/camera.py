@@ -4,14 +4,14 @@
 
 A hall with textured walls, floor, ceiling and boards is seen by cameras that move in known ways,
 with people drawn as boxes of noise that walk through it. With --video, of a camera that stands
-still, the video itself is followed, too, and pans over it: windows that turn and zoom inside its
-frames. Boxes of people are then found by the built-in detector.
+still, the video itself is followed instead, and pans over it: windows that turn and zoom inside
+its frames. Boxes of people are then found by the built-in detector.
 
     kind     what the camera was taken for, and what it does
     deg      mean error of the orientation; the camera starts with none
     deg/s    how fast the error grows: the slope of a line through it, as a magnitude
-    way      for cameras that move: error of the place after the best similarity, over the way's
-             length, in percent
+    way      for cameras that move: error of the place, with the best scale, over the length of
+             the way, in percent
     ms       of one core, for each frame
 """
 
@@ -24,20 +24,24 @@ from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from rich.console import Console
 from rich.table import Table
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
+from configs.reader import load_config
 from main.motion.camera import Clip, choose_camera
 from main.motion.camera_motion import CameraMotion, CameraTracker
+from main.paths import ROOT
 from main.pipeline.detection import Detectors
-from utils.geometry import align_similarity
 from utils.source import open_source
 
 FPS: Final = 30
 WIDTH, HEIGHT, FOCAL = 1280, 720, 1100.0
+WINDOW, WINDOW_FOCAL = (480, 270), 700.0
+"""Of cameras that turn inside a video's frames."""
 _TEXTURE_PX: Final = 1024
 _NEAR_M: Final = 0.1
 # World: x right, y up, z back, the floor at y = 0.
@@ -231,7 +235,7 @@ def follow(filmed: Filmed, width: int, height: int, focal: float, fps: float) ->
     camera = choose_camera(width, height, focal_px=focal, fov_deg=None, image=None)
     tracker, spent = CameraTracker(Clip(camera, (width, height), fps)), 0.0
     count = 0
-    for count, (image, boxes) in enumerate(filmed, 1):  # noqa: B007
+    for count, (image, boxes) in enumerate(filmed, 1):
         start = time.process_time()
         tracker.add(count - 1, image, boxes)
         spent += time.process_time() - start
@@ -259,30 +263,95 @@ def errors_of(motion: CameraMotion, shot: Shot, fps: float) -> tuple[float, floa
     return float(np.linalg.norm(vectors, axis=1).mean()), drift, way
 
 
-def people_in(video: Path) -> tuple[list[np.ndarray], list[np.ndarray], float]:
-    """Frames of a video, boxes of people in each, frames per second."""
-    from configs.reader import load_config
+def boxes_in(video: Path, frame_count: int) -> list[Float[np.ndarray, "P 4"]]:
+    """Of people in each frame, by the built-in detector."""
+    config = load_config(ROOT / "configs" / "config_smplest_x_demo.py").inference.detection
+    detector = Detectors(None, "movenet", config, torch.device("cpu")).for_source(video)
+    found = []
+    with open_source(video) as source:
+        for frame in source:
+            if frame.index == frame_count:
+                break
+            boxes = [one.box for one in detector(frame.index, frame.image)]
+            xywh = [(box.x, box.y, box.width, box.height) for box in boxes]
+            found.append(np.array(xywh, float).reshape(-1, 4))
+    return found
 
-    raise NotImplementedError
+
+def over_video(video: Path, people: list[Float[np.ndarray, "P 4"]], shot: Shot | None) -> Filmed:
+    """A video, or what a camera that turns and zooms inside its frames would see of it."""
+    with open_source(video) as source:
+        own = choose_camera(
+            source.info.width, source.info.height, focal_px=None, fov_deg=None, image=None
+        )
+        for frame, xywh in zip(source, people, strict=False):
+            if shot is None:
+                yield frame.image, xywh
+                continue
+            focal = WINDOW_FOCAL * shot.zoom[frame.index]
+            width, height = WINDOW
+            inner = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+            outer = np.diag([*own.focal, 1.0])
+            outer[:2, 2] = own.princpt
+            warp = inner @ shot.rotation[frame.index] @ _FLIP @ np.linalg.inv(outer)
+            corners = xywh[:, None, :2] + xywh[:, None, 2:] * np.array(
+                [[0, 0], [0, 1], [1, 0], [1, 1]]
+            )
+            rays = np.concatenate([corners, np.ones((len(xywh), 4, 1))], axis=2) @ warp.T
+            moved = rays[..., :2] / rays[..., 2:]
+            low = moved.min(axis=1)
+            seen = np.concatenate([low, moved.max(axis=1) - low], axis=1)
+            yield cv2.warpPerspective(frame.image, warp, WINDOW, flags=cv2.INTER_LINEAR), seen
+
+
+def rows_of_video(video: Path, frame_count: int) -> Iterator[tuple[str, Shot, Measured, float]]:
+    """The video itself, a pan over it, and a pan with zoom."""
+    with open_source(video) as source:
+        info = source.info
+    people = boxes_in(video, frame_count)
+    fps, count = float(info.fps), len(people)
+    diagonal = math.hypot(info.width, info.height)
+    t = np.arange(count) / fps
+    still = _shot("static", t)
+    yield (
+        "video",
+        still,
+        follow(over_video(video, people, None), info.width, info.height, diagonal, fps),
+        fps,
+    )
+    yaw, roll = 3.5 * np.sin(2 * np.pi * t / 6), 2 * np.sin(2 * np.pi * t / 4)
+    for name, zoom in (("pan of it", 1.0), ("pan, zoom", np.exp(0.15 * (1 - np.cos(t))))):
+        shot = _shot("rotating", t, yaw=yaw, pitch=np.sin(t), roll=roll, zoom=zoom)
+        filmed = over_video(video, people, shot)
+        yield name, shot, follow(filmed, *WINDOW, WINDOW_FOCAL, fps), fps
+
+
+def rows_of_hall(
+    frame_count: int, seed: int, only: str | None
+) -> Iterator[tuple[str, Shot, Measured, float]]:
+    time_s = np.arange(frame_count) / FPS
+    for name, way in WAYS.items():
+        if only in (None, name):
+            rng = np.random.default_rng(seed)
+            shot = way(time_s, rng)
+            yield name, shot, follow(film(shot, rng), WIDTH, HEIGHT, FOCAL, FPS), FPS
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--frames", type=int, default=300)
-    parser.add_argument("--video", type=Path)
+    parser.add_argument("--video", type=Path, help="of a camera that stands still")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=WAYS, help="one of the cameras")
+    parser.add_argument("--only", choices=WAYS, help="one of the cameras in the hall")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
+    if arguments.video is None:
+        rows = rows_of_hall(arguments.frames, arguments.seed, arguments.only)
+    else:
+        rows = rows_of_video(arguments.video, arguments.frames)
     table = Table("camera", "kind", "deg", "deg/s", "way %", "zoom %", "ms")
-    time_s = np.arange(arguments.frames) / FPS
-    for name, way in WAYS.items():
-        if arguments.only not in (None, name):
-            continue
-        rng = np.random.default_rng(arguments.seed)
-        shot = way(time_s, rng)
-        motion, ms = follow(film(shot, rng), WIDTH, HEIGHT, FOCAL, FPS)
-        degrees, drift, off = errors_of(motion, shot, FPS)
+    for name, shot, (motion, ms), fps in rows:
+        degrees, drift, off = errors_of(motion, shot, fps)
         zoom = 100 * float(np.abs(motion.zoom / (shot.zoom / shot.zoom[0]) - 1).max())
         kind = motion.kind if motion.kind == shot.kind else f"{motion.kind} (is {shot.kind})"
         cells = (f"{degrees:.3f}", f"{drift:.4f}", "" if off is None else f"{off:.1f}")

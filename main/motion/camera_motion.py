@@ -8,7 +8,7 @@ keyframes are made to agree at the end, so errors do not add up where the camera
 
 import logging
 import math
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -58,22 +58,23 @@ _DISAGREE: Final = math.radians(0.3)
 """Measured turns that are farther off the adjusted ones count less and less."""
 _CHECK_S: Final = 0.4
 """Between two looks for parallax."""
-_UNEXPLAINED, _BETTER, _EXPLAINED = 0.2, 0.15, 0.7
-"""Parallax: a turn leaves this share of the corners unexplained; a motion explains so many more,
-and this share of all."""
+_UNEXPLAINED, _EXPLAINED = 0.05, 0.75
+"""Parallax: a turn leaves this share of the corners unexplained, and a motion explains this share
+of those and of all."""
 _MOVES: Final = 0.3
 """Share of looks that must find parallax if the camera moves."""
 _REMEMBERED: Final = 90
 """Corners of each frame that are kept for the way of a camera that moves."""
 _FINE: Final = 64
 _NOISE: Final = 0.7
+"""Of corners, for the way of a camera that moves."""
 _UNMODELLED: Final = 0.3
 """Confidence in a turn that is all that is known of a camera that moves."""
 _STILL: Final = 0.6
 """A camera whose image moves by less than this stands still."""
 _ZOOMS: Final = 0.01
 """Changes of the focal length below this share are noise."""
-_LK: Final = {
+_LK: Final[dict[str, Any]] = {
     "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
     "winSize": (15, 15),
     "maxLevel": 3,
@@ -471,7 +472,9 @@ class CameraTracker:
         )
         lost = np.linalg.norm(returned - corners, axis=1)
         column, row = np.rint(places).T.clip(-1, max(width, height)).astype(int)
-        found = (there.ravel() > 0) & (back.ravel() > 0) & (lost < _THERE_AND_BACK)
+        found: Bool[np.ndarray, " C"] = (
+            (there.ravel() > 0) & (back.ravel() > 0) & (lost < _THERE_AND_BACK)
+        )
         found &= (column >= 0) & (row >= 0) & (column < width) & (row < height)
         found[found] = background[row[found], column[found]] > 0
         if found.sum() < _LEAST_POINTS:
@@ -483,7 +486,7 @@ class CameraTracker:
         inliers = int(fit.inliers.sum())
         if inliers < max(_LEAST_POINTS, _LEAST_INLIERS * len(before)):
             return None
-        return _Match(ids[found], before, after, fit, inliers / len(inside))
+        return _Match(ids[found], before, after, fit, inliers / len(self._images[keyframe].ids))
 
     def _displacement(self, turn: Turn) -> float:
         """How far a turn moves the image, at most over its middle and corners; reduced pixels."""
@@ -543,18 +546,19 @@ class CameraTracker:
         explained = float(match.fit.inliers.mean())
         if explained > 1 - _UNEXPLAINED:
             return False
-        zoom = match.fit.turn.zoom
+        focal = self._focal * self._absolute[self._current].zoom
         matrix, inliers = cv2.findEssentialMat(
-            match.before / self._focal,
-            match.after / (self._focal * zoom),
+            match.before / focal,
+            match.after / (focal * match.fit.turn.zoom),
             np.eye(3),
             method=cv2.USAC_MAGSAC,
-            threshold=_INLIER / 2 / self._focal,
+            threshold=_INLIER / 2 / focal,
         )
         if matrix is None or inliers is None:
             return False
-        moving = float((inliers > 0).mean())
-        return moving > max(_EXPLAINED, explained + _BETTER)
+        agree = inliers.ravel() > 0
+        others = agree[~match.fit.inliers]
+        return bool(min(agree.mean(), others.mean()) > _EXPLAINED)
 
     def finish(self) -> CameraMotion:
         """The camera's motion over all frames that were added; one line of the log says which."""

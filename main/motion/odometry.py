@@ -72,7 +72,7 @@ class _Structure:
         self.seen = [sightings[key] for key in self.keys]
         self.poses: Poses = np.tile(np.eye(4), (len(self.keys), 1, 1))
         self.placed: Bool[np.ndarray, " K"] = np.zeros(len(self.keys), bool)
-        most = max((int(one.ids.max(initial=0)) for one in self.seen), default=0) + 1
+        most = max((int(one.ids.max(initial=0)) for one in sightings), default=0) + 1
         self.points = np.zeros((most, 3))
         self.known = np.zeros(most, bool)
         # All sightings in a row: frame, point, place.
@@ -223,40 +223,31 @@ class _Structure:
         column = np.full(len(self.keys), -1)
         column[free] = np.arange(len(free))
         row = np.searchsorted(ids, point)
-        damping, cost = 1e-4, np.inf
+        damping = 1e-4
+        seen, error, squares = self._misfits(frame, point, place)
         for _ in range(passes):
-            seen, error = self._residuals(frame, point, place)
-            squares = (error**2).sum(axis=1) / self.noise**2
-            now = float(np.log1p(squares).sum())
-            if now < cost:
-                kept, damping, better = (
-                    (self.poses.copy(), self.points.copy()),
-                    damping / 4,
-                    cost - now,
-                )
-                cost = now
-                if better < 1e-5 * now:
-                    break
-            else:
-                self.poses, self.points = kept[0].copy(), kept[1].copy()
-                damping *= 10
-                seen, error = self._residuals(frame, point, place)
-                squares = (error**2).sum(axis=1) / self.noise**2
             steps = _step(
                 self.poses[frame, :3, :3], seen, error, 1 / (1 + squares), column[frame], row,
                 (len(free), len(ids)), damping,
             )  # fmt: skip
+            before, cost = (self.poses.copy(), self.points.copy()), np.log1p(squares).sum()
             self.poses[free] = _moved(self.poses[free], steps[0])
             self.points[ids] += steps[1]
-        if (
-            float(
-                np.log1p(
-                    (self._residuals(frame, point, place)[1] ** 2).sum(axis=1) / self.noise**2
-                ).sum()
-            )
-            > cost
-        ):
-            self.poses, self.points = kept
+            tried = self._misfits(frame, point, place)
+            gain = cost - np.log1p(tried[2]).sum()
+            if gain > 0:
+                (seen, error, squares), damping = tried, damping / 4
+                if gain < 1e-5 * cost:
+                    break
+            else:
+                (self.poses, self.points), damping = before, damping * 10
+
+    def _misfits(
+        self, frame: np.ndarray, point: np.ndarray, place: np.ndarray
+    ) -> tuple[Float[np.ndarray, "M 3"], Float[np.ndarray, "M 2"], Float[np.ndarray, " M"]]:
+        """As `_residuals`, and the squared distances over those of noise."""
+        seen, error = self._residuals(frame, point, place)
+        return seen, error, (error**2).sum(axis=1) / self.noise**2
 
 
 def _step(

@@ -41,9 +41,10 @@ def test_a_command_line_without_flags_gives_the_defaults():
 
 def test_every_flag_has_its_option():
     command = "m FILE 25 --boxes b.json --detector yolo --person 1,3 --keep-longest 2 --preview"
-    command += " --smooth 0.5 --fov 60 --camera moving --floor --export glb,bvh --backend onnx --batch-size 3"
+    command += " --smooth 0.5 --fov 60 --floor --export glb,bvh --backend onnx --batch-size 3"
     command += (
-        " --no-overlay --download --keypoints k.json --refine --set a.b=1 --precision bf16"
+        " --camera moving --no-overlay --download --keypoints k.json --refine"
+        " --set a.b=1 --precision bf16"
         " --device cpu"
     )
     options = options_of(make_parser().parse_args(command.split()))

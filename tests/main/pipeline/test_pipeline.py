@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -246,3 +247,29 @@ def test_files_without_keypoints_where_none_are_asked_for(tools, tmp_path):
     with open_source(image) as media:
         process_clip(media, tmp_path / "result_a", tools)
     assert "keypoints_px" not in load(tmp_path / "result_a" / "person_001.npz")
+
+
+@pytest.mark.parametrize("speed", [0, 4])
+def test_a_camera_that_turns_is_named_and_one_that_stands_changes_nothing(
+    speed, untrained, tmp_path
+):
+    video = tmp_path / "hall.mp4"
+    noise = np.random.default_rng(0).random((24, 60, 3), np.float32)
+    wide = cv2.resize(255 * noise, (480, 192), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+    with VideoWriter(video, fps=10) as writer:
+        for number in range(6):
+            writer.write(np.ascontiguousarray(wide[:, speed * number : speed * number + 320]))
+    boxes = {k: [[100, 20, 60, 150]] for k in range(6)}
+    video.with_suffix(".boxes.json").write_text(json.dumps(boxes))
+    contents = {}
+    for camera in ("auto", "static"):
+        options = InferenceOptions(str(untrained), overlay=None, camera=camera)
+        result = tmp_path / camera
+        with open_source(video) as source:
+            process_clip(source, result, Tools.load(options))
+        contents[camera] = {path.name: path.read_bytes() for path in result.iterdir()}
+    if speed:
+        assert json.loads(contents["auto"]["summary.json"])["camera_motion"] == "rotating"
+        assert "camera_motion" not in json.loads(contents["static"]["summary.json"])
+    else:
+        assert contents["auto"] == contents["static"]
