@@ -570,7 +570,7 @@ class _Equations:
 
     def add(
         self,
-        columns: Int[np.ndarray, "N #R K"],
+        columns: Int[np.ndarray, "N _ K"],
         values: Float[np.ndarray, "N R K"],
         right: Float[np.ndarray, "N R"],
     ) -> None:
