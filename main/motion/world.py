@@ -10,6 +10,7 @@ everything is solved; the world has y up, the floor at y = 0 and the first camer
 """
 
 import logging
+import math
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 _TOUCHING_M: Final = 0.05
 """Points farther from the plane than this count less and less (Cauchy's weights)."""
 _LEAN: Final = 0.1
-"""Deviation of the expected slope from the true one."""
+"""Deviation of the expected slope from the true one, by trunks."""
 _INDEPENDENT: Final = 20
 """The points say at most as much as this many independent ones would."""
 _PASSES: Final = 15
@@ -54,7 +55,9 @@ class Plane(NamedTuple):
         return points @ self.up - self.height
 
 
-def fit_floor(points: Float[np.ndarray, "N 3"], expected_up: Float[np.ndarray, "3"]) -> Plane:
+def fit_floor(
+    points: Float[np.ndarray, "N 3"], expected_up: Float[np.ndarray, "3"], lean: float = _LEAN
+) -> Plane:
     """The plane that most points lie on, near to `expected_up` where they leave its slope open.
 
     Iteratively reweighted least squares of the height over the plane across `expected_up`, begun
@@ -63,6 +66,7 @@ def fit_floor(points: Float[np.ndarray, "N 3"], expected_up: Float[np.ndarray, "
     Args:
         points: at least one; some may be off the ground.
         expected_up: any length but 0.
+        lean: deviation of its slope from the true one.
     """
     axes = _axes(expected_up)  # rows: right, up, back
     local = points.astype(np.float64) @ axes.T
@@ -74,7 +78,7 @@ def fit_floor(points: Float[np.ndarray, "N 3"], expected_up: Float[np.ndarray, "
         residual = height - design @ solution
         weights = 1 / (1 + (residual / _TOUCHING_M) ** 2)
         weights *= min(1.0, _INDEPENDENT / max(float(weights.sum()), 1e-9))
-        prior = np.diag([(_TOUCHING_M / _LEAN) ** 2] * 2 + [1e-9])
+        prior = np.diag([(_TOUCHING_M / lean) ** 2] * 2 + [1e-9])
         normal = design.T @ (weights[:, None] * design) + prior
         solution = np.linalg.solve(normal, design.T @ (weights * height))
     up = np.array([-solution[0], 1.0, -solution[1]]) @ axes
@@ -181,6 +185,10 @@ _STEADY_S: Final = 0.06
 _STANDING_M_S: Final = 0.6
 _LOWEST_M: Final = 0.12
 """Before the ground is known, a point so far above a person's lowest one is not on it."""
+_UPRIGHT: Final = math.cos(math.radians(35))
+"""Cosine of the angle between trunk and legs of somebody who stands."""
+_STANDING_LEAN: Final = 0.05
+"""As _LEAN, by people over their feet."""
 _SHORTEST_S: Final = 0.1
 """Contacts are not shorter, nor are gaps between contacts."""
 _LEAST_STEP_M: Final = 0.12
@@ -280,7 +288,9 @@ def solve_world(
     ways = _Ways(seen.pelvis, contacts, feet, np.zeros(feet.shape[:2]))
     plane, levels = _ground(seen, ways, expected_up, np.zeros(0))
     for number in range(_ROUNDS):
-        ways = _solve(seen, ways, plane, levels, clip)
+        # Where the ground is not settled yet, feet must not be drawn to a wrong one.
+        settled = number == _ROUNDS - 1
+        ways = _solve(seen, ways, plane, levels if settled else None, clip)
         if number < _ROUNDS - 1:
             contacts = _touching(seen, ways, plane, levels, clip.fps)
             ways = ways._replace(contacts=contacts)
@@ -331,11 +341,22 @@ def _soles(rows: FinalRows, body: BodyModel) -> Float[np.ndarray, "N 4"]:
 
 
 def _upright(rows: FinalRows, motion: CameraMotion) -> Float[np.ndarray, "3"]:
-    """Median direction from pelvis to neck, in the first camera's frame."""
+    """Median direction of people who stand or walk, from between the ankles to the neck.
+
+    Who walks leans forward, but is above the feet. Where nobody stands, that from pelvis to neck;
+    in the first camera's frame.
+    """
     step = max(1, len(rows) // _MOST_POINTS)
-    pelvis, neck = (rows.column("joints_3d_m", joint)[::step] for joint in _TRUNK)
+    points = rows.column("joints_3d_m", [*_TRUNK, *_LIMBS[4:6]])[::step]
+    pelvis, neck, ankles = points[:, 0], points[:, 1], points[:, 2:].mean(axis=1)
     turns = motion.camera_from_first[rows.column("frame_index")[::step], :3, :3]
-    median = np.median(np.einsum("nji,nj->ni", turns, neck - pelvis), axis=0)
+    trunk, legs = (
+        np.einsum("nji,nj->ni", turns, vectors) for vectors in (neck - pelvis, pelvis - ankles)
+    )
+    lengths = np.linalg.norm(trunk, axis=1) * np.linalg.norm(legs, axis=1)
+    upright = (trunk * legs).sum(axis=1) > _UPRIGHT * lengths
+    whole = (trunk + legs)[upright] if upright.mean() > _LEVEL_SHARE else trunk
+    median = np.median(whole, axis=0)
     length = float(np.linalg.norm(median))
     return median / length if length > 0.2 else np.array([0.0, -1.0, 0.0])
 
@@ -437,15 +458,23 @@ def _ground(
         return Plane(expected_up, float(np.quantile(lowest, 0.05))), np.zeros(0)
     places = tuple(resting.T)
     points = ways.anchors[places] - (seen.soles + ways.level)[places][:, None] * expected_up
-    plane = fit_floor(points, expected_up)
+    plane = fit_floor(points, expected_up, _STANDING_LEAN)
     every = np.array([0.0, *levels])
     return Plane(plane.up, plane.height + every.min()), np.sort(every - every.min())[1:]
 
 
 def _solve(
-    seen: _Seen, ways: _Ways, plane: Plane, levels: Float[np.ndarray, " L"], clip: Clip
+    seen: _Seen,
+    ways: _Ways,
+    plane: Plane,
+    levels: Float[np.ndarray, " L"] | None,
+    clip: Clip,
 ) -> _Ways:
-    """Everybody's way with the contacts of `ways`, window after window."""
+    """Everybody's way with the contacts of `ways`, window after window.
+
+    Args:
+        levels: grounds over the plane; None: feet may stand at any height.
+    """
     solved = _Ways(*(values.copy() for values in ways))
     for run in seen.runs:
         for start in range(0, len(run), _WINDOW):
@@ -485,7 +514,7 @@ def _solve_window(
     ways: _Ways,
     part: Int[np.ndarray, " T"],
     plane: Plane,
-    levels: Float[np.ndarray, " L"],
+    levels: Float[np.ndarray, " L"] | None,
     clip: Clip,
 ) -> _Ways:
     """Reweighted least squares over the places of the pelvis and of feet that stand.
@@ -527,23 +556,25 @@ def _solve_window(
         columns = np.stack([of_row[when], of_anchor[owner]], axis=-1)
         values = weight[:, None, None] * np.broadcast_to([1.0, -1.0], columns.shape)
         equations.add(columns, values, -weight[:, None] * limbs[when, point])
-        height = plane.height_of(anchors) - soles
-        level = _nearest(height, levels)
-        weight = np.sqrt(known) / _UNEVEN_M / np.sqrt(1 + ((height - level) / _NEAR_M) ** 2)
-        equations.add(
-            of_anchor[:, None, :],
-            (weight[:, None] * plane.up)[:, None, :],
-            (weight * (plane.height + level + soles))[:, None],
-        )
+        if levels is not None:
+            height = plane.height_of(anchors) - soles
+            level = _nearest(height, levels)
+            weight = np.sqrt(known) / _UNEVEN_M / np.sqrt(1 + ((height - level) / _NEAR_M) ** 2)
+            equations.add(
+                of_anchor[:, None, :],
+                (weight[:, None] * plane.up)[:, None, :],
+                (weight * (plane.height + level + soles))[:, None],
+            )
         solution = equations.solve().reshape(-1, 3)
         pelvis, anchors = solution[:count], solution[count:]
-    height = plane.height_of(anchors) - soles
-    level = _nearest(height, levels)
-    settled = anchors - (height - level)[:, None] * plane.up
     placed = pelvis[:, None] + limbs
-    placed[when, point] = settled[owner]
     levels_under = np.zeros(contacts.shape)
-    levels_under[when, point] = level[owner]
+    if levels is not None:
+        height = plane.height_of(anchors) - soles
+        level = _nearest(height, levels)
+        anchors = anchors - (height - level)[:, None] * plane.up
+        levels_under[when, point] = level[owner]
+    placed[when, point] = anchors[owner]
     return _Ways(pelvis, contacts, placed, levels_under)
 
 
