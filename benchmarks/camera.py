@@ -34,8 +34,8 @@ from scipy.spatial.transform import Rotation
 from configs.reader import load_config
 from main.motion.camera import Clip, choose_camera
 from main.motion.camera_motion import CameraMotion, CameraTracker
-from main.paths import ROOT
 from main.pipeline.detection import Detectors
+from utils.files import ROOT
 from utils.source import open_source
 
 FPS: Final = 30

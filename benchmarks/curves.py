@@ -27,7 +27,15 @@ mpl.use("agg")
 from matplotlib import pyplot as plt
 
 _TERMS: Final = ("keypoints", "token_joints", "attention", "joint_cam", "smplx_pose")
-_VALIDATED: Final = ("body_px", "hand_px", "mpvpe_all", "pa_mpvpe_all", "pa_mpvpe_hand")
+_VALIDATED: Final = (
+    "body_px",
+    "hand_px",
+    "mpjpe",
+    "pa_body",
+    "mpvpe_all",
+    "pa_mpvpe_all",
+    "pa_mpvpe_hand",
+)
 _SMOOTHED: Final = 5
 """Lines of the log that a point of the loss is the mean of."""
 

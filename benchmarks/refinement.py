@@ -63,6 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
         seen = observed(row, estimator.body)
         true = Bodies(*(values[place : place + 1] for values in truth))
         errors.append(error_vector(seen, *true, clip.camera))
+        if arguments.write is not None:
+            continue
         networks.append(Bodies(seen.rotations, seen.shape, seen.pelvis_m))
         truths.append(true)
         start = time.process_time()

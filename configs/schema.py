@@ -106,6 +106,8 @@ class TrainConfig(Section):
     """Loader workers per process; 0 loads in the process itself."""
     lifting_samples: Count = 200_000
     """Samples per epoch of lifting pre-training, which makes its own; see main/pretrain.py."""
+    lifting_poses: Count = 20_000
+    """Poses that are drawn at its start; every sample mixes and varies some of them."""
     seed: int = 2023
     """Of the mixture's order, the augmentation and the stochastic depth."""
 
@@ -152,6 +154,9 @@ class TrainConfig(Section):
     remove_checkpoint: bool = False
     """Remove all but the newest `keep_last` snapshots, and the best."""
     keep_last: Count = 1
+    time_limit_s: Positive | None = None
+    """Seconds of a run from its start, set-up and earlier pieces included. The learning rate falls
+    so that it is at its end by then, and a snapshot is the last thing that the run writes."""
     print_iters: Count = 100
     validate_on: tuple[str, ...] = ()
     """Datasets whose test split is evaluated during training."""

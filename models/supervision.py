@@ -151,11 +151,12 @@ class SupervisedSMPLestX(nn.Module):
 class KeypointNetwork(nn.Module):
     """An encoder that learns to find joints, without task tokens: pre-training as ViTPose's."""
 
-    def __init__(self, encoder: ViT, channels: int) -> None:
+    def __init__(self, encoder: ViT, channels: int, head: KeypointHead | None = None) -> None:
+        """`head`: one that the encoder has already."""
         super().__init__()
         self.network = nn.ModuleDict({"encoder": encoder})
         encoder.task_tokens.requires_grad_(False)
-        self.keypoint_head = KeypointHead(channels)
+        self.keypoint_head = KeypointHead(channels) if head is None else head
 
     @property
     def encoder(self) -> ViT:

@@ -22,6 +22,7 @@ from datasets.sample import EvaluationSample, evaluation_sample
 from datasets.sources import Scans, Source
 from human_models.body import BodyLibrary
 from human_models.files import ModelFolder
+from human_models.joints import POSE_PARTS, SIDES
 from main.evaluation.metrics import (
     HAND_SET_METRICS,
     PUBLISHED,
@@ -40,11 +41,15 @@ from utils.camera import intersection_over_union, project, scaled_boxes
 from utils.devices import failing_together, gather_to_first, has_float64, world
 from utils.errors import UserError, first_line
 from utils.files import read_json
+from utils.geometry import axis_angle_to_matrix
 from utils.iteration import with_progress
 
 _LEAST_OVERLAP: Final = 0.1
 """Intersection over union from which a detection can be a person's (as on AGORA's server)."""
 _NORMALISED: Final = {"nmve_all": "mpvpe_all", "nmje_body": "mpjpe_body"}
+
+_BENT_RAD: Final = np.deg2rad(20)
+"""Mean rotation of a hand's joints from the mean hand beyond which it is not relaxed."""
 
 OneBox = Float[np.ndarray, "4"]
 Boxes = Float[np.ndarray, "_ 4"]
@@ -160,6 +165,8 @@ class BenchmarkResult(NamedTuple):
     """Whether only points that the image shows were counted."""
     match: DetectionMatch | None
     """Which people the detector found, where its boxes were used."""
+    breakdown: dict[str, MeanAndCount]
+    """What the published tables lack, see `break_down`; empty under the published protocol."""
     worst: list[WorstSample]
 
 
@@ -209,6 +216,10 @@ def run_benchmark(
     if shares is None:
         return None
     means, errors_mm = _merge_errors(shares)
+    facing = {number: facing for share in shares for number, facing in share.facing.items()}
+    predicted = torch.cat([facing[number] for number in sorted(facing)]).numpy()
+    pose, known = (table.columns[name][samples.places] for name in ("pose", "pose_valid"))
+    breakdown = {} if protocol == PUBLISHED else break_down(errors_mm, predicted, pose, known)
     return BenchmarkResult(
         means,
         errors_mm,
@@ -217,6 +228,7 @@ def run_benchmark(
         truth=truth,
         visible_only=evaluation.visible_only,
         match=match,
+        breakdown=breakdown,
         worst=worst_of_all([share.worst for share in shares], worst_count),
     )
 
@@ -234,6 +246,38 @@ def _kind_of_truth(source: Source, table: InstanceTable) -> str:
             f"{source.name}: its test files hold no body parameters, so nothing can be compared"
         )
     return "hands" if source.hands_alone else "SMPL-X parameters"
+
+
+def break_down(
+    errors_mm: Mapping[str, Float[np.ndarray, " N"]],
+    facing: Float[np.ndarray, "N 3"],
+    pose: Float[np.ndarray, "N 53 3"],
+    known: Bool[np.ndarray, "N 53"],
+) -> dict[str, MeanAndCount]:
+    """Means of what averages hide, named as on screen.
+
+    "PA MPVPE (bent hands)" is of the hands whose joints are rotated by more than 20 degrees from
+    the mean hand on average, in millimetres. "facing away" is the share of people, in percent,
+    whose predicted facing is more than 90 degrees from the true one.
+
+    Args:
+        facing: predicted direction of each person's front, in the camera's frame.
+        pose: true rotations of `joints.POSE_JOINTS`, and which of them are known.
+    """
+    of_hands = []
+    for side in SIDES:
+        errors, part = errors_mm.get(f"pa_mpvpe_{side[0]}_hand"), POSE_PARTS[f"{side}_hand"]
+        if errors is not None:
+            bent = np.linalg.norm(pose[:, part], axis=2).mean(1) > _BENT_RAD
+            of_hands.append(errors[bent & known[:, part].all(1) & np.isfinite(errors)])
+    true = axis_angle_to_matrix(torch.tensor(pose[:, 0]))[..., 2].numpy()
+    away = 100.0 * ((facing * true).sum(1) < 0)[known[:, 0]]
+    values = {"PA MPVPE (bent hands)": np.concatenate(of_hands) if of_hands else np.zeros(0)}
+    values["facing away, %"] = away
+    return {
+        name: {"mean": float(samples.mean()) if len(samples) else None, "count": len(samples)}
+        for name, samples in values.items()
+    }
 
 
 class _EvaluationSamples(Dataset[EvaluationSample | UserError]):
@@ -290,6 +334,8 @@ class _Share(NamedTuple):
     """What one process evaluated: the errors of its batches by their numbers."""
 
     errors: dict[int, dict[str, SampleErrors]]
+    facing: dict[int, Float[Tensor, "B 3"]]
+    """Where the predicted bodies face, by the batches' numbers."""
     means: MetricTable
     worst: list[WorstSample]
 
@@ -330,11 +376,12 @@ class _Evaluation:
             loader = with_progress(loader, len(numbers), "batches")
         means = MetricTable()
         errors_by_batch: dict[int, dict[str, SampleErrors]] = {}
+        facing: dict[int, Float[Tensor, "B 3"]] = {}
         for number, batch in zip(numbers, loader, strict=True):
             stop_if_another_failed()
             if isinstance(batch, UserError):
                 raise batch
-            predicted, true = self._meshes(batch)
+            predicted, true, turned = self._meshes(batch)
             errors = self._errors(batch, predicted, true)
             hands_valid = _hands_valid(batch)
             worst.consider(
@@ -345,18 +392,22 @@ class _Evaluation:
                 for name, (error, valid) in errors.items()
             }
             means.add(errors_by_batch[number])
-        return _Share(errors_by_batch, means, worst.worst_first())
+            facing[number] = axis_angle_to_matrix(turned.cpu())[..., 2]
+        return _Share(errors_by_batch, facing, means, worst.worst_first())
 
     def _meshes(
         self, batch: dict[str, Tensor]
-    ) -> tuple[Float[Tensor, "B 10475 3"], Float[Tensor, "B V 3"]]:
-        """Predicted and true meshes (metres), on the device on which errors are computed."""
-        predicted = self.estimator.predict(batch["input_img"], want_vertices=True)[1].vertices
+    ) -> tuple[Float[Tensor, "B 10475 3"], Float[Tensor, "B V 3"], Float[Tensor, "B 3"]]:
+        """Predicted and true meshes (metres), on the device on which errors are computed, and the
+        predicted rotation of the root."""
+        parameters, posed = self.estimator.predict(batch["input_img"], want_vertices=True)
+        predicted = posed.vertices
         assert predicted is not None
         if not predicted.isfinite().all():
             rows = f"rows {int(batch['meta_img_id'][0])} to {int(batch['meta_img_id'][-1])}"
             raise UserError(f"{rows}: the network gives values that are no numbers; use others")
-        return predicted.to(self.device), batch["target_smplx_mesh_cam"].to(self.device)
+        true = batch["target_smplx_mesh_cam"].to(self.device)
+        return predicted.to(self.device), true, parameters.global_orient
 
     def _errors(
         self,

@@ -90,6 +90,9 @@ def write_results(
         about["detection"] = result.match.report(result.means)
         values = (f"{name} {value:.4g}" for name, value in about["detection"].items())
         lines.append(f"detection: {', '.join(values)}\n")
+    if result.breakdown:
+        about["breakdown"] = result.breakdown
+        lines += [f"{name}: {_number(mean) or '-'}\n" for name, mean in result.breakdown.items()]
     # The published order of 14 numbers in one line; those that it does not have follow.
     lines.append(",".join(_number(mean) for _, mean in _in_order(result.means)) + "\n")
 
@@ -140,13 +143,15 @@ def write_mean_primary_error(
     _write_log(folder, log_lines)
 
 
-def means_table(title: str, means: Means) -> Table:
+def means_table(title: str, means: Means, breakdown: Means) -> Table:
     """The means, for the screen."""
     table = Table("metric", title=title)
     table.add_column("mean, mm", justify="right")
     table.add_column("samples", justify="right")
     for name, mean in _in_order(means):
         table.add_row(label(name), _number(mean) or "-", str(mean["count"]))
+    for name, mean in breakdown.items():
+        table.add_row(name, _number(mean) or "-", str(mean["count"]))
     return table
 
 
@@ -278,7 +283,7 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
                     lines = [*lines_of_loading, *log_lines[lines_before:]]
                     write_results(folder, about_run, source, result, estimator, lines)
                     title = f"{source.name}, {protocol.name} protocol"
-                    Console().print(means_table(title, result.means))
+                    Console().print(means_table(title, result.means, result.breakdown))
                     if result.match is not None:
                         log.info("detection: %s", result.match.report(result.means))
                     log.info("%s", folder)

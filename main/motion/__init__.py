@@ -3,7 +3,8 @@
 rows.py     raw and final rows of all people, on the disk
 camera.py   the clip's camera, and bodies placed in it
 camera_motion.py  how the camera turns, zooms and moves, from what is behind people
-odometry.py  the way of a camera that moves
+turns.py    rotations with zoom: fitted to points, and made to agree
+odometry.py  the path of a camera that moves
 stitch.py   which tracks are one person
 refinement.py  raw rows moved onto keypoints
 kinematics.py  bodies as refinement varies them, and their derivatives

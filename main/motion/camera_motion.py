@@ -13,12 +13,11 @@ from typing import Any, Final, Literal, NamedTuple
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
-from scipy.sparse import coo_array
-from scipy.sparse.linalg import lsqr
 from scipy.spatial.transform import Rotation
 
 from main.motion.camera import Clip
-from main.motion.odometry import Sighting, Way, find_way
+from main.motion.odometry import CameraPath, Observation, find_path
+from main.motion.turns import INLIER_PX, NO_TURN, Edge, Fit, Points, Turn, adjusted, fit_turn
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,6 @@ _LEAST_POINTS: Final = 12
 """Fewer say nothing."""
 _THERE_AND_BACK: Final = 0.5
 """A corner that comes back farther than this from where it was is lost."""
-_INLIER: Final = 1.5
 _KEPT: Final = 0.55
 """Share of a keyframe's corners that must be found again, or another keyframe takes over."""
 _TAKES_OVER: Final = 0.7
@@ -50,12 +48,8 @@ _LOOKS_BACK: Final = 2
 _LEAST_INLIERS: Final = 0.35
 _SURE: Final = 0.5
 """With less confidence, another guess of where corners went is tried."""
-_SAMPLES: Final = 48
 _UNSEEN: Final = 1e-3
 """Weight of a turn that nothing was seen of; others have the root of their number of corners."""
-_PASSES: Final = 8
-_DISAGREE: Final = math.radians(0.3)
-"""Measured turns that are farther off the adjusted ones count less and less."""
 _CHECK_S: Final = 0.4
 """Between two looks for parallax."""
 _UNEXPLAINED, _EXPLAINED = 0.05, 0.75
@@ -64,10 +58,10 @@ of those and of all."""
 _MOVES: Final = 0.3
 """Share of looks that must find parallax if the camera moves."""
 _REMEMBERED: Final = 90
-"""Corners of each frame that are kept for the way of a camera that moves."""
+"""Corners of each frame that are kept for the path of a camera that moves."""
 _FINE: Final = 64
 _NOISE: Final = 0.7
-"""Of corners, for the way of a camera that moves."""
+"""Of corners, for the path of a camera that moves."""
 _UNMODELLED: Final = 0.3
 """Confidence in a turn that is all that is known of a camera that moves."""
 _STILL: Final = 0.6
@@ -80,7 +74,6 @@ _LK: Final[dict[str, Any]] = {
     "maxLevel": 3,
     "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01),
 }
-Points = Float[np.ndarray, "N 2"]
 
 
 class CameraMotion(NamedTuple):
@@ -120,140 +113,6 @@ def scaled(motion: CameraMotion, factor: float) -> CameraMotion:
     return motion._replace(camera_from_first=poses, scale_known=True)
 
 
-class Turn(NamedTuple):
-    """What a camera that stays in its place does between two frames.
-
-    Attributes:
-        rotation: directions in the first frame's axes to the second's.
-        zoom: focal length of the second over that of the first.
-    """
-
-    rotation: Float[np.ndarray, "3 3"]
-    zoom: float
-
-    def then(self, other: "Turn") -> "Turn":
-        return Turn(other.rotation @ self.rotation, self.zoom * other.zoom)
-
-    def back(self) -> "Turn":
-        return Turn(self.rotation.T, 1 / self.zoom)
-
-    def of(self, points: Points, focal: float) -> Points:
-        """Where points of the first frame are in the second.
-
-        Args:
-            points: from the principal point, pixels.
-            focal: of the first frame, pixels.
-        """
-        turned = points @ self.rotation[:, :2].T + focal * self.rotation[:, 2]
-        depth = np.maximum(turned[:, 2:], 1e-3 * focal)
-        return turned[:, :2] / depth * (focal * self.zoom)
-
-
-NO_TURN: Final = Turn(np.eye(3), 1.0)
-
-
-class Fit(NamedTuple):
-    turn: Turn
-    inliers: Bool[np.ndarray, " N"]
-    error: float
-    """Root mean square of the inliers' distances, pixels."""
-
-
-def fit_turn(
-    before: Points, after: Points, focal: float, expected: Turn, rng: np.random.Generator
-) -> Fit:
-    """The rotation and zoom that explain most points.
-
-    Random pairs of points give hypotheses, beside the expected turn; the best of them is refined
-    by reweighted least squares (Geman and McClure's weights).
-
-    Args:
-        before, after: from the principal point, pixels.
-        focal: of the first frame, pixels.
-    """
-    count = len(before)
-    best, best_score = expected, _score(expected, before, after, focal)
-    first = rng.integers(count, size=_SAMPLES)
-    second = (first + 1 + rng.integers(count - 1, size=_SAMPLES)) % count
-    for turn in _turns_of_pairs(before, after, first, second, focal):
-        if (score := _score(turn, before, after, focal)) < best_score:
-            best, best_score = turn, score
-    for _ in range(6):
-        best, step = _improved(best, before, after, focal)
-        if step < 1e-6:
-            break
-    distance = np.linalg.norm(best.of(before, focal) - after, axis=1)
-    inliers = distance < _INLIER
-    error = float(np.sqrt(np.mean(distance[inliers] ** 2))) if inliers.any() else math.inf
-    return Fit(best, inliers, error)
-
-
-def _score(turn: Turn, before: Points, after: Points, focal: float) -> float:
-    squares = ((turn.of(before, focal) - after) ** 2).sum(axis=1)
-    return float(np.minimum(squares, (2 * _INLIER) ** 2).sum())
-
-
-def _turns_of_pairs(
-    before: Points,
-    after: Points,
-    first: np.ndarray,
-    second: np.ndarray,
-    focal: float,
-) -> list[Turn]:
-    """The turn that each pair of points says: its length gives the zoom, then two directions."""
-    spans = [np.linalg.norm(points[second] - points[first], axis=1) for points in (before, after)]
-    usable = (spans[0] > 20) & (spans[1] > 20)
-    zooms = spans[1][usable] / spans[0][usable]
-    frames = [
-        _frames(
-            _rays(before[first[usable]], focal),
-            _rays(before[second[usable]], focal),
-        ),
-        _frames(
-            _rays(after[first[usable]], focal * zooms[:, None]),
-            _rays(after[second[usable]], focal * zooms[:, None]),
-        ),
-    ]
-    rotations = frames[1] @ frames[0].transpose(0, 2, 1)
-    return [Turn(r, float(z)) for r, z in zip(rotations, zooms, strict=True) if 0.5 < z < 2]
-
-
-def _rays(points: Points, focal: float | np.ndarray) -> Float[np.ndarray, "N 3"]:
-    rays = np.column_stack([points / focal, np.ones(len(points))])
-    return rays / np.linalg.norm(rays, axis=1, keepdims=True)
-
-
-def _frames(
-    one: Float[np.ndarray, "N 3"], other: Float[np.ndarray, "N 3"]
-) -> Float[np.ndarray, "N 3 3"]:
-    """Right-handed axes (columns) spanned by two directions each."""
-    middle = one + other
-    middle /= np.linalg.norm(middle, axis=1, keepdims=True)
-    normal = np.cross(one, other)
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-    return np.stack([middle, normal, np.cross(middle, normal)], axis=-1)
-
-
-def _improved(turn: Turn, before: Points, after: Points, focal: float) -> tuple[Turn, float]:
-    """One Gauss-Newton step on rotation vector and log zoom, and how large it was."""
-    predicted = turn.of(before, focal)
-    residual = (after - predicted) / focal
-    squares = (residual**2).sum(axis=1)
-    scale = (_INLIER / 2 / focal) ** 2
-    weights = (scale / (scale + squares)) ** 2
-    u, v = (predicted / (focal * turn.zoom)).T
-    x, y = (predicted / focal).T
-    rows_x = np.stack([-u * v, 1 + u * u, -v], axis=1) * turn.zoom
-    rows_y = np.stack([-(1 + v * v), u * v, u], axis=1) * turn.zoom
-    design = np.concatenate([np.column_stack([rows_x, x]), np.column_stack([rows_y, y])])
-    both = np.concatenate([weights, weights])
-    normal = design.T @ (both[:, None] * design) + 1e-9 * np.eye(4)
-    step = np.linalg.solve(normal, design.T @ (both * residual.T.ravel()))
-    rotation = Rotation.from_rotvec(step[:3]).as_matrix() @ turn.rotation
-    zoom = float(np.clip(turn.zoom * math.exp(step[3]), 0.2, 5))
-    return Turn(rotation, zoom), float(np.abs(step).max())
-
-
 class _Keyframe(NamedTuple):
     """A frame that later ones are compared with: the reduced image, and corners in its pixels.
 
@@ -263,15 +122,6 @@ class _Keyframe(NamedTuple):
     grey: UInt8[np.ndarray, "h w"]
     corners: Float32[np.ndarray, "N 2"]
     ids: Int32[np.ndarray, " N"]
-
-
-class _Edge(NamedTuple):
-    """A measured turn from one keyframe to another."""
-
-    source: int
-    target: int
-    turn: Turn
-    weight: float
 
 
 class _Match(NamedTuple):
@@ -322,7 +172,7 @@ class CameraTracker:
         )
         self._check_interval = max(1, round(_CHECK_S * clip.fps))
         self._rng = np.random.default_rng(0)
-        self._edges: list[_Edge] = []
+        self._edges: list[Edge] = []
         self._absolute: list[Turn] = []
         """Of all keyframes, from the first frame; finish() improves on it."""
         self._images: dict[int, _Keyframe] = {}
@@ -336,7 +186,7 @@ class CameraTracker:
         """Each frame's keyframe, its turn from there, and the confidence."""
         self._parallax: list[bool] = []
         self._corner_count = 0
-        self._sightings: list[tuple[np.ndarray, np.ndarray]] = []
+        self._observations: list[tuple[np.ndarray, np.ndarray]] = []
         """Of each frame, numbers of corners and where they are, `_FINE` parts of a pixel."""
 
     def add(
@@ -378,7 +228,7 @@ class CameraTracker:
             ids, places = match.ids, match.after + self._centre
         chosen = slice(_REMEMBERED)
         fine = np.clip(np.rint(places[chosen] * _FINE), 0, 65535).astype(np.uint16)
-        self._sightings.append((ids[chosen].copy(), fine))
+        self._observations.append((ids[chosen].copy(), fine))
 
     def _background(self, boxes_xywh: Float[np.ndarray, "P 4"]) -> UInt8[np.ndarray, "h w"]:
         """255 where no people are."""
@@ -524,7 +374,7 @@ class CameraTracker:
                 self._current, self._turn = number, other.fit.turn
                 back = other.fit.turn.back()
                 self._edges += [
-                    _Edge(one, number, seen.fit.turn.then(back), seen.weight) for one, seen in found
+                    Edge(one, number, seen.fit.turn.then(back), seen.weight) for one, seen in found
                 ]
                 return other
             found.append((number, other))
@@ -534,11 +384,9 @@ class CameraTracker:
         if match is None:
             self._step = NO_TURN
         self._make_keyframe(grey, background, absolute, match)
-        self._edges += [
-            _Edge(one, self._current, seen.fit.turn, seen.weight) for one, seen in found
-        ]
+        self._edges += [Edge(one, self._current, seen.fit.turn, seen.weight) for one, seen in found]
         if source >= 0 and not found:
-            self._edges.append(_Edge(source, self._current, turn, _UNSEEN))
+            self._edges.append(Edge(source, self._current, turn, _UNSEEN))
         return match
 
     def _has_parallax(self, match: _Match) -> bool:
@@ -552,7 +400,7 @@ class CameraTracker:
             match.after / (focal * match.fit.turn.zoom),
             np.eye(3),
             method=cv2.USAC_MAGSAC,
-            threshold=_INLIER / 2 / focal,
+            threshold=INLIER_PX / 2 / focal,
         )
         if matrix is None or inliers is None:
             return False
@@ -566,7 +414,7 @@ class CameraTracker:
         count = len(self._frames)
         if count < 2:
             return static_camera(count)
-        keyframes = _adjusted(self._absolute, self._edges)
+        keyframes = adjusted(self._absolute, self._edges)
         turns = [keyframes[number].then(turn) for number, turn, _ in self._frames]
         confidence = np.array([one for _, _, one in self._frames])
         seen = confidence > 0
@@ -597,9 +445,9 @@ class CameraTracker:
             zoom = np.ones(count)
         poses = np.tile(np.eye(4), (count, 1, 1))
         poses[:, :3, :3] = [turn.rotation for turn in turns]
-        way = self._way(poses[:, :3, :3]) if kind == "moving" else None
-        if way is not None:
-            poses, confidence, zoom = way.camera_from_first, way.confidence, np.ones(count)
+        path = self._path(poses[:, :3, :3]) if kind == "moving" else None
+        if path is not None:
+            poses, confidence, zoom = path.camera_from_first, path.confidence, np.ones(count)
         angles = np.degrees(Rotation.from_matrix(poses[:, :3, :3]).magnitude())
         sure = float(confidence.mean())
         if not chosen:
@@ -610,78 +458,21 @@ class CameraTracker:
             *("turns" if kind == "rotating" else "moves, and turns", angles.max()),
             *(zoom.min(), zoom.max(), 100 * parallax, 100 * sure),
         )
-        if kind == "moving" and way is None:
+        if kind == "moving" and path is None:
             log.warning(
-                "camera: its way cannot be found, only how it turns; world coordinates are as if "
+                "camera: its path cannot be found, only how it turns; world coordinates are as if "
                 "it stayed in its place"
             )
             kind, confidence = "rotating", confidence * _UNMODELLED
         return CameraMotion(kind, poses, zoom, confidence, kind == "rotating")
 
-    def _way(self, rotations: Float[np.ndarray, "T 3 3"]) -> Way | None:
-        sightings = [
-            Sighting(ids, (places / _FINE - self._centre) / self._focal)
-            for ids, places in self._sightings
+    def _path(self, rotations: Float[np.ndarray, "T 3 3"]) -> CameraPath | None:
+        observations = [
+            Observation(ids, (places / _FINE - self._centre) / self._focal)
+            for ids, places in self._observations
         ]
-        return find_way(sightings, rotations, _NOISE / self._focal)
+        return find_path(observations, rotations, _NOISE / self._focal)
 
 
 def _thumbnail(grey: UInt8[np.ndarray, "h w"]) -> Float32[np.ndarray, "a b"]:
     return cv2.resize(grey, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA).astype(np.float32)
-
-
-def _adjusted(first: list[Turn], edges: list[_Edge]) -> list[Turn]:
-    """Turns of keyframes that agree best with all measured ones; the first keyframe stays.
-
-    Least squares of rotation vectors and log zooms, reweighted where measurements disagree.
-
-    Args:
-        first: where to begin.
-    """
-    if len(first) == 1:
-        return first
-    source = np.array([edge.source for edge in edges])
-    target = np.array([edge.target for edge in edges])
-    measured = np.array([edge.turn.rotation for edge in edges])
-    log_measured = np.log([edge.turn.zoom for edge in edges])
-    weight = np.array([edge.weight for edge in edges])
-    rotations = np.array([turn.rotation for turn in first])
-    log_zooms = np.log([turn.zoom for turn in first])
-    number = np.arange(len(edges))
-    for _ in range(_PASSES):
-        # exp(step_t) R_t = M exp(step_s) R_s, so that step_t - M step_s = log(M R_s R_t').
-        error = measured @ rotations[source] @ rotations[target].transpose(0, 2, 1)
-        residual = Rotation.from_matrix(error).as_rotvec()
-        angle = np.linalg.norm(residual, axis=1)
-        own = weight / (1 + (angle / _DISAGREE) ** 2)
-        rows, columns, values = [], [], []
-        for axis in range(3):
-            rows.append(3 * number + axis)
-            columns.append(3 * target + axis)
-            values.append(own)
-            for other in range(3):
-                rows.append(3 * number + axis)
-                columns.append(3 * source + other)
-                values.append(-own * measured[:, axis, other])
-        step = _solved(rows, columns, values, residual * own[:, None], 3, len(first))
-        rotations = Rotation.from_rotvec(step).as_matrix() @ rotations
-        zoom_residual = log_measured + log_zooms[source] - log_zooms[target]
-        log_zooms += _solved(
-            [number, number], [target, source], [own, -own], zoom_residual * own, 1, len(first)
-        )[:, 0]
-    return [Turn(r, float(np.exp(z))) for r, z in zip(rotations, log_zooms, strict=True)]
-
-
-def _solved(
-    rows: list[np.ndarray],
-    columns: list[np.ndarray],
-    values: list[np.ndarray],
-    right: np.ndarray,
-    width: int,
-    count: int,
-) -> Float[np.ndarray, "count width"]:
-    """Least squares for `width` unknowns of each of `count` keyframes; the first one's are 0."""
-    index = np.concatenate(rows), np.concatenate(columns)
-    matrix = coo_array((np.concatenate(values), index), (right.size, width * count)).tocsc()
-    free = lsqr(matrix[:, width:], right.ravel(), atol=1e-10, btol=1e-10)[0]
-    return np.concatenate([np.zeros(width), free]).reshape(count, width)

@@ -1,4 +1,4 @@
-"""The way of a camera that moves, from corners that are followed through the frames of a clip.
+"""The path of a camera that moves, from corners that are followed through the frames of a clip.
 
 Two frames whose lines of sight differ give the first points in space; further frames are placed by
 the points they show, and points by the frames that show them. Bundle adjustment over windows, and
@@ -28,7 +28,7 @@ _LEAST_PLACED: Final = 0.8
 Poses = Float[np.ndarray, "K 4 4"]
 
 
-class Sighting(NamedTuple):
+class Observation(NamedTuple):
     """Corners in a frame: their numbers, and where they are from the principal point, over the
     focal length."""
 
@@ -36,16 +36,16 @@ class Sighting(NamedTuple):
     places: Float[np.ndarray, "N 2"]
 
 
-class Way(NamedTuple):
+class CameraPath(NamedTuple):
     """Poses of all frames from the first one's, in an unknown unit, and 0 to 1 how sure each is."""
 
     camera_from_first: Float[np.ndarray, "T 4 4"]
     confidence: Float[np.ndarray, " T"]
 
 
-def find_way(
-    sightings: Sequence[Sighting], rotations: Float[np.ndarray, "T 3 3"], noise: float
-) -> Way | None:
+def find_path(
+    observations: Sequence[Observation], rotations: Float[np.ndarray, "T 3 3"], noise: float
+) -> CameraPath | None:
     """None where lines of sight differ too little, or most frames cannot be placed.
 
     Args:
@@ -53,29 +53,29 @@ def find_way(
             placed.
         noise: of corners, over the focal length.
     """
-    structure = _Structure(sightings, noise)
+    structure = _Structure(observations, noise)
     if not structure.begin():
         return None
     structure.grow()
     placed = structure.placed
     if placed.sum() < max(2, _LEAST_PLACED * len(placed)):
         return None
-    return _every_frame(structure, sightings, rotations)
+    return _every_frame(structure, observations, rotations)
 
 
 class _Structure:
     """Frames and points whose places agree."""
 
-    def __init__(self, sightings: Sequence[Sighting], noise: float) -> None:
+    def __init__(self, observations: Sequence[Observation], noise: float) -> None:
         self.noise = noise
-        self.keys = _chosen(sightings)
-        self.seen = [sightings[key] for key in self.keys]
+        self.keys = _chosen(observations)
+        self.seen = [observations[key] for key in self.keys]
         self.poses: Poses = np.tile(np.eye(4), (len(self.keys), 1, 1))
         self.placed: Bool[np.ndarray, " K"] = np.zeros(len(self.keys), bool)
-        most = max((int(one.ids.max(initial=0)) for one in sightings), default=0) + 1
+        most = max((int(one.ids.max(initial=0)) for one in observations), default=0) + 1
         self.points = np.zeros((most, 3))
         self.known = np.zeros(most, bool)
-        # All sightings in a row: frame, point, place.
+        # All observations in a row: frame, point, place.
         self.frame = np.repeat(np.arange(len(self.keys)), [len(one.ids) for one in self.seen])
         self.point = np.concatenate([one.ids for one in self.seen])
         self.place = np.concatenate([one.places for one in self.seen])
@@ -366,25 +366,27 @@ def resect(
     return pose, np.linalg.norm(error, axis=1) < 3 * noise
 
 
-def _chosen(sightings: Sequence[Sighting]) -> list[int]:
+def _chosen(observations: Sequence[Observation]) -> list[int]:
     """Frames between which corners moved by a step, or of which many corners are gone."""
     keys = [0]
-    for number in range(1, len(sightings)):
-        last, now = sightings[keys[-1]], sightings[number]
+    for number in range(1, len(observations)):
+        last, now = observations[keys[-1]], observations[number]
         _, i, j = np.intersect1d(last.ids, now.ids, return_indices=True)
         moved = np.linalg.norm(last.places[i] - now.places[j], axis=1)
         if len(i) < 0.6 * len(last.ids) or float(np.median(moved)) > _STEP:
             keys.append(number)
-    if keys[-1] != len(sightings) - 1:
-        keys.append(len(sightings) - 1)
+    if keys[-1] != len(observations) - 1:
+        keys.append(len(observations) - 1)
     return keys
 
 
 def _every_frame(
-    structure: _Structure, sightings: Sequence[Sighting], rotations: Float[np.ndarray, "T 3 3"]
-) -> Way:
+    structure: _Structure,
+    observations: Sequence[Observation],
+    rotations: Float[np.ndarray, "T 3 3"],
+) -> CameraPath:
     """Frames between those of the structure, each placed by the points that it shows."""
-    count = len(sightings)
+    count = len(observations)
     poses, confidence = np.tile(np.eye(4), (count, 1, 1)), np.zeros(count)
     placed = np.flatnonzero(structure.placed)
     keys, at = np.array(structure.keys)[placed], structure.poses[placed]
@@ -393,7 +395,7 @@ def _every_frame(
     between = Slerp(keys, Rotation.from_matrix(at[:, :3, :3]))(inside).as_matrix()
     centres = -np.einsum("kji,kj->ki", at[:, :3, :3], at[:, :3, 3])
     centre = np.stack([np.interp(inside, keys, axis) for axis in centres.T], axis=1)
-    for number, (ids, places) in enumerate(sightings):
+    for number, (ids, places) in enumerate(observations):
         turned = rotations[number] @ rotations[inside[number]].T @ between[number]
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = turned, -turned @ centre[number]
@@ -406,4 +408,4 @@ def _every_frame(
                 pose = better
                 confidence[number] = agree.mean() * min(1.0, agree.sum() / 40)
         poses[number] = pose
-    return Way(poses @ np.linalg.inv(poses[0]), confidence)
+    return CameraPath(poses @ np.linalg.inv(poses[0]), confidence)

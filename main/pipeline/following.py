@@ -76,14 +76,21 @@ class KeypointDetector:
         found = self.finder(image, boxes, [one.found for one in self.people])
         followed = []
         for one, person in zip(self.people, found, strict=True):
-            box = moved_box(one.detection.box, one.found.body, person.body)
-            if box is None or _confidence(person) < _LOST * one.confidence:
+            if (moved := _moved(one, person)) is None:
                 return None
-            detection = Detection(box, one.detection.score, person.keypoints)
-            followed.append(one._replace(detection=detection, found=person))
+            followed.append(moved)
         array = np.array([one.detection.box for one in followed], np.float64)
         overlap = np.triu(intersection_over_union(array, array), 1)
         return None if (overlap > _ONE_PERSON).any() else followed
+
+
+def _moved(one: _Followed, person: FoundPerson) -> _Followed | None:
+    """Somebody where the keypoints went; None: they are lost."""
+    box = moved_box(one.detection.box, one.found.body, person.body)
+    if box is None or _confidence(person) < _LOST * one.confidence:
+        return None
+    detection = Detection(box, one.detection.score, person.keypoints)
+    return one._replace(detection=detection, found=person)
 
 
 def moved_box(

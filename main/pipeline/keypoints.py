@@ -21,7 +21,15 @@ from human_models.joints import (
     joint_places,
 )
 from main.motion.rows import Keypoints, KeypointSource
-from main.pipeline.networks import SmallNetwork, Square
+from main.pipeline.networks import (
+    Body,
+    SmallNetwork,
+    Square,
+    is_same_body,
+    misfit,
+    paint_over,
+    without_shared_limbs,
+)
 from utils.camera import Box
 
 _BODY_MARGIN: Final = 1.25
@@ -115,14 +123,45 @@ class KeypointFinder:
         Args:
             before: the same people in the frame before; None: not known.
         """
-        found = self.pool.map(lambda one: self._find(image, *one), zip(boxes, before, strict=True))
+        squares = [Square(box.center, _BODY_MARGIN * max(box.width, box.height)) for box in boxes]
+        bodies = list(self.pool.map(lambda square: self._body(image, square), squares))
+        last = [None if one is None else one.body for one in before]
+        bodies = self._each_body_once(image, squares, bodies, last)
+        found = self.pool.map(lambda one: self._find(image, *one), zip(bodies, before, strict=True))
         return _each_hand_once(list(found))
 
+    def _each_body_once(
+        self,
+        image: UInt8[np.ndarray, "H W 3"],
+        squares: Sequence[Square],
+        bodies: Sequence[Body],
+        last: Sequence[Body | None],
+    ) -> list[Body]:
+        """Where two people have one and the same body, it belongs to whom it fits better.
+
+        The other one, whom it covers, is looked for once more with that body painted over, and is
+        unknown if that finds nobody else.
+
+        Args:
+            last: of the same people in the frame before.
+        """
+        fits = [misfit(*one) for one in zip(bodies, squares, last, strict=True)]
+        result = list(bodies)
+        placed: list[int] = []
+        for one in np.argsort(fits, kind="stable").tolist():
+            others = [result[other] for other in placed]
+            if in_front := [other for other in others if is_same_body(result[one], other)]:
+                again = self._body(image, squares[one], in_front)
+                is_new = not any(is_same_body(again, other) for other in others)
+                sure = again[:, 2].mean() > _SURE
+                result[one] = again if is_new and sure else np.zeros_like(again)
+            result[one] = without_shared_limbs(result[one], others)
+            placed.append(one)
+        return result
+
     def _find(
-        self, image: UInt8[np.ndarray, "H W 3"], box: Box, before: FoundPerson | None
+        self, image: UInt8[np.ndarray, "H W 3"], body: Body, before: FoundPerson | None
     ) -> FoundPerson:
-        side = _BODY_MARGIN * max(box.width, box.height)
-        body = self._body(image, Square(box.center, side))
         keypoints = Keypoints.unknown()
         known = np.where(body[:, 2] >= _LEAST_SCORE, body[:, 2], 0)
         keypoints.enter(_BODY, body[:, :2], known, KeypointSource.BODY)
@@ -152,9 +191,17 @@ class KeypointFinder:
             keypoints, body, feet, (left, right), None if face is None else face.following
         )
 
-    def _body(self, image: UInt8[np.ndarray, "H W 3"], square: Square) -> Float[np.ndarray, "17 3"]:
+    def _body(
+        self, image: UInt8[np.ndarray, "H W 3"], square: Square, hidden: Sequence[Body] = ()
+    ) -> Body:
+        """The body in a square, where bodies of other people are painted over."""
         network = self.body_network
-        rows = network(square.cut(image, network.side))[0][0, 0].astype(np.float64)
+        pixels = square.cut(image, network.side)
+        to_crop = square.to_crop(network.side)
+        for other in hidden:
+            points = other[:, :2] @ to_crop[:, :2].T + to_crop[:, 2]
+            paint_over(pixels, points, other[:, 2] > _SURE)
+        rows = network(pixels)[0][0, 0].astype(np.float64)
         points = square.in_image(rows[:, [1, 0]] * network.side, network.side)
         return _finite(np.column_stack([points, rows[:, 2]]))
 

@@ -6,6 +6,7 @@ hands, feet and faces take 0 to 5 % less each in batches of two or four, so peop
 parallel instead.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +29,8 @@ HALF_SURE: Final = 0.15
 images of five public sets, 34 have more, and so have 4 boxes without a person."""
 _DOUBTFUL: Final = 0.3
 """Share of the least score from which somebody is looked at again, and counts if surer then."""
+_CUT: Final = 0.75
+"""Share of the least score from which somebody counts whom a side of the image cuts off."""
 _AROUND: Final = 1.5
 """Side of that look, in longer sides of the box."""
 _SMALL: Final = 0.3
@@ -117,6 +120,30 @@ class Square(NamedTuple):
         return bool(np.isfinite([*self.center, self.side, self.angle]).all() and self.side > 1)
 
 
+_KNOWN: Final = 0.15
+"""Score from which a keypoint takes part where bodies are compared."""
+_LEAST_KNOWN: Final = 4
+"""Keypoints that two bodies have in common, at least, to be compared."""
+_SAME_JOINT: Final = 0.07
+"""Distance of one keypoint found twice, in heights of the body."""
+_SAME_LIMB: Final = 0.03
+"""The same, of a single keypoint where the rest is not the same."""
+_MOST: Final = 0.6
+"""Share of keypoints in the same place from which two bodies are one."""
+_LIMB_WIDTH: Final = 0.09
+_HEAD: Final = 0.08
+"""Width of limbs and radius of the head that are painted over, in heights of the body."""
+_SIDES: Final = ([*range(17)], [0, *(k + (1 if k % 2 else -1) for k in range(1, 17))])
+"""COCO's keypoints, and those of the other side."""
+_TRUNK: Final = [5, 6, 12, 11]
+_LIMBS: Final = (
+    *((5, 6), (5, 7), (7, 9), (6, 8), (8, 10), (5, 11), (6, 12)),
+    *((11, 12), (11, 13), (13, 15), (12, 14), (14, 16)),
+)
+Body = Float[np.ndarray, "17 3"]
+"""COCO's keypoints of a person: x, y, score."""
+
+
 class _Found(NamedTuple):
     """People in pixels of the image, with the network's own scores."""
 
@@ -157,7 +184,8 @@ class MoveNet:
         sure = calibrated(found.scores) >= self.least_score
         looks = [self._look(image, around(box, width, height)) for box in found.boxes[~sure]]
         found = joined([found, *looks])
-        found = without_doubles(found.take(calibrated(found.scores) >= self.least_score))
+        least = self.least_score * np.where(cut_by_a_side(found.boxes, width, height), _CUT, 1)
+        found = without_doubles(found.take(calibrated(found.scores) >= least))
         return found.boxes, calibrated(found.scores)
 
     def _search(self, image: UInt8[np.ndarray, "H W 3"], part: Box, looks: int) -> _Found:
@@ -202,6 +230,15 @@ class MoveNet:
 def calibrated(scores: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     """The network's scores so that 0.5 is where people begin, as of other detectors."""
     return scores / (scores + HALF_SURE)
+
+
+def cut_by_a_side(
+    boxes: Float[np.ndarray, "N 4"], width: int, height: int
+) -> Bool[np.ndarray, " N"]:
+    """Tall boxes at the left or right edge of an image: of standing people who are partly in it."""
+    at_edge = (boxes[:, 0] <= 0) | (boxes[:, 0] + boxes[:, 2] >= width)
+    tall = (boxes[:, 3] > 2 * boxes[:, 2]) & (boxes[:, 3] > _SMALL * height)
+    return at_edge & tall
 
 
 def joined(parts: list[_Found]) -> _Found:
@@ -269,3 +306,59 @@ def without_doubles(found: _Found) -> _Found:
         if not double:
             kept.append(one)
     return found.take(np.array(kept, np.int64))
+
+
+def is_same_body(one: Body, other: Body) -> bool:
+    """Most of what is known of two bodies is in the same places, their sides exchanged or not."""
+    known = np.minimum(one[:, 2], other[:, 2]) > _KNOWN
+    if known.sum() < _LEAST_KNOWN:
+        return False
+    size = np.ptp(other[other[:, 2] > _KNOWN, :2], axis=0).max()
+    apart = [np.linalg.norm(one[:, :2] - other[order, :2], axis=1) for order in _SIDES]
+    return bool((np.min(apart, axis=0)[known] < _SAME_JOINT * size).mean() > _MOST)
+
+
+def without_shared_limbs(body: Body, others: Sequence[Body]) -> Body:
+    """A body of which keypoints are unknown that lie on the same joints of bodies in front."""
+    shared = np.zeros(len(body), bool)
+    for other in others:
+        known = other[:, 2] > _KNOWN
+        if known.sum() >= _LEAST_KNOWN:
+            near = _SAME_LIMB * np.ptp(other[known, :2], axis=0).max()
+            for order in _SIDES:
+                apart = np.linalg.norm(body[:, :2] - other[order, :2], axis=1)
+                shared |= (apart < near) & known[order]
+    return np.where(shared[:, None], 0, body)
+
+
+def misfit(body: Body, square: Square, last: Body | None) -> float:
+    """How far a body is from where its person was, or else from its box, in sides of the square."""
+    known = body[:, 2] > _KNOWN
+    if last is not None and (known & (last[:, 2] > _KNOWN)).sum() >= _LEAST_KNOWN:
+        both = known & (last[:, 2] > _KNOWN)
+        return float(np.median(np.linalg.norm((body - last)[both, :2], axis=1)) / square.side)
+    if not known.any():
+        return np.inf
+    low, high = body[known, :2].min(axis=0), body[known, :2].max(axis=0)
+    shift = np.linalg.norm((low + high) / 2 - square.center) / square.side
+    return float(shift + max(0.0, 0.6 - (high - low).max() / square.side))
+
+
+def paint_over(
+    pixels: UInt8[np.ndarray, "S S 3"],
+    points: Float[np.ndarray, "17 2"],
+    known: Bool[np.ndarray, "17"],
+) -> None:
+    """Make a body grey: trunk, limbs and head, as far as they are known."""
+    size = float(np.ptp(points[known], axis=0).max())
+    width = max(1, round(_LIMB_WIDTH * size))
+    grey = (128, 128, 128)
+    corners = points.round().astype(int)
+    if known[_TRUNK].all():
+        cv2.fillConvexPoly(pixels, corners[_TRUNK], grey)
+    for start, end in _LIMBS:
+        if known[start] and known[end]:
+            cv2.line(pixels, corners[start].tolist(), corners[end].tolist(), grey, width)
+    if known[:5].any():
+        head = points[:5][known[:5]].mean(axis=0).round().astype(int)
+        cv2.circle(pixels, head.tolist(), round(_HEAD * size), grey, -1)

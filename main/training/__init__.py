@@ -10,5 +10,6 @@ validation.py  the log, metrics during training, and pictures of samples
 
 from main.training.recipes import KEYPOINTS, LIFTING, REGRESSION
 from main.training.run import RunOptions, run_training
+from main.training.trainer import StopRequest
 
-__all__ = ["KEYPOINTS", "LIFTING", "REGRESSION", "RunOptions", "run_training"]
+__all__ = ["KEYPOINTS", "LIFTING", "REGRESSION", "RunOptions", "StopRequest", "run_training"]

@@ -64,12 +64,17 @@ def _layer(name: str, behind: int) -> int:
     return 0 if any(part in name for part in _BEFORE_BLOCKS) else behind
 
 
-def learning_rate(iteration: int, iterations: int, config: TrainConfig) -> float:
-    """Of an iteration, counted from 0 over all epochs: a linear rise, then a half cosine."""
+def learning_rate(
+    iteration: int, iterations: int, config: TrainConfig, spent: float = 0.0
+) -> float:
+    """Of an iteration, counted from 0 over all epochs: a linear rise, then a half cosine.
+
+    `spent`: share of `train.time_limit_s`, which moves along the cosine where it is ahead.
+    """
     if iteration < config.warmup_iters:
         return config.lr * (iteration + 1) / config.warmup_iters
     done = (iteration - config.warmup_iters) / max(1, iterations - config.warmup_iters)
-    wave = (1 + math.cos(math.pi * min(1.0, done))) / 2
+    wave = (1 + math.cos(math.pi * min(1.0, max(done, spent)))) / 2
     return config.min_lr + (config.lr - config.min_lr) * wave
 
 

@@ -48,9 +48,6 @@ from utils.files import ROOT
 
 log = logging.getLogger(__name__)
 
-_LIFTING_POSES: Final = 20_000
-"""Poses that are drawn at the start of lifting; every sample mixes and varies some of them."""
-
 Objective = Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Float[Tensor, " B"]]]
 """From a network and a batch to the terms of the loss, one value per sample."""
 
@@ -85,8 +82,8 @@ def _keypoint_network(run: Run, snapshots: Snapshots) -> KeypointNetwork:
         raise UserError(
             "pre-training has no train.parallel = 'fsdp'; use 'ddp', encoders are small"
         )
-    encoder = _initial_network(run, snapshots).encoder
-    return KeypointNetwork(encoder, run.config.model.encoder_config.embed_dim)
+    network, width = _initial_network(run, snapshots), run.config.model.encoder_config.embed_dim
+    return KeypointNetwork(network.encoder, width, network.keypoint_head)
 
 
 def _lifting_network(run: Run, snapshots: Snapshots) -> LiftingNetwork:
@@ -160,7 +157,7 @@ class LiftingLoader:
         self.iterations: Final = self.share.iterations(run.config.train.lifting_samples)
         body = BodyLibrary(run.bodies.folder).smplx()
         rest = body.rest_joints(torch.zeros(1, body.num_betas))[0]
-        poses = draw_poses(rest.numpy(), self._seed, _LIFTING_POSES)
+        poses = draw_poses(rest.numpy(), self._seed, run.config.train.lifting_poses)
         self._people = People(poses, body.to(run.device), run.config.model)
 
     def epoch(self, epoch: int, first_iteration: int = 0) -> Iterator[list[dict[str, Tensor]]]:

@@ -55,15 +55,18 @@ class RunOptions:
     """Changes of the config, "section.key=value"."""
 
 
-def run_training(recipe: Recipe, options: RunOptions) -> int:
+def run_training(recipe: Recipe, options: RunOptions, stop: StopRequest | None = None) -> int:
     """Train, or resume training, up to the config's last epoch; returns an exit status.
 
     Every process of the run calls it.
 
+    Args:
+        stop: is made by signals from here on.
+
     Raises:
         UserError: the config, the data or the weights are not usable, or training went wrong.
     """
-    stop = StopRequest()
+    stop = stop or StopRequest()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop.make)

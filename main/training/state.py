@@ -9,10 +9,11 @@ import logging
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from glob import escape
@@ -64,6 +65,8 @@ class Run:
     folder: Path
     device: torch.device
     world: World
+    began: float = field(default_factory=time.monotonic)
+    """When this process took the run up, seconds of the monotonic clock."""
 
     @cached_property
     def bodies(self) -> BodyLibrary:
@@ -172,6 +175,8 @@ class Progress(NamedTuple):
     """Iterations of the epoch that are done."""
     best: float | None = None
     """Lowest value of the validation metric so far."""
+    seconds: float = 0.0
+    """That the run has taken; counted only where it has a time limit."""
 
 
 class Learner(NamedTuple):

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ class _Status(NamedTuple):
     gradient_norm: float
     unreadable: float
     stop: bool
+    seconds: float
+    """As in `Progress`."""
 
 
 class Trainer:
@@ -80,35 +83,48 @@ class Trainer:
         self.config, self.device, self.world = run.config.train, run.device, run.world
         self.learner, self.task, self.loader = learner, task, task.loader
         self.snapshots, self.log, self.stop = snapshots, train_log, stop
+        self._limit, self._began = run.config.train.time_limit_s, run.began
         self._samples = self._unreadable = 0.0
         self._bad_in_a_row = 0
 
     def train(self, progress: Progress) -> None:
-        """Epoch after epoch, from `progress` on.
+        """Epoch after epoch, from `progress` on, until the last one or the time limit.
 
         Raises:
             Interrupted: a signal asked for it; a state is saved.
             UserError: the loss or its gradients are no number, or too many images cannot be read.
         """
         epochs, per_epoch = self.config.end_epoch, self.loader.iterations
-        while progress.epoch < epochs:
+        self._began -= progress.seconds
+        while progress.epoch < epochs and self._spent(progress) < 1:
             epoch = progress.epoch
             for batches in self._batches(progress):
                 done = epoch * per_epoch + progress.iteration
-                rate = learning_rate(done, epochs * per_epoch, self.config)
+                spent = self._spent(progress)
+                rate = learning_rate(done, epochs * per_epoch, self.config, spent)
                 set_learning_rate(self.learner.optimizer, rate)
-                losses, stop = self._iterate(progress, batches)
-                progress = progress._replace(iteration=progress.iteration + 1)
+                losses, status = self._iterate(progress, batches)
+                progress = progress._replace(
+                    iteration=progress.iteration + 1, seconds=status.seconds
+                )
                 self.log.add(progress, rate, batches if losses else [], losses)
-                self._save_within(progress, stop=stop)
+                self._save_within(progress, stop=status.stop)
                 if self.task.preview and progress.iteration == per_epoch:
                     picture = self.task.preview(self.learner.network, batches[-1])
                     self.log.picture(progress, "joints", picture)
+                if self._spent(progress) >= 1:
+                    break
             best = self._validate(progress)
-            is_best, progress = best != progress.best, Progress(epoch + 1, 0, best)
-            if is_best or (epoch + 1) % self.config.save_epoch == 0 or epoch + 1 == epochs:
+            is_best = best != progress.best
+            progress = Progress(epoch + 1, 0, best, progress.seconds)
+            is_last = epoch + 1 == epochs or self._spent(progress) >= 1
+            if is_best or is_last or (epoch + 1) % self.config.save_epoch == 0:
                 self._save(progress, best=is_best)
         self.snapshots.wait()
+
+    def _spent(self, progress: Progress) -> float:
+        """Share of the time limit; 0 where there is none."""
+        return progress.seconds / self._limit if self._limit else 0.0
 
     def _batches(self, progress: Progress) -> Iterator[list[dict[str, Tensor]]]:
         """The batches of each iteration that is left of an epoch, on the device."""
@@ -120,8 +136,8 @@ class Trainer:
 
     def _iterate(
         self, progress: Progress, batches: list[dict[str, Tensor]]
-    ) -> tuple[list[dict[str, Float[Tensor, " B"]]], bool]:
-        """One step of the optimizer; the terms of each batch, and whether to stop.
+    ) -> tuple[list[dict[str, Float[Tensor, " B"]]], _Status]:
+        """One step of the optimizer; the terms of each batch, and what holds in all processes.
 
         There are no terms where the loss or its gradients were bad and no step was taken.
         """
@@ -141,7 +157,7 @@ class Trainer:
         status = self._status(batches, losses, gradient_norm)
         self._check_readable(status, progress)
         if not self._is_good(status, progress, batches):
-            return [], status.stop
+            return [], status
         self.snapshots.confirm()
         if self.config.clip_grad_norm is not None:
             parameters = self.learner.model.parameters()
@@ -149,7 +165,7 @@ class Trainer:
         optimizer.step()
         if self.learner.average:
             self.learner.average.update()
-        return losses, status.stop
+        return losses, status
 
     def _seed(self, progress: Progress, batch: int) -> None:
         """Stochastic depth depends on the batch's number alone, so that runs resume exactly."""
@@ -180,12 +196,14 @@ class Trainer:
         loss = torch.stack([term.mean() for terms in losses for term in terms.values()]).sum()
         unreadable = torch.stack([batch["unreadable"].sum() for batch in batches]).sum()
         stop = torch.full_like(loss, float(self.stop.made))
-        shares = loss / len(batches) / self.world.size, gradient_norm / self.world.size
+        seconds = time.monotonic() - self._began if self._limit else 0.0
+        means = loss / len(batches), gradient_norm, torch.full_like(loss, seconds)
+        shares = (value / self.world.size for value in means)
         values = torch.stack([*shares, unreadable, stop]).float()
         if self.world.size > 1:
             distributed.all_reduce(values)
-        total, norm, unreadable_samples, stop_requests = values.tolist()
-        return _Status(total, norm, unreadable_samples, stop_requests > 0)
+        total, norm, taken, unreadable_samples, stop_requests = values.tolist()
+        return _Status(total, norm, unreadable_samples, stop_requests > 0, taken)
 
     def _check_readable(self, status: _Status, progress: Progress) -> None:
         self._samples += self.loader.share.iteration_samples

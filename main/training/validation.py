@@ -5,6 +5,7 @@ The log is a line on screen, metrics.jsonl and TensorBoard, written by the first
 
 import json
 import logging
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,6 +63,8 @@ class TrainLog:
         self._datasets, self._per_epoch = datasets, iterations
         self._every = run.config.train.print_iters
         self._iterations = run.config.train.end_epoch * iterations
+        limit = run.config.train.time_limit_s
+        self._ends = run.began + (math.inf if limit is None else limit - start.seconds)
         self._precision = torch.float64 if has_float64(run.device) else torch.float32
         self._sums: Tensor | None = None
         self._names: tuple[str, ...] = ()
@@ -139,7 +142,9 @@ class TrainLog:
             "samples_per_s": self._samples * self._world.size / taken,
             "data_wait": self._waited / taken,
             "memory_mib": peak_memory_mib(self._device),
-            "seconds_left": taken / self._new * (self._iterations - step),
+            "seconds_left": min(
+                taken / self._new * (self._iterations - step), self._ends - time.monotonic()
+            ),
         }
         self._sums = None
         self._new, self._samples, self._waited = 0, 0, 0.0
@@ -314,8 +319,8 @@ class BodyValidator(DatasetValidator):
         return copy.eval()
 
 
-class _TestSamples(Dataset[TrainingSample]):
-    """Rows of a test split without augmentation."""
+class UnchangedSamples(Dataset[TrainingSample]):
+    """Rows of a split without augmentation."""
 
     def __init__(self, table: InstanceTable, images: Path, config: Config) -> None:
         self.table, self.images, self.config = table, images, config
@@ -338,11 +343,12 @@ class KeypointValidator(DatasetValidator):
     def _evaluations(self) -> Iterator[tuple[str, dict[str, float]]]:
         for source in self._sources if self._run.world.is_first else ():
             table = open_dataset(source, "test", self._run.data_dir)
-            samples = _TestSamples(table, self._run.data_dir / "img" / source.images, self._config)
+            images = self._run.data_dir / "img" / source.images
+            samples = UnchangedSamples(table, images, self._config)
             yield source.name, self._evaluate(samples)
 
     @torch.inference_mode()
-    def _evaluate(self, samples: _TestSamples) -> dict[str, float]:
+    def _evaluate(self, samples: UnchangedSamples) -> dict[str, float]:
         errors, known = [], []
         height, width = self._config.model.input_body_shape
         for batch in DataLoader(samples, self._config.test.test_batch_size):

@@ -122,7 +122,7 @@ def test_joints_of_a_hand_go_wrong_together(seen):
         JOINTS.index(name) for name in ("left_index2", "left_pinky2", "right_index2")
     )
     alike = torch.corrcoef(off[:, [index, pinky, other]].T)
-    assert alike[0, 1] > 0.6
+    assert alike[0, 1] > 0.45
     assert abs(alike[0, 2]) < 0.3
 
 

@@ -11,7 +11,9 @@ import torch
 
 from configs.reader import load_config
 from datasets.sources import SOURCES
+from human_models.joints import POSE_PARTS
 from main.evaluation import run as benchmark_run
+from main.evaluation.benchmark import break_down
 from main.evaluation.metrics import HAND_SET_METRICS, SMPLX_METRICS
 from main.test import main
 from utils.image import read_image
@@ -302,3 +304,19 @@ def test_a_network_of_no_numbers_is_reported(run, tmp_path, capsys):
     assert run("EgoBody_Kinect", tmp_path / "broken.pth.tar") == 2
     (line,) = error_lines(capsys.readouterr().err)
     assert "rows 0 to 3" in line
+
+
+def test_breakdown_is_of_bent_hands_and_of_people_who_face_away():
+    """One whose left hand alone is bent, one who is seen from the wrong side, one not known."""
+    pose, known = np.zeros((3, 53, 3), np.float32), np.ones((3, 53), bool)
+    pose[0, POSE_PARTS["left_hand"], 2] = np.deg2rad(30)
+    pose[1, POSE_PARTS["right_hand"], 2] = np.deg2rad(10)
+    pose[1, 0, 1] = np.pi
+    known[2] = False
+    pose[2, POSE_PARTS["left_hand"]] = 1
+    errors = {"pa_mpvpe_l_hand": np.array([7.0, 1, 2]), "pa_mpvpe_r_hand": np.array([3.0, 4, 5])}
+    found = break_down(errors, np.tile([0.0, 0.6, 0.8], (3, 1)), pose, known)
+    assert found["PA MPVPE (bent hands)"] == {"mean": 7.0, "count": 1}
+    assert found["facing away, %"] == {"mean": 50.0, "count": 2}
+    nothing = break_down({}, np.ones((3, 3)), pose, np.zeros_like(known))
+    assert [value["mean"] for value in nothing.values()] == [None, None]

@@ -9,8 +9,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from main.motion.camera import Clip, choose_camera
-from main.motion.camera_motion import CameraMotion, CameraTracker, Turn, fit_turn, scaled
-from main.motion.odometry import Sighting, find_way
+from main.motion.camera_motion import CameraMotion, CameraTracker, scaled
+from main.motion.odometry import Observation, find_path
+from main.motion.turns import Turn, fit_turn
 
 WIDTH, HEIGHT, FPS = 640, 360, 30.0
 CAMERA = choose_camera(WIDTH, HEIGHT, focal_px=600, fov_deg=None, image=None)
@@ -159,7 +160,7 @@ def walk(frames: int, speed_m: float) -> np.ndarray:
     return poses
 
 
-def sightings_of(poses: np.ndarray) -> list[Sighting]:
+def observations_of(poses: np.ndarray) -> list[Observation]:
     """Points of a room as they are seen, with noise of a fifth of a pixel; some are wrong."""
     rng = np.random.default_rng(3)
     points = rng.uniform((-4, -2, 3), (9, 2, 9), (900, 3))
@@ -171,17 +172,17 @@ def sightings_of(poses: np.ndarray) -> list[Sighting]:
         ids = np.flatnonzero(inside)[:90].astype(np.int32)
         wrong = rng.random(len(ids)) < 0.03
         places[ids[wrong]] += rng.uniform(-0.1, 0.1, (wrong.sum(), 2))
-        seen.append(Sighting(ids, places[ids]))
+        seen.append(Observation(ids, places[ids]))
     return seen
 
 
 def test_the_way_of_a_camera_that_walks() -> None:
     poses = walk(80, 0.03)
     poses = poses @ np.linalg.inv(poses[0])
-    way = find_way(sightings_of(poses), poses[:, :3, :3], 0.7 / 600)
-    assert way is not None
-    assert way.confidence.min() > 0.5
-    ours, truth = way.camera_from_first, poses
+    path = find_path(observations_of(poses), poses[:, :3, :3], 0.7 / 600)
+    assert path is not None
+    assert path.confidence.min() > 0.5
+    ours, truth = path.camera_from_first, poses
     centres = [-np.einsum("tji,tj->ti", one[:, :3, :3], one[:, :3, 3]) for one in (ours, truth)]
     scale = (centres[0] * centres[1]).sum() / (centres[0] ** 2).sum()
     assert np.linalg.norm(scale * centres[0] - centres[1], axis=1).max() < 0.03  # of 2.5 metres
@@ -192,7 +193,7 @@ def test_the_way_of_a_camera_that_walks() -> None:
 def test_a_camera_that_only_turns_has_no_way() -> None:
     poses = walk(40, 0.0)
     poses[:, :3, 3] = 0
-    assert find_way(sightings_of(poses), poses[:, :3, :3], 0.7 / 600) is None
+    assert find_path(observations_of(poses), poses[:, :3, :3], 0.7 / 600) is None
 
 
 def parallax(picture: np.ndarray, frames: int) -> Iterator[np.ndarray]:
@@ -216,7 +217,7 @@ def test_parallax_says_that_a_camera_moves(
     assert not motion.scale_known
     assert "camera: moves, and turns" in caplog.text
     shift = motion.camera_from_first[:, :3, 3]
-    # The unit is unknown; the way is straight and even, to the right.
+    # The unit is unknown; the path is straight and even, to the right.
     even = np.linspace(0, 1, 75)
     np.testing.assert_allclose(shift[:, 0] / shift[-1, 0], even, atol=0.03)
     assert shift[-1, 0] < 0

@@ -18,7 +18,7 @@ from main.pipeline.keypoints import (
     _Part,
     _without_shared,
 )
-from main.pipeline.networks import Square
+from main.pipeline.networks import Square, is_same_body, without_shared_limbs
 from utils.camera import Box
 from utils.image import read_image
 
@@ -153,3 +153,75 @@ def test_a_hand_that_two_people_have_is_of_the_nearer_wrist():
     assert first.hands == (None, None)
     assert second.keypoints.score[places].all()
     assert second.hands[0] is not None
+
+
+def standing(x, y=0.0):
+    """A body of 100 pixels' height that stands upright, seen from the front."""
+    half = np.array([0, 2, -2, 4, -4, 9, -9, 12, -12, 13, -13, 6, -6, 7, -7, 7, -7], float)
+    down = np.array([6, 4, 4, 5, 5, 20, 20, 34, 34, 47, 47, 52, 52, 74, 74, 96, 96], float)
+    return np.column_stack([x + half, y + down, np.full(17, 0.9)])
+
+
+def test_a_body_is_the_same_from_behind_and_not_beside():
+    body, mirrored = standing(50), standing(51)
+    mirrored[1:] = mirrored[1:].reshape(8, 2, 3)[:, ::-1].reshape(16, 3)
+    assert is_same_body(body, mirrored)
+    assert not is_same_body(body, standing(75))
+    assert not is_same_body(body, body * [1, 1, 0])
+
+
+class Bodies(KeypointFinder):
+    """Finds the body in front in every square, and another one where that is painted over."""
+
+    def __init__(self, behind):
+        self.behind = behind
+
+    def _body(self, image, square, hidden=()):
+        return self.behind if hidden else standing(50)
+
+
+SQUARE = Square((50, 50), 125)
+
+
+def test_a_body_that_two_people_have_is_whose_it_was():
+    last = [standing(70), standing(51)]
+    image = np.zeros((100, 100, 3), np.uint8)
+    for behind, expected in (
+        (standing(85), standing(85)),
+        (standing(51), np.zeros((17, 3))),  # the one in front once more
+        (standing(85) * [1, 1, 0.1], np.zeros((17, 3))),  # nobody
+    ):
+        bodies = [standing(50), standing(50)]
+        finder = Bodies(behind)
+        first, second = finder._each_body_once(image, [SQUARE, SQUARE], bodies, last)
+        np.testing.assert_array_equal(second, standing(50))
+        np.testing.assert_array_equal(first, expected)
+
+
+def test_without_a_last_frame_a_body_is_whose_box_it_fills():
+    squares = [Square((80, 50), 125), SQUARE]
+    bodies = [standing(50), standing(50)]
+    image = np.zeros((100, 100, 3), np.uint8)
+    first, second = Bodies(standing(85))._each_body_once(image, squares, bodies, [None, None])
+    np.testing.assert_array_equal(first, standing(85))
+    np.testing.assert_array_equal(second, standing(50))
+
+
+def test_limbs_on_those_of_somebody_in_front_are_unknown():
+    body = standing(85)
+    body[9] = standing(50)[10]  # a wrist on the other's other wrist
+    result = without_shared_limbs(body, [standing(50)])
+    assert not result[9].any()
+    np.testing.assert_array_equal(np.delete(result, 9, 0), np.delete(body, 9, 0))
+
+
+def test_a_person_behind_one_who_is_painted_over_is_found(finder, astronaut):
+    """Two copies side by side in one box: the network finds one, and without it the other."""
+    image = np.concatenate([astronaut, astronaut], axis=1)
+    boxes = [BOX, BOX._replace(x=BOX.x + astronaut.shape[1])]
+    found = finder(image, boxes, [None, None])
+    square = Square((astronaut.shape[1], 256), 1.25 * 1024)
+    again = finder._body(image, square, [found[0].body])
+    assert is_same_body(again, found[1].body)
+    again = finder._body(image, square, [found[1].body])
+    assert is_same_body(again, found[0].body)

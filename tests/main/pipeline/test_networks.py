@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from main.pipeline import networks
-from main.pipeline.networks import MoveNet, SmallNetwork, _Found, tiles, without_doubles
+from main.pipeline.networks import (
+    MoveNet,
+    SmallNetwork,
+    _Found,
+    cut_by_a_side,
+    tiles,
+    without_doubles,
+)
 from utils.camera import Box, intersection_over_union
 from utils.errors import UserError
 from utils.image import read_image
@@ -76,6 +83,20 @@ def test_tiles_cover_a_part_and_overlap():
         seen[int(y) : int(y + height), int(x) : int(x + width)] += 1
     assert seen.min() == 1
     assert seen.max() == 4
+
+
+def test_whoever_a_side_of_the_image_cuts_off_may_be_less_sure():
+    boxes = [[0, 40, 20, 60], [80, 40, 20, 60], [1, 40, 20, 60], [0, 40, 60, 60], [0, 90, 4, 10]]
+    expected = [True, True, False, False, False]
+    assert cut_by_a_side(np.array(boxes, float), 100, 100).tolist() == expected
+
+
+def test_people_of_a_street_and_one_at_its_edge(detector):
+    image = read_image(Path(find_spec("ultralytics").origin).parent / "assets" / "bus.jpg")
+    boxes, scores = detector(image)
+    assert len(boxes) == 4
+    assert scores[:3].min() > 0.5 > scores[3]
+    assert boxes[3, 0] == 0
 
 
 def test_doubles_go_and_people_before_each_other_stay():

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from main import pretrain
-from main.training import recipes, validation
+from main.training import validation
 from main.training.validation import TrainLog
 
 LIFTER = 'model.lifter_config={"width": 32, "depth": 1}'
 CHANGES = (
     "train.lifting_samples=24",
+    "train.lifting_poses=10",
     "train.train_batch_size=8",
     "train.end_epoch=2",
     "train.print_iters=1",
@@ -23,7 +24,6 @@ CHANGES = (
 
 @pytest.fixture(autouse=True)
 def few_poses(monkeypatch):
-    monkeypatch.setattr(recipes, "_LIFTING_POSES", 10)
     monkeypatch.setattr(validation, "_LIFTING_POSES", 10)
     monkeypatch.setattr(validation, "_LIFTING_SAMPLES", 20)
 
@@ -46,7 +46,6 @@ def weights(run, name="snapshot_1"):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipes, "_LIFTING_POSES", 10)
         patch.setattr(validation, "_LIFTING_POSES", 10)
         patch.setattr(validation, "_LIFTING_SAMPLES", 20)
         return lift(tmp_path_factory.mktemp("whole"))

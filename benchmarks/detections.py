@@ -1,0 +1,189 @@
+"""How an encoder errs in finding joints, beside `datasets.synthetic.lifting.simulate_detections`.
+
+    python -m main.synthesize --split train --people 1200 --seed 77 --crops --out DATA
+    python -m benchmarks.detections DATA outputs/pretrain_demo_DATE/model_dump/encoder.pth
+
+Both see the same people, whom the encoder must not have been trained with. The table has the
+numbers of each group of joints as the simulation takes them, measured of the encoder and of the
+simulation: where they differ, multiply the simulation's constant by encoder / simulation.
+"""
+
+import argparse
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from configs.reader import load_config
+from configs.schema import Config
+from datasets.cache import open_dataset
+from datasets.sources import find_source
+from datasets.synthetic.lifting import GROUPS, SWAPPED_SIDES, Draw, simulate_detections
+from human_models.joints import JOINTS, mirror_permutation
+from main.cli import command, command_parser
+from main.training.validation import UnchangedSamples, images_of
+from models.initialise import load_encoder, load_keypoint_head
+from models.smplest_x import SMPLestX, observed_keypoints
+from models.supervision import KeypointNetwork, places_in_crop
+
+_HEIGHTS_PER_WIDTH = 0.75
+_BINS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 1.0)
+"""Expected errors, shares of the crop's height."""
+_LEAST_APART = 0.06
+"""Left and right can be distinguished where their joints are so far from each other, in heights."""
+_SHARE_SWAPPED = 0.6
+"""Share of the joints of a set that are nearer to the other side's places."""
+
+
+class Detections(NamedTuple):
+    found: Float[Tensor, "N 137 4"]
+    """As `models.smplest_x.Lifter` takes them."""
+    places: Float[Tensor, "N 137 2"]
+    """True places, shares of the crop."""
+    depth_m: Float[Tensor, "N 137"]
+    inside: Bool[Tensor, "N 137"]
+
+    @property
+    def away(self) -> Float[Tensor, "N 137 2"]:
+        """x and y from the true place, in heights of the crop."""
+        off = self.found[..., :2] + 0.5 - self.places
+        return off * torch.tensor([_HEIGHTS_PER_WIDTH, 1.0])
+
+
+def run(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    config = load_config("config_smplest_x_demo.py", tuple(arguments.overrides))
+    ours = found_by_encoder(arguments.data, arguments.encoder, config)
+    draw = Draw(torch.device("cpu"))
+    draw.restart(1)
+    # Whole detections: missing joints are a matter of other networks, not of this one.
+    simulated = simulate_detections(ours.places, ours.depth_m, ours.inside, draw)
+    both = {"encoder": ours, "simulation": ours._replace(found=simulated)}
+    console = Console(width=120)
+    console.print(groups_table(both), bins_table(both), swaps_table(both))
+
+
+@torch.inference_mode()
+def found_by_encoder(data: Path, encoder: Path, config: Config) -> Detections:
+    width = config.model.encoder_config.embed_dim
+    network = KeypointNetwork(SMPLestX(config.model).encoder, width).eval()
+    load_encoder(network.encoder, encoder)
+    load_keypoint_head(network.keypoint_head, encoder)
+    source = find_source("OpenPeople", config.data)
+    people = UnchangedSamples(
+        open_dataset(source, "train", data), data / "img" / source.images, config
+    )
+    parts = []
+    for batch in DataLoader(people, 64):
+        places, inside = places_in_crop(batch, config.model)
+        depth_m = batch["target_joint_cam"][..., 2]
+        found = observed_keypoints(network(images_of(batch)))
+        parts.append((found, places, depth_m, inside))
+    return Detections(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def groups_table(both: dict[str, Detections]) -> Table:
+    columns = ("error", "spread", "shared", "depth", "depth noise, m", "median px of 128")
+    table = Table("group", title="groups of joints: encoder / simulation")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for group in GROUPS:
+        values = [group_numbers(detections, group.joints) for detections in both.values()]
+        row = [f"{a:.3f} / {b:.3f}" for a, b in zip(*values, strict=True)]
+        table.add_row(f"{JOINTS[group.joints[0]]}, {len(group.joints)} joints", *row)
+    return table
+
+
+def group_numbers(detections: Detections, joints: list[int]) -> list[float]:
+    """Of joints in the crop: see the columns of `groups_table`."""
+    found, inside = detections.found[:, joints], detections.inside[:, joints]
+    inside = inside & found[..., 3].isfinite()
+    expected, away = found[..., 3], detections.away[:, joints]
+    logs = expected[inside].log()
+    shares = []
+    for k in range(1, len(joints)):
+        pair = inside[:, 0] & inside[:, k]
+        scaled = [away[pair, j] / (0.014 + expected[pair, j, None]) for j in (0, k)]
+        # Ranks, as a few errors are huge.
+        ranks = [part.flatten().argsort().argsort().float() for part in scaled]
+        shares.append(float(torch.corrcoef(torch.stack(ranks))[0, 1]))
+    true, seen = detections.depth_m[:, joints][inside], found[..., 2][inside]
+    given = seen != 0  # a network without depths
+    true, seen = true[given], seen[given]
+    slope = float((true * seen).sum() / true.square().sum().clamp(min=1e-9))
+    quartiles = logs.quantile(torch.tensor([0.25, 0.5, 0.75]))
+    return [
+        float(quartiles[1].exp()),
+        float((quartiles[2] - quartiles[0]) / 1.349),
+        float(np.mean(shares)) if shares else 0.0,
+        slope,
+        float((seen - slope * true).std()),
+        128 * float(away[inside].norm(dim=-1).median()),
+    ]
+
+
+def bins_table(both: dict[str, Detections]) -> Table:
+    """How far joints are from their places by what is expected, which the simulation's `_FINEST`
+    and `_ERROR_OF_EXPECTED` set."""
+    table = Table("expected", title="distance from the true place: encoder / simulation")
+    for column in ("share of joints", "mean expected", "median", "90 %"):
+        table.add_column(column, justify="right")
+    for low, high in pairwise(_BINS):
+        values = []
+        for each in both.values():
+            known = each.inside & each.found[..., 3].isfinite()
+            expected, distance = each.found[..., 3][known], each.away.norm(dim=-1)[known]
+            chosen = (expected >= low) & (expected < high)
+            quantiles = distance[chosen].quantile(torch.tensor([0.5, 0.9]))
+            share = float(chosen.float().mean())
+            values.append([share, float(expected[chosen].mean()), *quantiles.tolist()])
+        row = [f"{a:.3f} / {b:.3f}" for a, b in zip(*values, strict=True)]
+        table.add_row(f"{low} to {high}", *row)
+    return table
+
+
+def swaps_table(both: dict[str, Detections]) -> Table:
+    table = Table("left for right", title="share of people: encoder / simulation")
+    table.add_column("share", justify="right")
+    names = ("whole person", "legs", "arms")
+    for name, (joints, _) in zip(names, SWAPPED_SIDES, strict=True):
+        values = [swapped(each, joints) for each in both.values()]
+        table.add_row(name, f"{values[0]:.3f} / {values[1]:.3f}")
+    return table
+
+
+def swapped(detections: Detections, joints: list[int]) -> float:
+    """Share of people most of whose joints, where the sides are apart, are at the other side."""
+    other = detections.places[:, mirror_permutation(JOINTS)]
+    scale = torch.tensor([_HEIGHTS_PER_WIDTH, 1.0])
+    apart = ((detections.places - other) * scale).norm(dim=-1) > _LEAST_APART
+    there = (detections.found[..., :2] + 0.5 - other) * scale
+    nearer = there.norm(dim=-1) < detections.away.norm(dim=-1)
+    counted = (apart & detections.inside & detections.found[..., 3].isfinite())[:, joints]
+    enough = counted.sum(1) >= 4
+    share = (nearer[:, joints] & counted).sum(1) / counted.sum(1).clamp(min=1)
+    return float((share[enough] > _SHARE_SWAPPED).float().mean())
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = command_parser("detections", "How an encoder errs in finding joints.")
+    parser.prog = "python -m benchmarks.detections"
+    parser.add_argument("data", type=Path, help="folder with annot/ and img/ of openpeople")
+    parser.add_argument("encoder", type=Path, help="encoder.pth of a pre-training")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    return parser
+
+
+main = command(make_parser, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""Whom and what the built-in networks find: on labelled photographs, and in a video with its truth.
+
+    python -m benchmarks.people photographs COCO [--model smplest_x_demo]
+    python -m benchmarks.people video VIDEO TRUTH.npz [--detector movenet]
+    python -m benchmarks.people speed VIDEO --out FOLDER
+
+COCO is a folder of images with the labels of COCO-WholeBody (wholebody.json). TRUTH is a HumanData
+file of the video, as `main.synthesize --video` writes it.
+"""
+
+import argparse
+import resource
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from scipy.optimize import linear_sum_assignment
+
+from configs.reader import load_config
+from human_models.joints import (
+    COCO_KEYPOINTS,
+    HAND_KEYPOINTS,
+    JOINTS_FROM_MODEL,
+    SIDES,
+    joint_places,
+)
+from human_models.safe_pickle import load_npz
+from main.cli import command_parser, run_command
+from main.pipeline.detection import Detection, Detectors
+from main.pipeline.estimator import Estimator
+from main.pipeline.following import INTERVAL_S, KeypointDetector
+from main.pipeline.keypoints import KeypointFinder
+from main.pipeline.model_files import find_model
+from main.pipeline.options import BUILT_IN, InferenceOptions
+from main.pipeline.pipeline import Tools, process_clip
+from utils.camera import intersection_over_union
+from utils.files import read_json
+from utils.image import read_image
+from utils.source import open_source
+
+_BODY: Final = joint_places(COCO_KEYPOINTS)
+_HANDS: Final = [joint_places(HAND_KEYPOINTS[side]) for side in SIDES]
+_LIMBS: Final = [_BODY[k] for k in range(5, 17)]
+"""Joints by which it is judged on whom a keypoint lies."""
+_MIRRORED: Final = np.array([*range(12)]) ^ 1
+"""The other side of each of `_LIMBS`."""
+_SIGMAS: Final = np.array(
+    [26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89], np.float64
+)
+"""COCO's tolerances of the keypoints, in thousandths."""
+_MATCH: Final = 0.5
+_OFF: Final = 0.06
+"""Sides of a person's box from which a keypoint may be on somebody else."""
+
+console = Console()
+
+
+class Truth(NamedTuple):
+    """People of one frame."""
+
+    people: Float[np.ndarray, " P"]
+    boxes: Float[np.ndarray, "P 4"]
+    joints: Float[np.ndarray, "P 137 2"]
+    occlusion: Float[np.ndarray, " P"]
+
+
+def read_truth(path: Path) -> dict[int, Truth]:
+    content = load_npz(path)
+    meta = content["meta"].item()
+    joints = content["keypoints2d_smplx"][:, list(JOINTS_FROM_MODEL), :2].astype(np.float64)
+    boxes = content["bbox_xywh"][:, :4].astype(np.float64)
+    frames = np.asarray(meta["frame_index"])
+    return {
+        int(frame): Truth(
+            *(
+                np.asarray(values)[frames == frame]
+                for values in (meta["person"], boxes, joints, meta["occlusion"])
+            )
+        )
+        for frame in np.unique(frames)
+    }
+
+
+def matches(
+    ours: Float[np.ndarray, "N 4"], theirs: Float[np.ndarray, "M 4"], least: float = _MATCH
+) -> Iterator[tuple[int, int]]:
+    overlap = intersection_over_union(ours.reshape(-1, 4), theirs.reshape(-1, 4))
+    for row, column in zip(*linear_sum_assignment(-overlap), strict=True):
+        if overlap[row, column] >= least:
+            yield int(row), int(column)
+
+
+def boxes_of(detections: Sequence[Detection]) -> Float[np.ndarray, "N 4"]:
+    return np.array([one.box for one in detections], np.float64).reshape(-1, 4)
+
+
+def measure_video(arguments: argparse.Namespace) -> None:
+    """Errors of keypoints by person, and how many lie on somebody else."""
+    truth = read_truth(arguments.truth)
+    config = load_config(find_model(arguments.model).config).inference.detection
+    detectors = Detectors(None, arguments.detector, config, torch.device("cpu"))
+    errors: dict[int, list[np.ndarray]] = defaultdict(list)
+    strange: dict[int, list[np.ndarray]] = defaultdict(list)
+    found = extra = 0
+    with open_source(arguments.video) as source:
+        detector = detectors.for_source(arguments.video)
+        interval = round(INTERVAL_S * float(source.info.fps))
+        following = KeypointDetector(detector, KeypointFinder(1), interval)
+        for frame in source:
+            detections = following(frame.index, frame.image)
+            true = truth.get(frame.index)
+            if true is None:
+                continue
+            together = list(matches(boxes_of(detections), true.boxes))
+            found, extra = found + len(together), extra + len(detections) - len(together)
+            for ours, theirs in together:
+                keypoints = detections[ours].keypoints
+                assert keypoints is not None
+                side = max(true.boxes[theirs, 2:])
+                px = np.where(keypoints.score[_LIMBS, None] > 0, keypoints.px[_LIMBS], np.nan)
+                own = np.linalg.norm(px - true.joints[theirs][_LIMBS], axis=1) / side
+                others = [
+                    np.linalg.norm(px - joints[_LIMBS][order], axis=1) / side
+                    for number, joints in enumerate(true.joints)
+                    if number != theirs
+                    for order in (np.arange(12), _MIRRORED)
+                ]
+                nearest = np.min(others, axis=0) if others else np.full(12, np.inf)
+                person = int(true.people[theirs])
+                errors[person].append(own)
+                strange[person].append(
+                    np.where(np.isnan(own), np.nan, (own > _OFF) & (nearest < own / 2))
+                )
+    total = sum(len(one.people) for one in truth.values())
+    console.print(f"{found} of {total} people in frames found, {extra} boxes besides")
+    for person in [*sorted(errors), None]:
+        chosen = sorted(errors) if person is None else [person]
+        off = np.concatenate([one for key in chosen for one in errors[key]])
+        on_others = np.concatenate([one for key in chosen for one in strange[key]])
+        name = "all" if person is None else f"person {person}"
+        console.print(
+            f"{name}: {np.isfinite(off).mean():.1%} of limbs found, error median "
+            f"{np.nanmedian(off):.4f}, mean {np.nanmean(off):.4f} sides of the box; "
+            f"{np.nanmean(on_others):.2%} on somebody else"
+        )
+
+
+def measure_photographs(arguments: argparse.Namespace) -> None:
+    """People, body keypoints and hands that are found of those that are labelled."""
+    labels = read_json(arguments.data / "wholebody.json", "file of labels")
+    config = load_config(find_model(arguments.model).config).inference.detection
+    detector = Detectors(None, "movenet", config, torch.device("cpu")).for_source(arguments.data)
+    finder = KeypointFinder(1)
+    found, extra, oks, near, hands = 0, 0, [], [], []
+    people = [one for one in labels["annotations"] if one["num_keypoints"] >= 5]
+    count = 0
+    for image_labels in labels["images"]:
+        image = read_image(arguments.data / image_labels["file_name"])
+        everyone = [a for a in labels["annotations"] if a["image_id"] == image_labels["id"]]
+        mine = [one for one in everyone if one["num_keypoints"] >= 5]
+        detections = detector(0, image)
+        keypoints = finder(image, [one.box for one in detections], [None] * len(detections))
+        boxes = boxes_of(detections)
+        true = np.array([one["bbox"] for one in everyone], np.float64)
+        extra += len(boxes) - len(list(matches(boxes, true, 0.3)))
+        for ours, theirs in matches(
+            boxes, np.array([one["bbox"] for one in mine], np.float64), 0.3
+        ):
+            found += 1
+            oks_of, near_of = judged_body(keypoints[ours].keypoints.px, mine[theirs])
+            oks.append(oks_of)
+            near.append(near_of)
+            hands += list(judged_hands(keypoints[ours].keypoints, mine[theirs]))
+        count += sum(one[f"{side}hand_valid"] for one in mine for side in SIDES)
+    console.print(f"{found} of {len(people)} people found, {extra} boxes besides")
+    console.print(f"OKS {np.mean(oks):.3f}, PCK@0.1 {np.mean(np.concatenate(near)):.3f}")
+    median = f", median error {np.median(hands):.2f} of the hand's box" if hands else ""
+    console.print(f"{len(hands)} of {count} hands found{median}: {np.round(sorted(hands), 2)}")
+
+
+def judged_body(
+    px: Float[np.ndarray, "137 2"], label: dict[str, Any]
+) -> tuple[float, Float[np.ndarray, " K"]]:
+    """OKS, and which keypoints are within a tenth of the box's longer side."""
+    true = np.array(label["keypoints"], np.float64).reshape(17, 3)
+    known = true[:, 2] > 0
+    apart = np.linalg.norm(px[_BODY] - true[:, :2], axis=1)[known]
+    variance = (2 * _SIGMAS[known] / 1000) ** 2 * label["area"]
+    return float(np.exp(-(apart**2) / variance / 2).mean()), apart < 0.1 * max(label["bbox"][2:])
+
+
+def judged_hands(keypoints: Any, label: dict[str, Any]) -> Iterator[float]:
+    """Mean error of each labelled hand that is found, in longer sides of its box."""
+    for side, places in zip(SIDES, _HANDS, strict=True):
+        true = np.array(label[f"{side}hand_kpts"], np.float64).reshape(21, 3)
+        known = (true[:, 2] > 0) & (keypoints.score[places] > 0)
+        if label[f"{side}hand_valid"] and known[1:].any():
+            apart = np.linalg.norm(keypoints.px[places] - true[:, :2], axis=1)[known]
+            yield float(apart.mean() / max(label[f"{side}hand_box"][2:]))
+
+
+def measure_speed(arguments: argparse.Namespace) -> None:
+    """Frames per second of the whole path with the built-in detector, keypoints and refinement."""
+    torch.set_num_threads(arguments.threads)
+    options = InferenceOptions(
+        arguments.model,
+        device="cpu",
+        detector="movenet",
+        keypoints=BUILT_IN,
+        refine=True,
+        overlay="mesh" if arguments.overlay else None,
+    )
+    tools = Tools(Estimator.load(arguments.model, device="cpu"), options)
+    for _ in range(arguments.runs):
+        start, cpu = time.perf_counter(), time.process_time()
+        with open_source(arguments.video) as source:
+            result = process_clip(source, arguments.out / "result_speed", tools)
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        frames = result.frames or 0
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        console.print(
+            f"{frames} frames, {result.people} people: {frames / seconds:.1f} frames/s, "
+            f"{1e3 * cpu / frames:.0f} ms of CPU per frame, {peak:.0f} MB at most"
+        )
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = command_parser("people", "Whom and what the built-in networks find.")
+    parser.prog = "python -m benchmarks.people"
+    parser.add_argument("--model", default="smplest_x_demo")
+    commands = parser.add_subparsers(required=True, metavar="photographs | video | speed")
+    photographs = commands.add_parser("photographs")
+    photographs.add_argument("data", type=Path, help="folder with wholebody.json and its images")
+    photographs.set_defaults(measure=measure_photographs)
+    video = commands.add_parser("video")
+    video.add_argument("video", type=Path)
+    video.add_argument("truth", type=Path)
+    video.add_argument("--detector", default="auto")
+    video.set_defaults(measure=measure_video)
+    speed = commands.add_parser("speed")
+    speed.add_argument("video", type=Path)
+    speed.add_argument("--out", type=Path, required=True, help="folder for results")
+    speed.add_argument("--threads", type=int, default=2)
+    speed.add_argument("--runs", type=int, default=2)
+    speed.add_argument("--overlay", action="store_true")
+    speed.set_defaults(measure=measure_speed)
+    return parser
+
+
+def main(command_line: Sequence[str] | None = None) -> int:
+    return run_command(make_parser(), lambda arguments: arguments.measure(arguments), command_line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

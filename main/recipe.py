@@ -1,0 +1,420 @@
+"""The demo network from nothing within a given time: `python -m main.recipe [--minutes N] [flags]`.
+
+The stages draw synthetic people, teach the lifter poses without pictures, teach the encoder to find
+joints, and train the whole network on the pictures. Then the network is written as a model folder
+and evaluated, and its errors are measured for refinement. Each stage has a share of the time. On a
+GPU the people are drawn while the lifter learns.
+
+Everything is in one folder: `plan.json` says what is done, and the same command continues there.
+"""
+
+import argparse
+import logging
+import math
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from main.cli import command, command_parser
+from utils.errors import UserError
+from utils.files import CONFIG_NAME, OUTPUTS, ROOT
+
+if TYPE_CHECKING:
+    from datasets.sources import Split
+    from main.training.recipes import Recipe
+
+log = logging.getLogger(__name__)
+
+NETWORK: Final = "smplest_x_demo"
+"""Folder of the trained network, and its name."""
+_SEEDS: Final = {"train": 1, "test": 99, "heldout": 77}
+_PER_MINUTE: Final = {"test": 50, "heldout": 100}
+"""People who are drawn for each minute of the whole time."""
+_MOST: Final = {"test": 500, "heldout": 4000}
+_FEWEST: Final = 48
+"""People of a set."""
+_PEOPLE_PER_WORKER: Final = 200
+"""It takes seconds to start a process that draws; fewer people are drawn by this process."""
+_CERTAIN: Final = 0.8
+"""Share of the people that could be drawn in the time by what the test split has taken."""
+_LEAST_END_S: Final = 45.0
+_END: Final = 0.12
+"""Share of the time for evaluation and weights; at least 45 s, at most a third of the time."""
+_LEAST_STAGE_S: Final = 1.0
+
+
+class Settings(NamedTuple):
+    """What suits a kind of device."""
+
+    shares: dict[str, float]
+    """Shares of the time before the end, by which a stage is over."""
+    common: tuple[str, ...]
+    keypoints: tuple[str, ...]
+    lifting: tuple[str, ...]
+    regression: tuple[str, ...]
+    poses_per_minute: int
+    """That lifting begins with, for each minute of the whole time; each takes a millisecond."""
+
+
+_CPU: Final = Settings(
+    {"data": 0.25, "lifting": 0.45, "keypoints": 0.75, "regression": 1.0},
+    ("train.num_thread=0", "train.save_iters=100", "train.warmup_iters=50"),
+    ("train.train_batch_size=8", "train.lr=1.5e-3"),
+    ("train.train_batch_size=128", "train.lr=1e-3", "train.lifting_samples=200_000"),
+    ("train.train_batch_size=12", "train.lr=3e-4"),
+    250,
+)
+_GPU: Final = Settings(
+    {"data": 0.3, "lifting": 0.3, "keypoints": 0.65, "regression": 1.0},
+    (
+        "train.precision='bf16'",
+        "train.save_iters=1000",
+        "train.print_iters=100",
+        "train.warmup_iters=300",
+    ),
+    ("train.train_batch_size=256", "train.lr=2e-3"),
+    ("train.train_batch_size=2048", "train.lr=1e-3", "train.lifting_samples=4_000_000"),
+    ("train.train_batch_size=256", "train.lr=6e-4"),
+    2000,
+)
+
+
+class Plan:
+    """What was asked for, what is done and how long it has taken: plan.json of a folder."""
+
+    def __init__(self, folder: Path, asked: dict[str, Any]) -> None:
+        """Raises UserError where the folder's plan is of something else."""
+        from utils.files import read_json
+
+        self._path = folder / "plan.json"
+        found = read_json(self._path, "plan") if self._path.is_file() else {}
+        if found and (not isinstance(found, dict) or found.get("asked") != asked):
+            raise UserError(
+                f"{folder}: begun with {found.get('asked') if isinstance(found, dict) else found}, "
+                f"not {asked}; name another --output, or delete it"
+            )
+        self._values: dict[str, Any] = {"asked": asked, "seconds": 0.0}
+        self._values |= {kind: {} for kind in ("done", "limits", "people")}
+        self._values |= found
+        self._since = time.monotonic() - self._values["seconds"]
+        self._lock = threading.Lock()
+
+    @property
+    def seconds(self) -> float:
+        """That all starts have taken; of a start that was killed, up to its last stage."""
+        return time.monotonic() - self._since
+
+    def is_done(self, stage: str) -> bool:
+        return stage in self._values["done"]
+
+    def done(self, stage: str, since: float) -> None:
+        self._set("done", stage, round(self.seconds - since, 1))
+        log.info("%s: %.0f s; %.0f s of all", stage, self.seconds - since, self.seconds)
+
+    def once(self, kind: str, name: str, make: Callable[[], float]) -> float:
+        """A number that is decided once."""
+        if name not in self._values[kind]:
+            self._set(kind, name, make())
+        number: float = self._values[kind][name]
+        return number
+
+    def _set(self, kind: str, name: str, value: float) -> None:
+        import json
+
+        from utils.files import atomic_path
+
+        with self._lock, atomic_path(self._path) as partial:
+            self._values[kind][name] = value
+            self._values["seconds"] = round(self.seconds, 1)
+            partial.write_text(json.dumps(self._values, indent=2) + "\n", encoding="utf-8")
+
+
+class TimedTraining:
+    """The stages, each of which is left out where it is done."""
+
+    def __init__(
+        self, folder: Path, plan: Plan, minutes: float, config: str, start: str | None, device: str
+    ) -> None:
+        """Raises UserError where the config or the network to start from is not usable."""
+        from configs.reader import load_config
+        from main.pipeline.model_files import find_model
+        from utils.devices import usable_cores
+
+        if load_config(config).model.lifter_config is None:
+            raise UserError(
+                f"--config {config}: has no model.lifter_config; take the demo network's"
+            )
+        if start is not None:
+            find_model(start)
+        self._folder, self._plan, self._config, self._start = folder, plan, config, start
+        self._minutes, self._device = minutes, device
+        self._cores = usable_cores()
+        whole = 60 * minutes
+        self._time = whole - max(_END * whole, min(_LEAST_END_S, whole / 3))
+        self._is_gpu = _is_gpu(device)
+        self._settings = _GPU if self._is_gpu else _CPU
+        workers = f"train.num_thread={max(1, self._cores - 1)}" if self._is_gpu else ""
+        self._common = (*self._settings.common, *((workers,) if workers else ()))
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Raises UserError as the stages do, SystemExit where a signal ended one."""
+        from main.training import KEYPOINTS, LIFTING, REGRESSION
+
+        # On a CPU one after the other: the cores are the same.
+        with self._drawing() as drawn:
+            if not self._is_gpu:
+                drawn()
+            poses = round(min(20_000, 250 + self._settings.poses_per_minute * self._minutes))
+            none = "model.encoder_pretrained_model_path=None"
+            pool = f"train.lifting_poses={poses}"
+            lifted = self._trained("lifting", LIFTING, *self._settings.lifting, none, pool)
+            drawn()
+        start = none if self._start is None else self._set_encoder(self._first_encoder())
+        encoder = self._trained("keypoints", KEYPOINTS, *self._settings.keypoints, start)
+        whole = self._joined(lifted, encoder.with_name("encoder.pth"))
+        begin = f"model.pretrained_model_path={str(whole)!r}"
+        trained = self._trained("regression", REGRESSION, *self._settings.regression, begin)
+        with self._stage("weights") as is_open:
+            if is_open:
+                self._write_network(trained)
+        with self._stage("evaluation") as is_open:
+            if is_open:
+                self._evaluate()
+        with self._stage("errors") as is_open:
+            if is_open:
+                self._measure_errors()
+
+    @property
+    def network(self) -> Path:
+        return self._folder / NETWORK
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[bool]:
+        """Whether the stage is still to be done, which it is when the block ends well."""
+        since = self._plan.seconds
+        yield not self._plan.is_done(name)
+        if not self._plan.is_done(name):
+            self._plan.done(name, since)
+
+    def _time_left(self, stage: str) -> float:
+        """Seconds until the stage should be over."""
+        return self._settings.shares[stage] * self._time - self._plan.seconds
+
+    # ---- people
+
+    @contextmanager
+    def _drawing(self) -> Iterator[Callable[[], None]]:
+        """A function that waits until all people are drawn, which begins at once."""
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(self._draw_people)
+            try:
+                yield done.result
+            finally:
+                self._stop.set()
+
+    def _draw_people(self) -> None:
+        import torch
+
+        threads = torch.get_num_threads()
+        with self._stage("data") as is_open:
+            if not is_open:
+                return
+            started = time.monotonic()
+            count = self._draw("test", self._few("test"))
+            per_s = count / (time.monotonic() - started) / self._workers(count)
+            self._draw("heldout", self._few("heldout"))
+            train = self._plan.once(
+                "people", "train", lambda: _CERTAIN * per_s * self._cores * self._time_left("data")
+            )
+            self._draw("train", max(_FEWEST, 16 * round(train / 16)))
+        torch.set_num_threads(threads)  # drawing takes one
+
+    def _few(self, kind: str) -> int:
+        return min(_MOST[kind], max(_FEWEST, round(_PER_MINUTE[kind] * self._minutes)))
+
+    def _workers(self, people: int) -> int:
+        return min(self._cores, math.ceil(people / _PEOPLE_PER_WORKER))
+
+    def _draw(self, kind: str, people: int) -> int:
+        """Draw a set, unless it is there; the number of people drawn."""
+        from datasets.synthetic.production import SynthesisOptions, synthesize
+
+        split: Split = "test" if kind == "test" else "train"
+        options = SynthesisOptions("crops", "openpeople", split, _SEEDS[kind], people, (192, 256))
+        folder = self._folder / ("heldout" if kind == "heldout" else "data")
+        if (folder / "annot" / f"openpeople_{split}.npz").is_file():
+            return people
+        for _ in synthesize(options, folder, self._workers(people)):
+            if self._stop.is_set():
+                raise SystemExit(128 + signal.SIGTERM)
+        return people
+
+    # ---- training
+
+    def _trained(self, stage: str, recipe: "Recipe", *changes: str) -> Path:
+        """The last snapshot of a stage."""
+        from main.training import RunOptions, StopRequest, run_training
+
+        runs = self._folder / "runs"
+        with self._stage(stage) as is_open:
+            if is_open:
+                limit = self._plan.once(
+                    "limits", stage, lambda: max(_LEAST_STAGE_S, self._time_left(stage))
+                )
+                fixed = (
+                    f"data.data_dir={str(self._folder / 'data')!r}",
+                    f"train.time_limit_s={limit}",
+                    "train.end_epoch=1_000_000",
+                    "train.continue_train=True",
+                    "train.validate_on=()",
+                )
+                changes = (*self._common, *changes, *fixed)
+                options = RunOptions(stage, self._config, runs, self._device, changes)
+                stop = StopRequest()
+                with _signals_restored():
+                    status = run_training(recipe, options, stop)
+                if status or stop.made:
+                    raise SystemExit(status or 128 + signal.SIGTERM)
+        (run,) = runs.glob(f"*_{stage}_*")
+        found = (run / "model_dump").glob("snapshot_[0-9]*.pth.tar")
+        return max(found, key=lambda path: path.stat().st_mtime_ns)
+
+    @staticmethod
+    def _set_encoder(path: Path) -> str:
+        return f"model.encoder_pretrained_model_path={str(path)!r}"
+
+    def _first_encoder(self) -> Path:
+        """The encoder of the network to start from, as a file that training reads.
+
+        Raises:
+            UserError: there is no such network.
+        """
+        from configs.reader import load_config
+        from main.pipeline.model_files import find_model
+        from models.checkpoint import load_network
+        from models.initialise import save_encoder
+        from models.supervision import KeypointNetwork
+
+        path = self._folder / "first_encoder.pth"
+        assert self._start is not None
+        if not path.is_file():
+            files = find_model(self._start)
+            model = load_config(files.config).model
+            network = load_network(model, files.weights)
+            width = model.encoder_config.embed_dim
+            save_encoder(KeypointNetwork(network.encoder, width, network.keypoint_head), path)
+        return path
+
+    def _joined(self, lifted: Path, encoder: Path) -> Path:
+        """The network with the lifter and heads of one stage and the encoder of the other."""
+        from configs.reader import load_config
+        from models.checkpoint import load_weights, save_safetensors
+        from models.initialise import load_encoder, load_keypoint_head
+        from models.smplest_x import SMPLestX
+
+        path = self._folder / "joined.safetensors"
+        if not path.is_file():
+            network = SMPLestX(load_config(self._config).model)
+            load_weights(network, lifted)
+            load_encoder(network.encoder, encoder)
+            assert network.keypoint_head is not None  # else there had been no lifting
+            load_keypoint_head(network.keypoint_head, encoder)
+            save_safetensors(network.state_dict(), path, {"source": "lifting and keypoints"})
+        return path
+
+    # ---- the end
+
+    def _write_network(self, snapshot: Path) -> None:
+        from configs.reader import load_config, save_config
+        from main.pipeline.model_files import to_safetensors
+        from utils.files import atomic_path
+
+        with atomic_path(self.network) as partial:
+            partial.mkdir()
+            to_safetensors(str(snapshot), partial / f"{NETWORK}.safetensors", "fp16")
+            refining = ("inference.refine='images'",)  # its errors are measured below
+            save_config(load_config(self._config, refining), partial / CONFIG_NAME)
+
+    def _evaluate(self) -> None:
+        from main.evaluation.run import BenchmarkOptions, run_benchmarks
+
+        run_benchmarks(
+            BenchmarkOptions(
+                str(self.network),
+                datasets=("OpenPeople",),
+                output=self._folder / "evaluation",
+                worst_count=0,
+                device=self._device,
+                overrides=(f"data.data_dir={str(self._folder / 'data')!r}", self._common[0]),
+            )
+        )
+
+    def _measure_errors(self) -> None:
+        """errors.npz beside the weights, of people whom no stage has seen."""
+        command = [sys.executable, "-m", "benchmarks.refinement"]
+        command += [str(self._folder / "heldout"), "--split", "train"]
+        command += ["--model", str(self.network), "--write", str(self.network / "errors.npz")]
+        done = subprocess.run(command, cwd=ROOT, check=False)
+        if done.returncode:
+            raise UserError(f"the network's errors could not be measured: {' '.join(command)}")
+
+
+def _is_gpu(device: str) -> bool:
+    from utils.devices import pick_device
+
+    return pick_device(device).type != "cpu"
+
+
+@contextmanager
+def _signals_restored() -> Iterator[None]:
+    """Training reacts to signals by saving; afterwards they end this process again."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from utils.files import exclusive
+
+    if not 0 < arguments.minutes < math.inf:
+        raise UserError(f"--minutes {arguments.minutes}: give a number above 0")
+    folder = arguments.output.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder / "lock", f"another process trains in {folder}; wait for its end"):
+        names = ("minutes", "config", "start", "device")
+        plan = Plan(folder, {name: getattr(arguments, name) for name in names})
+        training = TimedTraining(
+            folder, plan, arguments.minutes, arguments.config, arguments.start, arguments.device
+        )
+        training.run()
+        log.info("%.1f minutes; network: %s", plan.seconds / 60, training.network)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = command_parser("recipe", "Train the demo network from nothing within a time.")
+    parser.add_argument("--minutes", type=float, default=12.0, help="for all of it (default: 12)")
+    parser.add_argument(
+        "--from", dest="start", metavar="MODEL_DIR", help="begin with this network's encoder"
+    )
+    parser.add_argument("--config", default="config_smplest_x_demo.py", help="of the network")
+    parser.add_argument("--output", type=Path, default=OUTPUTS / "recipe", help="the run's folder")
+    parser.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps or cpu")
+    return parser
+
+
+main = command(make_parser, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""The demo network from nothing, tiny: every stage, and a run that is stopped twice goes on."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import refinement
+from main import recipe
+from main.pipeline.model_files import find_model
+from main.training import validation
+from main.training.validation import TrainLog
+from models.checkpoint import read_network
+from utils.errors import UserError
+from utils.files import ROOT
+
+CONFIG = """
+base = "config_smplest_x_demo.py"
+config = {
+    "train": {"print_iters": 1},
+    "model": {
+        "encoder_config": {"embed_dim": 64, "depth": 1, "num_heads": 2},
+        "decoder_config": {"feat_dim": 64, "dim_out": 16, "depth": 1, "num_heads": 2},
+        "lifter_config": {"width": 16, "depth": 1, "token_rank": 2},
+    },
+}
+"""
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "_FEWEST", 8)
+    monkeypatch.setattr(validation, "_LIFTING_POSES", 10)
+    monkeypatch.setattr(validation, "_LIFTING_SAMPLES", 20)
+    config = tmp_path / "config.py"
+    config.write_text(CONFIG)
+    for base in ("demo", "h"):
+        shutil.copy(ROOT / "configs" / f"config_smplest_x_{base}.py", tmp_path)
+    threads = torch.get_num_threads()
+
+    def start(*flags):
+        arguments = ["--minutes", "0.01", "--config", str(config), "--device", "cpu", *flags]
+        return recipe.main([*arguments, "--output", str(tmp_path / "out")])
+
+    yield start
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The command that measures errors, which takes seconds to start, writes a file at once."""
+
+    def measure(command, **_):
+        module = command.index("-m")
+        assert command[module + 1] == "benchmarks.refinement"
+        arguments = refinement.make_parser().parse_args(command[module + 2 :])
+        assert (arguments.data / "annot" / f"openpeople_{arguments.split}.npz").is_file()
+        assert find_model(arguments.model).weights.is_file()
+        np.savez(arguments.write, basis=np.zeros((182, 1)))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(recipe, "subprocess", SimpleNamespace(run=measure))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gpu", [False, True])
+def test_stopped_runs_go_on_until_there_is_a_network(train, measured, monkeypatch, tmp_path, gpu):
+    """With the order of a GPU people are drawn while the lifter learns."""
+    if gpu:
+        monkeypatch.setattr(recipe, "_is_gpu", lambda device: True)
+        monkeypatch.setattr(recipe, "_GPU", recipe._CPU._replace(shares=recipe._GPU.shares))
+    add, out = TrainLog.add, tmp_path / "out"
+
+    def stopped(self, progress, *arguments):
+        add(self, progress, *arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(TrainLog, "add", stopped)
+    with pytest.raises(SystemExit) as end:
+        train()
+    assert end.value.code == 143
+    assert "lifting" not in json.loads((out / "plan.json").read_text())["done"]
+    monkeypatch.setattr(TrainLog, "add", add)
+
+    def broken(self):
+        raise UserError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe.TimedTraining, "_evaluate", broken)
+        assert train() == 2
+    done = json.loads((out / "plan.json").read_text())["done"]
+    assert set(done) == {"data", "lifting", "keypoints", "regression", "weights"}
+    before = read_network(find_model(str(out / "smplest_x_demo")).weights)
+
+    assert train() == 0
+    after = read_network(find_model(str(out / "smplest_x_demo")).weights)
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert any(key.startswith("lifter.") for key in after)
+    metrics = json.loads((out / "evaluation" / "result" / "result.json").read_text())["metrics"]
+    assert metrics["mpvpe_all"]["count"] == 8
+    assert (out / "smplest_x_demo" / "errors.npz").is_file()
+    assert len(list((out / "runs").iterdir())) == 3
+
+
+def test_another_plan_is_refused(train, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "plan.json").write_text(json.dumps({"asked": {"minutes": 3}}))
+    assert train() == 2
+    assert "name another --output" in capsys.readouterr().err
+
+
+def test_minutes_are_above_zero(capsys):
+    assert recipe.main(["--minutes", "0"]) == 2
+    assert "--minutes" in capsys.readouterr().err
+
+
+def test_start_is_the_encoder_of_a_network(tmp_path):
+    plan = recipe.Plan(tmp_path, {})
+    arguments = (tmp_path, plan, 1.0, "config_smplest_x_demo.py", "smplest_x_demo", "cpu")
+    path = recipe.TimedTraining(*arguments)._first_encoder()
+    given = torch.load(path, weights_only=True)["state_dict"]
+    own = read_network(find_model("smplest_x_demo").weights)
+    name = "backbone.blocks.0.attn.qkv.weight"
+    (mine,) = (
+        value for key, value in own.items() if key.endswith("encoder.blocks.0.attn.qkv.weight")
+    )
+    assert torch.equal(given[name], mine.float())
