@@ -343,15 +343,16 @@ def score_result(result_folder: Path, truth: Path, body_folder: str) -> None:
     Raises:
         UserError: a file is missing or wrong, or nobody is in both.
     """
+    is_data = not truth.is_dir() and truth.suffix != ".pkl"
+    people = (read_people(result_folder), read_truth(truth)) if is_data else None
     bodies = BodyLibrary(find_model_folder(ROOT / body_folder))
     true_world = read_world_truth(truth, bodies)
-    written: dict[str, object] = {}
     tracks, fps = read_world_people(result_folder) if true_world else ([], 0.0)
-    if truth.is_dir() or truth.suffix == ".pkl":
-        if not tracks:
-            raise UserError(f"{result_folder} has no world; run the inference with --world")
-    else:
-        scored = score(read_people(result_folder), read_truth(truth), bodies)
+    if not is_data and not tracks:
+        raise UserError(f"{result_folder} has no world; run the inference with --world")
+    written: dict[str, object] = {}
+    if people is not None:
+        scored = score(*people, bodies)
         written |= scored._asdict()
         found, right = f"{scored.recall:.0%}", f"{scored.precision:.0%}"
         table = Table(title=f"{found} of the true people found, {right} of results right")
