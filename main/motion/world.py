@@ -692,10 +692,17 @@ def _leg_moves(
         flat = contacts[:, 0] & contacts[:, 1]
         turns = _turn_between(foot[:, 1] - foot[:, 0], anchors[:, 1] - anchors[:, 0])
         turns = _between(turns, flat, fps)
-        turned = np.einsum(
-            "tij,tkj->tki", Rotation.from_rotvec(turns).as_matrix(), foot - ankle[:, None]
-        )
-        foot = ankle[:, None] + turned
+        turned = Rotation.from_rotvec(turns)
+        # Where one end stands, the other one may be on the ground, but not in it.
+        for end in range(2):
+            lever = turned.apply(foot[:, 1 - end] - foot[:, end])
+            ground = ways.level[run, ends][:, end] + seen.soles[run, ends][:, 1 - end]
+            sunk = ground - plane.height_of(anchors[:, end] + lever)
+            sunk = np.where(contacts[:, end] & ~contacts[:, 1 - end], np.maximum(sunk, 0), 0)
+            lifted = lever + sunk[:, None] * plane.up
+            turned = Rotation.from_rotvec(_turn_between(lever, lifted)) * turned
+        turns = turned.as_rotvec()
+        foot = ankle[:, None] + np.einsum("tij,tkj->tki", turned.as_matrix(), foot - ankle[:, None])
         shares = contacts / np.maximum(contacts.sum(axis=1, keepdims=True), 1)
         shifts = ((anchors - foot) * shares[..., None]).sum(axis=1)
         stands = contacts[:, 0] | contacts[:, 1]
