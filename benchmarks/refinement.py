@@ -4,6 +4,7 @@
     python -m benchmarks.refinement DATA                  # true joints with 1.5 % noise
     python -m benchmarks.refinement DATA --own            # keypoints that the networks find
     python -m benchmarks.refinement DATA --split train --write errors.npz    # measure the network
+    python -m benchmarks.refinement demo/result_CLIP --jitter   # of fingertips, of a video's result
 
 PVE and PA-PVE are mean distances of vertices in millimetres, relative to the pelvis and after the
 similarity that fits best. Measure a network on people whom it was not trained with.
@@ -22,12 +23,13 @@ import torch
 from jaxtyping import Float
 from rich.console import Console
 
-from human_models.joints import JOINTS, JOINTS_FROM_MODEL, RIG_JOINTS
+from human_models.joints import JOINT_PARTS, JOINTS, JOINTS_FROM_MODEL, RIG_JOINTS, SIDES
 from human_models.safe_pickle import load_npz
 from main.cli import command_parser, run_command
 from main.motion.camera import Clip, ClipCamera
 from main.motion.kinematics import ROTATING, TURNED, Observed, error_vector
 from main.motion.refinement import NetworkErrors, Refinement, observed
+from main.motion.result_reader import open_result
 from main.motion.rows import KeypointSource
 from main.pipeline.estimator import Estimator
 from main.pipeline.keypoints import KeypointFinder
@@ -49,6 +51,9 @@ class Bodies(NamedTuple):
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.jitter:
+        show_jitter(arguments.data)
+        return
     torch.set_num_threads(1)
     estimator = Estimator.load(arguments.model, device="cpu")
     content = load_npz(arguments.data / "annot" / f"openpeople_{arguments.split}.npz")
@@ -84,6 +89,28 @@ def run(arguments: argparse.Namespace) -> None:
         )
         console.print(f"{name}: PVE {pve:.1f}, PA-PVE {pa_pve:.1f} mm, {count} people")
     console.print(f"{seconds / count * 1e3:.1f} ms per person, one at a time")
+
+
+def show_jitter(folder: Path) -> None:
+    """Accelerations of fingertips in the keypoints of a result and in its bodies."""
+    result, console = open_result(folder), Console()
+    for number in result.files:
+        names = ("joints_2d_px", "keypoints_px", "keypoint_score")
+        bodies, points, score = (result.read_person(number, names)[name] for name in names)
+        for side in SIDES:
+            part = JOINT_PARTS[f"{side}_hand"]
+            tips = [joint for joint in range(*part.indices(137)) if JOINTS[joint].endswith("4")]
+            known = np.asarray((score[:, tips] > 0).all(axis=1))
+            known = known[2:] & known[1:-1] & known[:-2]
+            if known.any():
+                raw, after = (
+                    np.median(np.linalg.norm(np.diff(px[:, tips], 2, axis=0), axis=-1)[known])
+                    for px in (points, bodies)
+                )
+                console.print(
+                    f"person {number}, {side} hand: keypoints {raw:.2f}, bodies {after:.2f} "
+                    f"pixels per frame², {known.sum()} frames"
+                )
 
 
 def estimate(
@@ -161,11 +188,12 @@ def vertices(bodies: Bodies, estimator: Estimator) -> Float[torch.Tensor, "N V 3
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("refinement", "What refinement does to estimates of people.")
     parser.prog = "python -m benchmarks.refinement"
-    parser.add_argument("data", type=Path, help="folder with annot/ and img/ of openpeople")
+    parser.add_argument("data", type=Path, help="folder with annot/ and img/, or a result")
     parser.add_argument("--split", default="test")
     parser.add_argument("--model", default="smplest_x_demo")
     parser.add_argument("--people", type=int, help="only the first of them")
     parser.add_argument("--own", action="store_true", help="keypoints that the networks find")
+    parser.add_argument("--jitter", action="store_true", help="of fingertips in a result")
     parser.add_argument("--write", type=Path, metavar="FILE", help="measure the network's errors")
     return parser
 

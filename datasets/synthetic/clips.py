@@ -175,19 +175,20 @@ def crossing(
     way bends."""
     leftward, angle = rng.choice((-1.0, 1.0)), rng.normal(0, 0.3)
     ahead = np.array([leftward * math.cos(angle), math.sin(angle)])
-    speed = clamp(way_m / seconds, 0.7, 1.5) * rng.uniform(0.9, 1.1)
-    pace = clamp(speed / 1.18, 0.75, 1.2)
+    speed = clamp(way_m / seconds * rng.uniform(0.9, 1.1), 0.7, 1.33)
+    pace = clamp(speed / 1.18, 0.75, 1.15)
     half = seconds / 2 + rng.normal(0, 0.08) * seconds
     before, after = (max(speed * time, 0.0) + 0.9 for time in (half, seconds - half))
     start, end = middle - before * ahead, middle + after * ahead
     if rng.random() < 0.3:
         end = middle + after * np.array([0.4 * leftward, rng.choice((-0.9, 0.9))])
     yaw = math.degrees(math.atan2(*ahead))
-    script = Script(physique, *start.tolist(), yaw, half - before / speed)
+    script = Script(physique, start[0], start[1], yaw, half - before / speed)
     script.walk([middle, tuple(end.tolist())], pace, step_m=clamp(0.54 * speed / pace, 0.4, 0.75))
     if rng.random() < 0.35:
-        arms = (waving(rng), None)
-        script.arms(*arms[:: rng.choice((-1, 1))], at_s=half - rng.uniform(0, 1))
+        arm = waving(rng)
+        left, right = (arm, None) if rng.random() < 0.5 else (None, arm)
+        script.arms(left, right, half - rng.uniform(0, 1))
     return script
 
 
@@ -215,7 +216,8 @@ def _wave(rng: Rng, script: Script) -> None:
         wrist = arm.wrist + np.array([0.08 * swing, 0, 0])
         swung = arm._replace(wrist=wrist, bend=(arm.bend[0], arm.bend[1] + 14 * swing))
         last = 0.6 if number == 0 else 0.3
-        script.arms(*(swung if k == side else None for k in range(2)), last_s=last).wait(last)
+        left, right = (swung, None) if side == 0 else (None, swung)
+        script.arms(left, right, last_s=last).wait(last)
     script.arms(None, None).wait(0.7)
 
 
@@ -239,7 +241,7 @@ def climbing(rng: Rng, physique: Physique, where: tuple[float, float], seconds: 
     yaw = rng.uniform(-180, 180)
     rise, tread, distance = rng.uniform(0.14, 0.19), rng.uniform(0.3, 0.36), rng.uniform(0.8, 1.4)
     start = np.array(where) - (distance + 0.3) * turn("y", yaw)[[0, 2], 2]
-    script = Script(physique, *start.tolist(), yaw).climb(distance, rise, tread)
+    script = Script(physique, start[0], start[1], yaw).climb(distance, rise, tread)
     script.turn_to(yaw + rng.choice((-180, 180)))
     if script.time + 2 < seconds:
         end = script.place + turn("y", script.yaw)[:, 2] * tread * 4

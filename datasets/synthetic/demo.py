@@ -3,6 +3,7 @@ talks with open hands."""
 
 import math
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Final
 
 import cv2
@@ -18,7 +19,7 @@ from datasets.synthetic.hall import TO_SUN, Hall, furnished
 from datasets.synthetic.motion import Physique, Script
 from datasets.synthetic.pictures import Studio
 from datasets.synthetic.rendering import Image, Picture, draw_lit
-from datasets.synthetic.skeleton import Vector, turn
+from datasets.synthetic.skeleton import Vector, turn, unit
 from datasets.synthetic.stage import Stage, full_camera
 from utils.camera import Camera
 from utils.render import rasterize
@@ -26,12 +27,18 @@ from utils.render import rasterize
 _FOCAL_MM: Final = 29.0
 _LOOKS: Final = (7, 8, 27)
 """Seeds of what people look like: the walker, the sitter, the talker."""
-_SHADOW_MAP_PX, _SHADOW_MAP_M, _LIGHT_AWAY_M, _SHADOW_GAP_M = 900, 7.0, 40.0, 0.03
-_AROUND: Final = np.array([
-    (-0.9, 0.4, 0.2), (-0.6, 0.5, -0.6), (-0.4, 0.5, 0.8), (0.5, 0.4, 0.8), (0.9, 0.4, -0.1),
-    (0.3, 0.95, 0.1), (-0.3, 0.9, 0.3), (0.1, -0.5, 0.9), (-0.8, -0.5, 0.2), (0.7, -0.5, -0.4),
-], np.float32)  # fmt: skip
-_AROUND /= np.linalg.norm(_AROUND, axis=1, keepdims=True)
+_SHADOW_MAP_PX, _SHADOW_MAP_M, _LIGHT_AWAY_M, _SHADOW_GAP_M = 600, 7.0, 40.0, 0.03
+_AROUND: Final = [
+    unit(np.array(way, np.float32))
+    for way in (
+        (-0.9, 0.4, 0.2),
+        (-0.4, 0.5, 0.8),
+        (0.5, 0.4, 0.8),
+        (0.2, 0.95, 0.1),
+        (-0.2, -0.5, 0.8),
+    )
+]
+"""Directions from which the light of the hall comes."""
 _LEAST_FREE: Final = 0.3
 """Of the light that is left where people hide all of it."""
 _EVENNESS: Final = 0.15
@@ -41,6 +48,7 @@ _FINER: Final = 2
 _WINDOW_LIGHT: Final = np.array([-0.62, 0.74, 0.26])
 """Where most light but the sun's comes from, in the world."""
 _EXPOSURE: Final = 0.68
+_FILM_STEPS: Final = 2048
 _GAMMA: Final = 1.8
 _SMALLEST_M, _SMALLEST_PX = 2.0**-12, 2.0**-5
 """To which joints in the truth are rounded, so that its file is small."""
@@ -60,22 +68,12 @@ def draw_demo(
     seats = [block for actor in actors for block in actor.motion.blocks]
     hall = Hall(rng, furnished(rng, seats))
     base, sunny, depth_m, floor = hall.photograph(rng, stage, camera, shape)
-    fine = camera.scaled(_FINER)
-    large = (shape[0] * _FINER, shape[1] * _FINER)
-    far_m = cv2.resize(depth_m, large[::-1], interpolation=cv2.INTER_NEAREST)
     for number, people in enumerate(posed(studio, actors, stage, frame_count)):
         meshes = [mesh for *_, mesh in people]
         whole = _linear(gather(meshes))
-        lit = _lit(hall, stage, meshes, whole)
-        picture = _before(draw_lit(meshes, whole, lit, fine, large), far_m)
         bare = _shadowed(base, sunny, floor, whole, stage, camera)
-        image = cv2.resize(bare, large[::-1], interpolation=cv2.INTER_LINEAR)
-        image.reshape(-1, 3)[picture.pixels] = picture.colours
-        image = cv2.resize(_developed(image), shape[::-1], interpolation=cv2.INTER_AREA)
-        middle = slice(_FINER // 2, None, _FINER)
-        seen = picture._replace(
-            owner=picture.owner[middle, middle], depth_m=picture.depth_m[middle, middle]
-        )
+        lit = _lit(hall, stage, meshes, whole)
+        image, seen = _photographed(meshes, whole, lit, bare, depth_m, camera)
         rows = [
             _rounded(describe(figure, body, move, seen, me, camera, studio.parts))
             | {"meta.frame_index": number, "meta.person": me}
@@ -174,7 +172,7 @@ def _lit(hall: Hall, stage: Stage, meshes: list[Mesh], whole: Mesh) -> Float32[n
     and each other."""
     points = (whole.points @ stage.from_world + (0, stage.height_m, 0)).astype(np.float32)
     normals = whole.normals @ stage.from_world.astype(np.float32)
-    seen = faced = np.float32(1e-3)
+    seen = faced = np.full(len(points), 1e-3, np.float32)
     for way in _AROUND:
         cosine = np.maximum(normals @ way, 0)
         faced = faced + cosine
@@ -186,7 +184,7 @@ def _lit(hall: Hall, stage: Stage, meshes: list[Mesh], whole: Mesh) -> Float32[n
         even, sun = hall.light_on(points[own], normals[own], shaded[own])
         light.append(even * free[own] + sun)
         first = own.stop
-    return np.concatenate(light) * whole.tint
+    return (np.concatenate(light) * whole.tint).astype(np.float32)
 
 
 def _in_shadow(
@@ -205,16 +203,35 @@ def _in_shadow(
     return depth[row, column] < seen[:, 2] - _SHADOW_GAP_M
 
 
-def _before(picture: Picture, depth_m: Float32[np.ndarray, "H W"]) -> Picture:
-    """Of people, what no thing of the hall hides; the pixels that one hides are nobody's."""
-    hidden = (picture.owner >= 0) & (depth_m < picture.depth_m)
+def _photographed(
+    meshes: list[Mesh],
+    whole: Mesh,
+    lit: Float32[np.ndarray, "V 3"],
+    bare: Image,
+    depth_m: Float32[np.ndarray, "H W"],
+    camera: Camera,
+) -> tuple[UInt8[np.ndarray, "H W 3"], Picture]:
+    """People before and behind the hall's things, and what is seen of them. The part of the
+    picture where they are is drawn finer and scaled down; what a thing hides is nobody's."""
+    height, width = depth_m.shape
+    x, y = camera.project(whole.points).T
+    left, top = max(int(x.min()) - 3, 0), max(int(y.min()) - 3, 0)
+    part = slice(top, min(int(y.max()) + 4, height)), slice(left, min(int(x.max()) + 4, width))
+    far_m = cv2.resize(depth_m[part], None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_NEAREST)
+    shape, fine = far_m.shape, camera.cropped(left, top).scaled(_FINER)
+    picture = draw_lit(meshes, whole, lit, fine, (shape[0], shape[1]))
+    hidden = (picture.owner >= 0) & (far_m < picture.depth_m)
     shown = ~hidden.ravel()[picture.pixels]
-    return Picture(
-        picture.colours[shown],
-        picture.pixels[shown],
-        np.where(hidden, picture.owner.max() + 1, picture.owner).astype(np.int32),
-        np.where(hidden, depth_m, picture.depth_m),
-    )
+    light = cv2.resize(bare[part], shape[::-1], interpolation=cv2.INTER_LINEAR)
+    light.reshape(-1, 3)[picture.pixels[shown]] = picture.colours[shown]
+    image = _developed(bare)
+    small = (shape[1] // _FINER, shape[0] // _FINER)
+    image[part] = cv2.resize(_developed(light), small, interpolation=cv2.INTER_AREA)
+    owner, nearest_m = np.full((height, width), -1, np.int32), np.full_like(depth_m, np.inf)
+    middle = slice(_FINER // 2, None, _FINER)
+    owner[part] = np.where(hidden, len(meshes), picture.owner)[middle, middle]
+    nearest_m[part] = np.where(hidden, far_m, picture.depth_m)[middle, middle]
+    return image, Picture(picture.colours, picture.pixels, owner, nearest_m)
 
 
 def _shadowed(
@@ -237,8 +254,13 @@ def _shadowed(
 
 
 def _developed(image: Image) -> UInt8[np.ndarray, "H W 3"]:
-    """Bytes of light, bright parts held back as on film."""
-    light = np.maximum(image * _EXPOSURE, 0)
+    """Bytes of light of 0 to 4; bright parts are held back as on film."""
+    return _film()[np.clip(image * _FILM_STEPS, 0, 4 * _FILM_STEPS).astype(np.uint16)]
+
+
+@cache
+def _film() -> UInt8[np.ndarray, " N"]:
+    light = _EXPOSURE * np.arange(4 * _FILM_STEPS + 1) / _FILM_STEPS
     light = light * (2.51 * light + 0.03) / (light * (2.43 * light + 0.59) + 0.14)
     return np.clip(255 * np.clip(light, 0, 1) ** (1 / 2.2), 0, 255).astype(np.uint8)
 

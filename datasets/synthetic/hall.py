@@ -4,7 +4,6 @@ Everything in it is a box with a material. Light is traced once: sun and sky com
 on the left, and fall from surface to surface. People get the light that is where they stand.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -15,13 +14,15 @@ from jaxtyping import Bool, Float, Float32, Int
 from datasets.synthetic.backgrounds import bundled_photographs, read_photograph
 from datasets.synthetic.motion import Block
 from datasets.synthetic.rendering import Image
-from datasets.synthetic.skeleton import Rotation, turn
+from datasets.synthetic.skeleton import Rotation, Vector, turn
 from datasets.synthetic.stage import Stage
 from datasets.synthetic.textures import SIDE, noise_bank
 from utils.camera import Camera
 
 Rng = np.random.Generator
-Rays = Float32[np.ndarray, "N 3"]
+Rays = Float[np.ndarray, "N 3"]
+Cells = Float[np.ndarray, "C 3"]
+"""Light on a grid over each face of each solid."""
 Material = Callable[[Rays, Rays], Rays]
 """Reflectance at places of a box, from its corner (0) to the opposite one (1), times size; and its
 normals, both in the box' own frame."""
@@ -32,8 +33,8 @@ _SKY: Final = np.array([5.2, 5.9, 6.6], np.float32)
 _LAMP: Final = np.array([0.20, 0.18, 0.16], np.float32)
 """Even light from everywhere, as of lamps."""
 _SUN_WIDTH: Final = 0.006
-_CELL_M: Final = 0.22
-_RAYS: Final = 100
+_CELL_M: Final = 0.25
+_RAYS: Final = 128
 _SAMPLES: Final = 5
 """Rays per pixel."""
 _SMALL_M, _GROUP_M = 0.3, 0.9
@@ -49,7 +50,7 @@ _PICTURES: Final = (
 class Solid(NamedTuple):
     """A box."""
 
-    middle: Float32[np.ndarray, "3"]
+    middle: Vector
     half: Float32[np.ndarray, "3"]
     turned: Float32[np.ndarray, "3 3"]
     material: Material
@@ -58,7 +59,7 @@ class Solid(NamedTuple):
 class Hits(NamedTuple):
     """Where rays end; those that leave through a window have no solid (-1)."""
 
-    distance: Float32[np.ndarray, " N"]
+    distance: Float[np.ndarray, " N"]
     solid: Int[np.ndarray, " N"]
     face: Int[np.ndarray, " N"]
     """0 to 5: -x, x, -y, y, -z, z in the solid's frame."""
@@ -70,9 +71,9 @@ def plain(red: float, green: float, blue: float) -> Material:
     return lambda place, _: colour * (1 + 0.03 * _noise(place, 1.3, 2))
 
 
-def _noise(place: Rays, per_m: float, number: int, stretch: float = 1.0) -> Rays:
+def _noise(place: Rays, per_m: float, number: int) -> Float[np.ndarray, "N 1"]:
     u = (place[:, 0] + 0.37 * place[:, 1]) * per_m * SIDE / 4
-    v = (place[:, 2] + 0.61 * place[:, 1]) * per_m * SIDE / 4 * stretch
+    v = (place[:, 2] + 0.61 * place[:, 1]) * per_m * SIDE / 4
     cells = np.floor(np.stack([u, v])).astype(np.int64) % SIDE
     return noise_bank()[number, cells[1], cells[0]][:, None]
 
@@ -122,7 +123,7 @@ def print_of(photograph: np.ndarray, size: tuple[float, float]) -> Material:
 
 
 def box(
-    middle: Sequence[float],
+    middle: Sequence[float] | np.ndarray,
     size: Sequence[float],
     material: Material,
     turned: Rotation | None = None,
@@ -137,7 +138,7 @@ def box(
 class Group(NamedTuple):
     """Solids near each other, in a ball."""
 
-    middle: Float32[np.ndarray, "3"]
+    middle: Vector
     radius_m: float
     members: list[tuple[int, Solid]]
     """And their numbers."""
@@ -217,7 +218,7 @@ class Hall:
         self._grid = (xs, zs)
         self._probes = self._probe(rng)
 
-    def _surface_light(self, rng: Rng) -> Float32[np.ndarray, "C 3"]:
+    def _surface_light(self, rng: Rng) -> Cells:
         """Light but that of the sun, on cells of each face, after two bounces."""
         points, normals = _cell_points(self.solids, self._cells)
         light = np.zeros_like(points)
@@ -226,7 +227,7 @@ class Hall:
             light = self._evened(self._gathered(rng, points, normals, light, _RAYS))
         return light
 
-    def _evened(self, light: Float32[np.ndarray, "C 3"]) -> Float32[np.ndarray, "C 3"]:
+    def _evened(self, light: Cells) -> Float32[np.ndarray, "C 3"]:
         """Each face's cells, smoothed over their neighbours: few rays leave them uneven."""
         for firsts, sizes in zip(self._first, self._sizes, strict=True):
             for first, (rows, columns) in zip(firsts, sizes, strict=True):
@@ -237,7 +238,7 @@ class Hall:
                 ).reshape(-1, 3)
         return light
 
-    def _gathered(self, rng: Rng, points: Rays, normals: Rays, light: Rays, rays: int) -> Rays:
+    def _gathered(self, rng: Rng, points: Rays, normals: Rays, light: Cells, rays: int) -> Rays:
         """Mean light from the half of all directions about each normal."""
         total = np.zeros_like(points)
         for _ in range(rays):
@@ -248,7 +249,7 @@ class Hall:
             total += self.radiance(points, way, light)
         return total / rays + _LAMP
 
-    def radiance(self, points: Rays, way: Rays, light: Rays) -> Rays:
+    def radiance(self, points: Rays, way: Rays, light: Cells) -> Rays:
         """Light that comes along rays, given the `light` on all cells."""
         hits = trace(points, way, self._large)
         seen = np.flatnonzero(hits.solid >= 0)
@@ -261,7 +262,7 @@ class Hall:
         return found
 
     def _reflected(
-        self, places: Rays, hits: Hits, light: Rays, to_sun: Rays, *, fine: bool
+        self, places: Rays, hits: Hits, light: Cells, to_sun: Vector, *, fine: bool
     ) -> tuple[Rays, Rays]:
         """What surfaces reflect: of all light, and of the sun's alone."""
         own, normals = _normals(hits, self.solids)
@@ -284,7 +285,7 @@ class Hall:
         direct = sun[:, None] * _SUN
         return albedo * (direct + self._look_up(hits, uv, light)), albedo * direct
 
-    def _look_up(self, hits: Hits, uv: Float32[np.ndarray, "N 2"], light: Rays) -> Rays:
+    def _look_up(self, hits: Hits, uv: Float[np.ndarray, "N 2"], light: Cells) -> Rays:
         """The light of cells, interpolated."""
         rows, columns = self._sizes[hits.solid, hits.face].T
         first = self._first[hits.solid, hits.face]
@@ -299,7 +300,7 @@ class Hall:
                 total += weight[:, None].astype(np.float32) * light[first + i * columns + j]
         return total
 
-    def _probe(self, rng: Rng) -> Float32[np.ndarray, "X Z 6 3"]:
+    def _probe(self, rng: Rng) -> Float[np.ndarray, "X Z 6 3"]:
         """Light on six sides of a point at a person's height."""
         xs, zs = self._grid
         places = np.stack(np.meshgrid(xs, [1.1], zs, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -309,7 +310,7 @@ class Hall:
                 normals = np.zeros_like(places, np.float32)
                 normals[:, axis] = sign
                 sides.append(
-                    self._gathered(rng, places.astype(np.float32), normals, self.light, 200)
+                    self._gathered(rng, places.astype(np.float32), normals, self.light, _RAYS)
                 )
         return np.stack(sides, axis=1).reshape(len(xs), len(zs), 6, 3)
 
@@ -340,7 +341,7 @@ class Hall:
     def photograph(
         self, rng: Rng, stage: Stage, camera: Camera, shape: tuple[int, int]
     ) -> tuple[Image, Image, Float32[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
-        """Without people: all but the sun's light, the sun's, depth (metres), where the floor is."""
+        """Without people: all light but the sun's, the sun's, depth (metres), where floor is."""
         height, width = shape
         base, sunny = np.zeros((2, height * width, 3), np.float32)
         rows, columns = np.divmod(np.arange(height * width), width)
@@ -442,8 +443,8 @@ def furnished(rng: Rng, seats: Sequence[Block]) -> list[Solid]:
         photograph = read_photograph(photographs[name])
         assert photograph is not None
         low = 1.66 - size[1] / 2
-        frame = (size[0] + 0.16, size[1] + 0.16, 0.04)
-        solids.append(box((at, low - 0.08, _BACK_M + 0.02), frame, dark))
+        edge = (size[0] + 0.16, size[1] + 0.16, 0.04)
+        solids.append(box((at, low - 0.08, _BACK_M + 0.02), edge, dark))
         solids.append(box((at, low, _BACK_M + 0.04), (*size, 0.02), print_of(photograph, size)))
     # A door, a bookcase, a low cupboard with a plant, and a table before them all.
     solids.append(box((2.25, 0, _BACK_M + 0.03), (1.06, 2.16, 0.06), white))
@@ -459,9 +460,9 @@ def furnished(rng: Rng, seats: Sequence[Block]) -> list[Solid]:
             thick, tall = rng.uniform(0.03, 0.075), rng.uniform(0.2, 0.32)
             if rng.random() < 0.82:
                 colour = plain(*rng.uniform(0.08, 0.6, 3) * (1.0, 0.85, 0.75))
-                size = (rng.uniform(0.18, 0.24), tall, 1.8 * thick)
+                book = (rng.uniform(0.18, 0.24), tall, 1.8 * thick)
                 solids.append(
-                    box((case + 0.03, 0.08 + 0.39 * level, along + 0.9 * thick), size, colour)
+                    box((case + 0.03, 0.08 + 0.39 * level, along + 0.9 * thick), book, colour)
                 )
             along += 1.8 * thick + 0.003
     solids.append(box((-2.9, 0, _BACK_M + 0.3), (0.9, 0.72, 0.45), oak))
@@ -493,6 +494,7 @@ def _chair(block: Block) -> list[Solid]:
     turned = turn("y", block.yaw_deg)
     middle, (width, high, deep) = np.array([block.middle[0], 0, block.middle[1]]), block.size
     made, cloth = wood(0.6, 0.3), plain(0.16, 0.25, 0.36)
+    parts: list[tuple[tuple[float, float, float], tuple[float, float, float], Material]]
     parts = [((0, high - 0.05, 0), (width, 0.05, deep), cloth)]
     parts += [
         ((0, high + 0.2 + 0.16 * k, -deep / 2 + 0.02), (width, 0.09, 0.02), made) for k in range(2)

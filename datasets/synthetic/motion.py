@@ -109,13 +109,13 @@ class Script:
     ) -> None:
         self.physique = physique
         self.time = start_s
-        self.place, self.yaw = np.array([x, 0.0, z]), yaw_deg
+        self.place, self.yaw = np.array([x, 0.0, z], np.float64), float(yaw_deg)
         self.steps: list[Step] = []
         self.blocks: list[Block] = []
         hips = physique.skeleton.offsets[JOINT["left_hip"]]
         self._half_width = float(abs(hips[0])) + 0.015
         self._feet = {side: self._beside(side, self.place, yaw_deg) for side in SIDES}
-        self._first = dict(self._feet), yaw_deg
+        self._first = dict(self._feet), self.yaw
         self._seated: list[tuple[float, float, Vector]] = []
         """Seconds, 0 or 1, and where the pelvis is on the seat."""
         self._arms: dict[str, list[tuple[float, Arm | None]]] = {side: [] for side in SIDES}
@@ -456,7 +456,7 @@ class Script:
         talking = np.zeros(len(times))
         for start, end in self._talks:
             talking[(times >= start) & (times < end)] = 1
-        return 0.02 + 0.16 * syllables * phrases * _smooth(talking, 0.06)
+        return 0.02 + 0.11 * syllables * phrases * _smooth(talking, 0.06)
 
 
 def ease(share: float) -> float:

@@ -247,8 +247,8 @@ def _draw_clip(
         for row in rows:
             x, y, width, height = (float(value) for value in row["bbox_xywh"][:4])
             margin = (1 - 1 / BODY_BOX_SCALE) / 2
-            box = (x + margin * width, y + margin * height, width, height)
-            box = (*box[:2], *(side / BODY_BOX_SCALE for side in box[2:]))
+            start = (x + margin * width, y + margin * height)
+            box = (*start, width / BODY_BOX_SCALE, height / BODY_BOX_SCALE)
             boxes.setdefault(row["meta.frame_index"], []).append([round(one, 1) for one in box])
         (images / f"{name}.boxes.json").write_text(json.dumps(boxes))
     return rows

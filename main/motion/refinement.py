@@ -24,6 +24,7 @@ from main.motion.camera import Clip, ClipCamera, truncation
 from main.motion.kinematics import (
     BETAS,
     NEAREST_M,
+    PLACE,
     ROTATING,
     SHAPE,
     TURNED,
@@ -34,6 +35,7 @@ from main.motion.kinematics import (
     Posed,
     Skeleton,
 )
+from main.motion.neighbours import doubted, joined_over_time, judged_frames
 from main.motion.rows import BLOCK, KeypointSource, RawRows
 from main.motion.trajectories import confidence, fuse_shape
 from utils.errors import UserError
@@ -185,8 +187,11 @@ class Solver:
         self.skeleton, self.basis, self.camera = skeleton, errors.basis, camera
         self.limits = _limits()
 
-    def __call__(self, seen: Observed) -> Float[Tensor, "B 182"]:
-        """The most likely error vectors; where no step makes more likely, the estimate stays."""
+    def __call__(self, seen: Observed) -> tuple[Float[Tensor, "B 182"], Float[Tensor, "B 182"]]:
+        """The most likely error vectors, and the variance of each entry.
+
+        Where no step makes more likely, the estimate stays, and its variance.
+        """
         axes = self.basis.shape[1]
         result = self.basis.new_zeros(len(seen.size_px), axes)
         loose = self.looseness(seen)
@@ -206,7 +211,17 @@ class Solver:
         cost, share = self.judged(seen, result, loose)
         before, _ = self.judged(seen, torch.zeros_like(result), loose)
         better = (cost < before) & (share > _LEAST_RIGHT)
-        return torch.where(better[:, None], result, 0.0) @ self.basis.T
+        result = torch.where(better[:, None], result, 0.0)
+        factor, _ = self._linearised(seen, result, loose, 0.0)
+        spread = torch.linalg.solve_triangular(factor, self.basis.T, upper=False)
+        known = spread.square().sum(dim=1)
+        variances = torch.where(better[:, None], known, self.variances * loose[:, None] ** 2)
+        return result @ self.basis.T, variances
+
+    @property
+    def variances(self) -> Float[Tensor, " 182"]:
+        """Of the entries of the error vector without any keypoint."""
+        return self.basis.square().sum(dim=1)
 
     def looseness(self, seen: Observed) -> Float[Tensor, " B"]:
         """How much larger than usual somebody's errors are, by the keypoints' distances."""
@@ -263,6 +278,17 @@ class Solver:
         loose: Float[Tensor, " B"],
         softened: float,
     ) -> Float[Tensor, "B K"]:
+        factor, down = self._linearised(seen, axes, loose, softened)
+        return -torch.cholesky_solve(down[..., None], factor)[..., 0]
+
+    def _linearised(
+        self,
+        seen: Observed,
+        axes: Float[Tensor, "B K"],
+        loose: Float[Tensor, " B"],
+        softened: float,
+    ) -> tuple[Float[Tensor, "B K K"], Float[Tensor, "B K"]]:
+        """The Cholesky factor of the damped normal matrix, and the gradient."""
         view = self._view(seen, axes, softened)
         right = (-view.residuals.square().sum(dim=-1) / 2).exp()
         known = view.sigma[..., 0].isfinite()
@@ -284,8 +310,7 @@ class Solver:
         normal.diagonal(dim1=1, dim2=2).add_((loose**-2 + _DAMPING)[:, None])
         down = slopes.transpose(1, 2) @ residuals[..., None]
         down = down + bends.transpose(1, 2) @ (view.beyond / _LIMIT_SIGMA)[..., None]
-        factor = torch.linalg.cholesky(normal)
-        return -torch.cholesky_solve(down + (axes / loose[:, None] ** 2)[..., None], factor)[..., 0]
+        return torch.linalg.cholesky(normal), down[..., 0] + axes / loose[:, None] ** 2
 
 
 class _View(NamedTuple):
@@ -354,34 +379,63 @@ class Refinement:
             people: the person's number of each raw row.
         """
         confident = confidence(*(raw.column(name) for name in ("score", "box_xywh", "truncation")))
+        judged = judged_frames(raw)
         usable = np.zeros(len(raw), bool)
         for block, rows in raw.blocks():
             usable[block] = np.isfinite(keypoint_errors(rows)[0]).any(axis=1)
+        usable &= ~judged.has_anothers
         shapes = np.full((len(raw), BETAS), np.nan, np.float32)
         for person in np.unique(people[usable]):
             mine = np.flatnonzero(people == person)
             best = mine[usable[mine]]
             best = best[np.linspace(0, len(best) - 1, min(len(best), _SHAPE_FRAMES)).astype(int)]
-            betas = self.move(raw.take(best), self.of_frames)["betas"]
-            shapes[mine] = fuse_shape(betas, confident[best])
+            moved, _ = self.move(raw.take(best), self.of_frames)
+            shapes[mine] = fuse_shape(moved["betas"], confident[best])
+        variances = np.tile(_by_joint(self.of_shape.variances[None]), (len(raw), 1))
         for start in range(0, len(raw), BLOCK):
             part = np.arange(start, min(start + BLOCK, len(raw)))
             rows, shape, move = raw.take(part), shapes[part], np.flatnonzero(usable[part])
             known = np.isfinite(shape[:, 0])
             rows["betas"][known] = shape[known]
-            rows[move] = self.move(rows[move], self.of_shape)
+            rows[move], variances[part[move]] = self.move(rows[move], self.of_shape)
             refined.append(rows)
+        variances = doubted(variances, judged.covered)
+        for person in np.unique(people[usable]):
+            mine = np.flatnonzero(people == person)
+            if len(mine) > 1:
+                for part, rows in joined_over_time(refined, mine, variances, self.clip.fps):
+                    refined.put(part, self._posed(rows))
         return int(usable.sum())
 
-    def move(self, rows: np.ndarray, solver: Solver) -> np.ndarray:
-        """Rows with keypoints, moved onto them in place."""
+    def move(self, rows: np.ndarray, solver: Solver) -> tuple[np.ndarray, Float[np.ndarray, "T C"]]:
+        """Rows with keypoints, moved onto them in place, and the variances of `_by_joint`."""
+        variances = np.zeros((len(rows), len(TURNED) + 3), np.float32)
         with torch.inference_mode():
             for first in range(0, len(rows), _AT_ONCE):
                 part = rows[first : first + _AT_ONCE]
                 seen = observed(part, self.body)
-                posed = self.skeleton.pose(seen, solver(seen), self.clip.camera)
+                errors, spread = solver(seen)
+                posed = self.skeleton.pose(seen, errors, self.clip.camera)
                 _write(part, posed, self.body, self.clip)
+                variances[first : first + _AT_ONCE] = _by_joint(spread)
+        return rows, variances
+
+    def _posed(self, rows: np.ndarray) -> np.ndarray:
+        """Rows whose pose was changed, with the pixels of their joints, in place."""
+        with torch.inference_mode():
+            for first in range(0, len(rows), _AT_ONCE):
+                part = rows[first : first + _AT_ONCE]
+                seen = observed(part, self.body)
+                still = seen.shape.new_zeros(len(part), VARIABLES)
+                posed = self.skeleton.pose(seen, still, self.clip.camera)
+                _show(part, posed, self.clip)
         return rows
+
+
+def _by_joint(variances: Float[Tensor, "B 182"]) -> Float[np.ndarray, "B C"]:
+    """Variances of an axis of each turned joint, then those of the place."""
+    turns = variances[:, TURNS].unflatten(1, (-1, 3)).mean(dim=-1)
+    return torch.cat([turns, variances[:, PLACE]], dim=1).numpy()
 
 
 def observed(rows: np.ndarray, body: BodyModel) -> Observed:
@@ -416,5 +470,10 @@ def _write(rows: np.ndarray, posed: Posed, body: BodyModel, clip: Clip) -> None:
         posed.shape.numpy()[:, BETAS:],
     )
     rows["placed_pelvis_m"] = posed.pelvis_m.numpy()
+    _show(rows, posed, clip)
+
+
+def _show(rows: np.ndarray, posed: Posed, clip: Clip) -> None:
+    """Where the camera sees bodies, in place."""
     rows["joints_2d_px"] = clip.camera.project(posed.joints_m.numpy())
     rows["truncation"] = truncation(rows["joints_2d_px"], clip.image_size)

@@ -169,6 +169,13 @@ class _RowFile:
             self._give_back()
         return taken
 
+    def put(self, rows: Int[np.ndarray, " N"], values: np.ndarray) -> None:
+        """Write some rows anew, by their numbers."""
+        self._all()[rows] = values
+        self._touched += len(rows)
+        if self._touched >= BLOCK:
+            self._give_back()
+
     def by_identity(self) -> dict[int, Int[np.ndarray, " T"]]:
         """The rows of each track or person, in the order of the frames."""
         identities = self.column(self.identity)

@@ -1,6 +1,7 @@
 """The command that draws synthetic people: independent of workers, readable by the project."""
 
 import filecmp
+import json
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from datasets.cache import open_dataset
 from datasets.humandata.file import read_entries
 from datasets.sources import Source
+from datasets.synthetic import hall
 from datasets.synthetic.production import SynthesisOptions
 from datasets.synthetic.production import synthesize as draw_set
 from main.synthesize import main
@@ -171,3 +173,18 @@ def test_two_at_once_on_one_set_are_refused(crops, tmp_path):
         next(draw_set(other, tmp_path, workers=1))
     assert sum(first) == 18
     assert files(tmp_path) == files(crops)
+
+
+def test_demo_clip(tmp_path, monkeypatch):
+    monkeypatch.setattr(hall, "_RAYS", 2)
+    monkeypatch.setattr(hall, "_SAMPLES", 1)
+    flags = "--demo --people 3 --split test --name demo --frames 2 --size 96x54"
+    assert main([*flags.split(), "--out", str(tmp_path)]) == 0
+    rows = read_entries(tmp_path / "annot" / "demo_test_clip_000.npz")
+    assert len(rows["bbox_xywh"]) == 6
+    boxes = json.loads((tmp_path / "img/demo/test/clip_000.boxes.json").read_text())
+    assert [len(each) for each in boxes.values()] == [3, 3]
+    with av.open(str(tmp_path / "img/demo/test/clip_000.mp4")) as container:
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(images) == 2
+    assert 60 < images[0].mean() < 200  # a lit room

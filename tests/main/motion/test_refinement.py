@@ -22,6 +22,7 @@ from main.motion.kinematics import (
     Skeleton,
     error_vector,
 )
+from main.motion.neighbours import joined_over_time, judged_frames
 from main.motion.refinement import NetworkErrors, Refinement, keypoint_errors, observed
 from main.motion.rows import RAW_ROW, KeypointSource, RawRows
 from main.pipeline.pipeline import network_errors
@@ -49,7 +50,8 @@ def people(body, errors):
     rng = np.random.default_rng(5)
     count = 24
     rows = np.zeros(count, RAW_ROW)
-    rows["track"], rows["frame_index"], rows["score"] = np.arange(count), 0, 1
+    rows["track"], rows["score"] = np.arange(count), 1
+    rows["frame_index"] = 100 * np.arange(count)  # nobody has neighbours, in space or time
     upright = Rotation.from_rotvec([np.pi, 0, 0])
     turned = Rotation.from_rotvec(np.outer(rng.uniform(-3, 3, count), [0, 1, 0]))
     rows["placed_orient"] = (turned * upright).as_rotvec()
@@ -190,6 +192,73 @@ def test_knees_do_not_bend_backwards(people, body, errors, tmp_path):
     rows["body_pose"][:, [9, 12]] = -0.6
     after, _ = refined(rows, body, errors, tmp_path)
     assert (after["body_pose"][:, [9, 12]] > -0.3).mean() > 0.9
+
+
+def walk(people, body, count=40):
+    """Rows of two people over time: the first stands still behind where the second passes."""
+    rows, _ = people
+    still, other = rows[[0]], rows[[1]]
+    both = np.concatenate([still, other])
+    both["placed_pelvis_m"] = [[0, 0, 6], [0.6, 0, 4]]
+    both["placed_orient"] = [np.pi, 0, 0]
+    both["body_pose"] = 0.1 * np.random.default_rng(2).standard_normal((2, 63))
+    both["joints_2d_px"] = both["keypoints_px"] = CAMERA.project(joints_of(both, body))
+    low, high = (both["joints_2d_px"].min(axis=1), both["joints_2d_px"].max(axis=1))
+    both["box_xywh"] = np.concatenate([low, high - low], axis=1)
+    clip = np.concatenate([both] * count)
+    clip["frame_index"] = np.repeat(np.arange(count), 2)
+    return clip, np.tile([1, 2], count)
+
+
+def test_somebody_covered_stays_when_the_keypoints_are_of_the_person_in_front(
+    people, body, errors, tmp_path
+):
+    clip, who = walk(people, body)
+    truth = joints_of(clip[:2], body)
+    behind = np.flatnonzero((who == 1) & (clip["frame_index"] >= 15) & (clip["frame_index"] < 25))
+    front = behind + 1
+    # In the crossing the network sees nearly the one in front in both boxes, turned away.
+    for name in ("joints_2d_px", "keypoints_px", "box_xywh"):
+        clip[name][behind] = clip[name][front]
+    clip["joints_2d_px"][behind] += 12
+    clip["placed_orient"][behind] = (
+        Rotation.from_rotvec([0, 2.5, 0]) * Rotation.from_rotvec([np.pi, 0, 0])
+    ).as_rotvec()
+    raw = RawRows(tmp_path)
+    raw.append(clip)
+    judged = judged_frames(raw)
+    assert set(np.flatnonzero(judged.has_anothers)) == set(behind)
+    assert (judged.covered[behind] > 0.5).all()
+    after, moved = refined(clip, body, errors, tmp_path, person=who)
+    assert moved == len(clip) - len(behind)
+    ours = joints_of(after[behind], body)
+    ours, true = ours - ours[:, PELVIS, None], truth[0] - truth[0, PELVIS]
+    assert np.linalg.norm(ours - true, axis=-1)[:, BODY].mean() < 0.06
+    seen = joints_of(after[front], body) - truth[1]
+    assert np.linalg.norm(seen, axis=-1)[:, BODY].mean() < 0.06
+
+
+def test_blocks_of_a_long_video_join_without_a_seam(people, tmp_path, monkeypatch):
+    rng, count = np.random.default_rng(4), 300
+    rows = np.repeat(people[0][:1], count)
+    rows["frame_index"] = np.arange(count)
+    rows["body_pose"] += 0.1 * rng.standard_normal((count, 63))
+    variances = rng.uniform(0.001, 0.01, (count, len(TURNED) + 3))
+
+    def joined():
+        raw = RawRows(tmp_path)
+        raw.append(rows)
+        for part, values in joined_over_time(raw, np.arange(count), variances, 30.0):
+            raw.put(part, values)
+        return raw.take(np.arange(count))
+
+    whole = joined()
+    monkeypatch.setattr("main.motion.neighbours._BLOCK", 50)
+    monkeypatch.setattr("main.motion.neighbours.MARGIN", 40)
+    parts = joined()
+    np.testing.assert_allclose(parts["body_pose"], whole["body_pose"], atol=2e-3)
+    steps = [np.abs(np.diff(one["body_pose"], axis=0)).mean() for one in (rows, whole)]
+    assert steps[1] < 0.8 * steps[0]
 
 
 @pytest.fixture(scope="module")
