@@ -19,6 +19,8 @@ from datasets.synthetic.skeleton import JOINT, turn
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS_FROM_MODEL
 from main.motion.camera import ClipCamera, solve_translation, turn_into_view
+from main.motion.kinematics import PLACE, SHAPE, TURNS
+from main.motion.refinement import NetworkErrors
 from main.pipeline.estimator import Person
 from utils.camera import Box, Camera, person_box
 
@@ -168,16 +170,30 @@ def estimates(
     rng: np.random.Generator,
     people: list[Walker],
     camera: ClipCamera = CAMERA,
+    noise: float = 1.0,
+    network: NetworkErrors | None = None,
 ) -> list[Estimate]:
-    """What detector and network make of a clip, frame after frame."""
+    """What detector and network make of a clip, frame after frame.
+
+    Args:
+        noise: factor of the errors of bodies.
+        network: measured errors in place of those; half of their variance lasts.
+    """
     result = []
     for number, one in enumerate(people):
         frames = len(one.joints)
-        worse = 1 + 3 * one.covered[:, None]
+        worse = noise * (1 + 3 * one.covered[:, None])
         pose_error = _disturbance(rng, (frames, 22 * 3), 0.05, 0.06) * worse
         error = Rotation.from_rotvec(pose_error.reshape(-1, 3)).as_matrix().reshape(-1, 22, 3, 3)
         rotations = one.rotations @ error
         betas = one.betas * 0.7 + _disturbance(rng, (frames, 10), 0.2, 0.25) * worse
+        if network is not None:
+            axes = _disturbance(rng, (frames, network.basis.shape[1]), 0.7, 0.7)
+            errors = axes @ network.basis.numpy().T
+            pose_error, place_error = errors[:, TURNS][:, :66], errors[:, PLACE]
+            error = Rotation.from_rotvec(pose_error.reshape(-1, 3)).as_matrix()
+            rotations = one.rotations @ error.reshape(-1, 22, 3, 3)
+            betas = one.betas + errors[:, SHAPE][:, :10]
         boxes = one.boxes + one.boxes[:, [2, 3, 2, 3]] * rng.normal(0, 0.015, (frames, 4)) * worse
         scores = np.clip(0.92 - 0.5 * one.covered + rng.normal(0, 0.03, frames), 0.3, 1)
         seen = np.flatnonzero(one.detectable & (rng.random(frames) > 0.02 + 0.3 * one.covered))
@@ -190,6 +206,8 @@ def estimates(
         joints = joints_of(body, rotations, betas[seen])
         depth_error = np.exp(_disturbance(rng, (frames, 1), 0.015, 0.02) * worse)[seen]
         shift = _disturbance(rng, (frames, 2), 0.006, 0.006)[seen]
+        if network is not None:
+            depth_error, shift = np.exp(place_error[seen, 2:]), place_error[seen, :2]
         true_px = camera.project(one.joints[seen]) + (shift * boxes[seen, 3:])[:, None]
         for k, frame in enumerate(seen.tolist()):
             crop = ClipCamera(crops[k].focal, crops[k].princpt, "crop")

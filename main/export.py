@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from main.characters.options import ALL, FORMATS, ExportOptions, Origin, UpAxis, parse_formats
+from main.characters.options import (
+    ALL,
+    FORMATS,
+    ExportOptions,
+    Origin,
+    Space,
+    UpAxis,
+    parse_formats,
+)
 from main.cli import command, command_parser
 from utils.errors import UserError
 from utils.files import DEMO, require_regular_file
@@ -27,6 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
         options=ExportOptions(
             up=arguments.up,
             origin=arguments.origin,
+            space=arguments.space,
             every=arguments.every,
             clothes=not arguments.no_clothes,
         ),
@@ -74,6 +83,11 @@ def make_parser() -> argparse.ArgumentParser:
         choices=get_args(Origin),
         default="camera",
         help="person: start above the origin with the feet at height 0, not in front of the camera",
+    )
+    parser.add_argument(
+        "--space",
+        choices=get_args(Space),
+        help="stand in front of the camera, or in the world (default where the result has one)",
     )
     parser.add_argument(
         "--every", type=_positive, default=1, metavar="K", help="obj, ply: each K-th frame"

@@ -86,6 +86,7 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
         fov_deg=arguments.fov,
         camera=arguments.camera,
         floor=arguments.floor,
+        world=arguments.world,
         overlay=None if arguments.no_overlay else arguments.overlay,
         export=() if export is None else parse_formats(export),
     )
@@ -133,7 +134,8 @@ def make_parser() -> argparse.ArgumentParser:
         default="auto",
         help="how it moves (default: what is seen behind the people says so)",
     )
-    add("--floor", action="store_true", help="find the ground and the feet that touch it")
+    add("--floor", action="store_true", help="find the ground under a camera that stands still")
+    add("--world", action="store_true", help="people in a world, with the camera's motion")
     add("--export", metavar="FORMAT,...", help="characters for other programs: glb, bvh, ..., all")
     add("--backend", choices=get_args(Backend), default="torch", help="what runs the network")
     add("--batch-size", type=_count, help="people per batch (default: 8 on a CPU, else 32)")

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation, Slerp
 
 from human_models.body import BodyModel
-from main.characters.options import UpAxis
+from main.characters.options import Space, UpAxis
 from main.motion.result_reader import read_person
 from utils.errors import UserError
 from utils.geometry import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_quaternion
@@ -38,6 +38,9 @@ _ESTIMATED: Final = tuple(name for name in _POSE_SIZES if "eye" not in name)
 _PARAMETERS: Final = (*_ESTIMATED, "betas", "expression", "transl")
 CHARACTER_FIELDS: Final = (*_PARAMETERS, "fps", "body_model", "flat_hand_mean")
 """What a file of results must hold, so that it can become a character."""
+_IN_WORLD: Final = {name: f"world_{name}" for name in ("global_orient", "body_pose", "transl")}
+WORLD_FIELDS: Final = (*_IN_WORLD.values(), "world_from_camera")
+"""What it must hold beside them, so that the character can stand in the world."""
 _MAX_FILLED: Final = 100_000
 """Missing frames that are filled in, at most: an hour, where a person leaves and comes back."""
 
@@ -93,7 +96,9 @@ class Character:
         }
 
 
-def read_character(file: Path, body: BodyModel, up: UpAxis = "y") -> Character:
+def read_character(
+    file: Path, body: BodyModel, up: UpAxis = "y", space: Space = "camera"
+) -> Character:
     """Read a person_001.npz as main.motion.results writes it.
 
     The pelvis stays where the estimate of each frame has it; the one shape is the mean.
@@ -101,13 +106,25 @@ def read_character(file: Path, body: BodyModel, up: UpAxis = "y") -> Character:
     Raises:
         UserError: the file is unreadable, lacks something or holds values that are not valid.
     """
-    return make_character(file.stem, read_person(file, CHARACTER_FIELDS), body, up)
+    needed = (*CHARACTER_FIELDS, *(WORLD_FIELDS if space == "world" else ()))
+    return make_character(file.stem, read_person(file, needed), body, up, space)
 
 
 def make_character(
-    name: str, content: Mapping[str, np.ndarray], body: BodyModel, up: UpAxis = "y"
+    name: str,
+    content: Mapping[str, np.ndarray],
+    body: BodyModel,
+    up: UpAxis = "y",
+    space: Space = "camera",
 ) -> Character:
-    """A character out of the CHARACTER_FIELDS that `result_reader.read_person` gives."""
+    """A character out of the fields that `result_reader.read_person` gives.
+
+    Those are CHARACTER_FIELDS and, for one in the world, WORLD_FIELDS.
+    """
+    to_up = np.array(TO_WORLD[up], np.float64)
+    if space == "world":
+        content = {**content, **{name: content[field] for name, field in _IN_WORLD.items()}}
+        to_up = to_up @ np.array(TO_WORLD["y"]).T
     frames = content["frame_index"]
     count = len(frames)
     columns = {key: torch.from_numpy(content[key].astype(np.float64)) for key in _PARAMETERS}
@@ -118,8 +135,7 @@ def make_character(
     rotations = axis_angle_to_matrix(pose).numpy()
     rest = body.rest_joints(columns["betas"].float(), columns["expression"].float())[:, 0]
     pelvis = (rest + columns["transl"]).numpy()
-    to_world = np.array(TO_WORLD[up], np.float64)
-    rotations[:, 0] = to_world @ rotations[:, 0]
+    rotations[:, 0] = to_up @ rotations[:, 0]
     return Character(
         name=name,
         body_model=str(content["body_model"]),
@@ -130,7 +146,7 @@ def make_character(
         betas=columns["betas"].mean(dim=0).numpy(),
         expression=columns["expression"].numpy(),
         rotations=rotations,
-        pelvis_m=pelvis @ to_world.T,
+        pelvis_m=pelvis @ to_up.T,
     )
 
 

@@ -19,10 +19,24 @@ from human_models.files import (
     read_body,
 )
 from main.characters.bvh_and_amass import write_amass, write_bvh
-from main.characters.character import CHARACTER_FIELDS, Character, on_the_spot, read_character
+from main.characters.character import (
+    CHARACTER_FIELDS,
+    WORLD_FIELDS,
+    Character,
+    on_the_spot,
+    read_character,
+)
 from main.characters.glb import write_glb
 from main.characters.meshes import write_meshes
-from main.characters.options import DEFAULTS, FORMATS, VIEWER, ExportOptions, UpAxis, check_formats
+from main.characters.options import (
+    DEFAULTS,
+    FORMATS,
+    VIEWER,
+    ExportOptions,
+    Space,
+    UpAxis,
+    check_formats,
+)
 from main.characters.scene import VIEWED_FIELDS
 from main.characters.usd import write_usd
 from main.characters.viewer import write_viewer
@@ -155,7 +169,8 @@ def export_result(
     characters = folder / "export" if output is None else output
     if output is None and not characters.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{characters} is a link that leads out of its folder; say --output DIR")
-    body_name = _check_people(result, VIEWER in formats)
+    body_name, space = _check_people(result, VIEWER in formats, options.space)
+    options = replace(options, space=space)
     data = _read_body(folder, body_name, bodies)
     body = BodyModel(data).eval()
     written = []
@@ -168,7 +183,7 @@ def export_result(
             log.info("%s", written[-1])
     if VIEWER in formats:
         written.append((folder if output is None else output) / _PAGE)
-        write_viewer(written[-1], result, data, body, source=source, clothes=options.clothes)
+        write_viewer(written[-1], result, data, body, options=options, source=source)
         log.info("%s", written[-1])
     if "amass" in formats and data.name == STAND_IN_NAME:
         warning = "the %s has betas and expressions of its own: SMPL-X shows other shapes for them"
@@ -179,7 +194,8 @@ def export_result(
 def _read_character(
     file: Path, body: BodyModel, options: ExportOptions, default_up: UpAxis
 ) -> Character:
-    character = read_character(file, body, options.up or default_up)
+    space = options.space or "camera"
+    character = read_character(file, body, options.up or default_up, space)
     return character if options.origin == "camera" else on_the_spot(character, body)
 
 
@@ -193,19 +209,28 @@ def _with_people(result: Result, persons: Collection[int] | None) -> Result:
     return replace(result, files=files)
 
 
-def _check_people(result: Result, viewer: bool) -> str:
-    """Read every person's file; the name of the body that all of them were made with."""
-    names = {}
+def _check_people(result: Result, viewer: bool, space: Space | None) -> tuple[str, Space]:
+    """Read every person's file; the body that all of them were made with, and where they stand.
+
+    Args:
+        space: that is asked for; None: the world, if all files have it.
+    """
+    names, outside = {}, []
     for number, file in result.files.items():
         content = result.read_person(number, VIEWED_FIELDS if viewer else CHARACTER_FIELDS)
         names[str(content["body_model"])] = file
+        if not content.keys() >= set(WORLD_FIELDS):
+            outside.append(file)
     if len(names) > 1:
         one, other, *_ = names.values()
         raise UserError(f"{one} and {other} differ in 'body_model'; run the inference again")
     if viewer:
         result.require_summary()
+    if space == "world" and outside:
+        reason = "is not in the world; run the inference with --world, or say --space camera"
+        raise UserError(f"{outside[0]} {reason}")
     (name,) = names
-    return name
+    return name, space or ("camera" if outside else "world")
 
 
 def _read_body(folder: Path, name: str, bodies: Path | None) -> BodyData:

@@ -8,6 +8,7 @@ from utils.errors import UserError
 
 UpAxis = Literal["y", "z"]
 Origin = Literal["camera", "person"]
+Space = Literal["camera", "world"]
 
 VIEWER: Final = "viewer"
 """One page of all people; every other format has one file or folder per person."""
@@ -26,6 +27,9 @@ class ExportOptions:
     """None: as each format's readers expect it, z for amass, y for the others."""
     origin: Origin = "camera"
     """person: the pelvis starts above the origin, feet at height 0."""
+    space: Space | None = None
+    """Where people stand: in front of the camera, or in the world of --world; None: in the world
+    if the result has one."""
     every: int = 1
     """Step between the frames of obj and ply."""
     clothes: bool = True

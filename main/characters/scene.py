@@ -7,7 +7,7 @@ import base64
 import hashlib
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +18,7 @@ from human_models.body import BodyModel
 from human_models.files import BodyData
 from human_models.joints import JOINTS, JOINTS_FROM_MODEL, RIG_JOINTS
 from main.characters.character import CHARACTER_FIELDS, TO_WORLD, Character, make_character
+from main.characters.options import ExportOptions
 from main.characters.surfaces import (
     Layer,
     RestPoints,
@@ -43,6 +44,8 @@ _FEET: Final = [
 ]
 _SHARES: Final = ("truncation", "occlusion", "score")
 _MARKS: Final = ("interpolated", "out_of_range")
+_FLIP: Final = np.diag([*np.diag(np.array(TO_WORLD["y"], np.float64)), 1.0])
+"""Between the camera's frame and the page's (y up)."""
 _RAW_FIELDS: Final = tuple(f"raw_{name}" for name in PARAMETERS)
 _BATCH: Final = 256
 _CELL_M: Final = 0.04
@@ -130,14 +133,21 @@ def _narrowed(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
 
 
 def describe_people(
-    people: list[ViewedPerson], data: BodyData, body: BodyModel, pack: Pack, *, clothes: bool
+    people: list[ViewedPerson],
+    data: BodyData,
+    body: BodyModel,
+    pack: Pack,
+    options: ExportOptions,
 ) -> dict[str, Any]:
     """What the page draws people from: `template`, which all share, and `people`."""
+    space, clothes = options.space or "camera", options.clothes
     described = []
     template: dict[str, Any] = {}
     for person in people:
-        character = make_character(person.name, person.content, body)
+        character = make_character(person.name, person.content, body, space=space)
         raw = raw_character(person.name, person.content, body)
+        if raw is not None and space == "world":
+            raw = _in_world(raw, person.content["world_from_camera"])
         # A scale of one: the page's expressions are coefficients, of both signs.
         morphs = make_morphs(np.zeros((1, character.expression.shape[1])))
         layers, rest = make_layers(data, character.betas, person.number, morphs, clothes=clothes)
@@ -290,6 +300,35 @@ def raw_character(
     return make_character(name, {**content, **motion}, body)
 
 
+def _in_world(character: Character, world_from_camera: Float[np.ndarray, "*T 4 4"]) -> Character:
+    """A character (y up) in front of the camera, in the world; still moved frame by frame."""
+    poses = world_from_camera @ _FLIP
+    rotations = character.rotations.copy()
+    rotations[:, 0] = poses[..., :3, :3] @ rotations[:, 0]
+    pelvis = (poses[..., :3, :3] @ character.pelvis_m[..., None])[..., 0] + poses[..., :3, 3]
+    return replace(character, rotations=rotations, pelvis_m=pelvis)
+
+
+def camera_path(
+    people: list[ViewedPerson], frames: int
+) -> tuple[Float[np.ndarray, "F 4 4"], Float[np.ndarray, " F"]]:
+    """The camera (y up) in the world, and its zoom, in each frame of the clip.
+
+    Where nobody is, the camera is where it was in the nearest frame that shows somebody.
+    """
+    known = np.concatenate([person.content["frame_index"] for person in people])
+    known, rows = np.unique(known, return_index=True)
+    poses, zooms = [], []
+    for person in people:
+        count = len(person.content["frame_index"])
+        pose = person.content["world_from_camera"]
+        poses.append(np.broadcast_to(pose, (count, 4, 4)))
+        zooms.append(person.content.get("camera_zoom", np.ones(count)))
+    middles = (known[1:] + known[:-1]) / 2
+    nearest = rows[np.searchsorted(middles, np.arange(frames))]
+    return np.concatenate(poses)[nearest] @ _FLIP, np.concatenate(zooms)[nearest]
+
+
 def _joints_in_crops(
     raw: Mapping[str, np.ndarray], body: BodyModel
 ) -> Float[np.ndarray, "T 137 3"]:
@@ -308,13 +347,13 @@ def _joints_in_crops(
 def world_of(people: list[ViewedPerson]) -> tuple[Float[np.ndarray, "4 4"], bool]:
     """From the page's camera frame (y up) to a world whose floor is y = 0; whether it is estimated.
 
-    Without --floor the camera's own up is taken, and the height at which most feet are.
+    Without --floor, or where the camera moves, the camera's own up is taken, and the height at
+    which most feet are.
     """
-    flip = np.eye(4)
-    flip[:3, :3] = TO_WORLD["y"]
     for person in people:
-        if "world_from_camera" in person.content:
-            return person.content["world_from_camera"] @ flip, True
+        poses = person.content.get("world_from_camera")
+        if poses is not None and (poses == poses.reshape(-1, 4, 4)[0]).all():
+            return poses.reshape(-1, 4, 4)[0] @ _FLIP, True
     world = np.eye(4)
     depths = [person.content["joints_3d_m"][:, _FEET, 1].max(axis=1) for person in people]
     world[1, 3] = float(np.median(np.concatenate(depths)))  # the camera's y points down

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
+import numpy as np
+
 from human_models.body import BodyModel
 from human_models.files import STAND_IN_NAME, BodyData
 from human_models.joints import RIG_JOINTS
+from main.characters.options import ExportOptions, Space
 from main.characters.scene import (
     Pack,
     ViewedPerson,
+    camera_path,
     describe_people,
     encoded,
     read_viewed,
@@ -63,16 +67,16 @@ def write_viewer(
     data: BodyData,
     body: BodyModel,
     *,
+    options: ExportOptions,
     source: Path | None = None,
-    clothes: bool = True,
 ) -> None:
     """Write the page of a folder of results.
 
     Args:
         result: with the people to show.
         data: the body they were made with.
+        options: whether the open body can be dressed, and where people stand.
         source: the video or image that the results are of; None: see `_find_source`.
-        clothes: whether the open body can be dressed there.
 
     Raises:
         UserError: a file of results is unreadable or lacks something.
@@ -80,8 +84,8 @@ def write_viewer(
     people = [read_viewed(result, number) for number in result.files]
     summary, folder = result.require_summary(), result.folder
     pack = Pack()
-    about = _about_clip(folder, people, summary, data)
-    about |= describe_people(people, data, body, pack, clothes=clothes)
+    about = _about_clip(folder, people, summary, data, options.space or "camera", pack)
+    about |= describe_people(people, data, body, pack, options)
     parts = {
         "title": html.escape(about["name"]),
         "style": _part("style.css"),
@@ -103,19 +107,32 @@ def write_viewer(
 
 
 def _about_clip(
-    folder: Path, people: list[ViewedPerson], summary: Summary, data: BodyData
+    folder: Path,
+    people: list[ViewedPerson],
+    summary: Summary,
+    data: BodyData,
+    space: Space,
+    pack: Pack,
 ) -> dict[str, Any]:
     content = people[0].content
-    world, estimated = world_of(people)
     last_frame = max(int(person.content["frame_index"][-1]) for person in people)
+    frames = max(last_frame + 1, summary.frames or 0)
+    cameras = None
+    if space == "world":
+        world, estimated = np.eye(4), True
+        poses, zooms = camera_path(people, frames)
+        cameras = {"poses": pack.exact(poses.transpose(0, 2, 1)), "zooms": pack.exact(zooms)}
+    else:
+        world, estimated = world_of(people)
     return {
         "name": _valid_text(folder.resolve().name.removeprefix("result_")),
         "fps": float(content["fps"]),
-        "frames": max(last_frame + 1, summary.frames or 0),
+        "frames": frames,
         "size": content["image_size"].tolist(),
         "focal": content["focal"][0].tolist(),
         "center": content["princpt"][0].tolist(),
         "world": world.ravel().tolist(),
+        "cameras": cameras,
         "floor": estimated,
         "joints": list(RIG_JOINTS),
         "model": summary.model,

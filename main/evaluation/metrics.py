@@ -4,6 +4,7 @@ Names of metrics: "pa_" is after similarity alignment, otherwise the part's root
 "mpvpe" is the mean over vertices, "mpjpe" over joints; then the part. All are in millimetres.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypedDict
@@ -28,6 +29,7 @@ from human_models.joints import (
     SIDES,
     SMPL_JOINTS,
     SMPLX_SURFACE_VERTICES,
+    joint_places,
 )
 from utils.errors import UserError
 from utils.geometry import (
@@ -393,3 +395,76 @@ def _mean(
     count = counted.sum(1)
     total = distances.where(counted, 0.0).sum(1).double()
     return SampleErrors(total / count.clamp(min=1) * MILLIMETRES, count > 0)
+
+
+WORLD_JOINTS: Final = joint_places(("pelvis", *(n for n in _SMPL_COMPARED if n != "head")))
+"""Joints that the rigs of SMPL and SMPL-X share, in JOINTS."""
+FOOT_POINTS: Final = joint_places(
+    [f"{side}_{end}" for side in SIDES for end in ("heel", "big_toe")]
+)
+WORLD_UNITS: Final = {
+    "wa_mpjpe": "mm",
+    "w_mpjpe": "mm",
+    "rte": "%",
+    "foot_sliding": "cm/s",
+    "jitter": "10 m/s^3",
+}
+_PIECE: Final = 100
+"""Frames that are aligned together."""
+_STANDING_M: Final = 0.01
+"""A true foot that moves less from frame to frame stands."""
+
+
+def world_errors(
+    predicted: Float[np.ndarray, "T 137 3"], true: Float[np.ndarray, "T 137 3"], fps: float
+) -> dict[str, float]:
+    """`WORLD_UNITS` of one person, whose joints are in two worlds; metres.
+
+    As WHAM (Shin et al., CVPR 2024) and its successors: pieces of 100 frames are aligned by a
+    similarity, by all of their frames (WA-MPJPE) or by the first two (W-MPJPE). RTE is the error
+    of the root after a rigid alignment of the whole way, over its length. Feet slide where the
+    true ones move less than a centimetre per frame. NaN where nothing can be measured.
+    """
+    ours, theirs = (np.asarray(joints, np.float64) for joints in (predicted, true))
+    whole: list[float] = []
+    first: list[float] = []
+    for start in range(0, max(len(ours) - _PIECE, 0) + 1, _PIECE):
+        piece = slice(start, start + _PIECE)
+        a, b = ours[piece][:, WORLD_JOINTS], theirs[piece][:, WORLD_JOINTS]
+        for errors, count in ((whole, len(a)), (first, 2)):
+            moved = _aligned(a, a[:count], b[:count], with_scale=True)
+            errors.append(np.linalg.norm(moved - b, axis=-1).mean())
+    root, true_root = ours[:, WORLD_JOINTS[0]], theirs[:, WORLD_JOINTS[0]]
+    length = np.linalg.norm(np.diff(true_root, axis=0), axis=1).sum()
+    away = np.linalg.norm(
+        _aligned(root, root, true_root, with_scale=False) - true_root, axis=1
+    ).mean()
+    steps, true_steps = (
+        np.linalg.norm(np.diff(joints[:, FOOT_POINTS], axis=0), axis=-1)
+        for joints in (ours, theirs)
+    )
+    standing = true_steps < _STANDING_M
+    third = np.diff(ours[:, WORLD_JOINTS], n=3, axis=0) * fps**3
+    return {
+        "wa_mpjpe": MILLIMETRES * float(np.mean(whole)),
+        "w_mpjpe": MILLIMETRES * float(np.mean(first)),
+        "rte": 100 * float(away / length) if length > 0 else math.nan,
+        "foot_sliding": 100 * fps * float(steps[standing].mean()) if standing.any() else math.nan,
+        "jitter": float(np.linalg.norm(third, axis=-1).mean()) / 10 if len(third) else math.nan,
+    }
+
+
+def _aligned(
+    points: Float[np.ndarray, "*N 3"],
+    source: Float[np.ndarray, "*M 3"],
+    target: Float[np.ndarray, "*M 3"],
+    *,
+    with_scale: bool,
+) -> Float[np.ndarray, "*N 3"]:
+    """Points, moved as `source` must be to be nearest to `target` (Umeyama, 1991)."""
+    source, target = source.reshape(-1, 3), target.reshape(-1, 3)
+    centre, goal = source.mean(axis=0), target.mean(axis=0)
+    left, sizes, right = np.linalg.svd((target - goal).T @ (source - centre))
+    signs = np.array([1, 1, np.sign(np.linalg.det(left) * np.linalg.det(right))])
+    scale = (sizes * signs).sum() / ((source - centre) ** 2).sum() if with_scale else 1.0
+    return scale * (points - centre) @ ((left * signs) @ right).T + goal

@@ -1,9 +1,9 @@
 """How near a result of inference is to the truth of its video."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +18,22 @@ from datasets.humandata.file import HumanDataFile, numbers
 from datasets.humandata.writer import BODY_BOX_SCALE
 from datasets.sources import Source
 from human_models.body import BodyLibrary, BodyModel
-from human_models.files import find_model_folder
-from human_models.joints import POSE_PARTS
-from main.evaluation.metrics import Evaluator, MeanAndCount, MetricTable
+from human_models.files import GENDERS, find_model_folder
+from human_models.joints import (
+    JOINTS,
+    JOINTS_FROM_MODEL,
+    POSE_PARTS,
+    SMPL_JOINTS,
+    SMPL_SURFACE_VERTICES,
+)
+from human_models.safe_pickle import load_pickle
+from main.evaluation.metrics import (
+    WORLD_UNITS,
+    Evaluator,
+    MeanAndCount,
+    MetricTable,
+    world_errors,
+)
 from main.motion.result_reader import open_result
 from utils.camera import intersection_over_union, scaled_boxes
 from utils.errors import UserError
@@ -142,18 +155,219 @@ def _meshes(people: PersonRows, rows: list[int], body: BodyModel) -> Float[Tenso
     return vertices
 
 
+class WorldTrack(NamedTuple):
+    """One person in the world. What of JOINTS is not known is NaN; so are boxes."""
+
+    frames: Int[np.ndarray, " T"]
+    boxes: Float[np.ndarray, "T 4"]
+    joints: Float[np.ndarray, "T 137 3"]
+
+
+def read_world_people(folder: Path) -> tuple[list[WorldTrack], float]:
+    """Everyone in a result folder who is in the world, and the frame rate.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    result = open_result(folder)
+    tracks, fps = [], 0.0
+    for number in result.files:
+        file = result.read_person(number, ("box_xywh", "fps"))
+        fps = float(file["fps"])
+        if "world_joints_3d_m" in file:
+            joints = file["world_joints_3d_m"]
+            tracks.append(WorldTrack(file["frame_index"], file["box_xywh"], joints))
+    return tracks, fps
+
+
+def read_world_truth(path: Path, bodies: BodyLibrary) -> list[WorldTrack]:
+    """Everyone in a file of the truth, in the world; nobody where it knows of no world.
+
+    Args:
+        path: a pickle of EMDB; a sequence's folder of RICH, FRAME/SUBJECT.pkl; or HumanData with
+            `meta.person` and `meta.world_from_camera`.
+
+    Raises:
+        UserError: a file is damaged, or lacks something.
+    """
+    if path.is_dir():
+        return _read_rich(path, bodies)
+    return [_read_emdb(path, bodies)] if path.suffix == ".pkl" else _read_world_data(path, bodies)
+
+
+def _read_emdb(path: Path, bodies: BodyLibrary) -> WorldTrack:
+    """As https://github.com/eth-ait/emdb/blob/main/dataset.md says; frames that are not good go."""
+    content = _dictionary(load_pickle(path), path, "its content")
+    smpl = _dictionary(content.get("smpl"), path, "smpl")
+    boxes = _dictionary(content.get("bboxes"), path, "bboxes")
+    root = _numbers(smpl, "poses_root", (-1, 3), path)
+    count = len(root)
+    if content.get("gender") not in GENDERS:
+        raise UserError(f"{path}: 'gender' is none of {', '.join(GENDERS)}")
+    betas = _numbers(smpl, "betas", (10,), path)
+    with torch.inference_mode():
+        joints = bodies.smpl(content["gender"])(
+            global_orient=torch.from_numpy(root),
+            body_pose=torch.from_numpy(_numbers(smpl, "poses_body", (count, 69), path)),
+            betas=torch.from_numpy(betas).expand(count, -1),
+            transl=torch.from_numpy(_numbers(smpl, "trans", (count, 3), path)),
+            want_vertices=False,
+        ).joints.numpy()
+    whole = np.full((count, len(JOINTS), 3), np.nan, np.float32)
+    for number, name in enumerate((*SMPL_JOINTS, *SMPL_SURFACE_VERTICES)):
+        if name in JOINTS:
+            whole[:, JOINTS.index(name)] = joints[:, number]
+    corners = _numbers(boxes, "bboxes", (count, 4), path)
+    boxes_xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    good = np.flatnonzero(_numbers(content, "good_frames_mask", (count,), path))
+    return WorldTrack(good, boxes_xywh[good], whole[good])
+
+
+def _read_rich(folder: Path, bodies: BodyLibrary) -> list[WorldTrack]:
+    """Bodies of SMPL-X, one pickle for each subject in each frame; all as the neutral model.
+
+    The first frame that has one is that of the video's beginning.
+    """
+    files = sorted(path for path in folder.glob("*/*.pkl") if path.parent.name.isdecimal())
+    if not files:
+        raise UserError(f"{folder}: no FRAME/SUBJECT.pkl in it; give a sequence's folder of RICH")
+    first, tracks = int(files[0].parent.name), []
+    sizes = {"global_orient": 3, "body_pose": 63, "betas": 10, "transl": 3}
+    for subject in sorted({path.name for path in files}):
+        mine = [path for path in files if path.name == subject]
+        values: dict[str, list[np.ndarray]] = {name: [] for name in sizes}
+        for path in mine:
+            content = _dictionary(load_pickle(path), path, "its content")
+            for name, size in sizes.items():
+                values[name].append(_numbers(content, name, (1, size), path))
+        frames = np.array([int(path.parent.name) - first for path in mine])
+        given = {name: torch.from_numpy(np.concatenate(rows)) for name, rows in values.items()}
+        tracks.append(_track(frames, np.full((len(frames), 4), np.nan), given, bodies))
+    return tracks
+
+
+def _read_world_data(path: Path, bodies: BodyLibrary) -> list[WorldTrack]:
+    file = HumanDataFile(path)
+    meta = file.dictionary("meta")
+    if not {"world_from_camera", "person"} <= meta.keys():
+        return []
+    people = read_truth(path)
+    rows = len(people.frames)
+    whose, poses = (
+        numbers(file, f"meta.{key}", meta[key], rows) for key in ("person", "world_from_camera")
+    )
+    if poses.shape != (rows, 4, 4):
+        raise UserError(f"{path}: 'meta.world_from_camera' is not {rows} x 4 x 4 numbers")
+    transl = numbers(file, "smplx.transl", file.dictionary("smplx").get("transl"), rows)
+    tracks = []
+    for person in np.unique(whose):
+        mine = np.flatnonzero(whose == person)
+        mine = mine[np.argsort(people.frames[mine])]
+        given = {name: torch.from_numpy(values[mine]) for name, values in people.parameters.items()}
+        given["transl"] = torch.from_numpy(transl[mine])
+        track = _track(people.frames[mine], people.boxes[mine], given, bodies)
+        pose = poses[mine].astype(np.float64)
+        joints = np.einsum("tij,tkj->tki", pose[:, :3, :3], track.joints) + pose[:, None, :3, 3]
+        tracks.append(track._replace(joints=joints))
+    return tracks
+
+
+def _track(
+    frames: np.ndarray, boxes: np.ndarray, given: dict[str, Tensor], bodies: BodyLibrary
+) -> WorldTrack:
+    with torch.inference_mode():
+        joints = bodies.smplx()(**given, want_vertices=False).joints[:, JOINTS_FROM_MODEL]
+    return WorldTrack(frames, boxes, joints.numpy())
+
+
+def _dictionary(value: object, path: Path, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: {name} is no dictionary; give a file of EMDB or RICH as it is")
+    return value
+
+
+def _numbers(
+    content: Mapping[str, Any], key: str, shape: tuple[int, ...], path: Path
+) -> Float[np.ndarray, "..."]:
+    """An array of that shape as float32; -1 stands for any length."""
+    value = content.get(key)
+    fits = (
+        isinstance(value, np.ndarray)
+        and value.dtype.kind in "fiub"
+        and value.ndim == len(shape)
+        and all(size in (-1, length) for size, length in zip(shape, value.shape, strict=True))
+        and np.isfinite(value).all()
+    )
+    if not fits:
+        raise UserError(f"{path}: '{key}' is not an array of shape {shape}")
+    return np.asarray(value, np.float32)
+
+
+def score_world(
+    result: list[WorldTrack], fps: float, truth: list[WorldTrack]
+) -> dict[str, MeanAndCount]:
+    """Means of `WORLD_UNITS` over the true people; `count` is how many were found.
+
+    A true person is compared with whoever overlaps them in most frames; where the truth has no
+    boxes, with whoever is nearest after alignment.
+    """
+    errors: list[dict[str, float]] = []
+    for true in truth:
+        tried = []
+        for ours in result:
+            _, mine, theirs = np.intersect1d(ours.frames, true.frames, return_indices=True)
+            if len(mine) < 3:
+                continue
+            found = world_errors(ours.joints[mine], true.joints[theirs], fps)
+            known = np.isfinite(true.boxes[theirs]).all(axis=1)
+            boxes = zip(ours.boxes[mine][known], true.boxes[theirs][known], strict=True)
+            overlaps = [intersection_over_union(a[None], b[None])[0, 0] for a, b in boxes]
+            hits = int((np.array(overlaps) >= _LEAST_OVERLAP).sum())
+            if hits or not known.any():
+                tried.append((-hits, found["wa_mpjpe"], found))
+        if tried:
+            errors.append(min(tried, key=lambda one: one[:2])[2])
+    means: dict[str, MeanAndCount] = {}
+    for name in WORLD_UNITS:
+        values = [one[name] for one in errors if np.isfinite(one[name])]
+        means[name] = {"mean": float(np.mean(values)) if values else None, "count": len(values)}
+    return means
+
+
 def score_result(result_folder: Path, truth: Path, body_folder: str) -> None:
-    """Compare a result folder with a HumanData file; write score.json into it and show a table.
+    """Compare a result folder with the truth; write score.json into it and show a table.
+
+    Args:
+        truth: see `read_truth`, and `read_world_truth` for what is compared in the world.
 
     Raises:
         UserError: a file is missing or wrong, or nobody is in both.
     """
-    result, true = read_people(result_folder), read_truth(truth)
-    scored = score(result, true, BodyLibrary(find_model_folder(ROOT / body_folder)))
+    is_data = not truth.is_dir() and truth.suffix != ".pkl"
+    people = (read_people(result_folder), read_truth(truth)) if is_data else None
+    bodies = BodyLibrary(find_model_folder(ROOT / body_folder))
+    true_world = read_world_truth(truth, bodies)
+    tracks, fps = read_world_people(result_folder) if true_world else ([], 0.0)
+    if not is_data and not tracks:
+        raise UserError(f"{result_folder} has no world; run the inference with --world")
+    written: dict[str, object] = {}
+    if people is not None:
+        scored = score(*people, bodies)
+        written |= scored._asdict()
+        found, right = f"{scored.recall:.0%}", f"{scored.precision:.0%}"
+        table = Table(title=f"{found} of the true people found, {right} of results right")
+        for column in ("metric", "mean, mm", "people"):
+            table.add_column(column)
+        for name, mean in scored.metrics.items():
+            table.add_row(name, f"{mean['mean']:.1f}", str(mean["count"]))
+        Console().print(table)
+    if tracks:
+        means = score_world(tracks, fps, true_world)
+        written["world"] = means
+        table = Table("metric", "mean", "people", title=f"{len(true_world)} people in the world")
+        for name, mean in means.items():
+            value = "-" if mean["mean"] is None else f"{mean['mean']:.1f} {WORLD_UNITS[name]}"
+            table.add_row(name, value, str(mean["count"]))
+        Console().print(table)
     with atomic_path(result_folder / "score.json") as partial:
-        partial.write_text(json.dumps(scored._asdict(), indent=2) + "\n", encoding="utf-8")
-    title = f"{scored.recall:.0%} of the true people found, {scored.precision:.0%} of results right"
-    table = Table("metric", "mean, mm", "people", title=title)
-    for name, mean in scored.metrics.items():
-        table.add_row(name, f"{mean['mean']:.1f}", str(mean["count"]))
-    Console().print(table)
+        partial.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")

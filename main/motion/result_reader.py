@@ -18,7 +18,15 @@ from typing import Annotated, Any, BinaryIO, Final, NamedTuple
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from main.motion.rows import COLUMNS, FLAGS, KEYPOINT_COLUMNS, PARAMETERS, RAW_COLUMNS, ROTATIONS
+from main.motion.rows import (
+    COLUMNS,
+    FLAGS,
+    KEYPOINT_COLUMNS,
+    PARAMETERS,
+    RAW_COLUMNS,
+    ROTATIONS,
+    WORLD_COLUMNS,
+)
 from utils.errors import UserError, first_line
 from utils.files import DEMO, open_input
 
@@ -106,6 +114,8 @@ class ArraySchema(NamedTuple):
         kinds: NumPy's letters of the types that are allowed.
         shape: of a row for each frame, or of the whole array where it is a `constant`.
         low, high: of every number, both allowed.
+        constant: one for all frames.
+        may_vary: of a constant, whether it may have a row for each frame all the same.
     """
 
     kinds: str
@@ -113,6 +123,7 @@ class ArraySchema(NamedTuple):
     low: float
     high: float
     constant: bool = False
+    may_vary: bool = False
 
 
 _METRES: Final = 1e12
@@ -125,6 +136,10 @@ _LIMITS: Final = {
     **dict.fromkeys(("princpt", "joints_2d_px", "box_xywh", "keypoints_px"), (-_PIXELS, _PIXELS)),
     "focal": (1e-6, _PIXELS),
     "keypoint_score": _SHARE,
+    **dict.fromkeys(("world_global_orient", "world_body_pose"), (-1000.0, 1000.0)),
+    **dict.fromkeys(("world_transl", "world_joints_3d_m"), (-_METRES, _METRES)),
+    "camera_zoom": (1e-6, 1e6),
+    "camera_confidence": _SHARE,
 }
 ARRAYS: Final = {
     "frame_index": ArraySchema("iu", (), 0, MAX_FRAMES - 1),
@@ -141,12 +156,18 @@ ARRAYS: Final = {
         name: ArraySchema("b", (), 0, 1) if kind == "?" else ArraySchema("fiu", (), *_SHARE)
         for name, kind in FLAGS.items()
     },
+    **{
+        name: ArraySchema("f", shape, *_LIMITS[name])
+        for name, shape in WORLD_COLUMNS.items()
+        if name in _LIMITS
+    },
     "foot_contact": ArraySchema("b", (4,), 0, 1),
     "fps": ArraySchema("fiu", (), 1e-6, 1e6, constant=True),
     "image_size": ArraySchema("iu", (2,), 1, _MAX_SIDE_PX, constant=True),
     "body_model": ArraySchema("U", (), 0, 0, constant=True),
     "flat_hand_mean": ArraySchema("b", (), 0, 1, constant=True),
-    "world_from_camera": ArraySchema("f", (4, 4), -_METRES, _METRES, constant=True),
+    # One of --floor, whose camera stands still; one for each frame of --world.
+    "world_from_camera": ArraySchema("f", (4, 4), -_METRES, _METRES, constant=True, may_vary=True),
 }
 """Everything that a person's file may hold; other entries are not read."""
 
@@ -326,9 +347,9 @@ def _read_arrays(file: BinaryIO, path: Path, needed: Collection[str]) -> dict[st
         if not 0 < count <= MAX_FRAMES:
             raise UserError(f"{path}: 'frame_index' has no frames or too many; {_AGAIN}")
         for name, shape in shapes.items():
-            wanted = ARRAYS[name].shape
-            wanted = wanted if ARRAYS[name].constant else (count, *wanted)
-            if shape != wanted:
+            schema = ARRAYS[name]
+            wanted = schema.shape if schema.constant else (count, *schema.shape)
+            if shape != wanted and not (schema.may_vary and shape == (count, *schema.shape)):
                 raise UserError(f"{path}: '{name}' is not {wanted} numbers, but {shape}; {_AGAIN}")
         return {name: _read_array(archive, name, path) for name in names}
 

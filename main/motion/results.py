@@ -19,9 +19,18 @@ import numpy as np
 from jaxtyping import Int
 
 from main.motion.camera import Clip
-from main.motion.floor import Floor, world_from_camera
 from main.motion.result_reader import read_summary
-from main.motion.rows import BLOCK, COLUMNS, FLAGS, KEYPOINT_COLUMNS, RAW_COLUMNS, FinalRows
+from main.motion.rows import (
+    BLOCK,
+    COLUMNS,
+    FLAGS,
+    KEYPOINT_COLUMNS,
+    RAW_COLUMNS,
+    WORLD_COLUMNS,
+    FinalRows,
+    WorldRows,
+)
+from main.motion.world import Floor, World, world_from_camera
 from utils.errors import UserError
 from utils.files import open_input
 from utils.image import IMAGE_SUFFIXES
@@ -72,6 +81,7 @@ def write_results(
     *,
     chosen: Collection[int],
     floor: Floor | None = None,
+    world: tuple[World, WorldRows] | None = None,
     with_keypoints: bool = False,
 ) -> None:
     """Write person_001.npz, ... and summary.json.
@@ -80,6 +90,7 @@ def write_results(
         about: what the summary says beside the people; `body_model` goes into every file.
         chosen: people to write.
         floor: goes into the summary, and with the contacts of the feet into every file.
+        world: the same, with everybody's motion in it; then there is no `floor`.
         with_keypoints: keypoints were looked for; they go into every file.
     """
     constants: dict[str, np.ndarray] = {
@@ -89,9 +100,11 @@ def write_results(
         "flat_hand_mean": np.array(False),
     }
     if floor is not None:
-        world = world_from_camera(floor.plane)
-        constants["world_from_camera"] = world
-        about = {**about, "floor": {"world_from_camera": world.tolist()}}
+        transform = world_from_camera(floor.plane)
+        constants["world_from_camera"] = transform
+        about = {**about, "floor": {"world_from_camera": transform.tolist()}}
+    if world is not None:
+        about = {**about, "world": world[0].describe()}
     people = []
     for identity, mine in rows.by_identity().items():
         if identity not in chosen:
@@ -102,6 +115,9 @@ def write_results(
                 _write_column(archive, column, rows, mine)
             if floor is not None:
                 _write_array(archive, "foot_contact", floor.contacts[mine])
+            if world is not None:
+                for column in (*WORLD_COLUMNS, "foot_contact"):
+                    _write_column(archive, column, world[1], mine)
             for entry, value in constants.items():
                 _write_array(archive, entry, value)
         people.append(_about_person(identity, name, rows, mine))
@@ -111,7 +127,10 @@ def write_results(
 
 
 def _write_column(
-    archive: zipfile.ZipFile, column: str, rows: FinalRows, mine: Int[np.ndarray, " T"]
+    archive: zipfile.ZipFile,
+    column: str,
+    rows: FinalRows | WorldRows,
+    mine: Int[np.ndarray, " T"],
 ) -> None:
     """One array, block after block: a person of a long video is never in memory as a whole."""
     kind = rows.row_type[column]

@@ -103,6 +103,22 @@ FINAL_ROW: Final = np.dtype(
     + list(FLAGS.items())
 )
 """One person in one frame as the result files have them."""
+WORLD_COLUMNS: Final = {
+    "world_global_orient": (3,),
+    "world_body_pose": (63,),
+    "world_transl": (3,),
+    "world_joints_3d_m": (137, 3),
+    "world_from_camera": (4, 4),
+    "camera_zoom": (),
+    "camera_confidence": (),
+}
+"""What `main.motion.world` adds: people in a world that does not move with the camera."""
+WORLD_ROW: Final = np.dtype(
+    [("person", "<i4"), ("frame_index", "<i4")]
+    + [(name, "<f4", shape) for name, shape in WORLD_COLUMNS.items()]
+    + [("foot_contact", "?", (4,))]
+)
+"""The same person in the same frame as the final row of the same number, in the world."""
 BLOCK: Final = 1024
 """Rows that a step holds in memory at a time."""
 
@@ -211,3 +227,10 @@ class FinalRows(_RowFile):
         """Write one column of all rows."""
         for block, rows in self.blocks():
             rows[name] = values[block]
+
+
+class WorldRows(_RowFile):
+    """The final rows in the world, `WORLD_ROW`, in their order."""
+
+    row_type = WORLD_ROW
+    identity = "person"

@@ -13,7 +13,6 @@ import torch
 from configs.reader import save_config
 from main.motion.camera import Clip, choose_camera
 from main.motion.camera_motion import CameraTracker, static_camera
-from main.motion.floor import find_floor
 from main.motion.refinement import ERRORS_NAME, NetworkErrors, Refinement
 from main.motion.results import (
     as_given,
@@ -22,9 +21,10 @@ from main.motion.results import (
     result_names,
     write_results,
 )
-from main.motion.rows import RAW_ROW, FinalRows, RawRows
+from main.motion.rows import RAW_ROW, FinalRows, RawRows, WorldRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
+from main.motion.world import find_floor, solve_world
 from main.pipeline.detection import NETWORKS, Detector, Detectors, fitted
 from main.pipeline.estimator import Estimator
 from main.pipeline.following import INTERVAL_S, KeypointDetector
@@ -104,7 +104,7 @@ def process_clip(
     row_files_count = 2 if errors is None else 3
     space = _LEAST_SPACE + row_files_count * RAW_ROW.itemsize * (frame_total or 0)
     require_output(result, ending="_preview.jpg" if options.preview else ".mp4", least_free=space)
-    with atomic_path(written) as partial, row_files(partial) as (raw, refined, final):
+    with atomic_path(written) as partial, row_files(partial) as (raw, refined, final, world):
         partial.touch() if options.preview else partial.mkdir()
 
         camera = camera_tracker(source, clip, options)
@@ -131,7 +131,11 @@ def process_clip(
         if options.preview:
             write_image(partial, contact_sheet(final, source, chosen))
         else:
-            floor = find_floor(final, clip.fps) if options.floor else None
+            floor = solved = None
+            if options.world:
+                solved = solve_world(final, clip, motion, estimator.body, world), world
+            elif options.floor:
+                floor = find_floor(final, clip.fps)
             if options.overlay is not None:
                 draw_overlay(source, final, chosen, result, tools.renderer, tools.workers)
             save_config(estimator.config, partial / CONFIG_NAME)
@@ -143,6 +147,7 @@ def process_clip(
                 *(partial, final, clip, summary),
                 chosen=chosen,
                 floor=floor,
+                world=solved,
                 with_keypoints=keypoints is not None,
             )
             prepare_exports(result, partial, options.export)
@@ -285,15 +290,16 @@ class Tools:
 
 
 @contextmanager
-def row_files(result: Path) -> Iterator[tuple[RawRows, RawRows, FinalRows]]:
-    """Raw, refined and final rows on the disk that gets the result."""
+def row_files(result: Path) -> Iterator[tuple[RawRows, RawRows, FinalRows, WorldRows]]:
+    """Raw, refined and final rows, and those in the world, on the disk that gets the result."""
     folder = result.parent
     with (
         closing(RawRows(folder)) as raw,
         closing(RawRows(folder)) as refined,
         closing(FinalRows(folder)) as final,
+        closing(WorldRows(folder)) as world,
     ):
-        yield raw, refined, final
+        yield raw, refined, final, world
 
 
 def describe_clip(source: FrameSource, options: InferenceOptions) -> Clip:
@@ -313,7 +319,12 @@ def camera_tracker(
     source: FrameSource, clip: Clip, options: InferenceOptions
 ) -> CameraTracker | None:
     """What finds the camera's motion; None where it stands still or nobody asks."""
-    if options.camera == "static" or options.preview or source.info.kind == "image":
+    if (
+        not options.world
+        or options.camera == "static"
+        or options.preview
+        or source.info.kind == "image"
+    ):
         return None
     return CameraTracker(clip, None if options.camera == "auto" else options.camera)
 

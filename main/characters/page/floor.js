@@ -79,6 +79,18 @@ function blot() {
   return new THREE.CanvasTexture(canvas);
 }
 
+// Where the camera goes, in the world.
+export function cameraPath({ poses }) {
+  const places = [];
+  for (let at = 0; at < poses.length; at += 16) places.push(...poses.subarray(at + 12, at + 15));
+  const geometry = new THREE.BufferGeometry();
+  geometry.setAttribute("position", new THREE.Float32BufferAttribute(places, 3));
+  return new THREE.Line(
+    geometry,
+    new THREE.LineBasicMaterial({ color: 0x8a96a5, transparent: true, opacity: 0.5 }),
+  );
+}
+
 // The camera as a pyramid of lines, in its own frame (y up, looking to -z).
 export function cameraMarker({ size, focal, center }, length = 0.45) {
   const corners = [[0, 0], [1, 0], [1, 1], [0, 1]].map(([u, v]) => [

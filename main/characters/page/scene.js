@@ -1,7 +1,7 @@
 // The 3D scene: everyone at one frame, drawn when something has changed.
 import * as THREE from "three";
 import { Figure } from "./figure.js";
-import { Floor, cameraMarker } from "./floor.js";
+import { Floor, cameraMarker, cameraPath } from "./floor.js";
 import { placesOf } from "./reach.js";
 import { isHidden } from "./state.js";
 import { Views } from "./views.js";
@@ -50,7 +50,9 @@ export class Scene {
     this.shadows = clip.people.map(() => this.floor.addShadow());
     this.scene.add(this.floor.group);
     this.marker = cameraMarker(clip);
+    this.marker.matrixAutoUpdate = false;
     this.root.add(this.marker);
+    if (clip.cameras) this.root.add((this.path = cameraPath(clip.cameras)));
     this.views = new Views(clip, this.canvas, this.root.matrix, () => this.#turned());
     this.views.start(places);
     this.#listen();
@@ -103,6 +105,7 @@ export class Scene {
     const free = view === "orbit";
     this.floor.group.visible = floor && view !== "picture";
     this.marker.visible = floor && free;
+    if (this.path) this.path.visible = floor && free;
     this.camera = free ? this.views.orbit : this.views.recorded;
     this.views.controls.enabled = free;
     this.gate.hidden = view !== "camera";
@@ -127,9 +130,14 @@ export class Scene {
     cancelAnimationFrame(this.#due);
     this.#due = 0;
     if (!this.camera) return;
+    const { frame, motion } = this.state.values;
+    if (this.clip.cameras) {
+      this.views.show(frame);
+      this.marker.matrix.copy(this.views.recorded.matrix);
+      this.marker.updateMatrixWorld(true);
+    }
     this.camera.updateMatrixWorld();
     this.#eye.setFromMatrixPosition(this.camera.matrixWorld);
-    const { frame, motion } = this.state.values;
     this.clip.people.forEach((person, index) => {
       const row = isHidden(this.state.values, index) ? -1 : person.rowOf[frame];
       const shown = motion === "raw" && person.raw ? person.raw : person.smoothed;

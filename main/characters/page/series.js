@@ -36,12 +36,24 @@ export class Series {
     const places = this.#places(person, motion, joint);
     if (quantity === "speed") return this.#speeds(person.frames, places);
     if (quantity === "acceleration") return this.#accelerations(person.frames, places);
-    if (quantity === "distance") return places.map((place) => -place.z);
-    if (quantity === "across") return places.map((place) => place.x);
+    if (quantity === "distance" || quantity === "across") {
+      const seen = this.clip.cameras ? this.#fromCamera(person.frames, places) : places;
+      return seen.map((place) => (quantity === "distance" ? -place.z : place.x));
+    }
     return places.map((place) => place.clone().applyMatrix4(this.world).y);
   }
 
-  // In the camera's frame, y up, metres: down the chain from the root.
+  // Of places in the world.
+  #fromCamera(frames, places) {
+    const { poses } = this.clip.cameras;
+    const pose = new Matrix4();
+    return places.map((place, row) => {
+      pose.fromArray(poses, 16 * frames[row]).invert();
+      return place.clone().applyMatrix4(pose);
+    });
+  }
+
+  // In the page's frame, y up, metres: down the chain from the root.
   #places(person, motion, joint) {
     const { parents } = this.clip.template;
     const count = parents.length;

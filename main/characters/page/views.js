@@ -25,6 +25,8 @@ export class Views {
     this.recorded = new THREE.PerspectiveCamera();
     this.recorded.matrixAutoUpdate = false;
     this.recorded.matrix.copy(world);
+    this.zoom = 1;
+    if (clip.cameras) this.show(0);
     this.recorded.updateMatrixWorld(true);
     this.controls = new OrbitControls(this.orbit, canvas);
     this.controls.enableDamping = false;
@@ -38,6 +40,16 @@ export class Views {
       if (this.held) this.atHome = false;
       changed();
     });
+  }
+
+  // Puts the recorded camera where it is in a frame.
+  show(frame) {
+    const { poses, zooms } = this.clip.cameras;
+    this.recorded.matrix.fromArray(poses, 16 * frame);
+    this.recorded.updateMatrixWorld(true);
+    if (this.zoom === zooms[frame]) return;
+    this.zoom = zooms[frame];
+    if (this.margins) this.#project();
   }
 
   // The free view starts beside the camera's, a little above, with all of `places` in it.
@@ -105,17 +117,23 @@ export class Views {
     this.orbit.aspect = width / height;
     this.orbit.updateProjectionMatrix();
     if (this.atHome) this.reset();
-    const { size, focal, center } = this.clip;
+    const { size } = this.clip;
     // The picture is as large as fits, in the middle; pixels count from the first one's centre.
     const scale = Math.max(size[0] / width, size[1] / height);
-    const [marginX, marginY] = [(width * scale - size[0]) / 2, (height * scale - size[1]) / 2];
+    this.margins = [(width * scale - size[0]) / 2, (height * scale - size[1]) / 2];
+    this.#project();
+    return { x: this.margins[0] / scale, y: this.margins[1] / scale };
+  }
+
+  #project() {
+    const { size, focal, center } = this.clip;
+    const [marginX, marginY] = this.margins;
     const left = -(center[0] + 0.5 + marginX) / focal[0];
     const right = (size[0] - center[0] - 0.5 + marginX) / focal[0];
     const top = (center[1] + 0.5 + marginY) / focal[1];
     const bottom = -(size[1] - center[1] - 0.5 + marginY) / focal[1];
-    const sides = [left, right, top, bottom].map((side) => side * NEAR);
+    const sides = [left, right, top, bottom].map((side) => (side * NEAR) / this.zoom);
     this.recorded.projectionMatrix.makePerspective(...sides, NEAR, FAR);
     this.recorded.projectionMatrixInverse.copy(this.recorded.projectionMatrix).invert();
-    return { x: marginX / scale, y: marginY / scale };
   }
 }

@@ -1,14 +1,19 @@
 """A result against the truth of its video."""
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from scipy.spatial.transform import Rotation
 
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
+from human_models.joints import JOINTS
 from main.evaluation import scoring
+from main.evaluation.metrics import world_errors
 from main.score import main
 
 TRUTH = Path(__file__).parents[3] / "demo" / "test_video_truth.npz"
@@ -91,3 +96,101 @@ def test_command(tmp_path, truth, capsys):
     assert "mpvpe_all" in capsys.readouterr().out
     assert main([str(tmp_path), str(TRUTH)]) == 2
     assert main([str(result), str(result / "person_001.npz")]) == 2
+
+
+@pytest.fixture
+def walk(bodies):
+    """Someone who moves in the world for 120 frames: parameters of SMPL-X, and joints."""
+    times = np.arange(120, dtype=np.float32) / 30
+    given = {
+        "global_orient": np.zeros((120, 3), np.float32),
+        "body_pose": np.zeros((120, 63), np.float32),
+        "betas": np.zeros((120, 10), np.float32),
+        "transl": np.stack([times, np.sin(times), np.zeros(120, np.float32)], axis=1),
+    }
+    tensors = {name: torch.from_numpy(values) for name, values in given.items()}
+    return given, scoring._track(np.arange(120), np.full((120, 4), np.nan), tensors, bodies).joints
+
+
+def write_world(folder, joints, frames=None):
+    count = len(joints)
+    np.savez(
+        folder / "person_001.npz",
+        frame_index=np.arange(count) if frames is None else frames,
+        box_xywh=np.tile(np.float32([10, 20, 30, 40]), (count, 1)),
+        fps=np.array(30.0),
+        world_joints_3d_m=joints.astype(np.float32),
+    )
+
+
+def world_means(folder):
+    written = json.loads((folder / "score.json").read_text())["world"]
+    return {name: value["mean"] for name, value in written.items()}
+
+
+def test_world_metrics_do_what_they_say(walk):
+    _, joints = walk
+    same = world_errors(joints, joints, 30)
+    assert max(same[name] for name in ("wa_mpjpe", "w_mpjpe", "rte")) < 1e-3
+    # Another world, another scale: only the rigid alignment of the way notices.
+    turn = Rotation.from_rotvec([0.3, 1.0, 0.2]).as_matrix()
+    moved = world_errors(1.1 * joints @ turn.T + [5, 0, 2], joints, 30)
+    assert max(moved["wa_mpjpe"], moved["w_mpjpe"]) < 1e-3
+    assert 1 < moved["rte"] < 10
+    # A drift of 1 cm per frame: the first two frames say nothing of it, all frames most.
+    drift = world_errors(joints + np.arange(120)[:, None, None] * [0, 0, 0.01], joints, 30)
+    assert drift["w_mpjpe"] > 2 * drift["wa_mpjpe"] > 10
+    still = np.repeat(joints[:1], 120, axis=0)
+    slid = world_errors(still + np.arange(120)[:, None, None] * [0.002, 0, 0], still, 30)
+    assert slid["foot_sliding"] == pytest.approx(6, rel=1e-3)
+    assert np.isnan(slid["rte"])
+
+
+def test_a_result_against_rich(tmp_path, walk, capsys):
+    given, joints = walk
+    write_world(tmp_path, joints)
+    sequence = tmp_path / "sequence"
+    for frame in range(120):
+        folder = sequence / f"{frame + 7:05d}"
+        folder.mkdir(parents=True)
+        content = {name: values[frame : frame + 1] for name, values in given.items()}
+        (folder / "012.pkl").write_bytes(pickle.dumps(content))
+    assert main([str(tmp_path), str(sequence)]) == 0
+    assert world_means(tmp_path)["wa_mpjpe"] < 0.1
+    (sequence / "00008" / "012.pkl").write_bytes(pickle.dumps({"transl": np.zeros((1, 4))}))
+    assert main([str(tmp_path), str(sequence)]) == 2
+    reason = "00008/012.pkl: 'global_orient' is not an array of shape (1, 3)"
+    assert reason in capsys.readouterr().err
+
+
+def test_a_result_against_emdb(tmp_path, bodies, capsys):
+    count, good = 110, np.arange(110) != 50
+    content = {
+        "gender": "neutral",
+        "good_frames_mask": good,
+        "smpl": {
+            "poses_root": np.zeros((count, 3)),
+            "poses_body": np.zeros((count, 69)),
+            "trans": np.stack([np.arange(count) / 30, np.zeros(count), np.zeros(count)], axis=1),
+            "betas": np.zeros(10),
+        },
+        "bboxes": {"bboxes": np.tile([10.0, 20, 40, 60], (count, 1))},
+    }
+    path = tmp_path / "P0_00_data.pkl"
+    path.write_bytes(pickle.dumps(content))
+    (track,) = scoring.read_world_truth(path, bodies)
+    assert len(track.frames) == good.sum()
+    np.testing.assert_array_equal(track.boxes[0], [10, 20, 30, 40])
+    assert not np.isfinite(track.joints[0, JOINTS.index("face20")]).any()
+    ours = np.nan_to_num(track.joints)
+    write_world(tmp_path, ours, track.frames)
+    assert main([str(tmp_path), str(path)]) == 0
+    assert world_means(tmp_path)["w_mpjpe"] < 0.1
+    path.write_bytes(pickle.dumps(content | {"gender": "os.system"}))
+    assert main([str(tmp_path), str(path)]) == 2
+    path.write_bytes(pickle.dumps(content | {"bboxes": print}))
+    assert main([str(tmp_path), str(path)]) == 2
+    path.write_bytes(pickle.dumps(content))
+    np.savez(tmp_path / "person_001.npz", frame_index=[0], box_xywh=np.ones((1, 4)), fps=30.0)
+    assert main([str(tmp_path), str(path)]) == 2
+    assert "run the inference with --world" in capsys.readouterr().err

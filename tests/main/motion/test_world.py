@@ -1,0 +1,186 @@
+"""The plane under feet, and people who stand on it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from benchmarks.tracking import clip_of, fill_rows
+from benchmarks.walkers import CAMERA, FPS, estimates
+from benchmarks.world import camera_motion, simulate
+from human_models.body import BodyLibrary
+from human_models.files import find_model_folder
+from human_models.joints import BODY_JOINTS, JOINTS
+from main.evaluation.metrics import FOOT_POINTS as FEET
+from main.evaluation.metrics import world_errors
+from main.motion import world as world_module
+from main.motion.camera_motion import static_camera
+from main.motion.rows import FINAL_ROW, FinalRows, RawRows, WorldRows
+from main.motion.stitch import stitch
+from main.motion.trajectories import Smoothing, build_trajectories, pose_joints
+from main.motion.world import Plane, bend_leg, fit_floor, solve_world, world_from_camera
+
+UP = np.array([0.05, -0.95, -0.3]) / np.linalg.norm([0.05, -0.95, -0.3])
+HEIGHT = -1.6
+
+
+def points_on_plane(rng, count, spread):
+    across = np.linalg.svd(UP[None])[2][1:]
+    points = rng.normal(0, spread, (count, 2)) @ across + HEIGHT * UP
+    return points + rng.normal(0, 0.01, (count, 1)) * UP
+
+
+def test_plane_of_many_points_in_spite_of_others():
+    rng = np.random.default_rng(0)
+    points = np.concatenate([points_on_plane(rng, 300, 1.5), rng.normal(0, 1, (60, 3))])
+    plane = fit_floor(points, np.array([0.0, -1, 0]))
+    assert plane.up @ UP > np.cos(np.radians(1))
+    assert abs(plane.height - HEIGHT) < 0.02
+
+
+def test_people_at_one_place_leave_the_slope_to_the_expectation():
+    rng = np.random.default_rng(1)
+    plane = fit_floor(points_on_plane(rng, 50, 0.001), UP)
+    assert plane.up @ UP > np.cos(np.radians(2))
+    assert abs(plane.height - HEIGHT) < 0.02
+    one = fit_floor(HEIGHT * UP[None], UP)
+    np.testing.assert_allclose(one.up, UP, atol=1e-9)
+
+
+def test_world_stands_on_the_floor():
+    transform = world_from_camera(Plane(UP, HEIGHT))
+    rotation = transform[:3, :3]
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(rotation) > 0
+    points = points_on_plane(np.random.default_rng(2), 20, 2.0)
+    world = points @ rotation.T + transform[:3, 3]
+    assert np.abs(world[:, 1]).max() < 0.05
+    np.testing.assert_allclose(transform[:3, 3], [0, 1.6, 0], atol=1e-12)  # where the camera is
+    ahead = rotation @ np.array([0, 0, 1.0])
+    assert ahead[2] < -0.9
+    assert (rotation @ np.array([1.0, 0, 0]))[0] > 0.99
+
+
+@pytest.fixture(scope="module")
+def body():
+    return BodyLibrary(find_model_folder(Path("absent"))).smplx()
+
+
+@pytest.fixture(scope="module")
+def solved(body, tmp_path_factory):
+    """Final and world rows of a simulated clip, and its truth."""
+
+    def solve(camera, count=1, frames=150, noise=0.3, without=()):
+        folder = tmp_path_factory.mktemp("rows")
+        rng = np.random.default_rng(7)
+        truth = simulate(body, rng, camera, count, frames)
+        seen = estimates(body, rng, truth.walkers, noise=noise)
+        seen = [one for one in seen if one.frame not in without]
+        raw, final, world = RawRows(folder), FinalRows(folder), WorldRows(folder)
+        fill_rows(raw, seen, frames)
+        people = stitch(raw, CAMERA, FPS)
+        clip = clip_of(CAMERA)
+        build_trajectories(raw, raw, people, clip, body, Smoothing(), final)
+        found = solve_world(final, clip, camera_motion(truth, camera), body, world)
+        return truth, final, world, found
+
+    return solve
+
+
+def sliding_m_s(world, mine):
+    """Speed of feet that are in contact before and after."""
+    contact, frames = world.take(mine, "foot_contact"), world.take(mine, "frame_index")
+    stays = contact[1:] & contact[:-1] & (np.diff(frames) == 1)[:, None]
+    feet = world.take(mine, "world_joints_3d_m")[:, FEET]
+    return FPS * np.linalg.norm(np.diff(feet, axis=0), axis=-1)[stays]
+
+
+def test_a_camera_that_turns_leaves_the_world_still(solved):
+    truth, final, world, found = solved("pan", without=range(60, 90))
+    (mine,) = final.by_identity().values()
+    rows, frames = world.take(mine), final.take(mine, "frame_index")
+    assert len(frames) < 150 - 20  # a gap stays a gap
+    slide = sliding_m_s(world, mine)
+    assert slide.size > 100
+    assert slide.mean() < 0.01
+    feet = rows["world_joints_3d_m"][:, FEET]
+    assert feet[..., 1].min() > -0.01
+    standing = feet[..., 1][rows["foot_contact"]]
+    assert 0.0 < np.median(standing) < 0.04  # heels and toes over the sole
+    errors = world_errors(rows["world_joints_3d_m"], truth.joints[0][frames], FPS)
+    assert errors["wa_mpjpe"] < 50
+    assert errors["rte"] < 2
+    up = truth.camera_from_world[0, :3, :3] @ [0, 1, 0]
+    assert np.degrees(np.arccos(up @ found.plane.up)) < 3
+    # It looks as before, and the body's parameters are those of its joints.
+    camera = rows["world_from_camera"].astype(np.float64)
+    local = rows["world_joints_3d_m"] - camera[:, None, :3, 3]
+    back = np.einsum("tji,tkj->tki", camera[:, :3, :3], local)
+    moved = np.linalg.norm(CAMERA.project(back) - final.take(mine, "joints_2d_px"), axis=-1)
+    assert np.median(moved) < 2
+
+
+def test_two_people_stand_on_one_floor_under_a_camera_that_walks(solved):
+    truth, final, world, found = solved("walk-along", count=2, noise=0.2)
+    assert found.motion.scale_known
+    own = np.diff(np.linalg.inv(truth.camera_from_world)[:, :3, 3], axis=0)
+    ours = np.diff(np.linalg.inv(found.motion.camera_from_first)[:, :3, 3], axis=0)
+    scale = np.linalg.norm(ours, axis=1).sum() / np.linalg.norm(own, axis=1).sum()
+    assert scale == pytest.approx(1, abs=0.12)
+    for mine in final.by_identity().values():
+        contact = world.take(mine, "foot_contact")
+        if contact.any():
+            heights = world.take(mine, "world_joints_3d_m")[:, FEET, 1][contact]
+            assert np.abs(heights).max() < 0.06
+
+
+def test_windows_join_without_a_seam(solved, monkeypatch):
+    _, final, whole, _ = solved("static")
+    monkeypatch.setattr(world_module, "_WINDOW", 40)
+    monkeypatch.setattr(world_module, "_OVERLAP", 60)
+    _, _, parts, _ = solved("static")
+    moved = whole.column("world_transl") - parts.column("world_transl")
+    assert np.linalg.norm(moved, axis=1).max() < 0.05
+    for mine in final.by_identity().values():
+        assert sliding_m_s(parts, mine).mean() < 0.01
+
+
+def test_nobody_who_rests_is_warned_of(solved, body, tmp_path, caplog):
+    final, world = FinalRows(tmp_path), WorldRows(tmp_path)
+    rows = np.zeros(1, FINAL_ROW)
+    rows["global_orient"] = [np.pi, 0, 0]
+    rows["transl"] = [0, 0, 4]
+    rows["joints_3d_m"] = pose_joints(body, rows) + rows["transl"][:, None]
+    final.append(rows)
+    found = solve_world(final, clip_of(CAMERA), static_camera(1), body, world)
+    assert "no foot rests" in caplog.text
+    assert found.plane.up @ [0, -1, 0] > 0.95
+    assert world.column("world_joints_3d_m")[0, FEET, 1].min() == pytest.approx(0.02, abs=0.02)
+
+
+def test_legs_reach_what_they_can(body):
+    rows = np.zeros(3, FINAL_ROW)
+    joints = pose_joints(body, rows).astype(np.float64)
+    shift = np.array([[0.05, 0.2, 0.1], [0, 0.05, -0.1], [0, -0.4, 0]])  # the last: too far
+    still = Rotation.identity(3)
+    rows["body_pose"] = bend_leg(still, rows["body_pose"], joints, "left", shift, still)
+    moved = pose_joints(body, rows) - joints
+    ankle = JOINTS.index("left_ankle")
+    np.testing.assert_allclose(moved[:2, ankle], shift[:2], atol=1e-4)
+    assert np.linalg.norm(moved[2, ankle]) < 0.02
+    knees = rows["body_pose"].reshape(3, 21, 3)[:, BODY_JOINTS.index("left_knee") - 1]
+    assert (knees[:2, 0] > 0).all()  # they bend as knees do
+    np.testing.assert_array_equal(moved[:, JOINTS.index("right_ankle")], 0)
+
+
+def test_steps_are_levels(body):
+    rng = np.random.default_rng(0)
+    height = np.concatenate([rng.normal(0, 0.02, 200), rng.normal(0.3, 0.02, 60)])
+    places = np.zeros((260, 4, 3))
+    places[:, :, 1] = -height[:, None]
+    contacts = np.ones((260, 4), bool)
+    ways = world_module._Ways(places[:, 0], contacts, places, np.zeros((260, 4)))
+    seen = world_module._Seen([], *(None,) * 4, np.zeros((260, 4)))
+    levels = world_module._levels(seen, ways, Plane(np.array([0.0, -1, 0]), 0.0))
+    assert levels == pytest.approx([0.3], abs=0.02)
