@@ -32,9 +32,9 @@ def start(arguments):
     pipeline.process_clip = ready
     return run(arguments)
 
-import main.inference
-run, main.inference.run = main.inference.run, start
-sys.exit(main.inference.main(sys.argv[1:]))
+from main.cli import run_command
+from main.inference import make_parser, run
+sys.exit(run_command(make_parser(), start, sys.argv[1:]))
 """
 """The command itself, which ends where the first frame would be read."""
 

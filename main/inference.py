@@ -42,6 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("FILE_NAME and --input: give one of them (the frame rate is --fps here)")
     if arguments.output is None:
         raise UserError("--input needs --output FOLDER")
+    if options.reuse:
+        raise UserError("--reuse is for one input")
     if options.boxes is not None:
         raise UserError("--boxes is for one input; put NAME.boxes.json beside each clip")
     if options.keypoints not in (None, BUILT_IN):
@@ -78,6 +80,7 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
         person=None if arguments.person is None else parse_person(arguments.person),
         keep_longest=arguments.keep_longest,
         preview=arguments.preview,
+        reuse=arguments.reuse,
         smoothing=parse_smoothing(arguments.smooth),
         focal_px=arguments.focal,
         fov_deg=arguments.fov,
@@ -121,6 +124,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--person", metavar="largest|N,N", help="only these people (default: everyone)")
     add("--keep-longest", type=_count, metavar="N", help="only the N people with the most frames")
     add("--preview", action="store_true", help="only a sheet of the people, to choose from")
+    add("--reuse", action="store_true", help="take the estimates from the result that is there")
     add("--smooth", default="auto", metavar="auto|off|FACTOR", help="of frames (default: auto)")
     add("--focal", type=float, metavar="PX", help="the camera's focal length in pixels")
     add("--fov", type=float, metavar="DEG", help="or its angle of view across the width")

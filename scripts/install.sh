@@ -1,11 +1,14 @@
 #!/bin/sh
-# Make .venv with everything that running needs; with --dev also what checking needs, Ray and ONNX.
+# Make .venv with everything that running needs; with --app also the local app; with --dev also what
+# checking needs, the app, Ray and ONNX.
 # Does nothing when it has been done. PYTHON=python3.12 chooses another Python.
 set -eu
 cd "$(dirname "$(readlink -f "$0")")/.."
 PYTHON=${PYTHON:-python3}
 wanted=$(cat requirements*.txt | cksum)
-dev=0; if [ "${1:-}" = --dev ] || [ -e .venv/.dev ]; then dev=1; fi
+dev=0
+if [ "${1:-}" = --app ] || [ -e .venv/.app ]; then dev=app; fi
+if [ "${1:-}" = --dev ] || [ -e .venv/.dev ]; then dev=1; fi
 # A Python that was removed or updated since leaves an environment of links to nowhere.
 works() { .venv/bin/python -c "import $1" 2>/dev/null; }
 if [ "$(cat .venv/.installed 2>/dev/null)" = "$wanted $dev" ] && works sys; then exit 0; fi
@@ -26,8 +29,9 @@ pip="env PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USER=0 .venv/bin/python -m pip inst
 echo "installing into .venv (PyTorch is large; the first time takes minutes)" >&2
 $pip -r requirements.txt
 $pip --no-deps -r requirements-files.txt
-if [ "$dev" = 1 ]; then
-    $pip -r requirements-dev.txt -r requirements-ray.txt -r requirements-onnx.txt
-    touch .venv/.dev
-fi
+case "$dev" in
+    app) $pip -r requirements-app.txt; touch .venv/.app ;;
+    1) $pip -r requirements-dev.txt -r requirements-app.txt -r requirements-ray.txt \
+           -r requirements-onnx.txt; touch .venv/.dev ;;
+esac
 echo "$wanted $dev" > .venv/.installed

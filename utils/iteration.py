@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import queue
 import threading
 import time
@@ -26,7 +27,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
-LOG_EVERY_S: Final = 10.0
+LOG_EVERY_S: Final = float(os.environ.get("PROGRESS_EVERY_S", "10"))
+"""The local app reads the log of its jobs, and wants lines more often than a human does."""
 _POLL_S: Final = 0.1
 
 
@@ -110,7 +112,7 @@ def parallel_map(
 def with_progress(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
     """Yield `items` and show on stderr how many there were, the rate and the time left.
 
-    On a terminal this is a bar, elsewhere a line in the log every ten seconds.
+    On a terminal this is a bar, elsewhere a line in the log every LOG_EVERY_S.
 
     Args:
         total: how many to expect; None if unknown.

@@ -4,7 +4,7 @@ Everything in it is a box with a material. Light is traced once: sun and sky com
 on the left, and fall from surface to surface. People get the light that is where they stand.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import cv2
@@ -16,16 +16,12 @@ from datasets.synthetic.motion import Block
 from datasets.synthetic.rendering import Image
 from datasets.synthetic.skeleton import Rotation, Vector, turn
 from datasets.synthetic.stage import Stage
-from datasets.synthetic.textures import SIDE, noise_bank
+from datasets.synthetic.textures import Material, Rays, plain, print_of, rug, wood
 from utils.camera import Camera
 
 Rng = np.random.Generator
-Rays = Float[np.ndarray, "N 3"]
 Cells = Float[np.ndarray, "C 3"]
 """Light on a grid over each face of each solid."""
-Material = Callable[[Rays, Rays], Rays]
-"""Reflectance at places of a box, from its corner (0) to the opposite one (1), times size; and its
-normals, both in the box' own frame."""
 _LEFT_M, _RIGHT_M, _BACK_M, _FRONT_M, _HIGH_M = -3.7, 4.0, -8.6, 1.6, 3.2
 TO_SUN: Final = np.array([-0.78, 0.56, 0.26], np.float32) / np.linalg.norm((-0.78, 0.56, 0.26))
 _SUN: Final = np.array([3.4, 3.0, 2.35], np.float32)
@@ -63,63 +59,6 @@ class Hits(NamedTuple):
     solid: Int[np.ndarray, " N"]
     face: Int[np.ndarray, " N"]
     """0 to 5: -x, x, -y, y, -z, z in the solid's frame."""
-
-
-def plain(red: float, green: float, blue: float) -> Material:
-    """One colour, a little uneven."""
-    colour = np.array([red, green, blue], np.float32)
-    return lambda place, _: colour * (1 + 0.03 * _noise(place, 1.3, 2))
-
-
-def _noise(place: Rays, per_m: float, number: int) -> Float[np.ndarray, "N 1"]:
-    u = (place[:, 0] + 0.37 * place[:, 1]) * per_m * SIDE / 4
-    v = (place[:, 2] + 0.61 * place[:, 1]) * per_m * SIDE / 4
-    cells = np.floor(np.stack([u, v])).astype(np.int64) % SIDE
-    return noise_bank()[number, cells[1], cells[0]][:, None]
-
-
-def wood(tone: float, board_m: float, *, across: bool = False) -> Material:
-    """Boards along x, or along z, of different shades, with a grain."""
-    base = np.array([0.56, 0.37, 0.21], np.float32) * tone
-
-    def colour(place: Rays, _: Rays) -> Rays:
-        x, z = place[:, 2 if across else 0], place[:, 0 if across else 2]
-        board = np.floor(z / board_m)
-        piece = np.floor((x + board * 0.77) / 1.7)
-        shade = np.sin(board * 12.9898 + piece * 78.233) * 43758.5453
-        shade = 0.82 + 0.3 * (shade - np.floor(shade))
-        grain = np.stack([x * 0.35 + board * 3.1, place[:, 1], z * 3.0], axis=1)
-        gap = np.minimum(z / board_m % 1, 1 - z / board_m % 1) * board_m < 0.003
-        shade = shade * (1 - 0.45 * gap)
-        return base * (shade[:, None] + 0.07 * _noise(grain, 2.0, 4) + 0.04 * _noise(grain, 5.0, 6))
-
-    return colour
-
-
-def rug(place: Rays, _: Rays) -> Rays:
-    """Woven, with a border."""
-    ground = np.array([0.50, 0.16, 0.12], np.float32)
-    light, blue = np.array([0.72, 0.62, 0.46]), np.array([0.13, 0.19, 0.31])
-    size = place.max(axis=0)
-    edge = np.minimum(place, size - place)[:, [0, 2]].min(axis=1)
-    lozenge = np.abs(place[:, 0] * 2.2 % 1 - 0.5) + np.abs(place[:, 2] * 2.2 % 1 - 0.5)
-    colour = np.where((np.abs(lozenge - 0.36) < 0.06)[:, None], light, ground)
-    colour = np.where((lozenge < 0.17)[:, None], blue, colour)
-    colour = np.where((edge < 0.2)[:, None], blue, colour)
-    colour = np.where(((edge > 0.11) & (edge < 0.16))[:, None], light, colour)
-    return (colour * (1 + 0.09 * _noise(place, 7.0, 7))).astype(np.float32)
-
-
-def print_of(photograph: np.ndarray, size: tuple[float, float]) -> Material:
-    """A photograph on the side that faces z."""
-
-    def colour(place: Rays, _: Rays) -> Rays:
-        height, width = photograph.shape[:2]
-        column = np.clip(place[:, 0] / size[0] * width, 0, width - 1).astype(int)
-        row = np.clip((1 - place[:, 1] / size[1]) * height, 0, height - 1).astype(int)
-        return (photograph[row, column] / 255.0).astype(np.float32) ** 1.6 * 0.9
-
-    return colour
 
 
 def box(
@@ -446,7 +385,7 @@ def furnished(rng: Rng, seats: Sequence[Block]) -> list[Solid]:
         edge = (size[0] + 0.16, size[1] + 0.16, 0.04)
         solids.append(box((at, low - 0.08, _BACK_M + 0.02), edge, dark))
         solids.append(box((at, low, _BACK_M + 0.04), (*size, 0.02), print_of(photograph, size)))
-    # A door, a bookcase, a low cupboard with a plant, and a table before them all.
+    # An entrance, a bookcase, a low cupboard with a plant, and a table before them all.
     solids.append(box((2.25, 0, _BACK_M + 0.03), (1.06, 2.16, 0.06), white))
     solids.append(box((2.25, 0, _BACK_M + 0.05), (0.90, 2.06, 0.06), wood(0.95, 0.45)))
     solids.append(box((2.60, 1.0, _BACK_M + 0.12), (0.12, 0.02, 0.05), dark))

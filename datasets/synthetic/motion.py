@@ -1,9 +1,8 @@
 """Motion of people on planted feet: steps are planned first, and the body follows them.
 
 A `Script` is filled with what a person does, one action after the other, and played to a `Motion`.
-Feet stand where they were set down until they are lifted: they roll over the heel when they land
-and over the ball before they leave. The pelvis goes smoothly between the feet, as high as the legs
-reach, and legs are bent by inverse kinematics of the person's own skeleton.
+Feet stand where they were set down, and roll over heel and ball. The pelvis goes smoothly between
+them, as high as the legs reach; legs bend by inverse kinematics of the person's own skeleton.
 
 The world has y up, x to the right and z towards the camera; the floor is at y = 0. A person at yaw
 0 faces z.
@@ -19,7 +18,7 @@ from scipy.ndimage import gaussian_filter1d, minimum_filter1d
 
 from datasets.synthetic.arms import SHAPES, Arm, degrees_of, hand_pose, place_arm
 from datasets.synthetic.poses import Rotations, still, swung_arm, trunk
-from datasets.synthetic.skeleton import JOINT, SIGN, Rotation, Skeleton, Vector, clamp, turn
+from datasets.synthetic.skeleton import JOINT, SIGN, Rotation, Skeleton, Vector, clamp, ease, turn
 from human_models.joints import SIDES
 
 FPS: Final = 30
@@ -101,8 +100,7 @@ class Feet(NamedTuple):
 
 
 class Script:
-    """What a person does, one thing after the other. Times are seconds from the first frame; they
-    may begin before it."""
+    """What a person does, one thing after the other. Times are seconds from the first frame."""
 
     def __init__(
         self, physique: Physique, x: float, z: float, yaw_deg: float, start_s: float = 0.0
@@ -250,8 +248,7 @@ class Script:
 
     def play(self, rng: Rng, frames: int) -> Motion:
         """The motion; `rng` moves what is never quite still: trunk, head, fingers."""
-        times = (np.arange(-_BEFORE, frames + _BEFORE)) / FPS
-        skeleton = self.physique.skeleton
+        times = np.arange(-_BEFORE, frames + _BEFORE) / FPS
         feet = self._feet_at(times)
         heading = _smooth(feet.yaw_deg.mean(axis=1), 0.2)
         across = np.stack([turn("y", yaw)[:, 0] for yaw in heading])
@@ -292,7 +289,7 @@ class Script:
             self._legs(pose, feet, t, pelvis[t])
             for side, swing in zip(SIDES, (swings[t], -swings[t]), strict=True):
                 arm = self._arm_at(side, time, swung_arm(float(swing), 0.0))
-                place_arm(skeleton, pose, side, arm)
+                place_arm(self.physique.skeleton, pose, side, arm)
             half = turn("y", looks[t, 0] / 2) @ turn("x", looks[t, 1] / 2 + sway[t, 5])
             pose[JOINT["neck"]] = pose[JOINT["head"]] = half
             rotations[t] = pose
@@ -457,12 +454,6 @@ class Script:
         for start, end in self._talks:
             talking[(times >= start) & (times < end)] = 1
         return 0.02 + 0.11 * syllables * phrases * _smooth(talking, 0.06)
-
-
-def ease(share: float) -> float:
-    """0 to 1 with a soft start and end."""
-    share = clamp(share, 0.0, 1.0)
-    return share * share * (3 - 2 * share)
 
 
 def _around(time: float, keys: Sequence[tuple[float, T]]) -> tuple[T | None, T | None, float]:

@@ -45,6 +45,12 @@ def clamp(value: float, low: float, high: float) -> float:
     return min(max(value, low), high)
 
 
+def ease(share: float) -> float:
+    """0 to 1 with a soft start and end."""
+    share = clamp(share, 0.0, 1.0)
+    return share * share * (3 - 2 * share)
+
+
 def pick(rng: np.random.Generator, chances: Mapping[T, float]) -> T:
     """One of the keys, as likely as its value is large."""
     left = rng.random() * sum(chances.values())

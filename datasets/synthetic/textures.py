@@ -14,6 +14,10 @@ SIDE: Final = 64
 Texture = Float32[np.ndarray, "64 64 3"]
 Colour = Float[np.ndarray, "3"]
 Rng = np.random.Generator
+Rays = Float[np.ndarray, "N 3"]
+Material = Callable[[Rays, Rays], Rays]
+"""Reflectance at places of a box, from its corner (0) to the opposite one (1), times size; and its
+normals, both in the box' own frame."""
 
 _NEUTRALS: Final = (
     (0.05, 0.05, 0.06), (0.12, 0.12, 0.14), (0.30, 0.30, 0.31), (0.62, 0.62, 0.62),
@@ -111,3 +115,60 @@ def draw_texture(rng: Rng, colour: Colour, patterned: float) -> Texture:
             texture += pattern[..., None] * (other.astype(np.float32) - base)
         np.clip(texture, 0.01, 1, out=texture)
     return texture
+
+
+def plain(red: float, green: float, blue: float) -> Material:
+    """One colour, a little uneven."""
+    colour = np.array([red, green, blue], np.float32)
+    return lambda place, _: colour * (1 + 0.03 * _noise(place, 1.3, 2))
+
+
+def _noise(place: Rays, per_m: float, number: int) -> Float[np.ndarray, "N 1"]:
+    u = (place[:, 0] + 0.37 * place[:, 1]) * per_m * SIDE / 4
+    v = (place[:, 2] + 0.61 * place[:, 1]) * per_m * SIDE / 4
+    cells = np.floor(np.stack([u, v])).astype(np.int64) % SIDE
+    return noise_bank()[number, cells[1], cells[0]][:, None]
+
+
+def wood(tone: float, board_m: float, *, across: bool = False) -> Material:
+    """Boards along x, or along z, of different shades, with a grain."""
+    base = np.array([0.56, 0.37, 0.21], np.float32) * tone
+
+    def colour(place: Rays, _: Rays) -> Rays:
+        x, z = place[:, 2 if across else 0], place[:, 0 if across else 2]
+        board = np.floor(z / board_m)
+        piece = np.floor((x + board * 0.77) / 1.7)
+        shade = np.sin(board * 12.9898 + piece * 78.233) * 43758.5453
+        shade = 0.82 + 0.3 * (shade - np.floor(shade))
+        grain = np.stack([x * 0.35 + board * 3.1, place[:, 1], z * 3.0], axis=1)
+        gap = np.minimum(z / board_m % 1, 1 - z / board_m % 1) * board_m < 0.003
+        shade = shade * (1 - 0.45 * gap)
+        return base * (shade[:, None] + 0.07 * _noise(grain, 2.0, 4) + 0.04 * _noise(grain, 5.0, 6))
+
+    return colour
+
+
+def rug(place: Rays, _: Rays) -> Rays:
+    """Woven, with a border."""
+    ground = np.array([0.50, 0.16, 0.12], np.float32)
+    light, blue = np.array([0.72, 0.62, 0.46]), np.array([0.13, 0.19, 0.31])
+    size = place.max(axis=0)
+    edge = np.minimum(place, size - place)[:, [0, 2]].min(axis=1)
+    lozenge = np.abs(place[:, 0] * 2.2 % 1 - 0.5) + np.abs(place[:, 2] * 2.2 % 1 - 0.5)
+    colour = np.where((np.abs(lozenge - 0.36) < 0.06)[:, None], light, ground)
+    colour = np.where((lozenge < 0.17)[:, None], blue, colour)
+    colour = np.where((edge < 0.2)[:, None], blue, colour)
+    colour = np.where(((edge > 0.11) & (edge < 0.16))[:, None], light, colour)
+    return (colour * (1 + 0.09 * _noise(place, 7.0, 7))).astype(np.float32)
+
+
+def print_of(photograph: np.ndarray, size: tuple[float, float]) -> Material:
+    """A photograph on the side that faces z."""
+
+    def colour(place: Rays, _: Rays) -> Rays:
+        height, width = photograph.shape[:2]
+        column = np.clip(place[:, 0] / size[0] * width, 0, width - 1).astype(int)
+        row = np.clip((1 - place[:, 1] / size[1]) * height, 0, height - 1).astype(int)
+        return (photograph[row, column] / 255.0).astype(np.float32) ** 1.6 * 0.9
+
+    return colour

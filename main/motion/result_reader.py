@@ -101,6 +101,8 @@ class Summary(_Checked):
     flat_hand_mean: bool | None = None
     model: _Text | None = None
     precision: _Text | None = None
+    keypoints: _Text | None = None
+    """built-in or file, if there are any; early versions did not say."""
     camera: CameraSummary | None = None
     smoothing_s: dict[_Text, _Finite] | None = None
 

@@ -52,6 +52,16 @@ _HANDS: Final = [joint_places(HAND_KEYPOINTS[side][1:]) for side in SIDES]
 """Without the wrists, which MoveNet knows better."""
 _FACE: Final = joint_places(FACE_KEYPOINTS)
 _FEET: Final = joint_places(("left_heel", "right_heel", "left_big_toe", "right_big_toe"))
+SOURCES: Final = np.zeros(len(JOINTS), np.uint8)
+"""What finds each joint, `KeypointSource`."""
+for _places, _source in (
+    (_BODY, KeypointSource.BODY),
+    (_FEET, KeypointSource.FEET),
+    (_FACE, KeypointSource.FACE),
+    (_HANDS[0], KeypointSource.HAND),
+    (_HANDS[1], KeypointSource.HAND),
+):
+    SOURCES[list(_places)] = _source
 _FOOT_POINTS: Final = slice(29, 33)
 """The same of BlazePose's points; of the others, some say where hands and face are."""
 _HAND_POINTS: Final = ((15, 19, 17), (16, 20, 18))

@@ -41,6 +41,7 @@ class InferenceOptions:
         person: people to write; None: everyone.
         keep_longest: of those, how many with the most frames; None: all.
         preview: write only a sheet of the people, to choose from.
+        reuse: take the network's estimates from the result that is there.
         smoothing: factor of the default smoothing of videos; 0: none.
         focal_px: focal length of the camera in pixels.
         fov_deg: or its angle of view across the width in degrees.
@@ -69,6 +70,7 @@ class InferenceOptions:
     person: Chosen | None = None
     keep_longest: int | None = None
     preview: bool = False
+    reuse: bool = False
     smoothing: float = 1.0
     focal_px: float | None = None
     fov_deg: float | None = None
@@ -87,6 +89,11 @@ class InferenceOptions:
         for name, count in (("batch-size", self.batch_size), ("keep-longest", self.keep_longest)):
             if count is not None and count < 1:
                 raise UserError(f"--{name} {count}: give a number from 1")
+        if self.reuse and (self.boxes or self.preview or isinstance(self.keypoints, Path)):
+            raise UserError(
+                "--reuse takes boxes and keypoints from the result: leave --boxes, --preview and "
+                "files of --keypoints away"
+            )
         if isinstance(self.person, tuple) and min(self.person, default=0) < 1:
             raise UserError("--person: people are numbered from 1")
         if not 0 <= self.smoothing <= LARGEST_SMOOTHING:

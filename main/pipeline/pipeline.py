@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
 import torch
 
 from configs.reader import save_config
@@ -40,6 +41,7 @@ from main.pipeline.stages import (
     detect_people,
     estimate_people,
     place_people,
+    read_estimates,
     track_people,
     watch_camera,
 )
@@ -66,6 +68,10 @@ _ADVICE: Final = (
 )
 
 
+class NobodyFoundError(UserError):
+    """A clip shows nobody, as far as the detector finds."""
+
+
 class ClipResult(NamedTuple):
     """Frames of a clip and people who were written; None: not known any more."""
 
@@ -79,21 +85,21 @@ def process_clip(
     """Estimate the people of a clip and write the folder `result` and the overlay beside it.
 
     The source is read twice: once to estimate, and once to draw. The folder gets its name when all
-    else is written. With `options.preview` only a sheet of the people is written, `preview_of`.
+    else is written. With `options.preview` only a sheet of the people is written, `preview_of`;
+    with `options.reuse` the network's estimates are those of the result that is there.
 
     Args:
         detector: where people are; None: what the options say, or a file of boxes.
 
     Raises:
-        UserError: nobody was found, or something cannot be read or written.
+        NobodyFoundError: there is nobody in any frame.
+        UserError: something cannot be read or written, or nobody has a number that is asked for.
     """
     options, estimator = tools.options, tools.estimator
     clip, smoothing = describe_clip(source, options), smoothing_of(source, options)
     errors = tools.errors_for(source)
     wants_keypoints = options.wants_keypoints or errors is not None
-    detector = detector or tools.detector_for(source)
-    if wants_keypoints:
-        detector = tools.with_keypoints(detector, clip.fps)
+    keypoints = ("built-in" if tools.keypoints is None else "file") if wants_keypoints else None
     frame_total = source.info.frame_count_estimate
     written = preview_of(result) if options.preview else result
     row_files_count = 2 if errors is None else 3
@@ -102,23 +108,19 @@ def process_clip(
     with atomic_path(written) as partial, row_files(partial) as (raw, refined, final, world):
         partial.touch() if options.preview else partial.mkdir()
 
-        # Frame by frame: each stage is a generator; threads work ahead where it says prefetch.
-        frames = prefetch(source, READ_AHEAD)
-        detected = detect_people(frames, detector)
-        tracked = track_people(detected, Tracker(clip.fps))
         camera = camera_tracker(source, clip, options)
-        watched = watch_camera(tracked, camera)
-        cropped = prefetch(crop_people(watched, estimator), READ_AHEAD)
-        workers = tools.network_workers(source)
-        with closing(estimate_people(cropped, estimator, tools.batch_size, workers)) as estimated:
-            counted = with_progress(estimated, frame_total, "frames")
-            frame_count = place_people(counted, clip, raw)
-        if not len(raw):
-            raise UserError(f"{source.path}: nobody found in {frame_count} frame(s); {_ADVICE}")
+        if options.reuse:
+            before = read_estimates(result, clip, estimator, options.model_dir, errors is not None)
+            frame_count, keypoints = before.frame_count, before.keypoints
+            place_people(before.frames, clip, raw)
+            people = raw.column("track")
+            _watch_again(source, raw, camera)
+        else:
+            frame_count = _estimate(source, clip, detector, tools, camera, raw)
+            people = stitch(raw, clip.camera, clip.fps)
 
         # The clip as a whole: raw rows become final ones.
         motion = static_camera(frame_count) if camera is None else camera.finish()
-        people = stitch(raw, clip.camera, clip.fps)
         if errors is not None:
             moved = Refinement(estimator.body, errors, clip).refine(raw, people, refined)
             log.info("%d of %d bodies moved onto keypoints", moved, len(raw))
@@ -139,13 +141,15 @@ def process_clip(
                 draw_overlay(source, final, chosen, result, tools.renderer, tools.workers)
             save_config(estimator.config, partial / CONFIG_NAME)
             summary = summary_of(source, frame_count, clip, smoothing, tools)
-            summary["refined"] = errors is not None
+            summary |= {"refined": errors is not None, "keypoints": keypoints}
+            if motion.kind != "static":
+                summary["camera_motion"] = motion.kind
             write_results(
                 *(partial, final, clip, summary),
                 chosen=chosen,
                 floor=floor,
                 world=solved,
-                with_keypoints=wants_keypoints,
+                with_keypoints=keypoints is not None,
             )
             prepare_exports(result, partial, options.export)
     if options.preview:
@@ -155,6 +159,45 @@ def process_clip(
         log.info("%s: %d frames, %d people", result, frame_count, len(chosen))
         export_characters(result, source.path, tools)
     return ClipResult(frame_count, len(chosen))
+
+
+def _estimate(
+    source: FrameSource,
+    clip: Clip,
+    detector: Detector | None,
+    tools: "Tools",
+    camera: CameraTracker | None,
+    raw: RawRows,
+) -> int:
+    """Write down what the network says of each frame; the number of frames.
+
+    Each stage is a generator; threads work ahead where it says prefetch.
+    """
+    estimator = tools.estimator
+    detector = detector or tools.detector_for(source)
+    if tools.options.wants_keypoints or tools.errors_for(source) is not None:
+        detector = tools.with_keypoints(detector, clip.fps)
+    frames = prefetch(source, READ_AHEAD)
+    detected = detect_people(frames, detector)
+    tracked = track_people(detected, Tracker(clip.fps))
+    watched = watch_camera(tracked, camera)
+    cropped = prefetch(crop_people(watched, estimator), READ_AHEAD)
+    workers = tools.network_workers(source)
+    with closing(estimate_people(cropped, estimator, tools.batch_size, workers)) as estimated:
+        counted = with_progress(estimated, source.info.frame_count_estimate, "frames")
+        frame_count = place_people(counted, clip, raw)
+    if not len(raw):
+        raise NobodyFoundError(f"{source.path}: nobody found in {frame_count} frame(s); {_ADVICE}")
+    return frame_count
+
+
+def _watch_again(source: FrameSource, raw: RawRows, camera: CameraTracker | None) -> None:
+    """Show the frames to what finds the camera's motion, if any: results do not have all of it."""
+    if camera is not None:
+        rows = dict(raw.by_frame())
+        for frame in prefetch(source, READ_AHEAD):
+            here = rows.get(frame.index, np.zeros(0, int))
+            camera.add(frame.index, frame.image, raw.take(here, "box_xywh").astype(float))
 
 
 class Tools:

@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Final, NamedTuple
 
@@ -14,12 +15,22 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from human_models.joints import JOINTS_FROM_MODEL
 from main.motion.camera import PELVIS, Clip, place_bodies, truncation
 from main.motion.camera_motion import CameraTracker
-from main.motion.rows import PARAMETERS, RAW_ROW, Keypoints, RawRows
+from main.motion.result_reader import open_result
+from main.motion.rows import (
+    KEYPOINT_COLUMNS,
+    PARAMETERS,
+    RAW_ROW,
+    Keypoints,
+    KeypointSource,
+    RawRows,
+)
 from main.pipeline.detection import Detection, Detector, import_ultralytics
 from main.pipeline.estimator import Estimator, Person, PersonCrop
-from utils.errors import UserError
+from main.pipeline.keypoints import SOURCES
+from utils.errors import UserError, printable
 from utils.iteration import parallel_map
 from utils.source import Frame
 
@@ -243,6 +254,89 @@ def estimate_people(
         raise UserError(f"the network gave NaN or infinity for every person; {_DAMAGED}")
     if left_out > 1:
         log.warning("%d of %d estimates were left out as NaN or infinite", left_out, total)
+
+
+class EarlierEstimates(NamedTuple):
+    """What the network said of a clip in an earlier run.
+
+    Attributes:
+        frames: those that show anyone; a track's number is the person's.
+        frame_count: of the clip.
+        keypoints: "built-in", "file", or None: there are none.
+    """
+
+    frames: list[EstimatedFrame]
+    frame_count: int
+    keypoints: str | None
+
+
+def read_estimates(
+    folder: Path, clip: Clip, estimator: Estimator, model: str, want_keypoints: bool
+) -> EarlierEstimates:
+    """The estimates that a result folder was made of.
+
+    Raises:
+        UserError: there is no result, it is of another model, frame rate or size, or it lacks the
+            keypoints that are wanted.
+    """
+    result = open_result(folder)
+    summary = result.require_summary()
+    for what, then, now in (
+        ("model", summary.model, printable(model)),
+        ("frame rate", summary.fps, clip.fps),
+        ("size", summary.image_size, list(clip.image_size)),
+    ):
+        if then != now:
+            raise UserError(f"--reuse: {folder} is of {what} {then}, not {now}; run it without")
+    if summary.keypoints is None and want_keypoints:
+        raise UserError(f"--reuse: {folder} has no keypoints, which --refine needs; run it without")
+    names = ["score", "box_xywh", "interpolated", *(f"raw_{name}" for name in PARAMETERS)]
+    names += KEYPOINT_COLUMNS if summary.keypoints else ()
+    frames: dict[int, list[EstimatedPerson]] = {}
+    for number in result.files:
+        content = result.read_person(number, names)
+        kept = np.flatnonzero(~content["interpolated"])
+        values = {name: content[f"raw_{name}"][kept].astype(np.float32) for name in PARAMETERS}
+        joints = _posed_joints(values, estimator)
+        seen = joints[..., :2] / (joints[..., 2:] + 1e-4) * values["focal"][:, None]
+        for i, row in enumerate(kept):
+            person = Person(
+                box_xywh=content["box_xywh"][row].astype(np.float32),
+                **{name: value[i] for name, value in values.items()},
+                joints_3d_m=joints[i],
+                joints_2d_px=seen[i] + values["princpt"][i],
+                vertices_m=None,
+            )
+            keypoints = None
+            if summary.keypoints:
+                score = content["keypoint_score"][row].astype(np.float64)
+                from_file = np.full(len(score), KeypointSource.FILE, np.uint8)
+                source = SOURCES if summary.keypoints == "built-in" else from_file
+                source = np.where(score > 0, source, 0).astype(np.uint8)
+                points = content["keypoints_px"][row].astype(np.float64)
+                keypoints = Keypoints(points, score, source)
+            one = EstimatedPerson(number, float(content["score"][row]), person, keypoints)
+            frames.setdefault(int(content["frame_index"][row]), []).append(one)
+    count = summary.frames if summary.frames is not None else max(frames) + 1
+    ordered = [EstimatedFrame(number, frames[number]) for number in sorted(frames)]
+    return EarlierEstimates(ordered, count, summary.keypoints)
+
+
+@torch.inference_mode()
+def _posed_joints(
+    values: dict[str, np.ndarray], estimator: Estimator
+) -> Float[np.ndarray, "T 137 3"]:
+    """The joints of the network's bodies, in the cameras of their crops."""
+    posed = []
+    for start in range(0, len(values["transl"]), _PLACED_AT_ONCE):
+        given = {
+            name: torch.from_numpy(value[start : start + _PLACED_AT_ONCE]).to(estimator.device)
+            for name, value in values.items()
+            if name not in ("focal", "princpt")
+        }
+        joints = estimator.body(**given, want_vertices=False).joints
+        posed.append(joints[:, list(JOINTS_FROM_MODEL)].cpu().numpy())
+    return np.concatenate(posed)
 
 
 def place_people(frames: Iterable[EstimatedFrame], clip: Clip, rows: RawRows) -> int:

@@ -297,6 +297,35 @@ def test_smoothing_can_be_off(run, tmp_path, model, video):
     assert json.loads((folder / "summary.json").read_text())["smoothing_s"] is None
 
 
+def test_estimates_of_a_result_are_used_again(run, tmp_path, model, video):
+    boxes = write_boxes(
+        tmp_path / "b.json", {n: [[40 + n, 10, 50, 100], [100, 20, 40, 90 + n]] for n in range(12)}
+    )
+    once, again = tmp_path / "once", tmp_path / "again"
+    flags = ("--no-overlay", "--smooth", 3, "--focal", 300, "--refine")
+    found = ("--boxes", boxes, "--keypoints", "built-in", "--no-overlay")
+    assert run(model, video, "--output", once, "--boxes", boxes, *flags).returncode == 0
+    assert run(model, video, "--output", again, *found).returncode == 0
+    done = run(model, video, "--output", again, *flags, "--reuse")
+    assert done.returncode == 0, done.stderr
+    name = f"result_{video.stem}"
+    for person in ("person_001.npz", "person_002.npz"):
+        expected, values = load(once / name / person), load(again / name / person)
+        assert expected.keys() == values.keys()
+        for key in expected.keys() - {"body_model"}:
+            np.testing.assert_allclose(values[key], expected[key], atol=2e-3, err_msg=key)
+    summaries = [json.loads((one / name / "summary.json").read_text()) for one in (once, again)]
+    assert summaries[0] == summaries[1]
+    for given, reason in (
+        (("--fps", 5), "is of frame rate 10.0, not 5.0"),
+        (("--boxes", boxes), "--reuse takes boxes and keypoints from the result"),
+        (("--output", tmp_path / "none"), "has no person_001.npz"),
+    ):
+        refused = run(model, video, "--output", again, "--reuse", *given)
+        assert refused.returncode == 2
+        assert reason in refused.stderr
+
+
 def test_folder_of_frames_is_a_video(run, tmp_path, model):
     frames = tmp_path / "frames"
     frames.mkdir()

@@ -22,7 +22,7 @@ async function findChromium() {
   throw new Error("no chromium on PATH; run scripts/install_web.sh or set CHROMIUM to its path");
 }
 
-async function withBrowser(use) {
+export async function withBrowser(use) {
   const browser = await chromium.launch({
     executablePath: await findChromium(),
     // As on a machine without a graphics card: WebGL by SwiftShader, the rest without any GPU.
@@ -41,7 +41,7 @@ async function withBrowser(use) {
 }
 
 // Adds everything that goes wrong on a page to `errors`, as it happens.
-function collectErrors(page, errors) {
+export function collectErrors(page, errors) {
   page.on("pageerror", (error) => errors.push(String(error)));
   page.on("console", (message) => {
     if (message.type() === "error") errors.push(message.text());

@@ -1,0 +1,411 @@
+"""Jobs on the disk and the queue that runs their tasks, one at a time, each in its own process.
+
+A job is one video or photograph, and a folder: job.json, input/, what was found/, a trial/ of the
+first seconds, log.txt, and the results. Whoever opens the folder again finds all of it.
+"""
+
+import json
+import logging
+import os
+import re
+import secrets
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, Final, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from main.app.people import FINDING, Choice, as_box_file, boxes_of, check, flags_of
+from utils.errors import UserError
+from utils.files import (
+    ROOT,
+    atomic_path,
+    exclusive,
+    read_json,
+    remove_folder,
+    remove_leftovers,
+)
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["find", "trial", "run", "again", "export"]
+State = Literal["queued", "running", "cancelled", "done", "failed"]
+ACTIVE: Final = ("queued", "running")
+ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{16}")
+RECORD: Final = "job.json"
+_GRACE_S: Final = 1.0
+"""How long a cancelled process may clean up; then it is killed, and the queue cleans up."""
+_TAIL: Final = 1 << 16
+"""Bytes of the end of a log that are read."""
+_PROGRESS: Final = re.compile(
+    r"(?P<done>\d+)(?: of (?P<total>\d+))? (?P<what>[a-z ]+), (?P<rate>[\d.]+)/s"
+    r"(?:, (?P<left>\d+) s left)?"
+)
+STAGES: Final = {
+    "frames": "Estimating",
+    "frames drawn": "Drawing",
+    "frames read": "Saving frames",
+    "meshes": "Writing meshes",
+}
+"""What the commands are doing while they count these."""
+_SHOWN_LINES: Final = 200
+
+
+class Task(BaseModel):
+    """What is or was last done for a job.
+
+    Attributes:
+        arguments: of main.inference or main.export, as on a command line.
+        error: one line.
+    """
+
+    kind: Kind
+    arguments: list[str]
+    state: State = "queued"
+    queued: float
+    started: float | None = None
+    ended: float | None = None
+    error: str | None = None
+
+
+class Job(BaseModel):
+    """A job as job.json has it.
+
+    Attributes:
+        name: of the file as it was uploaded, to be shown.
+        file: its harmless name in input/.
+        flags: options that were chosen last, by name.
+        found_with: those that people were found with; None: nobody has looked yet.
+    """
+
+    id: str
+    name: str
+    file: str
+    created: float
+    model: str
+    flags: dict[str, str] = {}
+    found_with: dict[str, str] | None = None
+    choice: Choice = Choice()
+    task: Task | None = None
+    bytes: int = 0
+
+    @property
+    def result(self) -> str:
+        """Name of the result folder."""
+        return f"result_{Path(self.file).stem}"
+
+    @property
+    def is_active(self) -> bool:
+        return self.task is not None and self.task.state in ACTIVE
+
+    @classmethod
+    def read(cls, folder: Path) -> "Job":
+        """Raises UserError where there is none, or a damaged one."""
+        try:
+            return cls.model_validate(read_json(folder / RECORD, "job"))
+        except ValidationError:
+            raise UserError(f"{folder / RECORD} is damaged; remove the folder") from None
+
+    def write(self, folder: Path) -> None:
+        with atomic_path(folder / RECORD) as partial:
+            partial.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+
+
+class Jobs:
+    """All jobs of a folder, and the thread that runs what is queued."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._jobs: dict[str, Job] = {}
+        self._changed = threading.Condition(threading.RLock())
+        self._process: subprocess.Popen[bytes] | None = None
+        self._running: str | None = None
+        self._is_cancelled = self._is_closed = False
+        self._thread = threading.Thread(target=self._work, name="queue", daemon=True)
+
+    @contextmanager
+    def opened(self) -> Iterator["Jobs"]:
+        """Read what is there, clean up what a killed server left, and run the queue meanwhile.
+
+        Raises:
+            UserError: another server has the folder.
+        """
+        busy = f"{self.folder}: another app uses it; end that one, or say --output DIR"
+        with exclusive(self.folder / ".lock", busy):
+            remove_leftovers(self.folder, None)
+            for record in sorted(self.folder.glob(f"*/{RECORD}")):
+                if ID.fullmatch(record.parent.name) and not record.parent.is_symlink():
+                    self._recover(record.parent)
+            self._thread.start()
+            try:
+                yield self
+            finally:
+                with self._changed:
+                    self._is_closed = True
+                    self._changed.notify_all()
+                    self._end_process()
+                self._thread.join()
+
+    def _recover(self, folder: Path) -> None:
+        try:
+            job = Job.read(folder)
+        except UserError as error:
+            log.warning("left out: %s", error)
+            return
+        if job.task is not None and job.task.state == "running":
+            # Its process ends by itself when the server has gone, and holds the lock until then.
+            with suppress(UserError), exclusive(folder / ".running", "", patience_s=5):
+                remove_leftovers(folder, None)
+            job.task.state, job.task.error = "failed", "the app was stopped while this ran"
+            job.task.ended = time.time()
+            job.write(folder)
+        self._jobs[job.id] = job
+
+    def all(self) -> list[Job]:
+        """Copies, the newest first."""
+        with self._changed:
+            jobs = sorted(self._jobs.values(), key=lambda job: job.created, reverse=True)
+            return [job.model_copy(deep=True) for job in jobs]
+
+    def get(self, job_id: str) -> Job:
+        """A copy of a job. Raises KeyError where there is none."""
+        with self._changed:
+            return self._jobs[job_id].model_copy(deep=True)
+
+    def path(self, job_id: str) -> Path:
+        """The folder of a job. Raises KeyError where there is none."""
+        return self.folder / self._jobs[job_id].id
+
+    @contextmanager
+    def new(self, name: str, file: str, model: str) -> Iterator[Path]:
+        """Make a job; the block writes its input to the path that it is given."""
+        unique = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(8)}"
+        job = Job(id=unique, name=name, file=file, created=time.time(), model=model)
+        with atomic_path(self.folder / unique) as partial:
+            (partial / "input").mkdir(parents=True)
+            yield partial / "input" / file
+            job.bytes = _size(partial)
+            job.write(partial)
+        with self._changed:
+            self._jobs[unique] = job
+
+    def choose(self, job_id: str, choice: Choice) -> None:
+        """Keep who is wanted. Raises KeyError, or UserError while the job runs."""
+        with self._changed:
+            job = self._idle(job_id)
+            job.choice = choice
+            job.write(self.path(job_id))
+
+    def start(
+        self, job_id: str, kind: Kind, model: str, flags: dict[str, str], formats: str = ""
+    ) -> None:
+        """Queue a task.
+
+        Raises:
+            KeyError: there is no such job.
+            UserError: it runs already, or main.inference would refuse the options.
+        """
+        with self._changed:
+            job = self._idle(job_id)
+            job.model, job.flags = model, flags
+            arguments = self._arguments(job, kind, formats)
+            job.task = Task(kind=kind, arguments=arguments, queued=time.time())
+            job.write(self.path(job_id))
+            self._changed.notify_all()
+
+    def cancel(self, job_id: str) -> None:
+        """End a task; its process gets a second to clean up. Raises KeyError."""
+        with self._changed:
+            job = self._jobs[job_id]
+            if self._running == job_id:
+                self._is_cancelled = True
+                self._end_process()
+            elif job.task is not None and job.task.state == "queued":
+                self._finish(job, "cancelled", None)
+
+    def delete(self, job_id: str) -> None:
+        """Remove a job and all its files. Raises KeyError, or UserError while it runs."""
+        with self._changed:
+            job = self._idle(job_id)
+            remove_folder(self.path(job.id))
+            del self._jobs[job_id]
+
+    def _idle(self, job_id: str) -> Job:
+        job = self._jobs[job_id]
+        if job.is_active:
+            raise UserError(f"{job.name} is being worked on: cancel that, or wait")
+        return job
+
+    def _arguments(self, job: Job, kind: Kind, formats: str) -> list[str]:
+        """What to give to the command, checked; a file of boxes is written where one is needed."""
+        folder = self.path(job.id)
+        flags, source = job.flags, str(folder / "input" / job.file)
+        if kind in ("export", "again") and not (folder / job.result).is_dir():
+            raise UserError("there is no result yet: run the job first")
+        if kind == "export":
+            check([job.model, source, f"--export={formats}"])
+            return [str(folder / job.result), f"--format={formats}", f"--input={source}"]
+        if kind == "find":
+            check([job.model, source, *flags_of(flags)])
+            return [job.model, source, *flags_of(flags, FINDING)]
+        output = folder / "trial" if kind == "trial" else folder
+        arguments = [job.model, source, f"--output={output}", *flags_of(flags)]
+        if kind == "trial":
+            arguments = [one for one in arguments if not one.startswith("--export=")]
+        if kind == "again":
+            arguments.append("--reuse")
+            check(arguments)
+            return arguments
+        if job.choice.people == "largest":
+            arguments.append("--person=largest")
+        check(arguments)
+        if job.choice.needs_boxes:
+            if job.found_with is None:
+                raise UserError("find the people before you choose among them")
+            if job.found_with != {name: flags[name] for name in FINDING if name in flags}:
+                wanted = ", ".join(FINDING[:2])
+                raise UserError(f"{wanted} or certainty has changed: find the people again")
+            content = json.dumps(as_box_file(read_choice(folder, job)))
+            with atomic_path(folder / "chosen.boxes.json") as partial:
+                partial.write_text(content, encoding="utf-8")
+            arguments.append(f"--boxes={folder / 'chosen.boxes.json'}")
+        return arguments
+
+    def _work(self) -> None:
+        """Run what is queued, the oldest first, until the server ends."""
+        while True:
+            with self._changed:
+                job = self._next()
+                while job is None and not self._is_closed:
+                    self._changed.wait()
+                    job = self._next()
+                if job is None or self._is_closed:
+                    return
+                assert job.task is not None
+                self._running, self._is_cancelled = job.id, False
+                job.task.state, job.task.started = "running", time.time()
+                folder = self.path(job.id)
+                job.write(folder)
+                with (folder / "log.txt").open("wb") as output:
+                    self._process = _start_worker(folder, output)
+            status = self._process.wait()
+            _kill_group(self._process, signal.SIGKILL)  # what it may have started
+            remove_leftovers(folder, None)
+            with self._changed:
+                self._process = self._running = None
+                if self._is_cancelled:
+                    self._finish(job, "cancelled", None)
+                elif status == 0:
+                    if job.task.kind == "find":
+                        names = [name for name in FINDING if name in job.flags]
+                        job.found_with = {name: job.flags[name] for name in names}
+                        job.choice = Choice()
+                    self._finish(job, "done", None)
+                else:
+                    error = "the app was stopped while this ran"
+                    self._finish(job, "failed", error if self._is_closed else _why(folder, status))
+
+    def _next(self) -> Job | None:
+        queued = [job for job in self._jobs.values() if job.task and job.task.state == "queued"]
+        return min(queued, key=lambda job: job.task.queued if job.task else 0, default=None)
+
+    def _finish(self, job: Job, state: State, error: str | None) -> None:
+        assert job.task is not None
+        job.task.state, job.task.error, job.task.ended = state, error, time.time()
+        job.bytes = _size(self.path(job.id))
+        job.write(self.path(job.id))
+
+    def _end_process(self) -> None:
+        process = self._process
+        if process is not None:
+            _kill_group(process, signal.SIGTERM)
+            timer = threading.Timer(_GRACE_S, _kill_group, (process, signal.SIGKILL))
+            timer.daemon = True
+            timer.start()
+
+
+def _start_worker(folder: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
+    """The process of a task: a group of its own, which ends when this end of its stdin closes."""
+    return subprocess.Popen(
+        **python_command("main.app.worker", str(folder)),
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def python_command(module: str, *arguments: str) -> dict[str, Any]:
+    """What `subprocess` needs to run a module of the project, wherever the app was started."""
+    return {
+        "args": [sys.executable, "-P", "-m", module, *arguments],
+        "cwd": ROOT,
+        "env": {**os.environ, "PYTHONPATH": str(ROOT), "PROGRESS_EVERY_S": "0.5"},
+    }
+
+
+def _kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # it has ended
+        os.killpg(process.pid, number)
+
+
+def _why(folder: Path, status: int) -> str:
+    """Why a task failed: what its command said last, or how it ended."""
+    errors = [line for line in _tail(folder / "log.txt") if line.startswith("error: ")]
+    if errors:
+        # Nobody knows the folder from which the app speaks of the file.
+        return errors[-1].removeprefix("error: ").replace(f"{folder / 'input'}/", "")
+    how = f"by signal {-status}" if status < 0 else f"with status {status}"
+    return f"the process ended {how}; its log may say more"
+
+
+def _tail(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL))
+            return file.read().decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def progress_of(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """How far a running task is, as its log says, and the other lines of the log."""
+    progress, lines = None, []
+    for line in _tail(folder / "log.txt"):
+        if match := _PROGRESS.fullmatch(line):
+            numbers = {name: match[name] and float(match[name]) for name in match.groupdict()
+                       if name != "what"}  # fmt: skip
+            progress = {"stage": STAGES.get(match["what"], match["what"].capitalize()), **numbers}
+        else:
+            lines.append(line)
+    return progress, lines[-_SHOWN_LINES:]
+
+
+def command_of(task: Task) -> str:
+    """The command line that does the same, as typed in the project's folder."""
+    arguments = [argument.replace(f"{ROOT}/", "") for argument in task.arguments]
+    if task.kind == "export":
+        return shlex.join([".venv/bin/python", "-m", "main.export", *arguments])
+    return shlex.join(["sh", "scripts/inference.sh", *arguments])
+
+
+def read_choice(folder: Path, job: Job) -> dict[int, dict[int, list[float]]]:
+    """The boxes of everybody who is wanted, by number and frame. Raises UserError."""
+    found = read_json(folder / "found" / "boxes.json", "boxes that were found")
+    people = {
+        int(number): {int(frame): box for frame, box in boxes.items()}
+        for number, boxes in found["people"].items()
+    }
+    return boxes_of(people, job.choice, found["step"])
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())

@@ -1,0 +1,499 @@
+"""Requests of the app's page: who may ask, uploads, jobs, files of results.
+
+Other pages in the same browser can send requests here, too, and names of theirs can be made to
+lead here (DNS rebinding). So a request must name this server as its host; one that changes
+anything must come from a page of this server, if it comes from a page; and beyond this machine
+everyone needs the token.
+"""
+
+import asyncio
+import importlib.util
+import io
+import logging
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import zipfile
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, urlsplit
+
+import uvicorn
+from pydantic import Field, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
+from starlette.routing import Route
+
+from main.app.jobs import Job, Jobs, Kind, command_of, progress_of, python_command
+from main.app.people import Choice, Flags, Strict, safe_name
+from main.characters.options import FORMATS
+from utils.errors import UserError, printable
+from utils.files import CONFIG_NAME, DEMO, PRETRAINED
+from utils.image import IMAGE_SUFFIXES
+from utils.video_read import VIDEO_SUFFIXES
+
+log = logging.getLogger(__name__)
+
+_PAGE: Final = Path(__file__).parent / "page"
+_PARTS: Final = {"": "index.html", "app.js": "app.js", "style.css": "style.css"}
+_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".mp4": "video/mp4",
+    ".m4v": "video/mp4",
+    ".mov": "video/mp4",
+    ".webm": "video/webm",
+}
+"""Everything else is for download only."""
+_POLICY: Final = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+_VIEWER_POLICY: Final = (
+    "sandbox allow-scripts allow-downloads; default-src 'none'; img-src * data: blob:; "
+    "media-src 'self' data: blob:; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; "
+    "connect-src 'none'; worker-src blob:"
+)
+"""The viewer stands alone: it may neither read nor ask for anything else here."""
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_COOKIE: Final = "token"
+_CHUNK: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the app runs.
+
+    Attributes:
+        folder: of the jobs.
+        host: address to listen at; beyond loopback a token is needed.
+        port: 0: any that is free.
+        model: MODEL_DIR that is chosen at first.
+        limit_mb: the largest upload in megabytes.
+        token: what everyone must know; None: nobody needs one.
+    """
+
+    folder: Path
+    host: str = "127.0.0.1"
+    port: int = 7860
+    model: str = "smplest_x_demo"
+    limit_mb: int = 300
+    token: str | None = None
+
+
+class _App(NamedTuple):
+    """What requests work with; `checks` is what the doctor says of models, by name."""
+
+    settings: Settings
+    jobs: Jobs
+    checks: dict[str, dict[str, Any]]
+
+
+class _Start(Strict):
+    """What the page sends to start a task."""
+
+    kind: Kind
+    model: str = Field(max_length=1000)
+    flags: Flags = Field(default_factory=dict)
+    formats: str = Field("", max_length=100)
+
+
+def create_app(settings: Settings, jobs: Jobs) -> Starlette:
+    """The application; `jobs` are open."""
+    app = Starlette(
+        routes=[
+            Route("/", _part),
+            Route("/{name:str}", _part),
+            Route("/api/about", _about),
+            Route("/api/model", _check_model),
+            Route("/api/jobs", _list_jobs),
+            Route("/api/jobs", _upload, methods=["POST"]),
+            Route("/api/bundled/{name:str}", _bundled, methods=["POST"]),
+            Route("/api/jobs/{id:str}", _open_job),
+            Route("/api/jobs/{id:str}", _delete, methods=["DELETE"]),
+            Route("/api/jobs/{id:str}/choice", _choose, methods=["PUT"]),
+            Route("/api/jobs/{id:str}/task", _start, methods=["POST"]),
+            Route("/api/jobs/{id:str}/task", _cancel, methods=["DELETE"]),
+            Route("/api/jobs/{id:str}/results.zip", _zip),
+            Route("/files/{id:str}/{path:path}", _file),
+        ],
+        middleware=[Middleware(BaseHTTPMiddleware, dispatch=_guard)],
+        exception_handlers={HTTPException: _refused, UserError: _unprocessable, KeyError: _absent},
+    )
+    app.state.app = _App(settings, jobs, {})
+    return app
+
+
+def serve(settings: Settings) -> None:
+    """Run the app until it is interrupted.
+
+    Raises:
+        UserError: the port is taken, or another app has the folder.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except (OSError, OverflowError) as error:
+        what = f"--host {settings.host} --port {settings.port}"
+        raise UserError(f"{what}: cannot listen there ({error}); choose another port") from None
+    port = listener.getsockname()[1]
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    query = "" if settings.token is None else f"/?token={quote(settings.token)}"
+    with Jobs(settings.folder).opened() as jobs:
+        log.info("open http://%s:%d%s in a browser; Ctrl+C ends the app", shown, port, query)
+        config = uvicorn.Config(
+            create_app(settings, jobs),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=2,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+# Who may ask.
+
+
+async def _guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Refuse what does not come from this server's own page; headers for all that goes out."""
+    settings = _of(request).settings
+    reason = _objection(request, settings)
+    if reason is not None:
+        response: Response = JSONResponse({"error": reason}, 403)
+    elif settings.token is not None and not _knows_token(request, settings.token):
+        response = JSONResponse({"error": "open the address with ?token= that the app shows"}, 401)
+    elif settings.token is not None and "token" in request.query_params:
+        response = RedirectResponse(request.url.path, 303)
+        response.set_cookie(_COOKIE, settings.token, httponly=True, samesite="strict")
+    else:
+        response = await answer(request)
+    response.headers.setdefault("Content-Security-Policy", f"{_POLICY} frame-ancestors 'self'")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def _objection(request: Request, settings: Settings) -> str | None:
+    host = request.headers.get("host", "")
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        name = ""
+    if settings.host in _LOOPBACK and name not in _LOOPBACK:
+        return f"this app is at 127.0.0.1, not at {printable(host)[:100]}"
+    if request.method in ("GET", "HEAD"):
+        return None
+    own = f"{request.url.scheme}://{host}"
+    site = request.headers.get("sec-fetch-site", "none")
+    if request.headers.get("origin", own) == own and site in ("same-origin", "none"):
+        return None
+    return "this request comes from the page of somebody else"
+
+
+def _knows_token(request: Request, token: str) -> bool:
+    given = (request.query_params.get("token"), request.cookies.get(_COOKIE))
+    return any(secrets.compare_digest((one or "").encode(), token.encode()) for one in given)
+
+
+def _of(request: Request) -> _App:
+    app: _App = request.app.state.app
+    return app
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code)
+
+
+def _unprocessable(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 422)
+
+
+def _absent(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "there is no such job; it may have been deleted"}, 404)
+
+
+# The page, and what it must know.
+
+
+def _part(request: Request) -> Response:
+    name = _PARTS.get(request.path_params.get("name", ""))
+    if name is None:
+        raise HTTPException(404, "there is no such page")
+    return FileResponse(_PAGE / name, media_type=_TYPES[Path(name).suffix])
+
+
+def _about(request: Request) -> Response:
+    settings = _of(request).settings
+    return JSONResponse(
+        {
+            "models": _models(settings),
+            "model": settings.model,
+            "bundled": {name: path.name for name, path in _bundled_files().items()},
+            "suffixes": IMAGE_SUFFIXES + VIDEO_SUFFIXES,
+            "limit_mb": settings.limit_mb,
+            "formats": FORMATS,
+        }
+    )
+
+
+def _models(settings: Settings) -> list[str]:
+    there = sorted(path.parent.name for path in PRETRAINED.glob(f"*/{CONFIG_NAME}"))
+    return list(dict.fromkeys([settings.model, *there]))
+
+
+def _check_model(request: Request) -> Response:
+    """What the doctor says of a model; it looks once, in a process of its own."""
+    app, model = _of(request), request.query_params.get("name", "")
+    if model not in _models(app.settings):
+        raise HTTPException(404, "there is no such model")
+    if model not in app.checks:
+        command = python_command("main.doctor", model)
+        done = subprocess.run(**command, capture_output=True, text=True, check=False)
+        app.checks[model] = {"usable": done.returncode & 1 == 0, "says": _network_line(done.stdout)}
+    return JSONResponse(app.checks[model])
+
+
+def _network_line(report: str) -> str:
+    found = re.search(r"^. network [^\n]*?: (.*)\n( {4}.*)?", report, re.MULTILINE)
+    if found is None:
+        return "the doctor could not look at it; see python -m main.doctor"
+    return ": ".join(part.strip() for part in found.groups() if part)
+
+
+# Jobs.
+
+
+async def _list_jobs(request: Request) -> Response:
+    jobs = await asyncio.to_thread(_of(request).jobs.all)
+    return JSONResponse([_summary(request, job) for job in jobs])
+
+
+def _summary(request: Request, job: Job) -> dict[str, Any]:
+    folder = _of(request).jobs.folder / job.id
+    thumbnail = next(iter(sorted((folder / "found" / "frames").glob("*.jpg"))), None)
+    return {
+        "id": job.id,
+        "name": job.name,
+        "created": job.created,
+        "bytes": job.bytes,
+        "kind": job.task and job.task.kind,
+        "state": job.task and job.task.state,
+        "ended": job.task and job.task.ended,
+        "picture": thumbnail and f"found/frames/{thumbnail.name}",
+        "has_result": (folder / job.result).is_dir(),
+    }
+
+
+def _open_job(request: Request) -> Response:
+    """Everything about one job that the page shows."""
+    jobs = _of(request).jobs
+    job = jobs.get(request.path_params["id"])
+    folder, task = jobs.path(job.id), job.task
+    progress, lines = progress_of(folder)
+    files = _results(folder, job)
+    about = _summary(request, job) | {
+        "model": job.model,
+        "flags": job.flags,
+        "choice": job.choice.model_dump(),
+        "found": _address(folder, "found/people.json"),
+        "task": task and task.model_dump(exclude={"arguments"}),
+        "command": task and command_of(task),
+        "progress": progress if task and task.state == "running" else None,
+        "log": lines,
+        "trial": _address(folder, "trial/result_beginning.mp4"),
+        "overlay": _address(folder, *(f"{job.result}{end}" for end in (".mp4", ".jpg", ".png"))),
+        "viewer": _address(folder, f"{job.result}/viewer.html"),
+        "people": _address(folder, "people.json"),
+        "files": [[str(path.relative_to(folder)), path.stat().st_size] for path in files],
+    }
+    return JSONResponse(about)
+
+
+def _address(folder: Path, *names: str) -> str | None:
+    """Where the first file that is there can be had; another address when it is written anew."""
+    for name in names:
+        if (folder / name).is_file():
+            return f"/files/{folder.name}/{name}?{(folder / name).stat().st_mtime_ns}"
+    return None
+
+
+def _results(folder: Path, job: Job) -> list[Path]:
+    """The files that a user takes away."""
+    there = [*folder.glob(f"{job.result}.*"), *(folder / job.result).rglob("*")]
+    return [
+        path
+        for path in sorted(there)
+        if path.is_file() and not path.is_symlink() and not path.name.startswith(".")
+    ]
+
+
+async def _upload(request: Request) -> Response:
+    """A new job of the request's body, whose name is in the query."""
+    app = _of(request)
+    name = request.query_params.get("name", "")
+    file = safe_name(name, IMAGE_SUFFIXES + VIDEO_SUFFIXES)
+    limit = app.settings.limit_mb * 1_000_000
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > limit:
+        raise HTTPException(413, _too_large(name, app.settings.limit_mb))
+    received = 0
+    try:
+        with app.jobs.new(printable(Path(name).name)[:100], file, app.settings.model) as path:
+            with path.open("wb") as output:
+                async for chunk in request.stream():
+                    received += len(chunk)
+                    if received > limit:
+                        raise HTTPException(413, _too_large(name, app.settings.limit_mb))
+                    await asyncio.to_thread(output.write, chunk)
+            if not received:
+                raise UserError(f"{printable(name)[:60]} is empty")
+    except ClientDisconnect:
+        return Response(status_code=400)
+    return JSONResponse({"id": path.parents[1].name}, 201)
+
+
+def _too_large(name: str, limit_mb: int) -> str:
+    shown = printable(name)[:60]
+    return f"{shown} is larger than {limit_mb} MB; cut it, or start the app with --limit-mb"
+
+
+def _bundled_files() -> dict[str, Path]:
+    """The video and the photograph that everybody has, by name."""
+    files = {"video": DEMO / "test_video.mp4"}
+    skimage = importlib.util.find_spec("skimage")
+    if skimage is not None and skimage.origin is not None:
+        files["photograph"] = Path(skimage.origin).parent / "data" / "astronaut.png"
+    return {name: path for name, path in files.items() if path.is_file()}
+
+
+def _bundled(request: Request) -> Response:
+    app, path = _of(request), _bundled_files().get(request.path_params["name"])
+    if path is None:
+        raise HTTPException(404, "there is no such bundled file")
+    with app.jobs.new(path.name, path.name, app.settings.model) as place:
+        shutil.copyfile(path, place)
+    return JSONResponse({"id": place.parents[1].name}, 201)
+
+
+async def _content(request: Request, kind: type[Any]) -> Any:
+    """The request's JSON, checked. Raises UserError with one line about the first fault."""
+    try:
+        return kind.model_validate_json(await request.body())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{printable(where)}: {first['msg']}") from None
+
+
+async def _choose(request: Request) -> Response:
+    choice = await _content(request, Choice)
+    await asyncio.to_thread(_of(request).jobs.choose, request.path_params["id"], choice)
+    return Response(status_code=204)
+
+
+async def _start(request: Request) -> Response:
+    app, wanted = _of(request), await _content(request, _Start)
+    if wanted.model not in _models(app.settings):
+        raise UserError(f"model {printable(wanted.model)[:60]}: it is not in pretrained_models/")
+    await asyncio.to_thread(
+        app.jobs.start,
+        *(request.path_params["id"], wanted.kind, wanted.model, wanted.flags, wanted.formats),
+    )
+    return Response(status_code=204)
+
+
+def _cancel(request: Request) -> Response:
+    _of(request).jobs.cancel(request.path_params["id"])
+    return Response(status_code=204)
+
+
+def _delete(request: Request) -> Response:
+    _of(request).jobs.delete(request.path_params["id"])
+    return Response(status_code=204)
+
+
+# Files.
+
+
+def _file(request: Request) -> Response:
+    """A file in the folder of a job, with ranges; nothing that a link leads out to."""
+    folder = _of(request).jobs.path(request.path_params["id"]).resolve()
+    name = request.path_params["path"]
+    path = folder / name
+    try:
+        inside = path.resolve().is_relative_to(folder) and path.is_file()
+    except (OSError, ValueError):  # a NUL, or too long a name
+        inside = False
+    if not inside or path.is_symlink() or any(part[0] == "." for part in Path(name).parts):
+        raise HTTPException(404, "there is no such file")
+    is_viewer = path.parent.parent == folder and path.name == "viewer.html"
+    suffix = path.suffix.lower()
+    if is_viewer or (suffix in _TYPES and suffix not in (".html", ".js", ".css")):
+        headers = {"Content-Security-Policy": _VIEWER_POLICY if is_viewer else "sandbox"}
+        return FileResponse(path, media_type=_TYPES[suffix], headers=headers)
+    return FileResponse(path, media_type="application/octet-stream", filename=path.name)
+
+
+def _zip(request: Request) -> Response:
+    """All results of a job as one archive, which is never on the disk."""
+    jobs = _of(request).jobs
+    job = jobs.get(request.path_params["id"])
+    folder = jobs.path(job.id)
+    files = _results(folder, job)
+    if not files:
+        raise HTTPException(404, "there is no result yet")
+    headers = {"Content-Disposition": f'attachment; filename="{job.result}.zip"'}
+    return StreamingResponse(_zipped(folder, files), 200, headers, "application/zip")
+
+
+class _Chunks(io.RawIOBase):
+    """A file that cannot be read: what is written waits until it is taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._waiting += data
+        return len(data)
+
+    def take(self) -> bytes:
+        taken = bytes(self._waiting)
+        self._waiting.clear()
+        return taken
+
+
+def _zipped(folder: Path, files: list[Path]) -> Iterator[bytes]:
+    chunks = _Chunks()
+    with zipfile.ZipFile(chunks, "w") as archive:
+        for path in files:
+            info = zipfile.ZipInfo.from_file(path, str(path.relative_to(folder)))
+            with path.open("rb") as source, archive.open(info, "w", force_zip64=True) as entry:
+                while data := source.read(_CHUNK):
+                    entry.write(data)
+                    yield chunks.take()
+    yield chunks.take()

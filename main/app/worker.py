@@ -1,0 +1,237 @@
+"""The process of one task: `python -m main.app.worker JOB_FOLDER`, started by the queue.
+
+It does what the commands do, in the same way, and ends when the server that started it ends.
+"""
+
+import argparse
+import json
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from main import export, inference
+from main.app.jobs import Job, read_choice
+from main.cli import command_parser, run_command
+from utils.errors import UserError
+from utils.files import atomic_path, exclusive
+
+log = logging.getLogger(__name__)
+
+FINDER: Final = "smplest_x_demo"
+"""Looks for people whatever the model is: it is small, and boxes are all that is kept."""
+TRIAL_S: Final = 2.0
+_MOST_SHOWN: Final = 120
+"""Frames of a video in which boxes can be corrected."""
+_SHOWN_WIDTH: Final = 960
+_QUALITY: Final = 82
+_SAME_BOX: Final = 0.5
+"""Shared area from which a person of the result is one of those that were found."""
+
+
+def run(arguments: argparse.Namespace) -> None:
+    folder = arguments.folder
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with exclusive(folder / ".running", "this job is under way already"):
+        job = Job.read(folder)
+        assert job.task is not None
+        match job.task.kind:
+            case "find":
+                find_people(folder, job, job.task.arguments)
+            case "trial":
+                try_beginning(folder, job, job.task.arguments)
+            case "run" | "again":
+                infer(job.task.arguments)
+                describe(folder, job)
+            case "export":
+                export.run(export.make_parser().parse_args(job.task.arguments))
+
+
+def _end_with_parent() -> None:
+    """The other end of stdin closes when the server has gone, however it went."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1)
+    os.killpg(0, signal.SIGKILL)
+
+
+def infer(arguments: list[str]) -> None:
+    inference.run(inference.make_parser().parse_args(arguments))
+
+
+def find_people(folder: Path, job: Job, arguments: list[str]) -> None:
+    """Write found/: people.json for the page, boxes.json, and the frames that it shows."""
+    from main.pipeline.pipeline import NobodyFoundError
+
+    _, source, *flags = arguments
+    with atomic_path(folder / "found") as partial:
+        partial.mkdir()
+        flags += ["--no-overlay", "--no-refine", f"--output={partial}"]
+        people: dict[int, Mapping[str, Any]] = {}
+        try:
+            infer([FINDER, source, *flags])
+            people = _read_people(partial / job.result)
+        except NobodyFoundError as error:
+            log.warning("%s", error)
+        about, boxes = _describe_found(Path(source), job.flags.get("--fps"), partial, people)
+        (partial / "people.json").write_text(json.dumps(about), encoding="utf-8")
+        (partial / "boxes.json").write_text(json.dumps(boxes), encoding="utf-8")
+        _remove(partial / job.result)
+
+
+def _read_people(result: Path) -> dict[int, Mapping[str, Any]]:
+    from main.motion.result_reader import open_result
+
+    opened = open_result(result)
+    needed = ("score", "box_xywh", "interpolated", "out_of_range", "truncation", "occlusion")
+    return {number: opened.read_person(number, needed) for number in opened.files}
+
+
+def _describe_found(
+    source: Path, fps: str | None, output: Path, people: Mapping[int, Mapping[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write frames/000000.jpg and so on; what the page shows, and all boxes."""
+    import cv2
+
+    from utils.iteration import with_progress
+    from utils.source import open_source
+
+    with open_source(source, None if fps is None else float(fps)) as frames:
+        info = frames.info
+        step = max(1, math.ceil((info.frame_count_estimate or 0) / _MOST_SHOWN))
+        scale = min(1.0, _SHOWN_WIDTH / info.width)
+        (output / "frames").mkdir()
+        shown = []
+        total = 0
+        for frame in with_progress(frames, info.frame_count_estimate, "frames read"):
+            total += 1
+            if frame.index % step == 0:
+                shown.append(frame.index)
+                small = cv2.resize(
+                    frame.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA
+                )
+                options = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
+                coded = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), options)[1]
+                (output / "frames" / f"{frame.index:06d}.jpg").write_bytes(coded.tobytes())
+    # Boxes of a file are in pixels of the file, of which huge photographs are read reduced.
+    boxes = {
+        number: {
+            int(frame): [round(float(side) * info.reduction, 2) for side in box]
+            for frame, box, filled in zip(
+                one["frame_index"], one["box_xywh"], one["interpolated"], strict=True
+            )
+            if not filled
+        }
+        for number, one in people.items()
+    }
+    about = {
+        "size": [info.width * info.reduction, info.height * info.reduction],
+        "kind": info.kind,
+        "fps": info.fps,
+        "frames": total,
+        "shown": shown,
+        "people": [
+            {
+                "number": number,
+                "frames": len(mine),
+                "score": round(float(people[number]["score"].mean()), 2),
+                **_portrait(mine, shown),
+                "boxes": {frame: mine[frame] for frame in shown if frame in mine},
+            }
+            for number, mine in boxes.items()
+        ],
+    }
+    return about, {"step": step, "people": boxes}
+
+
+def _portrait(boxes: Mapping[int, list[float]], shown: list[int]) -> dict[str, Any]:
+    """The frame with somebody's largest box, of those that are shown if there is any."""
+    here = [frame for frame in shown if frame in boxes] or list(boxes)
+    best = max(here, key=lambda frame: boxes[frame][2] * boxes[frame][3])
+    return {"best": min(shown, key=lambda frame: abs(frame - best)), "portrait": boxes[best]}
+
+
+def try_beginning(folder: Path, job: Job, arguments: list[str]) -> None:
+    """Write trial/: the first seconds, with the overlay."""
+    from utils.source import open_source
+    from utils.video_write import VideoWriter
+
+    model, source, _, *flags = arguments
+    fps = job.flags.get("--fps")
+    with atomic_path(folder / "trial") as partial:
+        partial.mkdir()
+        beginning = (partial / "beginning").with_suffix(".mp4")
+        with open_source(Path(source), None if fps is None else float(fps)) as frames:
+            if frames.info.kind == "image":
+                raise UserError("a photograph has no first seconds: run it")
+            count = math.ceil(TRIAL_S * frames.info.fps)
+            with VideoWriter(beginning, frames.info.fps) as video:
+                for frame in islice(frames, count):
+                    video.write(video.prepare(frame.image))
+        rest = [flag for flag in flags if not flag.startswith(("--fps=", "--no-overlay"))]
+        infer([model, str(beginning), f"--output={partial}", *rest])
+        beginning.unlink()
+        _remove(partial / "result_beginning")
+
+
+def describe(folder: Path, job: Job) -> None:
+    """Write people.json: the people of the result, and who of those found they are."""
+    chosen = read_choice(folder, job) if job.choice.needs_boxes else {}
+    table = []
+    for number, one in _read_people(folder / job.result).items():
+        frames, estimated = one["frame_index"], ~one["interpolated"]
+        first = int(frames[estimated][0])
+        box = one["box_xywh"][estimated][0]
+        table.append(
+            {
+                "number": number,
+                "found": _who(box, {k: v[first] for k, v in chosen.items() if first in v}),
+                "frames": len(frames),
+                "first": int(frames[0]),
+                "last": int(frames[-1]),
+                "score": round(float(one["score"][estimated].mean()), 2),
+                "interpolated": int(one["interpolated"].sum()),
+                "out_of_range": int(one["out_of_range"].sum()),
+                "truncated": int((one["truncation"] > 0.2).sum()),
+                "occluded": int((one["occlusion"] > 0.3).sum()),
+            }
+        )
+    with atomic_path(folder / "people.json") as partial:
+        partial.write_text(json.dumps(table), encoding="utf-8")
+
+
+def _who(box: Any, people: Mapping[int, list[float]]) -> int | None:
+    """The person with the most similar box, if one is similar."""
+
+    def shared(other: list[float]) -> float:
+        (x, y, w, h), (u, v, s, t) = map(float, box), other
+        width, height = min(x + w, u + s) - max(x, u), min(y + h, v + t) - max(y, v)
+        both = max(0.0, width) * max(0.0, height)
+        return both / (w * h + s * t - both)
+
+    best = max(people, key=lambda number: shared(people[number]), default=None)
+    return best if best is not None and shared(people[best]) > _SAME_BOX else None
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = command_parser("app.worker", "One task of the app.")
+    parser.add_argument("folder", metavar="JOB_FOLDER", type=Path)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(make_parser(), run))

@@ -1,0 +1,52 @@
+"""The local app: `python -m main.serve`, then a browser. scripts/app.sh installs what it needs."""
+
+import argparse
+import secrets
+import sys
+from pathlib import Path
+
+from main.cli import command, command_parser
+from utils.errors import UserError
+from utils.files import OUTPUTS
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    try:
+        from main.app.server import Settings, serve
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed; start with scripts/app.sh") from None
+
+    token = arguments.token
+    if token is None and arguments.host not in LOOPBACK:
+        token = secrets.token_urlsafe(24)
+    serve(
+        Settings(
+            folder=arguments.output.absolute(),
+            host=arguments.host,
+            port=arguments.port,
+            model=arguments.model,
+            limit_mb=arguments.limit_mb,
+            token=token,
+        )
+    )
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = command_parser("serve", "The local app, for a browser; docs/app.md.")
+    add = parser.add_argument
+    add("--port", type=int, default=7860, help="default: 7860; 0: any that is free")
+    add("--host", default=LOOPBACK[0], help="another address lets other machines in, with a token")
+    add("--token", help="for other machines (default: a new one each time, which is shown)")
+    add("--model", default="smplest_x_demo", metavar="MODEL_DIR", help="chosen at first")
+    add("--limit-mb", type=int, default=300, metavar="MB", help="largest upload (default: 300)")
+    add("--output", type=Path, default=OUTPUTS / "app", metavar="DIR", help="where jobs are kept")
+    return parser
+
+
+main = command(make_parser, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
