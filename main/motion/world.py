@@ -10,7 +10,6 @@ everything is solved; the world has y up, the floor at y = 0 and the first camer
 """
 
 import logging
-import math
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,146 +20,41 @@ from scipy.ndimage import (
     gaussian_filter1d,
     maximum_filter1d,
 )
-from scipy.sparse import coo_array, csc_array
-from scipy.sparse.linalg import spsolve
 from scipy.spatial.transform import Rotation
 
 from human_models.body import BodyModel
-from human_models.joints import BODY_JOINTS, JOINTS, SIDES
+from human_models.joints import SIDES
 from main.motion.camera import PELVIS, Clip
 from main.motion.camera_motion import CameraMotion, scaled
-from main.motion.rows import BLOCK, FINAL_ROW, WORLD_ROW, FinalRows, WorldRows
-from main.motion.trajectories import pose_joints, pose_vertices
+from main.motion.ground import (
+    LEAST_POINTS,
+    MOST_POINTS,
+    NEAR_M,
+    Plane,
+    fit_floor,
+    world_from_camera,
+)
+from main.motion.rows import BLOCK, WORLD_ROW, FinalRows, WorldRows
+from main.motion.standing import (
+    LEVEL_SHARE,
+    STEADY_S,
+    Equations,
+    Seen,
+    bend_leg,
+    between,
+    find_scale,
+    means_of,
+    observe,
+    of_nearest,
+    segments_of,
+    soles_of,
+    turn_between,
+    upright,
+)
+from main.motion.trajectories import pose_joints
 from utils.geometry import smooth
 
 log = logging.getLogger(__name__)
-
-_TOUCHING_M: Final = 0.05
-"""Points farther from the plane than this count less and less (Cauchy's weights)."""
-_LEAN: Final = 0.1
-"""Deviation of the expected slope from the true one, by trunks."""
-_INDEPENDENT: Final = 20
-"""The points say at most as much as this many independent ones would."""
-_PASSES: Final = 15
-
-
-class Plane(NamedTuple):
-    """Points p with up @ p = height; `up` has length 1 and points away from the ground."""
-
-    up: Float[np.ndarray, "3"]
-    height: float
-
-    def height_of(self, points: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N"]:
-        """Metres above the plane."""
-        return points @ self.up - self.height
-
-
-def fit_floor(
-    points: Float[np.ndarray, "N 3"], expected_up: Float[np.ndarray, "3"], lean: float = _LEAN
-) -> Plane:
-    """The plane that most points lie on, near to `expected_up` where they leave its slope open.
-
-    Iteratively reweighted least squares of the height over the plane across `expected_up`, begun
-    at the median height; a prior on the slope stands for people who stay at one place.
-
-    Args:
-        points: at least one; some may be off the ground.
-        expected_up: any length but 0.
-        lean: deviation of its slope from the true one.
-    """
-    axes = _axes(expected_up)  # rows: right, up, back
-    local = points.astype(np.float64) @ axes.T
-    centre = np.median(local, axis=0)
-    across, height = local[:, ::2] - centre[::2], local[:, 1] - centre[1]
-    design = np.column_stack([across, np.ones(len(points))])
-    solution = np.zeros(3)
-    for _ in range(_PASSES):
-        residual = height - design @ solution
-        weights = 1 / (1 + (residual / _TOUCHING_M) ** 2)
-        weights *= min(1.0, _INDEPENDENT / max(float(weights.sum()), 1e-9))
-        prior = np.diag([(_TOUCHING_M / lean) ** 2] * 2 + [1e-9])
-        normal = design.T @ (weights[:, None] * design) + prior
-        solution = np.linalg.solve(normal, design.T @ (weights * height))
-    up = np.array([-solution[0], 1.0, -solution[1]]) @ axes
-    up /= np.linalg.norm(up)
-    on_plane = (centre + np.array([0, solution[2], 0])) @ axes
-    return Plane(up, float(up @ on_plane))
-
-
-def world_from_camera(plane: Plane) -> Float[np.ndarray, "4 4"]:
-    """Rigid transform into a world with y up, the plane at y = 0 and the camera above its origin.
-
-    x is the camera's right, levelled; z points from the scene back to the camera.
-    """
-    transform = np.eye(4)
-    transform[:3, :3] = _axes(plane.up)
-    transform[1, 3] = -plane.height
-    return transform
-
-
-def _axes(up: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
-    """Rows: right, up and back; right-handed, in the camera's frame."""
-    up = up.astype(np.float64) / np.linalg.norm(up)
-    right = np.array([1.0, 0, 0]) - up[0] * up
-    right /= np.linalg.norm(right)
-    return np.stack([right, up, np.cross(right, up)])
-
-
-FOOT_JOINTS: Final = ("left_heel", "left_big_toe", "right_heel", "right_big_toe")
-"""What the four columns of `foot_contact` are about."""
-_FEET: Final = [JOINTS.index(name) for name in FOOT_JOINTS]
-_TRUNK: Final = (JOINTS.index("pelvis"), JOINTS.index("neck"))
-_SLOW_M_S: Final = 0.4
-_NEAR_M: Final = 0.10
-"""A slow foot at most so high above or below the plane touches it."""
-_MOST_POINTS: Final = 20_000
-_LEAST_POINTS: Final = 4
-
-
-class Floor(NamedTuple):
-    """The ground, and which of `FOOT_JOINTS` touch it in each final row."""
-
-    plane: Plane
-    contacts: Bool[np.ndarray, "N 4"]
-
-
-def find_floor(rows: FinalRows, fps: float) -> Floor | None:
-    """The ground that all people walk on, from their final joints.
-
-    Heels and toes that are slow are taken to rest on something; the plane is fitted to most of
-    them, near to across the people's trunks where the feet leave its slope open. The camera must
-    stand still. None, with a warning, where no foot rests.
-    """
-    feet = rows.column("joints_3d_m", _FEET)
-    slow = _slow_feet(rows, feet, fps)
-    resting = np.argwhere(slow)
-    resting = resting[:: max(1, len(resting) // _MOST_POINTS)]
-    if len(resting) < _LEAST_POINTS:
-        log.warning("--floor: no foot rests for a moment, so there is no floor to be found")
-        return None
-    plane = fit_floor(feet[tuple(resting.T)], _trunks_up(rows))
-    return Floor(plane, slow & (np.abs(plane.height_of(feet)) < _NEAR_M))
-
-
-def _slow_feet(
-    rows: FinalRows, feet: Float[np.ndarray, "N 4 3"], fps: float
-) -> Bool[np.ndarray, "N 4"]:
-    slow = np.zeros(feet.shape[:2], bool)
-    frames = rows.column("frame_index")
-    for mine in rows.by_identity().values():
-        for run in np.split(mine, np.flatnonzero(np.diff(frames[mine]) > 1) + 1):
-            if len(run) > 1:
-                speed = np.linalg.norm(np.gradient(feet[run], axis=0), axis=-1) * fps
-                slow[run] = speed < _SLOW_M_S
-    return slow
-
-
-def _trunks_up(rows: FinalRows) -> Float[np.ndarray, "3"]:
-    """Median direction from pelvis to neck; the camera's own up where people lie about."""
-    step = max(1, len(rows) // _MOST_POINTS)
-    pelvis, neck = (rows.column("joints_3d_m", joint)[::step] for joint in _TRUNK)
-    median = np.median(neck - pelvis, axis=0)
-    return median if np.linalg.norm(median) > 0.2 else np.array([0.0, -1.0, 0.0])
 
 
 _WINDOW: Final = 1500
@@ -179,35 +73,19 @@ _UNEVEN_M: Final = 0.02
 """Deviation of the ground from a level."""
 _ACCELERATION_M_S2: Final = 3.0
 _FIRST_SLOW_M_S: Final = 0.6
-"""As _SLOW_M_S, before distances are known better."""
-_STEADY_S: Final = 0.06
-"""Kernel by which feet are smoothed before their speed is judged."""
+"""As SLOW_M_S, before distances are known better."""
 _STANDING_M_S: Final = 0.6
 _LOWEST_M: Final = 0.12
 """Before the ground is known, a point so far above a person's lowest one is not on it."""
-_UPRIGHT: Final = math.cos(math.radians(35))
-"""Cosine of the angle between trunk and legs of somebody who stands."""
 _STANDING_LEAN: Final = 0.05
 """As _LEAN, by people over their feet."""
 _SHORTEST_S: Final = 0.1
 """Contacts are not shorter, nor are gaps between contacts."""
 _LEAST_STEP_M: Final = 0.12
 """Levels of the ground are so far apart."""
-_LEVEL_SHARE: Final = 0.1
-"""Of the time of all contacts, what makes a level."""
-_FADE_S: Final = 0.5
-"""A leg's correction is gone so long after the last contact, and comes so long before the next."""
-_STRETCHED: Final = 0.9998
-"""Of a leg's length, the farthest that an ankle is from the hip."""
 _REACH: Final = 0.9985
 """Of a leg's length, how far it reaches before the pelvis goes down, within _SINKING_S."""
 _SINKING_S, _MOST_SINKING_M = 0.1, 0.15
-_LIMBS: Final = [
-    *_FEET,
-    *(JOINTS.index(f"{side}_{name}") for name in ("ankle", "knee", "hip") for side in SIDES),
-]
-_HINGE: Final = np.array([1.0, 0.0, 0.0])
-"""The axis about which a knee bends, in the thigh's frame."""
 
 
 class World(NamedTuple):
@@ -232,25 +110,6 @@ class World(NamedTuple):
         return {"camera": self.motion.kind, "levels_m": [round(x, 4) for x in self.levels.tolist()]}
 
 
-class _Seen(NamedTuple):
-    """People as their final rows have them, in the first camera's frame.
-
-    Attributes:
-        runs: rows of consecutive frames of one person.
-        centre: of the camera.
-        weight: 1, or less where nobody was detected.
-        limbs: `FOOT_JOINTS`, then ankles, knees and hips, relative to the pelvis.
-        soles: heights of `FOOT_JOINTS` over the sole.
-    """
-
-    runs: list[Int[np.ndarray, " T"]]
-    pelvis: Float[np.ndarray, "N 3"]
-    centre: Float[np.ndarray, "N 3"]
-    weight: Float[np.ndarray, " N"]
-    limbs: Float[np.ndarray, "N 10 3"]
-    soles: Float[np.ndarray, "N 4"]
-
-
 class _Ways(NamedTuple):
     """People in the first camera's frame: what the solution says of every row.
 
@@ -273,16 +132,16 @@ def solve_world(
     Args:
         motion: of every frame of the clip. Where its scale is not known, people's feet say it.
     """
-    soles = _soles(rows, body)
+    soles = soles_of(rows, body)
     if not motion.scale_known:
-        motion = scaled(motion, _find_scale(_observe(rows, motion, soles), motion, clip.fps))
-    seen = _observe(rows, motion, soles)
+        motion = scaled(motion, find_scale(observe(rows, motion, soles), motion, clip.fps))
+    seen = observe(rows, motion, soles)
     feet = seen.pelvis[:, None] + seen.limbs[:, :4]
     contacts = np.zeros(feet.shape[:2], bool)
     for run in seen.runs:
         feet_smooth = smooth(feet[run], 0.25 * clip.fps)
         contacts[run] = _slow(feet_smooth, clip.fps, _FIRST_SLOW_M_S)
-    expected_up = _upright(rows, motion)
+    expected_up = upright(rows, motion)
     lowest = (feet @ -expected_up).max(axis=1, keepdims=True) + feet @ expected_up
     contacts &= lowest < _LOWEST_M
     ways = _Ways(seen.pelvis, contacts, feet, np.zeros(feet.shape[:2]))
@@ -301,101 +160,13 @@ def solve_world(
     return solved
 
 
-def _observe(rows: FinalRows, motion: CameraMotion, soles: Float[np.ndarray, "N 4"]) -> _Seen:
-    frames = rows.column("frame_index")
-    rotation = motion.camera_from_first[frames, :3, :3].transpose(0, 2, 1)
-    centre = -np.einsum("nij,nj->ni", rotation, motion.camera_from_first[frames, :3, 3])
-    pelvis = rows.column("joints_3d_m", PELVIS).astype(np.float64)
-    limbs = rows.column("joints_3d_m", _LIMBS) - pelvis[:, None]
-    # A longer lens shows somebody who is farther away at the same size.
-    pelvis[:, 2] *= motion.zoom[frames]
-    interpolated = rows.column("interpolated")
-    return _Seen(
-        _runs(rows),
-        np.einsum("nij,nj->ni", rotation, pelvis) + centre,
-        centre,
-        np.where(interpolated, 0.1, 1.0),
-        np.einsum("nij,nkj->nki", rotation, limbs),
-        soles,
-    )
-
-
-def _runs(rows: FinalRows) -> list[Int[np.ndarray, " T"]]:
-    frames = rows.column("frame_index")
-    return [
-        run
-        for mine in rows.by_identity().values()
-        for run in np.split(mine, np.flatnonzero(np.diff(frames[mine]) > 1) + 1)
-    ]
-
-
-def _soles(rows: FinalRows, body: BodyModel) -> Float[np.ndarray, "N 4"]:
-    """How high heels and toes are over the lowest point of each person who stands."""
-    soles = np.zeros((len(rows), 4))
-    for mine in rows.by_identity().values():
-        standing = np.zeros(1, FINAL_ROW)
-        standing["betas"] = rows.take(mine[:1], "betas")
-        heights = pose_joints(body, standing)[0, _FEET, 1]
-        soles[mine] = heights - pose_vertices(body, standing)[0, :, 1].min()
-    return soles
-
-
-def _upright(rows: FinalRows, motion: CameraMotion) -> Float[np.ndarray, "3"]:
-    """Median direction of people who stand or walk, from between the ankles to the neck.
-
-    Who walks leans forward, but is above the feet. Where nobody stands, that from pelvis to neck;
-    in the first camera's frame.
-    """
-    step = max(1, len(rows) // _MOST_POINTS)
-    points = rows.column("joints_3d_m", [*_TRUNK, *_LIMBS[4:6]])[::step]
-    pelvis, neck, ankles = points[:, 0], points[:, 1], points[:, 2:].mean(axis=1)
-    turns = motion.camera_from_first[rows.column("frame_index")[::step], :3, :3]
-    trunk, legs = (
-        np.einsum("nji,nj->ni", turns, vectors) for vectors in (neck - pelvis, pelvis - ankles)
-    )
-    lengths = np.linalg.norm(trunk, axis=1) * np.linalg.norm(legs, axis=1)
-    upright = (trunk * legs).sum(axis=1) > _UPRIGHT * lengths
-    whole = (trunk + legs)[upright] if upright.mean() > _LEVEL_SHARE else trunk
-    median = np.median(whole, axis=0)
-    length = float(np.linalg.norm(median))
-    return median / length if length > 0.2 else np.array([0.0, -1.0, 0.0])
-
-
-def _find_scale(seen: _Seen, motion: CameraMotion, fps: float) -> float:
-    """Metres in the unit of the camera's motion: with it, some foot stands still most of the time.
-
-    A foot's speed is that of a camera that stands still plus the scale times the camera's own.
-    """
-    still, moving = [], []
-    for run in seen.runs:
-        if len(run) > 2:
-            feet = (seen.pelvis - seen.centre)[run, None] + seen.limbs[run, :4]
-            # More smoothing would mix standing feet with walking ones: the scale becomes too small.
-            still.append(np.gradient(smooth(feet, _STEADY_S / 2 * fps), axis=0) * fps)
-            moving.append(np.gradient(seen.centre[run], axis=0) * fps)
-    if not still:
-        return 1.0
-    speed, own = np.concatenate(still), np.concatenate(moving)[:, None]
-    squared = (own**2).sum(axis=-1)
-    moves = squared[:, 0] > 0.1 * squared.mean()
-    if not moves.any() or squared.mean() == 0:
-        return 1.0
-    tried = (-(speed * own).sum(axis=-1)[moves] / squared[moves]).ravel()
-    tried = np.quantile(tried[tried > 0], np.linspace(0, 1, 200)) if (tried > 0).any() else [1.0]
-    costs = []
-    for scale in tried:
-        slowest = np.linalg.norm(speed + scale * own, axis=-1).min(axis=1)
-        costs.append(np.log1p((slowest / _SLOW_M_S) ** 2).mean())
-    return float(tried[int(np.argmin(costs))])
-
-
 def _slow(
     points: Float[np.ndarray, "T P 3"], fps: float, limit_m_s: float
 ) -> Bool[np.ndarray, "T P"]:
     """Points that are slow for a while."""
     if len(points) < 2:
         return np.zeros(points.shape[:2], bool)
-    steady = smooth(points, _STEADY_S * fps)
+    steady = smooth(points, STEADY_S * fps)
     slow = np.linalg.norm(np.gradient(steady, axis=0), axis=-1) * fps < limit_m_s
     return _lasting(slow, fps)
 
@@ -409,12 +180,12 @@ def _lasting(contacts: Bool[np.ndarray, "T P"], fps: float) -> Bool[np.ndarray, 
 
 
 def _touching(
-    seen: _Seen, ways: _Ways, plane: Plane, levels: Float[np.ndarray, " L"], fps: float
+    seen: Seen, ways: _Ways, plane: Plane, levels: Float[np.ndarray, " L"], fps: float
 ) -> Bool[np.ndarray, "N 4"]:
     """Feet that are slow and near a level of the ground."""
     feet = ways.pelvis[:, None] + seen.limbs[:, :4]
     height = plane.height_of(feet) - seen.soles
-    near = np.abs(height - _nearest(height, levels)) < _NEAR_M
+    near = np.abs(height - _nearest(height, levels)) < NEAR_M
     contacts = np.zeros(near.shape, bool)
     for run in seen.runs:
         slow = _slow(feet[run], fps, _STANDING_M_S)
@@ -430,28 +201,28 @@ def _nearest(
     return every[np.abs(heights[..., None] - every).argmin(axis=-1)]
 
 
-def _levels(seen: _Seen, ways: _Ways, plane: Plane) -> Float[np.ndarray, " L"]:
+def _levels(seen: Seen, ways: _Ways, plane: Plane) -> Float[np.ndarray, " L"]:
     """Heights over the plane at which there are many contacts, beside the plane's own."""
     height = (plane.height_of(ways.anchors) - seen.soles)[ways.contacts]
     levels: list[float] = [0.0]
     free = np.abs(height) > _LEAST_STEP_M
-    while free.sum() > _LEVEL_SHARE * len(height):
+    while free.sum() > LEVEL_SHARE * len(height):
         bins = np.round(height[free] / 0.03).astype(int)
         found = 0.03 * np.bincount(bins - bins.min()).argmax() + 0.03 * bins.min()
         mine = free & (np.abs(height - found) < _LEAST_STEP_M / 2)
         free &= np.abs(height - found) > _LEAST_STEP_M
-        if mine.sum() > _LEVEL_SHARE * len(height):
+        if mine.sum() > LEVEL_SHARE * len(height):
             levels.append(float(np.median(height[mine])))
     return np.array(sorted(levels[1:]))
 
 
 def _ground(
-    seen: _Seen, ways: _Ways, expected_up: Float[np.ndarray, "3"], levels: Float[np.ndarray, " L"]
+    seen: Seen, ways: _Ways, expected_up: Float[np.ndarray, "3"], levels: Float[np.ndarray, " L"]
 ) -> tuple[Plane, Float[np.ndarray, " L"]]:
     """The lowest ground, and the levels over it."""
     resting = np.argwhere(ways.contacts)
-    resting = resting[:: max(1, len(resting) // _MOST_POINTS)]
-    if len(resting) < _LEAST_POINTS:
+    resting = resting[:: max(1, len(resting) // MOST_POINTS)]
+    if len(resting) < LEAST_POINTS:
         log.warning("no foot rests for a moment: the ground is where the lowest feet are")
         feet = ways.pelvis[:, None] + seen.limbs[:, :4]
         lowest = (feet @ expected_up - seen.soles).min(axis=1)
@@ -464,7 +235,7 @@ def _ground(
 
 
 def _solve(
-    seen: _Seen,
+    seen: Seen,
     ways: _Ways,
     plane: Plane,
     levels: Float[np.ndarray, " L"] | None,
@@ -488,14 +259,14 @@ def _solve(
     return solved
 
 
-def _settle(seen: _Seen, ways: _Ways, run: Int[np.ndarray, " T"]) -> None:
+def _settle(seen: Seen, ways: _Ways, run: Int[np.ndarray, " T"]) -> None:
     """Give each point of a foot one place while the foot stands, and both the foot's length."""
-    contacts, segment = ways.contacts[run], _segments(ways.contacts[run])
+    contacts, segment = ways.contacts[run], segments_of(ways.contacts[run])
     when, point = np.nonzero(contacts)
     if not len(when):
         return
     owner = segment[when, point]
-    means = _means(ways.anchors[run[when], point], owner)
+    means = means_of(ways.anchors[run[when], point], owner)
     limbs = seen.limbs[run]
     for heel in (0, 2):
         flat = contacts[:, heel] & contacts[:, heel + 1]
@@ -510,7 +281,7 @@ def _settle(seen: _Seen, ways: _Ways, run: Int[np.ndarray, " T"]) -> None:
 
 
 def _solve_window(
-    seen: _Seen,
+    seen: Seen,
     ways: _Ways,
     part: Int[np.ndarray, " T"],
     plane: Plane,
@@ -523,9 +294,9 @@ def _solve_window(
     as people do; feet stand still while they are in contact, at a level of the ground.
     """
     count, contacts, limbs = len(part), ways.contacts[part], seen.limbs[part, :4]
-    segment = _segments(contacts)
+    segment = segments_of(contacts)
     segments = int(segment.max(initial=-1)) + 1
-    system = _Equations(3 * (count + segments))
+    system = Equations(3 * (count + segments))
     ray = seen.pelvis[part] - seen.centre[part]
     distance = np.maximum(np.linalg.norm(ray, axis=1), 0.2)
     ray /= distance[:, None]
@@ -546,8 +317,8 @@ def _solve_window(
     of_anchor = 3 * (count + np.arange(segments))[:, None] + axes
     feet = ways.pelvis[part, None] + limbs
     known = np.bincount(owner, minlength=segments)
-    anchors = _means(feet[when, point], owner)
-    soles = _means(seen.soles[part][when, point][:, None], owner)[:, 0]
+    anchors = means_of(feet[when, point], owner)
+    soles = means_of(seen.soles[part][when, point][:, None], owner)[:, 0]
     pelvis = ways.pelvis[part]
     for _ in range(2):
         equations = system.copy()
@@ -559,7 +330,7 @@ def _solve_window(
         if levels is not None:
             height = plane.height_of(anchors) - soles
             level = _nearest(height, levels)
-            weight = np.sqrt(known) / _UNEVEN_M / np.sqrt(1 + ((height - level) / _NEAR_M) ** 2)
+            weight = np.sqrt(known) / _UNEVEN_M / np.sqrt(1 + ((height - level) / NEAR_M) ** 2)
             equations.add(
                 of_anchor[:, None, :],
                 (weight[:, None] * plane.up)[:, None, :],
@@ -578,56 +349,10 @@ def _solve_window(
     return _Ways(pelvis, contacts, placed, levels_under)
 
 
-def _means(
-    values: Float[np.ndarray, "C D"], owner: Int[np.ndarray, " C"]
-) -> Float[np.ndarray, "S D"]:
-    """Mean of the values of each owner, 0 to S - 1, all of whom have some."""
-    sums = [np.bincount(owner, column) for column in values.T]
-    return np.stack(sums, axis=1) / np.bincount(owner)[:, None]
-
-
-class _Equations:
-    """Linear equations of three unknowns or fewer each, which are solved by least squares."""
-
-    def __init__(self, unknowns: int) -> None:
-        self.unknowns = unknowns
-        self.normal = csc_array((unknowns, unknowns))
-        self.right = np.zeros(unknowns)
-
-    def copy(self) -> "_Equations":
-        other = _Equations(self.unknowns)
-        other.normal, other.right = self.normal, self.right.copy()
-        return other
-
-    def add(
-        self,
-        columns: Int[np.ndarray, "N _ K"],
-        values: Float[np.ndarray, "N R K"],
-        right: Float[np.ndarray, "N R"],
-    ) -> None:
-        """Equations sum_k values[n, r, k] * unknown[columns[n, r, k]] = right[n, r]."""
-        columns = np.broadcast_to(columns, values.shape)
-        rows = np.broadcast_to(np.arange(right.size).reshape(*right.shape, 1), values.shape)
-        entries = (values.ravel(), (rows.ravel(), columns.ravel()))
-        matrix = coo_array(entries, shape=(right.size, self.unknowns)).tocsc()
-        self.normal = self.normal + matrix.T @ matrix
-        self.right += matrix.T @ right.ravel()
-
-    def solve(self) -> Float[np.ndarray, " U"]:
-        return np.asarray(spsolve(self.normal.tocsc(), self.right))
-
-
-def _segments(contacts: Bool[np.ndarray, "T P"]) -> Int[np.ndarray, "T P"]:
-    """A number for each stretch of contact of a point, counted over all points; -1 outside."""
-    begins = contacts & ~np.pad(contacts, ((1, 0), (0, 0)))[:-1]
-    numbers = np.cumsum(begins.T.ravel()).reshape(begins.T.shape).T - 1
-    return np.where(contacts, numbers, -1)
-
-
 def _write(
     rows: FinalRows,
     solved: World,
-    seen: _Seen,
+    seen: Seen,
     ways: _Ways,
     fps: float,
     body: BodyModel,
@@ -675,7 +400,7 @@ def _write(
 
 
 def _leg_moves(
-    seen: _Seen, ways: _Ways, run: Int[np.ndarray, " T"], plane: Plane, fps: float
+    seen: Seen, ways: _Ways, run: Int[np.ndarray, " T"], plane: Plane, fps: float
 ) -> tuple[Float[np.ndarray, "T 2 6"], Float[np.ndarray, " T"]]:
     """How each foot turns about its ankle, how the ankle moves, and how far the pelvis goes down.
 
@@ -690,8 +415,8 @@ def _leg_moves(
         contacts, anchors = ways.contacts[run, ends], ways.anchors[run, ends]
         foot = limbs[:, ends]
         flat = contacts[:, 0] & contacts[:, 1]
-        turns = _turn_between(foot[:, 1] - foot[:, 0], anchors[:, 1] - anchors[:, 0])
-        turns = _between(turns, flat, fps)
+        turns = turn_between(foot[:, 1] - foot[:, 0], anchors[:, 1] - anchors[:, 0])
+        turns = between(turns, flat, fps)
         turned = Rotation.from_rotvec(turns)
         # Where one end stands, the other one may be on the ground, but not in it.
         for end in range(2):
@@ -700,14 +425,14 @@ def _leg_moves(
             sunk = ground - plane.height_of(anchors[:, end] + lever)
             sunk = np.where(contacts[:, end] & ~contacts[:, 1 - end], np.maximum(sunk, 0), 0)
             lifted = lever + sunk[:, None] * plane.up
-            turned = Rotation.from_rotvec(_turn_between(lever, lifted)) * turned
+            turned = Rotation.from_rotvec(turn_between(lever, lifted)) * turned
         turns = turned.as_rotvec()
         foot = ankle[:, None] + np.einsum("tij,tkj->tki", turned.as_matrix(), foot - ankle[:, None])
         shares = contacts / np.maximum(contacts.sum(axis=1, keepdims=True), 1)
         shifts = ((anchors - foot) * shares[..., None]).sum(axis=1)
         stands = contacts[:, 0] | contacts[:, 1]
-        shifts = _between(shifts, stands, fps)
-        level = _of_nearest(ways.level[run, ends].max(axis=1), stands)
+        shifts = between(shifts, stands, fps)
+        level = of_nearest(ways.level[run, ends].max(axis=1), stands)
         below = (plane.height_of(foot + shifts[:, None]) - seen.soles[run, ends]).min(axis=1)
         lift = np.where(stands, 0.0, np.maximum(level - below, 0.0))
         shifts += lift[:, None] * plane.up
@@ -724,98 +449,3 @@ def _leg_moves(
     drop = np.minimum(gaussian_filter1d(drop, reach / 2, mode="nearest"), _MOST_SINKING_M)
     result[:, :, 3:] += drop[:, None, None] * plane.up
     return result, drop
-
-
-def _turn_between(
-    start: Float[np.ndarray, "T 3"], end: Float[np.ndarray, "T 3"]
-) -> Float[np.ndarray, "T 3"]:
-    """The smallest rotation vectors that bring directions to others."""
-    axis = np.cross(start, end)
-    sine = np.linalg.norm(axis, axis=1)
-    angle = np.arctan2(sine, (start * end).sum(axis=1))
-    return axis * (angle / np.maximum(sine, 1e-12))[:, None]
-
-
-def _between(
-    values: Float[np.ndarray, "T 3"], known: Bool[np.ndarray, " T"], fps: float
-) -> Float[np.ndarray, "T 3"]:
-    """Values where they are known; between them smoothly from one to the next, and over long
-    gaps and at the ends to zero.
-    """
-    places = np.flatnonzero(known)
-    if not len(places):
-        return np.zeros_like(values)
-    times = np.arange(len(values))
-    after = np.searchsorted(places, times)
-    right, left = places[np.minimum(after, len(places) - 1)], places[np.maximum(after - 1, 0)]
-    left = np.where(known, times, left)
-    share = np.clip((times - left) / np.maximum(right - left, 1), 0, 1)
-    share = (share**2 * (3 - 2 * share))[:, None]
-    filled = (1 - share) * values[left] + share * values[right]
-    away = np.minimum(np.abs(times - left), np.abs(right - times)) / (_FADE_S * fps)
-    long = (right - left > 2 * _FADE_S * fps) | (times < places[0]) | (times > places[-1])
-    faded = np.clip(1 - away, 0, 1)
-    return np.where(known, 1.0, np.where(long, faded**2 * (3 - 2 * faded), 1.0))[:, None] * filled
-
-
-def _of_nearest(
-    values: Float[np.ndarray, " T"], known: Bool[np.ndarray, " T"]
-) -> Float[np.ndarray, " T"]:
-    """The known value that is nearest in time; 0 where none is."""
-    places = np.flatnonzero(known)
-    if not len(places):
-        return np.zeros_like(values)
-    times = np.arange(len(values))
-    middle = (places[1:] + places[:-1]) / 2
-    return values[places[np.searchsorted(middle, times)]]
-
-
-def bend_leg(
-    orient: Rotation,
-    body_pose: Float[np.ndarray, "T 63"],
-    joints: Float[np.ndarray, "T 137 3"],
-    side: str,
-    shift: Float[np.ndarray, "T 3"],
-    turn: Rotation,
-) -> Float[np.ndarray, "T 63"]:
-    """Body poses whose ankle is moved by `shift` and whose foot is turned by `turn`.
-
-    The knee bends about its hinge until the ankle is as far from the hip as asked, the leg turns
-    about the hip as little as it can, and the foot keeps its direction but for `turn`. Ankles
-    that are farther than the leg is long are brought as near as it reaches.
-
-    Args:
-        orient: of the root, T rotations in the frame of `joints`, `shift` and `turn`.
-    """
-    hip, knee, ankle = (
-        joints[:, JOINTS.index(f"{side}_{name}")] for name in ("hip", "knee", "ankle")
-    )
-    numbers = [BODY_JOINTS.index(f"{side}_{name}") - 1 for name in ("hip", "knee", "ankle")]
-    local = body_pose.reshape(len(body_pose), 21, 3)
-    chain = [Rotation.from_rotvec(local[:, number]) for number in numbers]
-    thigh = orient * chain[0]
-    shin = thigh * chain[1]
-    foot = turn * shin * chain[2]
-    upper, lower = hip - knee, ankle - knee
-    long, short = np.linalg.norm(upper, axis=1), np.linalg.norm(lower, axis=1)
-    wanted = ankle + shift - hip
-    reach = np.linalg.norm(wanted, axis=1)
-    reach = np.clip(reach, np.abs(long - short) + 0.01, (long + short) * _STRETCHED)
-    # |upper - Rot(hinge, angle) lower| = reach: a cos(angle) + b sin(angle) + c is known.
-    hinge = thigh.apply(_HINGE)
-    level = (lower * hinge).sum(axis=1, keepdims=True) * hinge
-    swung = lower - level
-    a, c = (upper * swung).sum(axis=1), (upper * level).sum(axis=1)
-    b = (upper * np.cross(hinge, swung)).sum(axis=1)
-    rest = (long**2 + short**2 - reach**2) / 2 - c
-    cosine = np.clip(rest / np.maximum(np.hypot(a, b), 1e-9), -1, 1)
-    # Of the two solutions, the one in which the knee bends forward.
-    angle = np.arctan2(b, a) - np.arccos(cosine)
-    bent = Rotation.from_rotvec(angle[:, None] * hinge)
-    swing = Rotation.from_rotvec(_turn_between(bent.apply(lower) - upper, wanted))
-    new_thigh, new_shin = swing * thigh, swing * bent * shin
-    result = local.copy()
-    result[:, numbers[0]] = (orient.inv() * new_thigh).as_rotvec()
-    result[:, numbers[1]] = (new_thigh.inv() * new_shin).as_rotvec()
-    result[:, numbers[2]] = (new_shin.inv() * foot).as_rotvec()
-    return result.reshape(body_pose.shape)

@@ -13,6 +13,7 @@ import torch
 from configs.reader import save_config
 from main.motion.camera import Clip, choose_camera
 from main.motion.camera_motion import CameraTracker, static_camera
+from main.motion.ground import find_floor
 from main.motion.refinement import ERRORS_NAME, NetworkErrors, Refinement
 from main.motion.results import (
     as_given,
@@ -24,7 +25,7 @@ from main.motion.results import (
 from main.motion.rows import RAW_ROW, FinalRows, RawRows, WorldRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
-from main.motion.world import find_floor, solve_world
+from main.motion.world import solve_world
 from main.pipeline.detection import NETWORKS, Detector, Detectors, fitted
 from main.pipeline.estimator import Estimator
 from main.pipeline.following import INTERVAL_S, KeypointDetector

@@ -16,10 +16,12 @@ from main.evaluation.metrics import FOOT_POINTS as FEET
 from main.evaluation.metrics import world_errors
 from main.motion import world as world_module
 from main.motion.camera_motion import static_camera
+from main.motion.ground import Plane, fit_floor, world_from_camera
 from main.motion.rows import FINAL_ROW, FinalRows, RawRows, WorldRows
+from main.motion.standing import bend_leg
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories, pose_joints
-from main.motion.world import Plane, bend_leg, fit_floor, solve_world, world_from_camera
+from main.motion.world import solve_world
 
 UP = np.array([0.05, -0.95, -0.3]) / np.linalg.norm([0.05, -0.95, -0.3])
 HEIGHT = -1.6
@@ -181,6 +183,6 @@ def test_steps_are_levels(body):
     places[:, :, 1] = -height[:, None]
     contacts = np.ones((260, 4), bool)
     ways = world_module._Ways(places[:, 0], contacts, places, np.zeros((260, 4)))
-    seen = world_module._Seen([], *(None,) * 4, np.zeros((260, 4)))
+    seen = world_module.Seen([], *(None,) * 4, np.zeros((260, 4)))
     levels = world_module._levels(seen, ways, Plane(np.array([0.0, -1, 0]), 0.0))
     assert levels == pytest.approx([0.3], abs=0.02)

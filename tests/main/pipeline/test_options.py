@@ -43,7 +43,7 @@ def test_every_flag_has_its_option():
     command = "m FILE 25 --boxes b.json --detector yolo --person 1,3 --keep-longest 2 --preview"
     command += " --smooth 0.5 --fov 60 --floor --export glb,bvh --backend onnx --batch-size 3"
     command += (
-        " --camera moving --no-overlay --download --keypoints k.json --refine"
+        " --camera moving --world --no-overlay --download --keypoints k.json --refine"
         " --set a.b=1 --precision bf16"
         " --device cpu"
     )

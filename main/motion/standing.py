@@ -1,0 +1,284 @@
+"""People as the world takes them, linear equations over a clip, and legs that bend."""
+
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array, csc_array
+from scipy.sparse.linalg import spsolve
+from scipy.spatial.transform import Rotation
+
+from human_models.body import BodyModel
+from human_models.joints import BODY_JOINTS, JOINTS, SIDES
+from main.motion.camera import PELVIS
+from main.motion.camera_motion import CameraMotion
+from main.motion.ground import FEET, MOST_POINTS, SLOW_M_S, TRUNK
+from main.motion.rows import FINAL_ROW, FinalRows
+from main.motion.trajectories import pose_joints, pose_vertices
+from utils.geometry import smooth
+
+LIMBS: Final = [
+    *FEET,
+    *(JOINTS.index(f"{side}_{name}") for name in ("ankle", "knee", "hip") for side in SIDES),
+]
+_UPRIGHT: Final = math.cos(math.radians(35))
+"""Cosine of the angle between trunk and legs of somebody who stands."""
+LEVEL_SHARE: Final = 0.1
+"""Of the time of all contacts, what makes a level."""
+STEADY_S: Final = 0.06
+"""Kernel by which feet are smoothed before their speed is judged."""
+_FADE_S: Final = 0.5
+"""A leg's correction is gone so long after the last contact, and comes so long before the next."""
+_STRETCHED: Final = 0.9998
+"""Of a leg's length, the farthest that an ankle is from the hip."""
+_HINGE: Final = np.array([1.0, 0.0, 0.0])
+"""The axis about which a knee bends, in the thigh's frame."""
+
+
+def means_of(
+    values: Float[np.ndarray, "C D"], owner: Int[np.ndarray, " C"]
+) -> Float[np.ndarray, "S D"]:
+    """Mean of the values of each owner, 0 to S - 1, all of whom have some."""
+    sums = [np.bincount(owner, column) for column in values.T]
+    return np.stack(sums, axis=1) / np.bincount(owner)[:, None]
+
+
+class Equations:
+    """Linear equations of three unknowns or fewer each, which are solved by least squares."""
+
+    def __init__(self, unknowns: int) -> None:
+        self.unknowns = unknowns
+        self.normal = csc_array((unknowns, unknowns))
+        self.right = np.zeros(unknowns)
+
+    def copy(self) -> "Equations":
+        other = Equations(self.unknowns)
+        other.normal, other.right = self.normal, self.right.copy()
+        return other
+
+    def add(
+        self,
+        columns: Int[np.ndarray, "N _ K"],
+        values: Float[np.ndarray, "N R K"],
+        right: Float[np.ndarray, "N R"],
+    ) -> None:
+        """Equations sum_k values[n, r, k] * unknown[columns[n, r, k]] = right[n, r]."""
+        columns = np.broadcast_to(columns, values.shape)
+        rows = np.broadcast_to(np.arange(right.size).reshape(*right.shape, 1), values.shape)
+        entries = (values.ravel(), (rows.ravel(), columns.ravel()))
+        matrix = coo_array(entries, shape=(right.size, self.unknowns)).tocsc()
+        self.normal = self.normal + matrix.T @ matrix
+        self.right += matrix.T @ right.ravel()
+
+    def solve(self) -> Float[np.ndarray, " U"]:
+        return np.asarray(spsolve(self.normal.tocsc(), self.right))
+
+
+def segments_of(contacts: Bool[np.ndarray, "T P"]) -> Int[np.ndarray, "T P"]:
+    """A number for each stretch of contact of a point, counted over all points; -1 outside."""
+    begins = contacts & ~np.pad(contacts, ((1, 0), (0, 0)))[:-1]
+    numbers = np.cumsum(begins.T.ravel()).reshape(begins.T.shape).T - 1
+    return np.where(contacts, numbers, -1)
+
+
+def turn_between(
+    start: Float[np.ndarray, "T 3"], end: Float[np.ndarray, "T 3"]
+) -> Float[np.ndarray, "T 3"]:
+    """The smallest rotation vectors that bring directions to others."""
+    axis = np.cross(start, end)
+    sine = np.linalg.norm(axis, axis=1)
+    angle = np.arctan2(sine, (start * end).sum(axis=1))
+    return axis * (angle / np.maximum(sine, 1e-12))[:, None]
+
+
+def between(
+    values: Float[np.ndarray, "T 3"], known: Bool[np.ndarray, " T"], fps: float
+) -> Float[np.ndarray, "T 3"]:
+    """Values where they are known; between them smoothly from one to the next, and over long
+    gaps and at the ends to zero.
+    """
+    places = np.flatnonzero(known)
+    if not len(places):
+        return np.zeros_like(values)
+    times = np.arange(len(values))
+    after = np.searchsorted(places, times)
+    right, left = places[np.minimum(after, len(places) - 1)], places[np.maximum(after - 1, 0)]
+    left = np.where(known, times, left)
+    share = np.clip((times - left) / np.maximum(right - left, 1), 0, 1)
+    share = (share**2 * (3 - 2 * share))[:, None]
+    filled = (1 - share) * values[left] + share * values[right]
+    away = np.minimum(np.abs(times - left), np.abs(right - times)) / (_FADE_S * fps)
+    long = (right - left > 2 * _FADE_S * fps) | (times < places[0]) | (times > places[-1])
+    faded = np.clip(1 - away, 0, 1)
+    return np.where(known, 1.0, np.where(long, faded**2 * (3 - 2 * faded), 1.0))[:, None] * filled
+
+
+def of_nearest(
+    values: Float[np.ndarray, " T"], known: Bool[np.ndarray, " T"]
+) -> Float[np.ndarray, " T"]:
+    """The known value that is nearest in time; 0 where none is."""
+    places = np.flatnonzero(known)
+    if not len(places):
+        return np.zeros_like(values)
+    times = np.arange(len(values))
+    middle = (places[1:] + places[:-1]) / 2
+    return values[places[np.searchsorted(middle, times)]]
+
+
+def bend_leg(
+    orient: Rotation,
+    body_pose: Float[np.ndarray, "T 63"],
+    joints: Float[np.ndarray, "T 137 3"],
+    side: str,
+    shift: Float[np.ndarray, "T 3"],
+    turn: Rotation,
+) -> Float[np.ndarray, "T 63"]:
+    """Body poses whose ankle is moved by `shift` and whose foot is turned by `turn`.
+
+    The knee bends about its hinge until the ankle is as far from the hip as asked, the leg turns
+    about the hip as little as it can, and the foot keeps its direction but for `turn`. Ankles
+    that are farther than the leg is long are brought as near as it reaches.
+
+    Args:
+        orient: of the root, T rotations in the frame of `joints`, `shift` and `turn`.
+    """
+    hip, knee, ankle = (
+        joints[:, JOINTS.index(f"{side}_{name}")] for name in ("hip", "knee", "ankle")
+    )
+    numbers = [BODY_JOINTS.index(f"{side}_{name}") - 1 for name in ("hip", "knee", "ankle")]
+    local = body_pose.reshape(len(body_pose), 21, 3)
+    chain = [Rotation.from_rotvec(local[:, number]) for number in numbers]
+    thigh = orient * chain[0]
+    shin = thigh * chain[1]
+    foot = turn * shin * chain[2]
+    upper, lower = hip - knee, ankle - knee
+    long, short = np.linalg.norm(upper, axis=1), np.linalg.norm(lower, axis=1)
+    wanted = ankle + shift - hip
+    reach = np.linalg.norm(wanted, axis=1)
+    reach = np.clip(reach, np.abs(long - short) + 0.01, (long + short) * _STRETCHED)
+    # |upper - Rot(hinge, angle) lower| = reach: a cos(angle) + b sin(angle) + c is known.
+    hinge = thigh.apply(_HINGE)
+    level = (lower * hinge).sum(axis=1, keepdims=True) * hinge
+    swung = lower - level
+    a, c = (upper * swung).sum(axis=1), (upper * level).sum(axis=1)
+    b = (upper * np.cross(hinge, swung)).sum(axis=1)
+    rest = (long**2 + short**2 - reach**2) / 2 - c
+    cosine = np.clip(rest / np.maximum(np.hypot(a, b), 1e-9), -1, 1)
+    # Of the two solutions, the one in which the knee bends forward.
+    angle = np.arctan2(b, a) - np.arccos(cosine)
+    bent = Rotation.from_rotvec(angle[:, None] * hinge)
+    swing = Rotation.from_rotvec(turn_between(bent.apply(lower) - upper, wanted))
+    new_thigh, new_shin = swing * thigh, swing * bent * shin
+    result = local.copy()
+    result[:, numbers[0]] = (orient.inv() * new_thigh).as_rotvec()
+    result[:, numbers[1]] = (new_thigh.inv() * new_shin).as_rotvec()
+    result[:, numbers[2]] = (new_shin.inv() * foot).as_rotvec()
+    return result.reshape(body_pose.shape)
+
+
+class Seen(NamedTuple):
+    """People as their final rows have them, in the first camera's frame.
+
+    Attributes:
+        runs: rows of consecutive frames of one person.
+        centre: of the camera.
+        weight: 1, or less where nobody was detected.
+        limbs: `FOOT_JOINTS`, then ankles, knees and hips, relative to the pelvis.
+        soles: heights of `FOOT_JOINTS` over the sole.
+    """
+
+    runs: list[Int[np.ndarray, " T"]]
+    pelvis: Float[np.ndarray, "N 3"]
+    centre: Float[np.ndarray, "N 3"]
+    weight: Float[np.ndarray, " N"]
+    limbs: Float[np.ndarray, "N 10 3"]
+    soles: Float[np.ndarray, "N 4"]
+
+
+def observe(rows: FinalRows, motion: CameraMotion, soles: Float[np.ndarray, "N 4"]) -> Seen:
+    frames = rows.column("frame_index")
+    rotation = motion.camera_from_first[frames, :3, :3].transpose(0, 2, 1)
+    centre = -np.einsum("nij,nj->ni", rotation, motion.camera_from_first[frames, :3, 3])
+    pelvis = rows.column("joints_3d_m", PELVIS).astype(np.float64)
+    limbs = rows.column("joints_3d_m", LIMBS) - pelvis[:, None]
+    # A longer lens shows somebody who is farther away at the same size.
+    pelvis[:, 2] *= motion.zoom[frames]
+    interpolated = rows.column("interpolated")
+    return Seen(
+        _runs(rows),
+        np.einsum("nij,nj->ni", rotation, pelvis) + centre,
+        centre,
+        np.where(interpolated, 0.1, 1.0),
+        np.einsum("nij,nkj->nki", rotation, limbs),
+        soles,
+    )
+
+
+def _runs(rows: FinalRows) -> list[Int[np.ndarray, " T"]]:
+    frames = rows.column("frame_index")
+    return [
+        run
+        for mine in rows.by_identity().values()
+        for run in np.split(mine, np.flatnonzero(np.diff(frames[mine]) > 1) + 1)
+    ]
+
+
+def soles_of(rows: FinalRows, body: BodyModel) -> Float[np.ndarray, "N 4"]:
+    """How high heels and toes are over the lowest point of each person who stands."""
+    soles = np.zeros((len(rows), 4))
+    for mine in rows.by_identity().values():
+        standing = np.zeros(1, FINAL_ROW)
+        standing["betas"] = rows.take(mine[:1], "betas")
+        heights = pose_joints(body, standing)[0, FEET, 1]
+        soles[mine] = heights - pose_vertices(body, standing)[0, :, 1].min()
+    return soles
+
+
+def upright(rows: FinalRows, motion: CameraMotion) -> Float[np.ndarray, "3"]:
+    """Median direction of people who stand or walk, from between the ankles to the neck.
+
+    Who walks leans forward, but is above the feet. Where nobody stands, that from pelvis to neck;
+    in the first camera's frame.
+    """
+    step = max(1, len(rows) // MOST_POINTS)
+    points = rows.column("joints_3d_m", [*TRUNK, *LIMBS[4:6]])[::step]
+    pelvis, neck, ankles = points[:, 0], points[:, 1], points[:, 2:].mean(axis=1)
+    turns = motion.camera_from_first[rows.column("frame_index")[::step], :3, :3]
+    trunk, legs = (
+        np.einsum("nji,nj->ni", turns, vectors) for vectors in (neck - pelvis, pelvis - ankles)
+    )
+    lengths = np.linalg.norm(trunk, axis=1) * np.linalg.norm(legs, axis=1)
+    upright = (trunk * legs).sum(axis=1) > _UPRIGHT * lengths
+    whole = (trunk + legs)[upright] if upright.mean() > LEVEL_SHARE else trunk
+    median = np.median(whole, axis=0)
+    length = float(np.linalg.norm(median))
+    return median / length if length > 0.2 else np.array([0.0, -1.0, 0.0])
+
+
+def find_scale(seen: Seen, motion: CameraMotion, fps: float) -> float:
+    """Metres in the unit of the camera's motion: with it, some foot stands still most of the time.
+
+    A foot's speed is that of a camera that stands still plus the scale times the camera's own.
+    """
+    still, moving = [], []
+    for run in seen.runs:
+        if len(run) > 2:
+            feet = (seen.pelvis - seen.centre)[run, None] + seen.limbs[run, :4]
+            # More smoothing would mix standing feet with walking ones: the scale becomes too small.
+            still.append(np.gradient(smooth(feet, STEADY_S / 2 * fps), axis=0) * fps)
+            moving.append(np.gradient(seen.centre[run], axis=0) * fps)
+    if not still:
+        return 1.0
+    speed, own = np.concatenate(still), np.concatenate(moving)[:, None]
+    squared = (own**2).sum(axis=-1)
+    moves = squared[:, 0] > 0.1 * squared.mean()
+    if not moves.any() or squared.mean() == 0:
+        return 1.0
+    tried = (-(speed * own).sum(axis=-1)[moves] / squared[moves]).ravel()
+    tried = np.quantile(tried[tried > 0], np.linspace(0, 1, 200)) if (tried > 0).any() else [1.0]
+    costs = []
+    for scale in tried:
+        slowest = np.linalg.norm(speed + scale * own, axis=-1).min(axis=1)
+        costs.append(np.log1p((slowest / SLOW_M_S) ** 2).mean())
+    return float(tried[int(np.argmin(costs))])
