@@ -142,8 +142,6 @@ def process_clip(
             save_config(estimator.config, partial / CONFIG_NAME)
             summary = summary_of(source, frame_count, clip, smoothing, tools)
             summary |= {"refined": errors is not None, "keypoints": keypoints}
-            if motion.kind != "static":
-                summary["camera_motion"] = motion.kind
             write_results(
                 *(partial, final, clip, summary),
                 chosen=chosen,

@@ -263,13 +263,13 @@ def test_a_camera_that_turns_is_named_and_one_that_stands_changes_nothing(
     video.with_suffix(".boxes.json").write_text(json.dumps(boxes))
     contents = {}
     for camera in ("auto", "static"):
-        options = InferenceOptions(str(untrained), overlay=None, camera=camera)
+        options = InferenceOptions(str(untrained), overlay=None, camera=camera, world=True)
         result = tmp_path / camera
         with open_source(video) as source:
             process_clip(source, result, Tools.load(options))
         contents[camera] = {path.name: path.read_bytes() for path in result.iterdir()}
     if speed:
-        assert json.loads(contents["auto"]["summary.json"])["camera_motion"] == "rotating"
-        assert "camera_motion" not in json.loads(contents["static"]["summary.json"])
+        named = [json.loads(files["summary.json"])["world"]["camera"] for files in contents.values()]
+        assert named == ["rotating", "static"]
     else:
         assert contents["auto"] == contents["static"]
