@@ -269,7 +269,7 @@ def test_a_camera_that_turns_is_named_and_one_that_stands_changes_nothing(
             process_clip(source, result, Tools.load(options))
         contents[camera] = {path.name: path.read_bytes() for path in result.iterdir()}
     if speed:
-        named = [json.loads(files["summary.json"])["world"]["camera"] for files in contents.values()]
-        assert named == ["rotating", "static"]
+        summaries = [json.loads(files["summary.json"]) for files in contents.values()]
+        assert [summary["world"]["camera"] for summary in summaries] == ["rotating", "static"]
     else:
         assert contents["auto"] == contents["static"]
