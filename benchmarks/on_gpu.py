@@ -46,9 +46,9 @@ from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from main.pipeline.estimator import PRECISIONS, Estimator
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import Tools, process_clip
-from main.training.optimizer import freeze, make_optimizer
 from main.training.recipes import Regression, autocast
 from main.training.run import replicated, sharded
+from main.training.trainer import freeze, make_optimizer
 from models.deployment import PROGRAMS
 from models.initialise import initial_network
 from models.smplest_x import HeadOutputs, SMPLestX

@@ -9,8 +9,7 @@ stitch.py   which tracks are one person
 refinement.py  raw rows moved onto keypoints
 kinematics.py  bodies as refinement varies them, and their derivatives
 trajectories.py  from raw rows to final ones: one shape, gaps filled, smooth, flagged
-ground.py   the ground, and the feet that touch it
-standing.py what the world is made with: equations, legs
+standing.py  the ground, feet that touch it, and what the world is solved with: equations, legs
 world.py    people in a world that does not move with the camera
 results.py  writing a folder of results
 result_reader.py  reading one, checked

@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import Int
 
 from main.motion.camera import Clip
-from main.motion.ground import Floor, world_from_camera
 from main.motion.result_reader import read_summary
 from main.motion.rows import (
     BLOCK,
@@ -31,6 +30,7 @@ from main.motion.rows import (
     FinalRows,
     WorldRows,
 )
+from main.motion.standing import Floor, world_from_camera
 from main.motion.world import World
 from utils.errors import UserError
 from utils.files import open_input

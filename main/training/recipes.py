@@ -19,8 +19,8 @@ from configs.schema import Config
 from datasets.synthetic.lifting import People, draw_poses
 from datasets.training_set import Share, TrainingLoader, TrainingSet
 from human_models.body import BodyLibrary, BodyModel
-from main.training.optimizer import freeze
 from main.training.state import Learner, Run, Snapshots
+from main.training.trainer import freeze
 from main.training.validation import (
     BodyValidator,
     JointPreview,

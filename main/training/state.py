@@ -36,7 +36,7 @@ from configs.reader import save_config
 from configs.schema import Config
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
-from main.training.optimizer import AveragedWeights
+from main.training.trainer import AveragedWeights
 from models.checkpoint import (
     from_published,
     read_torch,

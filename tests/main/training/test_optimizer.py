@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from configs.reader import load_config
-from main.training.optimizer import (
+from main.training.trainer import (
     AveragedWeights,
     freeze,
     learning_rate,
