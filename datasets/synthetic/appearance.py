@@ -11,15 +11,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32
 
-from datasets.synthetic.backgrounds import (
-    SIDE,
-    Colour,
-    Texture,
-    draw_colour,
-    draw_noise,
-    draw_texture,
-)
 from datasets.synthetic.skeleton import pick
+from datasets.synthetic.textures import SIDE, Colour, Texture, draw_colour, draw_noise, draw_texture
 from datasets.synthetic.wardrobe import (
     Clothing,
     Kind,

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float32, Int32
 from torch import Tensor
 
 from datasets.synthetic.appearance import Look, face_features
-from datasets.synthetic.backgrounds import Texture
+from datasets.synthetic.textures import Texture
 from datasets.synthetic.wardrobe import Wardrobe
 from human_models.body import (
     BodyModel,

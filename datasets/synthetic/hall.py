@@ -11,19 +11,18 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
-from datasets.synthetic.backgrounds import (
-    Material,
-    Rays,
-    bundled_photographs,
-    plain,
-    print_of,
-    read_photograph,
-    rug,
-    wood,
-)
+from datasets.synthetic.backgrounds import bundled_photographs, read_photograph
 from datasets.synthetic.motion import Block
 from datasets.synthetic.rendering import Image, Stage
 from datasets.synthetic.skeleton import Rotation, Vector, turn
+from datasets.synthetic.textures import (
+    Material,
+    Rays,
+    plain,
+    print_of,
+    rug,
+    wood,
+)
 from utils.camera import Camera
 
 Rng = np.random.Generator

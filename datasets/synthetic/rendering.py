@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 
-from datasets.synthetic.backgrounds import SIDE, draw_colour, draw_texture, noise_bank
 from datasets.synthetic.figures import Figure, Mesh, gather
 from datasets.synthetic.skeleton import Rotation, turn
+from datasets.synthetic.textures import SIDE, draw_colour, draw_texture, noise_bank
 from utils.camera import Camera
 from utils.mesh import length, vertex_normals
 from utils.render import halfway_cosines, rasterize

@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, Shaped
 
-from datasets.synthetic.backgrounds import SIDE, noise_bank
+from datasets.synthetic.textures import SIDE, noise_bank
 from human_models.files import STAND_IN, BodyData
 from human_models.joints import RIG_JOINTS
 from human_models.safe_pickle import load_npz

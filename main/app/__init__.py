@@ -2,6 +2,7 @@
 
 server.py   requests: who may ask, uploads, files of results
 jobs.py     one folder per job, the queue, the process of the job that runs
-worker.py   that process: finds people, makes boxes of who was chosen, runs the commands
+people.py   who is wanted: what was found, what was corrected -> boxes, and what a job is asked for
+worker.py   that process: finds people, tries two seconds, runs the commands
 page/       what the browser shows
 """

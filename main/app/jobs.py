@@ -23,7 +23,7 @@ from typing import IO, Any, Final, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from main.app.worker import FINDING, Choice, as_box_file, boxes_of, check, flags_of
+from main.app.people import FINDING, Choice, as_box_file, boxes_of, check, flags_of
 from utils.errors import UserError
 from utils.files import (
     ROOT,

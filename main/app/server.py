@@ -39,7 +39,7 @@ from starlette.responses import (
 from starlette.routing import Route
 
 from main.app.jobs import Job, Jobs, Kind, command_of, progress_of, python_command
-from main.app.worker import Choice, Flags, Strict, safe_name
+from main.app.people import Choice, Flags, Strict, safe_name
 from main.characters.options import FORMATS
 from utils.errors import UserError, printable
 from utils.files import CONFIG_NAME, DEMO, PRETRAINED

@@ -1,7 +1,6 @@
 """The process of one task: `python -m main.app.worker JOB_FOLDER`, started by the queue.
 
-What was found and corrected becomes a file of boxes, and options become arguments. It does what
-the commands do, in the same way, and ends when the server that started it ends.
+It does what the commands do, in the same way, and ends when the server that started it ends.
 """
 
 import argparse
@@ -9,178 +8,20 @@ import json
 import logging
 import math
 import os
-import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from itertools import islice, pairwise
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any, Final
 
 from main import export, inference
 from main.app.jobs import Job, read_choice
 from main.cli import command_parser, run_command
 from utils.errors import UserError
 from utils.files import atomic_path, exclusive
-
-Boxes = dict[int, dict[int, list[float]]]
-"""Of each person by number: the box in each frame."""
-
-FINDING: Final = ("--fps", "--detector", "--conf")
-"""Options that decide which boxes are found, and in which frames."""
-_VALUES: Final = (*FINDING, "--smooth", "--focal", "--fov", "--keep-longest", "--export")
-_CHOICES: Final = ("--overlay", "--keypoints", "--precision", "--device", "--batch-size")
-_SWITCHES: Final = ("--refine", "--no-refine", "--floor", "--no-overlay")
-_CONFIDENCE: Final = "inference.detection.conf"
-_MOST_EDITS: Final = 10_000
-
-Side = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-Place = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
-Number = Annotated[int, Field(ge=1, lt=10**6)]
-Flags = dict[str, Annotated[str, Field(max_length=100)]]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Edit(Strict):
-    """A box that was drawn, or a found one that was corrected, in one frame."""
-
-    person: Number
-    frame: Annotated[int, Field(ge=0, lt=10**7)]
-    box: tuple[Place, Place, Side, Side]
-
-
-class Choice(Strict):
-    """Who is wanted, by the numbers of the people found; drawn people have the numbers after."""
-
-    people: Literal["all", "largest"] | Annotated[list[Number], Field(max_length=1000)] = "all"
-    edits: Annotated[list[Edit], Field(max_length=_MOST_EDITS)] = []
-
-    @property
-    def needs_boxes(self) -> bool:
-        return isinstance(self.people, list) or bool(self.edits)
-
-
-def flags_of(flags: Mapping[str, str], names: Sequence[str] | None = None) -> list[str]:
-    """Options as arguments of `main.inference`; a value never becomes another option.
-
-    Args:
-        names: of the options to take; None: all.
-
-    Raises:
-        UserError: there is no such option in the app.
-    """
-    arguments = []
-    for name, value in flags.items():
-        if name not in (*_VALUES, *_CHOICES, *_SWITCHES):
-            raise UserError(f"{name}: the app has no such option")
-        if name == "--keypoints" and value != "built-in":
-            raise UserError(f"--keypoints {value}: only built-in can be chosen here")
-        if name == "--detector" and value == "yolo":
-            raise UserError("--detector yolo: auto takes it where its weights are there")
-        if name == "--conf" and not re.fullmatch(r"0?\.[0-9]{1,6}|[01]", value):
-            raise UserError(f"--conf {value}: give a number from 0 to 1")
-        if names is None or name in names:
-            option = f"--set={_CONFIDENCE}" if name == "--conf" else name
-            arguments.append(option if name in _SWITCHES else f"{option}={value}")
-    return arguments
-
-
-def check(arguments: Sequence[str]) -> None:
-    """Raises UserError where `main.inference` would refuse the arguments."""
-    inference.options_of(inference.make_parser().parse_args(list(arguments)))
-
-
-def boxes_of(found: Boxes, choice: Choice, step: int) -> Boxes:
-    """The boxes of everybody who is wanted, with the corrections.
-
-    A correction moves the found boxes of the frames around it as well, less and less, up to the
-    next frame that can be corrected; between two frames for which the same person's box was drawn,
-    boxes move in straight lines.
-
-    Args:
-        step: between frames that can be corrected; those between them cannot be seen in the app.
-
-    Raises:
-        UserError: nobody is wanted, or nobody has a number that is wanted.
-    """
-    edits: Boxes = {}
-    for edit in choice.edits:
-        edits.setdefault(edit.person, {})[edit.frame] = list(edit.box)
-    people: Boxes = {
-        number: _corrected(found[number], edits.get(number, {}), step)
-        if number in found
-        else _between(edits[number])
-        for number in sorted({*found, *edits})
-    }
-    if isinstance(choice.people, list):
-        if absent := sorted(set(choice.people) - people.keys()):
-            raise UserError(f"--person {absent[0]}: nobody found by that number")
-        people = {number: people[number] for number in choice.people}
-    if not people:
-        raise UserError("nobody is chosen: choose somebody, or draw a box")
-    return people
-
-
-def _corrected(
-    found: Mapping[int, list[float]], edits: Mapping[int, list[float]], step: int
-) -> dict[int, list[float]]:
-    boxes = dict(found)
-    for frame, box in edits.items():
-        if frame not in found:
-            boxes[frame] = box
-            continue
-        moved = [new - old for new, old in zip(box, found[frame], strict=True)]
-        for other in range(frame - step + 1, frame + step):
-            if other in found:
-                share = 1 - abs(other - frame) / step
-                boxes[other] = [
-                    side + share * by for side, by in zip(boxes[other], moved, strict=True)
-                ]
-    return {
-        frame: [*box[:2], *(max(1.0, side) for side in box[2:])] for frame, box in boxes.items()
-    }
-
-
-def _between(edits: Mapping[int, list[float]]) -> dict[int, list[float]]:
-    boxes = dict(edits)
-    for first, last in pairwise(sorted(edits)):
-        for frame in range(first + 1, last):
-            share = (frame - first) / (last - first)
-            ends = zip(edits[first], edits[last], strict=True)
-            boxes[frame] = [(1 - share) * start + share * end for start, end in ends]
-    return boxes
-
-
-def as_box_file(people: Boxes) -> dict[str, list[list[float]]]:
-    """Boxes as the content of a file for --boxes."""
-    frames: dict[int, list[list[float]]] = {}
-    for boxes in people.values():
-        for frame, box in boxes.items():
-            frames.setdefault(frame, []).append([round(side, 2) for side in box])
-    return {str(frame): frames[frame] for frame in sorted(frames)}
-
-
-def safe_name(name: str, suffixes: Sequence[str]) -> str:
-    """A name for an uploaded file that is harmless in every folder, page and command line.
-
-    Raises:
-        UserError: it does not end like a video or an image.
-    """
-    path = Path(name.replace("\\", "/"))
-    suffix = path.suffix.lower()
-    if suffix not in suffixes:
-        shown = path.name[:60] or "a file without a name"
-        raise UserError(f"{shown}: give a video or a photograph, one of {' '.join(suffixes)}")
-    stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in path.stem)
-    return (stem.strip("-_")[:60] or "clip") + suffix
-
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,15 @@ from jaxtyping import Float, Float32, Int
 from human_models.body import BodyModel
 from human_models.files import BodyData
 from human_models.joints import RIG_JOINTS, SMPLX_SURFACE_VERTICES
-from main.characters.character import TO_WORLD, Character, without_gaps
-from main.characters.surfaces import Morphs, make_layers, make_morphs, make_skeleton
+from main.characters.character import (
+    TO_WORLD,
+    Character,
+    Morphs,
+    make_layers,
+    make_morphs,
+    make_skeleton,
+    without_gaps,
+)
 from utils.errors import UserError
 from utils.files import atomic_path
 from utils.iteration import with_progress

@@ -35,7 +35,7 @@ from main.evaluation.metrics import (
     SampleErrors,
     Visibility,
 )
-from main.evaluation.run import WorstSample, WorstSamples, worst_of_all
+from main.evaluation.worst import WorstSample, WorstSamples, worst_of_all
 from main.pipeline.estimator import Estimator
 from utils.camera import intersection_over_union, project, scaled_boxes
 from utils.devices import failing_together, gather_to_first, has_float64, world

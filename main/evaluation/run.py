@@ -1,191 +1,29 @@
-"""Benchmarks of one network: the test splits of one dataset or of several, and their results.
+"""Benchmarks of one network: the test splits of one dataset or of several, and their results."""
 
-The samples with the largest errors are kept while a benchmark runs, and drawn when it has ended.
-"""
-
-import heapq
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
-import cv2
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Float32, UInt8
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from configs.reader import save_config
-from configs.schema import DataConfig, ModelConfig
+from configs.schema import DataConfig
 from datasets.sources import Source, find_source
-from human_models.files import ModelFolder, read_body, read_hand_vertices
 from main.evaluation.benchmark import BenchmarkResult, read_detections, run_benchmark
-from main.evaluation.metrics import (
-    SMPLX_METRICS,
-    EvaluationProtocol,
-    MeanAndCount,
-    Means,
-    SampleErrors,
-)
+from main.evaluation.metrics import SMPLX_METRICS, EvaluationProtocol, MeanAndCount, Means
+from main.evaluation.worst import draw_worst
 from main.pipeline.estimator import Estimator
 from main.pipeline.model_files import find_weights
 from utils.devices import device_of_process, failing_together, process_group
 from utils.errors import UserError, logging_to
 from utils.files import CONFIG_NAME, OUTPUTS, ROOT, atomic_path
-from utils.geometry import align_similarity
-from utils.image import write_image
-from utils.render import Colour, MeshRenderer, PlacedMesh, person_colour
-
-_RANKED_BY: Final = ("mpvpe_all", "pa_mpvpe_hand")
-_PELVIS: Final = 0
-_ENLARGED: Final = 2
-_CAPTION_PX: Final = 24
-_BEHIND_THE_CAMERA: Final = (0.0, 0.0, -1.0)
-"""Where nothing is drawn."""
-
-
-class WorstSample(NamedTuple):
-    """What the picture of a sample needs; compared as tuples, the larger is the worse."""
-
-    error_mm: float
-    place: int
-    """Row of the dataset's table."""
-    metric: str
-    pixels: UInt8[np.ndarray, "h w 3"]
-    """The network's input, RGB."""
-    predicted_m: Float32[np.ndarray, "10475 3"]
-    true_m: Float32[np.ndarray, "V 3"]
-    hands_valid: tuple[bool, bool]
-    """Whether the truth has a left and a right hand."""
-
-
-class WorstSamples:
-    """At most `count` samples, whatever the length of the benchmark."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._heap: list[WorstSample] = []
-
-    def consider(
-        self,
-        indices: Sequence[int],
-        errors: Mapping[str, SampleErrors],
-        crops: Float[Tensor, "B h w 3"],
-        predicted_m: Float[Tensor, "B 10475 3"],
-        true_m: Float[Tensor, "B V 3"],
-        hands_valid: Bool[Tensor, "B 2"],
-    ) -> None:
-        """Keep those of a batch that are worse than what is kept; crops are 0..255."""
-        metric = next((name for name in _RANKED_BY if name in errors), next(iter(errors)))
-        error_mm = errors[metric].error_mm.where(errors[metric].valid, -1.0)
-        for error, k in zip(*error_mm.topk(min(self._count, len(indices))), strict=True):
-            least = self._heap[0].error_mm if len(self._heap) == self._count else -1.0
-            if float(error) > least:
-                sample = WorstSample(
-                    float(error),
-                    indices[int(k)],
-                    metric,
-                    crops[k].clamp(0, 255).byte().numpy(force=True),
-                    predicted_m[k].float().numpy(force=True),
-                    true_m[k].float().numpy(force=True),
-                    (bool(hands_valid[k, 0]), bool(hands_valid[k, 1])),
-                )
-                push = heapq.heappush if least < 0 else heapq.heapreplace
-                push(self._heap, sample)
-
-    def worst_first(self) -> list[WorstSample]:
-        return sorted(self._heap, reverse=True)
-
-
-def worst_of_all(parts: Iterable[Sequence[WorstSample]], count: int) -> list[WorstSample]:
-    """The worst of several processes' worst."""
-    return heapq.nlargest(count, (sample for part in parts for sample in part))
-
-
-def draw_worst(
-    folder: Path,
-    samples: Sequence[WorstSample],
-    names: Sequence[str],
-    model: ModelConfig,
-    body_folder: ModelFolder,
-    *,
-    hands_alone: bool,
-) -> None:
-    """One picture per sample: the crop, the prediction over it, and the truth over it.
-
-    The truth is drawn where the prediction is, since cameras of datasets differ from the crop's:
-    its pelvis at the predicted one, or, in sets of hands alone, each hand aligned as it is
-    measured.
-
-    Args:
-        names: captions of the samples in the pictures.
-    """
-    draw = _Pictures(model, body_folder, hands_alone)
-    for number, (sample, name) in enumerate(zip(samples, names, strict=True), start=1):
-        write_image(folder / f"{number:02d}_{sample.error_mm:.0f}mm.jpg", draw(sample, name))
-
-
-class _Pictures:
-    def __init__(self, model: ModelConfig, folder: ModelFolder, hands_alone: bool) -> None:
-        self._bodies = {10475: read_body(folder, "smplx"), 6890: read_body(folder, "smpl")}
-        self._hands = list(read_hand_vertices(folder).values()) if hands_alone else []
-        self._model = model
-        self._renderers = {}
-        for count, body in self._bodies.items():
-            faces = body.faces
-            if hands_alone:
-                faces = faces[np.isin(faces, np.concatenate(self._hands)).all(axis=1)]
-            self._renderers[count] = MeshRenderer(faces, count)
-
-    def __call__(self, sample: WorstSample, name: str) -> UInt8[np.ndarray, "H W 3"]:
-        crop = cv2.resize(sample.pixels, None, fx=_ENLARGED, fy=_ENLARGED)
-        panels = {
-            f"{name}": crop,
-            f"prediction, {sample.metric} {sample.error_mm:.1f} mm": self._over(
-                crop, sample.predicted_m, person_colour(0)
-            ),
-            "truth": self._over(crop, self._placed_truth(sample), person_colour(2)),
-        }
-        return np.concatenate([_captioned(*panel) for panel in panels.items()], axis=1)
-
-    def _placed_truth(self, sample: WorstSample) -> Float32[np.ndarray, "V 3"]:
-        placed = sample.true_m.copy()
-        if self._hands:
-            for hand, valid in zip(self._hands, sample.hands_valid, strict=True):
-                if not valid:
-                    placed[hand] = _BEHIND_THE_CAMERA
-                    continue
-                points = (torch.from_numpy(v[None, hand]) for v in (placed, sample.predicted_m))
-                placed[hand] = align_similarity(*points)[0].numpy()
-            return placed
-        predicted, true = (
-            (self._bodies[len(mesh)].joint_regressor[_PELVIS] @ mesh).astype(np.float32)
-            for mesh in (sample.predicted_m, placed)
-        )
-        return placed + (predicted - true)
-
-    def _over(
-        self, crop: UInt8[np.ndarray, "H W 3"], mesh: Float32[np.ndarray, "V 3"], colour: Colour
-    ) -> UInt8[np.ndarray, "H W 3"]:
-        focal_x, focal_y = (_ENLARGED * focal for focal in self._model.focal)
-        # Pixels count from their centres, which enlarging moves.
-        x, y = (_ENLARGED * (centre + 0.5) - 0.5 for centre in self._model.princpt)
-        placed = PlacedMesh(mesh, (focal_x, focal_y), (x, y), colour)
-        return self._renderers[len(mesh)].overlay(crop, [placed])
-
-
-def _captioned(text: str, panel: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H2 W 3"]:
-    strip = np.zeros((_CAPTION_PX, panel.shape[1], 3), np.uint8)
-    place, white = (4, _CAPTION_PX - 8), (255, 255, 255)
-    cv2.putText(strip, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, white, 1, cv2.LINE_AA)
-    return np.concatenate([strip, panel])
-
 
 PRIMARY_METRICS: Final = {
     "AGORA": "mpvpe_all",

@@ -2,7 +2,8 @@
 
 run.py         a run on one page: config, data, network, processes, trainer, epochs
 recipes.py     what is learned: networks at their start, batches, objectives
-trainer.py     the loop over iterations, the optimizer, the learning rate, averaged weights
+trainer.py     the loop over iterations
+optimizer.py   groups of parameters, the learning rate, averaged weights
 state.py       a run's folder, snapshots, resuming
 validation.py  the log, metrics during training, and pictures of samples
 """

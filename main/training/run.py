@@ -17,16 +17,10 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from configs.reader import load_config
+from main.training.optimizer import AveragedWeights, make_optimizer
 from main.training.recipes import Recipe
 from main.training.state import Learner, Run, Snapshots, record, resume, run_folder
-from main.training.trainer import (
-    AveragedWeights,
-    Interrupted,
-    StopRequest,
-    Task,
-    Trainer,
-    make_optimizer,
-)
+from main.training.trainer import Interrupted, StopRequest, Task, Trainer
 from main.training.validation import TrainLog, log_file
 from models.smplest_x import Layer
 from models.vit import Block

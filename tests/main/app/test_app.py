@@ -19,8 +19,8 @@ from starlette.testclient import TestClient
 
 from main.app import jobs as jobs_module
 from main.app.jobs import ACTIVE, Jobs
+from main.app.people import Choice, as_box_file, boxes_of, flags_of, safe_name
 from main.app.server import Settings, create_app
-from main.app.worker import Choice, as_box_file, boxes_of, flags_of, safe_name
 from utils.errors import UserError
 from utils.files import ROOT
 

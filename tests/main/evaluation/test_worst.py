@@ -8,7 +8,7 @@ from configs.reader import load_config
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_hand_vertices
 from main.evaluation.metrics import SampleErrors
-from main.evaluation.run import WorstSample, WorstSamples, draw_worst, worst_of_all
+from main.evaluation.worst import WorstSample, WorstSamples, draw_worst, worst_of_all
 from utils.files import ROOT
 from utils.image import read_image
 from utils.render import person_colour

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from configs.reader import load_config
-from main.training.trainer import (
+from main.training.optimizer import (
     AveragedWeights,
     freeze,
     learning_rate,
     make_optimizer,
     set_learning_rate,
 )
+from models.losses import SupervisedSMPLestX
 from models.smplest_x import UNSUPERVISED_HEADS, SMPLestX
-from models.supervision import SupervisedSMPLestX
 from tests.main.training.conftest import CONFIG
 from utils.errors import UserError
 
