@@ -209,7 +209,7 @@ def cores_of_others(work: Callable[[], object]) -> float:
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     path = repeated_demo(folder, arguments.seconds, arguments.people)
-    tools, cores = Tools.load(InferenceOptions(arguments.model)), torch.get_num_threads()
+    tools, cores = Tools.load(InferenceOptions(arguments.model, refine=False)), torch.get_num_threads()
     print(
         f"python -m benchmarks.video --model {arguments.model} --seconds {arguments.seconds:g} "
         f"--people {arguments.people}\n{cores} cores, torch {torch.__version__}; "
