@@ -31,8 +31,8 @@ from human_models.joints import JOINTS, mirror_permutation
 from main.cli import command, command_parser
 from main.training.validation import UnchangedSamples, images_of
 from models.initialise import load_encoder, load_keypoint_head
+from models.losses import KeypointNetwork, places_in_crop
 from models.smplest_x import SMPLestX, observed_keypoints
-from models.supervision import KeypointNetwork, places_in_crop
 
 _HEIGHTS_PER_WIDTH = 0.75
 _BINS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 1.0)

@@ -51,8 +51,8 @@ from main.training.recipes import Regression, autocast
 from main.training.run import replicated, sharded
 from models.deployment import PROGRAMS
 from models.initialise import initial_network
+from models.losses import SupervisedSMPLestX
 from models.smplest_x import HeadOutputs, SMPLestX
-from models.supervision import SupervisedSMPLestX
 from utils.devices import copied_to, peak_memory_mib, pick_device, usable_cores
 from utils.errors import UserError, first_line
 from utils.files import ROOT, atomic_path

@@ -35,11 +35,11 @@ from human_models.safe_pickle import load_npz
 from main.cli import command_parser, run_command
 from main.pipeline.detection import Detection, Detectors
 from main.pipeline.estimator import Estimator
-from main.pipeline.following import INTERVAL_S, KeypointDetector
 from main.pipeline.keypoints import KeypointFinder
 from main.pipeline.model_files import find_model
 from main.pipeline.options import BUILT_IN, InferenceOptions
 from main.pipeline.pipeline import Tools, process_clip
+from main.pipeline.stages import INTERVAL_S, KeypointDetector
 from utils.camera import intersection_over_union
 from utils.files import read_json
 from utils.image import read_image

@@ -44,7 +44,7 @@ from main.training.optimizer import AveragedWeights, freeze, make_optimizer
 from main.training.recipes import Regression, autocast
 from main.training.validation import images_of
 from models.initialise import initial_network
-from models.supervision import SupervisedOutputs, SupervisedSMPLestX
+from models.losses import SupervisedOutputs, SupervisedSMPLestX
 from utils.devices import has_bf16_units, process_group
 
 _MOST = 0.10

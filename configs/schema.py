@@ -183,7 +183,7 @@ class TrainConfig(Section):
     hand_root_weight: float = 1.0
     hand_consist_weight: float = 1.0
     keypoint_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Of finding every joint on the encoder's feature map; see models/supervision.py."""
+    """Of finding every joint on the encoder's feature map; see models/losses.py."""
     token_joint_weight: Annotated[float, Field(ge=0)] = 0.0
     """Of every pose token's estimate of where its joint is."""
     attention_weight: Annotated[float, Field(ge=0)] = 0.0

@@ -301,7 +301,7 @@ class TimedTraining:
         from main.pipeline.model_files import find_model
         from models.checkpoint import load_network
         from models.initialise import save_encoder
-        from models.supervision import KeypointNetwork
+        from models.losses import KeypointNetwork
 
         path = self._folder / "first_encoder.pth"
         assert self._start is not None

@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from datasets.synthetic.figures import Mesh
-from datasets.synthetic.rendering import Image, Lights, Picture, photograph, soften_edges
-from datasets.synthetic.stage import Stage
+from datasets.synthetic.rendering import Image, Lights, Picture, Stage, photograph, soften_edges
 from datasets.synthetic.textures import draw_colour, draw_noise, draw_texture
 from utils.camera import Camera
 from utils.errors import UserError

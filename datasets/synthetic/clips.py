@@ -19,14 +19,18 @@ from datasets.synthetic.ground_truth import Row, describe
 from datasets.synthetic.motion import FPS, Motion, Physique, Script
 from datasets.synthetic.pictures import Studio, is_clear
 from datasets.synthetic.rendering import (
+    FILM_WIDTH_MM,
+    Stage,
     add_sensor_noise,
     develop,
     draw_lights,
+    draw_prop,
     draw_response,
+    draw_stage,
+    full_camera,
     render,
 )
 from datasets.synthetic.skeleton import Skeleton, axis_angle, clamp, turn
-from datasets.synthetic.stage import FILM_WIDTH_MM, Stage, draw_prop, draw_stage, full_camera
 from human_models.joints import MODEL_JOINTS, SIDES
 
 _TOGETHER: Final = 8

@@ -18,9 +18,8 @@ from datasets.synthetic.ground_truth import Row, describe
 from datasets.synthetic.hall import TO_SUN, Hall, furnished
 from datasets.synthetic.motion import Physique, Script
 from datasets.synthetic.pictures import Studio
-from datasets.synthetic.rendering import Image, Picture, draw_lit
+from datasets.synthetic.rendering import Image, Picture, Stage, draw_lit, full_camera
 from datasets.synthetic.skeleton import Vector, turn, unit
-from datasets.synthetic.stage import Stage, full_camera
 from utils.camera import Camera
 from utils.render import rasterize
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from configs.schema import ModelConfig
 from datasets.synthetic.arms import draw_hand
 from datasets.synthetic.poses import Poser
-from datasets.synthetic.stage import FILM_HEIGHT_MM, FILM_WIDTH_MM
+from datasets.synthetic.rendering import FILM_HEIGHT_MM, FILM_WIDTH_MM
 from human_models.body import BodyModel
 from human_models.joints import (
     JOINT_PARTS,
@@ -131,7 +131,7 @@ class People:
         }
 
     def _placed(self, size: int) -> tuple[_Person, Float[Tensor, "B 137 3"]]:
-        """People on a floor, and their joints in the camera's frame, metres; see `stage`."""
+        """People on a floor, and their joints in the camera's frame, metres; see `rendering`."""
         draw = self._draw
         focal = (math.log(24) + math.log(85 / 24) * draw.uniform(size)).exp()
         fills = (math.log(0.3) + math.log(1.1 / 0.3) * draw.uniform(size)).exp()

@@ -24,20 +24,22 @@ from datasets.synthetic.backgrounds import (
 from datasets.synthetic.figures import BodyParameters, Figure, Figures, Mesh, person_mesh
 from datasets.synthetic.ground_truth import Parts, Row, describe, hidden_share
 from datasets.synthetic.poses import Pose, Poser
-from datasets.synthetic.rendering import draw_lights, encode, render
-from datasets.synthetic.skeleton import axis_angle, turn
-from datasets.synthetic.stage import (
+from datasets.synthetic.rendering import (
     FILM_HEIGHT_MM,
     FILM_WIDTH_MM,
     Stage,
     draw_focal_mm,
+    draw_lights,
     draw_prop,
     draw_stage,
+    encode,
     full_camera,
     place,
+    render,
     seat_under,
     window_camera,
 )
+from datasets.synthetic.skeleton import axis_angle, turn
 from human_models.joints import SIDES
 
 _MOST_BETA: Final = 2.5

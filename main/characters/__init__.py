@@ -6,11 +6,9 @@ export_result(folder, ["glb", "bvh"], persons=[1])
 
 options.py        the formats, and what can be chosen about them
 export.py         a result folder -> files of every format
-character.py      a person's results as one shape and rotations over time
-surfaces.py       skinned surfaces: body, clothes, hair, morphs of the face
-glb.py, usd.py    mesh, skeleton and motion in one file
-bvh_and_amass.py  motion without a mesh
-meshes.py         one mesh per frame
+character.py      a person's results as one shape and rotations over time, and skinned surfaces:
+                  body, clothes, hair, morphs of the face
+formats.py        a character as GLB, USD, BVH, AMASS, or one mesh per frame
 viewer.py         the page; scene.py holds what it draws people from, page/ its JavaScript
 
 Names are imported when they are asked for, since PyTorch takes seconds to load.

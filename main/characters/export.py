@@ -18,7 +18,6 @@ from human_models.files import (
     find_model_folder,
     read_body,
 )
-from main.characters.bvh_and_amass import write_amass, write_bvh
 from main.characters.character import (
     CHARACTER_FIELDS,
     WORLD_FIELDS,
@@ -26,8 +25,7 @@ from main.characters.character import (
     on_the_spot,
     read_character,
 )
-from main.characters.glb import write_glb
-from main.characters.meshes import write_meshes
+from main.characters.formats import write_amass, write_bvh, write_glb, write_meshes, write_usd
 from main.characters.options import (
     DEFAULTS,
     FORMATS,
@@ -38,7 +36,6 @@ from main.characters.options import (
     check_formats,
 )
 from main.characters.scene import VIEWED_FIELDS
-from main.characters.usd import write_usd
 from main.characters.viewer import write_viewer
 from main.motion.result_reader import Result, open_result, person_files
 from utils.errors import UserError

@@ -58,6 +58,8 @@ def check_formats(formats: Sequence[str], options: ExportOptions = DEFAULTS) -> 
         reason = "glTF is y up by its standard, usd and the viewer as we write them"
         raise UserError(f"--up z: {reason}; leave --up away")
     if "usd" in formats:
-        from main.characters.usd import require_usd  # loads what the other formats do not need
+        from main.characters.formats import (
+            require_usd,  # loads what the other formats do not need
+        )
 
         require_usd()

@@ -17,16 +17,19 @@ from jaxtyping import Float, Int, Shaped
 from human_models.body import BodyModel
 from human_models.files import BodyData
 from human_models.joints import JOINTS, JOINTS_FROM_MODEL, RIG_JOINTS
-from main.characters.character import CHARACTER_FIELDS, TO_WORLD, Character, make_character
-from main.characters.options import ExportOptions
-from main.characters.surfaces import (
+from main.characters.character import (
+    CHARACTER_FIELDS,
+    TO_WORLD,
+    Character,
     Layer,
     RestPoints,
+    make_character,
     make_layers,
     make_morphs,
     make_skeleton,
     strongest,
 )
+from main.characters.options import ExportOptions
 from main.motion.camera import ClipCamera, place_bodies
 from main.motion.result_reader import Result
 from main.motion.rows import PARAMETERS

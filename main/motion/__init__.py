@@ -1,18 +1,15 @@
 """The people of a clip over time: from estimates of single frames to identity and motion.
 
 rows.py     raw and final rows of all people, on the disk
-camera.py   the clip's camera, and bodies placed in it
+camera.py   the clip's camera, bodies placed in it, and its turns and zoom as points show them
 camera_motion.py  how the camera turns, zooms and moves, from what is behind people
-turns.py    rotations with zoom: fitted to points, and made to agree
 odometry.py  the path of a camera that moves
 stitch.py   which tracks are one person
 refinement.py  raw rows moved onto keypoints
 kinematics.py  bodies as refinement varies them, and their derivatives
 trajectories.py  from raw rows to final ones: one shape, gaps filled, smooth, flagged
-ground.py   the ground, and the feet that touch it
-standing.py what the world is made with: equations, legs
+standing.py  the ground, feet that touch it, and what the world is solved with: equations, legs
 world.py    people in a world that does not move with the camera
-results.py  writing a folder of results
+results.py  writing a folder of results, and results as a HumanData file
 result_reader.py  reading one, checked
-pseudo_labels.py  results as a HumanData file
 """

@@ -15,9 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
 from scipy.spatial.transform import Rotation
 
-from main.motion.camera import Clip
+from main.motion.camera import INLIER_PX, NO_TURN, Clip, Edge, Fit, Points, Turn, adjusted, fit_turn
 from main.motion.odometry import CameraPath, Observation, find_path
-from main.motion.turns import INLIER_PX, NO_TURN, Edge, Fit, Points, Turn, adjusted, fit_turn
 
 log = logging.getLogger(__name__)
 

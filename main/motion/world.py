@@ -26,23 +26,20 @@ from human_models.body import BodyModel
 from human_models.joints import SIDES
 from main.motion.camera import PELVIS, Clip
 from main.motion.camera_motion import CameraMotion, scaled
-from main.motion.ground import (
-    LEAST_POINTS,
-    MOST_POINTS,
-    NEAR_M,
-    Plane,
-    fit_floor,
-    world_from_camera,
-)
 from main.motion.rows import BLOCK, WORLD_ROW, FinalRows, WorldRows
 from main.motion.standing import (
+    LEAST_POINTS,
     LEVEL_SHARE,
+    MOST_POINTS,
+    NEAR_M,
     STEADY_S,
     Equations,
+    Plane,
     Seen,
     bend_leg,
     between,
     find_scale,
+    fit_floor,
     means_of,
     observe,
     of_nearest,
@@ -50,6 +47,7 @@ from main.motion.standing import (
     soles_of,
     turn_between,
     upright,
+    world_from_camera,
 )
 from main.motion.trajectories import pose_joints
 from utils.geometry import smooth

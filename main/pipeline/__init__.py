@@ -7,12 +7,11 @@ people = estimator(image, boxes=[(120, 40, 200, 480)])
 
 pipeline.py     the way of a clip, in one function
 options.py      what the command line chooses
-stages.py       the steps that are taken frame by frame, tracking among them
+stages.py       the steps that are taken frame by frame; tracking, and following by keypoints
 estimator.py    the network and the body: image in pixels and boxes -> people
 detection.py    where people are
 networks.py     the small networks that ship, the built-in detector among them
 keypoints.py    joints in the image, by those networks
-following.py    people with these from frame to frame
 keypoint_files.py  keypoints of other programs
 overlay.py      people drawn over their frames, and the sheet of people
 clips.py        many clips, here or on Ray

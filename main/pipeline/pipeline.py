@@ -13,7 +13,6 @@ import torch
 from configs.reader import save_config
 from main.motion.camera import Clip, choose_camera
 from main.motion.camera_motion import CameraTracker, static_camera
-from main.motion.ground import find_floor
 from main.motion.refinement import ERRORS_NAME, NetworkErrors, Refinement
 from main.motion.results import (
     as_given,
@@ -23,19 +22,21 @@ from main.motion.results import (
     write_results,
 )
 from main.motion.rows import RAW_ROW, FinalRows, RawRows, WorldRows
+from main.motion.standing import find_floor
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
 from main.motion.world import solve_world
 from main.pipeline.detection import NETWORKS, Detector, Detectors, fitted
 from main.pipeline.estimator import Estimator
-from main.pipeline.following import INTERVAL_S, KeypointDetector
 from main.pipeline.keypoint_files import KeypointFileDetector, read_keypoints
 from main.pipeline.keypoints import KeypointFinder
 from main.pipeline.model_files import find_model
 from main.pipeline.options import BUILT_IN, InferenceOptions
 from main.pipeline.overlay import Renderer, contact_sheet, draw_overlay, remove_stale_overlays
 from main.pipeline.stages import (
+    INTERVAL_S,
     READ_AHEAD,
+    KeypointDetector,
     Tracker,
     crop_people,
     detect_people,

@@ -33,16 +33,16 @@ from main.training.validation import (
 )
 from models.checkpoint import load_weights
 from models.initialise import initial_network, load_encoder, load_keypoint_head, save_encoder
-from models.losses import training_losses
-from models.smplest_x import SMPLestX, body_parameters, pose_body
-from models.supervision import (
+from models.losses import (
     KeypointNetwork,
     LiftingNetwork,
     SupervisedSMPLestX,
     attention_loss,
     keypoint_loss,
     token_joint_loss,
+    training_losses,
 )
+from models.smplest_x import SMPLestX, body_parameters, pose_body
 from utils.errors import UserError
 from utils.files import ROOT
 

@@ -44,7 +44,7 @@ from models.checkpoint import (
     save_torch,
     to_published,
 )
-from models.supervision import NETWORK
+from models.losses import NETWORK
 from utils.devices import DATE, World, failing_together
 from utils.errors import UserError, first_line
 from utils.files import CONFIG_NAME, ROOT, atomic_path, remove_leftovers
@@ -183,7 +183,7 @@ class Learner(NamedTuple):
     """All that training changes."""
 
     network: nn.Module
-    """As in models.supervision: its `network` is what is published."""
+    """As in models.losses: its `network` is what is published."""
     model: nn.Module
     """The same as the processes of the run share it (DDP)."""
     optimizer: torch.optim.Optimizer

@@ -33,8 +33,8 @@ from main.evaluation.benchmark import run_benchmark
 from main.evaluation.metrics import CORRECT, MILLIMETRES, SMPLX_METRICS
 from main.pipeline.estimator import Estimator
 from main.training.state import Learner, Progress, Run
+from models.losses import LiftingNetwork, SupervisedSMPLestX, places_in_crop
 from models.smplest_x import SMPLestX, body_parameters, found_keypoints, pose_body, root_relative
-from models.supervision import LiftingNetwork, SupervisedSMPLestX, places_in_crop
 from utils.devices import constants, has_float64, peak_memory_mib
 from utils.errors import OneLineFormatter, UserError, logging_to
 from utils.files import atomic_path, read_input
@@ -417,7 +417,7 @@ class JointPreview:
 
     @torch.no_grad()
     def __call__(self, network: nn.Module, batch: Mapping[str, Tensor]) -> UInt8[Tensor, "3 H W"]:
-        """`network` as in models.supervision."""
+        """`network` as in models.losses."""
         few = {name: values[:_MOST_CROPS] for name, values in batch.items()}
         network.eval()
         heads = network(images_of(few)).heads

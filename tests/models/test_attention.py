@@ -5,14 +5,14 @@ import torch.nn.functional as F
 
 from configs.reader import load_config
 from human_models.joints import JOINTS, POSE_JOINTS
-from models.smplest_x import SMPLestX
-from models.supervision import (
+from models.losses import (
     PLACED_JOINTS,
     PLACED_POSES,
     POSE_TOKENS,
     SupervisedSMPLestX,
     attention_loss,
 )
+from models.smplest_x import SMPLestX
 
 CONFIG = load_config("configs/config_smplest_x_demo.py")
 MODEL = CONFIG.model

@@ -5,13 +5,13 @@ import torch
 
 from configs.reader import load_config
 from human_models.joints import JOINT_PARTS, JOINTS, POSE_JOINTS
-from models.smplest_x import KeypointHead, found_keypoints
-from models.supervision import (
+from models.losses import (
     TokenJointHead,
     keypoint_loss,
     places_in_crop,
     token_joint_loss,
 )
+from models.smplest_x import KeypointHead, found_keypoints
 
 CONFIG = load_config("configs/config_smplest_x_demo.py").model
 HEIGHT, WIDTH = (

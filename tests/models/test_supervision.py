@@ -6,8 +6,8 @@ import torch
 from configs.reader import load_config
 from models.checkpoint import read_torch
 from models.initialise import load_encoder, save_encoder
+from models.losses import NETWORK, KeypointNetwork, SupervisedSMPLestX
 from models.smplest_x import SMPLestX
-from models.supervision import NETWORK, KeypointNetwork, SupervisedSMPLestX
 from models.vit import ViT
 
 CONFIG = load_config("configs/config_smplest_x_demo.py")

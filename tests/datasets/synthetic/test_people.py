@@ -8,9 +8,8 @@ from datasets.synthetic.arms import SHAPES, draw_hand, hand_pose
 from datasets.synthetic.figures import person_mesh
 from datasets.synthetic.pictures import Studio
 from datasets.synthetic.poses import mirrored, walk_cycle
-from datasets.synthetic.rendering import draw_lights, render
+from datasets.synthetic.rendering import draw_lights, draw_stage, full_camera, place, render
 from datasets.synthetic.skeleton import JOINT, penetration, turn
-from datasets.synthetic.stage import draw_stage, full_camera, place
 from datasets.synthetic.wardrobe import draw_clothing, slide_to_level
 from human_models.joints import HANDS_MEAN, SIDES
 

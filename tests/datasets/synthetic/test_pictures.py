@@ -14,8 +14,15 @@ from datasets.synthetic.pictures import (
     plan_crop,
     plan_scene,
 )
-from datasets.synthetic.rendering import draw_lights, render, see
-from datasets.synthetic.stage import draw_prop, draw_stage, full_camera, place
+from datasets.synthetic.rendering import (
+    draw_lights,
+    draw_prop,
+    draw_stage,
+    full_camera,
+    place,
+    render,
+    see,
+)
 from utils.camera import Camera
 
 

@@ -4,8 +4,8 @@ import smplx
 import torch
 
 from human_models.files import STAND_IN
-from main.characters.bvh_and_amass import write_amass
 from main.characters.character import read_character, without_gaps
+from main.characters.formats import write_amass
 
 PARTS = (
     *("global_orient", "body_pose", "jaw_pose", "leye_pose", "reye_pose"),

@@ -3,7 +3,7 @@ import pybvh
 import pytest
 from scipy.spatial.transform import Rotation
 
-from main.characters.bvh_and_amass import euler_zxy, make_bvh
+from main.characters.formats import euler_zxy, make_bvh
 
 NAMES = ("root", "left_leg", "right_leg", "left_foot", "spine")
 PARENTS = (-1, 0, 0, 1, 0)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from human_models.joints import RIG_JOINTS
-from main.characters.bvh_and_amass import write_bvh
 from main.characters.character import read_character, without_gaps
+from main.characters.formats import write_bvh
 
 
 @pytest.mark.parametrize("up", ["y", "z"])

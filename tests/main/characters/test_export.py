@@ -6,10 +6,9 @@ import pytest
 from configs.reader import load_config, save_config
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from human_models.safe_pickle import load_npz
-from main.characters.bvh_and_amass import write_amass, write_bvh
 from main.characters.character import CHARACTER_FIELDS, make_character
 from main.characters.export import export_result
-from main.characters.glb import write_glb
+from main.characters.formats import write_amass, write_bvh, write_glb
 from main.characters.options import ExportOptions, parse_formats
 from main.export import main
 from main.motion.result_reader import read_person
@@ -108,7 +107,7 @@ def test_people_of_two_bodies_are_no_result(result, tmp_path):
 
 
 def test_usd_without_its_package_says_what_to_install(result, tmp_path, monkeypatch):
-    monkeypatch.setattr("main.characters.usd.Usd", None)
+    monkeypatch.setattr("main.characters.formats.Usd", None)
     with pytest.raises(UserError, match="pip install usd-core"):
         export_result(result, ["glb", "usd"], output=tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from main.characters.character import read_character
-from main.characters.meshes import write_meshes
+from main.characters.formats import write_meshes
 from utils.mesh import read_ply_vertices
 
 

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from main.characters.character import read_character
-from main.characters.surfaces import make_layers, make_morphs
-from main.characters.usd import write_usd
+from main.characters.character import make_layers, make_morphs, read_character
+from main.characters.formats import write_usd
 
 pxr = pytest.importorskip("pxr", reason="usd-core is optional: pip install usd-core")
 

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from main.motion.camera import Clip, choose_camera
+from main.motion.camera import Clip, Turn, choose_camera, fit_turn
 from main.motion.camera_motion import CameraMotion, CameraTracker, scaled
 from main.motion.odometry import Observation, find_path
-from main.motion.turns import Turn, fit_turn
 
 WIDTH, HEIGHT, FPS = 640, 360, 30.0
 CAMERA = choose_camera(WIDTH, HEIGHT, focal_px=600, fov_deg=None, image=None)

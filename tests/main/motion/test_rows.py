@@ -9,9 +9,9 @@ import pytest
 
 from main.motion import results as results_module
 from main.motion.camera import Clip, ClipCamera
-from main.motion.ground import Floor, Plane, world_from_camera
 from main.motion.results import FILE_COLUMNS, write_results
 from main.motion.rows import COLUMNS, FINAL_ROW, PARAMETERS, RAW_ROW, FinalRows
+from main.motion.standing import Floor, Plane, world_from_camera
 from main.motion.trajectories import LONGEST_GAP_S, filled_runs, interpolate
 from main.pipeline.estimator import Person
 

@@ -12,9 +12,9 @@ from human_models.files import find_model_folder
 from human_models.joints import JOINTS
 from main.motion import trajectories
 from main.motion.camera import Clip, place_bodies
-from main.motion.ground import FOOT_JOINTS, find_floor
 from main.motion.results import choose_people
 from main.motion.rows import FINAL_ROW, PARAMETERS, FinalRows, RawRows
+from main.motion.standing import FOOT_JOINTS, find_floor
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories, confidence, pose_joints
 from main.pipeline.options import parse_person, parse_smoothing

@@ -16,9 +16,8 @@ from main.evaluation.metrics import FOOT_POINTS as FEET
 from main.evaluation.metrics import world_errors
 from main.motion import world as world_module
 from main.motion.camera_motion import static_camera
-from main.motion.ground import Plane, fit_floor, world_from_camera
 from main.motion.rows import FINAL_ROW, FinalRows, RawRows, WorldRows
-from main.motion.standing import bend_leg
+from main.motion.standing import Plane, bend_leg, fit_floor, world_from_camera
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories, pose_joints
 from main.motion.world import solve_world

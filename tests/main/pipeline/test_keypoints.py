@@ -10,7 +10,6 @@ import pytest
 from human_models.joints import FACE_KEYPOINTS, HAND_KEYPOINTS, JOINTS, SIDES, joint_places
 from main.motion.rows import Keypoints, KeypointSource
 from main.pipeline.detection import Detection
-from main.pipeline.following import KeypointDetector, moved_box
 from main.pipeline.keypoints import (
     FoundPerson,
     KeypointFinder,
@@ -19,6 +18,7 @@ from main.pipeline.keypoints import (
     _without_shared,
 )
 from main.pipeline.networks import Square, is_same_body, without_shared_limbs
+from main.pipeline.stages import KeypointDetector, moved_box
 from utils.camera import Box
 from utils.image import read_image
 

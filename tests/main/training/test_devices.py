@@ -18,8 +18,8 @@ from main.training import validation
 from main.training.recipes import Keypoints, Regression
 from main.training.state import Progress, Run
 from main.training.validation import TrainLog
+from models.losses import KeypointNetwork, SupervisedSMPLestX
 from models.smplest_x import SMPLestX
-from models.supervision import KeypointNetwork, SupervisedSMPLestX
 from models.vit import ViT
 from tests.main.training.conftest import PARITY
 from utils.devices import World
