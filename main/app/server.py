@@ -41,7 +41,7 @@ from starlette.routing import Route
 from main.app.jobs import Job, Jobs, Kind, command_of, progress_of, python_command
 from main.app.people import Choice, Flags, Strict, safe_name
 from main.characters.options import FORMATS
-from utils.errors import UserError, printable
+from utils.errors import UserError, printable, refusal
 from utils.files import CONFIG_NAME, DEMO, PRETRAINED
 from utils.image import IMAGE_SUFFIXES
 from utils.video_read import VIDEO_SUFFIXES
@@ -134,7 +134,12 @@ def create_app(settings: Settings, jobs: Jobs) -> Starlette:
             Route("/files/{id:str}/{path:path}", _file),
         ],
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=_guard)],
-        exception_handlers={HTTPException: _refused, UserError: _unprocessable, KeyError: _absent},
+        exception_handlers={
+            HTTPException: _refused,
+            UserError: _unprocessable,
+            KeyError: _absent,
+            OSError: _failed,
+        },
     )
     app.state.app = _App(settings, jobs, {})
     return app
@@ -151,7 +156,7 @@ def serve(settings: Settings) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError) as error:
         what = f"--host {settings.host} --port {settings.port}"
         raise UserError(f"{what}: cannot listen there ({error}); choose another port") from None
     port = listener.getsockname()[1]
@@ -227,6 +232,12 @@ def _refused(request: Request, error: Exception) -> Response:
 
 def _unprocessable(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 422)
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    """The system refuses: a full disk, no permission."""
+    assert isinstance(error, OSError)
+    return JSONResponse({"error": refusal(error)}, 500)
 
 
 def _absent(request: Request, error: Exception) -> Response:
