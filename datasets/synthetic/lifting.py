@@ -403,10 +403,11 @@ def simulate_detections(
 
     The constants are those of an encoder of the demo network, measured on 1,200 synthetic people of
     the training split that it had not seen (`python -m benchmarks.detections`). For these people
-    the simulation agrees with the encoder within 10 % in the medians of expected errors, their
-    spread, the shares of swapped sides, and the distances where errors below 0.16 are expected;
-    above, distances are 20 % too short, and those of hands and feet are 30 % too long in the
-    median. Errors in photographs have not been measured.
+    the simulation agrees with the encoder within 10 % in the medians of expected errors, the
+    shares of swapped sides, and the distances where errors below 0.16 are expected; above,
+    distances are 20 % too short. The spreads of expected errors are up to 14 % too small for
+    single joints. Hands and feet are 20 to 40 % too far off in the median. Errors in photographs
+    have not been measured.
 
     Args:
         places: shares of the crop's width and height.

@@ -297,9 +297,9 @@ class Jobs:
                     job.write(folder)
                     with (folder / "log.txt").open("wb") as output:
                         self._process = _start_worker(folder, output)
-                except OSError as error:  # a full disk, no permission
+                except OSError as refused:  # a full disk, no permission
                     self._running = None
-                    self._finish(job, "failed", refusal(error))
+                    self._finish(job, "failed", refusal(refused))
                     continue
             status = self._process.wait()
             _kill_group(self._process, signal.SIGKILL)  # what it may have started

@@ -383,7 +383,7 @@ class EarlierEstimates(NamedTuple):
 def read_estimates(
     folder: Path,
     clip: Clip,
-    source: Path,
+    path: Path,
     estimator: Estimator,
     model: str,
     want_keypoints: bool,
@@ -392,7 +392,7 @@ def read_estimates(
 
     Raises:
         UserError: there is no result, it is damaged, it is of another model, frame rate, size or
-            content of `source`, or it lacks the keypoints that are wanted.
+            content of `path`, or it lacks the keypoints that are wanted.
     """
     result = open_result(folder)
     summary = result.require_summary()
@@ -403,8 +403,8 @@ def read_estimates(
     ):
         if then != now:
             raise UserError(f"--reuse: {folder} is of {what} {then}, not {now}; run it without")
-    if summary.input_ids and input_ids(source)[1] not in summary.input_ids:
-        raise UserError(f"--reuse: {source} has changed since {folder} was made; run it without")
+    if summary.input_ids and input_ids(path)[1] not in summary.input_ids:
+        raise UserError(f"--reuse: {path} has changed since {folder} was made; run it without")
     if summary.keypoints is None and want_keypoints:
         needed = "which --refine and --keypoints need"
         raise UserError(f"--reuse: {folder} has no keypoints, {needed}; run it without")
