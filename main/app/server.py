@@ -134,12 +134,7 @@ def create_app(settings: Settings, jobs: Jobs) -> Starlette:
             Route("/files/{id:str}/{path:path}", _file),
         ],
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=_guard)],
-        exception_handlers={
-            HTTPException: _refused,
-            UserError: _unprocessable,
-            KeyError: _absent,
-            OSError: _failed,
-        },
+        exception_handlers=dict.fromkeys((HTTPException, UserError, OSError, KeyError), _refused),
     )
     app.state.app = _App(settings, jobs, {})
     return app
@@ -226,22 +221,13 @@ def _of(request: Request) -> _App:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code)
-
-
-def _unprocessable(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        return JSONResponse({"error": error.detail}, error.status_code)
+    if isinstance(error, OSError):  # a full disk, no permission
+        return JSONResponse({"error": refusal(error)}, 500)
+    if isinstance(error, KeyError):
+        return JSONResponse({"error": "there is no such job; it may have been deleted"}, 404)
     return JSONResponse({"error": str(error)}, 422)
-
-
-def _failed(request: Request, error: Exception) -> Response:
-    """The system refuses: a full disk, no permission."""
-    assert isinstance(error, OSError)
-    return JSONResponse({"error": refusal(error)}, 500)
-
-
-def _absent(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "there is no such job; it may have been deleted"}, 404)
 
 
 # The page, and what it must know.

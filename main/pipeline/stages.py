@@ -381,12 +381,7 @@ class EarlierEstimates(NamedTuple):
 
 
 def read_estimates(
-    folder: Path,
-    clip: Clip,
-    path: Path,
-    estimator: Estimator,
-    model: str,
-    want_keypoints: bool,
+    folder: Path, clip: Clip, path: Path, estimator: Estimator, model: str, want_keypoints: bool
 ) -> EarlierEstimates:
     """The estimates that a result folder was made of.
 
