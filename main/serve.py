@@ -1,6 +1,7 @@
 """The local app: `python -m main.serve`, then a browser. scripts/app.sh installs what it needs."""
 
 import argparse
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -19,6 +20,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"{error.name} is not installed; start with scripts/app.sh") from None
 
     token = arguments.token
+    if token is not None and not re.fullmatch(r"[A-Za-z0-9_-]{8,}", token):
+        raise UserError("--token: give at least eight letters, digits, - or _, or leave it away")
+    if arguments.limit_mb < 1:
+        raise UserError(f"--limit-mb {arguments.limit_mb}: give a number from 1")
     if token is None and arguments.host not in LOOPBACK:
         token = secrets.token_urlsafe(24)
     serve(

@@ -4,6 +4,7 @@ import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Number
 from typing import Final
 
 _REMEDIES: Final = {
@@ -84,7 +85,7 @@ def logging_to(handler: logging.Handler) -> Iterator[None]:
 
 
 def _without_controls(value: object) -> object:
-    return value if isinstance(value, int | float) else escape_controls(str(value))
+    return value if isinstance(value, Number) else escape_controls(str(value))  # NumPy's, too
 
 
 def refusal(error: OSError, place: str = "") -> str:

@@ -24,7 +24,7 @@ from typing import IO, Any, Final, Literal
 from pydantic import BaseModel, ValidationError
 
 from main.app.people import FINDING, Choice, as_box_file, boxes_of, check, flags_of
-from utils.errors import UserError
+from utils.errors import UserError, refusal
 from utils.files import (
     ROOT,
     atomic_path,
@@ -293,9 +293,14 @@ class Jobs:
                 self._running, self._is_cancelled = job.id, False
                 job.task.state, job.task.started = "running", time.time()
                 folder = self.path(job.id)
-                job.write(folder)
-                with (folder / "log.txt").open("wb") as output:
-                    self._process = _start_worker(folder, output)
+                try:
+                    job.write(folder)
+                    with (folder / "log.txt").open("wb") as output:
+                        self._process = _start_worker(folder, output)
+                except OSError as refused:  # a full disk, no permission
+                    self._running = None
+                    self._finish(job, "failed", refusal(refused))
+                    continue
             status = self._process.wait()
             _kill_group(self._process, signal.SIGKILL)  # what it may have started
             remove_leftovers(folder, None)
@@ -320,8 +325,11 @@ class Jobs:
     def _finish(self, job: Job, state: State, error: str | None) -> None:
         assert job.task is not None
         job.task.state, job.task.error, job.task.ended = state, error, time.time()
-        job.bytes = _size(self.path(job.id))
-        job.write(self.path(job.id))
+        try:
+            job.bytes = _size(self.path(job.id))
+            job.write(self.path(job.id))
+        except OSError as failure:  # what is on the disk says that it runs; the queue goes on
+            log.warning("%s: %s", job.name, refusal(failure))
 
     def _end_process(self) -> None:
         process = self._process

@@ -41,7 +41,7 @@ from starlette.routing import Route
 from main.app.jobs import Job, Jobs, Kind, command_of, progress_of, python_command
 from main.app.people import Choice, Flags, Strict, safe_name
 from main.characters.options import FORMATS
-from utils.errors import UserError, printable
+from utils.errors import UserError, printable, refusal
 from utils.files import CONFIG_NAME, DEMO, PRETRAINED
 from utils.image import IMAGE_SUFFIXES
 from utils.video_read import VIDEO_SUFFIXES
@@ -134,7 +134,7 @@ def create_app(settings: Settings, jobs: Jobs) -> Starlette:
             Route("/files/{id:str}/{path:path}", _file),
         ],
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=_guard)],
-        exception_handlers={HTTPException: _refused, UserError: _unprocessable, KeyError: _absent},
+        exception_handlers=dict.fromkeys((HTTPException, UserError, OSError, KeyError), _refused),
     )
     app.state.app = _App(settings, jobs, {})
     return app
@@ -151,7 +151,7 @@ def serve(settings: Settings) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError) as error:
         what = f"--host {settings.host} --port {settings.port}"
         raise UserError(f"{what}: cannot listen there ({error}); choose another port") from None
     port = listener.getsockname()[1]
@@ -221,16 +221,13 @@ def _of(request: Request) -> _App:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code)
-
-
-def _unprocessable(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        return JSONResponse({"error": error.detail}, error.status_code)
+    if isinstance(error, OSError):  # a full disk, no permission
+        return JSONResponse({"error": refusal(error)}, 500)
+    if isinstance(error, KeyError):
+        return JSONResponse({"error": "there is no such job; it may have been deleted"}, 404)
     return JSONResponse({"error": str(error)}, 422)
-
-
-def _absent(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "there is no such job; it may have been deleted"}, 404)
 
 
 # The page, and what it must know.

@@ -368,15 +368,17 @@ def resect(
 
 def _chosen(observations: Sequence[Observation]) -> list[int]:
     """Frames between which corners moved by a step, or of which many corners are gone."""
-    keys = [0]
-    for number in range(1, len(observations)):
+    # A black frame leads nowhere.
+    shown = [number for number, one in enumerate(observations) if len(one.ids)] or [0]
+    keys = shown[:1]
+    for number in shown[1:]:
         last, now = observations[keys[-1]], observations[number]
         _, i, j = np.intersect1d(last.ids, now.ids, return_indices=True)
         moved = np.linalg.norm(last.places[i] - now.places[j], axis=1)
         if len(i) < 0.6 * len(last.ids) or float(np.median(moved)) > _STEP:
             keys.append(number)
-    if keys[-1] != len(observations) - 1:
-        keys.append(len(observations) - 1)
+    if keys[-1] != shown[-1]:
+        keys.append(shown[-1])
     return keys
 
 

@@ -390,6 +390,8 @@ def _read_array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
             raise UserError(f"{path}: 'fps' is no frame rate ({wrong}); {_AGAIN}")
         span = f"{schema.low:g} to {schema.high:g}"
         raise UserError(f"{path}: '{name}' is not all numbers from {span} ({wrong}); {_AGAIN}")
+    if name == "world_from_camera" and not _are_rigid(values):
+        raise UserError(f"{path}: '{name}' is more than a rotation and a shift; {_AGAIN}")
     if name == "frame_index":
         values = values.astype(np.int64)
         steps = np.diff(values)
@@ -401,6 +403,13 @@ def _read_array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
         return values.astype(values.dtype.newbyteorder("="), copy=False)
     is_wide = values.dtype.kind != "f" or values.dtype.itemsize == 8
     return values.astype(np.float64 if is_wide else np.float32, copy=False)
+
+
+def _are_rigid(poses: np.ndarray) -> bool:
+    turns, last = poses[..., :3, :3].astype(np.float64), np.array([0, 0, 0, 1])
+    squares = turns @ turns.swapaxes(-1, -2)
+    is_turn = np.allclose(squares, np.eye(3), atol=1e-3) and bool((np.linalg.det(turns) > 0).all())
+    return is_turn and bool((poses[..., 3, :] == last).all())
 
 
 def _one_line(text: str) -> str:

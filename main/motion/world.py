@@ -153,6 +153,8 @@ def solve_world(
             ways = ways._replace(contacts=contacts)
             levels = _levels(seen, ways, plane)
             plane, levels = _ground(seen, ways, expected_up, levels)
+    if ways.contacts.sum() < LEAST_POINTS:
+        log.warning("no foot rests for a moment: the ground is where the lowest feet are")
     solved = World(motion, plane, levels)
     _write(rows, solved, seen, ways, clip.fps, body, world)
     return solved
@@ -221,7 +223,6 @@ def _ground(
     resting = np.argwhere(ways.contacts)
     resting = resting[:: max(1, len(resting) // MOST_POINTS)]
     if len(resting) < LEAST_POINTS:
-        log.warning("no foot rests for a moment: the ground is where the lowest feet are")
         feet = ways.pelvis[:, None] + seen.limbs[:, :4]
         lowest = (feet @ expected_up - seen.soles).min(axis=1)
         return Plane(expected_up, float(np.quantile(lowest, 0.05))), np.zeros(0)

@@ -99,7 +99,7 @@ class Square(NamedTuple):
 
     def to_crop(self, pixels: int) -> Float[np.ndarray, "2 3"]:
         """The affine map from pixels of the image to those of a crop with that many a side."""
-        scale = pixels / self.side
+        scale = pixels / max(self.side, 1e-6)  # boxes of a file may have no size
         cosine, sine = np.cos(self.angle) * scale, np.sin(self.angle) * scale
         turn = np.array([[cosine, sine], [-sine, cosine]])
         return np.column_stack([turn, pixels / 2 - turn @ self.center])

@@ -104,6 +104,8 @@ class InferenceOptions:
             raise UserError(f"--focal {self.focal_px:g}: give a focal length in pixels, above 0")
         if self.fov_deg is not None and not 0 < self.fov_deg < 179:
             raise UserError(f"--fov {self.fov_deg:g}: give an angle between 0 and 179 degrees")
+        if self.camera != "auto" and not self.world:
+            raise UserError(f"--camera {self.camera} is for --world: say both, or leave it away")
         if self.export:
             check_formats(self.export)
 

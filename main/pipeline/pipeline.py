@@ -111,7 +111,9 @@ def process_clip(
 
         camera = camera_tracker(source, clip, options)
         if options.reuse:
-            before = read_estimates(result, clip, estimator, options.model_dir, errors is not None)
+            before = read_estimates(
+                result, clip, source.path, estimator, options.model_dir, wants_keypoints
+            )
             frame_count, keypoints = before.frame_count, before.keypoints
             place_people(before.frames, clip, raw)
             people = raw.column("track")
@@ -176,15 +178,18 @@ def _estimate(
     detector = detector or tools.detector_for(source)
     if tools.options.wants_keypoints or tools.errors_for(source) is not None:
         detector = tools.with_keypoints(detector, clip.fps)
-    frames = prefetch(source, READ_AHEAD)
-    detected = detect_people(frames, detector)
-    tracked = track_people(detected, Tracker(clip.fps))
-    watched = watch_camera(tracked, camera)
-    cropped = prefetch(crop_people(watched, estimator), READ_AHEAD)
     workers = tools.network_workers(source)
-    with closing(estimate_people(cropped, estimator, tools.batch_size, workers)) as estimated:
-        counted = with_progress(estimated, source.info.frame_count_estimate, "frames")
-        frame_count = place_people(counted, clip, raw)
+    # The source can only be closed when no thread reads it any more, whatever has failed.
+    with closing(prefetch(source, READ_AHEAD)) as frames:
+        detected = detect_people(frames, detector)
+        tracked = track_people(detected, Tracker(clip.fps))
+        watched = watch_camera(tracked, camera)
+        with (
+            closing(prefetch(crop_people(watched, estimator), READ_AHEAD)) as cropped,
+            closing(estimate_people(cropped, estimator, tools.batch_size, workers)) as estimated,
+        ):
+            counted = with_progress(estimated, source.info.frame_count_estimate, "frames")
+            frame_count = place_people(counted, clip, raw)
     if not len(raw):
         raise NobodyFoundError(f"{source.path}: nobody found in {frame_count} frame(s); {_ADVICE}")
     return frame_count
@@ -194,9 +199,10 @@ def _watch_again(source: FrameSource, raw: RawRows, camera: CameraTracker | None
     """Show the frames to what finds the camera's motion, if any: results do not have all of it."""
     if camera is not None:
         rows = dict(raw.by_frame())
-        for frame in prefetch(source, READ_AHEAD):
-            here = rows.get(frame.index, np.zeros(0, int))
-            camera.add(frame.index, frame.image, raw.take(here, "box_xywh").astype(float))
+        with closing(prefetch(source, READ_AHEAD)) as frames:
+            for frame in frames:
+                here = rows.get(frame.index, np.zeros(0, int))
+                camera.add(frame.index, frame.image, raw.take(here, "box_xywh").astype(float))
 
 
 class Tools:

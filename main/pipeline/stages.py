@@ -19,6 +19,7 @@ from human_models.joints import JOINTS_FROM_MODEL
 from main.motion.camera import PELVIS, Clip, place_bodies, truncation
 from main.motion.camera_motion import CameraTracker
 from main.motion.result_reader import open_result
+from main.motion.results import input_ids
 from main.motion.rows import (
     KEYPOINT_COLUMNS,
     PARAMETERS,
@@ -147,6 +148,8 @@ READ_AHEAD: Final = 8
 FRAMES_PER_BATCH: Final = 4
 """Frames that may wait for a batch to fill, in multiples of its size: empty ones count too."""
 _PLACED_AT_ONCE: Final = 256
+_FARTHEST_M: Final = 1e5
+"""From the camera of a crop, whose lens is long."""
 _TRACKER: Final = {
     "track_high_thresh": 0.25,  # scores from which a detection may begin a track
     "track_low_thresh": 0.0,  # below `track_high_thresh` it can only go on with one
@@ -274,7 +277,8 @@ def watch_camera(
     for tracked in frames:
         if camera is not None:
             boxes = [(box.x, box.y, box.width, box.height) for box, *_ in tracked.detections]
-            camera.add(tracked.frame.index, tracked.frame.image, np.array(boxes).reshape(-1, 4))
+            boxes_xywh = np.array(boxes, np.float64).reshape(-1, 4)
+            camera.add(tracked.frame.index, tracked.frame.image, boxes_xywh)
         yield tracked
 
 
@@ -377,13 +381,13 @@ class EarlierEstimates(NamedTuple):
 
 
 def read_estimates(
-    folder: Path, clip: Clip, estimator: Estimator, model: str, want_keypoints: bool
+    folder: Path, clip: Clip, path: Path, estimator: Estimator, model: str, want_keypoints: bool
 ) -> EarlierEstimates:
     """The estimates that a result folder was made of.
 
     Raises:
-        UserError: there is no result, it is of another model, frame rate or size, or it lacks the
-            keypoints that are wanted.
+        UserError: there is no result, it is damaged, it is of another model, frame rate, size or
+            content of `path`, or it lacks the keypoints that are wanted.
     """
     result = open_result(folder)
     summary = result.require_summary()
@@ -394,8 +398,11 @@ def read_estimates(
     ):
         if then != now:
             raise UserError(f"--reuse: {folder} is of {what} {then}, not {now}; run it without")
+    if summary.input_ids and input_ids(path)[1] not in summary.input_ids:
+        raise UserError(f"--reuse: {path} has changed since {folder} was made; run it without")
     if summary.keypoints is None and want_keypoints:
-        raise UserError(f"--reuse: {folder} has no keypoints, which --refine needs; run it without")
+        needed = "which --refine and --keypoints need"
+        raise UserError(f"--reuse: {folder} has no keypoints, {needed}; run it without")
     names = ["score", "box_xywh", "interpolated", *(f"raw_{name}" for name in PARAMETERS)]
     names += KEYPOINT_COLUMNS if summary.keypoints else ()
     frames: dict[int, list[EstimatedPerson]] = {}
@@ -403,7 +410,15 @@ def read_estimates(
         content = result.read_person(number, names)
         kept = np.flatnonzero(~content["interpolated"])
         values = {name: content[f"raw_{name}"][kept].astype(np.float32) for name in PARAMETERS}
+        sides = content["box_xywh"][kept, 2:]
+        if not len(kept) or not (sides > 0).all():
+            what = "'box_xywh' has boxes without size" if len(kept) else "all is 'interpolated'"
+            raise UserError(f"--reuse: {result.files[number]}: {what}; run it without")
         joints = _posed_joints(values, estimator)
+        depth = joints[:, PELVIS, 2]
+        if not ((depth > 0) & (depth < _FARTHEST_M)).all():
+            where = f"{result.files[number]}: 'raw_transl' is in no camera's view"
+            raise UserError(f"--reuse: {where}; run it without")
         seen = joints[..., :2] / (joints[..., 2:] + 1e-4) * values["focal"][:, None]
         for i, row in enumerate(kept):
             person = Person(

@@ -11,6 +11,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -162,6 +163,11 @@ def test_bytes_that_are_no_text_are_shown_escaped():
     """Not by way of a log: pytest-xdist cannot pass on a captured log with such a name."""
     record = logging.makeLogRecord({"msg": "left out: %s", "args": (Path("a\udcd6.mp4"),)})
     assert OneLineFormatter().format(record) == r"left out: a\udcd6.mp4"
+
+
+def test_numbers_of_numpy_are_numbers_in_a_log():
+    record = logging.makeLogRecord({"msg": "%d of %.1f", "args": (np.int64(3), np.float32(4))})
+    assert OneLineFormatter().format(record) == "3 of 4.0"
 
 
 @pytest.mark.parametrize("verbose", [(), ("--verbose",)])

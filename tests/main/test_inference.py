@@ -326,6 +326,31 @@ def test_estimates_of_a_result_are_used_again(run, tmp_path, model, video):
         assert reason in refused.stderr
 
 
+def test_a_damaged_or_outdated_result_is_not_used_again(run, tmp_path, model, video):
+    clip = Path(shutil.copy(video, tmp_path / "clip.mp4"))
+    flags = ("--detector", "whole-image", "--no-overlay", "--world", "--output", tmp_path)
+    assert run(model, clip, *flags).returncode == 0
+    person = tmp_path / "result_clip" / "person_001.npz"
+    content = load(person)
+    for name, changed, reason in (
+        ("interpolated", np.ones(12, bool), "all is 'interpolated'"),
+        ("box_xywh", 0 * content["box_xywh"], "boxes without size"),
+        ("raw_transl", -content["raw_transl"], "'raw_transl' is in no camera's view"),
+        ("raw_transl", 1e9 * content["raw_transl"], "'raw_transl' is in no camera's view"),
+        ("score", content["score"], "has no keypoints, which --refine and --keypoints need"),
+    ):
+        np.savez(person, **(content | {name: changed}))
+        more = ("--keypoints", "built-in") if name == "score" else ()
+        refused = run(model, clip, *flags, "--reuse", *more)
+        assert (refused.returncode, reason in refused.stderr) == (2, True), refused.stderr
+    assert run(model, clip, *flags, "--reuse").returncode == 0
+    with clip.open("ab") as file:
+        file.write(bytes(8))
+    refused = run(model, clip, *flags, "--reuse")
+    assert refused.returncode == 2
+    assert "clip.mp4 has changed since" in refused.stderr
+
+
 def test_folder_of_frames_is_a_video(run, tmp_path, model):
     frames = tmp_path / "frames"
     frames.mkdir()

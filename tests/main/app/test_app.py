@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from main import serve
 from main.app import jobs as jobs_module
 from main.app.jobs import ACTIVE, Jobs
 from main.app.people import Choice, as_box_file, boxes_of, flags_of, safe_name
@@ -287,6 +288,36 @@ def test_a_task_that_crashes_harms_nothing(client, commands):
     commands[0] = "pass"
     start(client, job)
     assert ended(client, job)["state"] == "done"
+
+
+def test_what_the_disk_refuses_is_a_line_and_the_queue_goes_on(client, tmp_path):
+    stuck, next_one = upload(client), upload(client)
+    log = tmp_path / "jobs" / stuck / "log.txt"
+    log.mkdir()
+    for job in (stuck, next_one):
+        start(client, job)
+    assert ended(client, next_one)["state"] == "done"
+    answer = client.get(f"/api/jobs/{stuck}")
+    assert (answer.status_code, "log.txt: Is a directory" in answer.json()["error"]) == (500, True)
+    log.rmdir()
+    task = client.get(f"/api/jobs/{stuck}").json()["task"]
+    assert task["state"] == "failed"
+    assert "log.txt: Is a directory; check the place's free space" in task["error"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--host=0.0.0.0", "--token="), "--token: give at least eight"),
+        (("--token=short",), "--token: give at least eight"),
+        (("--limit-mb=0",), "--limit-mb 0: give a number from 1"),
+        ((f"--host={'é' * 80}",), "cannot listen there"),
+        (("--port=65536",), "--port 65536: cannot listen there"),
+    ],
+)
+def test_what_nobody_can_serve_with_is_refused(flags, message, tmp_path, caplog):
+    assert serve.main([*flags, f"--output={tmp_path}"]) == 2
+    assert message in caplog.text
 
 
 def test_boxes_found_in_other_frames_are_not_used(client):

@@ -189,6 +189,18 @@ def test_the_way_of_a_camera_that_walks() -> None:
     assert np.degrees(Rotation.from_matrix(between).magnitude()).max() < 0.3
 
 
+@pytest.mark.parametrize("black", [slice(0, 3), slice(40, 43), slice(77, 80)])
+def test_black_frames_do_not_end_the_way(black: slice) -> None:
+    poses = walk(80, 0.03)
+    observations = observations_of(poses)
+    for number in range(80)[black]:
+        observations[number] = Observation(np.zeros(0, np.int32), np.zeros((0, 2)))
+    path = find_path(observations, poses[:, :3, :3], 0.7 / 600)
+    assert path is not None
+    assert not path.confidence[black].any()
+    assert np.delete(path.confidence, black).min() > 0.5
+
+
 def test_a_camera_that_only_turns_has_no_way() -> None:
     poses = walk(40, 0.0)
     poses[:, :3, 3] = 0

@@ -77,6 +77,11 @@ def test_images_without_anyone_and_odd_ones(detector, shape):
     assert scores.shape == (0,)
 
 
+def test_a_box_without_size_is_cut_out_all_the_same():
+    pixels = networks.Square((4.0, 4.0), 0.0).cut(np.full((9, 9, 3), 7, np.uint8), 8)
+    assert (pixels == 7).all()
+
+
 def test_tiles_cover_a_part_and_overlap():
     seen = np.zeros((300, 400), int)
     for x, y, width, height in tiles(Box(0, 0, 400, 300)):

@@ -27,6 +27,7 @@ def test_wrong_cameras_are_refused(focal_px, fov_deg):
         ({"keep_longest": 0}, "--keep-longest 0"),
         ({"batch_size": 0}, "--batch-size 0"),
         ({"export": ("glb", "fbx")}, "fbx"),
+        ({"camera": "moving"}, "--camera moving is for --world"),
     ],
 )
 def test_wrong_values_are_refused(values, message):
@@ -50,7 +51,7 @@ def test_every_flag_has_its_option():
     options = options_of(make_parser().parse_args(command.split()))
     defaults = InferenceOptions("m")
     same = [name for name, value in vars(defaults).items() if getattr(options, name) == value]
-    assert same == ["model_dir", "focal_px"]
+    assert same == ["model_dir", "reuse", "focal_px"]
     assert options.person == (1, 3)
     assert options.export == ("glb", "bvh")
     assert options.overlay is None
