@@ -209,7 +209,8 @@ def cores_of_others(work: Callable[[], object]) -> float:
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     path = repeated_demo(folder, arguments.seconds, arguments.people)
-    tools, cores = Tools.load(InferenceOptions(arguments.model, refine=False)), torch.get_num_threads()
+    tools = Tools.load(InferenceOptions(arguments.model, refine=False))
+    cores = torch.get_num_threads()
     print(
         f"python -m benchmarks.video --model {arguments.model} --seconds {arguments.seconds:g} "
         f"--people {arguments.people}\n{cores} cores, torch {torch.__version__}; "
