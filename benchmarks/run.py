@@ -62,6 +62,7 @@ _DEBUG: Final = ("--config", "configs/config_debug.py")
 BENCHMARKS: Final = (
     Benchmark("body", "benchmarks.body", (), ("--rounds", "3")),
     Benchmark("cache", "benchmarks.cache", (), ("--quick",)),
+    Benchmark("camera", "benchmarks.camera", ("--frames", "90"), ("--only", "static")),
     Benchmark("checkpoint", "benchmarks.checkpoint", (), _DEBUG),
     Benchmark("data", "benchmarks.data", (), ("--rounds", "5")),
     Benchmark("drawing", "benchmarks.drawing", (), ("--frames", "10")),
@@ -81,6 +82,7 @@ BENCHMARKS: Final = (
     Benchmark("video", "benchmarks.video", _VIDEO, ("--seconds", "4")),
     Benchmark("video-one", "benchmarks.video", (*_VIDEO, "--people", "1"), ("--seconds", "4")),
     Benchmark("video-memory", "benchmarks.video", (*_VIDEO, "--memory"), ("--seconds", "1")),
+    Benchmark("world", "benchmarks.world", (), ("--clips", "1", "--frames", "60")),
 )
 
 
