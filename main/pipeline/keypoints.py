@@ -43,11 +43,12 @@ _SURE: Final = 0.15
 """Score from which a keypoint of the body says where another part is."""
 _PRESENT: Final = 0.5
 """Probability from which a foot, a hand or a face is taken to be there."""
-_FAINT: Final = 0.1
+_FAINT: Final = 0.2
 """The same, of a hand at its wrist: the network hardly sees small, blurred and gloved hands, though
 its points lie on them."""
-_FAINT_SCORE: Final = 0.4
-"""Of the keypoints of such a hand, whose errors are two to three times those of others."""
+_FAINT_SCORE: Final = 0.25
+"""Of the keypoints of such a hand, whose errors are two to three times those of others; more of
+them are wrong altogether, too."""
 _FAINT_WRIST: Final = 0.25
 """Score of the wrist that such a hand needs."""
 _HAND_SIZES: Final = (0.2, 1.1)

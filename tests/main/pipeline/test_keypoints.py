@@ -168,18 +168,18 @@ def hand(presence, points=HAND):
 
 
 def test_a_hand_is_at_its_wrist_and_a_faint_one_is_as_large_as_hands_are():
-    assert ARM.accepted(hand(0.8), 0.1) == hand(0.8)
-    assert ARM.accepted(hand(0.8, HAND + 20), 0.1) is None
-    faint = ARM.accepted(hand(0.2), 0.1)
+    assert ARM.accepted(hand(0.8), 0.2) == hand(0.8)
+    assert ARM.accepted(hand(0.8, HAND + 20), 0.2) is None
+    faint = ARM.accepted(hand(0.3), 0.2)
     assert faint is not None
-    assert faint.score == 0.4
-    assert ARM.accepted(hand(0.05), 0.1) is None
+    assert faint.score == 0.25
+    assert ARM.accepted(hand(0.1), 0.2) is None
     assert ARM.accepted(hand(np.nan), 0.0) is None
     for length in (0.0, 5.0, 300.0):
-        assert ARM._replace(length=length).accepted(hand(0.2), 0.1) is None
-        assert ARM._replace(length=length).accepted(hand(0.8), 0.1) is not None
+        assert ARM._replace(length=length).accepted(hand(0.3), 0.2) is None
+        assert ARM._replace(length=length).accepted(hand(0.8), 0.2) is not None
     unseen = ARM._replace(wrist=np.array([50, 50, 0.2]))
-    assert unseen.accepted(hand(0.2), 0.1) is None
+    assert unseen.accepted(hand(0.3), 0.2) is None
 
 
 class Hands(KeypointFinder):
@@ -202,7 +202,7 @@ BEFORE = Square((52, 52), 45, 0.1)
 
 @pytest.mark.parametrize(
     ("apart", "presence", "expected"),
-    [(1.0, 0.0, 0.4), (9.0, 0.0, None), (9.0, 0.3, 0.4), (9.0, 0.7, 0.7)],
+    [(1.0, 0.0, 0.25), (9.0, 0.0, None), (9.0, 0.3, 0.25), (9.0, 0.7, 0.7)],
 )
 def test_two_looks_at_a_hand_without_presence_must_agree(apart, presence, expected):
     """It is in the image where the turned square gives the same points, or presence."""
@@ -226,7 +226,7 @@ def test_a_lost_hand_is_not_looked_for_twice_in_each_frame():
 @pytest.mark.parametrize("is_look", [False, True])
 def test_a_faint_hand_is_followed_without_presence_from_look_to_look(is_look):
     finder = Hands(hand(0.0), hand(0.0), hand(0.0, HAND + 8))
-    faint = hand(0.4)._replace(following=BEFORE)
+    faint = hand(0.25)._replace(following=BEFORE)
     found = finder._hand(NOTHING, ARM, START, faint, is_look=is_look)
     assert (found is None) == is_look
     assert len(finder.squares) == (3 if is_look else 1)
