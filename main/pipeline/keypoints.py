@@ -411,8 +411,8 @@ class _Arm(NamedTuple):
             return hand if is_here or self.wrist[2] < _SURE else None
         size = float(np.ptp(hand.points, axis=0).max())
         fits = _HAND_SIZES[0] * self.length < size < _HAND_SIZES[1] * self.length
-        is_here = is_here and fits and self.wrist[2] >= _FAINT_WRIST
-        return hand._replace(score=_FAINT_SCORE) if is_here else None
+        is_faint = is_here and fits and self.wrist[2] >= _FAINT_WRIST
+        return hand._replace(score=_FAINT_SCORE) if is_faint else None
 
 
 def _without_shared(hands: list[Part | None], body: Float[np.ndarray, "17 3"]) -> list[Part | None]:
