@@ -155,9 +155,7 @@ class Skeleton:
         offsets = posed.joints_m[:, points] - posed.pelvis_m[:, None]
         lever = torch.linalg.cross(offsets[:, :, None].expand_as(rays), rays, dim=-1)
         origins = posed.world[:, TURNED, :, 3] - posed.world[:, :1, :, 3]
-        moments = torch.linalg.cross(
-            origins[..., None].expand_as(posed.turns), posed.turns, dim=2
-        )
+        moments = torch.linalg.cross(origins[..., None].expand_as(posed.turns), posed.turns, dim=2)
         screws = torch.cat([posed.turns, moments], dim=2).transpose(1, 2).flatten(2)
         turning = torch.cat([lever, rays], dim=-1).flatten(1, 2) @ screws
         shares = self.turned_by[points].repeat_interleave(2, 0).repeat_interleave(3, 1)
