@@ -121,6 +121,7 @@ class KeypointFinder:
         self.hand_network = SmallNetwork("hand_landmark")
         self.face_network = SmallNetwork("face_landmark")
         self.pool = ThreadPoolExecutor(workers, thread_name_prefix="keypoints")
+        self.hands_pool = ThreadPoolExecutor(workers, thread_name_prefix="hands")
 
     def __call__(
         self,
@@ -182,17 +183,20 @@ class KeypointFinder:
             seen = np.where(points[:, 2] > _PRESENT, points[:, 2], 0)
             keypoints.enter(_FEET, points[:, :2], seen, KeypointSource.FEET)
 
-        hands = [
-            self._hand(image, body, pose, side, None if before is None else before.hands[side])
+        # One person alone would leave cores idle: the hands are looked at beside the face.
+        looks = [
+            self.hands_pool.submit(
+                self._hand, image, body, pose, side, None if before is None else before.hands[side]
+            )
             for side in range(2)
         ]
-        hands = _without_shared(hands, body)
+        face = self._face(image, body, pose, None if before is None else before.face)
+        hands = _without_shared([look.result() for look in looks], body)
         for places, hand in zip(_HANDS, hands, strict=True):
             if hand is not None:
                 scores = np.full(len(places), hand.score)
                 keypoints.enter(places, hand.points[1:], scores, KeypointSource.HAND)
 
-        face = self._face(image, body, pose, None if before is None else before.face)
         if face is not None:
             points = face.points[_FACE_OF_MESH]
             keypoints.enter(_FACE, points, np.full(len(_FACE), face.score), KeypointSource.FACE)
