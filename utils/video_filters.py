@@ -237,8 +237,9 @@ def upright(image: UInt8[np.ndarray, "h w 3"], frame: VideoFrame) -> UInt8[np.nd
 
     A display matrix [[a, b, _], [c, d, _], _] takes pixel (x, y) to (a x + c y, b x + d y).
     """
-    # `frame.side_data` would tie a knot that keeps the frame until the garbage collector comes.
-    matrix: Any = SideDataContainer(frame).get(SideDataType.DISPLAYMATRIX.name)
+    # `frame.side_data` would be a cycle that keeps the frame until the garbage collector comes.
+    side_data = SideDataContainer(frame)  # type: ignore[call-arg]  # PyAV's stub has no __init__
+    matrix: Any = side_data.get(SideDataType.DISPLAYMATRIX.name)
     if matrix is None:
         return image
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix)[:36])
