@@ -16,9 +16,10 @@ from typing import Any, Final
 import av
 import numpy as np
 from av.filter import Graph
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
+from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc, VideoReformatter
 from jaxtyping import Float, UInt8
 
 Colours = Float[np.ndarray, "*shape 3"]
@@ -63,6 +64,8 @@ class RgbConverter:
 
     def __init__(self) -> None:
         self._mappings: dict[tuple[int, int, int, int], _Mapping] = {}
+        # One that serves all frames: each frame's own would start threads anew.
+        self._reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame, width: int, height: int) -> UInt8[np.ndarray, "H W 3"]:
         """The frame scaled to `width` x `height` pixels, in 8 bits of BT.709 or sRGB."""
@@ -71,9 +74,13 @@ class RgbConverter:
         if is_hdr and primaries == ColorPrimaries.UNSPECIFIED:
             primaries = ColorPrimaries.BT2020
         if not is_hdr and primaries not in _TO_BT709:
-            return frame.to_ndarray(format="rgb24", width=width, height=height)
+            return self._reformatter.reformat(
+                frame, format="rgb24", width=width, height=height, threads=1
+            ).to_ndarray()
         is_untagged = matrix == _UNSPECIFIED_MATRIX and primaries == ColorPrimaries.BT2020
-        deep = frame.reformat(
+        deep = self._reformatter.reformat(
+            frame,
+            threads=1,
             width=width,
             height=height,
             format=_DEEP,
@@ -82,7 +89,8 @@ class RgbConverter:
         key = (transfer if is_hdr else ColorTrc.BT709, primaries, width, height)
         if key not in self._mappings:
             self._mappings[key] = _Mapping(deep, _table(*key[:2]))
-        return self._mappings[key].apply(deep)
+        mapped = self._mappings[key].apply(deep)
+        return self._reformatter.reformat(mapped, format="rgb24", threads=1).to_ndarray()
 
 
 class _Mapping:
@@ -111,13 +119,13 @@ class _Mapping:
         mapping.link_to(sink)
         self._graph.configure()
 
-    def apply(self, frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+    def apply(self, frame: VideoFrame) -> VideoFrame:
         frame.pts, frame.time_base = self._count, self._time_base
         self._count += 1
         self._graph.push(frame)
         mapped = self._graph.pull()
         assert isinstance(mapped, VideoFrame)
-        return mapped.to_ndarray(format="rgb24")
+        return mapped
 
 
 @cache
@@ -229,7 +237,9 @@ def upright(image: UInt8[np.ndarray, "h w 3"], frame: VideoFrame) -> UInt8[np.nd
 
     A display matrix [[a, b, _], [c, d, _], _] takes pixel (x, y) to (a x + c y, b x + d y).
     """
-    matrix: Any = frame.side_data.get(SideDataType.DISPLAYMATRIX.name)
+    # `frame.side_data` would be a cycle that keeps the frame until the garbage collector comes.
+    side_data = SideDataContainer(frame)  # type: ignore[call-arg]  # PyAV's stub has no __init__
+    matrix: Any = side_data.get(SideDataType.DISPLAYMATRIX.name)
     if matrix is None:
         return image
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix)[:36])

@@ -105,8 +105,9 @@ class Skeleton:
             moved.append((directions[:, corners] * shares[..., None]).sum(2))
         chosen = list(JOINTS_FROM_MODEL)
         self.weights = torch.cat(weights)[chosen]
-        self.rest_moves = torch.cat(moved, dim=1)[:, chosen]
-        self.rig_moves = moved[0]
+        # How the shape's entries move points and joints of the body at rest: (points, xyz, entry).
+        self.rest_moves = torch.cat(moved, dim=1)[:, chosen].permute(1, 2, 0)
+        self.rig_moves = moved[0].permute(1, 2, 0)
         above = torch.eye(count)
         for joint, parent in enumerate(RIG_PARENTS):
             if parent >= 0:
@@ -114,6 +115,7 @@ class Skeleton:
         self.above = above
         self.turned_by = (self.weights @ above)[:, TURNED]
         self.parents = torch.tensor([max(parent, 0) for parent in RIG_PARENTS])
+        self.bone_moves = self.rig_moves - self.rig_moves[self.parents]
 
     def pose(self, seen: Observed, errors: Float[Tensor, "B 182"], camera: ClipCamera) -> Posed:
         """Bodies that are `errors` away from the network's."""
@@ -147,36 +149,33 @@ class Skeleton:
             points: numbers of joints in JOINTS.
             units: metres by which the place's x and y move the pelvis, per unit.
         """
-        batch, count = rays.shape[:2]
-        origins = posed.world[..., 3] - posed.world[:, :1, :, 3] + posed.pelvis_m[:, None]
-        # ray . (axis x (point - origin)) = axis . ((point - origin) x ray)
-        lever = torch.linalg.cross(
-            posed.joints_m[:, points, None].expand(-1, -1, 2, -1), rays, dim=-1
-        )
-        other = torch.linalg.cross(
-            origins[:, None, None, TURNED], rays[:, :, :, None].expand(-1, -1, -1, 53, -1), dim=-1
-        )
-        moments = (lever[:, :, :, None] - other) * self.turned_by[points][:, None, :, None]
-        result = rays.new_empty(batch, count, 2, VARIABLES)
-        # (B, J, P*2, 3) @ (B, J, 3, 3)
-        by_joint = moments.flatten(1, 2).transpose(1, 2) @ posed.turns
-        result[..., TURNS] = by_joint.transpose(1, 2).reshape(batch, count, 2, -1)
+        result = rays.new_empty(len(rays), 2 * len(points), VARIABLES)
+        # ray . (axis x (point - origin)) = (point x ray) . axis + ray . (origin x axis), so that
+        # all pairs are one product of six numbers for each ray and six for each axis.
+        offsets = posed.joints_m[:, points] - posed.pelvis_m[:, None]
+        lever = torch.linalg.cross(offsets[:, :, None].expand_as(rays), rays, dim=-1)
+        origins = posed.world[:, TURNED, :, 3] - posed.world[:, :1, :, 3]
+        moments = torch.linalg.cross(origins[..., None].expand_as(posed.turns), posed.turns, dim=2)
+        screws = torch.cat([posed.turns, moments], dim=2).transpose(1, 2).flatten(2)
+        turning = torch.cat([lever, rays], dim=-1).flatten(1, 2) @ screws
+        shares = self.turned_by[points].repeat_interleave(2, 0).repeat_interleave(3, 1)
+        torch.mul(turning, shares, out=result[..., TURNS])
 
         axes = posed.world[..., :3]
-        offsets = self.rig_moves - self.rig_moves[:, self.parents]
-        bones = torch.einsum("bjxy,cjy->bjcx", axes[:, self.parents], offsets)
-        bones[:, 0] = 0
-        joints = (self.above @ bones.flatten(2)).unflatten(2, (-1, 3))
-        held = joints - torch.einsum("bjxy,cjy->bjcx", axes, self.rig_moves)
+        bones = torch.einsum("bjxy,jyc->bjxc", axes[:, self.parents], self.bone_moves)
+        joints = (self.above @ bones.flatten(2)).unflatten(2, (3, -1))
+        held = joints - torch.einsum("bjxy,jyc->bjxc", axes, self.rig_moves)
         weights = self.weights[points]
-        moves = (weights @ held.flatten(2)).unflatten(2, (-1, 3))
+        moves = (weights @ held.flatten(2)).unflatten(2, (3, -1))
         carried = (weights @ axes.flatten(2)).unflatten(2, (3, 3))
-        moves = moves + torch.einsum("bpxy,cpy->bpcx", carried, self.rest_moves[:, points])
-        result[..., SHAPE] = rays @ moves.transpose(2, 3)
-        result[..., PLACE.start] = rays[..., 0] * units[:, None, None, 0]
-        result[..., PLACE.start + 1] = rays[..., 1] * units[:, None, None, 1]
-        result[..., PLACE.start + 2] = (rays @ posed.pelvis_m[:, None, :, None])[..., 0]
-        return result
+        moves = moves + torch.einsum("bpxy,pyc->bpxc", carried, self.rest_moves[points])
+        along = rays[..., None] * moves[:, :, None]
+        result[..., SHAPE] = along.sum(dim=3).flatten(1, 2)
+
+        flat = rays.flatten(1, 2)
+        result[..., PLACE.start : PLACE.start + 2] = flat[..., :2] * units[:, None]
+        result[..., PLACE.start + 2] = (flat @ posed.pelvis_m[..., None])[..., 0]
+        return result.unflatten(1, (-1, 2))
 
 
 def _moved_pelvis(

@@ -41,6 +41,7 @@ from main.motion.trajectories import confidence, fuse_shape
 from utils.errors import UserError
 from utils.files import atomic_path, open_input
 from utils.geometry import matrix_to_axis_angle
+from utils.iteration import parallel_map
 
 ERRORS_NAME: Final = "errors.npz"
 """A model's measured errors, beside its weights."""
@@ -60,8 +61,8 @@ _JAW: Final = 3 * TURNED_NAMES.index("jaw")
 """Entry of the error vector that opens the mouth."""
 _LEAST_JAW_DEVIATION: Final = 0.2
 """Radians; synthetic people hardly open their mouths."""
-_AT_ONCE: Final = 128
-"""Frames that are solved together."""
+_AT_ONCE: Final = 64
+"""Frames that are solved together, each time by one thread."""
 _SHAPE_FRAMES: Final = 64
 """Frames that somebody's shape is made of."""
 _HAND_REACH: Final = 1.0
@@ -302,15 +303,14 @@ class Solver:
         units = seen.size_px[:, None] / focal * view.posed.pelvis_m[:, 2:]
         slopes = self.skeleton.derivatives(view.posed, rays, view.points, units)
         slopes = slopes.flatten(1, 2) @ self.basis
-        residuals = (view.residuals * weights).flatten(1)
+        residuals = (view.residuals * weights).flatten(1)[:, None]
 
         stiff = (view.beyond != 0) / _LIMIT_SIGMA
         bends = self.basis[self.limits.entries] * stiff[..., None]
         normal = slopes.transpose(1, 2) @ slopes + bends.transpose(1, 2) @ bends
         normal.diagonal(dim1=1, dim2=2).add_((loose**-2 + _DAMPING)[:, None])
-        down = slopes.transpose(1, 2) @ residuals[..., None]
-        down = down + bends.transpose(1, 2) @ (view.beyond / _LIMIT_SIGMA)[..., None]
-        return torch.linalg.cholesky(normal), down[..., 0] + axes / loose[:, None] ** 2
+        down = residuals @ slopes + (view.beyond / _LIMIT_SIGMA)[:, None] @ bends
+        return torch.linalg.cholesky(normal), down[:, 0] + axes / loose[:, None] ** 2
 
 
 class _View(NamedTuple):
@@ -362,10 +362,17 @@ def keypoint_errors(
 class Refinement:
     """What moves the people of a clip onto their keypoints."""
 
-    def __init__(self, body: BodyModel, errors: NetworkErrors, clip: Clip) -> None:
+    def __init__(
+        self, body: BodyModel, errors: NetworkErrors, clip: Clip, workers: int = 1
+    ) -> None:
+        """Prepare for a clip.
+
+        Args:
+            workers: threads that solve frames.
+        """
         # The matrices are so small that a GPU would wait for its orders.
         self.body = body if body.faces.device.type == "cpu" else copy.deepcopy(body).cpu()
-        self.clip, self.skeleton = clip, Skeleton(self.body)
+        self.clip, self.skeleton, self.workers = clip, Skeleton(self.body), workers
         self.of_frames = Solver(self.skeleton, errors, clip.camera)
         self.of_shape = Solver(self.skeleton, errors.with_shape_known(), clip.camera)
 
@@ -409,16 +416,20 @@ class Refinement:
 
     def move(self, rows: np.ndarray, solver: Solver) -> tuple[np.ndarray, Float[np.ndarray, "T C"]]:
         """Rows with keypoints, moved onto them in place, and the variances of `_by_joint`."""
-        variances = np.zeros((len(rows), len(TURNED) + 3), np.float32)
-        with torch.inference_mode():
-            for first in range(0, len(rows), _AT_ONCE):
-                part = rows[first : first + _AT_ONCE]
+        threads = max(1, torch.get_num_threads() // self.workers)
+
+        def solve(part: np.ndarray) -> Float[np.ndarray, "B C"]:
+            torch.set_num_threads(threads)  # of this thread
+            with torch.inference_mode():
                 seen = observed(part, self.body)
                 errors, spread = solver(seen)
                 posed = self.skeleton.pose(seen, errors, self.clip.camera)
                 _write(part, posed, self.body, self.clip)
-                variances[first : first + _AT_ONCE] = _by_joint(spread)
-        return rows, variances
+            return _by_joint(spread)
+
+        parts = [rows[first : first + _AT_ONCE] for first in range(0, len(rows), _AT_ONCE)]
+        none = np.zeros((0, len(TURNED) + 3), np.float32)
+        return rows, np.concatenate([none, *parallel_map(solve, parts, self.workers)])
 
     def _posed(self, rows: np.ndarray) -> np.ndarray:
         """Rows whose pose was changed, with the pixels of their joints, in place."""

@@ -138,6 +138,7 @@ class KeypointFinder:
         self.hand_network = SmallNetwork("hand_landmark")
         self.face_network = SmallNetwork("face_landmark")
         self.pool = ThreadPoolExecutor(workers, thread_name_prefix="keypoints")
+        self.hands_pool = ThreadPoolExecutor(workers, thread_name_prefix="hands")
 
     def __call__(
         self,
@@ -200,8 +201,10 @@ class KeypointFinder:
             keypoints.enter(_FEET, points[:, :2], seen, KeypointSource.FEET)
 
         frames = 0 if before is None else before.frames + 1
-        hands = [
-            self._hand(
+        # One person alone would leave cores idle: the hands are looked at beside the face.
+        looks = [
+            self.hands_pool.submit(
+                self._hand,
                 image,
                 _Arm.of(body, side),
                 _hand_square(body, pose, side),
@@ -210,13 +213,13 @@ class KeypointFinder:
             )
             for side in range(2)
         ]
-        hands = _without_shared(hands, body)
+        face = self._face(image, body, pose, None if before is None else before.face)
+        hands = _without_shared([look.result() for look in looks], body)
         for places, hand in zip(_HANDS, hands, strict=True):
             if hand is not None:
                 scores = np.full(len(places), hand.score)
                 keypoints.enter(places, hand.points[1:], scores, KeypointSource.HAND)
 
-        face = self._face(image, body, pose, None if before is None else before.face)
         if face is not None:
             points = face.points[_FACE_OF_MESH]
             keypoints.enter(_FACE, points, np.full(len(_FACE), face.score), KeypointSource.FACE)

@@ -125,7 +125,8 @@ def process_clip(
         # The clip as a whole: raw rows become final ones.
         motion = static_camera(frame_count) if camera is None else camera.finish()
         if errors is not None:
-            moved = Refinement(estimator.body, errors, clip).refine(raw, people, refined)
+            refinement = Refinement(estimator.body, errors, clip, tools.workers)
+            moved = refinement.refine(raw, people, refined)
             log.info("%d of %d bodies moved onto keypoints", moved, len(raw))
         estimates = raw if errors is None else refined
         build_trajectories(raw, estimates, people, clip, estimator.body, smoothing, final)

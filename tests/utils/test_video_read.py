@@ -1,5 +1,6 @@
 """Video files read: times, rotation, containers, damage."""
 
+import gc
 import logging
 import math
 import struct
@@ -195,6 +196,21 @@ def test_reading_again_starts_from_the_first_frame(tmp_path: Path) -> None:
         next(first), next(first)
         assert len(list(source)) == 8
     assert list(first) == []  # closed with the block
+
+
+def test_frames_that_were_read_leave_nothing_for_the_garbage_collector(tmp_path: Path) -> None:
+    path, tasks = write_video(tmp_path / "long.mp4", 40), Path("/proc/self/task")
+    gc.collect()
+    gc.disable()
+    try:
+        with open_source(path) as source:
+            # Where the system does not list threads, only frames are counted.
+            threads = [len(list(tasks.iterdir())) if tasks.is_dir() else 0 for _ in source]
+            kept = sum(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert kept < 10
+    assert threads[-1] <= threads[10]
 
 
 def test_names_with_odd_characters(tmp_path: Path) -> None:

@@ -67,11 +67,11 @@ def people(body, errors):
     return rows, truth
 
 
-def refined(rows, body, errors, folder, person=None):
+def refined(rows, body, errors, folder, person=None, workers=1):
     raw, result = RawRows(folder), RawRows(folder)
     raw.append(rows)
     people = np.arange(len(rows)) if person is None else person
-    moved = Refinement(body, errors, CLIP).refine(raw, people, result)
+    moved = Refinement(body, errors, CLIP, workers).refine(raw, people, result)
     return result.take(np.arange(len(rows))), moved
 
 
@@ -99,6 +99,16 @@ def test_bodies_come_nearer_to_keypoints_and_to_the_truth(people, body, errors, 
     assert pose_error(after, body, truth) < 0.7 * pose_error(rows, body, truth)
     for hand in (LEFT, RIGHT):
         assert image_error(after, body, hand) < 0.3 * image_error(rows, body, hand)
+
+
+def test_several_threads_give_what_one_gives(people, body, errors, tmp_path, monkeypatch):
+    monkeypatch.setattr("main.motion.refinement._AT_ONCE", 3)
+    rows, person = people[0][:10].copy(), np.zeros(10, int)
+    rows["frame_index"] = np.arange(10)  # neighbours, so that the variances' order matters, too
+    one, several = (refined(rows, body, errors, tmp_path, person, workers) for workers in (1, 3))
+    assert one[1] == several[1] == len(rows)
+    for name in ("body_pose", "placed_pelvis_m", "joints_2d_px"):
+        np.testing.assert_allclose(several[0][name], one[0][name], atol=1e-3)
 
 
 def test_few_keypoints_do_not_turn_bodies_in_depth(people, body, errors, tmp_path):
