@@ -1,9 +1,8 @@
 """The world that people move in: the ground, feet that stand on it, and everybody's way over it.
 
-`find_floor` finds the ground under a camera that stands still and leaves people as they are.
-`solve_world` also takes the camera's motion and moves people: along their lines of sight, which an
-image says least about, so that feet that touch the ground stand still on it; then it bends their
-legs by what is left.
+`solve_world` takes people in the camera of the clip and the camera's motion, and moves people:
+along their lines of sight, which an image says least about, so that feet that touch the ground
+stand still on it; then it bends their legs by what is left.
 
 Lengths are metres. "First" is the frame of the camera in the first frame of the clip, in which
 everything is solved; the world has y up, the floor at y = 0 and the first camera above its origin.
@@ -75,8 +74,6 @@ _FIRST_SLOW_M_S: Final = 0.6
 _STANDING_M_S: Final = 0.6
 _LOWEST_M: Final = 0.12
 """Before the ground is known, a point so far above a person's lowest one is not on it."""
-_STANDING_LEAN: Final = 0.05
-"""As _LEAN, by people over their feet."""
 _SHORTEST_S: Final = 0.1
 """Contacts are not shorter, nor are gaps between contacts."""
 _LEAST_STEP_M: Final = 0.12
@@ -228,7 +225,7 @@ def _ground(
         return Plane(expected_up, float(np.quantile(lowest, 0.05))), np.zeros(0)
     places = tuple(resting.T)
     points = ways.anchors[places] - (seen.soles + ways.level)[places][:, None] * expected_up
-    plane = fit_floor(points, expected_up, _STANDING_LEAN)
+    plane = fit_floor(points, expected_up)
     every = np.array([0.0, *levels])
     return Plane(plane.up, plane.height + every.min()), np.sort(every - every.min())[1:]
 
