@@ -57,8 +57,11 @@ log = logging.getLogger(__name__)
 _WINDOW: Final = 1500
 """Frames that are solved at once, and _OVERLAP on both sides that only lead up to them."""
 _OVERLAP: Final = 150
-_ROUNDS: Final = 3
-"""Contacts, ground and ways are found in turns, each with what the others were before."""
+_ROUNDS, _ROUNDS_WITH_SCALE = 2, 5
+"""Contacts, ground and ways are found in turns, each with what the others were before; where the
+camera's scale is open, it is found with them."""
+_SCALE_ERROR, _NO_ERROR = 0.1, 1e-6
+"""Deviation of the scale of a round from that of the round before; where it is not open."""
 _MISPLACED_PX: Final = 1.0
 """Deviation across the line of sight, in pixels at the person's distance."""
 _MISJUDGED: Final = 0.012
@@ -128,7 +131,8 @@ def solve_world(
         motion: of every frame of the clip. Where its scale is not known, people's feet say it.
     """
     soles = soles_of(rows, body)
-    if not motion.scale_known:
+    open_scale = not motion.scale_known
+    if open_scale:
         motion = scaled(motion, find_scale(observe(rows, motion, soles), motion, clip.fps))
     seen = observe(rows, motion, soles)
     feet = seen.pelvis[:, None] + seen.limbs[:, :4]
@@ -141,15 +145,16 @@ def solve_world(
     contacts &= lowest < _LOWEST_M
     ways = _Ways(seen.pelvis, contacts, feet, np.zeros(feet.shape[:2]))
     plane, levels = _ground(seen, ways, expected_up, np.zeros(0))
-    for number in range(_ROUNDS):
-        # Where the ground is not settled yet, feet must not be drawn to a wrong one.
-        settled = number == _ROUNDS - 1
-        ways = _solve(seen, ways, plane, levels if settled else None, clip)
-        if number < _ROUNDS - 1:
-            contacts = _touching(seen, ways, plane, levels, clip.fps)
-            ways = ways._replace(contacts=contacts)
-            levels = _levels(seen, ways, plane)
-            plane, levels = _ground(seen, ways, expected_up, levels)
+    # Where the ground is not settled yet, feet must not be drawn to a wrong one.
+    for _ in range(_ROUNDS_WITH_SCALE if open_scale else _ROUNDS):
+        ways, scale = _solve(seen, ways, plane, None, clip, open_scale=open_scale)
+        if open_scale:
+            motion = scaled(motion, scale)
+            seen = observe(rows, motion, soles)
+        ways = ways._replace(contacts=_touching(seen, ways, plane, levels, clip.fps))
+        levels = _levels(seen, ways, plane)
+        plane, levels = _ground(seen, ways, expected_up, levels)
+    ways, _ = _solve(seen, ways, plane, levels, clip, open_scale=False)
     if ways.contacts.sum() < LEAST_POINTS:
         log.warning("no foot rests for a moment: the ground is where the lowest feet are")
     solved = World(motion, plane, levels)
@@ -236,23 +241,29 @@ def _solve(
     plane: Plane,
     levels: Float[np.ndarray, " L"] | None,
     clip: Clip,
-) -> _Ways:
-    """Everybody's way with the contacts of `ways`, window after window.
+    *,
+    open_scale: bool,
+) -> tuple[_Ways, float]:
+    """Everybody's way with the contacts of `ways`, window after window, and the camera's scale.
 
     Args:
         levels: grounds over the plane; None: feet may stand at any height.
+        open_scale: the way of the camera may be longer or shorter by a factor; else that is 1.
     """
     solved = _Ways(*(values.copy() for values in ways))
+    scales, lengths = [], []
     for run in seen.runs:
         for start in range(0, len(run), _WINDOW):
             first = max(0, start - _OVERLAP)
             part = run[first : start + _WINDOW + _OVERLAP]
             kept = slice(start - first, start - first + _WINDOW)
-            window = _solve_window(seen, ways, part, plane, levels, clip)
+            window, scale = _solve_window(seen, ways, part, plane, levels, clip, open_scale)
+            scales.append(scale)
+            lengths.append(len(part))
             for values, found in zip(solved, window, strict=True):
                 values[part[kept]] = found[kept]
         _settle(seen, solved, run)
-    return solved
+    return solved, float(np.average(scales, weights=lengths))
 
 
 def _settle(seen: Seen, ways: _Ways, run: Int[np.ndarray, " T"]) -> None:
@@ -283,8 +294,10 @@ def _solve_window(
     plane: Plane,
     levels: Float[np.ndarray, " L"] | None,
     clip: Clip,
-) -> _Ways:
-    """Reweighted least squares over the places of the pelvis and of feet that stand.
+    open_scale: bool,
+) -> tuple[_Ways, float]:
+    """Reweighted least squares over the places of the pelvis and of feet that stand, and over the
+    scale of the camera's way, which is returned with them.
 
     The pelvis is where the image shows it, and about as far away as its size says; it accelerates
     as people do; feet stand still while they are in contact, at a level of the ground.
@@ -292,7 +305,8 @@ def _solve_window(
     count, contacts, limbs = len(part), ways.contacts[part], seen.limbs[part, :4]
     segment = segments_of(contacts)
     segments = int(segment.max(initial=-1)) + 1
-    system = Equations(3 * (count + segments))
+    of_scale = 3 * (count + segments)
+    system = Equations(of_scale + 1)
     ray = seen.pelvis[part] - seen.centre[part]
     distance = np.maximum(np.linalg.norm(ray, axis=1), 0.2)
     ray /= distance[:, None]
@@ -303,7 +317,13 @@ def _solve_window(
     weights += (along - across)[:, None, None] * ray[:, :, None] * ray[:, None, :]
     axes = np.arange(3)
     of_row = 3 * np.arange(count)[:, None] + axes
-    system.add(of_row[:, None, :], weights, np.einsum("tij,tj->ti", weights, seen.pelvis[part]))
+    # weights @ (pelvis - scale * centre of the camera) = weights @ ray * distance
+    centre = (weights @ seen.centre[part, :, None])[..., 0]
+    columns = np.concatenate([of_row, np.full((count, 1), of_scale)], axis=1)[:, None]
+    values = np.concatenate([weights, -centre[..., None]], axis=2)
+    system.add(columns, values, (weights @ seen.pelvis[part, :, None])[..., 0] - centre)
+    scale_weight = np.array([[[1 / (_SCALE_ERROR if open_scale else _NO_ERROR)]]])
+    system.add(np.array([[[of_scale]]]), scale_weight, scale_weight[0])
     bend = clip.fps**2 / _ACCELERATION_M_S2 * np.array([1.0, -2.0, 1.0])
     if count > 2:
         columns = np.stack([of_row[:-2], of_row[1:-1], of_row[2:]], axis=-1)
@@ -332,7 +352,8 @@ def _solve_window(
                 (weight[:, None] * plane.up)[:, None, :],
                 (weight * (plane.height + level + soles))[:, None],
             )
-        solution = equations.solve().reshape(-1, 3)
+        every = equations.solve()
+        solution, scale = every[:-1].reshape(-1, 3), float(every[-1])
         pelvis, anchors = solution[:count], solution[count:]
     placed = pelvis[:, None] + limbs
     levels_under = np.zeros(contacts.shape)
@@ -342,7 +363,7 @@ def _solve_window(
         anchors = anchors - (height - level)[:, None] * plane.up
         levels_under[when, point] = level[owner]
     placed[when, point] = anchors[owner]
-    return _Ways(pelvis, contacts, placed, levels_under)
+    return _Ways(pelvis, contacts, placed, levels_under), scale
 
 
 def _write(
