@@ -1,6 +1,7 @@
 """People in the world, beside the truth: simulated walkers under cameras that move.
 
     python -m benchmarks.world [--clips 3] [--frames 300] [--people 1] [--of published|demo]
+        [--true pelvis|orientation|pose]
 
 People walk, turn and climb two steps on planted feet (datasets/synthetic/motion.py). Nothing is
 rendered: bodies are disturbed as `benchmarks.walkers` disturbs them (--of published: noise of
@@ -14,7 +15,8 @@ only people are judged; for the moving camera its scale is not given. Compared a
 
 Each person's line: the error of the 25 joints of the body relative to the pelvis; how fast feet
 move while the result itself says that they are in contact; how far the median joint moved in the
-image; how far gravity is off.
+image; how far gravity is off. With --true, an ingredient of everybody's body in the camera of the
+clip is the true one before the world is solved, which shows what its errors cost.
 """
 
 import argparse
@@ -44,7 +46,7 @@ from main.motion.camera_motion import CameraMotion, static_camera
 from main.motion.refinement import ERRORS_NAME, NetworkErrors
 from main.motion.rows import FinalRows, RawRows, WorldRows
 from main.motion.stitch import stitch
-from main.motion.trajectories import Smoothing, build_trajectories
+from main.motion.trajectories import Smoothing, build_trajectories, pose_joints
 from main.motion.world import solve_world
 from utils.files import PRETRAINED, ROOT
 
@@ -153,6 +155,28 @@ def camera_motion(truth: Truth, kind: str) -> CameraMotion:
     )
 
 
+def make_true(final: FinalRows, truth: Truth, ingredient: str, body: BodyModel) -> None:
+    """Give final rows the true place of the pelvis, orientation of the root, or body pose."""
+    for mine in final.by_identity().values():
+        rows = final.take(mine)
+        number = rows["frame_index"]
+        pelvis = rows["joints_3d_m"][:, 0].copy()
+        walker = min(truth.walkers, key=lambda one: np.linalg.norm(one.joints[number, 0] - pelvis))
+        true = Rotation.from_matrix(walker.rotations[number].reshape(-1, 3, 3)).as_rotvec()
+        true = true.reshape(len(mine), 22, 3)
+        if ingredient == "pelvis":
+            pelvis = walker.joints[number, 0]
+        elif ingredient == "orientation":
+            rows["global_orient"] = true[:, 0]
+        else:
+            rows["body_pose"] = true[:, 1:].reshape(len(mine), 63)
+        joints = pose_joints(body, rows)
+        rows["transl"] = pelvis - joints[:, 0]
+        rows["joints_3d_m"] = joints + rows["transl"][:, None]
+        rows["joints_2d_px"] = CAMERA.project(rows["joints_3d_m"])
+        final.put(mine, rows)
+
+
 class Measured(NamedTuple):
     """One person: the metrics of each way, and what the line says."""
 
@@ -168,6 +192,7 @@ def measure(
     truth: Truth,
     seen: list[Estimate],
     motion: CameraMotion,
+    ingredient: str | None = None,
 ) -> list[Measured]:
     frames = len(truth.camera_from_world)
     clip = clip_of(CAMERA)
@@ -180,6 +205,8 @@ def measure(
         fill_rows(raw, seen, frames)
         people = stitch(raw, CAMERA, FPS)
         build_trajectories(raw, raw, people, clip, body, Smoothing(), final)
+        if ingredient is not None:
+            make_true(final, truth, ingredient, body)
         solved = solve_world(final, clip, motion, body, world)
         first_from_world = truth.camera_from_world[0]
         up = first_from_world[:3, :3] @ [0, 1, 0]
@@ -240,6 +267,7 @@ def main() -> None:
     parser.add_argument("--of", choices=("published", "demo"), default="published")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cameras", nargs="+", choices=CAMERAS, default=CAMERAS)
+    parser.add_argument("--true", choices=("pelvis", "orientation", "pose"))
     arguments = parser.parse_args()
     library = BodyLibrary(find_model_folder(ROOT / "human_models" / "human_model_files"))
     body = library.smplx()
@@ -253,7 +281,8 @@ def main() -> None:
             rng = np.random.default_rng((arguments.seed, clip, CAMERAS.index(kind)))
             truth = simulate(body, rng, kind, arguments.people, arguments.frames)
             seen = estimates(body, rng, truth.walkers, network=network)
-            results += measure(body, truth, seen, camera_motion(truth, kind))
+            motion = camera_motion(truth, kind)
+            results += measure(body, truth, seen, motion, arguments.true)
         for way in ("static", "placed", "solved"):
             means = [np.mean([one.ways[way][name] for one in results]) for name in WORLD_UNITS]
             table.add_row(kind, way, *(f"{value:.1f}" for value in means))
