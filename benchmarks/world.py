@@ -28,8 +28,9 @@ import argparse
 import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -97,10 +98,18 @@ class Truth(NamedTuple):
 
 
 def simulate(
-    body: BodyModel, rng: np.random.Generator, camera: str, count: int, frames: int
+    body: BodyModel,
+    rng: np.random.Generator,
+    camera: str,
+    count: int,
+    frames: int,
+    play: Callable[[np.random.Generator, Physique], Script] | None = None,
 ) -> Truth:
-    """Some people who walk to and fro, turn, and climb by chance, and one kind of camera."""
-    people = [_person(body, rng, camera, k, frames) for k in range(count)]
+    """Some people who do what `play` says, or walk to and fro and turn; and one kind of camera."""
+    play_of = [
+        play or partial(_walks, camera=camera, number=k, frames=frames) for k in range(count)
+    ]
+    people = [_person(body, rng, play, frames) for play in play_of]
     joints = [one[2] for one in people]
     camera_from_world = _camera(rng, camera, joints[0][:, 0])
     walkers = []
@@ -121,7 +130,10 @@ def simulate(
 
 
 def _person(
-    body: BodyModel, rng: np.random.Generator, camera: str, number: int, frames: int
+    body: BodyModel,
+    rng: np.random.Generator,
+    play: Callable[[np.random.Generator, Physique], Script],
+    frames: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rotations in the world, betas, joints in the world."""
     betas = np.clip(rng.standard_normal(10), -2, 2).astype(np.float32)
@@ -135,6 +147,15 @@ def _person(
     still = joints_of(body, np.tile(np.eye(3), (1, 22, 1, 1)), betas[None])[0]
     ankle, heel = (still[JOINTS.index(f"left_{name}")] for name in ("ankle", "heel"))
     physique = Physique(Skeleton(rest), float(ankle[1]) - sole, float(ankle[2] - heel[2]))
+    motion = play(rng, physique).play(rng, frames)
+    local = joints_of(body, motion.rotations, np.tile(betas, (frames, 1)))
+    return motion.rotations, betas, local - local[:, :1] + motion.pelvis[:, None]
+
+
+def _walks(
+    rng: np.random.Generator, physique: Physique, camera: str, number: int, frames: int
+) -> Script:
+    """To and fro, as far as the camera follows."""
     wide = {"static": 1.6, "hand-held": 1.6, "pan": 4.0, "walk-along": 8.0}[camera]
     middle = rng.uniform(-6.0, -4.5) - 0.9 * number
     side = rng.choice((-1.0, 1.0))
@@ -147,9 +168,7 @@ def _person(
         script.walk([tuple(goal.tolist())], rng.uniform(0.85, 1.15))
         script.wait(rng.uniform(0, 1.0))
         place, side = goal, -side
-    motion = script.play(rng, frames)
-    local = joints_of(body, motion.rotations, np.tile(betas, (frames, 1)))
-    return motion.rotations, betas, local - local[:, :1] + motion.pelvis[:, None]
+    return script
 
 
 def _camera(

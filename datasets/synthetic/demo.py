@@ -89,9 +89,10 @@ class Bare(NamedTuple):
     grounds: tuple[tuple[float, Bool[np.ndarray, "H W"]], ...]
 
 
-def hall_around(rng: Rng, actors: Sequence[Actor]) -> Hall:
-    """The hall with the seats and steps that people need."""
-    return Hall(rng, furnished(rng, [block for actor in actors for block in actor.motion.blocks]))
+def hall_around(rng: Rng, actors: Sequence[Actor], rays: int | None = None) -> Hall:
+    """The hall with the seats and steps that people need; see `Hall` about `rays`."""
+    blocks = [block for actor in actors for block in actor.motion.blocks]
+    return Hall(rng, furnished(rng, blocks), rays)
 
 
 def film(

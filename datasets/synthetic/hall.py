@@ -173,8 +173,10 @@ def _normals(hits: Hits, solids: Sequence[Solid]) -> tuple[Rays, Rays]:
 class Hall:
     """The hall with its light."""
 
-    def __init__(self, rng: Rng, solids: list[Solid]) -> None:
+    def __init__(self, rng: Rng, solids: list[Solid], rays: int | None = None) -> None:
+        """`rays` from each place find its light; None: as many as for the clip in demo/."""
         self.solids = solids
+        self._rays = _RAYS if rays is None else rays
         self._groups = _groups(solids)
         # Small things receive light but do not send it on.
         self._large = [
@@ -197,7 +199,7 @@ class Hall:
         light = np.zeros_like(points)
         light[:] = _LAMP
         for _ in range(2):
-            light = self._evened(self._gathered(rng, points, normals, light, _RAYS))
+            light = self._evened(self._gathered(rng, points, normals, light))
         return light
 
     def _evened(self, light: Cells) -> Float32[np.ndarray, "C 3"]:
@@ -211,16 +213,16 @@ class Hall:
                 ).reshape(-1, 3)
         return light
 
-    def _gathered(self, rng: Rng, points: Rays, normals: Rays, light: Cells, rays: int) -> Rays:
+    def _gathered(self, rng: Rng, points: Rays, normals: Rays, light: Cells) -> Rays:
         """Mean light from the half of all directions about each normal."""
         total = np.zeros_like(points)
-        for _ in range(rays):
+        for _ in range(self._rays):
             way = rng.standard_normal(points.shape).astype(np.float32)
             way /= np.linalg.norm(way, axis=1, keepdims=True)
             way += normals * 1.0001
             way /= np.linalg.norm(way, axis=1, keepdims=True)
             total += self.radiance(points, way, light)
-        return total / rays + _LAMP
+        return total / self._rays + _LAMP
 
     def radiance(self, points: Rays, way: Rays, light: Cells) -> Rays:
         """Light that comes along rays, given the `light` on all cells."""
@@ -268,9 +270,7 @@ class Hall:
             for sign in (-1, 1):
                 normals = np.zeros_like(places, np.float32)
                 normals[:, axis] = sign
-                sides.append(
-                    self._gathered(rng, places.astype(np.float32), normals, self.light, _RAYS)
-                )
+                sides.append(self._gathered(rng, places.astype(np.float32), normals, self.light))
         return np.stack(sides, axis=1).reshape(len(xs), len(zs), 6, 3)
 
     def light_on(

@@ -37,7 +37,8 @@ FLIP: Final = np.diag([1.0, -1.0, -1.0])
 """From world axes (x right, y up, z back) to those of a camera that looks along -z."""
 PEOPLE: Final = 3
 _FOCAL_MM: Final = 29.0
-_TEXEL_M: Final = 0.01
+_RAYS: Final = 32
+_TEXEL_M: Final = 0.02
 _FINER: Final = 2
 """The hall is drawn with so many times the picture's pixels a side."""
 _BRIGHTEST: Final = 2.4
@@ -129,7 +130,7 @@ def draw_shot(
         draw_actor(studio, rng, play, int(seed), frame_count)
         for play, seed in zip(plays, rng.integers(2**31, size=PEOPLE), strict=True)
     ]
-    hall = hall_around(rng, actors)
+    hall = hall_around(rng, actors, _RAYS)
     painted = PaintedHall(hall, [block.size[1] for block in actors[2].motion.blocks])
     bare = (painted.photograph(stage, shape) for stage in stages)
     for number, frame in enumerate(film(studio, actors, hall, stages, bare)):
@@ -153,14 +154,14 @@ def _walker(rng: Rng, physique: Physique) -> Script:
 
 def _sitter(rng: Rng, physique: Physique) -> Script:
     """On a chair on the right."""
-    script = Script(physique, 1.25, -5.0, rng.uniform(-35, 0)).wait(rng.uniform(0.1, 0.4))
+    script = Script(physique, 1.25, -5.0, rng.uniform(-35, 0)).wait(rng.uniform(0, 0.2))
     script.arms(THIGH, THIGH, script.time + 0.3, 1.0).sit(0.8, rng.uniform(0.42, 0.5))
     return script.arms(None, None, script.time - 1.2)
 
 
 def _climber(rng: Rng, physique: Physique) -> Script:
     """Up two steps on the left at the back, and round."""
-    script = Script(physique, -0.1, -6.3, -90.0 + rng.uniform(-5, 5))
+    script = Script(physique, -0.1, -6.3, -90.0 + rng.uniform(-5, 5), -0.8)
     script.climb(rng.uniform(0.65, 0.75), rng.uniform(0.15, 0.19), rng.uniform(0.32, 0.36))
     return script.turn_to(rng.uniform(-20, 20))
 

@@ -197,7 +197,7 @@ def test_demo_clip(tmp_path, monkeypatch):
 
 
 def test_clip_with_a_camera_that_moves(tmp_path, monkeypatch):
-    monkeypatch.setattr(hall, "_RAYS", 1)
+    monkeypatch.setattr(shots, "_RAYS", 1)
     monkeypatch.setattr(shots, "_TEXEL_M", 0.1)
     flags = "--video --camera walk-along --people 3 --name moving --frames 4 --size 96x54"
     assert main([*flags.split(), "--out", str(tmp_path)]) == 0
@@ -236,12 +236,11 @@ def test_every_camera_is_offered():
 
 
 def test_painted_hall_looks_like_the_traced_one(monkeypatch):
-    monkeypatch.setattr(hall, "_RAYS", 1)
     monkeypatch.setattr(hall, "_SAMPLES", 1)
     monkeypatch.setattr(shots, "_TEXEL_M", 0.04)
     rng = np.random.default_rng(0)
     step = Block((-1.5, -5.5), (1.4, 0.3, 1.0), 30.0, is_seat=False)
-    room = hall.Hall(rng, hall.furnished(rng, [step]))
+    room = hall.Hall(rng, hall.furnished(rng, [step]), rays=1)
     turned = shots.turned(np.array([25.0]), np.array([10.0]), np.array([3.0]))[0]
     stage, shape = Stage(29.0, 1.4, turned, (-1.0, -0.5)), (54, 96)
     base, sunny, depth_m, floor = room.photograph(rng, stage, full_camera(29.0, shape), shape)
