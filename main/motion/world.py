@@ -144,8 +144,6 @@ def solve_world(
     contacts &= lowest < _LOWEST_M
     ways = _Ways(seen.pelvis, contacts, feet, np.zeros(feet.shape[:2]))
     plane, levels = _ground(seen, ways, expected_up, np.zeros(0))
-    # Most contacts may be on a platform: the floor under it is not near what they lie on.
-    plane, levels = _ground(seen, ways, expected_up, _levels(seen, ways, plane))
     for number in range(_ROUNDS):
         # Where the ground is not settled yet, feet must not be drawn to a wrong one.
         settled = number == _ROUNDS - 1
