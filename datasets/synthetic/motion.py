@@ -56,6 +56,7 @@ class Block(NamedTuple):
     """World x and z, metres."""
     size: tuple[float, float, float]
     yaw_deg: float
+    is_seat: bool
 
 
 class Motion(NamedTuple):
@@ -189,7 +190,7 @@ class Script:
             deep = tread_m if number < steps - 1 else 1.4
             middle = self.place + forward * (distance_m + number * tread_m + deep / 2)
             size = (1.4, (number + 1) * rise_m, deep)
-            self.blocks.append(Block((middle[0], middle[2]), size, self.yaw))
+            self.blocks.append(Block((middle[0], middle[2]), size, self.yaw, is_seat=False))
         # One foot stands on each tread, the ankle near its edge, so that toes have room.
         before = distance_m + _ANKLE_ON_TREAD_M - tread_m
         end = self.place + forward * before
@@ -207,7 +208,8 @@ class Script:
         seat = self.place + back * 0.40
         seat[1] = seat_m + _SEAT_BELOW_PELVIS_M
         middle = self.place + back * 0.47
-        self.blocks.append(Block((middle[0], middle[2]), (0.46, seat_m, 0.44), self.yaw))
+        size = (0.46, seat_m, 0.44)
+        self.blocks.append(Block((middle[0], middle[2]), size, self.yaw, is_seat=True))
         for share in (1.0, 0.0):
             self._seated += [(self.time, 1 - share, seat), (self.time + _SIT_S, share, seat)]
             self.time += _SIT_S + seconds * share

@@ -79,6 +79,17 @@ def fit_floor(points: Float[np.ndarray, "N 3"], expected_up: Float[np.ndarray, "
     return Plane(up, float(up @ on_plane))
 
 
+def misfit(
+    off_m: Float[np.ndarray, " N"], plane: Plane, expected_up: Float[np.ndarray, "3"]
+) -> float:
+    """How badly a plane explains the expected direction, and points that are `off_m` from it.
+
+    Half of it is about the negative logarithm of a likelihood.
+    """
+    slope = float(np.linalg.norm(np.cross(plane.up, expected_up))) / _LEAN
+    return _INDEPENDENT * float(np.log1p((off_m / _TOUCHING_M) ** 2).mean()) + slope**2
+
+
 def world_from_camera(plane: Plane) -> Float[np.ndarray, "4 4"]:
     """Rigid transform into a world with y up, the plane at y = 0 and the camera above its origin.
 

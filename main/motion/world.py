@@ -40,6 +40,7 @@ from main.motion.standing import (
     find_scale,
     fit_floor,
     means_of,
+    misfit,
     observe,
     of_nearest,
     segments_of,
@@ -60,6 +61,8 @@ _OVERLAP: Final = 150
 _ROUNDS, _ROUNDS_WITH_SCALE = 2, 5
 """Contacts, ground and ways are found in turns, each with what the others were before; where the
 camera's scale is open, it is found with them."""
+_FITS: Final = 3
+"""Of a plane and levels over it, in turns."""
 _SCALE_ERROR, _NO_ERROR = 0.1, 1e-6
 """Deviation of the scale of a round from that of the round before; where it is not open."""
 _MISPLACED_PX: Final = 1.0
@@ -144,7 +147,7 @@ def solve_world(
     lowest = (feet @ -expected_up).max(axis=1, keepdims=True) + feet @ expected_up
     contacts &= lowest < _LOWEST_M
     ways = _Ways(seen.pelvis, contacts, feet, np.zeros(feet.shape[:2]))
-    plane, levels = _ground(seen, ways, expected_up, np.zeros(0))
+    plane, levels = _ground(seen, ways, expected_up)
     # Where the ground is not settled yet, feet must not be drawn to a wrong one.
     for _ in range(_ROUNDS_WITH_SCALE if open_scale else _ROUNDS):
         ways, scale = _solve(seen, ways, plane, None, clip, open_scale=open_scale)
@@ -152,8 +155,7 @@ def solve_world(
             motion = scaled(motion, scale)
             seen = observe(rows, motion, soles)
         ways = ways._replace(contacts=_touching(seen, ways, plane, levels, clip.fps))
-        levels = _levels(seen, ways, plane)
-        plane, levels = _ground(seen, ways, expected_up, levels)
+        plane, levels = _ground(seen, ways, expected_up)
     ways, _ = _solve(seen, ways, plane, levels, clip, open_scale=False)
     if ways.contacts.sum() < LEAST_POINTS:
         log.warning("no foot rests for a moment: the ground is where the lowest feet are")
@@ -203,25 +205,28 @@ def _nearest(
     return every[np.abs(heights[..., None] - every).argmin(axis=-1)]
 
 
-def _levels(seen: Seen, ways: _Ways, plane: Plane) -> Float[np.ndarray, " L"]:
-    """Heights over the plane at which there are many contacts, beside the plane's own."""
-    height = (plane.height_of(ways.anchors) - seen.soles)[ways.contacts]
+def _levels(heights: Float[np.ndarray, " N"]) -> Float[np.ndarray, " L"]:
+    """Heights at which there are many contacts, in ascending order; one of them is 0."""
     levels: list[float] = [0.0]
-    free = np.abs(height) > _LEAST_STEP_M
-    while free.sum() > LEVEL_SHARE * len(height):
-        bins = np.round(height[free] / 0.03).astype(int)
+    free = np.abs(heights) > _LEAST_STEP_M
+    while free.sum() > LEVEL_SHARE * len(heights):
+        bins = np.round(heights[free] / 0.03).astype(int)
         found = 0.03 * np.bincount(bins - bins.min()).argmax() + 0.03 * bins.min()
-        mine = free & (np.abs(height - found) < _LEAST_STEP_M / 2)
-        free &= np.abs(height - found) > _LEAST_STEP_M
-        if mine.sum() > LEVEL_SHARE * len(height):
-            levels.append(float(np.median(height[mine])))
-    return np.array(sorted(levels[1:]))
+        mine = free & (np.abs(heights - found) < _LEAST_STEP_M / 2)
+        free &= np.abs(heights - found) > _LEAST_STEP_M
+        if mine.sum() > LEVEL_SHARE * len(heights):
+            levels.append(float(np.median(heights[mine])))
+    return np.array(sorted(levels))
 
 
 def _ground(
-    seen: Seen, ways: _Ways, expected_up: Float[np.ndarray, "3"], levels: Float[np.ndarray, " L"]
+    seen: Seen, ways: _Ways, expected_up: Float[np.ndarray, "3"]
 ) -> tuple[Plane, Float[np.ndarray, " L"]]:
-    """The lowest ground, and the levels over it."""
+    """The lowest ground, and the levels over it.
+
+    Somebody who climbs steps has contacts on a slope, too: of a sloping ground and one with levels,
+    it is the one that explains contacts and the expected direction better.
+    """
     resting = np.argwhere(ways.contacts)
     resting = resting[:: max(1, len(resting) // MOST_POINTS)]
     if len(resting) < LEAST_POINTS:
@@ -229,10 +234,27 @@ def _ground(
         lowest = (feet @ expected_up - seen.soles).min(axis=1)
         return Plane(expected_up, float(np.quantile(lowest, 0.05))), np.zeros(0)
     places = tuple(resting.T)
-    points = ways.anchors[places] - (seen.soles + ways.level)[places][:, None] * expected_up
-    plane = fit_floor(points, expected_up)
-    every = np.array([0.0, *levels])
-    return Plane(plane.up, plane.height + every.min()), np.sort(every - every.min())[1:]
+    points = ways.anchors[places] - seen.soles[places][:, None] * expected_up
+    level = Plane(expected_up, float(np.median(points @ expected_up)))
+    sloping = fit_floor(points, expected_up)
+    tried = [_with_levels(points, plane, expected_up) for plane in (sloping, level)]
+    _, plane, levels = min(tried, key=lambda one: one[0])
+    return Plane(plane.up, plane.height + levels.min()), np.sort(levels - levels.min())[1:]
+
+
+def _with_levels(
+    points: Float[np.ndarray, "N 3"], plane: Plane, expected_up: Float[np.ndarray, "3"]
+) -> tuple[float, Plane, Float[np.ndarray, " L"]]:
+    """How badly a plane near to `plane`, and levels over it, explain points; both of them."""
+    for _ in range(_FITS):
+        heights = plane.height_of(points)
+        levels = _levels(heights)
+        flat = points - _nearest(heights, levels)[:, None] * expected_up
+        plane = fit_floor(flat, expected_up)
+    heights = plane.height_of(points)
+    levels = _levels(heights)
+    off = heights - _nearest(heights, levels)
+    return misfit(off, plane, expected_up) + len(levels), plane, levels
 
 
 def _solve(

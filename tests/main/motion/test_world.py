@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 from benchmarks.tracking import clip_of, fill_rows
 from benchmarks.walkers import CAMERA, FPS, estimates
 from benchmarks.world import camera_motion, simulate
+from datasets.synthetic.motion import Script
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import BODY_JOINTS, JOINTS
@@ -72,10 +73,10 @@ def body():
 def solved(body, tmp_path_factory):
     """Final and world rows of a simulated clip, and its truth."""
 
-    def solve(camera, count=1, frames=150, noise=0.3, without=()):
+    def solve(camera, count=1, frames=150, noise=0.3, without=(), play=None):
         folder = tmp_path_factory.mktemp("rows")
         rng = np.random.default_rng(7)
-        truth = simulate(body, rng, camera, count, frames)
+        truth = simulate(body, rng, camera, count, frames, play)
         seen = estimates(body, rng, truth.walkers, noise=noise)
         seen = [one for one in seen if one.frame not in without]
         raw, final, world = RawRows(folder), FinalRows(folder), WorldRows(folder)
@@ -145,6 +146,26 @@ def test_two_people_stand_on_one_floor_under_a_camera_that_walks(solved):
             assert np.abs(heights).max() < 0.06
 
 
+def test_steps_are_levels_and_no_slope(solved):
+    def climbs(_, physique):
+        script = Script(physique, 0.6, -6.3, -90.0).wait(0.4)
+        return script.climb(1.3, rise_m=0.17, tread_m=0.34).turn_to(0.0)
+
+    truth, final, world, found = solved("static", frames=180, play=climbs)
+    assert found.levels == pytest.approx([0.34], abs=0.04)
+    up = truth.camera_from_world[0, :3, :3] @ [0, 1, 0]
+    assert np.degrees(np.arccos(up @ found.plane.up)) < 3
+    (mine,) = final.by_identity().values()
+    frames = final.take(mine, "frame_index")
+    ours, true = world.take(mine, "world_joints_3d_m"), truth.joints[0][frames]
+    assert np.abs(ours[:, 0, 1] - true[:, 0, 1]).mean() < 0.04
+    contact = world.take(mine, "foot_contact")
+    assert contact[frames < 60].any()  # below
+    heights = ours[:, FEET, 1][contact]
+    assert ((heights < 0.1) | (np.abs(heights - 0.36) < 0.1)).all()
+    assert sliding_m_s(world, mine).mean() < 0.01
+
+
 def test_windows_join_without_a_seam(solved, monkeypatch):
     _, final, whole, _ = solved("static")
     monkeypatch.setattr(world_module, "_WINDOW", 40)
@@ -184,13 +205,7 @@ def test_legs_reach_what_they_can(body):
     np.testing.assert_array_equal(moved[:, JOINTS.index("right_ankle")], 0)
 
 
-def test_steps_are_levels(body):
+def test_heights_of_many_contacts_are_levels():
     rng = np.random.default_rng(0)
-    height = np.concatenate([rng.normal(0, 0.02, 200), rng.normal(0.3, 0.02, 60)])
-    places = np.zeros((260, 4, 3))
-    places[:, :, 1] = -height[:, None]
-    contacts = np.ones((260, 4), bool)
-    ways = world_module._Ways(places[:, 0], contacts, places, np.zeros((260, 4)))
-    seen = world_module.Seen([], *(None,) * 4, np.zeros((260, 4)))
-    levels = world_module._levels(seen, ways, Plane(np.array([0.0, -1, 0]), 0.0))
-    assert levels == pytest.approx([0.3], abs=0.02)
+    heights = np.concatenate([rng.normal(0, 0.02, 800), rng.normal(0.3, 0.02, 240)])
+    assert world_module._levels(heights) == pytest.approx([0, 0.3], abs=0.02)
