@@ -4,6 +4,7 @@
 equations over a clip, and legs that bend.
 """
 
+import logging
 import math
 from typing import Final, NamedTuple
 
@@ -16,10 +17,12 @@ from scipy.spatial.transform import Rotation
 from human_models.body import BodyModel
 from human_models.joints import BODY_JOINTS, JOINTS, SIDES
 from main.motion.camera import PELVIS
-from main.motion.camera_motion import CameraMotion
+from main.motion.camera_motion import CameraMotion, as_dolly
 from main.motion.rows import FINAL_ROW, FinalRows
 from main.motion.trajectories import pose_joints, pose_vertices
 from utils.geometry import smooth
+
+log = logging.getLogger(__name__)
 
 _TOUCHING_M: Final = 0.05
 """Points farther from the plane than this count less and less (Cauchy's weights)."""
@@ -119,6 +122,10 @@ LEVEL_SHARE: Final = 0.1
 """Of the time of all contacts, what makes a level."""
 STEADY_S: Final = 0.06
 """Kernel by which feet are smoothed before their speed is judged."""
+_ZOOMED: Final = 0.03
+"""Logarithm of a zoom that may be motion instead."""
+_CLEARLY: Final = 0.92
+"""Of how feet move under a zoom, what they move at most under a motion that is believed."""
 _FADE_S: Final = 0.5
 """A leg's correction is gone so long after the last contact, and comes so long before the next."""
 _STRETCHED: Final = 0.9998
@@ -347,10 +354,31 @@ def upright(rows: FinalRows, motion: CameraMotion) -> Float[np.ndarray, "3"]:
     return median / length if length > 0.2 else np.array([0.0, -1.0, 0.0])
 
 
-def find_scale(seen: Seen, motion: CameraMotion, fps: float) -> float:
+def zoom_or_dolly(
+    rows: FinalRows, motion: CameraMotion, soles: Float[np.ndarray, "N 4"], fps: float
+) -> CameraMotion:
+    """The motion as it is, or without its zoom where feet then stand much more firmly.
+
+    A background in which nothing is near looks the same under a zoom and under a camera that goes
+    ahead, but people do not.
+    """
+    if np.abs(np.log(motion.zoom)).max(initial=0) < _ZOOMED:
+        return motion
+    ahead = as_dolly(motion)
+    zooming, moving = (find_scale(observe(rows, one, soles), fps)[1] for one in (motion, ahead))
+    if moving > _CLEARLY * zooming:
+        return motion
+    log.warning("camera: people's feet say that it goes ahead or back where it seems to zoom")
+    return ahead
+
+
+def find_scale(seen: Seen, fps: float) -> tuple[float, float]:
     """Metres in the unit of the camera's motion: with it, some foot stands still most of the time.
 
     A foot's speed is that of a camera that stands still plus the scale times the camera's own.
+
+    Returns: the scale, and by how much feet move all the same: the mean of log(1 + square) of the
+        slowest foot's speed over that of one that stands.
     """
     still, moving = [], []
     for run in seen.runs:
@@ -360,16 +388,15 @@ def find_scale(seen: Seen, motion: CameraMotion, fps: float) -> float:
             still.append(np.gradient(smooth(feet, STEADY_S / 2 * fps), axis=0) * fps)
             moving.append(np.gradient(seen.centre[run], axis=0) * fps)
     if not still:
-        return 1.0
+        return 1.0, math.inf
     speed, own = np.concatenate(still), np.concatenate(moving)[:, None]
     squared = (own**2).sum(axis=-1)
     moves = squared[:, 0] > 0.1 * squared.mean()
-    if not moves.any() or squared.mean() == 0:
-        return 1.0
     tried = (-(speed * own).sum(axis=-1)[moves] / squared[moves]).ravel()
     tried = np.quantile(tried[tried > 0], np.linspace(0, 1, 200)) if (tried > 0).any() else [1.0]
-    costs = []
+    costs: list[float] = []
     for scale in tried:
         slowest = np.linalg.norm(speed + scale * own, axis=-1).min(axis=1)
         costs.append(np.log1p((slowest / SLOW_M_S) ** 2).mean())
-    return float(tried[int(np.argmin(costs))])
+    best = int(np.argmin(costs))
+    return float(tried[best]), float(costs[best])

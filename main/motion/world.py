@@ -48,6 +48,7 @@ from main.motion.standing import (
     turn_between,
     upright,
     world_from_camera,
+    zoom_or_dolly,
 )
 from main.motion.trajectories import pose_joints
 from utils.geometry import smooth
@@ -59,8 +60,7 @@ _WINDOW: Final = 1500
 """Frames that are solved at once, and _OVERLAP on both sides that only lead up to them."""
 _OVERLAP: Final = 150
 _ROUNDS, _ROUNDS_WITH_SCALE = 2, 5
-"""Contacts, ground and ways are found in turns, each with what the others were before; where the
-camera's scale is open, it is found with them."""
+"""Contacts, ground and ways are found in turns, and so is the camera's scale where it is open."""
 _FITS: Final = 3
 """Of a plane and levels over it, in turns."""
 _SCALE_ERROR, _NO_ERROR = 0.1, 1e-6
@@ -126,17 +126,27 @@ class _Ways(NamedTuple):
 
 
 def solve_world(
-    rows: FinalRows, clip: Clip, motion: CameraMotion, body: BodyModel, world: WorldRows
+    rows: FinalRows,
+    clip: Clip,
+    motion: CameraMotion,
+    body: BodyModel,
+    world: WorldRows,
+    *,
+    kind_is_certain: bool = False,
 ) -> World:
     """Append everybody in the world to `world`, a row for each final row.
 
     Args:
         motion: of every frame of the clip. Where its scale is not known, people's feet say it.
+        kind_is_certain: what looks like zoom is zoom.
     """
     soles = soles_of(rows, body)
+    if not kind_is_certain:
+        motion = zoom_or_dolly(rows, motion, soles, clip.fps)
     open_scale = not motion.scale_known
     if open_scale:
-        motion = scaled(motion, find_scale(observe(rows, motion, soles), motion, clip.fps))
+        scale, _ = find_scale(observe(rows, motion, soles), clip.fps)
+        motion = scaled(motion, scale)
     seen = observe(rows, motion, soles)
     feet = seen.pelvis[:, None] + seen.limbs[:, :4]
     contacts = np.zeros(feet.shape[:2], bool)

@@ -135,6 +135,44 @@ def test_the_way_of_a_camera_is_not_too_short_where_bodies_are_wrong(solved):
     assert scale_of(truth, found) == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.parametrize("goes_ahead", [True, False])
+def test_people_tell_a_zoom_from_a_camera_that_goes_ahead(goes_ahead, body, tmp_path, caplog):
+    """Towards a wall that is 10 m away, which looks the same."""
+    rng, count = np.random.default_rng(0), 150
+    truth = simulate(body, rng, "static", 1, count)
+    ahead = 0.3 * np.arange(count) / FPS
+    zoom = 10 / (10 - ahead)
+    seen = truth.walkers[0].joints.copy()
+    if goes_ahead:
+        seen[..., 2] -= ahead[:, None]
+    else:  # a longer lens shows people as if nearer
+        seen[..., 2] /= zoom[:, None]
+    px = CAMERA.project(seen)
+    low, high = (
+        np.clip(edge, 0, 2 * np.array(CAMERA.princpt)) for edge in (px.min(axis=1), px.max(axis=1))
+    )
+    boxes = np.concatenate([low, high - low], axis=1)
+    walker = truth.walkers[0]._replace(joints=seen, boxes=boxes)
+    raw, final, world = RawRows(tmp_path), FinalRows(tmp_path), WorldRows(tmp_path)
+    fill_rows(raw, estimates(body, rng, [walker], noise=0.3), count)
+    clip, people = clip_of(CAMERA), stitch(raw, CAMERA, FPS)
+    build_trajectories(raw, raw, people, clip, body, Smoothing(), final)
+    motion = static_camera(count)._replace(kind="rotating", zoom=zoom)
+    found = solve_world(final, clip, motion, body, world)
+    assert found.motion.kind == ("moving" if goes_ahead else "rotating")
+    assert caplog.text.count("goes ahead or back where it seems to zoom") == goes_ahead
+    frames = final.column("frame_index")
+    errors = world_errors(world.column("world_joints_3d_m"), truth.joints[0][frames], FPS)
+    assert errors["rte"] < 2
+    if goes_ahead:
+        way = np.linalg.inv(found.motion.camera_from_first)[:, :3, 3]
+        assert way[-1] == pytest.approx([0, 0, ahead[-1]], abs=0.15)
+        assert world.column("camera_confidence").max() < 0.31
+        stated = WorldRows(tmp_path)
+        found = solve_world(final, clip, motion, body, stated, kind_is_certain=True)
+        assert found.motion.kind == "rotating"
+
+
 def test_two_people_stand_on_one_floor_under_a_camera_that_walks(solved):
     truth, final, world, found = solved("walk-along", count=2, noise=0.2)
     assert found.motion.scale_known
