@@ -201,8 +201,14 @@ def _nearest(
     return every[np.abs(heights[..., None] - every).argmin(axis=-1)]
 
 
-def _levels(heights: Float[np.ndarray, " N"]) -> Float[np.ndarray, " L"]:
-    """Heights at which there are many contacts, in ascending order; one of them is 0."""
+def _levels(
+    heights: Float[np.ndarray, " N"], owners: Int[np.ndarray, " N"]
+) -> Float[np.ndarray, " L"]:
+    """Heights at which there are many contacts, in ascending order; one of them is 0.
+
+    Somebody must be at such a height and at another one: who always is at one height that others
+    never are at is rather of another size than estimated. `owners` says whose contacts they are.
+    """
     levels: list[float] = [0.0]
     free = np.abs(heights) > _LEAST_STEP_M
     while free.sum() > LEVEL_SHARE * len(heights):
@@ -210,7 +216,12 @@ def _levels(heights: Float[np.ndarray, " N"]) -> Float[np.ndarray, " L"]:
         found = 0.03 * np.bincount(bins - bins.min()).argmax() + 0.03 * bins.min()
         mine = free & (np.abs(heights - found) < _LEAST_STEP_M / 2)
         free &= np.abs(heights - found) > _LEAST_STEP_M
-        if mine.sum() > LEVEL_SHARE * len(heights):
+        elsewhere = np.abs(heights - found) > _LEAST_STEP_M
+        here, there, whole = (
+            np.bincount(owners, chosen) for chosen in (mine, elsewhere, np.ones(len(owners)))
+        )
+        climbed = (np.minimum(here, there) > LEVEL_SHARE * whole).any()
+        if climbed and mine.sum() > LEVEL_SHARE * len(heights):
             levels.append(float(np.median(heights[mine])))
     return np.array(sorted(levels))
 
@@ -233,22 +244,29 @@ def _ground(
     points = ways.anchors[places] - seen.soles[places][:, None] * expected_up
     level = Plane(expected_up, float(np.median(points @ expected_up)))
     sloping = fit_floor(points, expected_up, _STANDING_LEAN)
-    tried = [_with_levels(points, plane, expected_up) for plane in (sloping, level)]
+    owners = np.empty(len(ways.contacts), int)
+    for number, run in enumerate(seen.runs):
+        owners[run] = number
+    whose = owners[places[0]]
+    tried = [_with_levels(points, whose, plane, expected_up) for plane in (sloping, level)]
     _, plane, levels = min(tried, key=lambda one: one[0])
     return Plane(plane.up, plane.height + levels.min()), np.sort(levels - levels.min())[1:]
 
 
 def _with_levels(
-    points: Float[np.ndarray, "N 3"], plane: Plane, expected_up: Float[np.ndarray, "3"]
+    points: Float[np.ndarray, "N 3"],
+    owners: Int[np.ndarray, " N"],
+    plane: Plane,
+    expected_up: Float[np.ndarray, "3"],
 ) -> tuple[float, Plane, Float[np.ndarray, " L"]]:
     """How badly a plane near to `plane`, and levels over it, explain points; both of them."""
     for _ in range(_ROUNDS):
         heights = plane.height_of(points)
-        levels = _levels(heights)
+        levels = _levels(heights, owners)
         flat = points - _nearest(heights, levels)[:, None] * expected_up
         plane = fit_floor(flat, expected_up, _STANDING_LEAN)
     heights = plane.height_of(points)
-    levels = _levels(heights)
+    levels = _levels(heights, owners)
     off = heights - _nearest(heights, levels)
     return misfit(off, plane, expected_up, _STANDING_LEAN) + len(levels), plane, levels
 

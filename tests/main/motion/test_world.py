@@ -199,4 +199,6 @@ def test_legs_reach_what_they_can(body):
 def test_heights_of_many_contacts_are_levels():
     rng = np.random.default_rng(0)
     heights = np.concatenate([rng.normal(0, 0.02, 800), rng.normal(0.3, 0.02, 240)])
-    assert world_module._levels(heights) == pytest.approx([0, 0.3], abs=0.02)
+    one, two = np.zeros(1040, int), np.repeat([0, 1], (800, 240))
+    assert world_module._levels(heights, one) == pytest.approx([0, 0.3], abs=0.02)
+    assert world_module._levels(heights, two).tolist() == [0]  # a person of another size
