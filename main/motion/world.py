@@ -82,6 +82,8 @@ _SHORTEST_S: Final = 0.1
 """Contacts are not shorter, nor are gaps between contacts."""
 _LEAST_STEP_M: Final = 0.12
 """Levels of the ground are so far apart."""
+_CLIMBED: Final = 0.05
+"""Share of a person's contacts at a level, and elsewhere, for the level to be one."""
 _REACH: Final = 0.9985
 """Of a leg's length, how far it reaches before the pelvis goes down, within _SINKING_S."""
 _SINKING_S, _MOST_SINKING_M = 0.1, 0.15
@@ -216,11 +218,11 @@ def _levels(
         found = 0.03 * np.bincount(bins - bins.min()).argmax() + 0.03 * bins.min()
         mine = free & (np.abs(heights - found) < _LEAST_STEP_M / 2)
         free &= np.abs(heights - found) > _LEAST_STEP_M
-        elsewhere = np.abs(heights - found) > _LEAST_STEP_M
+        elsewhere = np.abs(heights - found) > _LEAST_STEP_M / 2
         here, there, whole = (
             np.bincount(owners, chosen) for chosen in (mine, elsewhere, np.ones(len(owners)))
         )
-        climbed = (np.minimum(here, there) > LEVEL_SHARE * whole).any()
+        climbed = (np.minimum(here, there) > _CLIMBED * whole).any()
         if climbed and mine.sum() > LEVEL_SHARE * len(heights):
             levels.append(float(np.median(heights[mine])))
     return np.array(sorted(levels))
