@@ -13,7 +13,8 @@ given. With --rendered, clips of three people in a hall are drawn into FOLDER un
 Bodies are disturbed as `benchmarks.walkers` disturbs them (--of published: noise of bodies about
 as large as that of published networks) or by the measured errors of the demo network (demo), then
 tracked, placed and smoothed as inference does it. With --of network, the demo network itself runs
-over the frames, and `main.inference --world` does everything. Compared are
+over the frames, and `main.inference --world` does everything; its results stay in FOLDER/results
+and are used again. Compared are
 
     static   the camera is taken to stand still
     placed   each frame where its size puts it, in the true camera
@@ -288,18 +289,20 @@ def solve(
         return Solution(found, motion.kind, solved.levels.tolist())
 
 
-def infer(video: Path, camera: ClipCamera) -> Solution:
-    """What `main.inference --world` makes of a clip with the demo network and its boxes."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        options = InferenceOptions(
-            "smplest_x_demo", focal_px=camera.focal[0], world=True, overlay=None
-        )
-        process_input(str(video), folder, options)
-        result = open_result(folder / f"result_{video.stem}")
-        world = json.loads((result.folder / "summary.json").read_text())["world"]
-        people = [result.read_person(number, ()) for number in result.files]
-        return Solution(people, world["camera"], world["levels_m"])
+def infer(video: Path, camera: ClipCamera, folder: Path) -> Solution:
+    """What `main.inference --world` makes of a clip with the demo network and its boxes.
+
+    The network's estimates stay in `folder` and are used again.
+    """
+    reuse = (folder / f"result_{video.stem}").is_dir()
+    options = InferenceOptions(
+        "smplest_x_demo", focal_px=camera.focal[0], world=True, overlay=None, reuse=reuse
+    )
+    process_input(str(video), folder, options)
+    result = open_result(folder / f"result_{video.stem}")
+    world = json.loads((result.folder / "summary.json").read_text())["world"]
+    people = [result.read_person(number, ()) for number in result.files]
+    return Solution(people, world["camera"], world["levels_m"])
 
 
 def measure(truth: Truth, solution: Solution) -> list[Measured]:
@@ -428,7 +431,7 @@ def clips_of(
     for number, file in enumerate(draw_clips(*given)):
         truth, video = read_truth(file, body), video_of(file)
         if of == "network":
-            yield truth, infer(video, truth.camera)
+            yield truth, infer(video, truth.camera, arguments.rendered / "results" / file.stem)
             continue
         rng = np.random.default_rng((arguments.seed, number))
         clip = Clip(truth.camera, _SIZE, FPS)

@@ -31,6 +31,12 @@ _LEAN: Final = 0.05
 _INDEPENDENT: Final = 20
 """The points say at most as much as this many independent ones would."""
 _PASSES: Final = 15
+_FITS: Final = 3
+"""Of a plane and levels over it, in turns."""
+_CLIMBED: Final = 0.05
+"""Share of a person's contacts at a level, and elsewhere, for the level to be one."""
+_LEAST_STEP_M: Final = 0.12
+"""Levels of the ground are so far apart."""
 FOOT_JOINTS: Final = ("left_heel", "left_big_toe", "right_heel", "right_big_toe")
 """What the four columns of `foot_contact` are about."""
 FEET: Final = [JOINTS.index(name) for name in FOOT_JOINTS]
@@ -91,6 +97,57 @@ def misfit(
     """
     slope = float(np.linalg.norm(np.cross(plane.up, expected_up))) / _LEAN
     return _INDEPENDENT * float(np.log1p((off_m / _TOUCHING_M) ** 2).mean()) + slope**2
+
+
+def nearest_level(
+    heights: Float[np.ndarray, "*N"], levels: Float[np.ndarray, " L"]
+) -> Float[np.ndarray, "*N"]:
+    """The level, or the plane itself, that is nearest to each height."""
+    every = np.array([0.0, *levels])
+    return every[np.abs(heights[..., None] - every).argmin(axis=-1)]
+
+
+def find_levels(
+    heights: Float[np.ndarray, " N"], owners: Int[np.ndarray, " N"]
+) -> Float[np.ndarray, " L"]:
+    """Heights at which there are many contacts, in ascending order; one of them is 0.
+
+    Somebody must be at such a height and at another one: who always is at one height that others
+    never are at is rather of another size than estimated. `owners` says whose contacts they are.
+    """
+    levels: list[float] = [0.0]
+    free = np.abs(heights) > _LEAST_STEP_M
+    while free.sum() > LEVEL_SHARE * len(heights):
+        bins = np.round(heights[free] / 0.03).astype(int)
+        found = 0.03 * np.bincount(bins - bins.min()).argmax() + 0.03 * bins.min()
+        mine = free & (np.abs(heights - found) < _LEAST_STEP_M / 2)
+        free &= np.abs(heights - found) > _LEAST_STEP_M
+        elsewhere = np.abs(heights - found) > _LEAST_STEP_M / 2
+        here, there, whole = (
+            np.bincount(owners, chosen) for chosen in (mine, elsewhere, np.ones(len(owners)))
+        )
+        climbed = (np.minimum(here, there) > _CLIMBED * whole).any()
+        if climbed and mine.sum() > LEVEL_SHARE * len(heights):
+            levels.append(float(np.median(heights[mine])))
+    return np.array(sorted(levels))
+
+
+def fit_levels(
+    points: Float[np.ndarray, "N 3"],
+    owners: Int[np.ndarray, " N"],
+    plane: Plane,
+    expected_up: Float[np.ndarray, "3"],
+) -> tuple[float, Plane, Float[np.ndarray, " L"]]:
+    """How badly a plane near to `plane`, and levels over it, explain points; both of them."""
+    for _ in range(_FITS):
+        heights = plane.height_of(points)
+        levels = find_levels(heights, owners)
+        flat = points - nearest_level(heights, levels)[:, None] * expected_up
+        plane = fit_floor(flat, expected_up)
+    heights = plane.height_of(points)
+    levels = find_levels(heights, owners)
+    off = heights - nearest_level(heights, levels)
+    return misfit(off, plane, expected_up) + len(levels), plane, levels
 
 
 def world_from_camera(plane: Plane) -> Float[np.ndarray, "4 4"]:

@@ -28,7 +28,6 @@ from main.motion.camera_motion import CameraMotion, scaled
 from main.motion.rows import BLOCK, WORLD_ROW, FinalRows, WorldRows
 from main.motion.standing import (
     LEAST_POINTS,
-    LEVEL_SHARE,
     MOST_POINTS,
     NEAR_M,
     STEADY_S,
@@ -39,8 +38,9 @@ from main.motion.standing import (
     between,
     find_scale,
     fit_floor,
+    fit_levels,
     means_of,
-    misfit,
+    nearest_level,
     observe,
     of_nearest,
     segments_of,
@@ -61,8 +61,6 @@ _WINDOW: Final = 1500
 _OVERLAP: Final = 150
 _ROUNDS, _ROUNDS_WITH_SCALE = 2, 5
 """Contacts, ground and ways are found in turns, and so is the camera's scale where it is open."""
-_FITS: Final = 3
-"""Of a plane and levels over it, in turns."""
 _SCALE_ERROR, _NO_ERROR = 0.1, 1e-6
 """Deviation of the scale of a round from that of the round before; where it is not open."""
 _MISPLACED_PX: Final = 1.0
@@ -82,8 +80,6 @@ _LOWEST_M: Final = 0.12
 """Before the ground is known, a point so far above a person's lowest one is not on it."""
 _SHORTEST_S: Final = 0.1
 """Contacts are not shorter, nor are gaps between contacts."""
-_LEAST_STEP_M: Final = 0.12
-"""Levels of the ground are so far apart."""
 _REACH: Final = 0.9985
 """Of a leg's length, how far it reaches before the pelvis goes down, within _SINKING_S."""
 _SINKING_S, _MOST_SINKING_M = 0.1, 0.15
@@ -199,34 +195,12 @@ def _touching(
     """Feet that are slow and near a level of the ground."""
     feet = ways.pelvis[:, None] + seen.limbs[:, :4]
     height = plane.height_of(feet) - seen.soles
-    near = np.abs(height - _nearest(height, levels)) < NEAR_M
+    near = np.abs(height - nearest_level(height, levels)) < NEAR_M
     contacts = np.zeros(near.shape, bool)
     for run in seen.runs:
         slow = _slow(feet[run], fps, _STANDING_M_S)
         contacts[run] = _lasting(slow & near[run], fps)
     return contacts
-
-
-def _nearest(
-    heights: Float[np.ndarray, "*N"], levels: Float[np.ndarray, " L"]
-) -> Float[np.ndarray, "*N"]:
-    """The level, or the plane itself, that is nearest to each height."""
-    every = np.array([0.0, *levels])
-    return every[np.abs(heights[..., None] - every).argmin(axis=-1)]
-
-
-def _levels(heights: Float[np.ndarray, " N"]) -> Float[np.ndarray, " L"]:
-    """Heights at which there are many contacts, in ascending order; one of them is 0."""
-    levels: list[float] = [0.0]
-    free = np.abs(heights) > _LEAST_STEP_M
-    while free.sum() > LEVEL_SHARE * len(heights):
-        bins = np.round(heights[free] / 0.03).astype(int)
-        found = 0.03 * np.bincount(bins - bins.min()).argmax() + 0.03 * bins.min()
-        mine = free & (np.abs(heights - found) < _LEAST_STEP_M / 2)
-        free &= np.abs(heights - found) > _LEAST_STEP_M
-        if mine.sum() > LEVEL_SHARE * len(heights):
-            levels.append(float(np.median(heights[mine])))
-    return np.array(sorted(levels))
 
 
 def _ground(
@@ -247,24 +221,13 @@ def _ground(
     points = ways.anchors[places] - seen.soles[places][:, None] * expected_up
     level = Plane(expected_up, float(np.median(points @ expected_up)))
     sloping = fit_floor(points, expected_up)
-    tried = [_with_levels(points, plane, expected_up) for plane in (sloping, level)]
+    owners = np.empty(len(ways.contacts), int)
+    for number, run in enumerate(seen.runs):
+        owners[run] = number
+    whose = owners[places[0]]
+    tried = [fit_levels(points, whose, plane, expected_up) for plane in (sloping, level)]
     _, plane, levels = min(tried, key=lambda one: one[0])
     return Plane(plane.up, plane.height + levels.min()), np.sort(levels - levels.min())[1:]
-
-
-def _with_levels(
-    points: Float[np.ndarray, "N 3"], plane: Plane, expected_up: Float[np.ndarray, "3"]
-) -> tuple[float, Plane, Float[np.ndarray, " L"]]:
-    """How badly a plane near to `plane`, and levels over it, explain points; both of them."""
-    for _ in range(_FITS):
-        heights = plane.height_of(points)
-        levels = _levels(heights)
-        flat = points - _nearest(heights, levels)[:, None] * expected_up
-        plane = fit_floor(flat, expected_up)
-    heights = plane.height_of(points)
-    levels = _levels(heights)
-    off = heights - _nearest(heights, levels)
-    return misfit(off, plane, expected_up) + len(levels), plane, levels
 
 
 def _solve(
@@ -377,7 +340,7 @@ def _solve_window(
         equations.add(columns, values, -weight[:, None] * limbs[when, point])
         if levels is not None:
             height = plane.height_of(anchors) - soles
-            level = _nearest(height, levels)
+            level = nearest_level(height, levels)
             weight = np.sqrt(known) / _UNEVEN_M / np.sqrt(1 + ((height - level) / NEAR_M) ** 2)
             equations.add(
                 of_anchor[:, None, :],
@@ -391,7 +354,7 @@ def _solve_window(
     levels_under = np.zeros(contacts.shape)
     if levels is not None:
         height = plane.height_of(anchors) - soles
-        level = _nearest(height, levels)
+        level = nearest_level(height, levels)
         anchors = anchors - (height - level)[:, None] * plane.up
         levels_under[when, point] = level[owner]
     placed[when, point] = anchors[owner]

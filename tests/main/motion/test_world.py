@@ -18,7 +18,7 @@ from main.evaluation.metrics import world_errors
 from main.motion import world as world_module
 from main.motion.camera_motion import static_camera
 from main.motion.rows import FINAL_ROW, FinalRows, RawRows, WorldRows
-from main.motion.standing import Plane, bend_leg, fit_floor, world_from_camera
+from main.motion.standing import Plane, bend_leg, find_levels, fit_floor, world_from_camera
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories, pose_joints
 from main.motion.world import solve_world
@@ -246,4 +246,6 @@ def test_legs_reach_what_they_can(body):
 def test_heights_of_many_contacts_are_levels():
     rng = np.random.default_rng(0)
     heights = np.concatenate([rng.normal(0, 0.02, 800), rng.normal(0.3, 0.02, 240)])
-    assert world_module._levels(heights) == pytest.approx([0, 0.3], abs=0.02)
+    one, two = np.zeros(1040, int), np.repeat([0, 1], (800, 240))
+    assert find_levels(heights, one) == pytest.approx([0, 0.3], abs=0.02)
+    assert find_levels(heights, two).tolist() == [0]  # a person of another size
