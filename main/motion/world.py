@@ -82,6 +82,8 @@ _SHORTEST_S: Final = 0.1
 """Contacts are not shorter, nor are gaps between contacts."""
 _LEAST_STEP_M: Final = 0.12
 """Levels of the ground are so far apart."""
+_MOST_STEP_M: Final = 0.45
+"""At most so far: two steps, if nobody stands on the first one for long."""
 _CLIMBED: Final = 0.05
 """Share of a person's contacts at a level, and elsewhere, for the level to be one."""
 _REACH: Final = 0.9985
@@ -208,8 +210,8 @@ def _levels(
 ) -> Float[np.ndarray, " L"]:
     """Heights at which there are many contacts, in ascending order; one of them is 0.
 
-    Somebody must be at such a height and at another one: who always is at one height that others
-    never are at is rather of another size than estimated. `owners` says whose contacts they are.
+    Somebody must be at such a height and at another one, and it must be near enough to be climbed:
+    who always is at one height that others never are at is rather of another size than estimated. `owners` says whose contacts they are.
     """
     levels: list[float] = [0.0]
     free = np.abs(heights) > _LEAST_STEP_M
@@ -223,6 +225,7 @@ def _levels(
             np.bincount(owners, chosen) for chosen in (mine, elsewhere, np.ones(len(owners)))
         )
         climbed = (np.minimum(here, there) > _CLIMBED * whole).any()
+        climbed &= np.abs(found - np.array(levels)).min() < _MOST_STEP_M
         if climbed and mine.sum() > LEVEL_SHARE * len(heights):
             levels.append(float(np.median(heights[mine])))
     return np.array(sorted(levels))
