@@ -211,7 +211,10 @@ def _levels(
     """Heights at which there are many contacts, in ascending order; one of them is 0.
 
     Somebody must be at such a height and at another one, and it must be near enough to be climbed:
-    who always is at one height that others never are at is rather of another size than estimated. `owners` says whose contacts they are.
+    who always is at one height that others never are at is rather of another size than estimated.
+
+    Args:
+        owners: whose contacts they are.
     """
     levels: list[float] = [0.0]
     free = np.abs(heights) > _LEAST_STEP_M
