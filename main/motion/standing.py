@@ -37,6 +37,8 @@ _CLIMBED: Final = 0.05
 """Share of a person's contacts at a level, and elsewhere, for the level to be one."""
 _LEAST_STEP_M: Final = 0.12
 """Levels of the ground are so far apart."""
+_MOST_STEP_M: Final = 0.45
+"""At most so far: two steps, if nobody stands on the first one for long."""
 FOOT_JOINTS: Final = ("left_heel", "left_big_toe", "right_heel", "right_big_toe")
 """What the four columns of `foot_contact` are about."""
 FEET: Final = [JOINTS.index(name) for name in FOOT_JOINTS]
@@ -112,8 +114,11 @@ def find_levels(
 ) -> Float[np.ndarray, " L"]:
     """Heights at which there are many contacts, in ascending order; one of them is 0.
 
-    Somebody must be at such a height and at another one: who always is at one height that others
-    never are at is rather of another size than estimated. `owners` says whose contacts they are.
+    Somebody must be at such a height and at another one, and it must be near enough to be climbed:
+    who always is at one height that others never are at is rather of another size than estimated.
+
+    Args:
+        owners: whose contacts they are.
     """
     levels: list[float] = [0.0]
     free = np.abs(heights) > _LEAST_STEP_M
@@ -127,6 +132,7 @@ def find_levels(
             np.bincount(owners, chosen) for chosen in (mine, elsewhere, np.ones(len(owners)))
         )
         climbed = (np.minimum(here, there) > _CLIMBED * whole).any()
+        climbed &= np.abs(found - np.array(levels)).min() < _MOST_STEP_M
         if climbed and mine.sum() > LEVEL_SHARE * len(heights):
             levels.append(float(np.median(heights[mine])))
     return np.array(sorted(levels))

@@ -239,7 +239,7 @@ def test_painted_hall_looks_like_the_traced_one(monkeypatch):
     monkeypatch.setattr(hall, "_SAMPLES", 1)
     monkeypatch.setattr(shots, "_TEXEL_M", 0.04)
     rng = np.random.default_rng(0)
-    step = Block((-1.5, -5.5), (1.4, 0.3, 1.0), 30.0, is_seat=False)
+    step = Block((-1.5, -5.5), (1.4, 0.3, 1.0), 30.0)
     room = hall.Hall(rng, hall.furnished(rng, [step]), rays=1)
     turned = shots.turned(np.array([25.0]), np.array([10.0]), np.array([3.0]))[0]
     stage, shape = Stage(29.0, 1.4, turned, (-1.0, -0.5)), (54, 96)

@@ -249,3 +249,4 @@ def test_heights_of_many_contacts_are_levels():
     one, two = np.zeros(1040, int), np.repeat([0, 1], (800, 240))
     assert find_levels(heights, one) == pytest.approx([0, 0.3], abs=0.02)
     assert find_levels(heights, two).tolist() == [0]  # a person of another size
+    assert find_levels(2 * heights, one).tolist() == [0]  # too high to be climbed
