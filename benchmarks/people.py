@@ -1,6 +1,6 @@
 """Whom and what the built-in networks find: on labelled photographs, and in a video with its truth.
 
-    python -m benchmarks.people photographs COCO [--model smplest_x_demo]
+    python -m benchmarks.people photographs COCO [--bodies] [--model smplest_x_demo]
     python -m benchmarks.people video VIDEO TRUTH.npz [--detector movenet]
     python -m benchmarks.people speed VIDEO --out FOLDER
 
@@ -11,6 +11,7 @@ file of the video, as `main.synthesize --video` writes it.
 import argparse
 import resource
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ from human_models.joints import (
 )
 from human_models.safe_pickle import load_npz
 from main.cli import command_parser, run_command
+from main.motion.result_reader import open_result
 from main.pipeline.detection import Detection, Detectors
 from main.pipeline.estimator import Estimator
 from main.pipeline.keypoints import KeypointFinder
@@ -152,37 +154,79 @@ def measure_video(arguments: argparse.Namespace) -> None:
         )
 
 
-def measure_photographs(arguments: argparse.Namespace) -> None:
-    """People, body keypoints and hands that are found of those that are labelled."""
-    labels = read_json(arguments.data / "wholebody.json", "file of labels")
-    config = load_config(find_model(arguments.model).config).inference.detection
-    detector = Detectors(None, "movenet", config, torch.device("cpu")).for_source(arguments.data)
+class Found(NamedTuple):
+    """People of one image."""
+
+    boxes: Float[np.ndarray, "N 4"]
+    px: Float[np.ndarray, "N 137 2"]
+    score: Float[np.ndarray, "N 137"]
+    """Of keypoints; 0: unknown."""
+
+
+def keypoints_of(paths: list[Path], model: str) -> Iterator[Found]:
+    config = load_config(find_model(model).config).inference.detection
+    detector = Detectors(None, "movenet", config, torch.device("cpu")).for_source(paths[0])
     finder = KeypointFinder(1)
+    for path in paths:
+        image = read_image(path)
+        detections = detector(0, image)
+        people = finder(image, [one.box for one in detections], [None] * len(detections))
+        px, score = (
+            np.array([getattr(one.keypoints, name) for one in people]) for name in ("px", "score")
+        )
+        yield Found(boxes_of(detections), px.reshape(-1, 137, 2), score.reshape(-1, 137))
+
+
+def bodies_of(paths: list[Path], model: str, refine: bool) -> Iterator[Found]:
+    """Joints of the bodies that inference finds, beside the scores of their keypoints."""
+    options = InferenceOptions(
+        model, device="cpu", detector="movenet", keypoints=BUILT_IN, refine=refine, overlay=None
+    )
+    tools = Tools(Estimator.load(model, device="cpu"), options)
+    names = ("box_xywh", "joints_2d_px", "keypoint_score")
+    with tempfile.TemporaryDirectory() as folder:
+        for path in paths:
+            with open_source(path) as source:
+                process_clip(source, Path(folder) / "result_image", tools)
+            result = open_result(Path(folder) / "result_image")
+            people = [result.read_person(number, names) for number in result.files]
+            yield Found(*(np.concatenate([one[name] for one in people]) for name in names))
+
+
+def measure_photographs(arguments: argparse.Namespace) -> None:
+    """People, joints of the body and hands that are found of those that are labelled."""
+    labels = read_json(arguments.data / "wholebody.json", "file of labels")
+    paths = [arguments.data / one["file_name"] for one in labels["images"]]
+    judge("keypoints", labels, keypoints_of(paths, arguments.model))
+    if arguments.bodies:
+        judge("bodies of the network", labels, bodies_of(paths, arguments.model, refine=False))
+        judge("refined bodies", labels, bodies_of(paths, arguments.model, refine=True))
+
+
+def judge(name: str, labels: dict[str, Any], images: Iterator[Found]) -> None:
     found, extra, oks, near, hands = 0, 0, [], [], []
-    people = [one for one in labels["annotations"] if one["num_keypoints"] >= 5]
-    count = 0
-    for image_labels in labels["images"]:
-        image = read_image(arguments.data / image_labels["file_name"])
+    for image_labels, here in zip(labels["images"], images, strict=True):
         everyone = [a for a in labels["annotations"] if a["image_id"] == image_labels["id"]]
         mine = [one for one in everyone if one["num_keypoints"] >= 5]
-        detections = detector(0, image)
-        keypoints = finder(image, [one.box for one in detections], [None] * len(detections))
-        boxes = boxes_of(detections)
-        true = np.array([one["bbox"] for one in everyone], np.float64)
-        extra += len(boxes) - len(list(matches(boxes, true, 0.3)))
-        for ours, theirs in matches(
-            boxes, np.array([one["bbox"] for one in mine], np.float64), 0.3
-        ):
+        true, all_true = (
+            np.array([one["bbox"] for one in people], np.float64) for people in (mine, everyone)
+        )
+        extra += len(here.boxes) - len(list(matches(here.boxes, all_true, 0.3)))
+        for ours, theirs in matches(here.boxes, true, 0.3):
             found += 1
-            oks_of, near_of = judged_body(keypoints[ours].keypoints.px, mine[theirs])
+            oks_of, near_of = judged_body(here.px[ours], mine[theirs])
             oks.append(oks_of)
             near.append(near_of)
-            hands += list(judged_hands(keypoints[ours].keypoints, mine[theirs]))
-        count += sum(one[f"{side}hand_valid"] for one in mine for side in SIDES)
-    console.print(f"{found} of {len(people)} people found, {extra} boxes besides")
-    console.print(f"OKS {np.mean(oks):.3f}, PCK@0.1 {np.mean(np.concatenate(near)):.3f}")
-    median = f", median error {np.median(hands):.2f} of the hand's box" if hands else ""
-    console.print(f"{len(hands)} of {count} hands found{median}: {np.round(sorted(hands), 2)}")
+            hands += list(judged_hands(here.px[ours], here.score[ours], mine[theirs]))
+    people = [one for one in labels["annotations"] if one["num_keypoints"] >= 5]
+    console.print(f"{name}: {found} of {len(people)} people found, {extra} boxes besides")
+    console.print(f"  OKS {np.mean(oks):.3f}, PCK@0.1 {np.mean(np.concatenate(near)):.3f}")
+    errors, with_keypoints = np.array(hands).reshape(-1, 2).T
+    line = f"  keypoints of {int(with_keypoints.sum())} of {len(hands)} hands"
+    for who, chosen in (("of these", with_keypoints > 0), ("of all", np.isfinite(errors))):
+        if chosen.any():
+            line += f", median error {who} {np.median(errors[chosen]):.2f} of the hand's box"
+    console.print(f"{line}: {np.round(np.sort(errors), 2).tolist()}", soft_wrap=True)
 
 
 def judged_body(
@@ -196,14 +240,21 @@ def judged_body(
     return float(np.exp(-(apart**2) / variance / 2).mean()), apart < 0.1 * max(label["bbox"][2:])
 
 
-def judged_hands(keypoints: Any, label: dict[str, Any]) -> Iterator[float]:
-    """Mean error of each labelled hand that is found, in longer sides of its box."""
+def judged_hands(
+    px: Float[np.ndarray, "137 2"], score: Float[np.ndarray, "137"], label: dict[str, Any]
+) -> Iterator[tuple[float, bool]]:
+    """Mean error of each labelled hand in longer sides of its box, and whether it has keypoints.
+
+    Unknown places are those of keypoints that were not found; NaN: of the whole hand.
+    """
     for side, places in zip(SIDES, _HANDS, strict=True):
-        true = np.array(label[f"{side}hand_kpts"], np.float64).reshape(21, 3)
-        known = (true[:, 2] > 0) & (keypoints.score[places] > 0)
-        if label[f"{side}hand_valid"] and known[1:].any():
-            apart = np.linalg.norm(keypoints.px[places] - true[:, :2], axis=1)[known]
-            yield float(apart.mean() / max(label[f"{side}hand_box"][2:]))
+        if label[f"{side}hand_valid"]:
+            true = np.array(label[f"{side}hand_kpts"], np.float64).reshape(21, 3)
+            known = (true[:, 2] > 0) & px[places].any(axis=1)
+            apart = np.linalg.norm(px[places] - true[:, :2], axis=1)[known]
+            error = apart.mean() if known[1:].any() else np.nan
+            has_keypoints = bool((score[places[1:]] > 0).any())
+            yield float(error / max(label[f"{side}hand_box"][2:])), has_keypoints
 
 
 def measure_speed(arguments: argparse.Namespace) -> None:
@@ -238,6 +289,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="photographs | video | speed")
     photographs = commands.add_parser("photographs")
     photographs.add_argument("data", type=Path, help="folder with wholebody.json and its images")
+    photographs.add_argument("--bodies", action="store_true", help="also those of inference")
     photographs.set_defaults(measure=measure_photographs)
     video = commands.add_parser("video")
     video.add_argument("video", type=Path)

@@ -25,6 +25,9 @@ from main.pipeline.networks import (
     Body,
     SmallNetwork,
     Square,
+    angle_of,
+    face_after,
+    hand_after,
     is_same_body,
     misfit,
     paint_over,
@@ -40,6 +43,23 @@ _SURE: Final = 0.15
 """Score from which a keypoint of the body says where another part is."""
 _PRESENT: Final = 0.5
 """Probability from which a foot, a hand or a face is taken to be there."""
+_FAINT: Final = 0.2
+"""The same, of a hand at its wrist: the network hardly sees small, blurred and gloved hands, though
+its points lie on them."""
+_FAINT_SCORE: Final = 0.25
+"""Of the keypoints of such a hand, whose errors are two to three times those of others; more of
+them are wrong altogether, too."""
+_FAINT_WRIST: Final = 0.25
+"""Score of the wrist that such a hand needs."""
+_HAND_SIZES: Final = (0.2, 1.1)
+"""Of such a hand, in lengths of the longest part of an arm."""
+_TURN: Final = 0.6
+"""Radians by which the square is turned from which a lost hand is looked for once more."""
+_AGREEMENT: Final = 0.1
+"""Mean distance of two such hands from their middle, in sizes of the hand, up to which they are
+one: the points then lie on something in the image and do not follow the square."""
+_LOOK_AGAIN: Final = 10
+"""Frames from one such look to the next."""
 _LEAST_SIDE: Final = 8
 """Pixels of a hand's or face's square."""
 _WRIST_DISTANCE: Final = 0.35
@@ -66,11 +86,6 @@ _FOOT_POINTS: Final = slice(29, 33)
 """The same of BlazePose's points; of the others, some say where hands and face are."""
 _HAND_POINTS: Final = ((15, 19, 17), (16, 20, 18))
 """BlazePose's wrist, index finger and little finger of each side."""
-_PALM: Final = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]
-_KNUCKLES: Final = [5, 9, 13]
-"""Of the 21 points of a hand."""
-_EYE_CORNERS: Final = (33, 263)
-"""Outer ones of the right and the left eye, of the 468 points of the face."""
 # fmt: off
 _FACE_OF_MESH: Final = [
     162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
@@ -82,7 +97,7 @@ _FACE_OF_MESH: Final = [
 """Which of the 468 points are the 68 of `FACE_KEYPOINTS`."""
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """A hand or a face: its points, how surely it is there, its square in the next frame."""
 
     points: Float[np.ndarray, "N 2"]
@@ -100,8 +115,10 @@ class FoundPerson(NamedTuple):
     body: Float[np.ndarray, "17 3"]
     """COCO's keypoints: x, y, score."""
     feet: Square | None
-    hands: tuple[Square | None, Square | None]
+    hands: tuple["Part | None", "Part | None"]
     face: Square | None
+    frames: int = 0
+    """For how many frames the person has been followed."""
 
 
 class KeypointFinder:
@@ -182,8 +199,15 @@ class KeypointFinder:
             seen = np.where(points[:, 2] > _PRESENT, points[:, 2], 0)
             keypoints.enter(_FEET, points[:, :2], seen, KeypointSource.FEET)
 
+        frames = 0 if before is None else before.frames + 1
         hands = [
-            self._hand(image, body, pose, side, None if before is None else before.hands[side])
+            self._hand(
+                image,
+                _Arm.of(body, side),
+                _hand_square(body, pose, side),
+                None if before is None else before.hands[side],
+                is_look=frames % _LOOK_AGAIN == 0,
+            )
             for side in range(2)
         ]
         hands = _without_shared(hands, body)
@@ -196,10 +220,9 @@ class KeypointFinder:
         if face is not None:
             points = face.points[_FACE_OF_MESH]
             keypoints.enter(_FACE, points, np.full(len(_FACE), face.score), KeypointSource.FACE)
-        left, right = (None if hand is None else hand.following for hand in hands)
-        return FoundPerson(
-            keypoints, body, feet, (left, right), None if face is None else face.following
-        )
+        left, right = hands
+        following = None if face is None else face.following
+        return FoundPerson(keypoints, body, feet, (left, right), following, frames)
 
     def _body(
         self, image: UInt8[np.ndarray, "H W 3"], square: Square, hidden: Sequence[Body] = ()
@@ -235,7 +258,7 @@ class KeypointFinder:
             points = square.in_image(values[:, :2], network.side)
             up = points[34] - points[33]
             side = 2 * _BODY_MARGIN * float(np.linalg.norm(up))
-            square = Square((points[33][0], points[33][1]), side, _angle(up))
+            square = Square((points[33][0], points[33][1]), side, angle_of(up))
         if not presence.item() > _PRESENT or not np.isfinite(values).all():
             return None, None
         visible = 1 / (1 + np.exp(-values[:, 3]))
@@ -244,20 +267,34 @@ class KeypointFinder:
     def _hand(
         self,
         image: UInt8[np.ndarray, "H W 3"],
-        body: Float[np.ndarray, "17 3"],
-        pose: Float[np.ndarray, "39 3"] | None,
-        side: int,
-        before: Square | None,
-    ) -> _Part | None:
-        """The hand of a side: where it was, else where the body says."""
-        wrist = body[COCO_KEYPOINTS.index(f"{SIDES[side]}_wrist")]
-        found = None
+        arm: "_Arm",
+        start: Square | None,
+        before: Part | None,
+        *,
+        is_look: bool,
+    ) -> Part | None:
+        """The hand of an arm: where it was, else in the square `start`.
+
+        Args:
+            is_look: a hand that is not found is looked for once more, in a square that is turned.
+        """
         if before is not None:
-            found = self._part(self.hand_network, image, before, 1, _hand_after)
-        if found is None or not _at_wrist(found, wrist):
-            start = _hand_square(body, pose, side)
-            found = self._part(self.hand_network, image, start, 2, _hand_after)
-        return found if found is not None and _at_wrist(found, wrist) else None
+            found = self._part(self.hand_network, image, before.following, 1, hand_after)
+            was_faint = before.score <= _FAINT_SCORE and not is_look
+            if hand := arm.accepted(found, 0.0 if was_faint else _FAINT):
+                return hand
+        found = self._part(self.hand_network, image, start, 2, hand_after)
+        hand = arm.accepted(found, _FAINT)
+        if hand is not None or found is None or start is None or not is_look:
+            return hand
+        again = self._part(self.hand_network, image, start.turned(_TURN), 3, hand_after)
+        if again is None or again.score > _FAINT:
+            return arm.accepted(again, _FAINT)
+        middle = (found.points + again.points) / 2
+        apart = float(np.linalg.norm(found.points - middle, axis=1).mean())
+        if apart > _AGREEMENT * np.ptp(middle, axis=0).max():
+            return None
+        return arm.accepted(Part(middle, again.score, hand_after(middle)), 0.0)
 
     def _face(
         self,
@@ -265,15 +302,15 @@ class KeypointFinder:
         body: Float[np.ndarray, "17 3"],
         pose: Float[np.ndarray, "39 3"] | None,
         before: Square | None,
-    ) -> _Part | None:
+    ) -> Part | None:
         """The face: where it was, else where the body says."""
         found = None
         if before is not None:
-            found = self._part(self.face_network, image, before, 1, _face_after)
-        if found is None or not _at_nose(found, body):
+            found = self._part(self.face_network, image, before, 1, face_after)
+        if not _is_face(found, body):
             start = _face_square(body, pose)
-            found = self._part(self.face_network, image, start, 2, _face_after)
-        return found if found is not None and _at_nose(found, body) else None
+            found = self._part(self.face_network, image, start, 2, face_after)
+        return found if _is_face(found, body) else None
 
     def _part(
         self,
@@ -282,7 +319,7 @@ class KeypointFinder:
         square: Square | None,
         runs: int,
         following: _Following,
-    ) -> _Part | None:
+    ) -> Part | None:
         """Points of a hand or face in a square; each further run is where the last one says."""
         part = None
         for _ in range(runs):
@@ -297,23 +334,12 @@ class KeypointFinder:
                 return None
             points = square.in_image(crop_points, network.side)
             square = following(points)
-            part = _Part(points, float(score), square)
-        return part if part is not None and part.score > _PRESENT else None
+            part = Part(points, float(score), square)
+        return part
 
 
 def _finite(points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
     return np.where(np.isfinite(points).all(axis=1, keepdims=True), points, 0)
-
-
-def _angle(up: Float[np.ndarray, "2"]) -> float:
-    """How far an upward direction of a part is turned from the image's, clockwise."""
-    return float(np.arctan2(up[0], -up[1]))
-
-
-def _turned(vector: Float[np.ndarray, "2"] | Sequence[float], angle: float) -> np.ndarray:
-    """A vector of an upright part, turned clockwise in the image."""
-    cosine, sine = np.cos(angle), np.sin(angle)
-    return np.array([[cosine, -sine], [sine, cosine]]) @ vector
 
 
 def _trunk_square(body: Float[np.ndarray, "17 3"]) -> Square | None:
@@ -338,46 +364,58 @@ def _near_hips(square: Square | None, body: Float[np.ndarray, "17 3"]) -> bool:
     return bool(apart < 0.15 * square.side)
 
 
-def _hand_square(
-    body: Float[np.ndarray, "17 3"], pose: Float[np.ndarray, "39 3"] | None, side: int
-) -> Square | None:
-    """Where a hand is: by BlazePose's fingers, or as the forearm points."""
+def _hand_square(body: Body, pose: Float[np.ndarray, "39 3"] | None, side: int) -> Square | None:
+    """Where a hand is: by BlazePose's fingers if its wrist is the body's, or by the forearm."""
+    elbow, wrist = body[7 + side], body[9 + side]
     if pose is not None:
-        wrist, index, little = pose[list(_HAND_POINTS[side])]
-        if wrist[2] > _PRESENT:
-            middle = (2 * index[:2] + little[:2]) / 3
-            ahead = middle - wrist[:2]
-            center = middle + 0.2 * ahead
-            return Square((center[0], center[1]), 4 * float(np.linalg.norm(ahead)), _angle(ahead))
-    elbow, wrist = (
-        body[COCO_KEYPOINTS.index(f"{SIDES[side]}_{name}")] for name in ("elbow", "wrist")
-    )
-    if min(elbow[2], wrist[2]) < _SURE:
+        start, index, little = pose[list(_HAND_POINTS[side])]
+        ahead = (2 * index[:2] + little[:2]) / 3 - start[:2]
+        reach, apart = np.linalg.norm(ahead), np.linalg.norm(start[:2] - wrist[:2])
+        if start[2] > _PRESENT and (wrist[2] < _SURE or apart < reach):
+            center = start[:2] + 1.2 * ahead
+            return Square((center[0], center[1]), 4 * float(reach), angle_of(ahead))
+    if elbow[2] < _LEAST_SCORE or wrist[2] < _SURE:
         return None
     ahead = wrist[:2] - elbow[:2]
     center = wrist[:2] + 0.4 * ahead
-    return Square((center[0], center[1]), 1.6 * float(np.linalg.norm(ahead)), _angle(ahead))
+    return Square((center[0], center[1]), 1.6 * float(np.linalg.norm(ahead)), angle_of(ahead))
 
 
-def _hand_after(points: Float[np.ndarray, "21 2"]) -> Square:
-    """The square of a hand by its points: upright, about the palm, twice as large."""
-    angle = _angle(points[_KNUCKLES].mean(axis=0) - points[0])
-    upright = np.array([_turned(point, -angle) for point in points[_PALM]])
-    low, high = upright.min(axis=0), upright.max(axis=0)
-    side = 2 * float((high - low).max())
-    center = _turned((low + high) / 2 - [0, 0.05 * side], angle)
-    return Square((center[0], center[1]), side, angle)
+class _Arm(NamedTuple):
+    """Where a hand must be."""
+
+    wrist: Float[np.ndarray, "3"]
+    length: float
+    """Pixels of the longest upper arm or forearm of the body; 0: none is known."""
+
+    @classmethod
+    def of(cls, body: Body, side: int) -> "_Arm":
+        lengths = [
+            float(np.linalg.norm(body[end, :2] - body[start, :2]))
+            for start, end in ((5, 7), (7, 9), (6, 8), (8, 10))
+            if min(body[start, 2], body[end, 2]) >= _SURE
+        ]
+        return cls(body[9 + side], max(lengths, default=0.0))
+
+    def accepted(self, hand: Part | None, least: float) -> Part | None:
+        """A hand if it is where the body has its wrist, as far as that is known.
+
+        Args:
+            least: presence from which a hand counts that is not surely there; its size must fit.
+        """
+        if hand is None or not hand.score >= least:
+            return None
+        apart = np.linalg.norm(hand.points[0] - self.wrist[:2])
+        is_here = apart < _WRIST_DISTANCE * hand.following.side
+        if hand.score > _PRESENT:
+            return hand if is_here or self.wrist[2] < _SURE else None
+        size = float(np.ptp(hand.points, axis=0).max())
+        fits = _HAND_SIZES[0] * self.length < size < _HAND_SIZES[1] * self.length
+        is_faint = is_here and fits and self.wrist[2] >= _FAINT_WRIST
+        return hand._replace(score=_FAINT_SCORE) if is_faint else None
 
 
-def _at_wrist(hand: _Part, wrist: Float[np.ndarray, "3"]) -> bool:
-    """A hand is where the body has its wrist, as far as that is known."""
-    apart = np.linalg.norm(hand.points[0] - wrist[:2])
-    return bool(wrist[2] < _SURE or apart < _WRIST_DISTANCE * hand.following.side)
-
-
-def _without_shared(
-    hands: list[_Part | None], body: Float[np.ndarray, "17 3"]
-) -> list[_Part | None]:
+def _without_shared(hands: list[Part | None], body: Float[np.ndarray, "17 3"]) -> list[Part | None]:
     """Where both sides have found one and the same hand, it is that of the nearer wrist."""
     left, right = hands
     if left is None or right is None:
@@ -451,16 +489,10 @@ def _face_square(
     )
 
 
-def _face_after(points: Float[np.ndarray, "468 2"]) -> Square:
-    right, left = points[list(_EYE_CORNERS)]
-    across = left - right
-    center = (points.max(axis=0) + points.min(axis=0)) / 2
-    side = 1.5 * float(np.ptp(points, axis=0).max())
-    return Square((center[0], center[1]), side, float(np.arctan2(across[1], across[0])))
-
-
-def _at_nose(face: _Part, body: Float[np.ndarray, "17 3"]) -> bool:
-    """A face is where the body has its nose, as far as that is known."""
+def _is_face(face: Part | None, body: Float[np.ndarray, "17 3"]) -> bool:
+    """A face is surely there, where the body has its nose, as far as that is known."""
+    if face is None or not face.score > _PRESENT:
+        return False
     nose = body[0]
     apart = np.linalg.norm(face.points.mean(axis=0) - nose[:2])
     return bool(nose[2] < _SURE or apart < 0.4 * face.following.side)

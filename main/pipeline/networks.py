@@ -114,10 +114,49 @@ class Square(NamedTuple):
         matrix = self.to_crop(pixels)
         return (points - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
 
+    def turned(self, angle: float) -> "Square":
+        return self._replace(angle=self.angle + angle)
+
     @property
     def is_usable(self) -> bool:
         """All its numbers are finite, and it has an area."""
         return bool(np.isfinite([*self.center, self.side, self.angle]).all() and self.side > 1)
+
+
+_PALM: Final = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]
+_KNUCKLES: Final = [5, 9, 13]
+"""Of the 21 points of a hand."""
+_EYE_CORNERS: Final = (33, 263)
+"""Outer ones of the right and the left eye, of the 468 points of the face."""
+
+
+def angle_of(up: Float[np.ndarray, "2"]) -> float:
+    """How far an upward direction of a part is turned from the image's, clockwise."""
+    return float(np.arctan2(up[0], -up[1]))
+
+
+def turned(vector: Float[np.ndarray, "2"] | Sequence[float], angle: float) -> np.ndarray:
+    """A vector of an upright part, turned clockwise in the image."""
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.array([[cosine, -sine], [sine, cosine]]) @ vector
+
+
+def hand_after(points: Float[np.ndarray, "21 2"]) -> Square:
+    """The square of a hand by its points: upright, about the palm, twice as large."""
+    angle = angle_of(points[_KNUCKLES].mean(axis=0) - points[0])
+    upright = np.array([turned(point, -angle) for point in points[_PALM]])
+    low, high = upright.min(axis=0), upright.max(axis=0)
+    side = 2 * float((high - low).max())
+    center = turned((low + high) / 2 - [0, 0.05 * side], angle)
+    return Square((center[0], center[1]), side, angle)
+
+
+def face_after(points: Float[np.ndarray, "468 2"]) -> Square:
+    right, left = points[list(_EYE_CORNERS)]
+    across = left - right
+    center = (points.max(axis=0) + points.min(axis=0)) / 2
+    side = 1.5 * float(np.ptp(points, axis=0).max())
+    return Square((center[0], center[1]), side, float(np.arctan2(across[1], across[0])))
 
 
 _KNOWN: Final = 0.15

@@ -13,8 +13,10 @@ from main.pipeline.detection import Detection
 from main.pipeline.keypoints import (
     FoundPerson,
     KeypointFinder,
+    Part,
+    _Arm,
     _each_hand_once,
-    _Part,
+    _hand_square,
     _without_shared,
 )
 from main.pipeline.networks import Square, is_same_body, without_shared_limbs
@@ -91,8 +93,8 @@ def test_one_hand_is_not_both():
     points = np.random.default_rng(0).uniform(40, 60, (21, 2))
     body = np.zeros((17, 3))
     body[9, :2], body[10, :2] = (300, 300), (45, 45)
-    left = _Part(points, 0.9, Square((50, 50), 40))
-    right = _Part(points + 1, 0.8, Square((50, 50), 40))
+    left = Part(points, 0.9, Square((50, 50), 40))
+    right = Part(points + 1, 0.8, Square((50, 50), 40))
     assert _without_shared([left, right], body) == [None, right]
     apart = right._replace(points=points + 100)
     assert _without_shared([left, apart], body) == [left, apart]
@@ -147,12 +149,96 @@ def test_a_hand_that_two_people_have_is_of_the_nearer_wrist():
         keypoints.enter(places, hand + shift, np.full(20, 0.9), KeypointSource.HAND)
         body = np.zeros((17, 3))
         body[9] = (*wrist, 0.9)
-        people.append(FoundPerson(keypoints, body, None, (Square((50, 50), 40), None), None))
+        hand_before = Part(np.zeros((21, 2)), 0.9, Square((50, 50), 40))
+        people.append(FoundPerson(keypoints, body, None, (hand_before, None), None))
     first, second = _each_hand_once(people)
     assert not first.keypoints.score.any()
     assert first.hands == (None, None)
     assert second.keypoints.score[places].all()
     assert second.hands[0] is not None
+
+
+HAND = np.random.default_rng(1).uniform(-10, 10, (21, 2)) + 50
+HAND[0] = 50
+ARM = _Arm(np.array([50, 50, 0.3]), 30.0)
+
+
+def hand(presence, points=HAND):
+    return Part(points, presence, Square((50, 50), 40))
+
+
+def test_a_hand_is_at_its_wrist_and_a_faint_one_is_as_large_as_hands_are():
+    assert ARM.accepted(hand(0.8), 0.2) == hand(0.8)
+    assert ARM.accepted(hand(0.8, HAND + 20), 0.2) is None
+    faint = ARM.accepted(hand(0.3), 0.2)
+    assert faint is not None
+    assert faint.score == 0.25
+    assert ARM.accepted(hand(0.1), 0.2) is None
+    assert ARM.accepted(hand(np.nan), 0.0) is None
+    for length in (0.0, 5.0, 300.0):
+        assert ARM._replace(length=length).accepted(hand(0.3), 0.2) is None
+        assert ARM._replace(length=length).accepted(hand(0.8), 0.2) is not None
+    unseen = ARM._replace(wrist=np.array([50, 50, 0.2]))
+    assert unseen.accepted(hand(0.3), 0.2) is None
+
+
+class Hands(KeypointFinder):
+    """Finds the given hands, one after the other."""
+
+    hand_network = None
+
+    def __init__(self, *found):
+        self.found, self.squares = list(found), []
+
+    def _part(self, network, image, square, runs, following):
+        self.squares.append((square, runs))
+        return self.found.pop(0)
+
+
+NOTHING = np.zeros((4, 4, 3), np.uint8)
+START = Square((55, 55), 50, 0.3)
+BEFORE = Square((52, 52), 45, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("apart", "presence", "expected"),
+    [(1.0, 0.0, 0.25), (9.0, 0.0, None), (9.0, 0.3, 0.25), (9.0, 0.7, 0.7)],
+)
+def test_two_looks_at_a_hand_without_presence_must_agree(apart, presence, expected):
+    """It is in the image where the turned square gives the same points, or presence."""
+    finder = Hands(hand(0.0), hand(presence, HAND + [apart, 0] * (np.arange(21) > 0)[:, None]))
+    found = finder._hand(NOTHING, ARM, START, None, is_look=True)
+    assert (found and found.score) == expected
+    assert [runs for _, runs in finder.squares] == [2, 3]
+    assert finder.squares[1][0].angle != START.angle
+    if apart == 1:
+        np.testing.assert_allclose(found.points[1:], HAND[1:] + np.array([0.5, 0]))
+        assert found.following.side > 10
+
+
+def test_a_lost_hand_is_not_looked_for_twice_in_each_frame():
+    finder = Hands(hand(0.0), hand(0.0))
+    sure = hand(0.9)._replace(following=BEFORE)
+    assert finder._hand(NOTHING, ARM, START, sure, is_look=False) is None
+    assert finder.squares == [(BEFORE, 1), (START, 2)]
+
+
+@pytest.mark.parametrize("is_look", [False, True])
+def test_a_faint_hand_is_followed_without_presence_from_look_to_look(is_look):
+    finder = Hands(hand(0.0), hand(0.0), hand(0.0, HAND + 8))
+    faint = hand(0.25)._replace(following=BEFORE)
+    found = finder._hand(NOTHING, ARM, START, faint, is_look=is_look)
+    assert (found is None) == is_look
+    assert len(finder.squares) == (3 if is_look else 1)
+
+
+def test_blazepose_says_where_a_hand_is_only_from_the_wrist_of_the_body():
+    body, pose = standing(50), np.zeros((39, 3))
+    pose[[15, 19, 17]] = [*body[9, :2], 1], [*body[9, :2] + [6, 8], 1], [*body[9, :2] + [6, 8], 1]
+    square = _hand_square(body, pose, 0)
+    np.testing.assert_allclose([*square.center, square.side], [*body[9, :2] + [7.2, 9.6], 40])
+    pose[[15, 19, 17], 0] += 30  # as of somebody else
+    assert _hand_square(body, pose, 0) == _hand_square(body, None, 0)
 
 
 def standing(x, y=0.0):
