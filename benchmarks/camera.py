@@ -18,7 +18,7 @@ its frames. Boxes of people are then found by the built-in detector.
 import argparse
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -28,16 +28,17 @@ import torch
 from jaxtyping import Float, UInt8
 from rich.console import Console
 from rich.table import Table
-from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from configs.reader import load_config
+from datasets.synthetic.shots import CAMERAS, FLIP, Shot, make_shot
 from main.motion.camera import Clip, choose_camera
 from main.motion.camera_motion import CameraMotion, CameraTracker
 from main.pipeline.detection import Detectors
 from utils.files import ROOT
 from utils.source import open_source
 
+WAYS: Final = CAMERAS | {"pan round": lambda t, _: make_shot("rotating", t, yaw=36 * t, pitch=3)}
 FPS: Final = 30
 WIDTH, HEIGHT, FOCAL = 1280, 720, 1100.0
 WINDOW, WINDOW_FOCAL = (480, 270), 700.0
@@ -45,17 +46,6 @@ WINDOW, WINDOW_FOCAL = (480, 270), 700.0
 _TEXTURE_PX: Final = 1024
 _NEAR_M: Final = 0.1
 # World: x right, y up, z back, the floor at y = 0.
-_FLIP: Final = np.diag([1.0, -1.0, -1.0])
-Way = Callable[[Float[np.ndarray, " T"], np.random.Generator], "Shot"]
-
-
-class Shot(NamedTuple):
-    """Where a camera is: its centre, rotations from the world's axes to its own, and zoom."""
-
-    centre: Float[np.ndarray, "T 3"]
-    rotation: Float[np.ndarray, "T 3 3"]
-    zoom: Float[np.ndarray, " T"]
-    kind: str
 
 
 class Board(NamedTuple):
@@ -65,61 +55,6 @@ class Board(NamedTuple):
     right: Float[np.ndarray, "3"]
     down: Float[np.ndarray, "3"]
     texture: UInt8[np.ndarray, "H W 3"]
-
-
-def _turned(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> Float[np.ndarray, "T 3 3"]:
-    """Degrees to the right, down and clockwise; 0 looks along -z."""
-    angles = np.stack([roll, -pitch, -yaw], axis=1)
-    turns = Rotation.from_euler("zxy", angles, degrees=True).as_matrix()
-    return _FLIP @ turns.transpose(0, 2, 1)
-
-
-def _shake(rng: np.random.Generator, count: int, degrees: float, frames: float) -> np.ndarray:
-    noise = gaussian_filter1d(rng.standard_normal((3, count)), frames, axis=1, mode="nearest")
-    return noise * degrees / noise.std()
-
-
-def _shot(
-    kind: str,
-    time_s: np.ndarray,
-    centre: tuple[object, ...] = (0, 1.5, 0),
-    yaw: object = 0,
-    pitch: object = 0,
-    roll: object = 0,
-    zoom: object = 1,
-) -> Shot:
-    def each(value: object) -> np.ndarray:
-        return np.broadcast_to(np.asarray(value, float), time_s.shape)
-
-    place = np.stack([each(axis) for axis in centre], axis=1)
-    return Shot(place, _turned(each(yaw), each(pitch), each(roll)), each(zoom), kind)
-
-
-def _hand_held(time_s: np.ndarray, rng: np.random.Generator) -> Shot:
-    yaw, pitch, roll = _shake(rng, len(time_s), 1.5, 5)
-    sway = 0.01 * _shake(rng, len(time_s), 1, 20)
-    centre = (sway[0], 1.5 + sway[1], sway[2])
-    return _shot("rotating", time_s, centre, yaw, pitch + 3, roll / 2)
-
-
-def _walk_along(time_s: np.ndarray, rng: np.random.Generator) -> Shot:
-    yaw, pitch, roll = _shake(rng, len(time_s), 1.0, 6)
-    bob = 1.5 + 0.02 * np.sin(2 * np.pi * 1.8 * time_s)
-    return _shot("moving", time_s, (-4 + 0.9 * time_s, bob, 0), yaw, pitch + 4, roll / 2)
-
-
-WAYS: Final[dict[str, Way]] = {
-    "static": lambda t, _: _shot("static", t, pitch=4),
-    "pan": lambda t, _: _shot("rotating", t, yaw=35 * np.sin(2 * np.pi * t / 10), pitch=4),
-    "pan round": lambda t, _: _shot("rotating", t, yaw=36 * t, pitch=3),
-    "tilt": lambda t, _: _shot("rotating", t, pitch=5 + 15 * np.sin(2 * np.pi * t / 6)),
-    "hand-held": _hand_held,
-    "zoom": lambda t, _: _shot(
-        "rotating", t, yaw=8 * np.sin(t), zoom=np.exp(0.3 * np.sin(2 * np.pi * t / 8)), pitch=4
-    ),
-    "dolly": lambda t, _: _shot("moving", t, (0, 1.5, 3 - 0.5 * t), pitch=4),
-    "walk-along": _walk_along,
-}
 
 
 def hall(rng: np.random.Generator) -> list[Board]:
@@ -244,13 +179,23 @@ def follow(filmed: Filmed, width: int, height: int, focal: float, fps: float) ->
     return Measured(motion, 1000 * (spent + time.process_time() - start) / count)
 
 
+def turn_errors(
+    found: Float[np.ndarray, "T 3 3"],
+    true: Float[np.ndarray, "T 3 3"],
+    seconds: Float[np.ndarray, " T"],
+) -> tuple[float, float]:
+    """Mean error of rotations in degrees, and how fast it grows, in degrees per second."""
+    off = found @ true.transpose(0, 2, 1)
+    vectors = np.degrees(Rotation.from_matrix(off).as_rotvec())
+    drift = float(np.linalg.norm(np.polyfit(seconds, vectors, 1)[0]))
+    return float(np.linalg.norm(vectors, axis=1).mean()), drift
+
+
 def errors_of(motion: CameraMotion, shot: Shot, fps: float) -> tuple[float, float, float | None]:
     """Degrees, degrees per second, and the error of the way in percent of its length."""
     truth = shot.rotation @ shot.rotation[0].T
-    off = motion.camera_from_first[:, :3, :3] @ truth.transpose(0, 2, 1)
-    vectors = np.degrees(Rotation.from_matrix(off).as_rotvec())
-    seconds = np.arange(len(vectors)) / fps
-    drift = float(np.linalg.norm(np.polyfit(seconds, vectors, 1)[0]))
+    seconds = np.arange(len(truth)) / fps
+    degrees, drift = turn_errors(motion.camera_from_first[:, :3, :3], truth, seconds)
     way = None
     if shot.kind == "moving":
         poses = motion.camera_from_first
@@ -260,7 +205,7 @@ def errors_of(motion: CameraMotion, shot: Shot, fps: float) -> tuple[float, floa
         scale = (centres * truth_centres).sum() / max((centres**2).sum(), 1e-12)
         gap = np.linalg.norm(scale * centres - truth_centres, axis=1)
         way = float(100 * np.sqrt(np.mean(gap**2)) / length)
-    return float(np.linalg.norm(vectors, axis=1).mean()), drift, way
+    return degrees, drift, way
 
 
 def boxes_in(video: Path, frame_count: int) -> list[Float[np.ndarray, "P 4"]]:
@@ -293,7 +238,7 @@ def over_video(video: Path, people: list[Float[np.ndarray, "P 4"]], shot: Shot |
             inner = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
             outer = np.diag([*own.focal, 1.0])
             outer[:2, 2] = own.princpt
-            warp = inner @ shot.rotation[frame.index] @ _FLIP @ np.linalg.inv(outer)
+            warp = inner @ shot.rotation[frame.index] @ FLIP @ np.linalg.inv(outer)
             corners = xywh[:, None, :2] + xywh[:, None, 2:] * np.array(
                 [[0, 0], [0, 1], [1, 0], [1, 1]]
             )
@@ -312,7 +257,7 @@ def rows_of_video(video: Path, frame_count: int) -> Iterator[tuple[str, Shot, Me
     fps, count = float(info.fps), len(people)
     diagonal = math.hypot(info.width, info.height)
     t = np.arange(count) / fps
-    still = _shot("static", t)
+    still = make_shot("static", t)
     yield (
         "video",
         still,
@@ -321,7 +266,7 @@ def rows_of_video(video: Path, frame_count: int) -> Iterator[tuple[str, Shot, Me
     )
     yaw, roll = 3.5 * np.sin(2 * np.pi * t / 6), 2 * np.sin(2 * np.pi * t / 4)
     for name, zoom in (("pan of it", 1.0), ("pan, zoom", np.exp(0.15 * (1 - np.cos(t))))):
-        shot = _shot("rotating", t, yaw=yaw, pitch=np.sin(t), roll=roll, zoom=zoom)
+        shot = make_shot("rotating", t, yaw=yaw, pitch=np.sin(t), roll=roll, zoom=zoom)
         filmed = over_video(video, people, shot)
         yield name, shot, follow(filmed, *WINDOW, WINDOW_FOCAL, fps), fps
 

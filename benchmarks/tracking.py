@@ -87,7 +87,11 @@ def identity_score(rows: RawRows | FinalRows, people: list[Walker]) -> Score:
 
 
 def fill_rows(
-    rows: RawRows, seen: list[Estimate], frames: int, camera: ClipCamera = CAMERA
+    rows: RawRows,
+    seen: list[Estimate],
+    frames: int,
+    camera: ClipCamera = CAMERA,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> None:
     """Track the estimates of a clip, place and write them as inference does."""
     tracker = Tracker(FPS)
@@ -104,7 +108,7 @@ def fill_rows(
                 frame, [EstimatedPerson(track, one.score, one.person) for track, one in people]
             )
 
-    place_people(tracked(), clip_of(camera), rows)
+    place_people(tracked(), Clip(camera, size, FPS), rows)
 
 
 def clip_of(camera: ClipCamera) -> Clip:

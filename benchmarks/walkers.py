@@ -172,12 +172,14 @@ def estimates(
     camera: ClipCamera = CAMERA,
     noise: float = 1.0,
     network: NetworkErrors | None = None,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> list[Estimate]:
     """What detector and network make of a clip, frame after frame.
 
     Args:
         noise: factor of the errors of bodies.
         network: measured errors in place of those; half of their variance lasts.
+        size: width and height of the image.
     """
     result = []
     for number, one in enumerate(people):
@@ -197,7 +199,7 @@ def estimates(
         boxes = one.boxes + one.boxes[:, [2, 3, 2, 3]] * rng.normal(0, 0.015, (frames, 4)) * worse
         scores = np.clip(0.92 - 0.5 * one.covered + rng.normal(0, 0.03, frames), 0.3, 1)
         seen = np.flatnonzero(one.detectable & (rng.random(frames) > 0.02 + 0.3 * one.covered))
-        cuts = [person_box(Box(*boxes[frame]), WIDTH, HEIGHT) for frame in seen]
+        cuts = [person_box(Box(*boxes[frame]), *size) for frame in seen]
         seen = seen[[k for k, cut in enumerate(cuts) if cut is not None]]
         crops = [_CROP_CAMERA.in_image(cut, (256, 192)) for cut in cuts if cut is not None]
         turns = turn_into_view(np.array([crop.princpt for crop in crops]).reshape(-1, 2), camera)

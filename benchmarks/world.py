@@ -1,12 +1,20 @@
-"""People in the world, beside the truth: simulated walkers under cameras that move.
+"""People in the world, beside the truth: simulated or rendered, under cameras that move.
 
     python -m benchmarks.world [--clips 3] [--frames 300] [--people 1] [--of published|demo]
+        [--true pelvis|orientation|pose]
+    python -m benchmarks.world --rendered FOLDER [--frames 120] [--of network|published|demo]
 
-People walk, turn and climb two steps on planted feet (datasets/synthetic/motion.py). Nothing is
-rendered: bodies are disturbed as `benchmarks.walkers` disturbs them (--of published: noise of
-bodies about as large as that of published networks) or by the measured errors of the demo network,
-then tracked, placed and smoothed as inference does it. The camera's motion is the true one, so that
-only people are judged; for the moving camera its scale is not given. Compared are
+Simulated people walk and turn on planted feet (datasets/synthetic/motion.py), and the camera's
+motion is the true one, so that only people are judged; for the moving camera its scale is not
+given. With --rendered, clips of three people in a hall are drawn into FOLDER unless they are there
+(datasets/synthetic/shots.py; some minutes each), and the camera's motion is found as
+`--camera auto` finds it, around true boxes.
+
+Bodies are disturbed as `benchmarks.walkers` disturbs them (--of published: noise of bodies about
+as large as that of published networks) or by the measured errors of the demo network (demo), then
+tracked, placed and smoothed as inference does it. With --of network, the demo network itself runs
+over the frames, and `main.inference --world` does everything; its results stay in FOLDER/results
+and are used again. Compared are
 
     static   the camera is taken to stand still
     placed   each frame where its size puts it, in the true camera
@@ -14,59 +22,97 @@ only people are judged; for the moving camera its scale is not given. Compared a
 
 Each person's line: the error of the 25 joints of the body relative to the pelvis; how fast feet
 move while the result itself says that they are in contact; how far the median joint moved in the
-image; how far gravity is off.
+image; how far gravity is off. Each clip's line: what the camera was taken for; the mean error of
+its orientation, and how fast it grows. With --true, an ingredient of everybody's simulated body is
+the true one before the world is solved, which shows what its errors cost.
 """
 
 import argparse
+import json
 import math
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from rich.console import Console
 from rich.table import Table
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
+from benchmarks.camera import turn_errors
+from benchmarks.rendered import read_clip, video_of
 from benchmarks.tracking import clip_of, fill_rows
 from benchmarks.walkers import CAMERA, HEIGHT, WIDTH, Estimate, Walker, estimates, joints_of
+from datasets.synthetic.ground_truth import BODY_BOX_SCALE
 from datasets.synthetic.motion import FPS, Physique, Script
+from datasets.synthetic.production import SynthesisOptions, synthesize
+from datasets.synthetic.shots import CAMERAS, PEOPLE
 from datasets.synthetic.skeleton import Skeleton, turn
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from human_models.joints import JOINT_PARTS, JOINTS
+from human_models.safe_pickle import load_npz
 from main.evaluation.metrics import FOOT_POINTS, WORLD_UNITS, world_errors
-from main.motion.camera_motion import CameraMotion, static_camera
+from main.motion.camera import Clip, ClipCamera
+from main.motion.camera_motion import CameraMotion, CameraTracker, static_camera
 from main.motion.refinement import ERRORS_NAME, NetworkErrors
+from main.motion.result_reader import open_result
 from main.motion.rows import FinalRows, RawRows, WorldRows
 from main.motion.stitch import stitch
-from main.motion.trajectories import Smoothing, build_trajectories
+from main.motion.trajectories import Smoothing, build_trajectories, pose_joints
 from main.motion.world import solve_world
+from main.pipeline.options import InferenceOptions
+from main.pipeline.pipeline import process_input
 from utils.files import PRETRAINED, ROOT
+from utils.iteration import with_progress
+from utils.source import open_source
 
-CAMERAS: Final = ("static", "pan", "hand-held", "walk-along")
+SIMULATED: Final = ("static", "pan", "hand-held", "walk-along")
+COLUMNS_USED: Final = (
+    "frame_index", "joints_3d_m", "joints_2d_px", "world_joints_3d_m", "world_from_camera",
+    "camera_zoom", "foot_contact",
+)  # fmt: skip
+_SIZE: Final = (640, 360)
+"""Of rendered clips."""
 _HEIGHT_M: Final = 1.5
 _BODY: Final = JOINT_PARTS["body"]
 _FLIP: Final = np.diag([1.0, -1.0, -1.0])
 
 
 class Truth(NamedTuple):
-    """People in the world (y up), and where the camera is in it."""
+    """People in the world (y up), and where the camera is in it.
+
+    `walkers` are as the camera of the first frame would see them where the camera zooms.
+    """
 
     joints: list[Float[np.ndarray, "T 137 3"]]
     walkers: list[Walker]
     camera_from_world: Float[np.ndarray, "T 4 4"]
+    zoom: Float[np.ndarray, " T"]
+    known: list[Bool[np.ndarray, " T"]]
+    """In which frames each person is."""
+    camera: ClipCamera
 
 
 def simulate(
-    body: BodyModel, rng: np.random.Generator, camera: str, count: int, frames: int
+    body: BodyModel,
+    rng: np.random.Generator,
+    camera: str,
+    count: int,
+    frames: int,
+    play: Callable[[np.random.Generator, Physique], Script] | None = None,
 ) -> Truth:
-    """Some people who walk to and fro, turn, and climb by chance, and one kind of camera."""
-    people = [_person(body, rng, camera, k, frames) for k in range(count)]
+    """Some people who do what `play` says, or walk to and fro and turn; and one kind of camera."""
+    play_of = [
+        play or partial(_walks, camera=camera, number=k, frames=frames) for k in range(count)
+    ]
+    people = [_person(body, rng, play, frames) for play in play_of]
     joints = [one[2] for one in people]
     camera_from_world = _camera(rng, camera, joints[0][:, 0])
     walkers = []
@@ -82,11 +128,15 @@ def simulate(
         boxes = np.concatenate([low, high - low], axis=1)
         inside[seen[:, 0, 2] < 0.5] = 0
         walkers.append(Walker(turned, betas, seen, boxes, np.zeros(frames), inside))
-    return Truth(joints, walkers, camera_from_world)
+    known = [np.ones(frames, bool)] * count
+    return Truth(joints, walkers, camera_from_world, np.ones(frames), known, CAMERA)
 
 
 def _person(
-    body: BodyModel, rng: np.random.Generator, camera: str, number: int, frames: int
+    body: BodyModel,
+    rng: np.random.Generator,
+    play: Callable[[np.random.Generator, Physique], Script],
+    frames: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rotations in the world, betas, joints in the world."""
     betas = np.clip(rng.standard_normal(10), -2, 2).astype(np.float32)
@@ -100,6 +150,15 @@ def _person(
     still = joints_of(body, np.tile(np.eye(3), (1, 22, 1, 1)), betas[None])[0]
     ankle, heel = (still[JOINTS.index(f"left_{name}")] for name in ("ankle", "heel"))
     physique = Physique(Skeleton(rest), float(ankle[1]) - sole, float(ankle[2] - heel[2]))
+    motion = play(rng, physique).play(rng, frames)
+    local = joints_of(body, motion.rotations, np.tile(betas, (frames, 1)))
+    return motion.rotations, betas, local - local[:, :1] + motion.pelvis[:, None]
+
+
+def _walks(
+    rng: np.random.Generator, physique: Physique, camera: str, number: int, frames: int
+) -> Script:
+    """To and fro, as far as the camera follows."""
     wide = {"static": 1.6, "hand-held": 1.6, "pan": 4.0, "walk-along": 8.0}[camera]
     middle = rng.uniform(-6.0, -4.5) - 0.9 * number
     side = rng.choice((-1.0, 1.0))
@@ -112,9 +171,7 @@ def _person(
         script.walk([tuple(goal.tolist())], rng.uniform(0.85, 1.15))
         script.wait(rng.uniform(0, 1.0))
         place, side = goal, -side
-    motion = script.play(rng, frames)
-    local = joints_of(body, motion.rotations, np.tile(betas, (frames, 1)))
-    return motion.rotations, betas, local - local[:, :1] + motion.pelvis[:, None]
+    return script
 
 
 def _camera(
@@ -153,6 +210,30 @@ def camera_motion(truth: Truth, kind: str) -> CameraMotion:
     )
 
 
+def make_true(final: FinalRows, truth: Truth, ingredient: str | None, body: BodyModel) -> None:
+    """Give final rows the true place of the pelvis, orientation of the root, or body pose."""
+    if ingredient is None:
+        return
+    for mine in final.by_identity().values():
+        rows = final.take(mine)
+        number = rows["frame_index"]
+        pelvis = rows["joints_3d_m"][:, 0].copy()
+        walker = min(truth.walkers, key=lambda one: np.linalg.norm(one.joints[number, 0] - pelvis))
+        true = Rotation.from_matrix(walker.rotations[number].reshape(-1, 3, 3)).as_rotvec()
+        true = true.reshape(len(mine), 22, 3)
+        if ingredient == "pelvis":
+            pelvis = walker.joints[number, 0]
+        elif ingredient == "orientation":
+            rows["global_orient"] = true[:, 0]
+        else:
+            rows["body_pose"] = true[:, 1:].reshape(len(mine), 63)
+        joints = pose_joints(body, rows)
+        rows["transl"] = pelvis - joints[:, 0]
+        rows["joints_3d_m"] = joints + rows["transl"][:, None]
+        rows["joints_2d_px"] = truth.camera.project(rows["joints_3d_m"])
+        final.put(mine, rows)
+
+
 class Measured(NamedTuple):
     """One person: the metrics of each way, and what the line says."""
 
@@ -161,108 +242,243 @@ class Measured(NamedTuple):
     sliding: float
     moved_px: float
     tilt_deg: float
+    height_mm: float
 
 
-def measure(
+Person = dict[str, np.ndarray]
+"""Columns of final and of world rows, or a file of a result folder."""
+
+
+class Solution(NamedTuple):
+    """People, what the camera was taken for, and heights of further levels of the ground."""
+
+    people: list[Person]
+    camera: str
+    levels_m: list[float]
+
+
+def solve(
     body: BodyModel,
-    truth: Truth,
     seen: list[Estimate],
+    clip: Clip,
     motion: CameraMotion,
-) -> list[Measured]:
-    frames = len(truth.camera_from_world)
-    clip = clip_of(CAMERA)
+    frames: int,
+    change: Callable[[FinalRows], None] | None = None,
+) -> Solution:
+    """What inference makes of estimates, given the camera's motion.
+
+    Args:
+        change: made to the final rows before the world is solved.
+    """
     with (
         tempfile.TemporaryDirectory() as folder,
         closing(RawRows(Path(folder))) as raw,
         closing(FinalRows(Path(folder))) as final,
         closing(WorldRows(Path(folder))) as world,
     ):
-        fill_rows(raw, seen, frames)
-        people = stitch(raw, CAMERA, FPS)
+        fill_rows(raw, seen, frames, clip.camera, clip.image_size)
+        people = stitch(raw, clip.camera, FPS)
         build_trajectories(raw, raw, people, clip, body, Smoothing(), final)
+        if change is not None:
+            change(final)
         solved = solve_world(final, clip, motion, body, world)
-        first_from_world = truth.camera_from_world[0]
-        up = first_from_world[:3, :3] @ [0, 1, 0]
-        tilt = math.degrees(math.acos(min(1.0, float(up @ solved.plane.up))))
-        results = []
+        found = []
         for mine in final.by_identity().values():
-            if len(mine) < 100:
-                continue
-            found = final.take(mine)
-            number = found["frame_index"]
-            pelvis = found["joints_3d_m"][:, 0]
-            owner = min(
-                range(len(truth.walkers)),
-                key=lambda k: np.linalg.norm(
-                    truth.walkers[k].joints[number, 0] - pelvis, axis=1
-                ).mean(),
-            )
-            true = truth.joints[owner][number]
-            local = found["joints_3d_m"].astype(np.float64)
-            poses = truth.camera_from_world @ np.linalg.inv(truth.camera_from_world[0])
-            placed = np.einsum(
-                "tji,tkj->tki", poses[number, :3, :3], local - poses[number, None, :3, 3]
-            )
-            new = world.take(mine)
-            ours = new["world_joints_3d_m"].astype(np.float64)
-            ways = {
-                "static": world_errors(local, true, FPS),
-                "placed": world_errors(placed, true, FPS),
-                "solved": world_errors(ours, true, FPS),
-            }
-            camera = new["world_from_camera"].astype(np.float64)
-            back = np.einsum("tji,tkj->tki", camera[:, :3, :3], ours - camera[:, None, :3, 3])
-            moved = np.linalg.norm(CAMERA.project(back) - found["joints_2d_px"], axis=-1)
-            contact = new["foot_contact"]
-            both = contact[1:] & contact[:-1] & (np.diff(number) == 1)[:, None]
-            steps = np.linalg.norm(np.diff(ours[:, FOOT_POINTS], axis=0), axis=-1)
-            seen_true = truth.walkers[owner].joints[number]
-            pose = np.linalg.norm(
-                (local - local[:, :1] - seen_true + seen_true[:, :1])[:, _BODY], axis=-1
-            )
-            results.append(
-                Measured(
-                    ways,
-                    1e3 * float(pose.mean()),
-                    100 * FPS * float(steps[both].mean()),
-                    float(np.median(moved)),
-                    tilt,
-                )
-            )
+            parts = [(rows, rows.take(mine)) for rows in (final, world)]
+            found.append({name: part[name] for _, part in parts for name in part.dtype.names or ()})
+        return Solution(found, motion.kind, solved.levels.tolist())
+
+
+def infer(video: Path, camera: ClipCamera, folder: Path) -> Solution:
+    """What `main.inference --world` makes of a clip with the demo network and its boxes.
+
+    The network's estimates stay in `folder` and are used again.
+    """
+    reuse = (folder / f"result_{video.stem}").is_dir()
+    options = InferenceOptions(
+        "smplest_x_demo", focal_px=camera.focal[0], world=True, overlay=None, reuse=reuse
+    )
+    process_input(str(video), folder, options)
+    result = open_result(folder / f"result_{video.stem}")
+    world = json.loads((result.folder / "summary.json").read_text())["world"]
+    people = [result.read_person(number, ()) for number in result.files]
+    return Solution(people, world["camera"], world["levels_m"])
+
+
+def measure(truth: Truth, solution: Solution) -> list[Measured]:
+    """Everybody who is found in enough frames."""
+    results, frames = [], len(truth.camera_from_world)
+    for person in solution.people:
+        number, pelvis = person["frame_index"], person["joints_3d_m"][:, 0]
+        apart = [
+            np.linalg.norm(one.joints[number, 0] - pelvis, axis=1)[known[number]]
+            for one, known in zip(truth.walkers, truth.known, strict=True)
+        ]
+        owner = int(np.argmin([away.mean() if len(away) else math.inf for away in apart]))
+        known = truth.known[owner][number]
+        if known.sum() >= min(100, frames // 2):
+            part = {name: person[name][known] for name in COLUMNS_USED}
+            results.append(_measured(truth, owner, part))
     return results
+
+
+def _measured(truth: Truth, owner: int, found: Person) -> Measured:
+    number = found["frame_index"]
+    true, zoom = truth.joints[owner][number], truth.zoom[number]
+    local, ours = (found[name].astype(np.float64) for name in ("joints_3d_m", "world_joints_3d_m"))
+    turns, places = np.split(truth.camera_from_world[number, :3], [3], axis=2)
+    near = local.copy()
+    near[..., 2] += local[:, :1, 2] * (zoom - 1)[:, None]
+    placed = np.einsum("tji,tkj->tki", turns, near - places.transpose(0, 2, 1))
+    camera = found["world_from_camera"].astype(np.float64)
+    back = np.einsum("tji,tkj->tki", camera[:, :3, :3], ours - camera[:, None, :3, 3])
+    found_turns = camera[:, :3, :3].transpose(0, 2, 1)
+    seconds, ways = number / FPS, {}
+    for name, joints, cameras in (
+        ("static", local, np.tile(np.eye(3), (len(number), 1, 1))),
+        ("placed", placed, turns),
+        ("solved", ours, found_turns),
+    ):
+        own, true_turns = (each @ each[0].T for each in (cameras, turns))
+        degrees, drift = turn_errors(own, true_turns, seconds)
+        of_camera = {"camera": degrees, "drift": drift}
+        ways[name] = world_errors(joints, true, FPS) | of_camera
+    lens = np.array(truth.camera.focal) * found["camera_zoom"][:, None, None]
+    moved_px = back[..., :2] / back[..., 2:] * lens + truth.camera.princpt - found["joints_2d_px"]
+    contact = found["foot_contact"]
+    both = contact[1:] & contact[:-1] & (np.diff(number) == 1)[:, None]
+    steps = np.linalg.norm(np.diff(ours[:, FOOT_POINTS], axis=0), axis=-1)
+    seen = np.einsum("tij,tkj->tki", turns, true - true[:, :1])
+    pose = np.linalg.norm((local - local[:, :1] - seen)[:, _BODY], axis=-1)
+    up = (turns[:, :, 1] * found_turns[:, :, 1]).sum(axis=1).clip(-1, 1)
+    return Measured(
+        ways,
+        1e3 * float(pose.mean()),
+        100 * FPS * float(steps[both].mean()) if both.any() else math.nan,
+        float(np.median(np.linalg.norm(moved_px, axis=-1))),
+        math.degrees(float(np.arccos(up).mean())),
+        1e3 * float(np.abs(ours[:, 0, 1] - true[:, 0, 1]).mean()),
+    )
+
+
+def read_truth(file: Path, body: BodyModel) -> Truth:
+    """Of a clip of `main.synthesize --video --camera`. Where nobody is seen, the camera is as in
+    the nearest frame."""
+    walkers, camera, frames = read_clip(file, body)
+    meta = load_npz(file)["meta"].item()
+    numbers, first = np.unique(meta["frame_index"], return_index=True)
+    nearest = first[np.abs(np.arange(frames)[:, None] - numbers).argmin(axis=1)]
+    poses = np.asarray(meta["world_from_camera"])[nearest]
+    zoom = np.asarray(meta["focal_length"])[nearest, 0] / camera.focal[0]
+    joints, seen = [], []
+    for one in walkers:
+        joints.append(np.einsum("tij,tkj->tki", poses[:, :3, :3], one.joints))
+        joints[-1] += poses[:, None, :3, 3]
+        # A longer lens shows somebody as if nearer.
+        as_if = one.joints.copy()
+        as_if[..., 2] /= zoom[:, None]
+        boxes = one.boxes.copy()
+        boxes[:, :2] += boxes[:, 2:] * (1 - 1 / BODY_BOX_SCALE) / 2
+        boxes[:, 2:] /= BODY_BOX_SCALE
+        seen.append(one._replace(joints=as_if, boxes=boxes))
+    known = [one.in_image > 0 for one in walkers]
+    return Truth(joints, seen, np.linalg.inv(poses), zoom, known, camera)
+
+
+def follow_camera(video: Path, truth: Truth, clip: Clip) -> CameraMotion:
+    """The camera's motion as `--camera auto` finds it around true boxes."""
+    tracker = CameraTracker(clip)
+    with open_source(video) as frames:
+        for frame in frames:
+            there = [
+                one.boxes[frame.index]
+                for one, known in zip(truth.walkers, truth.known, strict=True)
+                if known[frame.index]
+            ]
+            tracker.add(frame.index, frame.image, np.array(there).reshape(-1, 4))
+    return tracker.finish()
+
+
+def draw_clips(folder: Path, camera: str, clips: int, frames: int, seed: int) -> list[Path]:
+    """Annotation files of rendered clips; drawn unless they are there."""
+    name = f"world-{camera}-{seed}-{frames}"
+    options = SynthesisOptions("clips", name, "test", seed, clips * PEOPLE, _SIZE, frames, camera)
+    wanted = [folder / "annot" / f"{name}_test_clip_{k:03d}.npz" for k in range(clips)]
+    if not all(path.is_file() for path in wanted):
+        for _ in with_progress(synthesize(options, folder, 1), clips, f"clips: {camera}"):
+            pass
+    return wanted
+
+
+def clips_of(
+    body: BodyModel, arguments: argparse.Namespace, camera: str
+) -> Iterator[tuple[Truth, Solution]]:
+    """Each clip with its solution."""
+    of = arguments.of or ("network" if arguments.rendered else "published")
+    network = None
+    if of == "demo":
+        network = NetworkErrors.read(PRETRAINED / "smplest_x_demo" / ERRORS_NAME, 1.0)
+    if arguments.rendered is None:
+        for number in range(arguments.clips):
+            rng = np.random.default_rng((arguments.seed, number, SIMULATED.index(camera)))
+            truth = simulate(body, rng, camera, arguments.people, arguments.frames)
+            seen = estimates(body, rng, truth.walkers, network=network)
+            motion = camera_motion(truth, camera)
+            change = partial(make_true, truth=truth, ingredient=arguments.true, body=body)
+            yield truth, solve(body, seen, clip_of(CAMERA), motion, arguments.frames, change)
+        return
+    given = arguments.rendered, camera, arguments.clips, arguments.frames, arguments.seed
+    for number, file in enumerate(draw_clips(*given)):
+        truth, video = read_truth(file, body), video_of(file)
+        if of == "network":
+            yield truth, infer(video, truth.camera, arguments.rendered / "results" / file.stem)
+            continue
+        rng = np.random.default_rng((arguments.seed, number))
+        clip = Clip(truth.camera, _SIZE, FPS)
+        seen = estimates(body, rng, truth.walkers, truth.camera, network=network, size=_SIZE)
+        motion = follow_camera(video, truth, clip)
+        yield truth, solve(body, seen, clip, motion, len(truth.zoom))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=300)
-    parser.add_argument("--people", type=int, default=1)
-    parser.add_argument("--of", choices=("published", "demo"), default="published")
+    parser.add_argument("--clips", type=int, help="default: 3; rendered: 1")
+    parser.add_argument("--frames", type=int, help="default: 300; rendered: 120")
+    parser.add_argument("--people", type=int, default=1, help="simulated")
+    parser.add_argument("--of", choices=("published", "demo", "network"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cameras", nargs="+", choices=CAMERAS, default=CAMERAS)
+    parser.add_argument("--cameras", nargs="+", choices=(*CAMERAS,))
+    parser.add_argument("--true", choices=("pelvis", "orientation", "pose"), help="simulated")
+    parser.add_argument("--rendered", type=Path, metavar="FOLDER", help="gets annot/ and img/")
     arguments = parser.parse_args()
+    rendered = arguments.rendered is not None
+    arguments.clips = arguments.clips or (1 if rendered else 3)
+    arguments.frames = arguments.frames or (120 if rendered else 300)
+    cameras = arguments.cameras or (tuple(CAMERAS) if rendered else SIMULATED)
+    if not rendered and (arguments.of == "network" or not {*cameras} <= {*SIMULATED}):
+        parser.error(
+            "the network, and other cameras than these, need --rendered: " + ", ".join(SIMULATED)
+        )
     library = BodyLibrary(find_model_folder(ROOT / "human_models" / "human_model_files"))
     body = library.smplx()
-    network = None
-    if arguments.of == "demo":
-        network = NetworkErrors.read(PRETRAINED / "smplest_x_demo" / ERRORS_NAME, 1.0)
-    table = Table("camera", "way", *(f"{n}, {u}" for n, u in WORLD_UNITS.items()))
-    for kind in arguments.cameras:
+    units = WORLD_UNITS | {"camera": "deg", "drift": "deg/s"}
+    table = Table("camera", "way", *(f"{n}, {u}" for n, u in units.items()))
+    for kind in cameras:
         results = []
-        for clip in range(arguments.clips):
-            rng = np.random.default_rng((arguments.seed, clip, CAMERAS.index(kind)))
-            truth = simulate(body, rng, kind, arguments.people, arguments.frames)
-            seen = estimates(body, rng, truth.walkers, network=network)
-            results += measure(body, truth, seen, camera_motion(truth, kind))
+        for truth, solution in clips_of(body, arguments, kind):
+            results += measure(truth, solution)
+            levels = ", ".join(f"{level:.2f}" for level in solution.levels_m)
+            print(f"{kind}: taken for {solution.camera}; levels: {levels or 'none'}")
         for way in ("static", "placed", "solved"):
-            means = [np.mean([one.ways[way][name] for one in results]) for name in WORLD_UNITS]
-            table.add_row(kind, way, *(f"{value:.1f}" for value in means))
+            means = [np.nanmean([one.ways[way][name] for one in results]) for name in units]
+            table.add_row(kind, way, *(f"{value:.4g}" for value in means))
         for one in results:
             print(
                 f"{kind}: pose {one.pose_mm:.0f} mm, sliding {one.sliding:.2f} cm/s, "
-                f"moved {one.moved_px:.1f} px, gravity {one.tilt_deg:.1f} deg"
+                f"moved {one.moved_px:.1f} px, gravity {one.tilt_deg:.1f} deg, "
+                f"height {one.height_mm:.0f} mm"
             )
-    Console(width=120).print(table)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,9 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
     Raises:
         UserError: a value is wrong, or two contradict each other.
     """
-    export, keypoints = arguments.export, arguments.keypoints
+    export, keypoints, camera = arguments.export, arguments.keypoints, arguments.camera
+    if arguments.floor and camera not in ("auto", "static"):
+        raise UserError(f"--floor is --world --camera static: leave it or --camera {camera} away")
     return InferenceOptions(
         model_dir=arguments.model_dir,
         device=arguments.device,
@@ -84,9 +86,8 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
         smoothing=parse_smoothing(arguments.smooth),
         focal_px=arguments.focal,
         fov_deg=arguments.fov,
-        camera=arguments.camera,
-        floor=arguments.floor,
-        world=arguments.world,
+        camera="static" if arguments.floor else camera,
+        world=arguments.world or arguments.floor,
         overlay=None if arguments.no_overlay else arguments.overlay,
         export=() if export is None else parse_formats(export),
     )
@@ -134,8 +135,8 @@ def make_parser() -> argparse.ArgumentParser:
         default="auto",
         help="how it moves (default: what is seen behind the people says so)",
     )
-    add("--floor", action="store_true", help="find the ground under a camera that stands still")
     add("--world", action="store_true", help="people in a world, with the camera's motion")
+    add("--floor", action="store_true", help="the same as --world --camera static")
     add("--export", metavar="FORMAT,...", help="characters for other programs: glb, bvh, ..., all")
     add("--backend", choices=get_args(Backend), default="torch", help="what runs the network")
     add("--batch-size", type=_count, help="people per batch (default: 8 on a CPU, else 32)")

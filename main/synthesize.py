@@ -22,6 +22,8 @@ _SIZES: Final = {"crops": (192, 256)}
 _LARGE_SIZE: Final = (1280, 720)
 _SPLITS: Final = ("train", "test")
 _LARGEST_SIDE: Final = 4096
+_CAMERAS: Final = ("static", "pan", "tilt", "hand-held", "zoom", "dolly", "walk-along")
+"""Those of `datasets.synthetic.shots`, which is not loaded for --help."""
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -46,6 +48,8 @@ def _options(arguments: argparse.Namespace) -> "SynthesisOptions":
         kind = "crops" if arguments.crops else "clips" if arguments.video else "demo"
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", arguments.name):
         raise UserError(f"--name {arguments.name!r} is no file name; use letters and digits")
+    if arguments.camera and not arguments.video:
+        raise UserError(f"--camera {arguments.camera} is for clips: say --video, too")
     for flag, least in (("people", 1), ("workers", 1), ("frames", 1), ("seed", 0)):
         if getattr(arguments, flag) < least:
             raise UserError(f"--{flag} {getattr(arguments, flag)}: give {least} or more")
@@ -59,6 +63,7 @@ def _options(arguments: argparse.Namespace) -> "SynthesisOptions":
         if arguments.size is None
         else _parsed_size(arguments.size),
         frames=arguments.frames if kind in ("clips", "demo") else 0,
+        camera=arguments.camera,
     )
 
 
@@ -82,6 +87,11 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("--crops", action="store_true", help="one person per picture: the fast way")
     what.add_argument("--video", action="store_true", help="clips (mp4), an annotation file each")
     what.add_argument("--demo", action="store_true", help="the clip in demo/: give --people 3")
+    parser.add_argument(
+        "--camera",
+        choices=_CAMERAS,
+        help="with --video: clips of three people in a hall, with such a camera",
+    )
     parser.add_argument("--frames", type=int, default=90, help="of a clip, at 30 per second")
     parser.add_argument("--size", metavar="WxH", help="of pictures: 192x256 crops, 1280x720 scenes")
     return parser

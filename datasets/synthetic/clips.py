@@ -5,7 +5,7 @@ Their motions are those of `motion`: feet do not slide.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -97,7 +97,7 @@ def draw_clip(
     half, half_shape = camera.scaled(0.5), (shape[0] // 2, shape[1] // 2)
     bare = draw_background(rng, stage, half, half_shape, away + 3, studio.photographs)
     response, noise = draw_response(rng), 255 * rng.uniform(0.003, 0.012)
-    for number, people in enumerate(posed(studio, actors, stage, frame_count)):
+    for number, people in enumerate(posed(studio, actors, [stage] * frame_count)):
         meshes = [mesh for *_, mesh in people] + blocks
         picture = render(meshes, lights, camera, shape)
         background = Background(bare.image.copy(), bare.floor)
@@ -114,20 +114,19 @@ def draw_clip(
 Posed = tuple[BodyParameters, Figure, Float32[np.ndarray, "3"], Mesh]
 
 
-def posed(
-    studio: Studio, actors: list[Actor], stage: Stage, frame_count: int
-) -> Iterator[list[Posed]]:
-    """Everybody in each frame: parameters, the figure, its translation, its mesh."""
-    for first in range(0, frame_count, _TOGETHER):
-        numbers = range(first, min(first + _TOGETHER, frame_count))
-        given = [actor.at(stage, number) for number in numbers for actor in actors]
+def posed(studio: Studio, actors: list[Actor], stages: Sequence[Stage]) -> Iterator[list[Posed]]:
+    """Everybody in each frame, which has a stage: parameters, the figure, its translation, its
+    mesh."""
+    for first in range(0, len(stages), _TOGETHER):
+        numbers = range(first, min(first + _TOGETHER, len(stages)))
+        given = [actor.at(stages[number], number) for number in numbers for actor in actors]
         figures = iter(studio.figures.pose(given))
         bodies = iter(given)
         for number in numbers:
             people = []
             for actor in actors:
                 figure = next(figures)
-                move = actor.moved(stage, number, figure)
+                move = actor.moved(stages[number], number, figure)
                 people.append((next(bodies), figure, move, person_mesh(figure, actor.look, move)))
             yield people
 

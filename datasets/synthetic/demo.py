@@ -1,10 +1,11 @@
 """The clip in demo/: three people in a hall; one walks and turns, one sits down and gets up, one
-talks with open hands."""
+talks with open hands. `film` draws people in the hall, also for `shots`."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from typing import Final
+from itertools import repeat
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -44,6 +45,8 @@ _EVENNESS: Final = 0.15
 """Of cloth: how much of its drawn unevenness is left."""
 _FINER: Final = 2
 """People are drawn with so many times the picture's pixels a side."""
+_SUNK_M: Final = 0.05
+"""What is lower under a ground casts no shadow on it."""
 _WINDOW_LIGHT: Final = np.array([-0.62, 0.74, 0.26])
 """Where most light but the sun's comes from, in the world."""
 _EXPOSURE: Final = 0.68
@@ -61,20 +64,52 @@ def draw_demo(
     tilt = turn("x", 4.0) @ np.diag([1.0, -1.0, -1.0])
     stage, camera = Stage(_FOCAL_MM, 1.4, tilt), full_camera(_FOCAL_MM, shape)
     actors = [
-        _actor(studio, rng, play, look, frame_count)
+        draw_actor(studio, rng, play, look, frame_count)
         for play, look in zip((_walker, _sitter, _talker), _LOOKS, strict=True)
     ]
-    seats = [block for actor in actors for block in actor.motion.blocks]
-    hall = Hall(rng, furnished(rng, seats))
+    hall = hall_around(rng, actors)
     base, sunny, depth_m, floor = hall.photograph(rng, stage, camera, shape)
-    for number, people in enumerate(posed(studio, actors, stage, frame_count)):
+    bare = Bare(base, sunny, depth_m, ((0.0, floor),))
+    for frame in film(studio, actors, hall, [stage] * frame_count, repeat(bare)):
+        yield frame._replace(rows=[_rounded(row) for row in frame.rows])
+
+
+class Bare(NamedTuple):
+    """A picture of the hall without people.
+
+    Attributes:
+        base: all light but the sun's.
+        sunny: the sun's.
+        grounds: heights over the floor of what people stand on, and where each is seen.
+    """
+
+    base: Image
+    sunny: Image
+    depth_m: Float32[np.ndarray, "H W"]
+    grounds: tuple[tuple[float, Bool[np.ndarray, "H W"]], ...]
+
+
+def hall_around(rng: Rng, actors: Sequence[Actor], rays: int | None = None) -> Hall:
+    """The hall with the seats and steps that people need; see `Hall` about `rays`."""
+    blocks = [block for actor in actors for block in actor.motion.blocks]
+    return Hall(rng, furnished(rng, blocks), rays)
+
+
+def film(
+    studio: Studio, actors: list[Actor], hall: Hall, stages: Sequence[Stage], bare: Iterable[Bare]
+) -> Iterator[Frame]:
+    """A frame for each stage, with rows of everybody."""
+    everyone = posed(studio, actors, stages)
+    for number, (stage, people, empty) in enumerate(zip(stages, everyone, bare, strict=False)):
+        height, width = empty.depth_m.shape
+        camera = full_camera(stage.focal_mm, (height, width))
         meshes = [mesh for *_, mesh in people]
         whole = _linear(gather(meshes))
-        bare = _shadowed(base, sunny, floor, whole, stage, camera)
+        shadowed = _shadowed(empty, whole, stage, camera)
         lit = _lit(hall, stage, meshes, whole)
-        image, seen = _photographed(meshes, whole, lit, bare, depth_m, camera)
+        image, seen = _photographed(meshes, whole, lit, shadowed, empty.depth_m, camera)
         rows = [
-            _rounded(describe(figure, body, move, seen, me, camera, studio.parts))
+            describe(figure, body, move, seen, me, camera, studio.parts)
             | {"meta.frame_index": number, "meta.person": me}
             for me, (body, figure, move, _) in enumerate(people)
         ]
@@ -90,9 +125,10 @@ def _linear(mesh: Mesh) -> Mesh:
     return mesh._replace(tint=mesh.tint**_GAMMA, textures=tuple(textures))
 
 
-def _actor(
+def draw_actor(
     studio: Studio, rng: Rng, play: Callable[[Physique], Script], look_seed: int, frames: int
 ) -> Actor:
+    """Somebody who does what `play` says, and looks as `look_seed` says."""
     own = np.random.default_rng(look_seed)
     look = studio.stylist.draw(own, fine=True)
     betas = np.clip(own.standard_normal(10) * 0.7, -1.5, 1.5).astype(np.float32)
@@ -103,7 +139,7 @@ def _actor(
 
 
 _CAMERA: Final = (0.0, 1.4, 0.0)
-_THIGH: Final = Arm(
+THIGH: Final = Arm(
     np.array([0.15, -0.27, 0.28]), np.array([1.0, -0.2, -0.6]), -60, (5, 0), "relaxed"
 )
 
@@ -134,14 +170,12 @@ def _walker(physique: Physique) -> Script:
 def _sitter(physique: Physique) -> Script:
     """On the chair beside the windows."""
     script = Script(physique, -1.55, -4.85, 48.0).wait(0.7)
-    script.arms(_THIGH, _THIGH, 1.1, 1.1).look(0.0, (0.95, 1.5, -4.0)).sit(3.1)
+    script.arms(THIGH, THIGH, 1.1, 1.1).look(0.0, (0.95, 1.5, -4.0)).sit(3.1)
     script.look(3.4, (-0.5, 1.4, -4.2)).look(5.6, (0.95, 1.5, -4.0)).face(2.6, 0.6)
     script.arms(None, None, 6.0, 0.9)
     chin = _gesture(0.03, 0.04, 0.24, 10, "relaxed", (10, 0))
     return (
-        script.arms(_THIGH, chin, 3.0, 0.8)
-        .arms(_THIGH, _THIGH, 5.0, 0.7)
-        .arms(None, None, 6.0, 0.9)
+        script.arms(THIGH, chin, 3.0, 0.8).arms(THIGH, THIGH, 5.0, 0.7).arms(None, None, 6.0, 0.9)
     )
 
 
@@ -169,7 +203,7 @@ def _talker(physique: Physique) -> Script:
 def _lit(hall: Hall, stage: Stage, meshes: list[Mesh], whole: Mesh) -> Float32[np.ndarray, "V 3"]:
     """Light that people reflect where they are in the hall, less what they keep from themselves
     and each other."""
-    points = (whole.points @ stage.from_world + (0, stage.height_m, 0)).astype(np.float32)
+    points = (whole.points @ stage.from_world + stage.centre).astype(np.float32)
     normals = whole.normals @ stage.from_world.astype(np.float32)
     seen = faced = np.full(len(points), 1e-3, np.float32)
     for way in _AROUND:
@@ -214,8 +248,10 @@ def _photographed(
     picture where they are is drawn finer and scaled down; what a thing hides is nobody's."""
     height, width = depth_m.shape
     x, y = camera.project(whole.points).T
-    left, top = max(int(x.min()) - 3, 0), max(int(y.min()) - 3, 0)
-    part = slice(top, min(int(y.max()) + 4, height)), slice(left, min(int(x.max()) + 4, width))
+    left = min(max(int(x.min()) - 3, 0), width - 1)
+    top = min(max(int(y.min()) - 3, 0), height - 1)
+    right, bottom = min(int(x.max()) + 4, width), min(int(y.max()) + 4, height)
+    part = slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1))
     far_m = cv2.resize(depth_m[part], None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_NEAREST)
     shape, fine = far_m.shape, camera.cropped(left, top).scaled(_FINER)
     picture = draw_lit(meshes, whole, lit, fine, (shape[0], shape[1]))
@@ -233,23 +269,20 @@ def _photographed(
     return image, Picture(picture.colours, picture.pixels, owner, nearest_m)
 
 
-def _shadowed(
-    base: Image,
-    sunny: Image,
-    floor: Bool[np.ndarray, "H W"],
-    whole: Mesh,
-    stage: Stage,
-    camera: Camera,
-) -> Image:
+def _shadowed(bare: Bare, whole: Mesh, stage: Stage, camera: Camera) -> Image:
     """The hall with people's shadows: sharp ones of the sun, soft ones of windows, and the dark
     under feet."""
-    image, sun = Background(base.copy(), floor), Background(sunny.copy(), floor)
-    points = whole.points[::4]
-    cast_shadow(sun, points, stage, camera, stage.from_world @ TO_SUN, 1.0, 0.012)
-    cast_shadow(image, points, stage, camera, stage.from_world @ _WINDOW_LIGHT, 0.4, 0.16)
-    low = whole.points[whole.points @ stage.up + stage.height_m < 0.3]
-    cast_shadow(image, low, stage, camera, stage.up, 0.5, 0.05)
-    return image.image + sun.image
+    base, sunny = bare.base.copy(), bare.sunny.copy()
+    for ground_m, seen in bare.grounds:
+        image, sun = Background(base, seen), Background(sunny, seen)
+        ground = stage._replace(height_m=stage.height_m - ground_m)
+        height = whole.points @ stage.up + ground.height_m
+        points = whole.points[::4][height[::4] > -_SUNK_M]
+        cast_shadow(sun, points, ground, camera, stage.from_world @ TO_SUN, 1.0, 0.012)
+        cast_shadow(image, points, ground, camera, stage.from_world @ _WINDOW_LIGHT, 0.4, 0.16)
+        low = whole.points[(height > -_SUNK_M) & (height < 0.3)]
+        cast_shadow(image, low, ground, camera, stage.up, 0.5, 0.05)
+    return base + sunny
 
 
 def _developed(image: Image) -> UInt8[np.ndarray, "H W 3"]:

@@ -29,6 +29,8 @@ Rng = np.random.Generator
 Cells = Float[np.ndarray, "C 3"]
 """Light on a grid over each face of each solid."""
 _LEFT_M, _RIGHT_M, _BACK_M, _FRONT_M, _HIGH_M = -3.7, 4.0, -8.6, 1.6, 3.2
+ROOM_M: Final = ((_LEFT_M - 0.3, _RIGHT_M), (0.0, _HIGH_M), (_BACK_M, _FRONT_M))
+"""From where to where it is along each axis, with the depth of the windows."""
 TO_SUN: Final = np.array([-0.78, 0.56, 0.26], np.float32) / np.linalg.norm((-0.78, 0.56, 0.26))
 _SUN: Final = np.array([3.4, 3.0, 2.35], np.float32)
 _SKY: Final = np.array([5.2, 5.9, 6.6], np.float32)
@@ -107,6 +109,35 @@ def _radius(one: Solid) -> float:
     return float(np.linalg.norm(one.half))
 
 
+class Grid:
+    """Cells over each face of each solid."""
+
+    def __init__(self, sizes: Int[np.ndarray, "S 6 2"]) -> None:
+        self.sizes = sizes
+        self.first = np.cumsum(np.r_[0, np.prod(sizes, axis=2).ravel()])[:-1].reshape(-1, 6)
+
+    def look_up(
+        self,
+        solid: Int[np.ndarray, " N"],
+        face: Int[np.ndarray, " N"],
+        uv: Float[np.ndarray, "N 2"],
+        values: Float32[np.ndarray, "C D"],
+    ) -> Float32[np.ndarray, "N D"]:
+        """Values of cells, interpolated; `uv` is 0 to 1 along the face."""
+        rows, columns = self.sizes[solid, face].T
+        first = self.first[solid, face]
+        total = np.zeros((len(uv), values.shape[1]), np.float32)
+        x, y = uv[:, 0] * rows - 0.5, uv[:, 1] * columns - 0.5
+        x0, y0 = np.floor(x), np.floor(y)
+        for dx in (0, 1):
+            for dy in (0, 1):
+                weight = (1 - np.abs(x - x0 - dx)) * (1 - np.abs(y - y0 - dy))
+                i = np.clip(x0 + dx, 0, rows - 1).astype(np.int64)
+                j = np.clip(y0 + dy, 0, columns - 1).astype(np.int64)
+                total += weight[:, None].astype(np.float32) * values[first + i * columns + j]
+        return total
+
+
 def trace(origins: Rays, rays: Rays, groups: Sequence[Group], longest_m: float = _FAR_M) -> Hits:
     """The nearest hit of each ray."""
     distance = np.full(len(rays), longest_m, np.float32)
@@ -142,8 +173,10 @@ def _normals(hits: Hits, solids: Sequence[Solid]) -> tuple[Rays, Rays]:
 class Hall:
     """The hall with its light."""
 
-    def __init__(self, rng: Rng, solids: list[Solid]) -> None:
+    def __init__(self, rng: Rng, solids: list[Solid], rays: int | None = None) -> None:
+        """`rays` from each place find its light; None: as many as for the clip in demo/."""
         self.solids = solids
+        self._rays = _RAYS if rays is None else rays
         self._groups = _groups(solids)
         # Small things receive light but do not send it on.
         self._large = [
@@ -151,30 +184,27 @@ class Hall:
             for group in self._groups
             if group.radius_m >= _SMALL_M and len(group.members) == 1
         ]
-        self._cells = [_cells(one) for one in self.solids]
-        counts = [np.prod(cell, axis=1) for cell in self._cells]
-        self._first = np.cumsum(np.r_[0, np.concatenate(counts)])[:-1].reshape(-1, 6)
-        self._sizes = np.array(self._cells)
+        self.grid = Grid(np.array([_cells(one) for one in self.solids]))
         self.light = self._surface_light(rng)
         xs, zs = (
             np.arange(_LEFT_M + 0.3, _RIGHT_M, _PROBES_M),
             np.arange(_BACK_M + 0.3, 0, _PROBES_M),
         )
-        self._grid = (xs, zs)
+        self._probed = (xs, zs)
         self._probes = self._probe(rng)
 
     def _surface_light(self, rng: Rng) -> Cells:
         """Light but that of the sun, on cells of each face, after two bounces."""
-        points, normals = _cell_points(self.solids, self._cells)
+        points, normals = cell_points(self.solids, self.grid.sizes)
         light = np.zeros_like(points)
         light[:] = _LAMP
         for _ in range(2):
-            light = self._evened(self._gathered(rng, points, normals, light, _RAYS))
+            light = self._evened(self._gathered(rng, points, normals, light))
         return light
 
     def _evened(self, light: Cells) -> Float32[np.ndarray, "C 3"]:
         """Each face's cells, smoothed over their neighbours: few rays leave them uneven."""
-        for firsts, sizes in zip(self._first, self._sizes, strict=True):
+        for firsts, sizes in zip(self.grid.first, self.grid.sizes, strict=True):
             for first, (rows, columns) in zip(firsts, sizes, strict=True):
                 part = light[first : first + rows * columns]
                 grid = part.reshape(rows, columns, 3)
@@ -183,16 +213,16 @@ class Hall:
                 ).reshape(-1, 3)
         return light
 
-    def _gathered(self, rng: Rng, points: Rays, normals: Rays, light: Cells, rays: int) -> Rays:
+    def _gathered(self, rng: Rng, points: Rays, normals: Rays, light: Cells) -> Rays:
         """Mean light from the half of all directions about each normal."""
         total = np.zeros_like(points)
-        for _ in range(rays):
+        for _ in range(self._rays):
             way = rng.standard_normal(points.shape).astype(np.float32)
             way /= np.linalg.norm(way, axis=1, keepdims=True)
             way += normals * 1.0001
             way /= np.linalg.norm(way, axis=1, keepdims=True)
             total += self.radiance(points, way, light)
-        return total / rays + _LAMP
+        return total / self._rays + _LAMP
 
     def radiance(self, points: Rays, way: Rays, light: Cells) -> Rays:
         """Light that comes along rays, given the `light` on all cells."""
@@ -200,13 +230,13 @@ class Hall:
         seen = np.flatnonzero(hits.solid >= 0)
         found = np.empty_like(points)
         found[hits.solid < 0] = _SKY
-        found[seen] = self._reflected(
+        found[seen] = self.reflected(
             points[seen] + way[seen] * hits.distance[seen, None],
             Hits(*(part[seen] for part in hits)), light, TO_SUN, fine=False,
         )[0]  # fmt: skip
         return found
 
-    def _reflected(
+    def reflected(
         self, places: Rays, hits: Hits, light: Cells, to_sun: Vector, *, fine: bool
     ) -> tuple[Rays, Rays]:
         """What surfaces reflect: of all light, and of the sun's alone."""
@@ -228,35 +258,19 @@ class Hall:
         shaded = trace(places[lit] + normals[lit] * 2e-3, ways, blockers, 30.0).solid >= 0
         sun[lit[shaded]] = 0
         direct = sun[:, None] * _SUN
-        return albedo * (direct + self._look_up(hits, uv, light)), albedo * direct
-
-    def _look_up(self, hits: Hits, uv: Float[np.ndarray, "N 2"], light: Cells) -> Rays:
-        """The light of cells, interpolated."""
-        rows, columns = self._sizes[hits.solid, hits.face].T
-        first = self._first[hits.solid, hits.face]
-        total = np.zeros((len(uv), 3), np.float32)
-        x, y = uv[:, 0] * rows - 0.5, uv[:, 1] * columns - 0.5
-        x0, y0 = np.floor(x), np.floor(y)
-        for dx in (0, 1):
-            for dy in (0, 1):
-                weight = (1 - np.abs(x - x0 - dx)) * (1 - np.abs(y - y0 - dy))
-                i = np.clip(x0 + dx, 0, rows - 1).astype(np.int64)
-                j = np.clip(y0 + dy, 0, columns - 1).astype(np.int64)
-                total += weight[:, None].astype(np.float32) * light[first + i * columns + j]
-        return total
+        diffuse = self.grid.look_up(hits.solid, hits.face, uv, light)
+        return albedo * (direct + diffuse), albedo * direct
 
     def _probe(self, rng: Rng) -> Float[np.ndarray, "X Z 6 3"]:
         """Light on six sides of a point at a person's height."""
-        xs, zs = self._grid
+        xs, zs = self._probed
         places = np.stack(np.meshgrid(xs, [1.1], zs, indexing="ij"), axis=-1).reshape(-1, 3)
         sides = []
         for axis in range(3):
             for sign in (-1, 1):
                 normals = np.zeros_like(places, np.float32)
                 normals[:, axis] = sign
-                sides.append(
-                    self._gathered(rng, places.astype(np.float32), normals, self.light, _RAYS)
-                )
+                sides.append(self._gathered(rng, places.astype(np.float32), normals, self.light))
         return np.stack(sides, axis=1).reshape(len(xs), len(zs), 6, 3)
 
     def light_on(
@@ -264,7 +278,7 @@ class Hall:
     ) -> tuple[Rays, Rays]:
         """Light on a person's surface in the world: from all around, and of the sun, which others
         keep from points that are `shaded`."""
-        xs, zs = self._grid
+        xs, zs = self._probed
         middle = points.mean(axis=0)
         x = float(np.clip((middle[0] - xs[0]) / _PROBES_M, 0, len(xs) - 1.001))
         z = float(np.clip((middle[2] - zs[0]) / _PROBES_M, 0, len(zs) - 1.001))
@@ -290,7 +304,7 @@ class Hall:
         height, width = shape
         base, sunny = np.zeros((2, height * width, 3), np.float32)
         rows, columns = np.divmod(np.arange(height * width), width)
-        eye = np.array([0, stage.height_m, 0], np.float32)
+        eye = stage.centre.astype(np.float32)
         for sample in range(_SAMPLES):
             jitter = np.array([(sample + 0.5) / _SAMPLES, (sample * 2 % _SAMPLES + 0.5) / _SAMPLES])
             jitter = jitter - 0.5 if sample else np.zeros(2)
@@ -306,8 +320,8 @@ class Hall:
             to_sun = TO_SUN + rng.normal(0, _SUN_WIDTH, 3).astype(np.float32)
             inside = Hits(hits.distance, np.maximum(hits.solid, 0), hits.face)
             places = origins + rays * hits.distance[:, None]
-            whole, sun = self._reflected(places, inside, self.light, to_sun, fine=True)
-            whole[out], sun[out] = _outside(rays[out]), 0
+            whole, sun = self.reflected(places, inside, self.light, to_sun, fine=True)
+            whole[out], sun[out] = outside(rays[out]), 0
             # Bright light is cut here, so that edges of windows stay smooth.
             base += np.minimum(whole - sun, 2.4)
             sunny += np.minimum(sun, 2.4)
@@ -319,7 +333,7 @@ class Hall:
         return *images, depth.reshape(shape), floor.reshape(shape)
 
 
-def _outside(rays: Rays) -> Rays:
+def outside(rays: Rays) -> Rays:
     """A bright sky over leaves, out of focus."""
     rise = rays[:, 1] + 0.03 * np.sin(23 * rays[:, 2]) + 0.02 * np.sin(51 * rays[:, 2] + 1)
     sky = np.clip((rise - 0.02) / 0.08, 0, 1)[:, None]
@@ -333,9 +347,7 @@ def _cells(one: Solid) -> Int[np.ndarray, "6 2"]:
     return np.array([(count[(axis + 1) % 3], count[(axis + 2) % 3]) for axis in (0, 0, 1, 1, 2, 2)])
 
 
-def _cell_points(
-    solids: Sequence[Solid], cells: Sequence[Int[np.ndarray, "6 2"]]
-) -> tuple[Rays, Rays]:
+def cell_points(solids: Sequence[Solid], cells: Int[np.ndarray, "S 6 2"]) -> tuple[Rays, Rays]:
     points, normals = [], []
     for one, sizes in zip(solids, cells, strict=True):
         for face, (rows, columns) in enumerate(sizes):
@@ -353,7 +365,7 @@ def _cell_points(
     return np.concatenate(points).astype(np.float32), np.concatenate(normals).astype(np.float32)
 
 
-def furnished(rng: Rng, seats: Sequence[Block]) -> list[Solid]:
+def furnished(rng: Rng, blocks: Sequence[Block]) -> list[Solid]:
     """Floor, walls with windows on the left, and what stands and hangs there."""
     width, depth = _RIGHT_M - _LEFT_M, _FRONT_M - _BACK_M
     x, z = (_LEFT_M + _RIGHT_M) / 2, (_FRONT_M + _BACK_M) / 2
@@ -413,8 +425,10 @@ def furnished(rng: Rng, seats: Sequence[Block]) -> list[Solid]:
     solids.append(box((-2.9, 0, _BACK_M + 0.3), (0.9, 0.72, 0.45), oak))
     solids += _plant(rng, (-2.95, 0.72, _BACK_M + 0.3), 0.8)
     solids += _plant(rng, (2.15, 0.0, -4.75), 1.2)
-    for block in seats:
-        solids += _chair(block)
+    for block in blocks:
+        under = (block.middle[0], 0, block.middle[1])
+        step = box(under, block.size, wood(0.9, 0.12), turn("y", block.yaw_deg))
+        solids += _chair(block) if block.is_seat else [step]
     solids += _table((2.15, 0, -2.6), oak, dark)
     return solids
 

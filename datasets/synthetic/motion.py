@@ -28,8 +28,7 @@ _STEP_M, _STEP_S, _SWING_SHARE = 0.64, 0.54, 0.74
 _TURN_STEP_DEG: Final = 60.0
 _LANDING_DEG, _LEAVING_DEG, _LANDING_S, _LEAVING_S = 12.0, 36.0, 0.12, 0.26
 """How far toes point up when a heel lands, and down before the foot leaves; how long each takes."""
-_CLEARANCE_M: Final = 0.05
-_ANKLE_ON_TREAD_M: Final = 0.07
+_CLEARANCE_M, _ANKLE_ON_TREAD_M = 0.05, 0.07
 _STRETCHED: Final = 0.9945
 """Of a leg's length: a little less than `Skeleton.reach` allows."""
 _SEAT_BELOW_PELVIS_M: Final = 0.105
@@ -56,6 +55,7 @@ class Block(NamedTuple):
     """World x and z, metres."""
     size: tuple[float, float, float]
     yaw_deg: float
+    is_seat: bool = False
 
 
 class Motion(NamedTuple):
@@ -207,7 +207,7 @@ class Script:
         seat = self.place + back * 0.40
         seat[1] = seat_m + _SEAT_BELOW_PELVIS_M
         middle = self.place + back * 0.47
-        self.blocks.append(Block((middle[0], middle[2]), (0.46, seat_m, 0.44), self.yaw))
+        self.blocks.append(Block((middle[0], middle[2]), (0.46, seat_m, 0.44), self.yaw, True))
         for share in (1.0, 0.0):
             self._seated += [(self.time, 1 - share, seat), (self.time + _SIT_S, share, seat)]
             self.time += _SIT_S + seconds * share

@@ -7,6 +7,7 @@ file of its rows. A run that was stopped goes on where it was; the set appears w
 import hashlib
 import json
 import logging
+import math
 import os
 import signal
 import threading
@@ -43,6 +44,7 @@ from datasets.synthetic.pictures import (
     plan_crop,
     plan_scene,
 )
+from datasets.synthetic.shots import PEOPLE, draw_shot
 from utils.errors import UserError
 from utils.files import exclusive, remove_folder, remove_leftovers
 from utils.video_write import VideoWriter
@@ -69,11 +71,15 @@ class SynthesisOptions:
     """Width and height of the pictures, pixels."""
     frames: int = 0
     """Of a clip."""
+    camera: str | None = None
+    """Of clips in the hall, one of `shots.CAMERAS`; None: clips of people who cross each other."""
 
     def picture_count(self) -> int:
         """Crops, scenes or clips: so many that the wanted number of people is planned in them."""
         if self.kind in ("crops", "demo"):
             return self.people if self.kind == "crops" else 1
+        if self.camera is not None:
+            return math.ceil(self.people / PEOPLE)
         people_of = people_of_scene if self.kind == "scenes" else people_of_clip
         count = planned = 0
         while planned < self.people:
@@ -230,19 +236,23 @@ def _clip_name(index: int) -> str:
 def _draw_clip(
     options: SynthesisOptions, studio: Studio, indices: range, images: Path
 ) -> list[Row]:
-    """Frames are called as if the clip had been unpacked into a folder of its name. Beside the
-    demo's clip are the boxes of its people."""
+    """Frames are called as if the clip had been unpacked into a folder of its name. Beside clips in
+    the hall are the boxes of their people."""
     (index,) = indices
     rng = generator(options.seed, options.split, index)
     name, rows = _clip_name(index), []
     images.mkdir(parents=True, exist_ok=True)
     with VideoWriter(images / f"{name}.mp4", FPS) as video:
-        draw = draw_demo if options.kind == "demo" else draw_clip
-        for number, frame in enumerate(draw(studio, rng, options.size[::-1], options.frames)):
+        given = studio, rng, options.size[::-1], options.frames
+        if options.camera is not None:
+            frames = draw_shot(*given, options.camera)
+        else:
+            frames = draw_demo(*given) if options.kind == "demo" else draw_clip(*given)
+        for number, frame in enumerate(frames):
             video.write(frame.image)
             path = f"{options.split}/{name}/{number:06d}.jpg"
             rows += [{**row, "image_path": path} for row in frame.rows]
-    if options.kind == "demo":
+    if options.kind == "demo" or options.camera is not None:
         boxes: dict[int, list[list[float]]] = {}
         for row in rows:
             x, y, width, height = (float(value) for value in row["bbox_xywh"][:4])

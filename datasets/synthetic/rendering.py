@@ -1,7 +1,8 @@
 """The place where people stand, and from meshes to a photograph of it.
 
 The world has y up and its origin under no one in particular; the camera is at its own height over
-the floor and looks along -z, tilted. The camera frame has x right, y down, z forward.
+the floor, above the origin unless it moves, and looks along -z, tilted. The camera frame has x
+right, y down, z forward.
 
 Light is computed at vertices and textured at pixels. Then follow soft edges, blur, exposure, noise
 and JPEG compression. Pixel coordinates count from the centre of the top left pixel.
@@ -43,16 +44,22 @@ class Stage(NamedTuple):
     """Of the camera over the floor."""
     from_world: Rotation
     """From world axes to the camera's."""
+    over: tuple[float, float] = (0.0, 0.0)
+    """World x and z of the camera, metres."""
 
     @property
     def up(self) -> Float[np.ndarray, "3"]:
         """The world's up in the camera frame."""
         return self.from_world[:, 1]
 
+    @property
+    def centre(self) -> Float[np.ndarray, "3"]:
+        """The camera's place in the world, metres."""
+        return np.array([self.over[0], self.height_m, self.over[1]])
+
     def from_floor(self, points: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 3"]:
-        """Points of the world (the floor is at y = 0, the camera over x = z = 0) in the camera
-        frame, metres."""
-        return (points - (0, self.height_m, 0)) @ self.from_world.T
+        """Points of the world (the floor is at y = 0) in the camera frame, metres."""
+        return (points - self.centre) @ self.from_world.T
 
 
 def draw_stage(rng: Rng, distance_m: float, focal_mm: float) -> Stage:

@@ -21,7 +21,7 @@ FINDING: Final = ("--fps", "--detector", "--conf")
 """Options that decide which boxes are found, and in which frames."""
 _VALUES: Final = (*FINDING, "--smooth", "--focal", "--fov", "--keep-longest", "--export")
 _CHOICES: Final = ("--overlay", "--keypoints", "--precision", "--device", "--batch-size")
-_SWITCHES: Final = ("--refine", "--no-refine", "--floor", "--no-overlay")
+_SWITCHES: Final = ("--refine", "--no-refine", "--world", "--floor", "--no-overlay")
 _CONFIDENCE: Final = "inference.detection.conf"
 _MOST_EDITS: Final = 10_000
 

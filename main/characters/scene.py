@@ -350,13 +350,13 @@ def _joints_in_crops(
 def world_of(people: list[ViewedPerson]) -> tuple[Float[np.ndarray, "4 4"], bool]:
     """From the page's camera frame (y up) to a world whose floor is y = 0; whether it is estimated.
 
-    Without --floor, or where the camera moves, the camera's own up is taken, and the height at
+    Without a world, or where the camera moves, the camera's own up is taken, and the height at
     which most feet are.
     """
     for person in people:
         poses = person.content.get("world_from_camera")
-        if poses is not None and (poses == poses.reshape(-1, 4, 4)[0]).all():
-            return poses.reshape(-1, 4, 4)[0] @ _FLIP, True
+        if poses is not None and (poses == poses[0]).all():
+            return poses[0] @ _FLIP, True
     world = np.eye(4)
     depths = [person.content["joints_3d_m"][:, _FEET, 1].max(axis=1) for person in people]
     world[1, 3] = float(np.median(np.concatenate(depths)))  # the camera's y points down

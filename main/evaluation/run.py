@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -17,14 +17,36 @@ from configs.reader import save_config
 from configs.schema import DataConfig
 from datasets.sources import Source, find_source
 from main.evaluation.benchmark import BenchmarkResult, read_detections, run_benchmark
-from main.evaluation.metrics import SMPLX_METRICS, EvaluationProtocol, MeanAndCount, Means
+from main.evaluation.metrics import (
+    SMPLX_METRICS,
+    WORLD_UNITS,
+    EvaluationProtocol,
+    MeanAndCount,
+    Means,
+)
+from main.evaluation.scoring import (
+    WorldTrack,
+    emdb_sequences,
+    match_world,
+    read_world_people,
+    rich_sequences,
+    weighted_means,
+)
 from main.evaluation.worst import draw_worst
+from main.pipeline.detection import Detection, Detector
 from main.pipeline.estimator import Estimator
 from main.pipeline.model_files import find_weights
-from utils.devices import device_of_process, failing_together, process_group
+from main.pipeline.options import CameraChoice, InferenceOptions
+from main.pipeline.pipeline import NobodyFoundError, Tools, process_clip
+from utils.camera import Box
+from utils.devices import device_of_process, failing_together, process_group, world
 from utils.errors import UserError, logging_to
 from utils.files import CONFIG_NAME, OUTPUTS, ROOT, atomic_path
+from utils.source import open_source
 
+WORLD_SETS: Final = {"EMDB": emdb_sequences, "RICH": rich_sequences}
+"""Benchmarks of people in the world: what finds their sequences."""
+_WORLD_FPS: Final = 30.0
 PRIMARY_METRICS: Final = {
     "AGORA": "mpvpe_all",
     "UBody": "mpvpe_all",
@@ -235,6 +257,9 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
     Raises:
         UserError: something is missing or wrong, and there is no other dataset to evaluate.
     """
+    if set(options.datasets) & WORLD_SETS.keys():
+        run_world_benchmark(options)
+        return 0
     protocol = EvaluationProtocol.named(options.protocol)
     weights = find_weights(options.model_dir, options.checkpoint_id).weights
     device = device_of_process(options.device)
@@ -293,6 +318,81 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
         for failure in failures:
             log.error("error: %s", failure)
         return 2 if failures else 0
+
+
+def run_world_benchmark(options: BenchmarkOptions) -> None:
+    """Run inference with a world on the sequences of EMDB or RICH, and measure the people in it.
+
+    A sequence whose result is in the folder already is not processed again.
+
+    Raises:
+        UserError: something is missing or wrong.
+    """
+    if len(options.datasets) > 1 or world().size > 1:
+        raise UserError(f"{', '.join(WORLD_SETS)}: give one of them alone, and leave NPROC away")
+    others = (options.protocol, options.ground_truth, options.detections)
+    if others != ("correct", "parameters", None):
+        raise UserError("EMDB, RICH: --protocol, --gt and --detections are for other datasets")
+    (name,) = options.datasets
+    weights = find_weights(options.model_dir, options.checkpoint_id).weights
+    date = datetime.now().astimezone()
+    folder = _result_folder(name, options, date, several=False)
+    common = InferenceOptions(
+        str(weights),
+        device=options.device,
+        precision=options.precision,
+        overrides=options.overrides,
+        fps=_WORLD_FPS,
+        world=True,
+        overlay=None,
+    )
+    with kept_log() as log_lines:
+        tools = Tools.load(common)
+        bodies, config = tools.estimator.bodies, tools.estimator.config
+        errors: dict[str, list[tuple[dict[str, float], int]]] = {}
+        frames = 0
+        for sequence in WORLD_SETS[name](ROOT / config.data.data_dir / "img" / name, bodies):
+            result = folder / "sequences" / f"result_{sequence.name}"
+            if not result.is_dir():
+                camera: CameraChoice = "static" if sequence.stands_still else "auto"
+                tools.options = replace(common, focal_px=sequence.focal_px, camera=camera)
+                with open_source(sequence.images, _WORLD_FPS) as source:
+                    try:
+                        process_clip(source, result, tools, _boxes_of(sequence.people))
+                    except NobodyFoundError as error:
+                        log.warning("%s: %s", sequence.name, error)
+            tracks, fps = read_world_people(result) if result.is_dir() else ([], _WORLD_FPS)
+            errors[sequence.name] = match_world(tracks, fps, sequence.people)
+            frames += sum(len(one.frames) for one in sequence.people)
+        means = weighted_means([one for people in errors.values() for one in people])
+        about = {
+            "dataset": name,
+            "checkpoint": str(weights),
+            "body_model": tools.estimator.body_name,
+            "date": date.isoformat(timespec="seconds"),
+            "frames": frames,
+            "sequences": {key: weighted_means(people) for key, people in errors.items()},
+        }
+        with atomic_path(folder / "result") as partial:
+            partial.mkdir()
+            _write_json(partial, about, means)
+        _write_log(folder, log_lines)
+        table = Table("metric", "mean", f"of {frames} frames", title=f"{name}, in the world")
+        for key, mean in means.items():
+            value = "-" if mean["mean"] is None else f"{mean['mean']:.1f} {WORLD_UNITS[key]}"
+            table.add_row(key, value, str(mean["count"]))
+        Console().print(table)
+        log.info("%s", folder)
+
+
+def _boxes_of(people: Sequence[WorldTrack]) -> Detector | None:
+    """Where the truth says that people are; None where it has no boxes."""
+    found: dict[int, list[Detection]] = {}
+    for person in people:
+        for frame, box in zip(person.frames.tolist(), person.boxes.tolist(), strict=True):
+            if np.isfinite(box).all():
+                found.setdefault(frame, []).append(Detection(Box(*box), 1.0))
+    return (lambda index, image: found.get(index, [])) if found else None
 
 
 def _find_sources(options: BenchmarkOptions, config: DataConfig) -> list[Source]:

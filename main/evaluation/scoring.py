@@ -1,6 +1,8 @@
 """How near a result of inference is to the truth of its video."""
 
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -37,12 +39,15 @@ from main.evaluation.metrics import (
 from main.motion.result_reader import open_result
 from utils.camera import intersection_over_union, scaled_boxes
 from utils.errors import UserError
-from utils.files import ROOT, atomic_path
+from utils.files import ROOT, atomic_path, read_input
+from utils.image import list_images
 from utils.iteration import with_progress
 
 _LEAST_OVERLAP: Final = 0.3
 """Intersection over union from which a result can be a person's."""
 _BATCH: Final = 16
+_LARGEST_CALIBRATION: Final = 1 << 20
+"""Bytes of the file of a camera of RICH."""
 _PARAMETERS: Final = (
     "global_orient",
     "body_pose",
@@ -180,18 +185,94 @@ def read_world_people(folder: Path) -> tuple[list[WorldTrack], float]:
     return tracks, fps
 
 
+class WorldSequence(NamedTuple):
+    """A clip of a benchmark whose people are known in the world.
+
+    Attributes:
+        name: that no other sequence of the benchmark has.
+        images: folder of its frames.
+        focal_px: of its camera.
+        stands_still: the camera, as the benchmark says; None: nobody knows.
+        people: the truth. Where it has boxes, people are looked for in them.
+    """
+
+    name: str
+    images: Path
+    focal_px: float
+    stands_still: bool | None
+    people: list[WorldTrack]
+
+
+def emdb_sequences(folder: Path, bodies: BodyLibrary) -> Iterator[WorldSequence]:
+    """The sequences of EMDB 2 under `folder`, as the dataset is unpacked.
+
+    Raises:
+        UserError: there is none, or a file is not as it should be.
+    """
+    found = False
+    for path in sorted(folder.glob("P*/*/*_data.pkl")):
+        content = _dictionary(load_pickle(path), path, "its content")
+        if content.get("emdb2"):
+            found = True
+            camera = _dictionary(content.get("camera"), path, "camera")
+            focal = float(_numbers(camera, "intrinsics", (3, 3), path)[0, 0])
+            name = path.name.removesuffix("_data.pkl")
+            people = [_read_emdb(path, bodies)]
+            yield WorldSequence(name, path.parent / "images", focal, None, people)
+    if not found:
+        raise UserError(f"{folder}: no sequence of EMDB 2 (P0/NAME/P0_NAME_data.pkl) in it")
+
+
+def rich_sequences(folder: Path, bodies: BodyLibrary) -> Iterator[WorldSequence]:
+    """The test split of RICH under `folder`, as the dataset is unpacked; each camera is a sequence.
+
+    Raises:
+        UserError: there is none, or a file is not as it should be.
+    """
+    views = sorted(folder.glob("images/test/*/cam_*"))
+    if not views:
+        raise UserError(f"{folder}: no images/test/NAME/cam_NN of RICH in it")
+    for scene in sorted({view.parent for view in views}):
+        people = _read_rich(folder / "bodies" / "test" / scene.name, bodies)
+        for view in sorted(scene.glob("cam_*")):
+            images = list_images(view)
+            if not images or not view.name[4:].isdecimal():
+                raise UserError(f"{view}: no folder of images of a camera cam_NN")
+            number = images[0].stem.split("_")[0]
+            if not number.isdecimal():
+                raise UserError(f"{images[0]}: its name has no number of a frame")
+            calibrations = folder / "scan_calibration" / scene.name.split("_")[0] / "calibration"
+            shown = [one._replace(frames=one.frames - int(number)) for one in people]
+            focal = _rich_focal(calibrations / f"{int(view.name[4:]):03d}.xml")
+            yield WorldSequence(f"{scene.name}_{view.name}", view, focal, True, shown)
+
+
+def _rich_focal(path: Path) -> float:
+    text = read_input(path, _LARGEST_CALIBRATION, "calibration").decode("utf-8", "replace")
+    matrix = re.search(r"<Intrinsics\b.*?<data>\s*([0-9.eE+-]+)\s", text, re.DOTALL)
+    try:
+        focal = float(matrix[1]) if matrix is not None else 0.0
+    except ValueError:
+        focal = 0.0
+    if not 0 < focal < math.inf:
+        raise UserError(f"{path}: no focal length under Intrinsics; give RICH's file as it is")
+    return focal
+
+
 def read_world_truth(path: Path, bodies: BodyLibrary) -> list[WorldTrack]:
     """Everyone in a file of the truth, in the world; nobody where it knows of no world.
 
     Args:
-        path: a pickle of EMDB; a sequence's folder of RICH, FRAME/SUBJECT.pkl; or HumanData with
-            `meta.person` and `meta.world_from_camera`.
+        path: a pickle of EMDB; a sequence's folder of RICH, FRAME/SUBJECT.pkl, whose first frame
+            is that of the video; or HumanData with `meta.person` and `meta.world_from_camera`.
 
     Raises:
         UserError: a file is damaged, or lacks something.
     """
     if path.is_dir():
-        return _read_rich(path, bodies)
+        people = _read_rich(path, bodies)
+        first = min(int(one.frames[0]) for one in people)
+        return [one._replace(frames=one.frames - first) for one in people]
     return [_read_emdb(path, bodies)] if path.suffix == ".pkl" else _read_world_data(path, bodies)
 
 
@@ -224,14 +305,11 @@ def _read_emdb(path: Path, bodies: BodyLibrary) -> WorldTrack:
 
 
 def _read_rich(folder: Path, bodies: BodyLibrary) -> list[WorldTrack]:
-    """Bodies of SMPL-X, one pickle for each subject in each frame; all as the neutral model.
-
-    The first frame that has one is that of the video's beginning.
-    """
+    """Bodies of SMPL-X, one pickle for each subject in each frame; all as the neutral model."""
     files = sorted(path for path in folder.glob("*/*.pkl") if path.parent.name.isdecimal())
     if not files:
         raise UserError(f"{folder}: no FRAME/SUBJECT.pkl in it; give a sequence's folder of RICH")
-    first, tracks = int(files[0].parent.name), []
+    tracks = []
     sizes = {"global_orient": 3, "body_pose": 63, "betas": 10, "transl": 3}
     for subject in sorted({path.name for path in files}):
         mine = [path for path in files if path.name == subject]
@@ -240,7 +318,7 @@ def _read_rich(folder: Path, bodies: BodyLibrary) -> list[WorldTrack]:
             content = _dictionary(load_pickle(path), path, "its content")
             for name, size in sizes.items():
                 values[name].append(_numbers(content, name, (1, size), path))
-        frames = np.array([int(path.parent.name) - first for path in mine])
+        frames = np.array([int(path.parent.name) for path in mine])
         given = {name: torch.from_numpy(np.concatenate(rows)) for name, rows in values.items()}
         tracks.append(_track(frames, np.full((len(frames), 4), np.nan), given, bodies))
     return tracks
@@ -306,12 +384,30 @@ def _numbers(
 def score_world(
     result: list[WorldTrack], fps: float, truth: list[WorldTrack]
 ) -> dict[str, MeanAndCount]:
-    """Means of `WORLD_UNITS` over the true people; `count` is how many were found.
+    """Means of `WORLD_UNITS` over the true people; `count` is how many were found."""
+    return weighted_means([(found, 1) for found, _ in match_world(result, fps, truth)])
+
+
+def weighted_means(errors: list[tuple[dict[str, float], int]]) -> dict[str, MeanAndCount]:
+    """Means of `WORLD_UNITS`; `count` is the sum of the weights of what is known."""
+    means: dict[str, MeanAndCount] = {}
+    for name in WORLD_UNITS:
+        known = [(one[name], weight) for one, weight in errors if np.isfinite(one[name])]
+        count = sum(weight for _, weight in known)
+        total = sum(value * weight for value, weight in known)
+        means[name] = {"mean": total / count if count else None, "count": count}
+    return means
+
+
+def match_world(
+    result: list[WorldTrack], fps: float, truth: list[WorldTrack]
+) -> list[tuple[dict[str, float], int]]:
+    """`WORLD_UNITS` of each true person who was found, and in how many frames.
 
     A true person is compared with whoever overlaps them in most frames; where the truth has no
     boxes, with whoever is nearest after alignment.
     """
-    errors: list[dict[str, float]] = []
+    errors: list[tuple[dict[str, float], int]] = []
     for true in truth:
         tried = []
         for ours in result:
@@ -324,14 +420,10 @@ def score_world(
             overlaps = [intersection_over_union(a[None], b[None])[0, 0] for a, b in boxes]
             hits = int((np.array(overlaps) >= _LEAST_OVERLAP).sum())
             if hits or not known.any():
-                tried.append((-hits, found["wa_mpjpe"], found))
+                tried.append((-hits, found["wa_mpjpe"], (found, len(mine))))
         if tried:
             errors.append(min(tried, key=lambda one: one[:2])[2])
-    means: dict[str, MeanAndCount] = {}
-    for name in WORLD_UNITS:
-        values = [one[name] for one in errors if np.isfinite(one[name])]
-        means[name] = {"mean": float(np.mean(values)) if values else None, "count": len(values)}
-    return means
+    return errors
 
 
 def score_result(result_folder: Path, truth: Path, body_folder: str) -> None:

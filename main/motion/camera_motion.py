@@ -112,6 +112,22 @@ def scaled(motion: CameraMotion, factor: float) -> CameraMotion:
     return motion._replace(camera_from_first=poses, scale_known=True)
 
 
+def as_dolly(motion: CameraMotion) -> CameraMotion:
+    """What a camera that turns and zooms does if it goes ahead and back instead of zooming.
+
+    Towards a background that is equally far everywhere, both look the same. The unit is the
+    distance of the background in the first frame.
+    """
+    turns = motion.camera_from_first[:, :3, :3]
+    ahead = turns[:, 2]  # of each frame, in the first camera's
+    nearer = np.diff(1 - 1 / motion.zoom, prepend=0.0)
+    poses = motion.camera_from_first.copy()
+    centres = np.cumsum(nearer[:, None] * ahead, axis=0)
+    poses[:, :3, 3] = -np.einsum("tij,tj->ti", turns, centres)
+    confidence = np.minimum(motion.confidence, _UNMODELLED)
+    return CameraMotion("moving", poses, np.ones(len(poses)), confidence, False)
+
+
 class _Keyframe(NamedTuple):
     """A frame that later ones are compared with: the reduced image, and corners in its pixels.
 

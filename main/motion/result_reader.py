@@ -70,6 +70,13 @@ class CameraSummary(_Checked):
     origin: _Text | None = None
 
 
+class WorldSummary(_Checked):
+    """How the camera moves in the world, and heights of further grounds over the lowest."""
+
+    camera: _Text | None = None
+    levels_m: list[_Finite] = []
+
+
 class PersonSummary(_Checked):
     """What the summary says of one person; all of it stands in the person's file, too."""
 
@@ -82,7 +89,7 @@ class PersonSummary(_Checked):
 
 
 class Summary(_Checked):
-    """summary.json. Early versions of inference wrote no `camera`, `smoothing_s` and `floor`."""
+    """summary.json. Early versions of inference wrote no `camera` and `smoothing_s`."""
 
     people: list[PersonSummary]
     input: _Text | None = None
@@ -105,6 +112,8 @@ class Summary(_Checked):
     """built-in or file, if there are any; early versions did not say."""
     camera: CameraSummary | None = None
     smoothing_s: dict[_Text, _Finite] | None = None
+    world: WorldSummary | None = None
+    """None: the result has no world."""
 
 
 class ArraySchema(NamedTuple):
@@ -115,7 +124,6 @@ class ArraySchema(NamedTuple):
         shape: of a row for each frame, or of the whole array where it is a `constant`.
         low, high: of every number, both allowed.
         constant: one for all frames.
-        may_vary: of a constant, whether it may have a row for each frame all the same.
     """
 
     kinds: str
@@ -123,7 +131,6 @@ class ArraySchema(NamedTuple):
     low: float
     high: float
     constant: bool = False
-    may_vary: bool = False
 
 
 _METRES: Final = 1e12
@@ -137,7 +144,9 @@ _LIMITS: Final = {
     "focal": (1e-6, _PIXELS),
     "keypoint_score": _SHARE,
     **dict.fromkeys(("world_global_orient", "world_body_pose"), (-1000.0, 1000.0)),
-    **dict.fromkeys(("world_transl", "world_joints_3d_m"), (-_METRES, _METRES)),
+    **dict.fromkeys(
+        ("world_transl", "world_joints_3d_m", "world_from_camera"), (-_METRES, _METRES)
+    ),
     "camera_zoom": (1e-6, 1e6),
     "camera_confidence": _SHARE,
 }
@@ -156,18 +165,12 @@ ARRAYS: Final = {
         name: ArraySchema("b", (), 0, 1) if kind == "?" else ArraySchema("fiu", (), *_SHARE)
         for name, kind in FLAGS.items()
     },
-    **{
-        name: ArraySchema("f", shape, *_LIMITS[name])
-        for name, shape in WORLD_COLUMNS.items()
-        if name in _LIMITS
-    },
+    **{name: ArraySchema("f", shape, *_LIMITS[name]) for name, shape in WORLD_COLUMNS.items()},
     "foot_contact": ArraySchema("b", (4,), 0, 1),
     "fps": ArraySchema("fiu", (), 1e-6, 1e6, constant=True),
     "image_size": ArraySchema("iu", (2,), 1, _MAX_SIDE_PX, constant=True),
     "body_model": ArraySchema("U", (), 0, 0, constant=True),
     "flat_hand_mean": ArraySchema("b", (), 0, 1, constant=True),
-    # One of --floor, whose camera stands still; one for each frame of --world.
-    "world_from_camera": ArraySchema("f", (4, 4), -_METRES, _METRES, constant=True, may_vary=True),
 }
 """Everything that a person's file may hold; other entries are not read."""
 
@@ -349,7 +352,7 @@ def _read_arrays(file: BinaryIO, path: Path, needed: Collection[str]) -> dict[st
         for name, shape in shapes.items():
             schema = ARRAYS[name]
             wanted = schema.shape if schema.constant else (count, *schema.shape)
-            if shape != wanted and not (schema.may_vary and shape == (count, *schema.shape)):
+            if shape != wanted:
                 raise UserError(f"{path}: '{name}' is not {wanted} numbers, but {shape}; {_AGAIN}")
         return {name: _read_array(archive, name, path) for name in names}
 

@@ -46,7 +46,6 @@ from main.motion.rows import (
     FinalRows,
     WorldRows,
 )
-from main.motion.standing import Floor, world_from_camera
 from main.motion.world import World
 from utils.errors import UserError
 from utils.files import DEMO, open_input
@@ -107,7 +106,6 @@ def write_results(
     about: Mapping[str, Any],
     *,
     chosen: Collection[int],
-    floor: Floor | None = None,
     world: tuple[World, WorldRows] | None = None,
     with_keypoints: bool = False,
 ) -> None:
@@ -116,8 +114,7 @@ def write_results(
     Args:
         about: what the summary says beside the people; `body_model` goes into every file.
         chosen: people to write.
-        floor: goes into the summary, and with the contacts of the feet into every file.
-        world: the same, with everybody's motion in it; then there is no `floor`.
+        world: goes into the summary, and everybody's motion in it into every file.
         with_keypoints: keypoints were looked for; they go into every file.
     """
     constants: dict[str, np.ndarray] = {
@@ -126,10 +123,6 @@ def write_results(
         "body_model": np.array(about["body_model"]),
         "flat_hand_mean": np.array(False),
     }
-    if floor is not None:
-        transform = world_from_camera(floor.plane)
-        constants["world_from_camera"] = transform
-        about = {**about, "floor": {"world_from_camera": transform.tolist()}}
     if world is not None:
         about = {**about, "world": world[0].describe()}
     people = []
@@ -140,8 +133,6 @@ def write_results(
         with zipfile.ZipFile(folder / name, "w") as archive:
             for column in (*FILE_COLUMNS, *(KEYPOINT_COLUMNS if with_keypoints else ())):
                 _write_column(archive, column, rows, mine)
-            if floor is not None:
-                _write_array(archive, "foot_contact", floor.contacts[mine])
             if world is not None:
                 for column in (*WORLD_COLUMNS, "foot_contact"):
                     _write_column(archive, column, world[1], mine)

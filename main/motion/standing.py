@@ -1,7 +1,7 @@
 """The ground and the feet that touch it, and what the world is solved with.
 
-`find_floor` is for a camera that stands still. `main.motion.world` uses the rest: people as it
-takes them, linear equations over a clip, and legs that bend.
+`main.motion.world` is made of them: people as it takes them, the plane they stand on, linear
+equations over a clip, and legs that bend.
 """
 
 import logging
@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from human_models.body import BodyModel
 from human_models.joints import BODY_JOINTS, JOINTS, SIDES
 from main.motion.camera import PELVIS
-from main.motion.camera_motion import CameraMotion
+from main.motion.camera_motion import CameraMotion, as_dolly
 from main.motion.rows import FINAL_ROW, FinalRows
 from main.motion.trajectories import pose_joints, pose_vertices
 from utils.geometry import smooth
@@ -26,11 +26,19 @@ log = logging.getLogger(__name__)
 
 _TOUCHING_M: Final = 0.05
 """Points farther from the plane than this count less and less (Cauchy's weights)."""
-_LEAN: Final = 0.1
-"""Deviation of the expected slope from the true one, by trunks."""
+_LEAN: Final = 0.05
+"""Deviation of the expected slope from the true one, by people over their feet."""
 _INDEPENDENT: Final = 20
 """The points say at most as much as this many independent ones would."""
 _PASSES: Final = 15
+_FITS: Final = 3
+"""Of a plane and levels over it, in turns."""
+_CLIMBED: Final = 0.05
+"""Share of a person's contacts at a level, and elsewhere, for the level to be one."""
+_LEAST_STEP_M: Final = 0.12
+"""Levels of the ground are so far apart."""
+_MOST_STEP_M: Final = 0.45
+"""At most so far: two steps, if nobody stands on the first one for long."""
 FOOT_JOINTS: Final = ("left_heel", "left_big_toe", "right_heel", "right_big_toe")
 """What the four columns of `foot_contact` are about."""
 FEET: Final = [JOINTS.index(name) for name in FOOT_JOINTS]
@@ -53,9 +61,7 @@ class Plane(NamedTuple):
         return points @ self.up - self.height
 
 
-def fit_floor(
-    points: Float[np.ndarray, "N 3"], expected_up: Float[np.ndarray, "3"], lean: float = _LEAN
-) -> Plane:
+def fit_floor(points: Float[np.ndarray, "N 3"], expected_up: Float[np.ndarray, "3"]) -> Plane:
     """The plane that most points lie on, near to `expected_up` where they leave its slope open.
 
     Iteratively reweighted least squares of the height over the plane across `expected_up`, begun
@@ -64,7 +70,6 @@ def fit_floor(
     Args:
         points: at least one; some may be off the ground.
         expected_up: any length but 0.
-        lean: deviation of its slope from the true one.
     """
     axes = _axes(expected_up)  # rows: right, up, back
     local = points.astype(np.float64) @ axes.T
@@ -76,13 +81,79 @@ def fit_floor(
         residual = height - design @ solution
         weights = 1 / (1 + (residual / _TOUCHING_M) ** 2)
         weights *= min(1.0, _INDEPENDENT / max(float(weights.sum()), 1e-9))
-        prior = np.diag([(_TOUCHING_M / lean) ** 2] * 2 + [1e-9])
+        prior = np.diag([(_TOUCHING_M / _LEAN) ** 2] * 2 + [1e-9])
         normal = design.T @ (weights[:, None] * design) + prior
         solution = np.linalg.solve(normal, design.T @ (weights * height))
     up = np.array([-solution[0], 1.0, -solution[1]]) @ axes
     up /= np.linalg.norm(up)
     on_plane = (centre + np.array([0, solution[2], 0])) @ axes
     return Plane(up, float(up @ on_plane))
+
+
+def misfit(
+    off_m: Float[np.ndarray, " N"], plane: Plane, expected_up: Float[np.ndarray, "3"]
+) -> float:
+    """How badly a plane explains the expected direction, and points that are `off_m` from it.
+
+    Half of it is about the negative logarithm of a likelihood.
+    """
+    slope = float(np.linalg.norm(np.cross(plane.up, expected_up))) / _LEAN
+    return _INDEPENDENT * float(np.log1p((off_m / _TOUCHING_M) ** 2).mean()) + slope**2
+
+
+def nearest_level(
+    heights: Float[np.ndarray, "*N"], levels: Float[np.ndarray, " L"]
+) -> Float[np.ndarray, "*N"]:
+    """The level, or the plane itself, that is nearest to each height."""
+    every = np.array([0.0, *levels])
+    return every[np.abs(heights[..., None] - every).argmin(axis=-1)]
+
+
+def find_levels(
+    heights: Float[np.ndarray, " N"], owners: Int[np.ndarray, " N"]
+) -> Float[np.ndarray, " L"]:
+    """Heights at which there are many contacts, in ascending order; one of them is 0.
+
+    Somebody must be at such a height and at another one, and it must be near enough to be climbed:
+    who always is at one height that others never are at is rather of another size than estimated.
+
+    Args:
+        owners: whose contacts they are.
+    """
+    levels: list[float] = [0.0]
+    free = np.abs(heights) > _LEAST_STEP_M
+    while free.sum() > LEVEL_SHARE * len(heights):
+        bins = np.round(heights[free] / 0.03).astype(int)
+        found = 0.03 * np.bincount(bins - bins.min()).argmax() + 0.03 * bins.min()
+        mine = free & (np.abs(heights - found) < _LEAST_STEP_M / 2)
+        free &= np.abs(heights - found) > _LEAST_STEP_M
+        elsewhere = np.abs(heights - found) > _LEAST_STEP_M / 2
+        here, there, whole = (
+            np.bincount(owners, chosen) for chosen in (mine, elsewhere, np.ones(len(owners)))
+        )
+        climbed = (np.minimum(here, there) > _CLIMBED * whole).any()
+        climbed &= np.abs(found - np.array(levels)).min() < _MOST_STEP_M
+        if climbed and mine.sum() > LEVEL_SHARE * len(heights):
+            levels.append(float(np.median(heights[mine])))
+    return np.array(sorted(levels))
+
+
+def fit_levels(
+    points: Float[np.ndarray, "N 3"],
+    owners: Int[np.ndarray, " N"],
+    plane: Plane,
+    expected_up: Float[np.ndarray, "3"],
+) -> tuple[float, Plane, Float[np.ndarray, " L"]]:
+    """How badly a plane near to `plane`, and levels over it, explain points; both of them."""
+    for _ in range(_FITS):
+        heights = plane.height_of(points)
+        levels = find_levels(heights, owners)
+        flat = points - nearest_level(heights, levels)[:, None] * expected_up
+        plane = fit_floor(flat, expected_up)
+    heights = plane.height_of(points)
+    levels = find_levels(heights, owners)
+    off = heights - nearest_level(heights, levels)
+    return misfit(off, plane, expected_up) + len(levels), plane, levels
 
 
 def world_from_camera(plane: Plane) -> Float[np.ndarray, "4 4"]:
@@ -104,52 +175,6 @@ def _axes(up: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
     return np.stack([right, up, np.cross(right, up)])
 
 
-class Floor(NamedTuple):
-    """The ground, and which of `FOOT_JOINTS` touch it in each final row."""
-
-    plane: Plane
-    contacts: Bool[np.ndarray, "N 4"]
-
-
-def find_floor(rows: FinalRows, fps: float) -> Floor | None:
-    """The ground that all people walk on, from their final joints.
-
-    Heels and toes that are slow are taken to rest on something; the plane is fitted to most of
-    them, near to across the people's trunks where the feet leave its slope open. The camera must
-    stand still. None, with a warning, where no foot rests.
-    """
-    feet = rows.column("joints_3d_m", FEET)
-    slow = _slow_feet(rows, feet, fps)
-    resting = np.argwhere(slow)
-    resting = resting[:: max(1, len(resting) // MOST_POINTS)]
-    if len(resting) < LEAST_POINTS:
-        log.warning("--floor: no foot rests for a moment, so there is no floor to be found")
-        return None
-    plane = fit_floor(feet[tuple(resting.T)], _trunks_up(rows))
-    return Floor(plane, slow & (np.abs(plane.height_of(feet)) < NEAR_M))
-
-
-def _slow_feet(
-    rows: FinalRows, feet: Float[np.ndarray, "N 4 3"], fps: float
-) -> Bool[np.ndarray, "N 4"]:
-    slow = np.zeros(feet.shape[:2], bool)
-    frames = rows.column("frame_index")
-    for mine in rows.by_identity().values():
-        for run in np.split(mine, np.flatnonzero(np.diff(frames[mine]) > 1) + 1):
-            if len(run) > 1:
-                speed = np.linalg.norm(np.gradient(feet[run], axis=0), axis=-1) * fps
-                slow[run] = speed < SLOW_M_S
-    return slow
-
-
-def _trunks_up(rows: FinalRows) -> Float[np.ndarray, "3"]:
-    """Median direction from pelvis to neck; the camera's own up where people lie about."""
-    step = max(1, len(rows) // MOST_POINTS)
-    pelvis, neck = (rows.column("joints_3d_m", joint)[::step] for joint in TRUNK)
-    median = np.median(neck - pelvis, axis=0)
-    return median if np.linalg.norm(median) > 0.2 else np.array([0.0, -1.0, 0.0])
-
-
 LIMBS: Final = [
     *FEET,
     *(JOINTS.index(f"{side}_{name}") for name in ("ankle", "knee", "hip") for side in SIDES),
@@ -160,6 +185,10 @@ LEVEL_SHARE: Final = 0.1
 """Of the time of all contacts, what makes a level."""
 STEADY_S: Final = 0.06
 """Kernel by which feet are smoothed before their speed is judged."""
+_ZOOMED: Final = 0.03
+"""Logarithm of a zoom that may be motion instead."""
+_CLEARLY: Final = 0.92
+"""Of how feet move under a zoom, what they move at most under a motion that is believed."""
 _FADE_S: Final = 0.5
 """A leg's correction is gone so long after the last contact, and comes so long before the next."""
 _STRETCHED: Final = 0.9998
@@ -388,10 +417,31 @@ def upright(rows: FinalRows, motion: CameraMotion) -> Float[np.ndarray, "3"]:
     return median / length if length > 0.2 else np.array([0.0, -1.0, 0.0])
 
 
-def find_scale(seen: Seen, motion: CameraMotion, fps: float) -> float:
+def zoom_or_dolly(
+    rows: FinalRows, motion: CameraMotion, soles: Float[np.ndarray, "N 4"], fps: float
+) -> CameraMotion:
+    """The motion as it is, or without its zoom where feet then stand much more firmly.
+
+    A background in which nothing is near looks the same under a zoom and under a camera that goes
+    ahead, but people do not.
+    """
+    if np.abs(np.log(motion.zoom)).max(initial=0) < _ZOOMED:
+        return motion
+    ahead = as_dolly(motion)
+    zooming, moving = (find_scale(observe(rows, one, soles), fps)[1] for one in (motion, ahead))
+    if moving > _CLEARLY * zooming:
+        return motion
+    log.warning("camera: people's feet say that it goes ahead or back where it seems to zoom")
+    return ahead
+
+
+def find_scale(seen: Seen, fps: float) -> tuple[float, float]:
     """Metres in the unit of the camera's motion: with it, some foot stands still most of the time.
 
     A foot's speed is that of a camera that stands still plus the scale times the camera's own.
+
+    Returns: the scale, and by how much feet move all the same: the mean of log(1 + square) of the
+        slowest foot's speed over that of one that stands.
     """
     still, moving = [], []
     for run in seen.runs:
@@ -401,16 +451,15 @@ def find_scale(seen: Seen, motion: CameraMotion, fps: float) -> float:
             still.append(np.gradient(smooth(feet, STEADY_S / 2 * fps), axis=0) * fps)
             moving.append(np.gradient(seen.centre[run], axis=0) * fps)
     if not still:
-        return 1.0
+        return 1.0, math.inf
     speed, own = np.concatenate(still), np.concatenate(moving)[:, None]
     squared = (own**2).sum(axis=-1)
     moves = squared[:, 0] > 0.1 * squared.mean()
-    if not moves.any() or squared.mean() == 0:
-        return 1.0
     tried = (-(speed * own).sum(axis=-1)[moves] / squared[moves]).ravel()
     tried = np.quantile(tried[tried > 0], np.linspace(0, 1, 200)) if (tried > 0).any() else [1.0]
-    costs = []
+    costs: list[float] = []
     for scale in tried:
         slowest = np.linalg.norm(speed + scale * own, axis=-1).min(axis=1)
         costs.append(np.log1p((slowest / SLOW_M_S) ** 2).mean())
-    return float(tried[int(np.argmin(costs))])
+    best = int(np.argmin(costs))
+    return float(tried[best]), float(costs[best])

@@ -1,9 +1,8 @@
 """The world that people move in: the ground, feet that stand on it, and everybody's way over it.
 
-`find_floor` finds the ground under a camera that stands still and leaves people as they are.
-`solve_world` also takes the camera's motion and moves people: along their lines of sight, which an
-image says least about, so that feet that touch the ground stand still on it; then it bends their
-legs by what is left.
+`solve_world` takes people in the camera of the clip and the camera's motion, and moves people:
+along their lines of sight, which an image says least about, so that feet that touch the ground
+stand still on it; then it bends their legs by what is left.
 
 Lengths are metres. "First" is the frame of the camera in the first frame of the clip, in which
 everything is solved; the world has y up, the floor at y = 0 and the first camera above its origin.
@@ -29,7 +28,6 @@ from main.motion.camera_motion import CameraMotion, scaled
 from main.motion.rows import BLOCK, WORLD_ROW, FinalRows, WorldRows
 from main.motion.standing import (
     LEAST_POINTS,
-    LEVEL_SHARE,
     MOST_POINTS,
     NEAR_M,
     STEADY_S,
@@ -40,7 +38,9 @@ from main.motion.standing import (
     between,
     find_scale,
     fit_floor,
+    fit_levels,
     means_of,
+    nearest_level,
     observe,
     of_nearest,
     segments_of,
@@ -48,6 +48,7 @@ from main.motion.standing import (
     turn_between,
     upright,
     world_from_camera,
+    zoom_or_dolly,
 )
 from main.motion.trajectories import pose_joints
 from utils.geometry import smooth
@@ -58,8 +59,10 @@ log = logging.getLogger(__name__)
 _WINDOW: Final = 1500
 """Frames that are solved at once, and _OVERLAP on both sides that only lead up to them."""
 _OVERLAP: Final = 150
-_ROUNDS: Final = 3
-"""Contacts, ground and ways are found in turns, each with what the others were before."""
+_ROUNDS, _ROUNDS_WITH_SCALE = 2, 5
+"""Contacts, ground and ways are found in turns, and so is the camera's scale where it is open."""
+_SCALE_ERROR, _NO_ERROR = 0.1, 1e-6
+"""Deviation of the scale of a round from that of the round before; where it is not open."""
 _MISPLACED_PX: Final = 1.0
 """Deviation across the line of sight, in pixels at the person's distance."""
 _MISJUDGED: Final = 0.012
@@ -75,12 +78,8 @@ _FIRST_SLOW_M_S: Final = 0.6
 _STANDING_M_S: Final = 0.6
 _LOWEST_M: Final = 0.12
 """Before the ground is known, a point so far above a person's lowest one is not on it."""
-_STANDING_LEAN: Final = 0.05
-"""As _LEAN, by people over their feet."""
 _SHORTEST_S: Final = 0.1
 """Contacts are not shorter, nor are gaps between contacts."""
-_LEAST_STEP_M: Final = 0.12
-"""Levels of the ground are so far apart."""
 _REACH: Final = 0.9985
 """Of a leg's length, how far it reaches before the pelvis goes down, within _SINKING_S."""
 _SINKING_S, _MOST_SINKING_M = 0.1, 0.15
@@ -123,16 +122,27 @@ class _Ways(NamedTuple):
 
 
 def solve_world(
-    rows: FinalRows, clip: Clip, motion: CameraMotion, body: BodyModel, world: WorldRows
+    rows: FinalRows,
+    clip: Clip,
+    motion: CameraMotion,
+    body: BodyModel,
+    world: WorldRows,
+    *,
+    kind_is_certain: bool = False,
 ) -> World:
     """Append everybody in the world to `world`, a row for each final row.
 
     Args:
         motion: of every frame of the clip. Where its scale is not known, people's feet say it.
+        kind_is_certain: what looks like zoom is zoom.
     """
     soles = soles_of(rows, body)
-    if not motion.scale_known:
-        motion = scaled(motion, find_scale(observe(rows, motion, soles), motion, clip.fps))
+    if not kind_is_certain:
+        motion = zoom_or_dolly(rows, motion, soles, clip.fps)
+    open_scale = not motion.scale_known
+    if open_scale:
+        scale, _ = find_scale(observe(rows, motion, soles), clip.fps)
+        motion = scaled(motion, scale)
     seen = observe(rows, motion, soles)
     feet = seen.pelvis[:, None] + seen.limbs[:, :4]
     contacts = np.zeros(feet.shape[:2], bool)
@@ -143,16 +153,16 @@ def solve_world(
     lowest = (feet @ -expected_up).max(axis=1, keepdims=True) + feet @ expected_up
     contacts &= lowest < _LOWEST_M
     ways = _Ways(seen.pelvis, contacts, feet, np.zeros(feet.shape[:2]))
-    plane, levels = _ground(seen, ways, expected_up, np.zeros(0))
-    for number in range(_ROUNDS):
-        # Where the ground is not settled yet, feet must not be drawn to a wrong one.
-        settled = number == _ROUNDS - 1
-        ways = _solve(seen, ways, plane, levels if settled else None, clip)
-        if number < _ROUNDS - 1:
-            contacts = _touching(seen, ways, plane, levels, clip.fps)
-            ways = ways._replace(contacts=contacts)
-            levels = _levels(seen, ways, plane)
-            plane, levels = _ground(seen, ways, expected_up, levels)
+    plane, levels = _ground(seen, ways, expected_up)
+    # Where the ground is not settled yet, feet must not be drawn to a wrong one.
+    for _ in range(_ROUNDS_WITH_SCALE if open_scale else _ROUNDS):
+        ways, scale = _solve(seen, ways, plane, None, clip, open_scale=open_scale)
+        if open_scale:
+            motion = scaled(motion, scale)
+            seen = observe(rows, motion, soles)
+        ways = ways._replace(contacts=_touching(seen, ways, plane, levels, clip.fps))
+        plane, levels = _ground(seen, ways, expected_up)
+    ways, _ = _solve(seen, ways, plane, levels, clip, open_scale=False)
     if ways.contacts.sum() < LEAST_POINTS:
         log.warning("no foot rests for a moment: the ground is where the lowest feet are")
     solved = World(motion, plane, levels)
@@ -185,7 +195,7 @@ def _touching(
     """Feet that are slow and near a level of the ground."""
     feet = ways.pelvis[:, None] + seen.limbs[:, :4]
     height = plane.height_of(feet) - seen.soles
-    near = np.abs(height - _nearest(height, levels)) < NEAR_M
+    near = np.abs(height - nearest_level(height, levels)) < NEAR_M
     contacts = np.zeros(near.shape, bool)
     for run in seen.runs:
         slow = _slow(feet[run], fps, _STANDING_M_S)
@@ -193,33 +203,14 @@ def _touching(
     return contacts
 
 
-def _nearest(
-    heights: Float[np.ndarray, "*N"], levels: Float[np.ndarray, " L"]
-) -> Float[np.ndarray, "*N"]:
-    """The level, or the plane itself, that is nearest to each height."""
-    every = np.array([0.0, *levels])
-    return every[np.abs(heights[..., None] - every).argmin(axis=-1)]
-
-
-def _levels(seen: Seen, ways: _Ways, plane: Plane) -> Float[np.ndarray, " L"]:
-    """Heights over the plane at which there are many contacts, beside the plane's own."""
-    height = (plane.height_of(ways.anchors) - seen.soles)[ways.contacts]
-    levels: list[float] = [0.0]
-    free = np.abs(height) > _LEAST_STEP_M
-    while free.sum() > LEVEL_SHARE * len(height):
-        bins = np.round(height[free] / 0.03).astype(int)
-        found = 0.03 * np.bincount(bins - bins.min()).argmax() + 0.03 * bins.min()
-        mine = free & (np.abs(height - found) < _LEAST_STEP_M / 2)
-        free &= np.abs(height - found) > _LEAST_STEP_M
-        if mine.sum() > LEVEL_SHARE * len(height):
-            levels.append(float(np.median(height[mine])))
-    return np.array(sorted(levels[1:]))
-
-
 def _ground(
-    seen: Seen, ways: _Ways, expected_up: Float[np.ndarray, "3"], levels: Float[np.ndarray, " L"]
+    seen: Seen, ways: _Ways, expected_up: Float[np.ndarray, "3"]
 ) -> tuple[Plane, Float[np.ndarray, " L"]]:
-    """The lowest ground, and the levels over it."""
+    """The lowest ground, and the levels over it.
+
+    Somebody who climbs steps has contacts on a slope, too: of a sloping ground and one with levels,
+    it is the one that explains contacts and the expected direction better.
+    """
     resting = np.argwhere(ways.contacts)
     resting = resting[:: max(1, len(resting) // MOST_POINTS)]
     if len(resting) < LEAST_POINTS:
@@ -227,10 +218,16 @@ def _ground(
         lowest = (feet @ expected_up - seen.soles).min(axis=1)
         return Plane(expected_up, float(np.quantile(lowest, 0.05))), np.zeros(0)
     places = tuple(resting.T)
-    points = ways.anchors[places] - (seen.soles + ways.level)[places][:, None] * expected_up
-    plane = fit_floor(points, expected_up, _STANDING_LEAN)
-    every = np.array([0.0, *levels])
-    return Plane(plane.up, plane.height + every.min()), np.sort(every - every.min())[1:]
+    points = ways.anchors[places] - seen.soles[places][:, None] * expected_up
+    level = Plane(expected_up, float(np.median(points @ expected_up)))
+    sloping = fit_floor(points, expected_up)
+    owners = np.empty(len(ways.contacts), int)
+    for number, run in enumerate(seen.runs):
+        owners[run] = number
+    whose = owners[places[0]]
+    tried = [fit_levels(points, whose, plane, expected_up) for plane in (sloping, level)]
+    _, plane, levels = min(tried, key=lambda one: one[0])
+    return Plane(plane.up, plane.height + levels.min()), np.sort(levels - levels.min())[1:]
 
 
 def _solve(
@@ -239,23 +236,29 @@ def _solve(
     plane: Plane,
     levels: Float[np.ndarray, " L"] | None,
     clip: Clip,
-) -> _Ways:
-    """Everybody's way with the contacts of `ways`, window after window.
+    *,
+    open_scale: bool,
+) -> tuple[_Ways, float]:
+    """Everybody's way with the contacts of `ways`, window after window, and the camera's scale.
 
     Args:
         levels: grounds over the plane; None: feet may stand at any height.
+        open_scale: the way of the camera may be longer or shorter by a factor; else that is 1.
     """
     solved = _Ways(*(values.copy() for values in ways))
+    scales, lengths = [], []
     for run in seen.runs:
         for start in range(0, len(run), _WINDOW):
             first = max(0, start - _OVERLAP)
             part = run[first : start + _WINDOW + _OVERLAP]
             kept = slice(start - first, start - first + _WINDOW)
-            window = _solve_window(seen, ways, part, plane, levels, clip)
+            window, scale = _solve_window(seen, ways, part, plane, levels, clip, open_scale)
+            scales.append(scale)
+            lengths.append(len(part))
             for values, found in zip(solved, window, strict=True):
                 values[part[kept]] = found[kept]
         _settle(seen, solved, run)
-    return solved
+    return solved, float(np.average(scales, weights=lengths))
 
 
 def _settle(seen: Seen, ways: _Ways, run: Int[np.ndarray, " T"]) -> None:
@@ -286,8 +289,10 @@ def _solve_window(
     plane: Plane,
     levels: Float[np.ndarray, " L"] | None,
     clip: Clip,
-) -> _Ways:
-    """Reweighted least squares over the places of the pelvis and of feet that stand.
+    open_scale: bool,
+) -> tuple[_Ways, float]:
+    """Reweighted least squares over the places of the pelvis and of feet that stand, and over the
+    scale of the camera's way, which is returned with them.
 
     The pelvis is where the image shows it, and about as far away as its size says; it accelerates
     as people do; feet stand still while they are in contact, at a level of the ground.
@@ -295,7 +300,8 @@ def _solve_window(
     count, contacts, limbs = len(part), ways.contacts[part], seen.limbs[part, :4]
     segment = segments_of(contacts)
     segments = int(segment.max(initial=-1)) + 1
-    system = Equations(3 * (count + segments))
+    of_scale = 3 * (count + segments)
+    system = Equations(of_scale + 1)
     ray = seen.pelvis[part] - seen.centre[part]
     distance = np.maximum(np.linalg.norm(ray, axis=1), 0.2)
     ray /= distance[:, None]
@@ -306,7 +312,13 @@ def _solve_window(
     weights += (along - across)[:, None, None] * ray[:, :, None] * ray[:, None, :]
     axes = np.arange(3)
     of_row = 3 * np.arange(count)[:, None] + axes
-    system.add(of_row[:, None, :], weights, np.einsum("tij,tj->ti", weights, seen.pelvis[part]))
+    # weights @ (pelvis - scale * centre of the camera) = weights @ ray * distance
+    centre = (weights @ seen.centre[part, :, None])[..., 0]
+    columns = np.concatenate([of_row, np.full((count, 1), of_scale)], axis=1)[:, None]
+    values = np.concatenate([weights, -centre[..., None]], axis=2)
+    system.add(columns, values, (weights @ seen.pelvis[part, :, None])[..., 0] - centre)
+    scale_weight = np.array([[[1 / (_SCALE_ERROR if open_scale else _NO_ERROR)]]])
+    system.add(np.array([[[of_scale]]]), scale_weight, scale_weight[0])
     bend = clip.fps**2 / _ACCELERATION_M_S2 * np.array([1.0, -2.0, 1.0])
     if count > 2:
         columns = np.stack([of_row[:-2], of_row[1:-1], of_row[2:]], axis=-1)
@@ -328,24 +340,25 @@ def _solve_window(
         equations.add(columns, values, -weight[:, None] * limbs[when, point])
         if levels is not None:
             height = plane.height_of(anchors) - soles
-            level = _nearest(height, levels)
+            level = nearest_level(height, levels)
             weight = np.sqrt(known) / _UNEVEN_M / np.sqrt(1 + ((height - level) / NEAR_M) ** 2)
             equations.add(
                 of_anchor[:, None, :],
                 (weight[:, None] * plane.up)[:, None, :],
                 (weight * (plane.height + level + soles))[:, None],
             )
-        solution = equations.solve().reshape(-1, 3)
+        every = equations.solve()
+        solution, scale = every[:-1].reshape(-1, 3), float(every[-1])
         pelvis, anchors = solution[:count], solution[count:]
     placed = pelvis[:, None] + limbs
     levels_under = np.zeros(contacts.shape)
     if levels is not None:
         height = plane.height_of(anchors) - soles
-        level = _nearest(height, levels)
+        level = nearest_level(height, levels)
         anchors = anchors - (height - level)[:, None] * plane.up
         levels_under[when, point] = level[owner]
     placed[when, point] = anchors[owner]
-    return _Ways(pelvis, contacts, placed, levels_under)
+    return _Ways(pelvis, contacts, placed, levels_under), scale
 
 
 def _write(

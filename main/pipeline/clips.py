@@ -1,7 +1,8 @@
 """Many clips with one model: which there are, how far they are, and what became of each.
 
 A clip is finished when its folder of results is there: that comes last, under its name at once.
-What is finished is passed over; a clip that fails never stops the others.
+What is finished is passed over, or, where only the world lacks, made from its result; a clip that
+fails never stops the others.
 
 On Ray (docs.ray.io), here or on a cluster, there is an actor per model and a task per clip. Ray
 starts an actor again that dies, and gives it its clip again, two more times. All machines see the
@@ -16,6 +17,8 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
+from copy import copy
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
@@ -173,18 +176,36 @@ def process_job(job: Job, tools: Tools) -> ClipReport:
     options = tools.options
     try:
         if not is_finished(job, options):
-            if job.result.is_dir() and not options.preview:
+            if _lacks_world(job, options):
+                result = _process_again(job, tools)
+            elif job.result.is_dir() and not options.preview:
                 export_characters(job.result, job.source, tools)
+                return report_of_finished(job)
             else:
-                with open_source(job.source, options.fps) as source:
-                    result = process_clip(source, job.result, tools)
-                seconds = round(time.monotonic() - start, 3)
-                return ClipReport(job.label, "done", result.frames, result.people, seconds)
+                result = _process(job, tools)
+            seconds = round(time.monotonic() - start, 3)
+            return ClipReport(job.label, "done", *result, seconds)
     except _OF_A_CLIP as error:
         require_working(tools.estimator.device, error)
         log.debug("%s", job.source, exc_info=True)
         return report_of_failure(job, error, time.monotonic() - start)
     return report_of_finished(job)
+
+
+def _process(job: Job, tools: Tools) -> ClipResult:
+    with open_source(job.source, tools.options.fps) as source:
+        return process_clip(source, job.result, tools)
+
+
+def _process_again(job: Job, tools: Tools) -> ClipResult:
+    """Process a clip from the estimates of its result, or anew where they do not fit."""
+    reusing = copy(tools)
+    reusing.options = replace(tools.options, reuse=True)
+    try:
+        return _process(job, reusing)
+    except UserError as error:
+        log.info("%s: done anew: %s", job.label, error)
+        return _process(job, tools)
 
 
 def list_jobs(clips: Path, output: Path, *, preview: bool = False) -> list[Job]:
@@ -256,7 +277,7 @@ def is_finished(job: Job, options: InferenceOptions) -> bool:
     """Whether all that is asked for is there: the folder of results, and characters."""
     if options.preview:
         return preview_of(job.result).is_file()
-    if not job.result.is_dir():
+    if not job.result.is_dir() or _lacks_world(job, options):
         return False
     if not options.export:
         return True
@@ -264,6 +285,16 @@ def is_finished(job: Job, options: InferenceOptions) -> bool:
 
     wanted = exported_paths(job.result, person_files(job.result).values(), options.export)
     return not (job.result / EXPORTING).exists() and all(path.exists() for path in wanted)
+
+
+def _lacks_world(job: Job, options: InferenceOptions) -> bool:
+    """Whether there is a result, but without the world that is asked for."""
+    if not options.world or options.preview or not job.result.is_dir():
+        return False
+    try:
+        return read_summary(job.result).world is None
+    except UserError:
+        return True
 
 
 def earlier_result(job: Job) -> ClipResult:

@@ -46,8 +46,8 @@ class InferenceOptions:
         focal_px: focal length of the camera in pixels.
         fov_deg: or its angle of view across the width in degrees.
         camera: how the camera of a video moves; "auto": what the background says.
-        floor: find the ground and the feet that touch it; the camera stands still.
-        world: find the camera's motion, too, and move people in a world in which feet stand still.
+        world: find the camera's motion and the ground, and move people in a world in which feet
+            stand still.
         overlay: what is drawn over the frames; None: nothing.
         export: formats for other programs.
 
@@ -75,7 +75,6 @@ class InferenceOptions:
     focal_px: float | None = None
     fov_deg: float | None = None
     camera: CameraChoice = "auto"
-    floor: bool = False
     world: bool = False
     overlay: OverlayMode | None = "mesh"
     export: tuple[str, ...] = ()

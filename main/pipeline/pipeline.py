@@ -22,7 +22,6 @@ from main.motion.results import (
     write_results,
 )
 from main.motion.rows import RAW_ROW, FinalRows, RawRows, WorldRows
-from main.motion.standing import find_floor
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
 from main.motion.world import solve_world
@@ -136,11 +135,17 @@ def process_clip(
         if options.preview:
             write_image(partial, contact_sheet(final, source, chosen))
         else:
-            floor = solved = None
-            if options.world:
-                solved = solve_world(final, clip, motion, estimator.body, world), world
-            elif options.floor:
-                floor = find_floor(final, clip.fps)
+            solved = None
+            if options.world and source.info.kind == "image":
+                log.warning("%s: a photograph shows no motion, so --world is left out", source.path)
+            elif options.world:
+                certain = options.camera != "auto"
+                solved = (
+                    solve_world(
+                        *(final, clip, motion, estimator.body, world), kind_is_certain=certain
+                    ),
+                    world,
+                )
             if options.overlay is not None:
                 draw_overlay(source, final, chosen, result, tools.renderer, tools.workers)
             save_config(estimator.config, partial / CONFIG_NAME)
@@ -149,7 +154,6 @@ def process_clip(
             write_results(
                 *(partial, final, clip, summary),
                 chosen=chosen,
-                floor=floor,
                 world=solved,
                 with_keypoints=keypoints is not None,
             )

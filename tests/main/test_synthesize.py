@@ -10,14 +10,19 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 from datasets.cache import open_dataset
 from datasets.humandata.file import read_entries
 from datasets.sources import Source
-from datasets.synthetic import hall
+from datasets.synthetic import hall, shots
+from datasets.synthetic.motion import Block
 from datasets.synthetic.production import SynthesisOptions
 from datasets.synthetic.production import synthesize as draw_set
-from main.synthesize import main
+from datasets.synthetic.rendering import Stage, full_camera
+from human_models.body import BodyModel
+from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_body
+from main.synthesize import _CAMERAS, main
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +106,7 @@ def test_scenes(tmp_path):
         ["--people", "2", "--size", "12x99999"],
         ["--people", "2", "--name", "../up"],
         ["--people", "2", "--seed", "-1"],
+        ["--people", "3", "--camera", "pan"],  # no clip
     ],
 )
 def test_wrong_flags_are_one_line(flags, tmp_path, capsys):
@@ -188,3 +194,59 @@ def test_demo_clip(tmp_path, monkeypatch):
         images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(images) == 2
     assert 60 < images[0].mean() < 200  # a lit room
+
+
+def test_clip_with_a_camera_that_moves(tmp_path, monkeypatch):
+    monkeypatch.setattr(shots, "_RAYS", 1)
+    monkeypatch.setattr(shots, "_TEXEL_M", 0.1)
+    flags = "--video --camera walk-along --people 3 --name moving --frames 4 --size 96x54"
+    assert main([*flags.split(), "--out", str(tmp_path)]) == 0
+    file = tmp_path / "annot" / "moving_train_clip_000.npz"
+    rows = read_entries(file)
+    meta, frame = rows["meta"], np.asarray(rows["meta"]["frame_index"])
+    poses = np.asarray(meta["world_from_camera"])
+    assert poses.shape == (len(frame), 4, 4)
+    np.testing.assert_allclose(
+        poses[frame == 0, :3, 3], [[0, 1.5, 0]] * (frame == 0).sum(), atol=0.1
+    )
+    assert np.abs(poses[frame == 0, 1, 0]).max() < 0.1  # x is to the right
+    way = poses[frame == 3][0, :3, 3] - poses[frame == 0][0, :3, 3]
+    np.testing.assert_allclose(way, [0.9 * 3 / 30, 0, 0], atol=0.02)
+    # Parameters in the world are those in the camera, seen from there.
+    body = BodyModel(read_body(ModelFolder(STAND_IN, STAND_IN_NAME), "smplx", "neutral")).eval()
+    given = {name: torch.from_numpy(np.asarray(rows["smplx"][name], np.float32))
+             for name in ("body_pose", "betas")}  # fmt: skip
+    given["body_pose"] = given["body_pose"].flatten(1)
+    world = body(
+        **given,
+        global_orient=torch.from_numpy(np.asarray(meta["world_global_orient"])),
+        transl=torch.from_numpy(np.asarray(meta["world_transl"])),
+    )
+    seen = rows["keypoints3d_smplx"][:, :22, :3]
+    moved = np.einsum("nij,nkj->nki", poses[:, :3, :3], seen) + poses[:, None, :3, 3]
+    np.testing.assert_allclose(world.joints[:, :22].numpy(), moved, atol=1e-3)
+    assert world.vertices[..., 1].min() > -0.05
+    assert world.vertices[:, :, 1].amin(dim=1).max() < 0.3  # everybody is on floor or a step
+    boxes = json.loads((tmp_path / "img/moving/train/clip_000.boxes.json").read_text())
+    assert sum(len(each) for each in boxes.values()) == len(frame)
+
+
+def test_every_camera_is_offered():
+    assert set(_CAMERAS) == set(shots.CAMERAS)
+
+
+def test_painted_hall_looks_like_the_traced_one(monkeypatch):
+    monkeypatch.setattr(hall, "_SAMPLES", 1)
+    monkeypatch.setattr(shots, "_TEXEL_M", 0.04)
+    rng = np.random.default_rng(0)
+    step = Block((-1.5, -5.5), (1.4, 0.3, 1.0), 30.0)
+    room = hall.Hall(rng, hall.furnished(rng, [step]), rays=1)
+    turned = shots.turned(np.array([25.0]), np.array([10.0]), np.array([3.0]))[0]
+    stage, shape = Stage(29.0, 1.4, turned, (-1.0, -0.5)), (54, 96)
+    base, sunny, depth_m, floor = room.photograph(rng, stage, full_camera(29.0, shape), shape)
+    bare = shots.PaintedHall(room, [0.3]).photograph(stage, shape)
+    assert np.mean(np.abs(bare.depth_m / depth_m - 1) < 0.02) > 0.95
+    assert np.abs(bare.base + bare.sunny - base - sunny).mean() < 0.12
+    (low, seen), *_ = bare.grounds
+    assert low == 0
+    assert np.mean(seen == floor) > 0.97

@@ -46,6 +46,7 @@ await withBrowser(async (browser) => {
   await page.click("[data-kind=find]");
   found.besideSmoothing = await page.textContent("[name='--smooth'] + .error");
   await page.fill("[name='--smooth']", "");
+  await page.selectOption("[name='--world']", "--world");
   await press(page, "find");
   await page.waitForSelector("#people:not([hidden])");
   await idle(page);

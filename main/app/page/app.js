@@ -196,7 +196,7 @@ function showProgress(task, active) {
 
 // Options: names of controls are flags of the command line.
 
-const NAMES = { "--no-refine": "--refine", "--no-overlay": "--overlay", "--format": "--export" };
+const NAMES = { "--no-refine": "--refine", "--no-overlay": "--overlay", "--floor": "--world", "--format": "--export" };
 const controlOf = (flag) => $(`#options :is([name="${NAMES[flag] ?? flag}"], [data-flag="${NAMES[flag] ?? flag}"])`);
 
 function flags() {

@@ -445,3 +445,4 @@ def test_in_a_browser(served, run_web, clip, tmp_path):
         assert b"<html" in archive.read("result_three_people/viewer.html")[:200]
         summary = json.loads(archive.read("result_three_people/summary.json"))
         assert summary["input"] == "three_people.mp4"
+        assert summary["world"]["camera"] == "static"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from human_models.body import BodyLibrary
@@ -14,7 +15,11 @@ from human_models.files import find_model_folder
 from human_models.joints import JOINTS
 from main.evaluation import scoring
 from main.evaluation.metrics import world_errors
+from main.pipeline.detection import Detection
+from main.pipeline.pipeline import Tools
 from main.score import main
+from main.test import main as main_test
+from utils.camera import Box
 
 TRUTH = Path(__file__).parents[3] / "demo" / "test_video_truth.npz"
 
@@ -163,11 +168,14 @@ def test_a_result_against_rich(tmp_path, walk, capsys):
     assert reason in capsys.readouterr().err
 
 
-def test_a_result_against_emdb(tmp_path, bodies, capsys):
-    count, good = 110, np.arange(110) != 50
-    content = {
+def emdb_content(good):
+    """Someone who glides to the right, as a file of EMDB has them."""
+    count = len(good)
+    return {
         "gender": "neutral",
+        "emdb2": True,
         "good_frames_mask": good,
+        "camera": {"intrinsics": np.array([[210.0, 0, 80], [0, 210, 60], [0, 0, 1]])},
         "smpl": {
             "poses_root": np.zeros((count, 3)),
             "poses_body": np.zeros((count, 69)),
@@ -176,6 +184,11 @@ def test_a_result_against_emdb(tmp_path, bodies, capsys):
         },
         "bboxes": {"bboxes": np.tile([10.0, 20, 40, 60], (count, 1))},
     }
+
+
+def test_a_result_against_emdb(tmp_path, bodies, capsys):
+    good = np.arange(110) != 50
+    content = emdb_content(good)
     path = tmp_path / "P0_00_data.pkl"
     path.write_bytes(pickle.dumps(content))
     (track,) = scoring.read_world_truth(path, bodies)
@@ -194,3 +207,110 @@ def test_a_result_against_emdb(tmp_path, bodies, capsys):
     np.savez(tmp_path / "person_001.npz", frame_index=[0], box_xywh=np.ones((1, 4)), fps=30.0)
     assert main([str(tmp_path), str(path)]) == 2
     assert "run the inference with --world" in capsys.readouterr().err
+
+
+@pytest.fixture
+def world_benchmark(untrained, tmp_path):
+    """Run main.test on a dataset under tmp_path; exit status and result.json."""
+
+    def run(dataset, *flags):
+        data = f"--set=data.data_dir={tmp_path}"
+        given = (dataset, untrained, "--output", tmp_path / "out", data, *flags)
+        status = main_test([str(one) for one in given])
+        path = tmp_path / "out" / "result" / "result.json"
+        return status, json.loads(path.read_text()) if path.is_file() else None
+
+    return run
+
+
+def write_images(folder, names):
+    folder.mkdir(parents=True)
+    for name in names:
+        Image.new("RGB", (160, 120), (90, 90, 90)).save(folder / name)
+
+
+def put_into_world(result, joints):
+    """Make the world of a result folder's only person that of the truth."""
+    with np.load(result / "person_001.npz") as file:
+        content = dict(file)
+    content["world_joints_3d_m"] = np.nan_to_num(joints).astype(np.float32)
+    np.savez(result / "person_001.npz", **content)
+    return content
+
+
+def test_a_network_on_emdb(tmp_path, bodies, world_benchmark, capsys):
+    good = np.arange(8) != 3
+    for name, chosen in (("09_walk", True), ("10_talk", False)):
+        folder = tmp_path / "img" / "EMDB" / "P0" / name
+        write_images(folder / "images", [f"{k:05d}.jpg" for k in range(8)])
+        content = emdb_content(good) | {"emdb2": chosen}
+        (folder / f"P0_{name}_data.pkl").write_bytes(pickle.dumps(content))
+    status, found = world_benchmark("EMDB")
+    assert status == 0, capsys.readouterr().err
+    assert found["frames"] == 7
+    assert list(found["sequences"]) == ["P0_09_walk"]  # the other one is not of EMDB 2
+    assert found["metrics"]["wa_mpjpe"]["count"] == 7
+    assert "of 7 frames" in capsys.readouterr().out
+    result = tmp_path / "out" / "sequences" / "result_P0_09_walk"
+    truth = tmp_path / "img" / "EMDB" / "P0" / "09_walk" / "P0_09_walk_data.pkl"
+    (track,) = scoring.read_world_truth(truth, bodies)
+    joints = np.repeat(track.joints, [1, 1, 2, 1, 1, 1, 1], axis=0)  # the bad frame is filled in
+    content = put_into_world(result, joints)
+    np.testing.assert_array_equal(content["frame_index"], np.arange(8))
+    np.testing.assert_array_equal(content["box_xywh"][0], [10, 20, 30, 40])
+    assert content["focal"][0] == pytest.approx([210, 210])
+    # What is there is not estimated again.
+    status, found = world_benchmark("EMDB")
+    assert status == 0
+    assert found["metrics"]["wa_mpjpe"]["mean"] < 0.1
+    for flags, reason in (
+        (("--protocol", "published"), "--protocol, --gt and --detections are for other datasets"),
+        (("--set=data.data_dir=/absent",), "no sequence of EMDB 2"),
+    ):
+        assert world_benchmark("EMDB", *flags)[0] == 2
+        assert reason in capsys.readouterr().err
+    assert world_benchmark("EMDB,EHF")[0] == 2
+    assert "give one of them alone" in capsys.readouterr().err
+
+
+def test_a_network_on_rich(tmp_path, walk, world_benchmark, monkeypatch, capsys):
+    given, joints = walk
+    root = tmp_path / "img" / "RICH"
+    write_images(
+        root / "images" / "test" / "Gym_010_x" / "cam_03",
+        [f"{k:05d}_03.png" for k in range(7, 14)],
+    )
+    for k in range(5):  # from the third image on
+        folder = root / "bodies" / "test" / "Gym_010_x" / f"{k + 9:05d}"
+        folder.mkdir(parents=True)
+        content = {name: values[k : k + 1] for name, values in given.items()}
+        (folder / "010.pkl").write_bytes(pickle.dumps(content))
+    calibration = root / "scan_calibration" / "Gym" / "calibration" / "003.xml"
+    calibration.parent.mkdir(parents=True)
+    calibration.write_text(
+        "<opencv_storage><CameraMatrix><data>1. 0. 0. 0.</data></CameraMatrix>"
+        '<Intrinsics type_id="opencv-matrix"><rows>3</rows><data>\n 190.5 0. 80.\n 0. 190.5 60.'
+        "</data></Intrinsics></opencv_storage>"
+    )
+    status, found = world_benchmark("RICH", "--set=inference.detection.conf=0.2")
+    assert status == 0, capsys.readouterr().err
+    assert found["metrics"]["wa_mpjpe"] == {"mean": None, "count": 0}  # nobody is in grey images
+    assert found["frames"] == 5
+
+    class Whole:
+        def __call__(self, index, image):
+            return [Detection(Box(40, 5, 60, 110), 1.0)]
+
+    monkeypatch.setattr(Tools, "detector_for", lambda *_: Whole())
+    status, found = world_benchmark("RICH")
+    assert status == 0
+    assert found["metrics"]["wa_mpjpe"]["count"] == 5
+    result = tmp_path / "out" / "sequences" / "result_Gym_010_x_cam_03"
+    content = put_into_world(result, joints[[0, 0, 0, 1, 2, 3, 4]])
+    assert content["focal"][0] == pytest.approx([190.5, 190.5])
+    assert json.loads((result / "summary.json").read_text())["world"]["camera"] == "static"
+    status, found = world_benchmark("RICH")
+    assert found["metrics"]["wa_mpjpe"]["mean"] < 0.1
+    calibration.write_text("<Intrinsics><data> none </data></Intrinsics>")
+    assert world_benchmark("RICH")[0] == 2
+    assert "003.xml: no focal length under Intrinsics" in capsys.readouterr().err

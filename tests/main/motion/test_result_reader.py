@@ -43,6 +43,9 @@ SUMMARY = {
 }
 
 
+_MIRRORED = np.tile(np.diag([-1.0, 1, 1, 1]), (COUNT, 1, 1))
+
+
 def arrays() -> dict[str, np.ndarray]:
     """A person's file as inference writes it."""
     rows = np.zeros(COUNT, FINAL_ROW)
@@ -56,7 +59,7 @@ def arrays() -> dict[str, np.ndarray]:
         "image_size": np.array([160, 120], np.int32),
         "body_model": np.array(STAND_IN_NAME),
         "flat_hand_mean": np.array(False),
-        "world_from_camera": np.eye(4),
+        "world_from_camera": np.tile(np.eye(4), (COUNT, 1, 1)),
     }
 
 
@@ -239,8 +242,11 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "flags too few": (person(out_of_range=np.zeros(1, bool)), "'out_of_range'"),
     "contacts of one foot": (person(foot_contact=np.zeros((COUNT, 1), bool)), "'foot_contact'"),
     "world of three rows": (person(world_from_camera=np.eye(3)), "'world_from_camera'"),
-    "world without extent": (person(world_from_camera=np.zeros((4, 4))), "more than a rotation"),
-    "world as in a mirror": (person(world_from_camera=np.diag([-1.0, 1, 1, 1])), "more than a r"),
+    "world without extent": (
+        person(world_from_camera=np.zeros((COUNT, 4, 4))),
+        "more than a rot",
+    ),
+    "world as in a mirror": (person(world_from_camera=_MIRRORED), "more than a rotation"),
     "image_size zero": (person(image_size=np.array([160, 0])), "'image_size'"),
     "image_size huge": (person(image_size=np.array([10**12, 120])), "'image_size'"),
     "image_size NaN": (person(image_size=np.array([np.nan, 120])), "'image_size'"),

@@ -9,10 +9,20 @@ import pytest
 
 from main.motion import results as results_module
 from main.motion.camera import Clip, ClipCamera
+from main.motion.camera_motion import static_camera
 from main.motion.results import FILE_COLUMNS, write_results
-from main.motion.rows import COLUMNS, FINAL_ROW, PARAMETERS, RAW_ROW, FinalRows
-from main.motion.standing import Floor, Plane, world_from_camera
+from main.motion.rows import (
+    COLUMNS,
+    FINAL_ROW,
+    PARAMETERS,
+    RAW_ROW,
+    WORLD_ROW,
+    FinalRows,
+    WorldRows,
+)
+from main.motion.standing import Plane
 from main.motion.trajectories import LONGEST_GAP_S, filled_runs, interpolate
+from main.motion.world import World
 from main.pipeline.estimator import Person
 
 SIZE = (160, 120)
@@ -101,17 +111,21 @@ def test_files_hold_every_row_in_the_order_of_frames(result):
     assert [one["person"] for one in summary["people"]] == [1, 7]
 
 
-def test_chosen_people_and_the_floor(result):
-    floor = Floor(Plane(np.array([0.0, -1.0, 0.0]), -1.5), np.ones((10, 4), bool))
-    folder = result(chosen={7}, floor=floor)
+def test_chosen_people_and_the_world(result, tmp_path):
+    world = World(static_camera(5), Plane(np.array([0.0, -1.0, 0.0]), -1.5), np.array([0.3]))
+    with closing(WorldRows(tmp_path)) as rows:
+        inside = np.zeros(10, WORLD_ROW)
+        inside["foot_contact"] = np.arange(10)[:, None] % 2  # of person 7
+        inside["world_from_camera"] = world.from_first
+        rows.append(inside)
+        folder = result(chosen={7}, world=(world, rows))
     assert sorted(path.name for path in folder.iterdir()) == ["person_007.npz", "summary.json"]
     two = load(folder / "person_007.npz")
     assert two["foot_contact"].shape == (5, 4)
     assert two["foot_contact"].all()
-    world = world_from_camera(floor.plane)
-    np.testing.assert_array_equal(two["world_from_camera"], world)
+    np.testing.assert_array_equal(two["world_from_camera"], [world.from_first] * 5)
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["floor"]["world_from_camera"] == world.tolist()
+    assert summary["world"] == {"camera": "static", "levels_m": [0.3]}
 
 
 def test_rows_grow_and_leave_nothing(tmp_path):

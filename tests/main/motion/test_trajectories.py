@@ -12,11 +12,13 @@ from human_models.files import find_model_folder
 from human_models.joints import JOINTS
 from main.motion import trajectories
 from main.motion.camera import Clip, place_bodies
+from main.motion.camera_motion import static_camera
 from main.motion.results import choose_people
-from main.motion.rows import FINAL_ROW, PARAMETERS, FinalRows, RawRows
-from main.motion.standing import FOOT_JOINTS, find_floor
+from main.motion.rows import FINAL_ROW, PARAMETERS, FinalRows, RawRows, WorldRows
+from main.motion.standing import FOOT_JOINTS
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories, confidence, pose_joints
+from main.motion.world import solve_world
 from main.pipeline.options import parse_person, parse_smoothing
 from main.pipeline.stages import EstimatedPerson, raw_rows
 from utils.errors import UserError
@@ -192,18 +194,17 @@ def test_single_image_keeps_its_values_but_for_the_camera(alone, finished, row_f
     assert np.median(error) < 0.015 * one.person.box_xywh[3]
 
 
-def test_feet_find_the_floor(crossing, finished, tmp_path):
+def test_feet_find_the_floor(crossing, finished, body, tmp_path):
     people, seen = crossing
     raw = RawRows(tmp_path)
     fill_rows(raw, seen, 240)
-    final = finished(raw)
-    floor = find_floor(final, FPS)
-    assert floor is not None
-    plane, contacts = floor
+    final, world = finished(raw), WorldRows(tmp_path)
+    plane = solve_world(final, CLIP, static_camera(240), body, world).plane
     assert plane.up @ [0, -1, 0] > np.cos(np.radians(6))
     feet = [JOINTS.index(name) for name in FOOT_JOINTS]
     true_floor = np.median([one.joints[:, feet, 1].max(axis=1) for one in people])
     assert plane.height == pytest.approx(-true_floor, abs=0.15)
+    contacts = world.column("foot_contact")
     assert contacts.shape == (len(final), len(FOOT_JOINTS))
     assert 0.1 < contacts.mean() < 0.9
 

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 from benchmarks.tracking import clip_of, fill_rows
 from benchmarks.walkers import CAMERA, FPS, estimates
 from benchmarks.world import camera_motion, simulate
+from datasets.synthetic.motion import Script
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import BODY_JOINTS, JOINTS
@@ -17,7 +18,7 @@ from main.evaluation.metrics import world_errors
 from main.motion import world as world_module
 from main.motion.camera_motion import static_camera
 from main.motion.rows import FINAL_ROW, FinalRows, RawRows, WorldRows
-from main.motion.standing import Plane, bend_leg, fit_floor, world_from_camera
+from main.motion.standing import Plane, bend_leg, find_levels, fit_floor, world_from_camera
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories, pose_joints
 from main.motion.world import solve_world
@@ -72,10 +73,10 @@ def body():
 def solved(body, tmp_path_factory):
     """Final and world rows of a simulated clip, and its truth."""
 
-    def solve(camera, count=1, frames=150, noise=0.3, without=()):
+    def solve(camera, count=1, frames=150, noise=0.3, without=(), play=None):
         folder = tmp_path_factory.mktemp("rows")
         rng = np.random.default_rng(7)
-        truth = simulate(body, rng, camera, count, frames)
+        truth = simulate(body, rng, camera, count, frames, play)
         seen = estimates(body, rng, truth.walkers, noise=noise)
         seen = [one for one in seen if one.frame not in without]
         raw, final, world = RawRows(folder), FinalRows(folder), WorldRows(folder)
@@ -122,18 +123,85 @@ def test_a_camera_that_turns_leaves_the_world_still(solved):
     assert np.median(moved) < 2
 
 
+def scale_of(truth, found):
+    """How long the camera's way is, in its true length."""
+    poses = (truth.camera_from_world, found.motion.camera_from_first)
+    own, ours = (np.diff(np.linalg.inv(each)[:, :3, 3], axis=0) for each in poses)
+    return np.linalg.norm(ours, axis=1).sum() / np.linalg.norm(own, axis=1).sum()
+
+
+def test_the_way_of_a_camera_is_not_too_short_where_bodies_are_wrong(solved):
+    truth, _, _, found = solved("walk-along", noise=1.0)
+    assert scale_of(truth, found) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("goes_ahead", [True, False])
+def test_people_tell_a_zoom_from_a_camera_that_goes_ahead(goes_ahead, body, tmp_path, caplog):
+    """Towards a wall that is 10 m away, which looks the same."""
+    rng, count = np.random.default_rng(0), 150
+    truth = simulate(body, rng, "static", 1, count)
+    ahead = 0.3 * np.arange(count) / FPS
+    zoom = 10 / (10 - ahead)
+    seen = truth.walkers[0].joints.copy()
+    if goes_ahead:
+        seen[..., 2] -= ahead[:, None]
+    else:  # a longer lens shows people as if nearer
+        seen[..., 2] /= zoom[:, None]
+    px = CAMERA.project(seen)
+    low, high = (
+        np.clip(edge, 0, 2 * np.array(CAMERA.princpt)) for edge in (px.min(axis=1), px.max(axis=1))
+    )
+    boxes = np.concatenate([low, high - low], axis=1)
+    walker = truth.walkers[0]._replace(joints=seen, boxes=boxes)
+    raw, final, world = RawRows(tmp_path), FinalRows(tmp_path), WorldRows(tmp_path)
+    fill_rows(raw, estimates(body, rng, [walker], noise=0.3), count)
+    clip, people = clip_of(CAMERA), stitch(raw, CAMERA, FPS)
+    build_trajectories(raw, raw, people, clip, body, Smoothing(), final)
+    motion = static_camera(count)._replace(kind="rotating", zoom=zoom)
+    found = solve_world(final, clip, motion, body, world)
+    assert found.motion.kind == ("moving" if goes_ahead else "rotating")
+    assert caplog.text.count("goes ahead or back where it seems to zoom") == goes_ahead
+    frames = final.column("frame_index")
+    errors = world_errors(world.column("world_joints_3d_m"), truth.joints[0][frames], FPS)
+    assert errors["rte"] < 2
+    if goes_ahead:
+        way = np.linalg.inv(found.motion.camera_from_first)[:, :3, 3]
+        assert way[-1] == pytest.approx([0, 0, ahead[-1]], abs=0.15)
+        assert world.column("camera_confidence").max() < 0.31
+        stated = WorldRows(tmp_path)
+        found = solve_world(final, clip, motion, body, stated, kind_is_certain=True)
+        assert found.motion.kind == "rotating"
+
+
 def test_two_people_stand_on_one_floor_under_a_camera_that_walks(solved):
     truth, final, world, found = solved("walk-along", count=2, noise=0.2)
     assert found.motion.scale_known
-    own = np.diff(np.linalg.inv(truth.camera_from_world)[:, :3, 3], axis=0)
-    ours = np.diff(np.linalg.inv(found.motion.camera_from_first)[:, :3, 3], axis=0)
-    scale = np.linalg.norm(ours, axis=1).sum() / np.linalg.norm(own, axis=1).sum()
-    assert scale == pytest.approx(1, abs=0.12)
+    assert scale_of(truth, found) == pytest.approx(1, abs=0.03)
     for mine in final.by_identity().values():
         contact = world.take(mine, "foot_contact")
         if contact.any():
             heights = world.take(mine, "world_joints_3d_m")[:, FEET, 1][contact]
             assert np.abs(heights).max() < 0.06
+
+
+def test_steps_are_levels_and_no_slope(solved):
+    def climbs(_, physique):
+        script = Script(physique, 0.6, -6.3, -90.0).wait(0.4)
+        return script.climb(1.3, rise_m=0.17, tread_m=0.34).turn_to(0.0)
+
+    truth, final, world, found = solved("static", frames=180, play=climbs)
+    assert found.levels == pytest.approx([0.34], abs=0.04)
+    up = truth.camera_from_world[0, :3, :3] @ [0, 1, 0]
+    assert np.degrees(np.arccos(up @ found.plane.up)) < 3
+    (mine,) = final.by_identity().values()
+    frames = final.take(mine, "frame_index")
+    ours, true = world.take(mine, "world_joints_3d_m"), truth.joints[0][frames]
+    assert np.abs(ours[:, 0, 1] - true[:, 0, 1]).mean() < 0.04
+    contact = world.take(mine, "foot_contact")
+    assert contact[frames < 60].any()  # below
+    heights = ours[:, FEET, 1][contact]
+    assert ((heights < 0.1) | (np.abs(heights - 0.36) < 0.1)).all()
+    assert sliding_m_s(world, mine).mean() < 0.01
 
 
 def test_windows_join_without_a_seam(solved, monkeypatch):
@@ -175,13 +243,10 @@ def test_legs_reach_what_they_can(body):
     np.testing.assert_array_equal(moved[:, JOINTS.index("right_ankle")], 0)
 
 
-def test_steps_are_levels(body):
+def test_heights_of_many_contacts_are_levels():
     rng = np.random.default_rng(0)
-    height = np.concatenate([rng.normal(0, 0.02, 200), rng.normal(0.3, 0.02, 60)])
-    places = np.zeros((260, 4, 3))
-    places[:, :, 1] = -height[:, None]
-    contacts = np.ones((260, 4), bool)
-    ways = world_module._Ways(places[:, 0], contacts, places, np.zeros((260, 4)))
-    seen = world_module.Seen([], *(None,) * 4, np.zeros((260, 4)))
-    levels = world_module._levels(seen, ways, Plane(np.array([0.0, -1, 0]), 0.0))
-    assert levels == pytest.approx([0.3], abs=0.02)
+    heights = np.concatenate([rng.normal(0, 0.02, 800), rng.normal(0.3, 0.02, 240)])
+    one, two = np.zeros(1040, int), np.repeat([0, 1], (800, 240))
+    assert find_levels(heights, one) == pytest.approx([0, 0.3], abs=0.02)
+    assert find_levels(heights, two).tolist() == [0]  # a person of another size
+    assert find_levels(2 * heights, one).tolist() == [0]  # too high to be climbed

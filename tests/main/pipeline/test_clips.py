@@ -107,6 +107,26 @@ def test_finished_clips_are_passed_over_and_half_ones_done_again(run, loads, tmp
     assert (status, report["finished_before"], len(loads)) == (0, 2, 0), written
 
 
+def test_clips_that_lack_the_world_get_it_from_their_results(run, loads, tmp_path, monkeypatch):
+    run("--no-overlay")
+    summary = tmp_path / "out" / "b" / "result_walk" / "summary.json"
+    summary.write_text(summary.read_text().replace('"model": "', '"model": "another '))
+    runs = []
+    estimate = pipeline._estimate
+    monkeypatch.setattr(pipeline, "_estimate", lambda *given: runs.append(1) or estimate(*given))
+    status, report, written = run("--no-overlay", "--world")
+    assert status == 0, written
+    assert statuses(report) == {"a/walk.mp4": "done", "b/walk.mp4": "done"}
+    assert [(clip["frames"], clip["people"]) for clip in report["clips"]] == [(3, 1)] * 2
+    assert len(runs) == 1  # the first one's estimates are those of its result
+    assert written.count("b/walk.mp4: done anew: --reuse: ") == 1
+    for folder in ("a", "b"):
+        with np.load(tmp_path / "out" / folder / "result_walk" / "person_001.npz") as file:
+            assert file["world_from_camera"].shape == (3, 4, 4)
+    _, report, _ = run("--no-overlay", "--world")
+    assert set(statuses(report).values()) == {"finished before"}
+
+
 def test_folder_of_results_comes_last(run, loads, tmp_path, monkeypatch):
     """What stops a clip in its last step leaves it unfinished."""
 

@@ -42,7 +42,7 @@ def test_a_command_line_without_flags_gives_the_defaults():
 
 def test_every_flag_has_its_option():
     command = "m FILE 25 --boxes b.json --detector yolo --person 1,3 --keep-longest 2 --preview"
-    command += " --smooth 0.5 --fov 60 --floor --export glb,bvh --backend onnx --batch-size 3"
+    command += " --smooth 0.5 --fov 60 --export glb,bvh --backend onnx --batch-size 3"
     command += (
         " --camera moving --world --no-overlay --download --keypoints k.json --refine"
         " --set a.b=1 --precision bf16"
@@ -57,6 +57,15 @@ def test_every_flag_has_its_option():
     assert options.overlay is None
     assert options.refine is True
     assert options_of(make_parser().parse_args(["m", "FILE", "--no-refine"])).refine is False
+
+
+def test_the_floor_is_the_world_of_a_camera_that_stands_still():
+    parse = make_parser().parse_args
+    for command in ("m FILE --floor", "m FILE --floor --world", "m FILE --floor --camera static"):
+        options = options_of(parse(command.split()))
+        assert (options.world, options.camera) == (True, "static")
+    with pytest.raises(UserError, match="--floor is --world --camera static: leave it or --camera"):
+        options_of(parse(["m", "FILE", "--floor", "--world", "--camera", "moving"]))
 
 
 @pytest.mark.parametrize("text", ["9" * 5000, "1,", "0", "-1", "\u0661", "1.5", "", "first"])

@@ -273,3 +273,25 @@ def test_a_camera_that_turns_is_named_and_one_that_stands_changes_nothing(
         assert [summary["world"]["camera"] for summary in summaries] == ["rotating", "static"]
     else:
         assert contents["auto"] == contents["static"]
+
+
+@pytest.mark.parametrize("frames", [1, 40])
+def test_a_world_of_one_frame_and_of_a_person_who_is_away_for_a_while(frames, untrained, tmp_path):
+    video = tmp_path / "hall.mp4"
+    with VideoWriter(video, fps=10) as writer:
+        for _ in range(frames):
+            writer.write(np.full((120, 160, 3), 90, np.uint8))
+    boxes = {k: [[60, 10, 40, 100]] for k in range(frames) if not 10 < k < 30}
+    video.with_suffix(".boxes.json").write_text(json.dumps(boxes))
+    options = InferenceOptions(str(untrained), overlay=None, world=True, export=("glb", "viewer"))
+    with open_source(video) as source:
+        process_clip(source, tmp_path / "result", Tools.load(options))
+    seen = len(boxes)
+    person = load(tmp_path / "result" / "person_001.npz")
+    assert person["world_from_camera"].shape == (seen, 4, 4)
+    for name, values in person.items():
+        if name.startswith(("world_", "camera_")):
+            assert np.isfinite(values).all(), name
+    # Nothing is behind the person that could show how the camera moves between frames.
+    np.testing.assert_array_equal(person["camera_confidence"], float(frames == 1))
+    assert (tmp_path / "result" / "viewer.html").is_file()

@@ -97,7 +97,7 @@ def test_the_floor_is_the_results_or_where_feet_are(result):
     camera_up = person.content["joints_3d_m"] * [1, -1, -1]
     assert -0.2 < np.median((camera_up[..., 1] + world[1, 3]).min(axis=1)) < 0.05
     floored = read_viewed(open_result(result), 1)
-    floored.content["world_from_camera"] = np.diag([1.0, -1, -1, 1])
+    floored.content["world_from_camera"] = np.diag([1.0, -1, -1, 1])[None]
     world, estimated = world_of([floored])
     assert estimated
     assert world == pytest.approx(np.eye(4))
