@@ -71,7 +71,7 @@ class CameraSummary(_Checked):
 
 
 class WorldSummary(_Checked):
-    """How the camera moves in the world, and heights of further grounds over the lowest."""
+    """How the camera moves in the world, and heights of further grounds over the floor."""
 
     camera: _Text | None = None
     levels_m: list[_Finite] = []

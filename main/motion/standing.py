@@ -34,7 +34,8 @@ _PASSES: Final = 15
 _FITS: Final = 3
 """Of a plane and levels over it, in turns."""
 _CLIMBED: Final = 0.05
-"""Share of a person's contacts at a level, and elsewhere, for the level to be one."""
+"""Share of a person's contacts from which they touch a level; for a level that they climb to, the
+same share must be elsewhere."""
 _LEAST_STEP_M: Final = 0.12
 """Levels of the ground are so far apart."""
 _MOST_STEP_M: Final = 0.45
@@ -154,6 +155,24 @@ def fit_levels(
     levels = find_levels(heights, owners)
     off = heights - nearest_level(heights, levels)
     return misfit(off, plane, expected_up) + len(levels), plane, levels
+
+
+def common_level(
+    heights: Float[np.ndarray, " N"], owners: Int[np.ndarray, " N"], levels: Float[np.ndarray, " L"]
+) -> float:
+    """The lowest level that at least half of the people touch; the lowest of all if there is none.
+
+    Args:
+        heights: of contacts, and `owners` whose they are.
+        levels: ascending, with 0 among them.
+    """
+    nearest = nearest_level(heights, levels)
+    people = [nearest[owners == one] for one in np.unique(owners)]
+    for level in levels.tolist():
+        touching = [(mine == level).mean() > _CLIMBED for mine in people]
+        if 2 * sum(touching) >= len(people):
+            return float(level)
+    return float(levels[0])
 
 
 def world_from_camera(plane: Plane) -> Float[np.ndarray, "4 4"]:
@@ -343,6 +362,7 @@ class Seen(NamedTuple):
 
     Attributes:
         runs: rows of consecutive frames of one person.
+        person: number of each row's person.
         centre: of the camera.
         weight: 1, or less where nobody was detected.
         limbs: `FOOT_JOINTS`, then ankles, knees and hips, relative to the pelvis.
@@ -350,6 +370,7 @@ class Seen(NamedTuple):
     """
 
     runs: list[Int[np.ndarray, " T"]]
+    person: Int[np.ndarray, " N"]
     pelvis: Float[np.ndarray, "N 3"]
     centre: Float[np.ndarray, "N 3"]
     weight: Float[np.ndarray, " N"]
@@ -368,6 +389,7 @@ def observe(rows: FinalRows, motion: CameraMotion, soles: Float[np.ndarray, "N 4
     interpolated = rows.column("interpolated")
     return Seen(
         _runs(rows),
+        rows.column("person"),
         np.einsum("nij,nj->ni", rotation, pelvis) + centre,
         centre,
         np.where(interpolated, 0.1, 1.0),
@@ -429,7 +451,7 @@ def zoom_or_dolly(
         return motion
     ahead = as_dolly(motion)
     zooming, moving = (find_scale(observe(rows, one, soles), fps)[1] for one in (motion, ahead))
-    if moving > _CLEARLY * zooming:
+    if not moving < _CLEARLY * zooming:  # both are infinite where nobody is seen for long enough
         return motion
     log.warning("camera: people's feet say that it goes ahead or back where it seems to zoom")
     return ahead

@@ -36,6 +36,7 @@ from main.motion.standing import (
     Seen,
     bend_leg,
     between,
+    common_level,
     find_scale,
     fit_floor,
     fit_levels,
@@ -91,7 +92,7 @@ class World(NamedTuple):
     Attributes:
         motion: the camera's, in metres.
         plane: the ground, in the first camera's frame.
-        levels: heights of further grounds over it, such as steps.
+        levels: heights of further grounds over it, such as steps; of lower ones, negative.
     """
 
     motion: CameraMotion
@@ -206,7 +207,7 @@ def _touching(
 def _ground(
     seen: Seen, ways: _Ways, expected_up: Float[np.ndarray, "3"]
 ) -> tuple[Plane, Float[np.ndarray, " L"]]:
-    """The lowest ground, and the levels over it.
+    """The floor, and the heights of further levels of the ground over it; below it, they are < 0.
 
     Somebody who climbs steps has contacts on a slope, too: of a sloping ground and one with levels,
     it is the one that explains contacts and the expected direction better.
@@ -221,13 +222,11 @@ def _ground(
     points = ways.anchors[places] - seen.soles[places][:, None] * expected_up
     level = Plane(expected_up, float(np.median(points @ expected_up)))
     sloping = fit_floor(points, expected_up)
-    owners = np.empty(len(ways.contacts), int)
-    for number, run in enumerate(seen.runs):
-        owners[run] = number
-    whose = owners[places[0]]
-    tried = [fit_levels(points, whose, plane, expected_up) for plane in (sloping, level)]
+    owners = seen.person[places[0]]
+    tried = [fit_levels(points, owners, plane, expected_up) for plane in (sloping, level)]
     _, plane, levels = min(tried, key=lambda one: one[0])
-    return Plane(plane.up, plane.height + levels.min()), np.sort(levels - levels.min())[1:]
+    floor = common_level(plane.height_of(points), owners, levels)
+    return Plane(plane.up, plane.height + floor), levels[levels != floor] - floor
 
 
 def _solve(
@@ -444,7 +443,9 @@ def _leg_moves(
         shifts = ((anchors - foot) * shares[..., None]).sum(axis=1)
         stands = contacts[:, 0] | contacts[:, 1]
         shifts = between(shifts, stands, fps)
-        level = of_nearest(ways.level[run, ends].max(axis=1), stands)
+        # Only a point that touches the ground has its level; other points have 0.
+        level = np.where(contacts, ways.level[run, ends], -np.inf).max(axis=1)
+        level = of_nearest(level, stands)
         below = (plane.height_of(foot + shifts[:, None]) - seen.soles[run, ends]).min(axis=1)
         lift = np.where(stands, 0.0, np.maximum(level - below, 0.0))
         shifts += lift[:, None] * plane.up

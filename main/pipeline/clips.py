@@ -1,8 +1,8 @@
 """Many clips with one model: which there are, how far they are, and what became of each.
 
 A clip is finished when its folder of results is there: that comes last, under its name at once.
-What is finished is passed over, or, where only the world lacks, made from its result; a clip that
-fails never stops the others.
+What is finished is passed over; where only the world is missing, it is made from the result. A clip
+that fails never stops the others.
 
 On Ray (docs.ray.io), here or on a cluster, there is an actor per model and a task per clip. Ray
 starts an actor again that dies, and gives it its clip again, two more times. All machines see the
@@ -41,7 +41,7 @@ from main.pipeline.pipeline import (
 from utils.devices import BrokenDeviceError, require_working
 from utils.errors import UserError, first_line
 from utils.files import ROOT, atomic_path, read_input, remove_leftovers
-from utils.image import kinds_of
+from utils.image import IMAGE_SUFFIXES, kinds_of
 from utils.source import open_source
 from utils.video_read import VIDEO_SUFFIXES
 
@@ -183,8 +183,7 @@ def process_job(job: Job, tools: Tools) -> ClipReport:
                 return report_of_finished(job)
             else:
                 result = _process(job, tools)
-            seconds = round(time.monotonic() - start, 3)
-            return ClipReport(job.label, "done", *result, seconds)
+            return ClipReport(job.label, "done", *result, round(time.monotonic() - start, 3))
     except _OF_A_CLIP as error:
         require_working(tools.estimator.device, error)
         log.debug("%s", job.source, exc_info=True)
@@ -198,13 +197,13 @@ def _process(job: Job, tools: Tools) -> ClipResult:
 
 
 def _process_again(job: Job, tools: Tools) -> ClipResult:
-    """Process a clip from the estimates of its result, or anew where they do not fit."""
+    """Process a clip with the estimates of its result, or with new ones where those do not fit."""
     reusing = copy(tools)
     reusing.options = replace(tools.options, reuse=True)
     try:
         return _process(job, reusing)
     except UserError as error:
-        log.info("%s: done anew: %s", job.label, error)
+        log.info("%s: estimated anew: %s", job.label, error)
         return _process(job, tools)
 
 
@@ -288,8 +287,9 @@ def is_finished(job: Job, options: InferenceOptions) -> bool:
 
 
 def _lacks_world(job: Job, options: InferenceOptions) -> bool:
-    """Whether there is a result, but without the world that is asked for."""
-    if not options.world or options.preview or not job.result.is_dir():
+    """Whether a video has a result, but without the world that is asked for."""
+    asked = options.world and not options.preview and job.result.is_dir()
+    if not asked or job.source.suffix.lower() in IMAGE_SUFFIXES:
         return False
     try:
         return read_summary(job.result).world is None

@@ -44,22 +44,22 @@ _SURE: Final = 0.15
 _PRESENT: Final = 0.5
 """Probability from which a foot, a hand or a face is taken to be there."""
 _FAINT: Final = 0.2
-"""The same, of a hand at its wrist: the network hardly sees small, blurred and gloved hands, though
-its points lie on them."""
+"""The same for a faint hand, at a wrist of the body: the network gives small, blurred and gloved
+hands little, though its points lie on them."""
 _FAINT_SCORE: Final = 0.25
-"""Of the keypoints of such a hand, whose errors are two to three times those of others; more of
-them are wrong altogether, too."""
+"""Of the keypoints of a faint hand: their errors are two to three times those of others, and more
+of them are wrong altogether."""
 _FAINT_WRIST: Final = 0.25
-"""Score of the wrist that such a hand needs."""
+"""Least score of the wrist of a faint hand."""
 _HAND_SIZES: Final = (0.2, 1.1)
-"""Of such a hand, in lengths of the longest part of an arm."""
+"""Least and largest size of a faint hand, in lengths of the longest upper arm or forearm."""
 _TURN: Final = 0.6
-"""Radians by which the square is turned from which a lost hand is looked for once more."""
+"""Radians by which the square is turned for the second search for a hand that was not found."""
 _AGREEMENT: Final = 0.1
-"""Mean distance of two such hands from their middle, in sizes of the hand, up to which they are
-one: the points then lie on something in the image and do not follow the square."""
-_LOOK_AGAIN: Final = 10
-"""Frames from one such look to the next."""
+"""Mean distance of the points of both searches from their middle, in sizes of the hand, up to which
+they agree: they then lie on something in the image and do not follow the square."""
+_SEARCH_EVERY: Final = 10
+"""Frames from one second search to the next."""
 _LEAST_SIDE: Final = 8
 """Pixels of a hand's or face's square."""
 _WRIST_DISTANCE: Final = 0.35
@@ -105,9 +105,6 @@ class Part(NamedTuple):
     following: Square
 
 
-_Following = Callable[[np.ndarray], Square]
-
-
 class FoundPerson(NamedTuple):
     """Keypoints, and where to look for them in the next frame."""
 
@@ -115,7 +112,7 @@ class FoundPerson(NamedTuple):
     body: Float[np.ndarray, "17 3"]
     """COCO's keypoints: x, y, score."""
     feet: Square | None
-    hands: tuple["Part | None", "Part | None"]
+    hands: tuple[Part | None, Part | None]
     face: Square | None
     frames: int = 0
     """For how many frames the person has been followed."""
@@ -128,7 +125,7 @@ class KeypointFinder:
         """Load them.
 
         Args:
-            workers: people who are looked at together, each by a thread.
+            workers: people who are looked at together, each by a thread, and as many hands.
 
         Raises:
             UserError: a network's file is missing or damaged.
@@ -138,6 +135,7 @@ class KeypointFinder:
         self.hand_network = SmallNetwork("hand_landmark")
         self.face_network = SmallNetwork("face_landmark")
         self.pool = ThreadPoolExecutor(workers, thread_name_prefix="keypoints")
+        # People's threads wait for those of their hands; in one pool, they could block each other.
         self.hands_pool = ThreadPoolExecutor(workers, thread_name_prefix="hands")
 
     def __call__(
@@ -202,19 +200,19 @@ class KeypointFinder:
 
         frames = 0 if before is None else before.frames + 1
         # One person alone would leave cores idle: the hands are looked at beside the face.
-        looks = [
+        searches = [
             self.hands_pool.submit(
                 self._hand,
                 image,
                 _Arm.of(body, side),
                 _hand_square(body, pose, side),
                 None if before is None else before.hands[side],
-                is_look=frames % _LOOK_AGAIN == 0,
+                searches_twice=frames % _SEARCH_EVERY == 0,
             )
             for side in range(2)
         ]
         face = self._face(image, body, pose, None if before is None else before.face)
-        hands = _without_shared([look.result() for look in looks], body)
+        hands = _without_shared([search.result() for search in searches], body)
         for places, hand in zip(_HANDS, hands, strict=True):
             if hand is not None:
                 scores = np.full(len(places), hand.score)
@@ -274,21 +272,24 @@ class KeypointFinder:
         start: Square | None,
         before: Part | None,
         *,
-        is_look: bool,
+        searches_twice: bool,
     ) -> Part | None:
         """The hand of an arm: where it was, else in the square `start`.
 
         Args:
-            is_look: a hand that is not found is looked for once more, in a square that is turned.
+            before: the hand in the last frame. A faint one needs no presence until the next frame
+                that `searches_twice`.
+            searches_twice: a hand that is not found there is looked for in a turned square, too,
+                and is faint if both searches agree.
         """
         if before is not None:
             found = self._part(self.hand_network, image, before.following, 1, hand_after)
-            was_faint = before.score <= _FAINT_SCORE and not is_look
-            if hand := arm.accepted(found, 0.0 if was_faint else _FAINT):
+            is_trusted = before.score <= _FAINT_SCORE and not searches_twice
+            if hand := arm.accepted(found, 0.0 if is_trusted else _FAINT):
                 return hand
         found = self._part(self.hand_network, image, start, 2, hand_after)
         hand = arm.accepted(found, _FAINT)
-        if hand is not None or found is None or start is None or not is_look:
+        if hand is not None or found is None or start is None or not searches_twice:
             return hand
         again = self._part(self.hand_network, image, start.turned(_TURN), 3, hand_after)
         if again is None or again.score > _FAINT:
@@ -321,7 +322,7 @@ class KeypointFinder:
         image: UInt8[np.ndarray, "H W 3"],
         square: Square | None,
         runs: int,
-        following: _Following,
+        following: Callable[[np.ndarray], Square],
     ) -> Part | None:
         """Points of a hand or face in a square; each further run is where the last one says."""
         part = None
@@ -368,7 +369,7 @@ def _near_hips(square: Square | None, body: Float[np.ndarray, "17 3"]) -> bool:
 
 
 def _hand_square(body: Body, pose: Float[np.ndarray, "39 3"] | None, side: int) -> Square | None:
-    """Where a hand is: by BlazePose's fingers if its wrist is the body's, or by the forearm."""
+    """Where a hand is: by BlazePose's fingers if its wrist is the body's, else by the forearm."""
     elbow, wrist = body[7 + side], body[9 + side]
     if pose is not None:
         start, index, little = pose[list(_HAND_POINTS[side])]
@@ -401,10 +402,10 @@ class _Arm(NamedTuple):
         return cls(body[9 + side], max(lengths, default=0.0))
 
     def accepted(self, hand: Part | None, least: float) -> Part | None:
-        """A hand if it is where the body has its wrist, as far as that is known.
+        """The hand if it is where the body has its wrist, as far as that is known; else None.
 
         Args:
-            least: presence from which a hand counts that is not surely there; its size must fit.
+            least: presence from which a hand is faint, if the wrist is sure and its size fits.
         """
         if hand is None or not hand.score >= least:
             return None
@@ -473,14 +474,10 @@ def _face_square(
     body: Float[np.ndarray, "17 3"], pose: Float[np.ndarray, "39 3"] | None
 ) -> Square | None:
     """Where the face is: by BlazePose's eleven points of it, or by MoveNet's five."""
-    points, eyes = (
-        (body[:5, :2], body[[2, 1], :2])
-        if pose is None
-        else (
-            pose[:11, :2],
-            pose[[5, 2], :2],
-        )
-    )
+    if pose is None:
+        points, eyes = body[:5, :2], body[[2, 1], :2]
+    else:
+        points, eyes = pose[:11, :2], pose[[5, 2], :2]
     if body[:3, 2].max() < _LEAST_SCORE:
         return None
     across = eyes[1] - eyes[0]  # from the right eye to the left one
@@ -493,7 +490,7 @@ def _face_square(
 
 
 def _is_face(face: Part | None, body: Float[np.ndarray, "17 3"]) -> bool:
-    """A face is surely there, where the body has its nose, as far as that is known."""
+    """Whether a face was found, where the body has its nose as far as that is known."""
     if face is None or not face.score > _PRESENT:
         return False
     nose = body[0]

@@ -139,13 +139,9 @@ def process_clip(
             if options.world and source.info.kind == "image":
                 log.warning("%s: a photograph shows no motion, so --world is left out", source.path)
             elif options.world:
-                certain = options.camera != "auto"
-                solved = (
-                    solve_world(
-                        *(final, clip, motion, estimator.body, world), kind_is_certain=certain
-                    ),
-                    world,
-                )
+                body, certain = estimator.body, options.camera != "auto"
+                found = solve_world(final, clip, motion, body, world, kind_is_certain=certain)
+                solved = found, world
             if options.overlay is not None:
                 draw_overlay(source, final, chosen, result, tools.renderer, tools.workers)
             save_config(estimator.config, partial / CONFIG_NAME)

@@ -18,7 +18,15 @@ from main.evaluation.metrics import world_errors
 from main.motion import world as world_module
 from main.motion.camera_motion import static_camera
 from main.motion.rows import FINAL_ROW, FinalRows, RawRows, WorldRows
-from main.motion.standing import Plane, bend_leg, find_levels, fit_floor, world_from_camera
+from main.motion.standing import (
+    Plane,
+    bend_leg,
+    common_level,
+    find_levels,
+    fit_floor,
+    world_from_camera,
+    zoom_or_dolly,
+)
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories, pose_joints
 from main.motion.world import solve_world
@@ -184,7 +192,7 @@ def test_two_people_stand_on_one_floor_under_a_camera_that_walks(solved):
             assert np.abs(heights).max() < 0.06
 
 
-def test_steps_are_levels_and_no_slope(solved):
+def test_steps_are_levels_and_no_slope(solved, monkeypatch):
     def climbs(_, physique):
         script = Script(physique, 0.6, -6.3, -90.0).wait(0.4)
         return script.climb(1.3, rise_m=0.17, tread_m=0.34).turn_to(0.0)
@@ -202,6 +210,12 @@ def test_steps_are_levels_and_no_slope(solved):
     heights = ours[:, FEET, 1][contact]
     assert ((heights < 0.1) | (np.abs(heights - 0.36) < 0.1)).all()
     assert sliding_m_s(world, mine).mean() < 0.01
+    # Which level is at height 0 changes nothing else.
+    monkeypatch.setattr(world_module, "common_level", lambda heights, owners, levels: levels[-1])
+    _, _, lower, other = solved("static", frames=180, play=climbs)
+    np.testing.assert_allclose(other.levels, -found.levels)
+    ours[..., 1] -= found.levels[0]
+    np.testing.assert_allclose(lower.take(mine, "world_joints_3d_m"), ours, atol=2e-3)
 
 
 def test_windows_join_without_a_seam(solved, monkeypatch):
@@ -250,3 +264,22 @@ def test_heights_of_many_contacts_are_levels():
     assert find_levels(heights, one) == pytest.approx([0, 0.3], abs=0.02)
     assert find_levels(heights, two).tolist() == [0]  # a person of another size
     assert find_levels(2 * heights, one).tolist() == [0]  # too high to be climbed
+
+
+def test_the_floor_is_the_lowest_level_of_half_of_the_people():
+    levels = np.array([-0.2, 0, 0.3])
+    heights, owners = np.repeat([[-0.21, 0.31], [0.01, 0.29], [0, 0.02]], 10, axis=0), np.arange(3)
+    contacts = heights.ravel(), np.repeat(owners, 20)
+    assert common_level(*contacts, levels) == 0  # only one of three is ever lower
+    two = contacts[1] < 2
+    assert common_level(contacts[0][two], contacts[1][two], levels) == -0.2
+    assert common_level(levels, owners, levels) == -0.2  # nobody shares one
+
+
+def test_people_who_are_seen_for_two_frames_tell_no_zoom_from_motion(body, tmp_path):
+    final = FinalRows(tmp_path)
+    rows = np.zeros(2, FINAL_ROW)
+    rows["frame_index"], rows["transl"] = [0, 1], [0, 0, 4]
+    final.append(rows)
+    motion = static_camera(2)._replace(kind="rotating", zoom=np.array([1, 1.2]))
+    assert zoom_or_dolly(final, motion, np.zeros((2, 4)), FPS).kind == "rotating"

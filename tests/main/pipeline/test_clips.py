@@ -109,6 +109,9 @@ def test_finished_clips_are_passed_over_and_half_ones_done_again(run, loads, tmp
 
 def test_clips_that_lack_the_world_get_it_from_their_results(run, loads, tmp_path, monkeypatch):
     run("--no-overlay")
+    world, folder = InferenceOptions("model", world=True), tmp_path / "out" / "a"
+    jobs = [Job("walk", Path(f"walk{suffix}"), folder, "walk") for suffix in (".mp4", ".jpg")]
+    assert [is_finished(job, world) for job in jobs] == [False, True]  # photographs get no world
     summary = tmp_path / "out" / "b" / "result_walk" / "summary.json"
     summary.write_text(summary.read_text().replace('"model": "', '"model": "another '))
     runs = []
@@ -119,7 +122,7 @@ def test_clips_that_lack_the_world_get_it_from_their_results(run, loads, tmp_pat
     assert statuses(report) == {"a/walk.mp4": "done", "b/walk.mp4": "done"}
     assert [(clip["frames"], clip["people"]) for clip in report["clips"]] == [(3, 1)] * 2
     assert len(runs) == 1  # the first one's estimates are those of its result
-    assert written.count("b/walk.mp4: done anew: --reuse: ") == 1
+    assert written.count("b/walk.mp4: estimated anew: --reuse: ") == 1
     for folder in ("a", "b"):
         with np.load(tmp_path / "out" / folder / "result_walk" / "person_001.npz") as file:
             assert file["world_from_camera"].shape == (3, 4, 4)

@@ -207,7 +207,7 @@ BEFORE = Square((52, 52), 45, 0.1)
 def test_two_looks_at_a_hand_without_presence_must_agree(apart, presence, expected):
     """It is in the image where the turned square gives the same points, or presence."""
     finder = Hands(hand(0.0), hand(presence, HAND + [apart, 0] * (np.arange(21) > 0)[:, None]))
-    found = finder._hand(NOTHING, ARM, START, None, is_look=True)
+    found = finder._hand(NOTHING, ARM, START, None, searches_twice=True)
     assert (found and found.score) == expected
     assert [runs for _, runs in finder.squares] == [2, 3]
     assert finder.squares[1][0].angle != START.angle
@@ -219,17 +219,17 @@ def test_two_looks_at_a_hand_without_presence_must_agree(apart, presence, expect
 def test_a_lost_hand_is_not_looked_for_twice_in_each_frame():
     finder = Hands(hand(0.0), hand(0.0))
     sure = hand(0.9)._replace(following=BEFORE)
-    assert finder._hand(NOTHING, ARM, START, sure, is_look=False) is None
+    assert finder._hand(NOTHING, ARM, START, sure, searches_twice=False) is None
     assert finder.squares == [(BEFORE, 1), (START, 2)]
 
 
-@pytest.mark.parametrize("is_look", [False, True])
-def test_a_faint_hand_is_followed_without_presence_from_look_to_look(is_look):
+@pytest.mark.parametrize("searches_twice", [False, True])
+def test_a_faint_hand_is_followed_without_presence_from_look_to_look(searches_twice):
     finder = Hands(hand(0.0), hand(0.0), hand(0.0, HAND + 8))
     faint = hand(0.25)._replace(following=BEFORE)
-    found = finder._hand(NOTHING, ARM, START, faint, is_look=is_look)
-    assert (found is None) == is_look
-    assert len(finder.squares) == (3 if is_look else 1)
+    found = finder._hand(NOTHING, ARM, START, faint, searches_twice=searches_twice)
+    assert (found is None) == searches_twice
+    assert len(finder.squares) == (3 if searches_twice else 1)
 
 
 def test_blazepose_says_where_a_hand_is_only_from_the_wrist_of_the_body():
