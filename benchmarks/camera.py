@@ -39,13 +39,13 @@ from utils.files import ROOT
 from utils.source import open_source
 
 WAYS: Final = CAMERAS | {"pan round": lambda t, _: make_shot("rotating", t, yaw=36 * t, pitch=3)}
+"""Where each camera is at times in seconds; world: x right, y up, z back, the floor at y = 0."""
 FPS: Final = 30
 WIDTH, HEIGHT, FOCAL = 1280, 720, 1100.0
 WINDOW, WINDOW_FOCAL = (480, 270), 700.0
 """Of cameras that turn inside a video's frames."""
 _TEXTURE_PX: Final = 1024
 _NEAR_M: Final = 0.1
-# World: x right, y up, z back, the floor at y = 0.
 
 
 class Board(NamedTuple):

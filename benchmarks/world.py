@@ -52,7 +52,7 @@ from benchmarks.walkers import CAMERA, HEIGHT, WIDTH, Estimate, Walker, estimate
 from datasets.synthetic.ground_truth import BODY_BOX_SCALE
 from datasets.synthetic.motion import FPS, Physique, Script
 from datasets.synthetic.production import SynthesisOptions, synthesize
-from datasets.synthetic.shots import CAMERAS, PEOPLE
+from datasets.synthetic.shots import CAMERAS, FLIP, PEOPLE
 from datasets.synthetic.skeleton import Skeleton, turn
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
@@ -82,7 +82,6 @@ _SIZE: Final = (640, 360)
 """Of rendered clips."""
 _HEIGHT_M: Final = 1.5
 _BODY: Final = JOINT_PARTS["body"]
-_FLIP: Final = np.diag([1.0, -1.0, -1.0])
 
 
 class Truth(NamedTuple):
@@ -192,7 +191,7 @@ def _camera(
     result = np.tile(np.eye(4), (frames, 1, 1))
     tilt = turn("x", rng.uniform(-8, -2)) @ turn("z", rng.normal(0, 2))
     turns = Rotation.from_rotvec(yaw[:, None] * [0, 1, 0]).as_matrix() @ tilt
-    rotation = _FLIP @ (turns @ Rotation.from_rotvec(shake).as_matrix()).transpose(0, 2, 1)
+    rotation = FLIP @ (turns @ Rotation.from_rotvec(shake).as_matrix()).transpose(0, 2, 1)
     result[:, :3, :3] = rotation
     result[:, :3, 3] = -np.einsum("tij,tj->ti", rotation, centre)
     return result
@@ -284,8 +283,8 @@ def solve(
         solved = solve_world(final, clip, motion, body, world)
         found = []
         for mine in final.by_identity().values():
-            parts = [(rows, rows.take(mine)) for rows in (final, world)]
-            found.append({name: part[name] for _, part in parts for name in part.dtype.names or ()})
+            parts = [rows.take(mine) for rows in (final, world)]
+            found.append({name: part[name] for part in parts for name in part.dtype.names or ()})
         return Solution(found, motion.kind, solved.levels.tolist())
 
 

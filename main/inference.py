@@ -65,7 +65,7 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
     """
     export, keypoints, camera = arguments.export, arguments.keypoints, arguments.camera
     if arguments.floor and camera not in ("auto", "static"):
-        raise UserError(f"--floor is --world --camera static: leave it or --camera {camera} away")
+        raise UserError("--floor means --world --camera static: leave one of them out")
     return InferenceOptions(
         model_dir=arguments.model_dir,
         device=arguments.device,
@@ -135,7 +135,7 @@ def make_parser() -> argparse.ArgumentParser:
         default="auto",
         help="how it moves (default: what is seen behind the people says so)",
     )
-    add("--world", action="store_true", help="people in a world, with the camera's motion")
+    add("--world", action="store_true", help="also place people in a world with a floor")
     add("--floor", action="store_true", help="the same as --world --camera static")
     add("--export", metavar="FORMAT,...", help="characters for other programs: glb, bvh, ..., all")
     add("--backend", choices=get_args(Backend), default="torch", help="what runs the network")

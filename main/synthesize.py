@@ -49,7 +49,7 @@ def _options(arguments: argparse.Namespace) -> "SynthesisOptions":
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", arguments.name):
         raise UserError(f"--name {arguments.name!r} is no file name; use letters and digits")
     if arguments.camera and not arguments.video:
-        raise UserError(f"--camera {arguments.camera} is for clips: say --video, too")
+        raise UserError(f"--camera {arguments.camera} needs --video")
     for flag, least in (("people", 1), ("workers", 1), ("frames", 1), ("seed", 0)):
         if getattr(arguments, flag) < least:
             raise UserError(f"--{flag} {getattr(arguments, flag)}: give {least} or more")

@@ -98,7 +98,11 @@ def hall_around(rng: Rng, actors: Sequence[Actor], rays: int | None = None) -> H
 def film(
     studio: Studio, actors: list[Actor], hall: Hall, stages: Sequence[Stage], bare: Iterable[Bare]
 ) -> Iterator[Frame]:
-    """A frame for each stage, with rows of everybody."""
+    """A frame for each stage, with rows of everybody.
+
+    Args:
+        bare: the hall without people as each stage sees it.
+    """
     everyone = posed(studio, actors, stages)
     for number, (stage, people, empty) in enumerate(zip(stages, everyone, bare, strict=False)):
         height, width = empty.depth_m.shape

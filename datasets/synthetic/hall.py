@@ -38,6 +38,8 @@ _LAMP: Final = np.array([0.20, 0.18, 0.16], np.float32)
 """Even light from everywhere, as of lamps."""
 _SUN_WIDTH: Final = 0.006
 _CELL_M: Final = 0.25
+BRIGHTEST: Final = 2.4
+"""Brighter light is cut, so that edges of windows stay smooth."""
 _RAYS: Final = 128
 _SAMPLES: Final = 5
 """Rays per pixel."""
@@ -322,9 +324,8 @@ class Hall:
             places = origins + rays * hits.distance[:, None]
             whole, sun = self.reflected(places, inside, self.light, to_sun, fine=True)
             whole[out], sun[out] = outside(rays[out]), 0
-            # Bright light is cut here, so that edges of windows stay smooth.
-            base += np.minimum(whole - sun, 2.4)
-            sunny += np.minimum(sun, 2.4)
+            base += np.minimum(whole - sun, BRIGHTEST)
+            sunny += np.minimum(sun, BRIGHTEST)
             if not sample:
                 depth = (hits.distance / np.linalg.norm(way, axis=1)).astype(np.float32)
                 floor = (hits.solid <= 1) & ~out & (hits.face == 3)

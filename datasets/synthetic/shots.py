@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int32
+from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
@@ -19,6 +20,7 @@ from datasets.synthetic.clips import Frame
 from datasets.synthetic.demo import THIGH, Bare, draw_actor, film, hall_around
 from datasets.synthetic.ground_truth import Row
 from datasets.synthetic.hall import (
+    BRIGHTEST,
     ROOM_M,
     TO_SUN,
     Grid,
@@ -36,18 +38,29 @@ from datasets.synthetic.skeleton import axis_angle, turn
 FLIP: Final = np.diag([1.0, -1.0, -1.0])
 """From world axes (x right, y up, z back) to those of a camera that looks along -z."""
 PEOPLE: Final = 3
+"""In each clip."""
 _FOCAL_MM: Final = 29.0
+"""Of a 36 mm wide frame; a zoom multiplies it."""
 _RAYS: Final = 32
+"""From each place; a quarter of the demo clip's, because several clips are wanted."""
 _TEXEL_M: Final = 0.02
+"""Side of the cells on which the light of the hall is painted."""
 _FINER: Final = 2
 """The hall is drawn with so many times the picture's pixels a side."""
-_BRIGHTEST: Final = 2.4
 _MOST_HIDDEN, _MOST_CUT = 0.95, 0.9
+"""Shares of a person that may be hidden and outside the picture for a row, as in `clips`."""
 Rng = np.random.Generator
 
 
 class Shot(NamedTuple):
-    """Where a camera is: its centre, rotations from the world's axes to its own, and zoom."""
+    """Where a camera is in each frame.
+
+    Attributes:
+        centre: metres in the world.
+        rotation: from the world's axes to the camera's.
+        zoom: factor of the focal length.
+        kind: "static", "rotating" or "moving".
+    """
 
     centre: Float[np.ndarray, "T 3"]
     rotation: Float[np.ndarray, "T 3 3"]
@@ -56,7 +69,8 @@ class Shot(NamedTuple):
 
 
 def turned(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> Float[np.ndarray, "T 3 3"]:
-    """Degrees to the right, down and clockwise; 0 looks along -z."""
+    """Rotations from the world's axes to those of a camera that is turned to the right, down and
+    clockwise, in degrees; without a turn it looks along -z."""
     angles = np.stack([roll, -pitch, -yaw], axis=1)
     turns = Rotation.from_euler("zxy", angles, degrees=True).as_matrix()
     return FLIP @ turns.transpose(0, 2, 1)
@@ -70,15 +84,15 @@ def _shake(rng: Rng, count: int, degrees: float, frames: float) -> np.ndarray:
 def make_shot(
     kind: str,
     time_s: np.ndarray,
-    centre: tuple[object, ...] = (0, 1.5, 0),
-    yaw: object = 0,
-    pitch: object = 0,
-    roll: object = 0,
-    zoom: object = 1,
+    centre: tuple[ArrayLike, ...] = (0, 1.5, 0),
+    yaw: ArrayLike = 0,
+    pitch: ArrayLike = 0,
+    roll: ArrayLike = 0,
+    zoom: ArrayLike = 1,
 ) -> Shot:
-    """Values of each time, or one for all; see `turned`."""
+    """A shot of values for each time, or of one for all; for angles see `turned`."""
 
-    def each(value: object) -> np.ndarray:
+    def each(value: ArrayLike) -> np.ndarray:
         return np.broadcast_to(np.asarray(value, float), time_s.shape)
 
     place = np.stack([each(axis) for axis in centre], axis=1)
@@ -119,6 +133,9 @@ def draw_shot(
 
     Rows also have the camera and the person in a world that stands still: y is up, the floor at
     height 0, the first camera above the origin, with x to its right.
+
+    Args:
+        shape: height and width of the pictures.
     """
     shot = CAMERAS[camera](np.arange(frame_count) / FPS, rng)
     stages = [
@@ -182,7 +199,7 @@ def _in_first(first: Stage, stage: Stage) -> Float[np.ndarray, "4 4"]:
 
 
 def _in_world(row: Row, pose: Float[np.ndarray, "4 4"], motion: Motion, first: Stage) -> Row:
-    """The camera and a person's place in the world."""
+    """What a row also has: the camera, and a person's root, in the world."""
     pelvis, moved = row["keypoints3d_smplx"][0, :3], row["smplx.transl"]
     rest = pelvis - moved
     orient = axis_angle(_from_hall(first) @ motion.rotations[row["meta.frame_index"], 0])
@@ -230,7 +247,7 @@ class PaintedHall:
         pixels = np.stack([columns, rows], axis=1)
         ways = np.c_[(pixels - finer.princpt) / finer.focal, np.ones(len(rows))]
         ways = ways @ stage.from_world / np.linalg.norm(ways, axis=1, keepdims=True)
-        image[open_air, :3] = np.minimum(outside(ways), _BRIGHTEST)
+        image[open_air, :3] = np.minimum(outside(ways), BRIGHTEST)
         parts = [image[:, part].reshape(*fine, 3) for part in (slice(3), slice(3, 6))]
         base, sunny = (cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
                        for part in parts)  # fmt: skip
@@ -262,7 +279,7 @@ def _painted(hall: Hall, number: int, grid: Grid) -> Float32[np.ndarray, "C 6"]:
     face = np.repeat(np.arange(6), sizes.prod(axis=1))
     hits = Hits(np.zeros(len(face)), np.full(len(face), number), face)
     whole, sun = hall.reflected(points, hits, hall.light, TO_SUN, fine=True)
-    return np.minimum(np.c_[whole - sun, sun], _BRIGHTEST).astype(np.float32)
+    return np.minimum(np.c_[whole - sun, sun], BRIGHTEST).astype(np.float32)
 
 
 def _quads(

@@ -329,7 +329,7 @@ def run_world_benchmark(options: BenchmarkOptions) -> None:
         UserError: something is missing or wrong.
     """
     if len(options.datasets) > 1 or world().size > 1:
-        raise UserError(f"{', '.join(WORLD_SETS)}: give one of them alone, and leave NPROC away")
+        raise UserError(f"{', '.join(WORLD_SETS)}: give one of them alone, without NPROC")
     others = (options.protocol, options.ground_truth, options.detections)
     if others != ("correct", "parameters", None):
         raise UserError("EMDB, RICH: --protocol, --gt and --detections are for other datasets")

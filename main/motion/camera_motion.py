@@ -113,7 +113,7 @@ def scaled(motion: CameraMotion, factor: float) -> CameraMotion:
 
 
 def as_dolly(motion: CameraMotion) -> CameraMotion:
-    """What a camera that turns and zooms does if it goes ahead and back instead of zooming.
+    """The motion of a camera that goes ahead and back instead of zooming.
 
     Towards a background that is equally far everywhere, both look the same. The unit is the
     distance of the background in the first frame.

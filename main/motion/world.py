@@ -63,7 +63,8 @@ _OVERLAP: Final = 150
 _ROUNDS, _ROUNDS_WITH_SCALE = 2, 5
 """Contacts, ground and ways are found in turns, and so is the camera's scale where it is open."""
 _SCALE_ERROR, _NO_ERROR = 0.1, 1e-6
-"""Deviation of the scale of a round from that of the round before; where it is not open."""
+"""Deviation of the scale in a round from that in the round before: where it is open, and where it
+is known."""
 _MISPLACED_PX: Final = 1.0
 """Deviation across the line of sight, in pixels at the person's distance."""
 _MISJUDGED: Final = 0.012
@@ -134,8 +135,8 @@ def solve_world(
     """Append everybody in the world to `world`, a row for each final row.
 
     Args:
-        motion: of every frame of the clip. Where its scale is not known, people's feet say it.
-        kind_is_certain: what looks like zoom is zoom.
+        motion: of every frame of the clip. Where its scale is not known, it is found from feet.
+        kind_is_certain: what looks like a zoom is one; else it may be motion ahead.
     """
     soles = soles_of(rows, body)
     if not kind_is_certain:
@@ -290,8 +291,8 @@ def _solve_window(
     clip: Clip,
     open_scale: bool,
 ) -> tuple[_Ways, float]:
-    """Reweighted least squares over the places of the pelvis and of feet that stand, and over the
-    scale of the camera's way, which is returned with them.
+    """Find the places of the pelvis and of feet that stand, and the scale of the camera's way, by
+    reweighted least squares.
 
     The pelvis is where the image shows it, and about as far away as its size says; it accelerates
     as people do; feet stand still while they are in contact, at a level of the ground.

@@ -64,7 +64,7 @@ def test_the_floor_is_the_world_of_a_camera_that_stands_still():
     for command in ("m FILE --floor", "m FILE --floor --world", "m FILE --floor --camera static"):
         options = options_of(parse(command.split()))
         assert (options.world, options.camera) == (True, "static")
-    with pytest.raises(UserError, match="--floor is --world --camera static: leave it or --camera"):
+    with pytest.raises(UserError, match="--floor means --world --camera static: leave"):
         options_of(parse(["m", "FILE", "--floor", "--world", "--camera", "moving"]))
 
 
