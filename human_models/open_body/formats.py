@@ -222,12 +222,13 @@ def joints14_regressor(
     regressor: Float64[np.ndarray, "55 N"],
     template: Float64[np.ndarray, "N 3"],
     mirror: Int64[np.ndarray, " N"],
-) -> np.ndarray:
-    """SMPLX_to_J14.pkl: (14, N) float32."""
+) -> sparse.csr_matrix:
+    """SMPLX_to_J14.pkl: (14, N) float32; nearly all of it is zero."""
     top = np.zeros(len(template))
     top[np.argsort(-template[:, 1], kind="stable")[:_TOP_VERTICES]] = 1 / _TOP_VERTICES
     rows = [regressor[RIG_JOINTS.index(name)] for name in _J14]
-    return np.stack([*rows, 0.5 * (top + top[mirror])]).astype(np.float32)
+    dense = np.stack([*rows, 0.5 * (top + top[mirror])])
+    return sparse.csr_matrix(dense.astype(np.float32))
 
 
 def mano_vertex_ids() -> dict[str, Int64[np.ndarray, "778"]]:

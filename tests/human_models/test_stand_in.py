@@ -273,7 +273,7 @@ def test_smplx2smpl_selects_the_same_points_of_the_body(
 
 def test_joints14_are_those_of_the_rig(bodies: dict[str, Arrays]):
     body = bodies["NEUTRAL"]
-    regressor = load_plain("SMPLX_to_J14.pkl")
+    regressor = load_plain("SMPLX_to_J14.pkl").toarray()
     assert regressor.shape == (14, 10475)
     assert regressor.dtype == np.float32
     points = regressor @ body["v_template"]
