@@ -47,6 +47,9 @@ SOON_S: Final = 3.0
 _SAME_TRACK, _SAME_TRACK_UNBROKEN = 1.0, 3.0
 """What the tracker's own opinion adds: after an absence, and where it never lost the person."""
 _UNBROKEN_S: Final = 0.1
+_NOBODY_LEFT: Final = 5.0
+"""Where tracks are cut but go on, people neither leave nor come: for all ways to link their ends,
+so that it does not decide who is who."""
 _RETURN_PRIOR: Final = -1.0
 """Somebody who appears after a long absence is rather somebody new."""
 _LEAST_ROWS: Final = 8.0
@@ -364,8 +367,12 @@ def _variance_within(pieces: Pieces, seen: Observations) -> Float[np.ndarray, "1
 def _trackers_opinion(pieces: Pieces, pairs: Pairs, fps: float) -> Float[np.ndarray, " N"]:
     first, then = pairs
     absence = pieces.first_frame[then] - pieces.last_frame[first] - 1
-    gain = np.where(absence <= _UNBROKEN_S * fps, _SAME_TRACK_UNBROKEN, _SAME_TRACK)
-    return gain * (pieces.track[first] == pieces.track[then])
+    is_short = absence <= _UNBROKEN_S * fps
+    is_one = pieces.track[first] == pieces.track[then]
+    goes_on, came_before = np.zeros((2, len(pieces.track)), bool)
+    goes_on[first[is_short & is_one]] = came_before[then[is_short & is_one]] = True
+    gain = np.where(is_short, _SAME_TRACK_UNBROKEN, _SAME_TRACK) * is_one
+    return gain + _NOBODY_LEFT * (is_short & goes_on[first] & came_before[then])
 
 
 def _pairs_soon(pieces: Pieces, fps: float) -> Pairs:

@@ -89,6 +89,15 @@ def test_crossing_after_which_the_tracker_may_have_swapped_numbers(swapped, row_
     np.testing.assert_array_equal(identities[clear], truth[clear])
 
 
+def test_nobody_comes_or_leaves_where_people_cover_each_other(people):
+    """The one behind is placed four metres too far from then on."""
+    frames = np.arange(120)
+    z = np.where(frames < 60, 5.0, 9.0)
+    near = track(1, frames, 0.02 * (frames - 60), 4, person=1, heading=1.5)
+    far = track(2, frames, -0.025 * (frames - 60) * z / 5, z, person=2)
+    assert people(near, far) == [{1}, {2}]
+
+
 def test_return_after_a_long_absence_is_recognised_by_the_shape(people):
     first, second, later = np.arange(0, 90), np.arange(0, 400), np.arange(350, 450)
     tracks = [
