@@ -285,7 +285,6 @@ def measure_speed(arguments: argparse.Namespace) -> None:
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("people", "Whom and what the built-in networks find.")
     parser.prog = "python -m benchmarks.people"
-    parser.add_argument("--model", default="smplest_x_demo")
     commands = parser.add_subparsers(required=True, metavar="photographs | video | speed")
     photographs = commands.add_parser("photographs")
     photographs.add_argument("data", type=Path, help="folder with wholebody.json and its images")
@@ -303,6 +302,8 @@ def make_parser() -> argparse.ArgumentParser:
     speed.add_argument("--runs", type=int, default=2)
     speed.add_argument("--overlay", action="store_true")
     speed.set_defaults(measure=measure_speed)
+    for of_model in (photographs, speed, video):
+        of_model.add_argument("--model", default="smplest_x_demo")
     return parser
 
 
