@@ -219,9 +219,10 @@ class EncoderConfig(Section):
     img_size: Shape2 = (256, 192)
     patch_size: Annotated[int, Field(ge=5)] = 16
     """Pixels; images are padded by 2 on each side, which smaller patches would see as a patch."""
-    stem: Literal["patch", "conv"] = "patch"
-    """How pixels become image tokens: by one convolution (the published model), or by a small
-    convolutional network, from which little ViTs learn far sooner."""
+    stem: Literal["patch", "conv", "blazepose"] = "patch"
+    """How pixels become image tokens: by one convolution (the published model), by a small
+    convolutional network, from which little ViTs learn far sooner, or by one that has seen
+    photographs of people and is not trained further (`models.vit.BlazePoseStem`)."""
     embed_dim: Count
     depth: Count
     num_heads: Count
@@ -250,6 +251,8 @@ class EncoderConfig(Section):
                 "a convolutional stem needs a patch_size of 8, 16, 32, ... and an embed_dim that "
                 f"is a multiple of 64, not {self.patch_size} and {self.embed_dim}"
             )
+        if self.stem == "blazepose" and self.patch_size != 32:
+            raise ValueError(f"the stem blazepose needs a patch_size of 32, not {self.patch_size}")
         return self
 
 

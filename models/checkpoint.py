@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.serialization import (
     add_safe_globals,
     clear_safe_globals,
@@ -46,6 +46,8 @@ _FLOAT8: Final = (
     torch.float8_e5m2,
     torch.float8_e5m2fnuz,
 )
+_SCALE: Final = ".scale"
+"""Behind the name of a weight of 8 bits: its scales."""
 _BYTEARRAY: Final = b"bytearray"
 _BESIDE_WEIGHTS: Final = re.compile(
     r"numpy\.(_?core\.multiarray\.(scalar|_reconstruct)|ndarray|dtype|dtypes\.\w+)"
@@ -166,7 +168,7 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
         require_regular_file(path, "checkpoint")
         with _damage_reported(path), safe_open(path, framework="pt") as file:
             published = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        return from_published(published)
+        return from_published(_scaled(published))
     return from_published(require_weights(path, _network_in(path, read_torch(path))))
 
 
@@ -295,6 +297,39 @@ def _mismatch(network: SMPLestX, state: dict[str, Tensor]) -> str | None:
     }
     found = [f"{len(keys)} {what} (e.g. {keys[0]})" for what, keys in problems.items() if keys]
     return ", ".join(found) if found else None
+
+
+def small_state(network: SMPLestX) -> dict[str, Tensor]:
+    """A network's weights in fp16; in 8 bits those 1 x 1 convolutions that are never trained.
+
+    Weights of 8 bits have a scale for each output channel, under their name and `.scale`.
+    """
+    state = {key: value.half() for key, value in network.state_dict().items()}
+    for name, module in network.named_modules():
+        if not isinstance(module, nn.Conv2d) or module.kernel_size != (1, 1):
+            continue
+        if module.weight.requires_grad:
+            continue
+        weight = module.weight.detach().float()
+        scale = weight.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-9) / 127
+        state[f"{name}.weight"] = (weight / scale).round().to(torch.int8)
+        state[f"{name}.weight{_SCALE}"] = scale
+    return state
+
+
+def _scaled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of 8 bits times their scales, see `small_state`."""
+    scales = {
+        key: state[key + _SCALE]
+        for key, value in state.items()
+        if value.dtype == torch.int8 and key + _SCALE in state
+    }
+    of_weights = {key + _SCALE for key in scales}
+    return {
+        key: value * scales[key] if key in scales else value
+        for key, value in state.items()
+        if key not in of_weights
+    }
 
 
 def load_network(

@@ -6,7 +6,7 @@ start their regressor there).
 
 A pre-trained encoder comes from ViTPose or from `main.pretrain`. Its file is `torch.save` of
 {'state_dict': ...}, whose encoder keys may begin with `backbone.` and which may carry heads that
-mean nothing here.
+mean nothing here. The convolutions of a `BlazePoseStem` are those of the bundled network.
 """
 
 import logging
@@ -24,13 +24,15 @@ from torch import Tensor, nn
 from configs.schema import ModelConfig
 from human_models.body import BodyModel
 from human_models.joints import BODY_JOINTS
-from models.checkpoint import read_torch, require_weights, save_torch
+from models.checkpoint import read_network, read_torch, require_weights, save_torch
 from models.losses import KeypointNetwork
 from models.smplest_x import BodyParameters, Heads, KeypointHead, SMPLestX, camera_depth, pose_body
-from models.vit import ViT
+from models.vit import BlazePoseStem, ViT
 from utils.errors import UserError
+from utils.files import PRETRAINED
 from utils.geometry import axis_angle_to_matrix
 
+_BUNDLED: Final = PRETRAINED / "smplest_x_demo" / "smplest_x_demo.safetensors"
 _WEIGHT_STD: Final = 0.02  # of ViTs since BERT
 _HEAD_STD: Final = 1e-3
 _FRAMED: Final = 0.8
@@ -54,10 +56,29 @@ def initial_network(config: ModelConfig, body: BodyModel) -> SMPLestX:
     encoder = network.encoder
     for embedding in (encoder.task_tokens, encoder.pos_embed, network.decoder.pos_embedding):
         nn.init.trunc_normal_(embedding, std=_WEIGHT_STD)
+    if isinstance(encoder.patch_embed, BlazePoseStem):
+        _load_convolutions(encoder.patch_embed)
     with torch.no_grad():
         encoder.pos_embed[0, 1:] = _places(*encoder.grid, config.encoder_config.embed_dim)
     _set_heads(network.heads, average_person(body, config), config)
     return network
+
+
+def _load_convolutions(stem: BlazePoseStem) -> None:
+    """Give a stem the convolutions that are not trained, from the bundled network.
+
+    Raises:
+        UserError: its file is missing, damaged or of another network.
+    """
+    begin = "encoder.patch_embed."
+    weights = read_network(_BUNDLED)
+    for name, parameter in stem.named_parameters():
+        if parameter.requires_grad:
+            continue
+        given = weights.get(begin + name)
+        if given is None or given.shape != parameter.shape:
+            raise UserError(f"{_BUNDLED}: lacks {begin}{name}; restore it from the repository")
+        parameter.data.copy_(given)
 
 
 def _places(height: int, width: int, dim: int) -> Float[Tensor, "N D"]:

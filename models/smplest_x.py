@@ -346,8 +346,9 @@ class SMPLestX(nn.Module):
         self.encoder.to(dtype)
         self.decoder.to(dtype)
         self.heads.float()
-        if self.keypoint_head is not None:
+        if self.keypoint_head is not None and self.lifter is not None:
             self.keypoint_head.to(dtype)
+            self.lifter.float()
         return self
 
 

@@ -189,14 +189,14 @@ def to_safetensors(model_dir: str, output: Path | None, precision: str) -> Path:
 
     Args:
         output: default: beside the weights, with their name.
-        precision: fp32, bf16 or fp16, of encoder and decoder; the heads stay fp32.
+        precision: fp32; bf16, but heads and lifter fp32; or fp16, see `checkpoint.small_state`.
 
     Raises:
         UserError: see `find_model`, `load_config`, `load_network`.
     """
     import torch
 
-    from models.checkpoint import load_network, save_safetensors
+    from models.checkpoint import load_network, save_safetensors, small_state
 
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     files = find_model(model_dir)
@@ -206,9 +206,9 @@ def to_safetensors(model_dir: str, output: Path | None, precision: str) -> Path:
         raise UserError(f"{files.weights} is a safetensors file already; name another --output")
     config = load_config(files.config)
     network = load_network(config.model, files.weights, kinds[precision])
-    state = network.state_dict()
+    state = small_state(network) if precision == "fp16" else network.state_dict()
+    parameters = sum(value.numel() for value in network.state_dict().values())
     save_safetensors(state, target, {"source": files.weights.name, "precision": precision})
-    parameters = sum(value.numel() for value in state.values())
     log.info(
         "%s: %.1f M parameters, %.2f GB (from %.2f GB)",
         target,

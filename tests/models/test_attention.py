@@ -16,7 +16,8 @@ from models.smplest_x import SMPLestX
 
 CONFIG = load_config("configs/config_smplest_x_demo.py")
 MODEL = CONFIG.model
-HEIGHT, WIDTH = (side // 16 for side in MODEL.encoder_config.img_size)
+ENCODER = MODEL.encoder_config
+HEIGHT, WIDTH = (side // ENCODER.patch_size for side in ENCODER.img_size)
 
 
 def targets_at(places):

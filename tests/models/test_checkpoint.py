@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from configs.reader import load_config
 from models.checkpoint import (
@@ -22,6 +23,7 @@ from models.checkpoint import (
     read_torch,
     save_safetensors,
     save_torch,
+    small_state,
     to_published,
 )
 from models.smplest_x import SMPLestX
@@ -421,3 +423,20 @@ def test_refused_writing_is_the_system_s_own_error(tmp_path, state, kind):
     assert error.value.errno == errno.EFBIG
     assert error.value.filename == str(path)
     assert not list(tmp_path.iterdir())
+
+
+def test_convolutions_of_8_bits_have_a_scale_for_each_channel(tmp_path):
+    config = load_config("configs/config_smplest_x_demo.py").model
+    torch.manual_seed(0)
+    network = SMPLestX(config)
+    path = tmp_path / "small.safetensors"
+    save_safetensors(small_state(network), path, {})
+    found = load_network(config, path).state_dict()
+    for key, wanted in network.state_dict().items():
+        largest = wanted.abs().amax(dim=tuple(range(1, wanted.ndim)), keepdim=True)
+        assert ((found[key] - wanted).abs() <= largest * (0.51 / 127)).all(), key
+    one = "encoder.patch_embed.stages.3.1.expand.weight"
+    with safe_open(path, framework="pt") as file:
+        assert file.get_tensor(one).dtype == torch.int8
+    assert not found[one].equal(network.state_dict()[one].half().float())
+    assert all(value.dtype == torch.float32 for value in found.values())

@@ -2,14 +2,22 @@
 
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
+import torch.nn.functional as F
+from PIL import Image
 
 from configs.reader import load_config
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
+from models import initialise
+from models.checkpoint import save_safetensors
 from models.initialise import average_person, initial_network
 from models.smplest_x import body_parameters, pose_body
+from utils.errors import UserError
 from utils.geometry import axis_angle_to_matrix
 
 DEBUG = Path(__file__).parents[2] / "configs" / "config_debug.py"
@@ -74,3 +82,40 @@ def test_every_weight_is_set(body):
         assert parameter.isfinite().all(), name
         if name.endswith("weight"):
             assert parameter.abs().max() > 0, name
+
+
+DEMO = Path(__file__).parents[2] / "configs" / "config_smplest_x_demo.py"
+PEOPLE = Path(__file__).parents[2] / "pretrained_models" / "people"
+SCENE = Path(__file__).parents[1] / "parity" / "scene.png"
+
+
+def test_blazepose_stem_sees_what_the_shipped_keypoint_network_sees(body):
+    """The shipped file has 8-bit weights, so features agree to some percent."""
+    stem = initial_network(load_config(DEMO).model, body).encoder.patch_embed.eval()
+    image = torch.from_numpy(np.array(Image.open(SCENE).convert("RGB"))).float() / 255
+    square = F.interpolate(image.permute(2, 0, 1)[None], (256, 256), mode="bilinear")
+    features = {}
+    stem.stages[-1].register_forward_hook(lambda *args: features.update(ours=args[2]))
+    with torch.inference_mode():
+        stem(square)
+    model = onnx.load(PEOPLE / "blazepose_full.onnx")
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info("model_1/model/add_8/add"))
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    given = {"input_1": square.permute(0, 2, 3, 1).numpy()}
+    (theirs,) = session.run(["model_1/model/add_8/add"], given)
+    ours = features["ours"].numpy()
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.98
+
+
+def test_blazepose_convolutions_are_not_trained(body):
+    stem = initial_network(load_config(DEMO).model, body).encoder.patch_embed
+    trained = {name.split(".")[0] for name, p in stem.named_parameters() if p.requires_grad}
+    assert trained == {"conv", "coarse", "fine"}
+
+
+def test_missing_convolutions_are_one_line(body, monkeypatch, tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_safetensors({"encoder.pos_embed": torch.zeros(1)}, path, {})
+    monkeypatch.setattr(initialise, "_BUNDLED", path)
+    with pytest.raises(UserError, match=r"lacks encoder.patch_embed.first.weight; restore it"):
+        initial_network(load_config(DEMO).model, body)
