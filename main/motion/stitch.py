@@ -48,8 +48,8 @@ _SAME_TRACK, _SAME_TRACK_UNBROKEN = 1.0, 3.0
 """What the tracker's own opinion adds: after an absence, and where it never lost the person."""
 _UNBROKEN_S: Final = 0.1
 _NOBODY_LEFT: Final = 5.0
-"""Where tracks are cut but go on, people neither leave nor come: for all ways to link their ends,
-so that it does not decide who is who."""
+"""Where tracks are cut but go on, people neither leave nor come, though somebody who is covered may
+be placed metres away. It counts for all ways to link their ends: it does not say who is who."""
 _RETURN_PRIOR: Final = -1.0
 """Somebody who appears after a long absence is rather somebody new."""
 _LEAST_ROWS: Final = 8.0
