@@ -249,8 +249,9 @@ class PaintedHall:
         ways = ways @ stage.from_world / np.linalg.norm(ways, axis=1, keepdims=True)
         image[open_air, :3] = np.minimum(outside(ways), BRIGHTEST)
         parts = [image[:, part].reshape(*fine, 3) for part in (slice(3), slice(3, 6))]
-        base, sunny = (cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
-                       for part in parts)  # fmt: skip
+        base, sunny = (
+            cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA) for part in parts
+        )
         ground = np.full(fine, np.nan)
         ground.ravel()[seen.pixels] = self._ground_m[solid, face]
         ground, depth_m = ground[::_FINER, ::_FINER], seen.depth_m[::_FINER, ::_FINER]
