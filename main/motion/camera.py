@@ -357,7 +357,8 @@ def _improved(turn: Turn, before: Points, after: Points, focal: float) -> tuple[
     both = np.concatenate([weights, weights])
     normal = design.T @ (both[:, None] * design) + 1e-9 * np.eye(4)
     step = np.linalg.solve(normal, design.T @ (both * residual.T.ravel()))
-    rotation = Rotation.from_rotvec(step[:3]).as_matrix() @ turn.rotation
+    # Fits start from each other: without orthogonalization, rounding errors grow exponentially.
+    rotation = (Rotation.from_rotvec(step[:3]) * Rotation.from_matrix(turn.rotation)).as_matrix()
     zoom = float(np.clip(turn.zoom * math.exp(step[3]), 0.2, 5))
     return Turn(rotation, zoom), float(np.abs(step).max())
 

@@ -28,6 +28,10 @@ _TOUCHING_M: Final = 0.05
 """Points farther from the plane than this count less and less (Cauchy's weights)."""
 _LEAN: Final = 0.05
 """Deviation of the expected slope from the true one, by people over their feet."""
+_SIZE_ERROR: Final = 0.04
+"""Deviation of the estimated size of a body, as a share."""
+_IMPLAUSIBLE: Final = 4
+"""So many deviations are not believed."""
 _INDEPENDENT: Final = 20
 """The points say at most as much as this many independent ones would."""
 _PASSES: Final = 15
@@ -62,44 +66,53 @@ class Plane(NamedTuple):
         return points @ self.up - self.height
 
 
-def fit_floor(points: Float[np.ndarray, "N 3"], expected_up: Float[np.ndarray, "3"]) -> Plane:
+def fit_floor(
+    points: Float[np.ndarray, "N 3"],
+    owners: Int[np.ndarray, " N"],
+    expected_up: Float[np.ndarray, "3"],
+) -> tuple[Plane, Float[np.ndarray, " N"]]:
     """The plane that most points lie on, near to `expected_up` where they leave its slope open.
 
     Iteratively reweighted least squares of the height over the plane across `expected_up`, begun
-    at the median height; a prior on the slope stands for people who stay at one place.
+    at the median height; a prior on the slope stands for people who stay at one place. All points
+    of a person may be too high or too low, because a person who is estimated too small seems to be
+    nearer to the camera.
 
     Args:
-        points: at least one; some may be off the ground.
+        points: at least one, relative to the camera; some may be off the ground.
+        owners: whose they are.
         expected_up: any length but 0.
+
+    Returns: the plane, and by how much each point is too high because of its owner's size.
     """
     axes = _axes(expected_up)  # rows: right, up, back
     local = points.astype(np.float64) @ axes.T
     centre = np.median(local, axis=0)
     across, height = local[:, ::2] - centre[::2], local[:, 1] - centre[1]
-    design = np.column_stack([across, np.ones(len(points))])
-    solution = np.zeros(3)
+    people, number = np.unique(owners, return_inverse=True)
+    design = np.column_stack([across, np.ones(len(points)), np.eye(len(people))[number]])
+    solution = np.zeros(design.shape[1])
+    raised_m = _size_error_m(centre[1])
+    prior = (_TOUCHING_M / np.r_[_LEAN, _LEAN, 1e3, np.full(len(people), raised_m)]) ** 2
     for _ in range(_PASSES):
         residual = height - design @ solution
         weights = 1 / (1 + (residual / _TOUCHING_M) ** 2)
         weights *= min(1.0, _INDEPENDENT / max(float(weights.sum()), 1e-9))
-        prior = np.diag([(_TOUCHING_M / _LEAN) ** 2] * 2 + [1e-9])
-        normal = design.T @ (weights[:, None] * design) + prior
+        normal = design.T @ (weights[:, None] * design) + np.diag(prior)
         solution = np.linalg.solve(normal, design.T @ (weights * height))
     up = np.array([-solution[0], 1.0, -solution[1]]) @ axes
     up /= np.linalg.norm(up)
     on_plane = (centre + np.array([0, solution[2], 0])) @ axes
-    return Plane(up, float(up @ on_plane))
+    return Plane(up, float(up @ on_plane)), solution[3:][number]
 
 
-def misfit(
-    off_m: Float[np.ndarray, " N"], plane: Plane, expected_up: Float[np.ndarray, "3"]
-) -> float:
-    """How badly a plane explains the expected direction, and points that are `off_m` from it.
+def _size_error_m(plane_height: float) -> float:
+    """Deviation of the height of somebody's feet, because the size of a body is not known well.
 
-    Half of it is about the negative logarithm of a likelihood.
+    Args:
+        plane_height: of the ground over the camera, metres.
     """
-    slope = float(np.linalg.norm(np.cross(plane.up, expected_up))) / _LEAN
-    return _INDEPENDENT * float(np.log1p((off_m / _TOUCHING_M) ** 2).mean()) + slope**2
+    return max(_SIZE_ERROR * abs(plane_height), 0.01)
 
 
 def nearest_level(
@@ -111,15 +124,18 @@ def nearest_level(
 
 
 def find_levels(
-    heights: Float[np.ndarray, " N"], owners: Int[np.ndarray, " N"]
+    heights: Float[np.ndarray, " N"], owners: Int[np.ndarray, " N"], camera_m: float
 ) -> Float[np.ndarray, " L"]:
     """Heights at which there are many contacts, in ascending order; one of them is 0.
 
-    Somebody must be at such a height and at another one, and it must be near enough to be climbed:
-    who always is at one height that others never are at is rather of another size than estimated.
+    Somebody must be at such a height and at another one, and it must be near enough to be climbed.
+    Somebody who always is at one height may rather be of another size than estimated, unless the
+    size would be off by far; adults are not, but children are often taken for adults, who then
+    seem to be farther away and lower.
 
     Args:
         owners: whose contacts they are.
+        camera_m: height of the camera.
     """
     levels: list[float] = [0.0]
     free = np.abs(heights) > _LEAST_STEP_M
@@ -133,28 +149,64 @@ def find_levels(
             np.bincount(owners, chosen) for chosen in (mine, elsewhere, np.ones(len(owners)))
         )
         climbed = (np.minimum(here, there) > _CLIMBED * whole).any()
+        climbed |= found > _IMPLAUSIBLE * _size_error_m(camera_m)
         climbed &= np.abs(found - np.array(levels)).min() < _MOST_STEP_M
         if climbed and mine.sum() > LEVEL_SHARE * len(heights):
             levels.append(float(np.median(heights[mine])))
     return np.array(sorted(levels))
 
 
-def fit_levels(
+class Ground(NamedTuple):
+    """A plane and levels over it, ascending and with 0 among them.
+
+    Attributes:
+        heights: of the contacts over the plane, but for what their owners' sizes explain.
+        misfit: how badly contacts and the expected direction are explained.
+    """
+
+    plane: Plane
+    levels: Float[np.ndarray, " L"]
+    heights: Float[np.ndarray, " N"]
+    misfit: float
+
+
+def fit_ground(
+    points: Float[np.ndarray, "N 3"],
+    owners: Int[np.ndarray, " N"],
+    expected_up: Float[np.ndarray, "3"],
+) -> Ground:
+    """The plane and levels that contacts lie on.
+
+    Somebody who climbs steps has contacts on a slope, too: of a sloping ground and one with levels,
+    it is the one that explains contacts and the expected direction better.
+    """
+    level = Plane(expected_up, float(np.median(points @ expected_up)))
+    starts = ((level, np.zeros(len(points))), fit_floor(points, owners, expected_up))
+    tried = [_fit_levels(points, owners, *start, expected_up) for start in starts]
+    return min(tried, key=lambda ground: ground.misfit)
+
+
+def _fit_levels(
     points: Float[np.ndarray, "N 3"],
     owners: Int[np.ndarray, " N"],
     plane: Plane,
+    raised: Float[np.ndarray, " N"],
     expected_up: Float[np.ndarray, "3"],
-) -> tuple[float, Plane, Float[np.ndarray, " L"]]:
-    """How badly a plane near to `plane`, and levels over it, explain points; both of them."""
-    for _ in range(_FITS):
-        heights = plane.height_of(points)
-        levels = find_levels(heights, owners)
-        flat = points - nearest_level(heights, levels)[:, None] * expected_up
-        plane = fit_floor(flat, expected_up)
-    heights = plane.height_of(points)
-    levels = find_levels(heights, owners)
-    off = heights - nearest_level(heights, levels)
-    return misfit(off, plane, expected_up) + len(levels), plane, levels
+) -> Ground:
+    """The ground near to `plane`, where points are `raised` by their owners' sizes."""
+    for fits in range(_FITS + 1):
+        heights = plane.height_of(points) - raised
+        levels = find_levels(heights, owners, -plane.height)
+        off = heights - nearest_level(heights, levels)
+        if fits < _FITS:
+            flat = points - (heights - off)[:, None] * expected_up
+            plane, raised = fit_floor(flat, owners, expected_up)
+    slope = float(np.linalg.norm(np.cross(plane.up, expected_up))) / _LEAN
+    sizes = raised[np.unique(owners, return_index=True)[1]] / _size_error_m(plane.height)
+    # Half of it is about the negative logarithm of a likelihood.
+    misfit = _INDEPENDENT * float(np.log1p((off / _TOUCHING_M) ** 2).mean())
+    misfit += slope**2 + float((sizes**2).sum()) + len(levels)
+    return Ground(plane, levels, heights, misfit)
 
 
 def common_level(
@@ -208,6 +260,8 @@ _ZOOMED: Final = 0.03
 """Logarithm of a zoom that may be motion instead."""
 _CLEARLY: Final = 0.92
 """Of how feet move under a zoom, what they move at most under a motion that is believed."""
+_SHOWN: Final = 0.4
+"""Score of a keypoint below which the image may not show the joint at all."""
 _FADE_S: Final = 0.5
 """A leg's correction is gone so long after the last contact, and comes so long before the next."""
 _STRETCHED: Final = 0.9998
@@ -367,6 +421,8 @@ class Seen(NamedTuple):
         weight: 1, or less where nobody was detected.
         limbs: `FOOT_JOINTS`, then ankles, knees and hips, relative to the pelvis.
         soles: heights of `FOOT_JOINTS` over the sole.
+        stands: the person stands or walks, because legs and trunk have one direction.
+        hidden: the image shows some keypoints, but no ankles.
     """
 
     runs: list[Int[np.ndarray, " T"]]
@@ -376,6 +432,8 @@ class Seen(NamedTuple):
     weight: Float[np.ndarray, " N"]
     limbs: Float[np.ndarray, "N 10 3"]
     soles: Float[np.ndarray, "N 4"]
+    stands: Bool[np.ndarray, " N"]
+    hidden: Bool[np.ndarray, " N"]
 
 
 def observe(rows: FinalRows, motion: CameraMotion, soles: Float[np.ndarray, "N 4"]) -> Seen:
@@ -384,9 +442,10 @@ def observe(rows: FinalRows, motion: CameraMotion, soles: Float[np.ndarray, "N 4
     centre = -np.einsum("nij,nj->ni", rotation, motion.camera_from_first[frames, :3, 3])
     pelvis = rows.column("joints_3d_m", PELVIS).astype(np.float64)
     limbs = rows.column("joints_3d_m", LIMBS) - pelvis[:, None]
+    neck = rows.column("joints_3d_m", TRUNK[1]) - pelvis
     # A longer lens shows somebody who is farther away at the same size.
     pelvis[:, 2] *= motion.zoom[frames]
-    interpolated = rows.column("interpolated")
+    interpolated, scores = rows.column("interpolated"), rows.column("keypoint_score")
     return Seen(
         _runs(rows),
         rows.column("person"),
@@ -395,6 +454,8 @@ def observe(rows: FinalRows, motion: CameraMotion, soles: Float[np.ndarray, "N 4
         np.where(interpolated, 0.1, 1.0),
         np.einsum("nij,nkj->nki", rotation, limbs),
         soles,
+        _stand(neck, -limbs[:, 4:6].mean(axis=1)),
+        (scores[:, LIMBS[4:6]] < _SHOWN).all(axis=1) & (scores > _SHOWN).any(axis=1),
     )
 
 
@@ -431,12 +492,19 @@ def upright(rows: FinalRows, motion: CameraMotion) -> Float[np.ndarray, "3"]:
     trunk, legs = (
         np.einsum("nji,nj->ni", turns, vectors) for vectors in (neck - pelvis, pelvis - ankles)
     )
-    lengths = np.linalg.norm(trunk, axis=1) * np.linalg.norm(legs, axis=1)
-    upright = (trunk * legs).sum(axis=1) > _UPRIGHT * lengths
-    whole = (trunk + legs)[upright] if upright.mean() > LEVEL_SHARE else trunk
+    standing = _stand(trunk, legs)
+    whole = (trunk + legs)[standing] if standing.mean() > LEVEL_SHARE else trunk
     median = np.median(whole, axis=0)
     length = float(np.linalg.norm(median))
     return median / length if length > 0.2 else np.array([0.0, -1.0, 0.0])
+
+
+def _stand(
+    trunk: Float[np.ndarray, "N 3"], legs: Float[np.ndarray, "N 3"]
+) -> Bool[np.ndarray, " N"]:
+    """Trunk (from pelvis to neck) and legs (from the ankles to the pelvis) have one direction."""
+    lengths = np.linalg.norm(trunk, axis=1) * np.linalg.norm(legs, axis=1)
+    return np.asarray((trunk * legs).sum(axis=1) > _UPRIGHT * lengths)
 
 
 def zoom_or_dolly(

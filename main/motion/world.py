@@ -17,6 +17,7 @@ from scipy.ndimage import (
     binary_closing,
     binary_opening,
     gaussian_filter1d,
+    label,
     maximum_filter1d,
 )
 from scipy.spatial.transform import Rotation
@@ -38,8 +39,7 @@ from main.motion.standing import (
     between,
     common_level,
     find_scale,
-    fit_floor,
-    fit_levels,
+    fit_ground,
     means_of,
     nearest_level,
     observe,
@@ -70,6 +70,8 @@ _MISPLACED_PX: Final = 1.0
 _MISJUDGED: Final = 0.012
 """Deviation of a person's distance, as a share; it lasts for _LASTING_S."""
 _LASTING_S: Final = 0.5
+_DISTRUST: Final = 0.1
+"""Factor of the weight of a distance that would put somebody below the ground."""
 _UNPLANTED_M: Final = 0.04
 """Deviation of a foot that stands, relative to the pelvis."""
 _UNEVEN_M: Final = 0.02
@@ -115,12 +117,14 @@ class _Ways(NamedTuple):
     Attributes:
         anchors: where `FOOT_JOINTS` stand while they are in contact.
         level: height of the ground under each foot's point over the plane.
+        sunk: the person stands below all ground, so the distance is wrong.
     """
 
     pelvis: Float[np.ndarray, "N 3"]
     contacts: Bool[np.ndarray, "N 4"]
     anchors: Float[np.ndarray, "N 4 3"]
     level: Float[np.ndarray, "N 4"]
+    sunk: Bool[np.ndarray, " N"]
 
 
 def solve_world(
@@ -154,7 +158,8 @@ def solve_world(
     expected_up = upright(rows, motion)
     lowest = (feet @ -expected_up).max(axis=1, keepdims=True) + feet @ expected_up
     contacts &= lowest < _LOWEST_M
-    ways = _Ways(seen.pelvis, contacts, feet, np.zeros(feet.shape[:2]))
+    unknown = np.zeros(feet.shape[:2]), np.zeros(len(feet), bool)
+    ways = _Ways(seen.pelvis, contacts, feet, *unknown)
     plane, levels = _ground(seen, ways, expected_up)
     # Where the ground is not settled yet, feet must not be drawn to a wrong one.
     for _ in range(_ROUNDS_WITH_SCALE if open_scale else _ROUNDS):
@@ -164,6 +169,10 @@ def solve_world(
             seen = observe(rows, motion, soles)
         ways = ways._replace(contacts=_touching(seen, ways, plane, levels, clip.fps))
         plane, levels = _ground(seen, ways, expected_up)
+    ways = ways._replace(sunk=_sunk(seen, ways, plane, levels, clip.fps))
+    if ways.sunk.any():  # who was too low for contacts with the ground has them once lifted
+        ways, _ = _solve(seen, ways, plane, levels, clip, open_scale=False)
+        ways = ways._replace(contacts=_touching(seen, ways, plane, levels, clip.fps))
     ways, _ = _solve(seen, ways, plane, levels, clip, open_scale=False)
     if ways.contacts.sum() < LEAST_POINTS:
         log.warning("no foot rests for a moment: the ground is where the lowest feet are")
@@ -205,14 +214,29 @@ def _touching(
     return contacts
 
 
+def _sunk(
+    seen: Seen, ways: _Ways, plane: Plane, levels: Float[np.ndarray, " L"], fps: float
+) -> Bool[np.ndarray, " N"]:
+    """Where somebody stands too far below all ground to touch it, and feet are hidden for a while.
+
+    A network takes what it sees for the whole body, which then is too far away. Of people whose
+    feet are seen, legs are wrong rather than distances.
+    """
+    feet = ways.pelvis[:, None] + seen.limbs[:, :4]
+    height = (plane.height_of(feet) - seen.soles).min(axis=1)
+    sunk = seen.stands & (height < levels.min(initial=0.0) - NEAR_M)
+    sunk &= ~ways.contacts.any(axis=1)
+    for run in seen.runs:
+        stretch, _ = label(sunk[run])
+        hidden = np.bincount(stretch, seen.hidden[run])
+        sunk[run] &= hidden[stretch] > _LASTING_S * fps
+    return sunk
+
+
 def _ground(
     seen: Seen, ways: _Ways, expected_up: Float[np.ndarray, "3"]
 ) -> tuple[Plane, Float[np.ndarray, " L"]]:
-    """The floor, and the heights of further levels of the ground over it; below it, they are < 0.
-
-    Somebody who climbs steps has contacts on a slope, too: of a sloping ground and one with levels,
-    it is the one that explains contacts and the expected direction better.
-    """
+    """The floor, and heights of further levels of the ground over it; negative below it."""
     resting = np.argwhere(ways.contacts)
     resting = resting[:: max(1, len(resting) // MOST_POINTS)]
     if len(resting) < LEAST_POINTS:
@@ -221,12 +245,9 @@ def _ground(
         return Plane(expected_up, float(np.quantile(lowest, 0.05))), np.zeros(0)
     places = tuple(resting.T)
     points = ways.anchors[places] - seen.soles[places][:, None] * expected_up
-    level = Plane(expected_up, float(np.median(points @ expected_up)))
-    sloping = fit_floor(points, expected_up)
     owners = seen.person[places[0]]
-    tried = [fit_levels(points, owners, plane, expected_up) for plane in (sloping, level)]
-    _, plane, levels = min(tried, key=lambda one: one[0])
-    floor = common_level(plane.height_of(points), owners, levels)
+    plane, levels, heights, _ = fit_ground(points, owners, expected_up)
+    floor = common_level(heights, owners, levels)
     return Plane(plane.up, plane.height + floor), levels[levels != floor] - floor
 
 
@@ -307,6 +328,7 @@ def _solve_window(
     ray /= distance[:, None]
     trust = np.sqrt(seen.weight[part])
     across = trust * clip.camera.focal[0] / (_MISPLACED_PX * distance)
+    trust = np.where(ways.sunk[part], _DISTRUST * trust, trust)
     along = trust / (_MISJUDGED * distance * max(1.0, np.sqrt(_LASTING_S * clip.fps)))
     weights = across[:, None, None] * np.eye(3)
     weights += (along - across)[:, None, None] * ray[:, :, None] * ray[:, None, :]
@@ -323,6 +345,12 @@ def _solve_window(
     if count > 2:
         columns = np.stack([of_row[:-2], of_row[1:-1], of_row[2:]], axis=-1)
         system.add(columns, np.broadcast_to(bend, columns.shape), np.zeros(columns.shape[:2]))
+    if levels is not None:
+        floating = np.flatnonzero(ways.sunk[part] & ~contacts.any(axis=1))
+        up = np.broadcast_to(plane.up, (len(floating), 1, 3)) / _UNPLANTED_M
+        above = (limbs[floating] @ plane.up - seen.soles[part[floating]]).min(axis=1)
+        right = (plane.height + levels.min(initial=0.0) - above) / _UNPLANTED_M
+        system.add(of_row[floating][:, None], up, right[:, None])
     when, point = np.nonzero(contacts)
     owner = segment[when, point]
     of_anchor = 3 * (count + np.arange(segments))[:, None] + axes
@@ -358,7 +386,7 @@ def _solve_window(
         anchors = anchors - (height - level)[:, None] * plane.up
         levels_under[when, point] = level[owner]
     placed[when, point] = anchors[owner]
-    return _Ways(pelvis, contacts, placed, levels_under), scale
+    return _Ways(pelvis, contacts, placed, levels_under, ways.sunk[part]), scale
 
 
 def _write(
