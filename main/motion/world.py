@@ -237,7 +237,7 @@ def _ground(
     seen: Seen, ways: _Ways, expected_up: Float[np.ndarray, "3"]
 ) -> tuple[Plane, Float[np.ndarray, " L"]]:
     """The floor, and heights of further levels of the ground over it; negative below it."""
-    resting = np.argwhere(ways.contacts)
+    resting = np.argwhere(ways.contacts & ~seen.hidden[:, None])
     resting = resting[:: max(1, len(resting) // MOST_POINTS)]
     if len(resting) < LEAST_POINTS:
         feet = ways.pelvis[:, None] + seen.limbs[:, :4]

@@ -44,18 +44,32 @@ def points_on_plane(rng, count, spread):
 def test_plane_of_many_points_in_spite_of_others():
     rng = np.random.default_rng(0)
     points = np.concatenate([points_on_plane(rng, 300, 1.5), rng.normal(0, 1, (60, 3))])
-    plane = fit_floor(points, np.array([0.0, -1, 0]))
+    plane, raised = fit_floor(points, np.zeros(360, int), np.array([0.0, -1, 0]))
+    np.testing.assert_allclose(raised, 0, atol=1e-6)
     assert plane.up @ UP > np.cos(np.radians(1))
     assert abs(plane.height - HEIGHT) < 0.02
 
 
 def test_people_at_one_place_leave_the_slope_to_the_expectation():
     rng = np.random.default_rng(1)
-    plane = fit_floor(points_on_plane(rng, 50, 0.001), UP)
+    plane, _ = fit_floor(points_on_plane(rng, 50, 0.001), np.zeros(50, int), UP)
     assert plane.up @ UP > np.cos(np.radians(2))
     assert abs(plane.height - HEIGHT) < 0.02
-    one = fit_floor(HEIGHT * UP[None], UP)
+    one, _ = fit_floor(HEIGHT * UP[None], np.zeros(1, int), UP)
     np.testing.assert_allclose(one.up, UP, atol=1e-9)
+
+
+def test_people_of_wrong_sizes_are_no_slope():
+    rng, owners = np.random.default_rng(2), np.repeat([0, 1], 60)
+    points = rng.normal(0, 0.1, (120, 3)) * [1, 0, 1] + [0, 1.6, 5]
+    points[owners == 1] += [1.5, -0.1, 0]  # who is estimated too small seems to be higher
+    up = np.array([0, -1.0, 0])
+    plane, raised = fit_floor(points, owners, up)
+    assert np.degrees(np.arccos(plane.up @ up)) < 1.5
+    assert 0.05 < raised[-1] - raised[0] < 0.1
+    same, none = fit_floor(points, np.zeros(120, int), up)
+    assert np.degrees(np.arccos(same.up @ up)) > 2
+    np.testing.assert_allclose(none, 0, atol=1e-6)
 
 
 def test_world_stands_on_the_floor():
@@ -218,6 +232,31 @@ def test_steps_are_levels_and_no_slope(solved, monkeypatch):
     np.testing.assert_allclose(lower.take(mine, "world_joints_3d_m"), ours, atol=2e-3)
 
 
+@pytest.mark.parametrize("hidden", [True, False])
+def test_who_stands_behind_something_is_not_below_the_floor(solved, body, tmp_path, hidden):
+    """A network takes the upper part of a body for the whole, so it seems to be farther away."""
+    truth, final, _, _ = solved("static", frames=180)
+    (mine,) = final.by_identity().values()
+    rows = final.take(mine)
+    cut = rows["frame_index"] < 60
+    move = 0.4 * rows["joints_3d_m"][cut, :1]
+    rows["joints_3d_m"][cut] += move
+    rows["transl"][cut] += move[:, 0]
+    rows["keypoint_score"] = 0.9
+    if hidden:
+        ankles = [JOINTS.index(f"{side}_ankle") for side in ("left", "right")]
+        rows["keypoint_score"][np.ix_(cut, ankles)] = 0.1
+    far, world = FinalRows(tmp_path), WorldRows(tmp_path)
+    far.append(rows)
+    solve_world(far, clip_of(CAMERA), static_camera(180), body, world)
+    height = world.column("world_joints_3d_m")[:, 0, 1]
+    low = truth.joints[0][rows["frame_index"], 0, 1] - height
+    sunk = low[cut][:45].mean() - low[~cut][15:].mean()
+    assert sunk < 0.05 if hidden else sunk > 0.1
+    if hidden:  # what nobody sees says nothing of the ground, either
+        assert np.abs(low[~cut]).mean() < 0.05
+
+
 def test_windows_join_without_a_seam(solved, monkeypatch):
     _, final, whole, _ = solved("static")
     monkeypatch.setattr(world_module, "_WINDOW", 40)
@@ -261,9 +300,11 @@ def test_heights_of_many_contacts_are_levels():
     rng = np.random.default_rng(0)
     heights = np.concatenate([rng.normal(0, 0.02, 800), rng.normal(0.3, 0.02, 240)])
     one, two = np.zeros(1040, int), np.repeat([0, 1], (800, 240))
-    assert find_levels(heights, one) == pytest.approx([0, 0.3], abs=0.02)
-    assert find_levels(heights, two).tolist() == [0]  # a person of another size
-    assert find_levels(2 * heights, one).tolist() == [0]  # too high to be climbed
+    assert find_levels(heights, one, 1.5) == pytest.approx([0, 0.3], abs=0.02)
+    assert find_levels(heights, two, 2.5).tolist() == [0]  # a person of another size
+    assert find_levels(heights, two, 1.5) == pytest.approx([0, 0.3], abs=0.02)  # nobody is so small
+    assert find_levels(-heights, two, 1.5).tolist() == [0]  # a child that is taken for an adult
+    assert find_levels(2 * heights, one, 1.5).tolist() == [0]  # too high to be climbed
 
 
 def test_the_floor_is_the_lowest_level_of_half_of_the_people():
