@@ -34,6 +34,7 @@ from datasets.synthetic.motion import FPS, Motion, Physique, Script
 from datasets.synthetic.pictures import Studio, is_clear
 from datasets.synthetic.rendering import Stage, full_camera, see
 from datasets.synthetic.skeleton import axis_angle, turn
+from utils.camera import Camera
 
 FLIP: Final = np.diag([1.0, -1.0, -1.0])
 """From world axes (x right, y up, z back) to those of a camera that looks along -z."""
@@ -231,32 +232,41 @@ class PaintedHall:
     def photograph(self, stage: Stage, shape: tuple[int, int]) -> Bare:
         """What a camera sees; `shape` is (height, width)."""
         height, width = shape
-        fine, camera = (_FINER * height, _FINER * width), full_camera(stage.focal_mm, shape)
+        fine = (_FINER * height, _FINER * width)
+        camera = full_camera(stage.focal_mm, shape).scaled(_FINER)
         points = stage.from_floor(self._points).astype(np.float32)
         one_sided = np.zeros(len(self._faces), bool)
-        finer = camera.scaled(_FINER)
-        seen = see(points, self._faces, one_sided, self._places, finer, fine)
+        seen = see(points, self._faces, one_sided, self._places, camera, fine)
         solid, face = np.divmod(np.rint(seen.values[:, 2]).astype(int), 6)
-        image = np.zeros((fine[0] * fine[1], 6), np.float32)
-        size = self._grid.sizes[solid, face]
-        place = np.clip((seen.values[:, :2] * size).astype(int), 0, size - 1)
-        cell = self._grid.first[solid, face] + place[:, 0] * size[:, 1] + place[:, 1]
-        image[seen.pixels] = self._paint[cell]
+        light = np.zeros((fine[0] * fine[1], 6), np.float32)
+        light[seen.pixels] = self._paint[self._cells(solid, face, seen.values[:, :2])]
         open_air = np.flatnonzero(~np.isfinite(seen.depth_m.ravel()))
-        rows, columns = np.divmod(open_air, fine[1])
-        pixels = np.stack([columns, rows], axis=1)
-        ways = np.c_[(pixels - finer.princpt) / finer.focal, np.ones(len(rows))]
-        ways = ways @ stage.from_world / np.linalg.norm(ways, axis=1, keepdims=True)
-        image[open_air, :3] = np.minimum(outside(ways), BRIGHTEST)
-        parts = [image[:, part].reshape(*fine, 3) for part in (slice(3), slice(3, 6))]
+        light[open_air, :3] = _sky(open_air, fine[1], camera, stage)
         base, sunny = (
-            cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA) for part in parts
+            cv2.resize(part.reshape(*fine, 3), (width, height), interpolation=cv2.INTER_AREA)
+            for part in (light[:, :3], light[:, 3:])
         )
         ground = np.full(fine, np.nan)
         ground.ravel()[seen.pixels] = self._ground_m[solid, face]
         ground, depth_m = ground[::_FINER, ::_FINER], seen.depth_m[::_FINER, ::_FINER]
         levels = np.unique(ground[np.isfinite(ground)])
         return Bare(base, sunny, depth_m, tuple((float(h), ground == h) for h in levels))
+
+    def _cells(
+        self, solid: np.ndarray, face: np.ndarray, places: Float[np.ndarray, "N 2"]
+    ) -> np.ndarray:
+        """Numbers of the painted cells at places (0 to 1, twice) on faces of solids."""
+        size = self._grid.sizes[solid, face]
+        cell = np.clip((places * size).astype(int), 0, size - 1)
+        return self._grid.first[solid, face] + cell[:, 0] * size[:, 1] + cell[:, 1]
+
+
+def _sky(pixels: np.ndarray, width: int, camera: Camera, stage: Stage) -> Float[np.ndarray, "N 3"]:
+    """Light that comes through the windows at pixels, counted along rows of this width."""
+    rows, columns = np.divmod(pixels, width)
+    ways = np.c_[(np.c_[columns, rows] - camera.princpt) / camera.focal, np.ones(len(pixels))]
+    ways = ways @ stage.from_world / np.linalg.norm(ways, axis=1, keepdims=True)
+    return np.minimum(outside(ways), BRIGHTEST)
 
 
 _AXES: Final = (0, 0, 1, 1, 2, 2)
