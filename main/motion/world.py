@@ -26,6 +26,7 @@ from human_models.body import BodyModel
 from human_models.joints import SIDES
 from main.motion.camera import PELVIS, Clip
 from main.motion.camera_motion import CameraMotion, scaled
+from main.motion.legs import bend_leg, between, of_nearest, turn_between
 from main.motion.rows import BLOCK, WORLD_ROW, FinalRows, WorldRows
 from main.motion.standing import (
     LEAST_POINTS,
@@ -35,18 +36,14 @@ from main.motion.standing import (
     Equations,
     Plane,
     Seen,
-    bend_leg,
-    between,
     common_level,
     find_scale,
     fit_ground,
     means_of,
     nearest_level,
     observe,
-    of_nearest,
     segments_of,
     soles_of,
-    turn_between,
     upright,
     world_from_camera,
     zoom_or_dolly,

@@ -17,10 +17,10 @@ from main.evaluation.metrics import FOOT_POINTS as FEET
 from main.evaluation.metrics import world_errors
 from main.motion import world as world_module
 from main.motion.camera_motion import static_camera
+from main.motion.legs import bend_leg
 from main.motion.rows import FINAL_ROW, FinalRows, RawRows, WorldRows
 from main.motion.standing import (
     Plane,
-    bend_leg,
     common_level,
     find_levels,
     fit_floor,
