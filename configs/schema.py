@@ -378,7 +378,7 @@ def validate(values: dict[str, Any], source: str) -> Config:
     """
     ignored = sorted(name for name in IGNORED_KEYS if _has(values, name.split(".")))
     if ignored:
-        log.warning("%s: keys without meaning here: %s", source, ", ".join(ignored))
+        log.debug("%s: keys without meaning here: %s", source, ", ".join(ignored))
     try:
         return Config.model_validate(_without_ignored(values))
     except ValidationError as error:
