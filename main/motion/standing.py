@@ -181,7 +181,7 @@ def fit_ground(
     """
     level = Plane(expected_up, float(np.median(points @ expected_up)))
     starts = ((level, np.zeros(len(points))), fit_floor(points, owners, expected_up))
-    tried = [_fit_levels(points, owners, *start, expected_up) for start in starts]
+    tried = [_fit_levels(points, owners, plane, raised, expected_up) for plane, raised in starts]
     return min(tried, key=lambda ground: ground.misfit)
 
 
@@ -344,6 +344,7 @@ def observe(rows: FinalRows, motion: CameraMotion, soles: Float[np.ndarray, "N 4
     # A longer lens shows somebody who is farther away at the same size.
     pelvis[:, 2] *= motion.zoom[frames]
     interpolated, scores = rows.column("interpolated"), rows.column("keypoint_score")
+    shown: Bool[np.ndarray, "N 137"] = scores >= _SHOWN
     return Seen(
         _runs(rows),
         rows.column("person"),
@@ -353,7 +354,7 @@ def observe(rows: FinalRows, motion: CameraMotion, soles: Float[np.ndarray, "N 4
         np.einsum("nij,nkj->nki", rotation, limbs),
         soles,
         _stand(neck, -limbs[:, 4:6].mean(axis=1)),
-        (scores[:, LIMBS[4:6]] < _SHOWN).all(axis=1) & (scores > _SHOWN).any(axis=1),
+        np.asarray(shown.any(axis=1) & ~shown[:, LIMBS[4:6]].any(axis=1)),
     )
 
 
