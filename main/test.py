@@ -89,9 +89,7 @@ def make_parser() -> argparse.ArgumentParser:
         default="parameters",
         help="meshes: those registered to scans, where a dataset has them beside its images (EHF)",
     )
-    parser.add_argument(
-        "--worst", type=_count, default=8, metavar="K", help="samples to draw (8); 0: none"
-    )
+    parser.add_argument("--worst", type=_count, metavar="K", help="samples to draw (8); 0: none")
     parser.add_argument(
         "--detections",
         type=Path,
