@@ -60,7 +60,6 @@ _BASE: Final = ("--config", "configs/config_smplest_x_b.py")
 """Huge takes a quarter of an hour in bf16 on a processor without bf16 units."""
 _DEBUG: Final = ("--config", "configs/config_debug.py")
 BENCHMARKS: Final = (
-    Benchmark("cache", "benchmarks.cache", (), ("--quick",)),
     Benchmark("camera", "benchmarks.camera", ("--frames", "90"), ("--only", "static")),
     Benchmark("checkpoint", "benchmarks.checkpoint", (), _DEBUG),
     Benchmark("data", "benchmarks.data", (), ("--rounds", "5")),
@@ -73,7 +72,6 @@ BENCHMARKS: Final = (
         *("precision", "benchmarks.precision", ("--ways", "bf16,compile,int8,onnx")),
         ("--rounds", "1", "--threads", "1", *_DEBUG),
     ),
-    Benchmark("synthesis", "benchmarks.synthesis", (), ("--rounds", "1", "--crops", "8")),
     Benchmark("tracking", "benchmarks.tracking", (), ("--clips", "1", "--frames", "60")),
     Benchmark("train", "benchmarks.train", (), ("--rounds", "1", *_DEBUG)),
     Benchmark("video", "benchmarks.video", _VIDEO, ("--seconds", "4")),
