@@ -1,7 +1,9 @@
 """Fixtures that several folders of tests share."""
 
 import importlib.util
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +21,43 @@ install_import_hook(
 )
 
 PARITY = Path(__file__).parent / "parity"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def open_body_read_once() -> Iterator[None]:
+    """Unpack the open body once per process and not, as hundreds of tests would, each time.
+
+    Every library gets modules of its own, which share the numbers until they are converted.
+    """
+    import torch
+
+    from human_models import files
+    from human_models.body import BodyLibrary, BodyModel
+
+    kept: dict[tuple[object, ...], BodyModel] = {}
+    read_model, read_arrays = BodyLibrary._model, files._read_arrays
+    read_once = lru_cache(maxsize=4)(read_arrays)
+
+    def arrays(source: Path) -> dict[str, object]:
+        return (read_once if source.is_relative_to(files.STAND_IN) else read_arrays)(source)
+
+    def model(library: BodyLibrary, rig: files.Rig, gender: files.Gender) -> BodyModel:
+        if library.folder.path != files.STAND_IN or (rig, gender) in library._models:
+            return read_model(library, rig, gender)
+        key = (rig, gender, *library._components.values())
+        if key not in kept:
+            with torch.inference_mode(False):
+                kept[key] = read_model(
+                    BodyLibrary(library.folder, **library._components), rig, gender
+                )
+        shared = {id(buffer): buffer for buffer in kept[key].buffers()}
+        library._models[rig, gender] = deepcopy(kept[key], shared).to(library._device)
+        return library._models[rig, gender]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "_read_arrays", arrays)
+        patch.setattr(BodyLibrary, "_model", model)
+        yield
 
 
 @pytest.fixture(scope="session")
