@@ -1,7 +1,9 @@
 """Fixtures that several folders of tests share."""
 
+import fcntl
 import gc
 import importlib.util
+import os
 from collections.abc import Generator, Iterator
 from copy import deepcopy
 from functools import lru_cache
@@ -71,8 +73,12 @@ def open_body_read_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def random_body_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Body models of the right sizes and no anatomy, those of the parity values (280 MB)."""
-    folder = tmp_path_factory.mktemp("random_body")
+    """Body models of the right sizes and no anatomy, those of the parity values (280 MB).
+
+    The first process makes them, for all processes of a run.
+    """
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "random_body"
     spec = importlib.util.spec_from_file_location(
         "make_random_body", PARITY / "make_random_body.py"
     )
@@ -80,7 +86,11 @@ def random_body_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    script.main(folder, seed=7)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            script.main(folder.with_suffix(".partial"), seed=7)
+            folder.with_suffix(".partial").rename(folder)
     return folder
 
 
