@@ -187,7 +187,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         values = _merge(values, with_current_keys(value))
     if _holds_nul(values):
         raise UserError(f"{path}: a text in it, or in --set, holds a NUL; no path or name does")
-    return validate(values, source=str(path))
+    return validate(values, source=f"{path} with --set" if overrides else str(path))
 
 
 def _holds_nul(value: object) -> bool:

@@ -297,7 +297,7 @@ class ModelConfig(Section):
     """Shape of the network's input."""
     output_hm_shape: tuple[int, int, int] = (16, 16, 12)
     """Depth, height and width of the grid in which 2D joints are supervised."""
-    focal: tuple[float, float] = (5000, 5000)
+    focal: tuple[Positive, Positive] = (5000, 5000)
     """Focal lengths (x, y) of the crop's camera, in pixels of the network's input."""
     princpt: tuple[float, float] = (96, 128)
     """Principal point (x, y), in pixels of the network's input."""
@@ -378,7 +378,7 @@ def validate(values: dict[str, Any], source: str) -> Config:
     """
     ignored = sorted(name for name in IGNORED_KEYS if _has(values, name.split(".")))
     if ignored:
-        log.warning("%s: keys without meaning here: %s", source, ", ".join(ignored))
+        log.debug("%s: keys without meaning here: %s", source, ", ".join(ignored))
     try:
         return Config.model_validate(_without_ignored(values))
     except ValidationError as error:

@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -151,7 +152,9 @@ def load_inert(path: Path, names: re.Pattern[str], *, mmap: bool = False) -> Any
         placeholders: list[Any] = [
             (type(name.rpartition(".")[2], (Placeholder,), {}), name) for name in found
         ]
-        with safe_globals(placeholders):
+        with safe_globals(placeholders), warnings.catch_warnings():
+            # Of pickles with other protocols than those of torch.save; errors say enough.
+            warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     finally:
         add_safe_globals(others)

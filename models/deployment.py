@@ -29,6 +29,7 @@ TOLERANCE: Final = 1e-4
 LARGEST_FILE: Final = 2**31 - 2**24
 """Bytes of weights from which they get a file of their own: ONNX files end at 2 GB."""
 _INPUT: Final = "images"
+_MAKE_IT: Final = "make it with: .venv/bin/python -m main.convert MODEL_DIR --onnx"
 _REFUSALS: Final = (
     "Fail",
     "InvalidArgument",
@@ -179,14 +180,14 @@ class OnnxNetwork:
 
     def _check_file(self) -> None:
         """Refuse pipes, devices and what `read_description` refuses."""
-        require_regular_file(self.path, "file; make it with main.convert, as ONNX")
+        require_regular_file(self.path, f"file; {_MAKE_IT}")
         try:
             read_description(self.path)
         except ValueError:
             raise self._damaged() from None
 
     def _damaged(self) -> UserError:
-        return UserError(f"{self.path}: damaged; make it anew with main.convert, as ONNX")
+        return UserError(f"{self.path}: damaged; {_MAKE_IT}")
 
     def _session(self) -> Any:
         """The one that takes as many threads as PyTorch would in the caller's thread."""
@@ -214,7 +215,7 @@ class OnnxNetwork:
         inputs = [value.name for value in session.get_inputs()]
         outputs = {value.name for value in session.get_outputs()}
         if inputs != [_INPUT] or not outputs >= set(HeadOutputs._fields):
-            raise UserError(f"{self.path}: is another network; make it with main.convert, as ONNX")
+            raise UserError(f"{self.path}: is another network; {_MAKE_IT}")
         return session
 
 

@@ -124,7 +124,15 @@ def _rotations_6d(axis_angles: Float[Tensor, "1 A"]) -> Float[Tensor, " R"]:
 @torch.no_grad()
 def _set_heads(heads: Heads, person: BodyParameters, config: ModelConfig) -> None:
     x, y, depth = person.transl[0]
-    camera = torch.stack([x, y, torch.logit(depth / camera_depth(config))])
+    furthest = camera_depth(config)
+    if depth >= furthest:
+        smallest = float(config.camera_3d_size * depth / furthest)
+        raise UserError(
+            f"model.camera_3d_size = {config.camera_3d_size:g}: a person who fills a crop of "
+            f"{config.input_body_shape} stands further away than the camera head can express; "
+            f"set it above {smallest:.2f}"
+        )
+    camera = torch.stack([x, y, torch.logit(depth / furthest)])
     hands = torch.cat([person.left_hand_pose, person.right_hand_pose], dim=1)
     no_rotation = _rotations_6d(torch.zeros(1, 3))
     biases = {

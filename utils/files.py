@@ -2,6 +2,7 @@
 appear whole or not at all."""
 
 import ctypes
+import errno
 import fcntl
 import json
 import math
@@ -29,6 +30,7 @@ CONFIG_NAME: Final = "config_base.py"
 _LARGEST_JSON: Final = 128 << 20
 """Bytes; what is read of them takes several times as much memory."""
 _LARGEST_INTEGER: Final = 2**63
+_NO_ROOM: Final = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
 _PREFIX: Final = ".partial_"
 _LOCK: Final = ".lock"
 """In a folder of what is not whole yet: locked by the process that writes, with its machine."""
@@ -226,7 +228,12 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
         remove_leftovers(folder, [path.name])
     with _partial_folder(path.parent) as holder:
         partial = holder / path.name
-        yield partial
+        try:
+            yield partial
+        except OSError as error:
+            if error.filename is None and error.errno in _NO_ROOM:  # of a write, not of an open
+                error.filename = str(path)
+            raise
         if durable:
             _sync(partial)
         if partial.is_dir() and path.is_dir():

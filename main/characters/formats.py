@@ -261,7 +261,9 @@ except ModuleNotFoundError:
 def require_usd() -> None:
     """Raises UserError where usd-core is not installed."""
     if Usd is None:
-        raise UserError("--format usd needs the package usd-core: .venv/bin/pip install usd-core")
+        raise UserError(
+            "the export format usd needs the package usd-core: .venv/bin/pip install usd-core"
+        )
 
 
 def write_usd(

@@ -53,7 +53,7 @@ def check_formats(formats: Sequence[str], options: ExportOptions = DEFAULTS) -> 
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         choices = ",".join((*FORMATS, ALL))
-        raise UserError(f"--format {','.join(unknown)}: choose from {choices}")
+        raise UserError(f"export format '{','.join(unknown)}' is unknown: choose from {choices}")
     if options.up == "z" and _Y_UP & set(formats):
         reason = "glTF is y up by its standard, usd and the viewer as we write them"
         raise UserError(f"--up z: {reason}; leave --up away")

@@ -115,7 +115,7 @@ def stitch(rows: RawRows, camera: ClipCamera, fps: float) -> Int[np.ndarray, " T
     people = _linked(chains, pairs, evidence)
 
     people.sort(key=lambda person: (seen.frame[person[0]], seen.track[person[0]]))
-    log.info("%d people, from %d tracks", len(people), len(rows.by_identity()))
+    log.info("people: %d, tracks: %d", len(people), len(rows.by_identity()))
     identities = np.empty(len(rows), np.int32)
     for identity, person in enumerate(people, start=1):
         identities[person] = identity

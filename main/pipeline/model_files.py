@@ -70,6 +70,8 @@ def find_model(model_dir: str, *, download: bool = False) -> ModelFiles:
         return ModelFiles(name, others[0], _config_of(others[0]))
     if not others and model_dir in HUB_MODELS:  # such as a download that was broken off
         raise UserError(_how_to_get(model_dir, folder))
+    if snapshots := sorted(folder.glob("model_dump/snapshot_*.pth.tar")):
+        raise UserError(f"{folder} is a training run; name one of its snapshots: {snapshots[-1]}")
     if not others:
         raise UserError(
             f"{folder}: there are no weights in it; put {name}.safetensors or {name}.pth.tar there"
@@ -136,9 +138,7 @@ def _how_to_get(model_dir: str, folder: Path) -> str:
             f"{folder} has no weights: put {files} from huggingface.co/{hub.repo} into it, "
             "or say --download (8.2 GB)"
         )
-    there = (
-        sorted(p.name for p in PRETRAINED.iterdir() if p.is_dir()) if PRETRAINED.is_dir() else []
-    )
+    there = [config.parent.name for config in PRETRAINED.glob(f"*/{CONFIG_NAME}")]
     known = ", ".join(sorted({*there, *HUB_MODELS}))
     return f"{model_dir}: no such model folder, and none of pretrained_models/ ({known})"
 

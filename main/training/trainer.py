@@ -96,6 +96,8 @@ class Trainer:
         """
         epochs, per_epoch = self.config.end_epoch, self.loader.iterations
         self._began -= progress.seconds
+        if progress.epoch >= epochs:
+            log.info("all %d epochs are done; a larger train.end_epoch trains further", epochs)
         while progress.epoch < epochs and self._spent(progress) < 1:
             epoch = progress.epoch
             for batches in self._batches(progress):

@@ -134,6 +134,7 @@ def test_wrong_file_is_one_line(tmp_path, text, message):
         ("trian.lr=1", "did you mean 'train'"),
         ("train.lr=fast", "train.lr"),
         ("train.lr=-1", "greater than 0"),
+        ("model.focal=(5000, 0)", "greater than 0"),
         ("train.lr", "section.key=value"),
         ("train..lr=1", "section.key=value"),
         ("model.encoder_config.num_heads=5", "no multiple of num_heads"),
@@ -143,6 +144,7 @@ def test_wrong_file_is_one_line(tmp_path, text, message):
 def test_wrong_override_names_what_is_wrong(override, message):
     with pytest.raises(UserError, match=message) as error:
         load_config(PARITY, [override])
+    assert "--set" in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -214,7 +214,12 @@ def test_other_import_errors_are_not_hidden(capsys):
 
 @pytest.mark.parametrize(
     ("number", "remedy"),
-    [(errno.EMFILE, "ulimit -n"), (errno.EFBIG, "ulimit -f"), (errno.ENOSPC, "free space")],
+    [
+        (errno.EMFILE, "ulimit -n"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.ENOSPC, "free space"),
+        (errno.EEXIST, "name a folder"),
+    ],
 )
 def test_what_the_system_refuses_comes_with_its_remedy(number, remedy, capsys):
     status, written = ended_by(OSError(number, os.strerror(number), "a/file"), capsys)

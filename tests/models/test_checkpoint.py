@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import pickle
 import resource
 import struct
 import sys
@@ -440,3 +441,13 @@ def test_convolutions_of_8_bits_have_a_scale_for_each_channel(tmp_path):
         assert file.get_tensor(one).dtype == torch.int8
     assert not found[one].equal(network.state_dict()[one].half().float())
     assert all(value.dtype == torch.float32 for value in found.values())
+
+
+def test_refusing_a_bare_pickle_of_a_newer_protocol_gives_one_error_without_warnings(
+    tmp_path, recwarn
+):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(pickle.dumps(CONFIG, protocol=4))
+    with pytest.raises(UserError, match=str(path)):
+        read_torch(path)
+    assert not recwarn.list

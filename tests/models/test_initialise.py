@@ -76,6 +76,22 @@ def test_same_seed_same_weights_and_other_seed_others(body):
     assert not torch.equal(first, other)
 
 
+def test_crop_too_wide_for_the_depth_range_is_refused(body):
+    wide = (
+        "model.encoder_config.img_size=(128, 256)",
+        "model.input_body_shape=(128, 256)",
+        "model.princpt=(128, 64)",
+    )
+    with pytest.raises(
+        UserError, match=r"camera_3d_size = 2\.5: .*set it above (\d\.\d+)"
+    ) as refused:
+        initial_network(load_config(DEBUG, wide).model, body)
+    larger = str(refused.value).rpartition(" ")[2]
+    config = load_config(DEBUG, (*wide, f"model.camera_3d_size={float(larger) + 0.01}")).model
+    for name, parameter in initial_network(config, body).named_parameters():
+        assert parameter.isfinite().all(), name
+
+
 def test_every_weight_is_set(body):
     network = initial_network(load_config(DEBUG).model, body)
     for name, parameter in network.named_parameters():

@@ -179,7 +179,9 @@ def test_each_number_of_threads_has_a_session(debug):
 
 
 def test_a_missing_and_a_damaged_file_are_reported(tmp_path):
-    with pytest.raises(UserError, match=r"no such file; make it with main\.convert, as ONNX"):
+    with pytest.raises(
+        UserError, match=r"no such file; make it with: .*main\.convert MODEL_DIR --onnx"
+    ):
         OnnxNetwork(tmp_path / "no.onnx", CPU)
     (tmp_path / "bad.onnx").write_bytes(b"\x08\x08 no model")
     with pytest.raises(UserError, match="damaged"):

@@ -1,5 +1,6 @@
 """Input files are regular files; files and folders appear whole or not at all."""
 
+import errno
 import os
 import shutil
 import socket
@@ -59,6 +60,13 @@ def test_folder_replaces_a_folder(tmp_path: Path) -> None:
             (partial / name).touch()
     assert [path.name for path in target.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_full_disk_is_an_error_of_the_file_that_was_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space") as refused, atomic_path(tmp_path / "a.npz"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert refused.value.filename == str(tmp_path / "a.npz")
+    assert not list(tmp_path.iterdir())
 
 
 def test_failure_leaves_the_old_and_nothing_else(tmp_path: Path) -> None:

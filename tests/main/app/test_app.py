@@ -223,7 +223,7 @@ def test_too_large_an_upload_leaves_nothing(client, tmp_path):
         ({"--smooth": "soft"}, "--smooth soft: say auto"),
         ({"--focal": "-3"}, "--focal -3: give a focal length"),
         ({"--fps": "many"}, "argument --fps"),
-        ({"--export": "fbx"}, "--format fbx: choose from"),
+        ({"--export": "fbx"}, "export format 'fbx' is unknown: choose from"),
         ({"--output": "/etc"}, "--output: the app has no such option"),
         ({"--boxes": "/etc/passwd"}, "--boxes: the app has no such option"),
         ({"--set": "inference.detection.model_path=/x"}, "--set: the app has no such option"),

@@ -61,10 +61,13 @@ def test_snapshot_of_a_training_run_finds_the_config_of_the_run(tmp_path):
     (tmp_path / "config_base.py").write_text("config = {}")
     files = find_model(str(weights))
     assert files == ("snapshot_3", weights, tmp_path / "config_base.py")
+    with pytest.raises(UserError, match=r"is a training run; name one .*snapshot_3\.pth\.tar"):
+        find_model(str(tmp_path))
 
 
 def test_what_is_missing_is_named(tmp_path, pretrained):
     make_model(pretrained, "whole", ".pth.tar")
+    (pretrained / "no model").mkdir()
     with pytest.raises(UserError, match=r"none of pretrained_models/ \(smplest_x_h, whole\)"):
         find_model("other")
     weights = make_model(pretrained, "half", ".pth.tar")

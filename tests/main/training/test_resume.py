@@ -47,7 +47,10 @@ def test_sigterm_saves_and_going_on_gives_the_same(
     run = train_here(tmp_path, *options, status=143)
     assert f"{saved}.pth.tar" in run.dump()
     monkeypatch.undo()
-    check_equal(train_here(tmp_path, *options, GO_ON), everything)
+    run = train_here(tmp_path, *options, GO_ON)
+    check_equal(run, everything)
+    assert "epochs are done" not in run.log()
+    assert "all 2 epochs are done" in train_here(tmp_path, *options, GO_ON).log()
 
 
 def kill_at_random(started, ranks):
