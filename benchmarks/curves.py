@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from configs.reader import load_config
-from main.cli import command_parser, run_command
+from main.cli import command, command_parser
 from utils.errors import UserError
 from utils.files import atomic_path
 
@@ -139,8 +139,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

@@ -110,9 +110,9 @@ class Bench:
         return initial_network(config.model, self.bodies.smplx()).to(self.device).eval()
 
     def release(self) -> None:
-        """Give memory back that earlier work held, and begin to count its peak anew."""
-        gc.collect()
+        """Give memory of the GPU back that earlier work held, and count its peak anew."""
         if self.device.type == "cuda":
+            gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
 

@@ -33,7 +33,7 @@ from human_models.joints import (
     joint_places,
 )
 from human_models.safe_pickle import load_npz
-from main.cli import command_parser, run_command
+from main.cli import command, command_parser
 from main.motion.result_reader import open_result
 from main.pipeline.detection import Detection, Detectors
 from main.pipeline.estimator import Estimator
@@ -307,8 +307,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    return run_command(make_parser(), lambda arguments: arguments.measure(arguments), command_line)
+main = command(make_parser, lambda arguments: arguments.measure(arguments))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ similarity that fits best. Measure a network on people whom it was not trained w
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +24,7 @@ from rich.console import Console
 
 from human_models.joints import JOINT_PARTS, JOINTS, JOINTS_FROM_MODEL, RIG_JOINTS, SIDES
 from human_models.safe_pickle import load_npz
-from main.cli import command_parser, run_command
+from main.cli import command, command_parser
 from main.motion.camera import Clip, ClipCamera
 from main.motion.kinematics import ROTATING, TURNED, Observed, error_vector
 from main.motion.refinement import NetworkErrors, Refinement, observed
@@ -198,8 +197,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    return run_command(make_parser(), run, command_line)
+main = command(make_parser, run)
 
 
 if __name__ == "__main__":

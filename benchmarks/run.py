@@ -60,23 +60,18 @@ _BASE: Final = ("--config", "configs/config_smplest_x_b.py")
 """Huge takes a quarter of an hour in bf16 on a processor without bf16 units."""
 _DEBUG: Final = ("--config", "configs/config_debug.py")
 BENCHMARKS: Final = (
-    Benchmark("body", "benchmarks.body", (), ("--rounds", "3")),
-    Benchmark("cache", "benchmarks.cache", (), ("--quick",)),
     Benchmark("camera", "benchmarks.camera", ("--frames", "90"), ("--only", "static")),
     Benchmark("checkpoint", "benchmarks.checkpoint", (), _DEBUG),
     Benchmark("data", "benchmarks.data", (), ("--rounds", "5")),
-    Benchmark("drawing", "benchmarks.drawing", (), ("--frames", "10")),
     Benchmark("hostile-files", "benchmarks.hostile_files", (), ("--count", "300")),
     Benchmark("inference", "benchmarks.inference", _BASE, ("--repeats", "1", *_DEBUG)),
-    Benchmark("metrics", "benchmarks.metrics", (), ("--rounds", "2")),
-    Benchmark("onnx", "benchmarks.onnx", ("--json",), ("--rounds", "3", *_DEBUG)),
     Benchmark("on-gpu", "benchmarks.on_gpu", (), ("--tiny",)),
     Benchmark("startup", "benchmarks.startup", _VIDEO, ("--rounds", "1")),
     Benchmark("smoothing", "benchmarks.smoothing", (), ("--people", "2", "--frames", "20")),
     Benchmark(
-        "precision", "benchmarks.precision", (), ("--rounds", "1", "--threads", "1", *_DEBUG)
+        *("precision", "benchmarks.precision", ("--ways", "bf16,compile,int8,onnx")),
+        ("--rounds", "1", "--threads", "1", *_DEBUG),
     ),
-    Benchmark("synthesis", "benchmarks.synthesis", (), ("--rounds", "1", "--crops", "8")),
     Benchmark("tracking", "benchmarks.tracking", (), ("--clips", "1", "--frames", "60")),
     Benchmark("train", "benchmarks.train", (), ("--rounds", "1", *_DEBUG)),
     Benchmark("video", "benchmarks.video", _VIDEO, ("--seconds", "4")),

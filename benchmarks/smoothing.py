@@ -30,8 +30,7 @@ from jaxtyping import Float, Int
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.rendered import read_clip, video_of
-from benchmarks.walkers import Walker
+from benchmarks.walkers import Walker, read_clip, video_of
 from datasets.synthetic.production import SynthesisOptions, synthesize
 from human_models.joints import JOINT_PARTS
 from main.motion.camera import Clip, ClipCamera

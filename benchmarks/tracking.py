@@ -20,8 +20,17 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 
-from benchmarks.rendered import read_clip
-from benchmarks.walkers import CAMERA, FPS, HEIGHT, WIDTH, Estimate, Walker, estimates, walkers
+from benchmarks.walkers import (
+    CAMERA,
+    FPS,
+    HEIGHT,
+    WIDTH,
+    Estimate,
+    Walker,
+    estimates,
+    read_clip,
+    walkers,
+)
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from human_models.joints import JOINT_PARTS

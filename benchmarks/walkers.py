@@ -1,11 +1,13 @@
 """People who walk, cross, leave and come back, as a detector and a network would see them.
 
-Nothing is rendered: boxes and bodies are projected, then disturbed as a detector and a network
-disturb them. Errors have a part that changes every frame and a part that lasts; both grow where
-somebody is covered. Whoever is mostly hidden is not detected.
+Boxes and bodies are projected, then disturbed as a detector and a network disturb them. Errors
+have a part that changes every frame and a part that lasts; both grow where somebody is covered.
+Whoever is mostly hidden is not detected. `read_clip` has the truth of rendered clips in the same
+form (`python -m main.synthesize --video`).
 """
 
 import math
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from datasets.synthetic.poses import walk_cycle
 from datasets.synthetic.skeleton import JOINT, turn
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS_FROM_MODEL
+from human_models.safe_pickle import load_npz
 from main.motion.camera import ClipCamera, solve_translation, turn_into_view
 from main.motion.kinematics import PLACE, SHAPE, TURNS
 from main.motion.refinement import NetworkErrors
@@ -249,3 +252,44 @@ def _person(
         joints_2d_px=camera.project(placed),
         vertices_m=None,
     )
+
+
+def video_of(file: Path) -> Path:
+    """The video of a rendered clip's annotation file, where `main.synthesize --video` put it."""
+    frame = Path(str(load_npz(file)["image_path"][0]))
+    split, clip = frame.parts[0], frame.parts[1]
+    name = file.stem.removesuffix(f"_{split}_{clip}")
+    return file.parent.parent / "img" / name / split / f"{clip}.mp4"
+
+
+def read_clip(file: Path, body: BodyModel) -> tuple[list[Walker], ClipCamera, int]:
+    """People, camera and number of frames of the annotation file of a rendered clip.
+
+    Where somebody is not annotated, they are out of view.
+    """
+    content = load_npz(file)
+    meta, parameters = content["meta"].item(), content["smplx"].item()
+    frames = int(meta["frame_index"].max()) + 1
+    camera = ClipCamera(
+        tuple(map(float, meta["focal_length"][0])),
+        tuple(map(float, meta["principal_point"][0])),
+        "annotation",
+    )
+    people = []
+    for number in np.unique(meta["person"]):
+        mine = np.flatnonzero(meta["person"] == number)
+        at = meta["frame_index"][mine]
+        vectors = np.concatenate(
+            [parameters["global_orient"][mine, None], parameters["body_pose"][mine]], axis=1
+        )
+        rotations = np.tile(np.eye(3), (frames, 22, 1, 1))
+        matrices = Rotation.from_rotvec(vectors.reshape(-1, 3)).as_matrix()
+        rotations[at] = matrices.reshape(-1, 22, 3, 3)
+        betas = parameters["betas"][mine[0]].astype(np.float32)
+        joints = joints_of(body, rotations, np.tile(betas, (frames, 1)))
+        joints[at] += parameters["transl"][mine, None]
+        boxes, covered, in_image = np.zeros((frames, 4)), np.ones(frames), np.zeros(frames)
+        boxes[at] = content["bbox_xywh"][mine, :4]
+        covered[at], in_image[at] = meta["occlusion"][mine], 1 - meta["truncation"][mine]
+        people.append(Walker(rotations, betas, joints, boxes, covered, in_image))
+    return people, camera, frames

@@ -46,9 +46,18 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from benchmarks.camera import turn_errors
-from benchmarks.rendered import read_clip, video_of
 from benchmarks.tracking import clip_of, fill_rows
-from benchmarks.walkers import CAMERA, HEIGHT, WIDTH, Estimate, Walker, estimates, joints_of
+from benchmarks.walkers import (
+    CAMERA,
+    HEIGHT,
+    WIDTH,
+    Estimate,
+    Walker,
+    estimates,
+    joints_of,
+    read_clip,
+    video_of,
+)
 from datasets.synthetic.ground_truth import BODY_BOX_SCALE
 from datasets.synthetic.motion import FPS, Physique, Script
 from datasets.synthetic.production import SynthesisOptions, synthesize

@@ -139,6 +139,13 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     add_config_flags(parser)
 
 
+def count(text: str, least: int = 1) -> int:
+    """A number of things as a type of argparse: digits alone, from `least` on."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text}: give a number from {least}")
+    return int(text)
+
+
 @contextmanager
 def logging_to_stderr() -> Iterator[logging.Handler]:
     """Show what the project's folders log, as bare messages, while the block runs."""

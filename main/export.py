@@ -17,7 +17,7 @@ from main.characters.options import (
     UpAxis,
     parse_formats,
 )
-from main.cli import command, command_parser
+from main.cli import command, command_parser, count
 from utils.errors import UserError
 from utils.files import DEMO, require_regular_file
 
@@ -68,7 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--person",
-        type=_positive,
+        type=count,
         action="append",
         metavar="N",
         help="only this person; may be repeated",
@@ -90,7 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="stand in front of the camera, or in the world (default where the result has one)",
     )
     parser.add_argument(
-        "--every", type=_positive, default=1, metavar="K", help="obj, ply: each K-th frame"
+        "--every", type=count, default=1, metavar="K", help="obj, ply: each K-th frame"
     )
     parser.add_argument("--no-clothes", action="store_true", help="glb, usd, viewer: undressed")
     parser.add_argument(
@@ -106,12 +106,6 @@ def make_parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="DIR", help="default: RESULT/export; the viewer: RESULT"
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1")
-    return int(text)
 
 
 main = command(make_parser, run)

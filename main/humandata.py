@@ -8,10 +8,11 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from main.cli import command, command_parser
+from main.cli import command, command_parser, count
 from utils.files import ROOT
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def _add_reports(tools: Any) -> None:
     add.set_defaults(tool=_check)
     add.add_argument("files", nargs="+", type=Path, metavar="FILE")
     add.add_argument("--images", type=Path, metavar="DIR", help="look at the images as well")
-    add.add_argument("--images-sample", type=_count, metavar="K", help="at K of them only")
+    add.add_argument("--images-sample", type=count, metavar="K", help="at K of them only")
     add.add_argument("--json", action="store_true", help="the findings as JSON")
     add = tools.add_parser("stats", help="what is in files")
     add.set_defaults(tool=_stats)
@@ -55,8 +56,8 @@ def _add_show(tools: Any) -> None:
     add.add_argument("--output", type=Path, metavar="DIR", required=True)
     which = add.add_mutually_exclusive_group()
     which.add_argument("--rows", help="such as 0,5,10-20")
-    which.add_argument("--sample", type=_count, metavar="K", help="K rows at random (default: 8)")
-    add.add_argument("--seed", type=_seed, default=0, help="of the choice")
+    which.add_argument("--sample", type=count, metavar="K", help="K rows at random (default: 8)")
+    add.add_argument("--seed", type=partial(count, least=0), default=0, help="of the choice")
     _add_body_folder(add)
 
 
@@ -80,8 +81,8 @@ def _add_cuts(converters: Any) -> None:
     add.set_defaults(tool=_subset)
     add.add_argument("file", type=Path, metavar="FILE")
     add.add_argument("--images-matching", metavar="GLOB", help="such as 'seq_03/*'")
-    add.add_argument("--sample", type=_count, metavar="K", help="K rows of them at random")
-    add.add_argument("--seed", type=_seed, default=0, help="of the choice")
+    add.add_argument("--sample", type=count, metavar="K", help="K rows of them at random")
+    add.add_argument("--seed", type=partial(count, least=0), default=0, help="of the choice")
     _add_output(add)
 
 
@@ -120,16 +121,6 @@ def _npz(text: str) -> Path:
     if not text.endswith(".npz"):
         raise argparse.ArgumentTypeError(f"{text}: name it .npz")
     return Path(text)
-
-
-def _count(text: str, least: int = 1) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text}: give a number from {least}")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    return _count(text, least=0)
 
 
 def run(arguments: argparse.Namespace) -> int | None:

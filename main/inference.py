@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 from main.characters.options import parse_formats
-from main.cli import add_network_flags, command, command_parser
+from main.cli import add_network_flags, command, command_parser, count
 from main.pipeline.options import (
     BUILT_IN,
     Backend,
@@ -123,7 +123,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="move bodies onto keypoints (default: as the model's config says)",
     )
     add("--person", metavar="largest|N,N", help="only these people (default: everyone)")
-    add("--keep-longest", type=_count, metavar="N", help="only the N people with the most frames")
+    add("--keep-longest", type=count, metavar="N", help="only the N people with the most frames")
     add("--preview", action="store_true", help="only a sheet of the people, to choose from")
     add("--reuse", action="store_true", help="take the estimates from the result that is there")
     add("--smooth", default="auto", metavar="auto|off|FACTOR", help="of frames (default: auto)")
@@ -139,7 +139,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--floor", action="store_true", help="the same as --world --camera static")
     add("--export", metavar="FORMAT,...", help="characters for other programs: glb, bvh, ..., all")
     add("--backend", choices=get_args(Backend), default="torch", help="what runs the network")
-    add("--batch-size", type=_count, help="people per batch (default: 8 on a CPU, else 32)")
+    add("--batch-size", type=count, help="people per batch (default: 8 on a CPU, else 32)")
     add("--overlay", choices=get_args(OverlayMode), default="mesh", help="what is drawn")
     add("--no-overlay", action="store_true", help="parameters only")
     add("--download", action="store_true", help="fetch a published model if it is absent")
@@ -161,13 +161,7 @@ def _add_batch_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--fps", dest="rate", type=float, metavar="FPS", help="the same as FPS")
     add("--engine", choices=("local", "ray"), default="local", help="one process, or Ray's workers")
-    add("--workers", type=_count, metavar="N", help="of Ray (default: a GPU each, or two cores)")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: give a number from 1")
-    return int(text)
+    add("--workers", type=count, metavar="N", help="of Ray (default: a GPU each, or two cores)")
 
 
 main = command(make_parser, run)

@@ -20,14 +20,8 @@ from main.cli import add_run_flags, command, command_parser
 def run(arguments: argparse.Namespace) -> int:
     from main.training import KEYPOINTS, LIFTING, RunOptions, run_training
 
-    options = RunOptions(
-        arguments.job_name,
-        arguments.config_file,
-        arguments.output,
-        arguments.device,
-        tuple(arguments.overrides),
-    )
-    return run_training(LIFTING if arguments.stage == "lifting" else KEYPOINTS, options)
+    recipe = LIFTING if arguments.stage == "lifting" else KEYPOINTS
+    return run_training(recipe, RunOptions.of(arguments))
 
 
 def make_parser() -> argparse.ArgumentParser:

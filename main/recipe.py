@@ -42,6 +42,9 @@ _FEWEST: Final = 48
 """People of a set."""
 _PEOPLE_PER_WORKER: Final = 200
 """It takes seconds to start a process that draws; fewer people are drawn by this process."""
+_FEWEST_POSES: Final = 250
+_MOST_POSES: Final = 20_000
+"""That lifting begins with."""
 _CERTAIN: Final = 0.8
 """Share of the people that could be drawn in the time by what the test split has taken."""
 _LEAST_END_S: Final = 45.0
@@ -60,7 +63,7 @@ class Settings(NamedTuple):
     lifting: tuple[str, ...]
     regression: tuple[str, ...]
     poses_per_minute: int
-    """That lifting begins with, for each minute of the whole time; each takes a millisecond."""
+    """More for each minute of the whole time; each takes a millisecond."""
 
 
 _CPU: Final = Settings(
@@ -172,7 +175,8 @@ class TimedTraining:
         with self._drawing() as drawn:
             if not self._is_gpu:
                 drawn()
-            poses = round(min(20_000, 250 + self._settings.poses_per_minute * self._minutes))
+            more = self._settings.poses_per_minute * self._minutes
+            poses = round(min(_MOST_POSES, _FEWEST_POSES + more))
             none = "model.encoder_pretrained_model_path=None"
             pool = f"train.lifting_poses={poses}"
             lifted = self._trained("lifting", LIFTING, *self._settings.lifting, none, pool)

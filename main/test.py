@@ -8,10 +8,11 @@ is tested. Results go to outputs/test_DATASET_epID_DATE/{log,result}.
 import argparse
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from main.cli import add_network_flags, command, command_parser
+from main.cli import add_network_flags, command, command_parser, count
 from utils.errors import UserError
 
 GROUND_TRUTHS: Final = ("parameters", "meshes")
@@ -90,7 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="meshes: those registered to scans, where a dataset has them beside its images (EHF)",
     )
     parser.add_argument(
-        "--worst", type=_count, default=8, metavar="K", help="samples to draw (8); 0: none"
+        "--worst", type=partial(count, least=0), metavar="K", help="samples to draw (8); 0: none"
     )
     parser.add_argument(
         "--detections",
@@ -102,12 +103,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, help="folder for log/ and result/")
     add_network_flags(parser)
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of samples")
-    return int(text)
 
 
 main = command(make_parser, run)

@@ -14,14 +14,7 @@ from main.cli import add_run_flags, command, command_parser
 def run(arguments: argparse.Namespace) -> int:
     from main.training import REGRESSION, RunOptions, run_training
 
-    options = RunOptions(
-        arguments.job_name,
-        arguments.config_file,
-        arguments.output,
-        arguments.device,
-        tuple(arguments.overrides),
-    )
-    return run_training(REGRESSION, options)
+    return run_training(REGRESSION, RunOptions.of(arguments))
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -1,7 +1,12 @@
 """Fixtures that several folders of tests share."""
 
+import fcntl
+import gc
 import importlib.util
-from collections.abc import Generator
+import os
+from collections.abc import Generator, Iterator
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -18,13 +23,62 @@ install_import_hook(
     ["utils", "human_models", "models", "datasets", "main"], f"{__name__}.typechecked"
 )
 
+# What is imported stays: looking for garbage among it takes a tenth of the time.
+gc.disable()
+
 PARITY = Path(__file__).parent / "parity"
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def open_body_read_once() -> Iterator[None]:
+    """Unpack the open body once per process and not, as hundreds of tests would, each time.
+
+    Every library gets modules of its own, which share the numbers until they are converted.
+    """
+    import torch
+
+    from human_models import files
+    from human_models.body import BodyLibrary, BodyModel
+
+    kept: dict[tuple[object, ...], BodyModel] = {}
+    read_model, read_arrays = BodyLibrary._model, files._read_arrays
+    read_once = lru_cache(maxsize=4)(read_arrays)
+
+    def arrays(source: Path) -> dict[str, object]:
+        return (read_once if source.is_relative_to(files.STAND_IN) else read_arrays)(source)
+
+    def model(library: BodyLibrary, rig: files.Rig, gender: files.Gender) -> BodyModel:
+        if library.folder.path != files.STAND_IN or (rig, gender) in library._models:
+            return read_model(library, rig, gender)
+        key = (rig, gender, *library._components.values())
+        if key not in kept:
+            with torch.inference_mode(False):
+                kept[key] = read_model(
+                    BodyLibrary(library.folder, **library._components), rig, gender
+                )
+        shared = {id(buffer): buffer for buffer in kept[key].buffers()}
+        library._models[rig, gender] = deepcopy(kept[key], shared).to(library._device)
+        return library._models[rig, gender]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "_read_arrays", arrays)
+        patch.setattr(BodyLibrary, "_model", model)
+        yield
 
 
 @pytest.fixture(scope="session")
 def random_body_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Body models of the right sizes and no anatomy, those of the parity values (280 MB)."""
-    folder = tmp_path_factory.mktemp("random_body")
+    """Body models of the right sizes and no anatomy, those of the parity values (280 MB).
+
+    The first process makes them, for all processes of a run.
+    """
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "random_body"
     spec = importlib.util.spec_from_file_location(
         "make_random_body", PARITY / "make_random_body.py"
     )
@@ -32,7 +86,11 @@ def random_body_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    script.main(folder, seed=7)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            script.main(folder.with_suffix(".partial"), seed=7)
+            folder.with_suffix(".partial").rename(folder)
     return folder
 
 

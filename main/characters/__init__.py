@@ -10,12 +10,11 @@ character.py      a person's results as one shape and rotations over time, and s
                   body, clothes, hair, morphs of the face
 formats.py        a character as GLB, USD, BVH, AMASS, or one mesh per frame
 viewer.py         the page; scene.py holds what it draws people from, page/ its JavaScript
-
-Names are imported when they are asked for, since PyTorch takes seconds to load.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from main import lazy_names
 
 if TYPE_CHECKING:
     from main.characters.character import Character as Character
@@ -32,9 +31,4 @@ _MODULES = {
     "parse_formats": "options",
 }
 __all__ = sorted(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_names(__name__, _MODULES)

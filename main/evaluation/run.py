@@ -47,6 +47,7 @@ from utils.source import open_source
 WORLD_SETS: Final = {"EMDB": emdb_sequences, "RICH": rich_sequences}
 """Benchmarks of people in the world: what finds their sequences."""
 _WORLD_FPS: Final = 30.0
+_WORST_COUNT: Final = 8
 PRIMARY_METRICS: Final = {
     "AGORA": "mpvpe_all",
     "UBody": "mpvpe_all",
@@ -228,7 +229,7 @@ class BenchmarkOptions:
         images: the folder that its image paths start from.
         protocol: name of an `EvaluationProtocol`.
         ground_truth: "meshes" are those registered to scans, where a dataset has them.
-        worst_count: how many of the worst samples to draw.
+        worst_count: how many of the worst samples to draw; None: 8 where samples are images.
         detections: a file of a detector's boxes, instead of the dataset's own.
         output: folder for log/ and result/; None: a folder in outputs/.
         device: "auto", or a device of PyTorch.
@@ -243,7 +244,7 @@ class BenchmarkOptions:
     images: Path | None = None
     protocol: str = "correct"
     ground_truth: Literal["parameters", "meshes"] = "parameters"
-    worst_count: int = 8
+    worst_count: int | None = None
     detections: Path | None = None
     output: Path | None = None
     device: str = "auto"
@@ -260,6 +261,7 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
     if set(options.datasets) & WORLD_SETS.keys():
         run_world_benchmark(options)
         return 0
+    worst_count = _WORST_COUNT if options.worst_count is None else options.worst_count
     protocol = EvaluationProtocol.named(options.protocol)
     weights = find_weights(options.model_dir, options.checkpoint_id).weights
     device = device_of_process(options.device)
@@ -295,7 +297,7 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
                     ROOT / estimator.config.data.data_dir,
                     scans=source.scans if options.ground_truth == "meshes" else None,
                     detections=detections,
-                    worst_count=options.worst_count,
+                    worst_count=worst_count,
                 )
             except UserError as error:
                 if not several:
@@ -330,9 +332,10 @@ def run_world_benchmark(options: BenchmarkOptions) -> None:
     """
     if len(options.datasets) > 1 or world().size > 1:
         raise UserError(f"{', '.join(WORLD_SETS)}: give one of them alone, without NPROC")
-    others = (options.protocol, options.ground_truth, options.detections)
-    if others != ("correct", "parameters", None):
-        raise UserError("EMDB, RICH: --protocol, --gt and --detections are for other datasets")
+    others = (options.protocol, options.ground_truth, options.detections, options.worst_count or 0)
+    if others != ("correct", "parameters", None, 0):
+        flags = "--protocol, --gt, --detections and --worst"
+        raise UserError(f"EMDB, RICH: {flags} are for other datasets; leave them away")
     (name,) = options.datasets
     weights = find_weights(options.model_dir, options.checkpoint_id).weights
     date = datetime.now().astimezone()

@@ -16,12 +16,11 @@ keypoint_files.py  keypoints of other programs
 overlay.py      people drawn over their frames, and the sheet of people
 clips.py        many clips, here or on Ray
 model_files.py  the files that MODEL_DIR means
-
-Names are imported when they are asked for, since PyTorch takes seconds to load.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from main import lazy_names
 
 if TYPE_CHECKING:
     from main.pipeline.estimator import Estimator as Estimator
@@ -40,9 +39,4 @@ _MODULES = {
     "process_clip": "pipeline",
 }
 __all__ = sorted(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_names(__name__, _MODULES)

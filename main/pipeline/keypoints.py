@@ -35,6 +35,10 @@ from main.pipeline.networks import (
 )
 from utils.camera import Box
 
+Image = UInt8[np.ndarray, "H W 3"]
+Pose = Float[np.ndarray, "39 3"]
+"""BlazePose's points: x, y, visibility."""
+
 _BODY_MARGIN: Final = 1.25
 """Side of the body's square, in longer sides of the box."""
 _LEAST_SCORE: Final = 0.1
@@ -66,6 +70,19 @@ _WRIST_DISTANCE: Final = 0.35
 """From the hand's wrist to the body's, in sides of the hand's square: others' hands are farther."""
 _ONE_HAND: Final = 0.25
 """Mean distance of two hands that are one, in sides of their squares."""
+_LEGS: Final = 2.0
+"""From the hips to the feet, in distances from the hips to the neck."""
+_CROWN: Final = 1.15
+"""From the hips to the top of the head, in distances from the hips to the nose."""
+_HIPS_APART: Final = 0.15
+"""From BlazePose's hips to the body's, in sides of its square: about the width of a pelvis, since
+the square is about 2.3 m wide. Hips that are farther are somebody else's."""
+_HAND_AHEAD: Final = 0.4
+"""From the wrist to the middle of the hand, in forearms: a hand has 0.7 to 0.8 of their length."""
+_HAND_SIDE: Final = 1.6
+"""Side of a hand's square, in forearms: twice the hand, as `hand_after` makes it."""
+_NOSE_DISTANCE: Final = 0.4
+"""From the middle of a face to the body's nose, in sides of the square: just outside the face."""
 
 _BODY: Final = joint_places(COCO_KEYPOINTS)
 _HANDS: Final = [joint_places(HAND_KEYPOINTS[side][1:]) for side in SIDES]
@@ -109,7 +126,7 @@ class FoundPerson(NamedTuple):
     """Keypoints, and where to look for them in the next frame."""
 
     keypoints: Keypoints
-    body: Float[np.ndarray, "17 3"]
+    body: Body
     """COCO's keypoints: x, y, score."""
     feet: Square | None
     hands: tuple[Part | None, Part | None]
@@ -139,10 +156,7 @@ class KeypointFinder:
         self.hands_pool = ThreadPoolExecutor(workers, thread_name_prefix="hands")
 
     def __call__(
-        self,
-        image: UInt8[np.ndarray, "H W 3"],
-        boxes: Sequence[Box],
-        before: Sequence[FoundPerson | None],
+        self, image: Image, boxes: Sequence[Box], before: Sequence[FoundPerson | None]
     ) -> list[FoundPerson]:
         """The keypoints of the people in some boxes.
 
@@ -158,7 +172,7 @@ class KeypointFinder:
 
     def _each_body_once(
         self,
-        image: UInt8[np.ndarray, "H W 3"],
+        image: Image,
         squares: Sequence[Square],
         bodies: Sequence[Body],
         last: Sequence[Body | None],
@@ -185,9 +199,7 @@ class KeypointFinder:
             placed.append(one)
         return result
 
-    def _find(
-        self, image: UInt8[np.ndarray, "H W 3"], body: Body, before: FoundPerson | None
-    ) -> FoundPerson:
+    def _find(self, image: Image, body: Body, before: FoundPerson | None) -> FoundPerson:
         keypoints = Keypoints.unknown()
         known = np.where(body[:, 2] >= _LEAST_SCORE, body[:, 2], 0)
         keypoints.enter(_BODY, body[:, :2], known, KeypointSource.BODY)
@@ -225,9 +237,7 @@ class KeypointFinder:
         following = None if face is None else face.following
         return FoundPerson(keypoints, body, feet, (left, right), following, frames)
 
-    def _body(
-        self, image: UInt8[np.ndarray, "H W 3"], square: Square, hidden: Sequence[Body] = ()
-    ) -> Body:
+    def _body(self, image: Image, square: Square, hidden: Sequence[Body] = ()) -> Body:
         """The body in a square, where bodies of other people are painted over."""
         network = self.body_network
         pixels = square.cut(image, network.side)
@@ -240,11 +250,8 @@ class KeypointFinder:
         return _finite(np.column_stack([points, rows[:, 2]]))
 
     def _pose(
-        self,
-        image: UInt8[np.ndarray, "H W 3"],
-        body: Float[np.ndarray, "17 3"],
-        before: Square | None,
-    ) -> tuple[Float[np.ndarray, "39 3"] | None, Square | None]:
+        self, image: Image, body: Body, before: Square | None
+    ) -> tuple[Pose | None, Square | None]:
         """BlazePose's points with their visibility, and its square in the next frame.
 
         It is weak where its square is not centred on the hips: it runs again on the one that it
@@ -267,7 +274,7 @@ class KeypointFinder:
 
     def _hand(
         self,
-        image: UInt8[np.ndarray, "H W 3"],
+        image: Image,
         arm: "_Arm",
         start: Square | None,
         before: Part | None,
@@ -301,11 +308,7 @@ class KeypointFinder:
         return arm.accepted(Part(middle, again.score, hand_after(middle)), 0.0)
 
     def _face(
-        self,
-        image: UInt8[np.ndarray, "H W 3"],
-        body: Float[np.ndarray, "17 3"],
-        pose: Float[np.ndarray, "39 3"] | None,
-        before: Square | None,
+        self, image: Image, body: Body, pose: Pose | None, before: Square | None
     ) -> Part | None:
         """The face: where it was, else where the body says."""
         found = None
@@ -319,7 +322,7 @@ class KeypointFinder:
     def _part(
         self,
         network: SmallNetwork,
-        image: UInt8[np.ndarray, "H W 3"],
+        image: Image,
         square: Square | None,
         runs: int,
         following: Callable[[np.ndarray], Square],
@@ -346,29 +349,29 @@ def _finite(points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
     return np.where(np.isfinite(points).all(axis=1, keepdims=True), points, 0)
 
 
-def _trunk_square(body: Float[np.ndarray, "17 3"]) -> Square | None:
+def _trunk_square(body: Body) -> Square | None:
     """The square from which BlazePose finds its own: about the hips, as large as the person."""
     shoulders, hips = body[5:7], body[11:13]
     if min(shoulders[:, 2].max(), hips[:, 2].max()) < _LEAST_SCORE:
         return None
     center, neck = hips[:, :2].mean(axis=0), shoulders[:, :2].mean(axis=0)
     reach = max(
-        2 * float(np.linalg.norm(neck - center)),
-        1.15 * float(np.linalg.norm(body[0, :2] - center)),
+        _LEGS * float(np.linalg.norm(neck - center)),
+        _CROWN * float(np.linalg.norm(body[0, :2] - center)),
     )
     return Square((center[0], center[1]), 2 * _BODY_MARGIN * reach)
 
 
-def _near_hips(square: Square | None, body: Float[np.ndarray, "17 3"]) -> bool:
+def _near_hips(square: Square | None, body: Body) -> bool:
     """BlazePose follows the person whose body MoveNet found."""
     hips = body[11:13]
     if square is None or hips[:, 2].max() < _SURE:
         return square is not None
     apart = np.linalg.norm(hips[:, :2].mean(axis=0) - square.center)
-    return bool(apart < 0.15 * square.side)
+    return bool(apart < _HIPS_APART * square.side)
 
 
-def _hand_square(body: Body, pose: Float[np.ndarray, "39 3"] | None, side: int) -> Square | None:
+def _hand_square(body: Body, pose: Pose | None, side: int) -> Square | None:
     """Where a hand is: by BlazePose's fingers if its wrist is the body's, else by the forearm."""
     elbow, wrist = body[7 + side], body[9 + side]
     if pose is not None:
@@ -381,8 +384,9 @@ def _hand_square(body: Body, pose: Float[np.ndarray, "39 3"] | None, side: int) 
     if elbow[2] < _LEAST_SCORE or wrist[2] < _SURE:
         return None
     ahead = wrist[:2] - elbow[:2]
-    center = wrist[:2] + 0.4 * ahead
-    return Square((center[0], center[1]), 1.6 * float(np.linalg.norm(ahead)), angle_of(ahead))
+    center = wrist[:2] + _HAND_AHEAD * ahead
+    side_px = _HAND_SIDE * float(np.linalg.norm(ahead))
+    return Square((center[0], center[1]), side_px, angle_of(ahead))
 
 
 class _Arm(NamedTuple):
@@ -419,7 +423,7 @@ class _Arm(NamedTuple):
         return hand._replace(score=_FAINT_SCORE) if is_faint else None
 
 
-def _without_shared(hands: list[Part | None], body: Float[np.ndarray, "17 3"]) -> list[Part | None]:
+def _without_shared(hands: list[Part | None], body: Body) -> list[Part | None]:
     """Where both sides have found one and the same hand, it is that of the nearer wrist."""
     left, right = hands
     if left is None or right is None:
@@ -428,8 +432,8 @@ def _without_shared(hands: list[Part | None], body: Float[np.ndarray, "17 3"]) -
     if apart > _ONE_HAND * max(left.following.side, right.following.side):
         return hands
     distances = [
-        np.linalg.norm(hand.points[0] - body[COCO_KEYPOINTS.index(f"{side}_wrist"), :2])
-        for hand, side in ((left, "left"), (right, "right"))
+        np.linalg.norm(hand.points[0] - body[9 + side, :2])
+        for side, hand in enumerate((left, right))
     ]
     return [left, None] if distances[0] <= distances[1] else [None, right]
 
@@ -457,7 +461,7 @@ def _each_hand_once(people: list[FoundPerson]) -> list[FoundPerson]:
 
 def _distance_to_wrist(person: FoundPerson, side: int) -> float:
     """From the root of a hand's thumb to the body's wrist."""
-    wrist = person.body[COCO_KEYPOINTS.index(f"{SIDES[side]}_wrist"), :2]
+    wrist = person.body[9 + side, :2]
     return float(np.linalg.norm(person.keypoints.px[_HANDS[side][0]] - wrist))
 
 
@@ -470,9 +474,7 @@ def _without_hand(person: FoundPerson, side: int) -> FoundPerson:
     return person._replace(hands=(None, right) if side == 0 else (left, None))
 
 
-def _face_square(
-    body: Float[np.ndarray, "17 3"], pose: Float[np.ndarray, "39 3"] | None
-) -> Square | None:
+def _face_square(body: Body, pose: Pose | None) -> Square | None:
     """Where the face is: by BlazePose's eleven points of it, or by MoveNet's five."""
     if pose is None:
         points, eyes = body[:5, :2], body[[2, 1], :2]
@@ -489,10 +491,10 @@ def _face_square(
     )
 
 
-def _is_face(face: Part | None, body: Float[np.ndarray, "17 3"]) -> bool:
+def _is_face(face: Part | None, body: Body) -> bool:
     """Whether a face was found, where the body has its nose as far as that is known."""
     if face is None or not face.score > _PRESENT:
         return False
     nose = body[0]
     apart = np.linalg.norm(face.points.mean(axis=0) - nose[:2])
-    return bool(nose[2] < _SURE or apart < 0.4 * face.following.side)
+    return bool(nose[2] < _SURE or apart < _NOSE_DISTANCE * face.following.side)

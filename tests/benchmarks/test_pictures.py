@@ -1,13 +1,12 @@
-"""The pictures of documents: curves of runs, and videos as GIFs."""
+"""The pictures of documents: curves of runs."""
 
 import json
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import curves, moving_picture
+from benchmarks import curves
 from configs.reader import load_config, save_config
 from utils.files import ROOT
 
@@ -51,29 +50,3 @@ def test_curves_of_what_is_not_there_are_one_line(run, tmp_path, caplog, argumen
     assert curves.main([str(picture), str(run), *arguments]) == 2
     assert message in caplog.text
     assert not picture.exists()
-
-
-def test_a_video_becomes_a_gif(tmp_path):
-    video, picture = tmp_path / "moving.mp4", tmp_path / "moving.gif"
-    with av.open(str(video), "w") as target:
-        stream = target.add_stream("h264", rate=20)
-        stream.width, stream.height = 64, 48
-        for k in range(20):
-            image = np.zeros((48, 64, 3), np.uint8)
-            image[:, 3 * k : 3 * k + 6] = (255, 128, 0)
-            target.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
-        target.mux(stream.encode())
-    assert moving_picture.main([str(video), str(picture), "--width", "32", "--fps", "10"]) == 0
-    with Image.open(picture) as gif:
-        assert gif.size == (32, 24)
-        assert gif.n_frames == 10
-        assert gif.info["duration"] == 100
-        gif.seek(9)
-        last = np.asarray(gif.convert("RGB")).astype(int)
-    assert last[12, 28, 0] > 150 > 60 > last[12, 2, 0]
-
-
-def test_no_video_is_one_line(tmp_path, caplog):
-    assert moving_picture.main([str(tmp_path / "a.mp4"), str(tmp_path / "a.gif")]) == 2
-    assert "a.mp4" in caplog.text
-    assert not (tmp_path / "a.gif").exists()

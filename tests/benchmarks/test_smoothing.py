@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from benchmarks import smoothing
-from benchmarks.rendered import video_of
 from benchmarks.smoothing import Series, compare, errors_of, series_of, table_of
 from benchmarks.tracking import fill_rows
-from benchmarks.walkers import CAMERA, FPS, estimates, walkers
+from benchmarks.walkers import CAMERA, FPS, estimates, video_of, walkers
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from main.motion.rows import RawRows

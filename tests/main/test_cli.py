@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.startup import start
 from main.cli import command_parser, run_command
 from utils.errors import OneLineFormatter, UserError
 
@@ -241,3 +242,21 @@ def test_little_address_space_is_one_line():
     )
     assert done.returncode == 2, done.stderr
     assert re.fullmatch(r"error: .*memory.*\n", done.stderr)
+
+
+LATE = ("torch._dynamo", "torch._inductor", "sympy", "torchvision", "ultralytics", "onnxruntime")
+LATE += ("ray", "pandas", "matplotlib", "smplx", "huggingface_hub")
+
+
+@pytest.fixture(scope="module")
+def modules(untrained):
+    return set(start(str(untrained)).modules)
+
+
+def test_the_network_is_loaded_by_then(modules):
+    assert {"torch", "cv2", "av", "main.pipeline.pipeline", "models.smplest_x"} <= modules
+
+
+@pytest.mark.parametrize("package", LATE)
+def test_what_a_network_needs_not_comes_later(modules, package):
+    assert package not in modules

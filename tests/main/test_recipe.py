@@ -36,6 +36,7 @@ config = {
 @pytest.fixture
 def train(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "_FEWEST", 8)
+    monkeypatch.setattr(recipe, "_FEWEST_POSES", 20)
     monkeypatch.setattr(validation, "_LIFTING_POSES", 10)
     monkeypatch.setattr(validation, "_LIFTING_SAMPLES", 20)
     config = tmp_path / "config.py"

@@ -14,58 +14,27 @@ import pytest
 from av.video.reformatter import ColorRange, Colorspace
 from jaxtyping import UInt8
 
+from tests.utils.conftest import (
+    BLUE,
+    GREEN,
+    LEVELS,
+    RED,
+    WHITE,
+    four_colours,
+    grey_frame,
+    write_raw,
+    write_video,
+)
 from utils.errors import UserError
 from utils.source import open_source
 from utils.video_read import VIDEO_SUFFIXES, judge_timing, resample
 from utils.video_write import VideoWriter
 
 DATA = Path(__file__).parents[1] / "data" / "media"
-LEVELS = 12  # grey of frame k is 20 * (k % LEVELS), far enough apart to survive compression
-RED, GREEN, BLUE, WHITE = (220, 30, 30), (30, 200, 40), (40, 50, 220), (240, 240, 240)
-
-
-def grey_frame(k: int, width: int = 64, height: int = 48) -> UInt8[np.ndarray, "H W 3"]:
-    return np.full((height, width, 3), 20 * (k % LEVELS), np.uint8)
 
 
 def frame_number(image: UInt8[np.ndarray, "H W 3"]) -> int:
     return round(float(image.mean()) / 20)
-
-
-def four_colours(width: int = 64, height: int = 48) -> UInt8[np.ndarray, "H W 3"]:
-    """Red and green above, blue and white below."""
-    image = np.empty((height, width, 3), np.uint8)
-    image[: height // 2, : width // 2], image[: height // 2, width // 2 :] = RED, GREEN
-    image[height // 2 :, : width // 2], image[height // 2 :, width // 2 :] = BLUE, WHITE
-    return image
-
-
-def write_video(path: Path, count: int, fps: float | Fraction = 30) -> Path:
-    with VideoWriter(path, fps) as writer:
-        for k in range(count):
-            writer.write(grey_frame(k))
-    return path
-
-
-def write_raw(
-    path: Path,
-    times: list[int],
-    codec: str = "libx264",
-    time_base: Fraction = Fraction(1, 1000),
-) -> Path:
-    """A video with frames at any times."""
-    with av.open(str(path), "w") as output:
-        rate = 1 / time_base if time_base > Fraction(1, 1000) else 30
-        stream = output.add_stream(codec, rate=rate)
-        stream.width, stream.height = 64, 48
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        stream.codec_context.time_base = time_base
-        for k, time in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(grey_frame(k), format="rgb24")
-            frame.pts, frame.time_base = time, time_base
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode(None))
-    return path
 
 
 def rotate_in_header(path: Path, turns_clockwise: int) -> None:

@@ -16,7 +16,7 @@ from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from main.evaluation.benchmark import visibility
 from main.evaluation.metrics import HAND_SET_METRICS, SMPL_METRICS, SMPLX_METRICS
-from main.evaluation.run import PRIMARY_METRICS
+from main.evaluation.run import PRIMARY_METRICS, mean_primary_error
 from main.test import main
 
 PARITY = Path(__file__).parents[2] / "parity"
@@ -217,3 +217,27 @@ def test_hand_sets_are_judged_by_their_hands(put, run, tmp_path):
         text = (folder / "result" / "result.txt").read_text()
         assert "PA MPVPE (L-Hands): no sample has it" in text
         assert len(list((folder / "result" / "worst").iterdir())) == 1
+
+
+MEANS = {
+    name: {metric: {"mean": 50.0 + k, "count": 10}, "pa_mpvpe_all": {"mean": 1.0, "count": 10}}
+    for k, (name, metric) in enumerate(PRIMARY_METRICS.items())
+}
+
+
+def test_mean_of_five():
+    assert mean_primary_error(MEANS) == {"mean": pytest.approx(52.0), "count": 5}
+    more = MEANS | {"SynHand": {"mpvpe_all": {"mean": 900.0, "count": 1}}}
+    assert mean_primary_error(more) == mean_primary_error(MEANS)
+
+
+def test_no_mean_of_fewer():
+    for name in PRIMARY_METRICS:
+        assert mean_primary_error({k: v for k, v in MEANS.items() if k != name}) is None
+    empty = MEANS | {"EHF": {"mpvpe_all": {"mean": None, "count": 0}}}
+    assert mean_primary_error(empty) is None
+
+
+def test_primary_errors_are_of_our_sets_and_metrics():
+    assert set(PRIMARY_METRICS) <= set(SOURCES)
+    assert set(PRIMARY_METRICS.values()) <= set(SMPLX_METRICS)

@@ -264,7 +264,8 @@ def test_a_network_on_emdb(tmp_path, bodies, world_benchmark, capsys):
     assert status == 0
     assert found["metrics"]["wa_mpjpe"]["mean"] < 0.1
     for flags, reason in (
-        (("--protocol", "published"), "--protocol, --gt and --detections are for other datasets"),
+        (("--protocol", "published"), "--gt, --detections and --worst are for other datasets"),
+        (("--worst", "1"), "--protocol, --gt, --detections and --worst are for other datasets"),
         (("--set=data.data_dir=/absent",), "no sequence of EMDB 2"),
     ):
         assert world_benchmark("EMDB", *flags)[0] == 2
