@@ -70,8 +70,9 @@ def find_model(model_dir: str, *, download: bool = False) -> ModelFiles:
         return ModelFiles(name, others[0], _config_of(others[0]))
     if not others and model_dir in HUB_MODELS:  # such as a download that was broken off
         raise UserError(_how_to_get(model_dir, folder))
-    if snapshots := sorted(folder.glob("model_dump/snapshot_*.pth.tar")):
-        raise UserError(f"{folder} is a training run; name one of its snapshots: {snapshots[-1]}")
+    if snapshots := list(folder.glob("model_dump/snapshot_*.pth.tar")):
+        last = max(snapshots, key=lambda file: (len(file.name), file.name))  # 10 is after 9
+        raise UserError(f"{folder} is a training run; name one of its snapshots, such as {last}")
     if not others:
         raise UserError(
             f"{folder}: there are no weights in it; put {name}.safetensors or {name}.pth.tar there"

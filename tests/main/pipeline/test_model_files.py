@@ -61,7 +61,8 @@ def test_snapshot_of_a_training_run_finds_the_config_of_the_run(tmp_path):
     (tmp_path / "config_base.py").write_text("config = {}")
     files = find_model(str(weights))
     assert files == ("snapshot_3", weights, tmp_path / "config_base.py")
-    with pytest.raises(UserError, match=r"is a training run; name one .*snapshot_3\.pth\.tar"):
+    weights.with_name("snapshot_10.pth.tar").touch()
+    with pytest.raises(UserError, match=r"is a training run; name one .*snapshot_10\.pth\.tar"):
         find_model(str(tmp_path))
 
 
