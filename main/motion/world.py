@@ -171,8 +171,8 @@ def solve_world(
         ways, _ = _solve(seen, ways, plane, levels, clip, open_scale=False)
         ways = ways._replace(contacts=_touching(seen, ways, plane, levels, clip.fps))
     ways, _ = _solve(seen, ways, plane, levels, clip, open_scale=False)
-    if ways.contacts.sum() < LEAST_POINTS:
-        log.warning("no foot rests for a moment: the ground is where the lowest feet are")
+    if (ways.contacts & ~seen.hidden[:, None]).sum() < LEAST_POINTS:
+        log.warning("no foot that is seen rests for a moment: the ground is where the lowest are")
     solved = World(motion, plane, levels)
     _write(rows, solved, seen, ways, clip.fps, body, world)
     return solved

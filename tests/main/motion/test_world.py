@@ -233,7 +233,9 @@ def test_steps_are_levels_and_no_slope(solved, monkeypatch):
 
 
 @pytest.mark.parametrize("hidden", [True, False])
-def test_who_stands_behind_something_is_not_below_the_floor(solved, body, tmp_path, hidden):
+def test_who_stands_behind_something_is_not_below_the_floor(
+    solved, body, tmp_path, hidden, caplog
+):
     """A network takes the upper part of a body for the whole, so it seems to be farther away."""
     truth, final, _, _ = solved("static", frames=180)
     (mine,) = final.by_identity().values()
@@ -253,8 +255,14 @@ def test_who_stands_behind_something_is_not_below_the_floor(solved, body, tmp_pa
     low = truth.joints[0][rows["frame_index"], 0, 1] - height
     sunk = low[cut][:45].mean() - low[~cut][15:].mean()
     assert sunk < 0.05 if hidden else sunk > 0.1
+    assert "no foot that is seen" not in caplog.text
     if hidden:  # what nobody sees says nothing of the ground, either
         assert np.abs(low[~cut]).mean() < 0.05
+        rows["keypoint_score"][:, ankles] = 0.1
+        unseen = FinalRows(tmp_path)
+        unseen.append(rows)
+        solve_world(unseen, clip_of(CAMERA), static_camera(180), body, WorldRows(tmp_path))
+        assert "no foot that is seen" in caplog.text
 
 
 def test_windows_join_without_a_seam(solved, monkeypatch):
@@ -276,7 +284,7 @@ def test_nobody_who_rests_is_warned_of(solved, body, tmp_path, caplog):
     rows["joints_3d_m"] = pose_joints(body, rows) + rows["transl"][:, None]
     final.append(rows)
     found = solve_world(final, clip_of(CAMERA), static_camera(1), body, world)
-    assert caplog.text.count("no foot rests") == 1
+    assert caplog.text.count("no foot that is seen rests") == 1
     assert found.plane.up @ [0, -1, 0] > 0.95
     assert world.column("world_joints_3d_m")[0, FEET, 1].min() == pytest.approx(0.02, abs=0.02)
 
