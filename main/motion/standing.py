@@ -128,9 +128,9 @@ def find_levels(
     """Heights at which there are many contacts, in ascending order; one of them is 0.
 
     Somebody must be at such a height and at another one, and it must be near enough to be climbed.
-    Somebody who always is at one height may rather be of another size than estimated, unless the
-    size would be off by far; adults are not, but children are often taken for adults, who then
-    seem to be farther away and lower.
+    Somebody who always is at one height may rather be of another size than estimated. Errors of
+    sizes do not explain heights far above the plane. They may explain any below it, because
+    children are often taken for adults, and then seem to be farther away and lower.
 
     Args:
         owners: whose contacts they are.
@@ -159,7 +159,7 @@ class Ground(NamedTuple):
     """A plane and levels over it, ascending and with 0 among them.
 
     Attributes:
-        heights: of the contacts over the plane, but for what their owners' sizes explain.
+        heights: of the contacts over the plane, less what their owners' sizes explain.
         misfit: how badly contacts and the expected direction are explained.
     """
 
