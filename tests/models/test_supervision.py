@@ -105,12 +105,14 @@ def test_encoder_goes_from_pre_training_to_training(tmp_path, images):
 )
 def test_stems_make_a_token_a_patch(stem, patch_size, images):
     config = ENCODER.model_copy(update={"stem": stem, "patch_size": patch_size})
-    encoder = ViT(config)
+    encoder = ViT(config).eval()
     height, width = (side // patch_size for side in config.img_size)
     assert encoder.grid == (height, width)
     tokens, feature_map = encoder(images)
     assert tokens.shape == (2, 80, config.embed_dim)
     assert feature_map.shape == (2, config.embed_dim, height, width)
+    with torch.inference_mode():  # of many images at once, too
+        torch.testing.assert_close(encoder(images.repeat(3, 1, 1, 1))[1][4:], feature_map)
 
 
 def test_feature_map_of_pre_training_is_without_task_tokens(images):
