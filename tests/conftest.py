@@ -50,7 +50,7 @@ def open_body_read_once() -> Iterator[None]:
     read_once = lru_cache(maxsize=4)(read_arrays)
 
     def arrays(source: Path) -> dict[str, object]:
-        return (read_once if source.is_relative_to(files.STAND_IN) else read_arrays)(source)
+        return dict((read_once if source.is_relative_to(files.STAND_IN) else read_arrays)(source))
 
     def model(library: BodyLibrary, rig: files.Rig, gender: files.Gender) -> BodyModel:
         if library.folder.path != files.STAND_IN or (rig, gender) in library._models:
