@@ -230,12 +230,12 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
         partial = holder / path.name
         try:
             yield partial
+            if durable:
+                _sync(partial)
         except OSError as error:
             if error.filename is None and error.errno in _NO_ROOM:  # of a write, not of an open
                 error.filename = str(path)
             raise
-        if durable:
-            _sync(partial)
         if partial.is_dir() and path.is_dir():
             _replace_folder(partial, path, holder)
         else:

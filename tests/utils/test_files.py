@@ -62,10 +62,25 @@ def test_folder_replaces_a_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_full_disk_is_an_error_of_the_file_that_was_written(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="No space") as refused, atomic_path(tmp_path / "a.npz"):
+@pytest.mark.parametrize("at_once", [True, False])
+def test_full_disk_is_an_error_of_the_file_that_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    target = tmp_path / "a.npz"
+
+    def refuse(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
-    assert refused.value.filename == str(tmp_path / "a.npz")
+
+    def write() -> None:
+        with atomic_path(target, durable=True) as partial:
+            partial.touch()
+            if at_once:
+                refuse(0)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="No space") as refused:
+        write()
+    assert refused.value.filename == str(target)
     assert not list(tmp_path.iterdir())
 
 

@@ -233,9 +233,7 @@ def test_steps_are_levels_and_no_slope(solved, monkeypatch):
 
 
 @pytest.mark.parametrize("hidden", [True, False])
-def test_who_stands_behind_something_is_not_below_the_floor(
-    solved, body, tmp_path, hidden, caplog
-):
+def test_who_stands_behind_something_is_not_below_the_floor(solved, body, tmp_path, hidden, caplog):
     """A network takes the upper part of a body for the whole, so it seems to be farther away."""
     truth, final, _, _ = solved("static", frames=180)
     (mine,) = final.by_identity().values()
