@@ -8,7 +8,8 @@ stitch.py   which tracks are one person
 refinement.py  raw rows moved onto keypoints
 kinematics.py  bodies as refinement varies them, and their derivatives
 trajectories.py  from raw rows to final ones: one shape, gaps filled, smooth, flagged
-standing.py  the ground, feet that touch it, and what the world is solved with: equations, legs
+standing.py  the ground, feet that touch it, and the equations that the world is solved with
+legs.py     legs that bend so that feet stand where they should
 world.py    people in a world that does not move with the camera
 results.py  writing a folder of results, and results as a HumanData file
 result_reader.py  reading one, checked
