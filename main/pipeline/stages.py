@@ -163,7 +163,6 @@ _TRACKER: Final = {
 }
 _MEMORY_S: Final = 2.5
 """How long a person who is not seen keeps the number."""
-_LEFT_OUT: Final = "the network gave NaN or infinity for a person, who is left out"
 _DAMAGED: Final = "fetch its weights again, or choose --precision fp32"
 
 

@@ -62,25 +62,18 @@ def test_folder_replaces_a_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(("owner", "name"), [(Path, "touch"), (os, "fsync")])
 def test_full_disk_is_an_error_of_the_file_that_was_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
 ) -> None:
-    target = tmp_path / "a.npz"
-
-    def refuse(descriptor: int) -> None:
+    def refuse(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def write() -> None:
-        with atomic_path(target, durable=True) as partial:
-            partial.touch()
-            if at_once:
-                refuse(0)
-
-    monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(OSError, match="No space") as refused:
-        write()
-    assert refused.value.filename == str(target)
+    monkeypatch.setattr(owner, name, refuse)
+    path = tmp_path / "a.npz"
+    with pytest.raises(OSError, match="No space") as refused, atomic_path(path, durable=True) as p:
+        p.touch()
+    assert refused.value.filename == str(path)
     assert not list(tmp_path.iterdir())
 
 
