@@ -1,15 +1,21 @@
-"""How an encoder errs in finding joints, beside `datasets.synthetic.lifting.simulate_detections`.
+"""How an encoder errs in finding joints, and what these errors cost.
 
     python -m main.synthesize --split train --people 1200 --seed 77 --crops --out DATA
     python -m benchmarks.detections DATA outputs/pretrain_demo_DATE/model_dump/encoder.pth
+    python -m benchmarks.detections DATA --weights FILE
 
-Both see the same people, whom the encoder must not have been trained with. The table has the
-numbers of each group of joints as the simulation takes them, measured of the encoder and of the
-simulation: where they differ, multiply the simulation's constant by encoder / simulation.
+The first compares an encoder with `datasets.synthetic.lifting.simulate_detections`. Both see the
+same people, whom the encoder must not have been trained with. The table has the numbers of each
+group of joints as the simulation takes them, measured of the encoder and of the simulation: where
+they differ, multiply the simulation's constant by encoder / simulation.
+
+The second gives a whole network the true places or depths of joints in the image, in place of
+those that its encoder finds.
 """
 
 import argparse
 import sys
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -27,18 +33,24 @@ from configs.schema import Config
 from datasets.cache import open_dataset
 from datasets.sources import find_source
 from datasets.synthetic.lifting import GROUPS, SWAPPED_SIDES, Draw, simulate_detections
-from human_models.joints import JOINTS, mirror_permutation
+from human_models.body import BodyLibrary
+from human_models.files import find_model_folder
+from human_models.joints import JOINT_PARTS, JOINTS, mirror_permutation
 from main.cli import command, command_parser
 from main.training.validation import UnchangedSamples, images_of
+from models.checkpoint import load_network
 from models.initialise import load_encoder, load_keypoint_head
 from models.losses import KeypointNetwork, places_in_crop
-from models.smplest_x import SMPLestX, observed_keypoints
+from models.smplest_x import SMPLestX, body_parameters, observed_keypoints, pose_body
+from utils.files import ROOT
 
 _HEIGHTS_PER_WIDTH = 0.75
 _BINS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 1.0)
 """Expected errors, shares of the crop's height."""
 _LEAST_APART = 0.06
 """Left and right can be distinguished where their joints are so far from each other, in heights."""
+_SURE = 0.02
+"""Expected error of a place that is true."""
 _SHARE_SWAPPED = 0.6
 """Share of the joints of a set that are nearer to the other side's places."""
 
@@ -61,6 +73,9 @@ class Detections(NamedTuple):
 def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     config = load_config("config_smplest_x_demo.py", tuple(arguments.overrides))
+    if arguments.weights is not None:
+        Console(width=120).print(true_joints_table(arguments.data, arguments.weights, config))
+        return
     ours = found_by_encoder(arguments.data, arguments.encoder, config)
     draw = Draw(torch.device("cpu"))
     draw.restart(1)
@@ -77,17 +92,51 @@ def found_by_encoder(data: Path, encoder: Path, config: Config) -> Detections:
     network = KeypointNetwork(SMPLestX(config.model).encoder, width).eval()
     load_encoder(network.encoder, encoder)
     load_keypoint_head(network.keypoint_head, encoder)
-    source = find_source("OpenPeople", config.data)
-    people = UnchangedSamples(
-        open_dataset(source, "train", data), data / "img" / source.images, config
-    )
     parts = []
-    for batch in DataLoader(people, 64):
+    for batch in batches(data, config):
         places, inside = places_in_crop(batch, config.model)
         depth_m = batch["target_joint_cam"][..., 2]
         found = observed_keypoints(network(images_of(batch)))
         parts.append((found, places, depth_m, inside))
     return Detections(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def batches(data: Path, config: Config) -> Iterable[dict[str, Tensor]]:
+    source = find_source("OpenPeople", config.data)
+    table, images = open_dataset(source, "train", data), data / "img" / source.images
+    return DataLoader(UnchangedSamples(table, images, config), 64)
+
+
+@torch.inference_mode()
+def true_joints_table(data: Path, weights: Path, config: Config) -> Table:
+    """MPJPE of the body, relative to the pelvis, with joints of the image made true by turns."""
+    network = load_network(config.model, weights).eval()
+    assert network.keypoint_head is not None
+    assert network.lifter is not None
+    body = BodyLibrary(find_model_folder(ROOT / config.model.human_model_path)).smplx()
+    errors: dict[str, list[Tensor]] = {"none": [], "places": [], "depths": [], "both": []}
+    for batch in batches(data, config):
+        task_tokens, features = network.encoder(images_of(batch))
+        found = observed_keypoints(network.keypoint_head(features))
+        places, inside = places_in_crop(batch, config.model)
+        true_m = batch["target_joint_cam"]
+        for which, each in errors.items():
+            given = found.clone()
+            if which in ("places", "both"):
+                given[..., :2] = torch.where(inside[..., None], places - 0.5, given[..., :2])
+                given[..., 3] = torch.where(inside, _SURE, given[..., 3])
+            if which in ("depths", "both"):
+                given[..., 2] = true_m[..., 2]
+            lifted, queries = network.lifter(given)
+            decoded = network.decoder(task_tokens + queries, features.flatten(2).mT)
+            parameters = body_parameters(network.regress(lifted + decoded), config.model)
+            joints = pose_body(parameters, body, config.model, want_vertices=False).joints
+            away = (joints - joints[:, :1] - true_m)[:, JOINT_PARTS["body"]]
+            each.append(1000 * away.norm(dim=-1).mean(1))
+    table = Table("true", "MPJPE of the body, mm", title=f"{len(torch.cat(errors['none']))} people")
+    for which, each in errors.items():
+        table.add_row(which, f"{torch.cat(each).mean():.1f}")
+    return table
 
 
 def groups_table(both: dict[str, Detections]) -> Table:
@@ -177,7 +226,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("detections", "How an encoder errs in finding joints.")
     parser.prog = "python -m benchmarks.detections"
     parser.add_argument("data", type=Path, help="folder with annot/ and img/ of openpeople")
-    parser.add_argument("encoder", type=Path, help="encoder.pth of a pre-training")
+    network = parser.add_mutually_exclusive_group(required=True)
+    network.add_argument("encoder", nargs="?", type=Path, help="encoder.pth of a pre-training")
+    network.add_argument("--weights", type=Path, help="of a whole network, with a lifter")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     return parser
 
