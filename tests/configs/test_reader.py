@@ -15,7 +15,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("config_*.py"))
 
 
 def test_published_form_is_read_as_it_is(caplog):
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="configs.schema")
     config = load_config(PARITY)
     assert config.model.princpt == (96, 128)
     assert config.data.train_sample_interval == {"BEDLAM": 5}
@@ -28,7 +28,7 @@ def test_published_form_is_read_as_it_is(caplog):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config_of_the_project_loads_without_ignored_keys(path, caplog):
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="configs.schema")
     load_config(path)
     assert not caplog.messages
 
