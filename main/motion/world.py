@@ -214,10 +214,11 @@ def _touching(
 def _sunk(
     seen: Seen, ways: _Ways, plane: Plane, levels: Float[np.ndarray, " L"], fps: float
 ) -> Bool[np.ndarray, " N"]:
-    """Where somebody stands too far below all ground to touch it, with feet that are mostly hidden.
+    """Where somebody stands too far below all ground to touch it, and feet are hidden for a while.
 
-    A network takes what it sees for the whole body, which then is too far away. Of people whose
-    feet are seen, legs are wrong rather than distances.
+    A network takes what it sees for the whole body, which then is too far away; an ankle that is
+    seen now and then does not tell it better. Where feet are always seen, legs are wrong rather
+    than distances.
     """
     feet = ways.pelvis[:, None] + seen.limbs[:, :4]
     height = (plane.height_of(feet) - seen.soles).min(axis=1)
@@ -225,8 +226,8 @@ def _sunk(
     sunk &= ~ways.contacts.any(axis=1)
     for run in seen.runs:
         stretch, _ = label(sunk[run])
-        frames, hidden = np.bincount(stretch), np.bincount(stretch, seen.hidden[run])
-        sunk[run] &= ((hidden > _LASTING_S * fps) & (2 * hidden > frames))[stretch]
+        hidden = np.bincount(stretch, seen.hidden[run])
+        sunk[run] &= hidden[stretch] > _LASTING_S * fps
     return sunk
 
 
