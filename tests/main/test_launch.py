@@ -220,4 +220,5 @@ def test_process_that_fails_while_others_wait_for_it(how, tmp_path):
     assert lines.count("error: a bad row") == (how == "refuse"), done.stderr
     assert lines.count("error: SIGKILL ended rank 1; out of memory?") == (how == "kill")
     assert done.stderr.count("Traceback") == (how == "raise"), done.stderr
-    assert done.returncode in {"raise": (1, 2), "refuse": (2,), "kill": (2, 137)}[how]
+    # 143: the one that waits was ended before the one that failed.
+    assert done.returncode in {"raise": (1, 2, 143), "refuse": (2,), "kill": (2, 137)}[how]
