@@ -75,16 +75,18 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
 def _status(codes: Mapping[int, int]) -> int:
     """Exit status for those of failed ranks; where signals ended all, 128 and the signal.
 
-    When one has failed, torchrun ends the others by a signal: SIGKILL is another's, such as that of
-    the system when memory is short.
+    When one has failed, torchrun ends the others by SIGTERM, and they may still report 128 and that
+    signal. SIGKILL is another's, such as that of the system when memory is short.
     """
     killed = [rank for rank, code in codes.items() if code == -signal.SIGKILL]
     for rank in killed:
         log.error("error: SIGKILL ended rank %d; out of memory?", rank)
-    own = [code for code in codes.values() if code > 0]
+    own = [code for code in codes.values() if 0 < code < 128]
     if own:
         return max(own)
     rank, code = min(codes.items(), key=lambda one: one[1])
+    if code > 0:
+        return code
     if not killed:
         log.error("error: signal %d ended rank %d", -code, rank)
     return 128 - code

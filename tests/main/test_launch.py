@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from main.launch import _status
 from utils.devices import device_of_process
 from utils.errors import UserError
 
@@ -220,5 +221,18 @@ def test_process_that_fails_while_others_wait_for_it(how, tmp_path):
     assert lines.count("error: a bad row") == (how == "refuse"), done.stderr
     assert lines.count("error: SIGKILL ended rank 1; out of memory?") == (how == "kill")
     assert done.stderr.count("Traceback") == (how == "raise"), done.stderr
-    # 143: the one that waits was ended before the one that failed.
-    assert done.returncode in {"raise": (1, 2, 143), "refuse": (2,), "kill": (2, 137)}[how]
+    assert done.returncode in {"raise": (1, 2), "refuse": (2,), "kill": (2, 137)}[how]
+
+
+@pytest.mark.parametrize(
+    ("codes", "status"),
+    [
+        ({0: 143, 1: 1}, 1),  # torchrun ended rank 0 because rank 1 had failed
+        ({0: 2, 1: 1}, 2),
+        ({0: 143, 1: 143}, 143),
+        ({0: 143, 1: -9}, 137),
+        ({1: -9}, 137),
+    ],
+)
+def test_status_is_that_of_a_process_that_failed_by_itself(codes, status):
+    assert _status(codes) == status
