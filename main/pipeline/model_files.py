@@ -70,9 +70,10 @@ def find_model(model_dir: str, *, download: bool = False) -> ModelFiles:
         return ModelFiles(name, others[0], _config_of(others[0]))
     if not others and model_dir in HUB_MODELS:  # such as a download that was broken off
         raise UserError(_how_to_get(model_dir, folder))
-    if snapshots := list(folder.glob("model_dump/snapshot_*.pth.tar")):
-        last = max(snapshots, key=lambda file: (len(file.name), file.name))  # 10 is after 9
-        raise UserError(f"{folder} is a training run; name one of its snapshots, such as {last}")
+    if snapshots := _snapshots(folder):
+        raise UserError(
+            f"{folder} is a training run; name one of its snapshots, such as {snapshots[-1]}"
+        )
     if not others:
         raise UserError(
             f"{folder}: there are no weights in it; put {name}.safetensors or {name}.pth.tar there"
@@ -105,9 +106,15 @@ def find_snapshot(run: str, checkpoint_id: str) -> ModelFiles:
         )
     weights = folder / name
     if not weights.is_file():
-        there = sorted(path.name for path in weights.parent.glob("snapshot_*.pth.tar"))
-        raise UserError(f"{weights} is missing; there are: {', '.join(there) or 'none'}")
+        there = ", ".join(path.name for path in _snapshots(folder))
+        raise UserError(f"{weights} is missing; there are: {there or 'none'}")
     return ModelFiles(folder.resolve().name, weights, _config_of(weights))
+
+
+def _snapshots(run: Path) -> list[Path]:
+    """Those of a run's folder in the order of their epochs: 10 is after 9."""
+    files = run.glob("model_dump/snapshot_*.pth.tar")
+    return sorted(files, key=lambda file: (len(file.name), file.name))
 
 
 def _stem(weights: Path) -> str:
