@@ -57,7 +57,8 @@ class DatasetConfig(Section):
 
 class DataConfig(Section):
     data_dir: str = "./data"
-    """Folder that holds the datasets."""
+    """Folder that holds the datasets. Relative paths in a config, as here, are counted from the
+    project's folder, wherever a command is started; those of other options from where it is."""
     trainset_humandata: tuple[str, ...] = ()
     testset: str = "EHF"
     datasets: dict[str, DatasetConfig] = Field(default={})

@@ -127,7 +127,8 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change the config, e.g. --set inference.detection.conf=0.3",
+        help="change the config, e.g. --set inference.detection.conf=0.3; relative paths in it "
+        "are counted from the project's folder",
     )
 
 

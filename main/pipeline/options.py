@@ -97,6 +97,8 @@ class InferenceOptions:
             raise UserError("--person: people are numbered from 1")
         if not 0 <= self.smoothing <= LARGEST_SMOOTHING:
             raise UserError(f"--smooth {self.smoothing:g}: {_SMOOTHING_ADVICE}")
+        if self.fps is not None:
+            _require_rate(self.fps)
         if self.focal_px is not None and self.fov_deg is not None:
             raise UserError("--focal and --fov: give one of them")
         if self.focal_px is not None and not 0 < self.focal_px < 1e6:
@@ -107,6 +109,13 @@ class InferenceOptions:
             raise UserError(f"--camera {self.camera} is for --world: say both, or leave it away")
         if self.export:
             check_formats(self.export)
+
+
+def _require_rate(fps: float) -> None:
+    from utils.video_read import FASTEST_FPS, SLOWEST_FPS  # which loads PyAV
+
+    if not SLOWEST_FPS <= fps <= FASTEST_FPS:
+        raise UserError(f"--fps {fps:g}: give a rate from {SLOWEST_FPS:.5f} to {FASTEST_FPS}")
 
 
 def parse_person(text: str) -> Chosen:

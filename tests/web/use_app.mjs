@@ -34,12 +34,8 @@ await withBrowser(async (browser) => {
   found.tooLarge = await page.textContent("#start-error:not(:empty)");
 
   await upload(page, damaged);
-  await page.waitForSelector("#job:not([hidden])");
-  await press(page, "find");
-  await idle(page);
-  found.damaged = await page.textContent("#job-error:not(:empty)");
+  found.damaged = await page.textContent("#start-error:not(:empty):has-text('damaged')");
 
-  await page.click("#new");
   await upload(page, clip);
   await page.waitForSelector("#job:not([hidden])");
   await page.fill("[name='--smooth']", "soft");
