@@ -63,6 +63,8 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
     export, keypoints, camera = arguments.export, arguments.keypoints, arguments.camera
     if arguments.floor and camera not in ("auto", "static"):
         raise UserError("--floor means --world --camera static: leave one of them out")
+    if arguments.fps is not None and arguments.rate is not None:
+        raise UserError("FPS and --fps: give one of them")
     return InferenceOptions(
         model_dir=arguments.model_dir,
         device=arguments.device,
