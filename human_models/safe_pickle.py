@@ -269,7 +269,7 @@ def _literal(text: str) -> object:
     try:
         return json.loads(
             _TOKEN.sub(_json_token, text.strip()),
-            parse_int=lambda digits: checked_integer(digits.encode()),
+            parse_int=lambda digits: checked_integer(int(digits)),
             object_pairs_hook=_dictionary,
         )
     except json.JSONDecodeError:
