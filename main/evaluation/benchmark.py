@@ -31,9 +31,9 @@ from main.evaluation.metrics import (
     Evaluator,
     MeanAndCount,
     Means,
-    MetricTable,
     SampleErrors,
     Visibility,
+    means_of,
 )
 from main.evaluation.worst import WorstSample, WorstSamples, worst_of_all
 from main.pipeline.estimator import Estimator
@@ -336,7 +336,6 @@ class _Share(NamedTuple):
     errors: dict[int, dict[str, SampleErrors]]
     facing: dict[int, Float[Tensor, "B 3"]]
     """Where the predicted bodies face, by the batches' numbers."""
-    means: MetricTable
     worst: list[WorstSample]
 
 
@@ -374,7 +373,6 @@ class _Evaluation:
         )
         if here.is_first:
             loader = with_progress(loader, len(numbers), "batches")
-        means = MetricTable()
         errors_by_batch: dict[int, dict[str, SampleErrors]] = {}
         facing: dict[int, Float[Tensor, "B 3"]] = {}
         for number, batch in zip(numbers, loader, strict=True):
@@ -391,9 +389,8 @@ class _Evaluation:
                 name: SampleErrors(error.cpu(), valid.cpu())
                 for name, (error, valid) in errors.items()
             }
-            means.add(errors_by_batch[number])
             facing[number] = axis_angle_to_matrix(turned.cpu())[..., 2]
-        return _Share(errors_by_batch, facing, means, worst.worst_first())
+        return _Share(errors_by_batch, facing, worst.worst_first())
 
     def _meshes(
         self, batch: dict[str, Tensor]
@@ -450,14 +447,10 @@ def _merge_errors(
     shares: Sequence[_Share],
 ) -> tuple[dict[str, MeanAndCount], dict[str, Float[np.ndarray, " N"]]]:
     """The means over all processes, and every sample's errors in the order of the samples."""
-    means = MetricTable()
-    errors: dict[int, dict[str, SampleErrors]] = {}
-    for share in shares:
-        means.merge(share.means)
-        errors |= share.errors
+    errors = {number: batch for share in shares for number, batch in share.errors.items()}
     batches = [errors[number] for number in sorted(errors)]
     errors_mm = {}
     for name in batches[0]:
         values = [batch[name].error_mm.where(batch[name].valid, torch.nan) for batch in batches]
         errors_mm[name] = torch.cat(values).numpy()
-    return means.summary(), errors_mm
+    return means_of(batches), errors_mm

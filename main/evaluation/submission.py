@@ -120,7 +120,7 @@ def submit(options: SubmissionOptions) -> int:
             ahead,
             estimator,
             estimator.config.test.test_batch_size,
-            want_vertices=server.needs_vertices,
+            want_vertices=not server.takes_parameters,
         )
         write_submission(options.output, predicted, server)
     return report_check(options.output, server)
