@@ -28,6 +28,7 @@ from human_models.joints import (
     JOINTS_FROM_MODEL,
     PART_ROOTS,
     POSE_JOINTS,
+    POSE_PARAMETERS,
     POSE_PARTS,
     SIDES,
     mirror_permutation,
@@ -449,14 +450,9 @@ def _smplx(instance: Instance, bodies: BodyLibrary, *, want_vertices: bool) -> B
     if not instance.pose_valid[POSE_PARTS["body"]].any():
         pose = pose.copy()
         pose[_WRISTS] = instance.hand_roots
-    body = pose[POSE_PARTS["body"]]
     with torch.inference_mode():
         return bodies.smplx()(
-            global_orient=_row(body[:1]),
-            body_pose=_row(body[1:]),
-            left_hand_pose=_row(pose[POSE_PARTS["left_hand"]]),
-            right_hand_pose=_row(pose[POSE_PARTS["right_hand"]]),
-            jaw_pose=_row(pose[POSE_PARTS["face"]]),
+            **{name: _row(pose[joints]) for name, joints in POSE_PARAMETERS.items()},
             betas=_row(instance.betas),
             expression=_row(instance.expression),
             transl=_row(instance.transl),

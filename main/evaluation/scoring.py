@@ -24,7 +24,7 @@ from human_models.files import GENDERS, find_model_folder
 from human_models.joints import (
     JOINTS,
     JOINTS_FROM_MODEL,
-    POSE_PARTS,
+    POSE_PARAMETERS,
     SMPL_JOINTS,
     SMPL_SURFACE_VERTICES,
 )
@@ -50,15 +50,7 @@ _LEAST_OVERLAP: Final = 0.3
 _BATCH: Final = 16
 _LARGEST_CALIBRATION: Final = 1 << 20
 """Bytes of the file of a camera of RICH."""
-_PARAMETERS: Final = (
-    "global_orient",
-    "body_pose",
-    "left_hand_pose",
-    "right_hand_pose",
-    "jaw_pose",
-    "betas",
-    "expression",
-)
+_PARAMETERS: Final = (*POSE_PARAMETERS, "betas", "expression")
 
 
 class PersonRows(NamedTuple):
@@ -107,16 +99,8 @@ def read_truth(path: Path) -> PersonRows:
     frames = file.dictionary("meta").get("frame_index")
     if frames is None:
         raise UserError(f"{path}: no meta.frame_index; it says which frame a row belongs to")
-    pose = {name: columns["pose"][:, part] for name, part in POSE_PARTS.items()}
-    parameters = {
-        "global_orient": pose["body"][:, :1],
-        "body_pose": pose["body"][:, 1:],
-        "left_hand_pose": pose["left_hand"],
-        "right_hand_pose": pose["right_hand"],
-        "jaw_pose": pose["face"],
-        "betas": columns["betas"],
-        "expression": columns["expression"],
-    }
+    parameters = {name: columns["pose"][:, joints] for name, joints in POSE_PARAMETERS.items()}
+    parameters |= {name: columns[name] for name in ("betas", "expression")}
     return PersonRows(
         numbers(file, "meta.frame_index", frames, length).astype(int)[columns["row"]],
         scaled_boxes(columns["body_box"], 1 / BODY_BOX_SCALE),
