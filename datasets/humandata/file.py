@@ -5,7 +5,6 @@ flat hand or from MANO's mean hand.
 """
 
 import logging
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeGuard
@@ -14,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from human_models.joints import HANDS_MEAN, SIDES
-from human_models.safe_pickle import load_npz, load_pickle
+from human_models.safe_pickle import load_npz, load_pickle, names_in_npz
 from utils.errors import UserError
 
 JOINTS: Final = 190
@@ -146,20 +145,11 @@ _OTHER_NAMES: Final = {"focal_length": "focal_length", "principal_point": "princ
 """What cameras of whole files are called in `misc`."""
 
 
-def entry_names(path: Path) -> list[str]:
-    """Raises UserError where the file is missing or is no .npz (or .pkl)."""
-    if path.suffix in (".pkl", ".pickle"):
-        content = load_pickle(path)
-        return list(content) if isinstance(content, Mapping) else []
-    load_npz(path, ())  # raises what is wrong with the archive
-    with zipfile.ZipFile(path) as archive:
-        return [name.removesuffix(".npy") for name in archive.namelist()]
-
-
 class HumanDataFile:
     """The entries of an .npz or pickle; those of an .npz are read when they are asked for."""
 
     def __init__(self, path: Path) -> None:
+        """Raises UserError where the file is missing or is no .npz (or pickle of a dictionary)."""
         self.path = path
         self._entries: Mapping[str, Any] | None = None
         if path.suffix in (".pkl", ".pickle"):
@@ -167,6 +157,7 @@ class HumanDataFile:
             if not isinstance(content, Mapping):
                 raise UserError(f"{path} holds no dictionary; give a HumanData file.")
             self._entries = content
+        self.names = names_in_npz(path) if self._entries is None else list(self._entries)
 
     def get(self, key: str) -> Any:
         """None where the file has no such entry, or an empty one."""
@@ -259,7 +250,7 @@ def read_entries(path: Path) -> Entries:
     Raises UserError, naming the file and the entry, for what does not have one row per person.
     """
     file = HumanDataFile(path)
-    entries = {key: file.get(key) for key in entry_names(path) if key not in BOOKKEEPING}
+    entries = {key: file.get(key) for key in file.names if key not in BOOKKEEPING}
     entries = {key: value for key, value in entries.items() if value is not None}
     entries["image_path"] = texts(file, "image_path", file.require("image_path"), None)
     length = len(entries["image_path"])
@@ -340,9 +331,7 @@ class OpenedFile(HumanDataFile):
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError where the container cannot be read."""
         super().__init__(path)
-        self.names = entry_names(path)
         self.unreadable: dict[str, str] = {}
         self._remembered: dict[str, Any] = {}
         row_entries = (self.get(key) for key in ("image_path", "bbox_xywh"))
