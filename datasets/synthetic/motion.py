@@ -299,7 +299,7 @@ class Script:
             pelvis[shown],
             {side: bends[side][shown] for side in SIDES},
             self._jaw_at(rng, times)[shown],
-            _keyed(times, self._smiles, 0.0)[shown],
+            _keyed(times, self._smiles)[shown],
             tuple(self.blocks),
         )
 
@@ -398,7 +398,7 @@ class Script:
     def _seats_at(
         self, times: Float[np.ndarray, " T"]
     ) -> tuple[Float[np.ndarray, " T"], Float[np.ndarray, "T 3"]]:
-        share = _keyed(times, [key[:2] for key in self._seated], 0.0)
+        share = _keyed(times, [key[:2] for key in self._seated])
         seats = np.zeros((len(times), 3))
         for start, _, seat in self._seated:
             seats[times >= start] = seat
@@ -468,12 +468,13 @@ def _around(time: float, keys: Sequence[tuple[float, T]]) -> tuple[T | None, T |
 
 
 def _keyed(
-    times: Float[np.ndarray, " T"], keys: Sequence[tuple[float, float]], default: float
+    times: Float[np.ndarray, " T"], keys: Sequence[tuple[float, float]]
 ) -> Float[np.ndarray, " T"]:
+    """Values between those of keys; 0 without keys."""
     values = []
     for time in times:
         before, after, share = _around(time, keys)
-        one, other = default if before is None else before, default if after is None else after
+        one, other = before or 0.0, after or 0.0
         values.append(one + share * (other - one))
     return np.array(values)
 
