@@ -29,6 +29,7 @@ from human_models.joints import JOINT_PARTS, JOINTS, POSE_JOINTS, POSE_PARTS, SI
 from utils.camera import have_area
 from utils.errors import UserError
 from utils.files import atomic_path, is_below, read_json, remove_leftovers, require_regular_file
+from utils.image import natural_key
 
 ReadingProtocol = Literal["correct", "published"]
 """published: whether hands are given from the flat hand is decided by the table alone, as in the
@@ -347,7 +348,7 @@ def annotation_files(source: Source, split: Split, folder: Path) -> list[Path]:
     for name in source.files(split):
         path = folder / name  # `name` itself where it is absolute
         pattern = "*" in path.name
-        found = sorted(path.parent.glob(path.name), key=_natural) if pattern else [path]
+        found = sorted(path.parent.glob(path.name), key=natural_key) if pattern else [path]
         if not found or not found[0].is_file():
             like = "a file named like " if pattern else ""
             raise UserError(f"{source.name} needs {like}{path}; put its HumanData there.")
@@ -426,11 +427,6 @@ def _alone(folder: Path) -> Iterator[bool]:
             yield False
         else:
             yield True
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sort key by which slice 10 comes behind slice 9."""
-    return [(int(word or 0), text) for text, word in re.findall(r"(\D*)(\d*)", path.name)]
 
 
 def _map(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.ndarray:

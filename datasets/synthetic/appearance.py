@@ -211,7 +211,6 @@ class Layer(NamedTuple):
 class Look(NamedTuple):
     """A person's pieces and how each is worn, joined: what a `Mesh` holds before posing."""
 
-    clothing: Clothing
     points: Int[np.ndarray, " V"]
     """Of all points of a person: the body's vertices, then the clothes'."""
     faces: Int32[np.ndarray, "F 3"]
@@ -284,7 +283,7 @@ class Stylist:
             scalp = self._scalps[fine]
             pieces.append(scalp.piece)
             layers.append(_hair(rng, scalp, STYLES[name], colour, strands=name != "cap"))
-        return _look(clothing, tuple(pieces), tuple(layers))
+        return _look(pieces, layers)
 
     def _skin(self, rng: Rng, piece: Piece, hair: Colour, bald: bool) -> Layer:
         tone = _draw_skin(rng)
@@ -376,12 +375,11 @@ def _draw_hair_colour(rng: Rng) -> Colour:
     return _HAIRS[rng.integers(len(_HAIRS))] * rng.uniform(0.8, 1.2)
 
 
-def _look(clothing: Clothing, pieces: tuple[Piece, ...], layers: tuple[Layer, ...]) -> Look:
+def _look(pieces: list[Piece], layers: list[Layer]) -> Look:
     points = [len(piece.points) for piece in pieces]
     first = np.cumsum([0, *points[:-1]], dtype=np.int32)
     shift = layers[-1].shift
     return Look(
-        clothing,
         points=np.concatenate([piece.points for piece in pieces]),
         faces=np.concatenate([piece.faces + k for piece, k in zip(pieces, first, strict=True)]),
         thickness=np.concatenate([layer.thickness for layer in layers]),
