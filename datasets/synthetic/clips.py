@@ -133,15 +133,9 @@ def posed(studio: Studio, actors: list[Actor], stages: Sequence[Stage]) -> Itera
 
 def make_physique(studio: Studio, look: Look, betas: Float32[np.ndarray, "10"]) -> Physique:
     """What motion needs to know of a dressed body."""
-    zero = {"left_hand_pose": 15, "right_hand_pose": 15, "body_pose": 21}
-    still = BodyParameters(
-        **{
-            name: np.zeros((zero[name], 3) if name in zero else 3, np.float32)
-            for name in BodyParameters._fields[:5]
-        },
-        betas=betas,
-        expression=np.zeros(10, np.float32),
-    )
+    body, expression = np.zeros((21, 3), np.float32), np.zeros(10, np.float32)
+    root, hand, jaw = body[0], body[:15], body[0]
+    still = BodyParameters(root, body, hand, hand, jaw, betas, expression)
     (figure,) = studio.figures.pose([still])
     mesh = person_mesh(figure, look, np.zeros(3, np.float32))
     ankle, heel = (figure.joints[MODEL_JOINTS.index(f"left_{name}")] for name in ("ankle", "heel"))

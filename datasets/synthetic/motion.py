@@ -181,12 +181,11 @@ class Script:
             side = SIDES[1 - SIDES.index(side)]
         return self
 
-    def climb(self, distance_m: float, rise_m: float, tread_m: float, steps: int = 2) -> "Script":
-        """Straight ahead to steps that begin after `distance_m`, up, and to the middle of the last
-        one, which is a platform."""
+    def climb(self, distance_m: float, rise_m: float, tread_m: float) -> "Script":
+        """Straight ahead to two steps that begin after `distance_m`, up, and to the middle of the
+        second one, which is a platform."""
         forward = turn("y", self.yaw)[:, 2]
-        for number in range(steps):
-            deep = tread_m if number < steps - 1 else 1.4
+        for number, deep in enumerate((tread_m, 1.4)):
             middle = self.place + forward * (distance_m + number * tread_m + deep / 2)
             size = (1.4, (number + 1) * rise_m, deep)
             self.blocks.append(Block((middle[0], middle[2]), size, self.yaw))
@@ -196,9 +195,9 @@ class Script:
         self.walk([(end[0], end[2])], 0.95)
 
         def height(way: float) -> float:
-            return rise_m * clamp(round(way / tread_m), 0, steps)
+            return rise_m * clamp(round(way / tread_m), 0, 2)
 
-        end = self.place + forward * tread_m * (steps + 1)
+        end = self.place + forward * tread_m * 3
         return self.walk([(end[0], end[2])], 0.8, height, tread_m)
 
     def sit(self, seconds: float, seat_m: float = 0.46) -> "Script":
