@@ -23,13 +23,12 @@ from datasets.sources import Scans
 from human_models.body import BodyLibrary, BodyOutput
 from human_models.files import Gender
 from human_models.joints import (
-    JOINT_PARTS,
     JOINTS,
     JOINTS_FROM_MODEL,
-    PART_ROOTS,
     POSE_JOINTS,
     POSE_PARAMETERS,
     POSE_PARTS,
+    ROOTS_OF_JOINTS,
     SIDES,
     mirror_permutation,
 )
@@ -105,10 +104,6 @@ _POSE_MIRRORED: Final = np.array(mirror_permutation(POSE_JOINTS))
 _SIDES_MIRRORED: Final = np.array([1, 0])
 _MIRRORED_POINT: Final = np.array([-1, 1, 1], np.float32)
 _MIRRORED_ROTATION: Final = np.array([1, -1, -1], np.float32)
-# The joint that each joint is relative to when its part's own pose is judged.
-_ROOT_OF_JOINT: Final = np.zeros(len(JOINTS), np.int64)
-for _part, _joints in JOINT_PARTS.items():
-    _ROOT_OF_JOINT[_joints] = PART_ROOTS[_part]
 _MOST_BETA: Final = 3.0
 """A row whose shape goes beyond this is taken as badly fitted, and its shape is not learned."""
 
@@ -176,7 +171,7 @@ def training_targets(
     return {
         "target_joint_img": _finite(joint_img),
         "target_joint_cam": joint_cam,
-        "target_smplx_joint_cam": joint_cam - joint_cam[_ROOT_OF_JOINT],
+        "target_smplx_joint_cam": joint_cam - joint_cam[list(ROOTS_OF_JOINTS)],
         "target_smplx_pose": _finite(pose.ravel()),
         "target_smplx_shape": np.array(betas),
         "target_smplx_expr": np.array(instance.expression),

@@ -162,6 +162,11 @@ PART_ROOTS: Final = {
     "face": JOINTS.index("neck"),
 }
 
+ROOTS_OF_JOINTS: Final = tuple(
+    PART_ROOTS[part] for part, joints in JOINT_PARTS.items() for _ in JOINTS[joints]
+)
+"""For each of JOINTS, the root of its part."""
+
 # Face points that mirror each other.
 # fmt: off
 _FACE_PAIRS = {

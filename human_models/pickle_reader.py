@@ -85,9 +85,6 @@ class _Machine:
         else:
             self.to_mark()
 
-    def pop_to_mark(self, _: None) -> None:
-        self.to_mark()
-
     def duplicate(self, _: None) -> None:
         self.stack.append(self.stack[-1])
 
@@ -106,47 +103,34 @@ class _Machine:
 
     # ---- containers
 
-    def tuple_to_mark(self, _: None) -> None:
-        items = self.to_mark()
-        self.stack.append(tuple(items))
-
     def tuple_of(self, count: int) -> None:
         if len(self.stack) < count:
             raise ValueError("a tuple of things that are not there")
         self.stack[-count:] = [tuple(self.stack[-count:])]
 
-    def list_to_mark(self, _: None) -> None:
-        items = self.to_mark()
-        self.stack.append(items)
+    def push_tuple(self, items: list[Any]) -> None:
+        self.stack.append(tuple(items))
 
-    def dict_to_mark(self, _: None) -> None:
-        items = self.to_mark()
+    def push_dict(self, items: list[Any]) -> None:
         self.stack.append({})
         self.set_items(items)
 
-    def frozenset_to_mark(self, _: None) -> None:
-        items = self.to_mark()
+    def push_frozenset(self, items: list[Any]) -> None:
         self.builder.check_keys(items, 0)
         self.stack.append(frozenset(items))
 
-    def append_one(self, _: None) -> None:
-        self.append([self.stack.pop()])
+    def append(self, _: None) -> None:
+        self.extend([self.stack.pop()])
 
-    def append_to_mark(self, _: None) -> None:
-        self.append(self.to_mark())
-
-    def append(self, items: list[Any]) -> None:
+    def extend(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not list:
             raise ValueError("items for something that is no list")
         target.extend(items)
 
-    def set_one(self, _: None) -> None:
+    def set_item(self, _: None) -> None:
         value, key = self.stack.pop(), self.stack.pop()
         self.set_items([key, value])
-
-    def set_to_mark(self, _: None) -> None:
-        self.set_items(self.to_mark())
 
     def set_items(self, items: list[Any]) -> None:
         target, keys = self.stack[-1], items[::2]
@@ -155,8 +139,8 @@ class _Machine:
         self.builder.check_keys(keys, len(target))
         target.update(zip(keys, items[1::2], strict=True))
 
-    def add_to_mark(self, _: None) -> None:
-        items, target = self.to_mark(), self.stack[-1]
+    def add_items(self, items: list[Any]) -> None:
+        target = self.stack[-1]
         if type(target) is not set:
             raise ValueError("items for something that is no set")
         self.builder.check_keys(items, len(target))
@@ -180,11 +164,11 @@ class _Machine:
             raise ValueError("an object of an unknown layout")
         self.call(None)
 
-    def call_to_mark(self, _: None) -> None:
-        name, *arguments = self.to_mark()
+    def call_first(self, items: list[Any]) -> None:
+        name, *arguments = items
         self.stack.append(self.builder.call(name, tuple(arguments)))
 
-    def call_name_to_mark(self, names: tuple[str, str]) -> None:
+    def call_name(self, names: tuple[str, str]) -> None:
         arguments = tuple(self.to_mark())
         self.stack.append(self.builder.call(find_name(*names), arguments))
 
@@ -246,29 +230,36 @@ _ACTIONS: Final[dict[str, Callable[[_Machine, Any], None]]] = {
     "FRAME": _Machine.skip,
     "MARK": _Machine.mark,
     "POP": _Machine.pop,
-    "POP_MARK": _Machine.pop_to_mark,
     "DUP": _Machine.duplicate,
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.get),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
     "MEMOIZE": _Machine.memoize,
-    "TUPLE": _Machine.tuple_to_mark,
     **dict.fromkeys(("TUPLE1", "TUPLE2", "TUPLE3"), _Machine.tuple_of),
-    "LIST": _Machine.list_to_mark,
-    "DICT": _Machine.dict_to_mark,
-    "FROZENSET": _Machine.frozenset_to_mark,
-    "APPEND": _Machine.append_one,
-    "APPENDS": _Machine.append_to_mark,
-    "SETITEM": _Machine.set_one,
-    "SETITEMS": _Machine.set_to_mark,
-    "ADDITEMS": _Machine.add_to_mark,
+    "APPEND": _Machine.append,
+    "SETITEM": _Machine.set_item,
     "GLOBAL": _Machine.name,
     "STACK_GLOBAL": _Machine.name_from_stack,
     **dict.fromkeys(("REDUCE", "NEWOBJ"), _Machine.call),
     "NEWOBJ_EX": _Machine.call_with_keywords,
-    "OBJ": _Machine.call_to_mark,
-    "INST": _Machine.call_name_to_mark,
+    "INST": _Machine.call_name,
     "BUILD": _Machine.build,
 }
+_ACTIONS_TO_MARK: Final[dict[str, Callable[[_Machine, list[Any]], None]]] = {
+    "POP_MARK": lambda *_: None,
+    "TUPLE": _Machine.push_tuple,
+    "LIST": _Machine.push,
+    "DICT": _Machine.push_dict,
+    "FROZENSET": _Machine.push_frozenset,
+    "APPENDS": _Machine.extend,
+    "SETITEMS": _Machine.set_items,
+    "ADDITEMS": _Machine.add_items,
+    "OBJ": _Machine.call_first,
+}
+"""Those that take everything above the last mark."""
+
+
+def _to_mark(action: Callable[[_Machine, list[Any]], None]) -> Callable[[_Machine, Any], None]:
+    return lambda machine, _: action(machine, machine.to_mark())
 
 
 def _nothing(_: BytesIO) -> None:
@@ -278,8 +269,8 @@ def _nothing(_: BytesIO) -> None:
 _OPERATIONS: Final = {
     operation.code.encode("latin-1"): (
         _READERS.get(operation.name) or (operation.arg.reader if operation.arg else _nothing),
-        _ACTIONS[operation.name],
+        _ACTIONS.get(operation.name) or _to_mark(_ACTIONS_TO_MARK[operation.name]),
     )
     for operation in pickletools.opcodes
-    if operation.name in _ACTIONS
+    if operation.name in _ACTIONS.keys() | _ACTIONS_TO_MARK.keys()
 }

@@ -20,13 +20,12 @@ from datasets.synthetic.rendering import FILM_HEIGHT_MM, FILM_WIDTH_MM
 from human_models.body import BodyModel
 from human_models.joints import (
     COCO_KEYPOINTS,
-    JOINT_PARTS,
     JOINTS,
     JOINTS_FROM_MODEL,
-    PART_ROOTS,
     POSE_JOINTS,
     POSE_PARAMETERS,
     POSE_PARTS,
+    ROOTS_OF_JOINTS,
     SIDES,
     joint_places,
     mirror_permutation,
@@ -95,9 +94,7 @@ class People:
         device = body.mean_pose.device
         self._poses = Poses(*(values.to(device) for values in poses))
         self._body, self._model = body, model
-        self._roots = torch.zeros(len(JOINTS), dtype=torch.long, device=device)
-        for part, joints in JOINT_PARTS.items():
-            self._roots[joints] = PART_ROOTS[part]
+        self._roots = torch.tensor(ROOTS_OF_JOINTS, device=device)
         self._draw = Draw(device)
 
     @torch.no_grad()
