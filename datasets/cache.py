@@ -31,6 +31,8 @@ from utils.errors import UserError
 from utils.files import atomic_path, is_below, read_json, remove_leftovers, require_regular_file
 from utils.image import natural_key
 
+log = logging.getLogger(__name__)
+
 ReadingProtocol = Literal["correct", "published"]
 """published: whether hands are given from the flat hand is decided by the table alone, as in the
 published code; correct: a file's own statement comes first."""
@@ -255,8 +257,6 @@ def _genders(columns: Columns) -> np.ndarray:
     full = np.array([_GENDERS.get(word[:1].lower(), "neutral") for word in words], dtype=str)
     return full[which]
 
-
-log = logging.getLogger(__name__)
 
 VERSION: Final = 3
 """Of the columns and of the rules that fill them; a change makes all caches anew."""

@@ -16,6 +16,8 @@ from human_models.joints import HANDS_MEAN, SIDES
 from human_models.safe_pickle import load_npz, load_pickle, names_in_npz
 from utils.errors import UserError
 
+log = logging.getLogger(__name__)
+
 JOINTS: Final = 190
 """Joints of a keypoint array; smaller sets are its beginning."""
 JOINT_COUNTS: Final = (127, 144, JOINTS)
@@ -65,6 +67,17 @@ FILE_WIDE: Final = (
 KNOWN: Final = frozenset(
     (*KEYPOINTS_2D, *KEYPOINTS_3D, *BOXES, *FAMILIES, "meta", *ROW_TEXTS, *ROW_OTHERS, *FILE_WIDE)
 )
+
+Entries = dict[str, Any]
+"""A file's entries by name: dictionaries as such, keypoints with all their joints."""
+
+_ROWS_ELSEWHERE: Final = ("frame_range", "mano")
+"""Entries that count or list rows in a way of their own, so they do not outlive a new order."""
+_LARGE_BYTES: Final = 32_000_000
+_LARGE_REMEMBERED: Final = 2
+"""Large entries kept in memory: a keypoint array is gigabytes, and two are compared."""
+_OTHER_NAMES: Final = {"focal_length": "focal_length", "principal_point": "princpt"}
+"""What cameras of whole files are called in `misc`."""
 
 
 def is_mask(key: str) -> bool:
@@ -129,20 +142,6 @@ def subtract_mean_hand(
             relative = pose.reshape(len(flat), 15, 3) - flat[:, None, None] * mean
             changed[f"{side}_hand_pose"] = relative
     return changed
-
-
-log = logging.getLogger(__name__)
-
-Entries = dict[str, Any]
-"""A file's entries by name: dictionaries as such, keypoints with all their joints."""
-
-_ROWS_ELSEWHERE: Final = ("frame_range", "mano")
-"""Entries that count or list rows in a way of their own, so they do not outlive a new order."""
-_LARGE_BYTES: Final = 32_000_000
-_LARGE_REMEMBERED: Final = 2
-"""Large entries kept in memory: a keypoint array is gigabytes, and two are compared."""
-_OTHER_NAMES: Final = {"focal_length": "focal_length", "principal_point": "princpt"}
-"""What cameras of whole files are called in `misc`."""
 
 
 class HumanDataFile:

@@ -82,7 +82,7 @@ def _cheeks(vertices: Vertices, landmarks: Landmarks) -> Weights:
 def _beard(vertices: Vertices, landmarks: Landmarks) -> Weights:
     """Upper lip, chin and jaw, up to the ears."""
     nose_y, mouth = landmarks[14:19, 1].min(), landmarks[31:43].mean(axis=0)
-    ear = vertices[SMPLX_SURFACE_VERTICES["left_ear"]]
+    ear = vertices[_EAR]
     depths = [ear[2] - 0.03, ear[2] + 0.01, mouth[2] - 0.03, mouth[2]]
     top = np.interp(
         vertices[:, 2], depths, [ear[1] - 0.03, ear[1] - 0.005, mouth[1], nose_y - 0.004]
@@ -108,7 +108,7 @@ def _brows(vertices: Vertices, landmarks: Landmarks) -> Weights:
 
 def _scalp(vertices: Vertices, landmarks: Landmarks, head: np.ndarray) -> Weights:
     """Above a hairline that drops from the forehead over the temples to the nape; not the ears."""
-    ear = vertices[SMPLX_SURFACE_VERTICES["left_ear"]]
+    ear = vertices[_EAR]
     nose = vertices[SMPLX_SURFACE_VERTICES["nose"]]
     depths = [ear[2] - 0.05, ear[2] - 0.01, ear[2] + 0.025, nose[2] - 0.035]
     heights = [ear[1] - 0.035, ear[1] + 0.015, ear[1] + 0.035, landmarks[:10, 1].max() + 0.04]

@@ -18,12 +18,7 @@ from configs.reader import save_config
 from configs.schema import DataConfig
 from datasets.sources import Source, find_source
 from main.evaluation.benchmark import BenchmarkResult, read_detections, run_benchmark
-from main.evaluation.metrics import (
-    SMPLX_METRICS,
-    EvaluationProtocol,
-    MeanAndCount,
-    Means,
-)
+from main.evaluation.metrics import SMPLX_METRICS, EvaluationProtocol, MeanAndCount, Means
 from main.evaluation.scoring import (
     WorldTrack,
     emdb_sequences,
@@ -44,6 +39,8 @@ from utils.devices import device_of_process, failing_together, process_group, wo
 from utils.errors import UserError, logging_to
 from utils.files import CONFIG_NAME, OUTPUTS, ROOT, atomic_path
 from utils.source import open_source
+
+log = logging.getLogger(__name__)
 
 WORLD_SETS: Final = {"EMDB": emdb_sequences, "RICH": rich_sequences}
 """Benchmarks of people in the world: what finds their sequences."""
@@ -189,9 +186,6 @@ def _sentence(mean: MeanAndCount) -> str:
 
 def _number(mean: MeanAndCount) -> str:
     return "" if mean["mean"] is None else f"{mean['mean']:.2f}"
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
