@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float32, UInt8
 from datasets.humandata.file import FAMILIES, subtract_mean_hand
 from datasets.humandata.reader import Columns, HumanData, read_humandata
 from datasets.sources import DROPPING_FIXES, Source, Split, keep, use_neutral_betas
-from human_models.joints import JOINT_PARTS, JOINTS, POSE_JOINTS, POSE_PARTS, SIDES
+from human_models.joints import HAND_KEYPOINTS, JOINTS, POSE_JOINTS, POSE_PARTS, SIDES, joint_places
 from utils.camera import have_area
 from utils.errors import UserError
 from utils.files import atomic_path, is_below, read_json, remove_leftovers, require_regular_file
@@ -98,10 +98,6 @@ NUMBER_COLUMNS: Final[dict[str, tuple[type[np.generic], tuple[int, ...]]]] = {
 """Type and shape of a row of every column of complete numbers; the texts are:"""
 TEXT_COLUMNS: Final = ("image_path", "gender", "vertices_path")
 _GENDERS = {"m": "male", "f": "female"}
-_HAND_JOINTS: Final = {
-    side: [*range(len(JOINTS))[JOINT_PARTS[f"{side}_hand"]], JOINTS.index(f"{side}_wrist")]
-    for side in SIDES
-}
 
 
 def read_columns(
@@ -242,7 +238,7 @@ def _joints_valid(
     valid = mask.copy()
     for side in SIDES:
         known = pose_valid[:, POSE_PARTS[f"{side}_hand"].start]
-        valid[:, _HAND_JOINTS[side]] = known[:, None]
+        valid[:, joint_places(HAND_KEYPOINTS[side])] = known[:, None]
     return valid
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from configs.schema import Config, ModelConfig
 from datasets.cache import Instance
+from datasets.humandata.file import LARGEST_TRAINED_BETA
 from datasets.sources import Scans
 from human_models.body import BodyLibrary, BodyOutput
 from human_models.files import Gender
@@ -104,8 +105,6 @@ _POSE_MIRRORED: Final = np.array(mirror_permutation(POSE_JOINTS))
 _SIDES_MIRRORED: Final = np.array([1, 0])
 _MIRRORED_POINT: Final = np.array([-1, 1, 1], np.float32)
 _MIRRORED_ROTATION: Final = np.array([1, -1, -1], np.float32)
-_MOST_BETA: Final = 3.0
-"""A row whose shape goes beyond this is taken as badly fitted, and its shape is not learned."""
 
 
 class Targets(TypedDict):
@@ -166,7 +165,7 @@ def training_targets(
     joint_cam = _finite(joint_cam @ turn.T)
     pose, pose_valid = _pose(instance, flip, turn)
     left_root, right_root = _hand_roots(instance, flip, turn)
-    shape_trusted = np.abs(instance.betas).max() <= _MOST_BETA
+    shape_trusted = np.abs(instance.betas).max() <= LARGEST_TRAINED_BETA
     betas = instance.betas if shape_trusted else np.zeros_like(instance.betas)
     return {
         "target_joint_img": _finite(joint_img),

@@ -50,6 +50,8 @@ TRIPLES: Final = {
 """Parameters of a family that are vectors of three, and how many per row."""
 COEFFICIENTS: Final = ("betas", "betas_neutral", "betas_extra", "expression")
 FAMILIES: Final = tuple(TRIPLES)
+LARGEST_TRAINED_BETA: Final = 3.0
+"""A row whose shape goes beyond this is taken as badly fitted, and its shape is not learned."""
 
 ROW_TEXTS: Final = ("image_path", "segmentation", "depth_path", "vertices3d_path")
 ROW_OTHERS: Final = ("image_id", "vertices")

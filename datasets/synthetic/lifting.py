@@ -20,6 +20,7 @@ from datasets.synthetic.rendering import FILM_HEIGHT_MM, FILM_WIDTH_MM
 from human_models.body import BodyModel
 from human_models.joints import (
     COCO_KEYPOINTS,
+    HAND_KEYPOINTS,
     JOINTS,
     JOINTS_FROM_MODEL,
     POSE_JOINTS,
@@ -285,8 +286,7 @@ _FOOT: Final = ("big_toe", "small_toe", "heel")
 
 def _groups_of_side(side: str) -> list[_Group]:
     foot = _starting_with(*(f"{side}_{part}" for part in ("ankle", *_FOOT)))
-    fingers = ("wrist", "thumb", "index", "middle", "ring", "pinky")
-    hand = _starting_with(*(f"{side}_{part}" for part in fingers))
+    hand = joint_places(HAND_KEYPOINTS[side])
     return [
         _Group(joint_places([f"{side}_knee"]), 0.048, 0.99, 0.0, 0.43, 0.11),
         _Group(foot, 0.053, 1.26, 0.59, 0.47, 0.185),
@@ -310,8 +310,7 @@ _UPPER: Final = [k for k in _COCO if not JOINTS[k].endswith(("hip", "knee", "ank
 _SUBSETS: Final = (
     _COCO,
     _COCO + _FEET,
-    _COCO + _groups_of_side("left")[3].joints,
-    _COCO + _groups_of_side("right")[3].joints,
+    *(_COCO + joint_places(HAND_KEYPOINTS[side]) for side in SIDES),
     _UPPER,
 )
 """Joints that other keypoint networks detect, or that remain where only a part is seen."""

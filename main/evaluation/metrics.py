@@ -24,8 +24,7 @@ from human_models.files import (
     read_smplx_to_smpl,
 )
 from human_models.joints import (
-    JOINT_PARTS,
-    JOINTS,
+    HAND_KEYPOINTS,
     RIG_JOINTS,
     SIDES,
     SMPL_JOINTS,
@@ -171,7 +170,7 @@ class Evaluator(nn.Module):
         self.register_buffer("head", torch.from_numpy(read_head_vertices(folder)))
 
         rig = read_body(folder, "smplx").joint_regressor
-        hands = {side: _hand_joints(side, protocol.hand_joints) for side in SIDES}
+        hands = {side: HAND_KEYPOINTS[side][-protocol.hand_joints :] for side in SIDES}
         rows = {
             "roots": _rig_rows(rig, _ROOTS),
             "body": read_j14_regressor(folder),
@@ -318,11 +317,6 @@ class _Regressor(nn.Module):
     def forward(self, mesh: Float[Tensor, "B V 3"]) -> Float[Tensor, "B 3 K"]:
         vertices = centred_in_place(_picked(mesh, self.vertices))
         return vertices.points @ self.weights + vertices.centroid * self.sums
-
-
-def _hand_joints(side: str, count: int) -> tuple[str, ...]:
-    joints = (f"{side}_wrist", *JOINTS[JOINT_PARTS[f"{side}_hand"]])
-    return joints[-count:]
 
 
 def _rig_rows(
