@@ -31,7 +31,8 @@ from rich.table import Table
 from scipy.spatial.transform import Rotation
 
 from configs.reader import load_config
-from datasets.synthetic.shots import CAMERAS, FLIP, Shot, make_shot
+from datasets.synthetic.rendering import FLIP
+from datasets.synthetic.shots import CAMERAS, Shot, make_shot
 from main.motion.camera import Clip, choose_camera
 from main.motion.camera_motion import CameraMotion, CameraTracker
 from main.pipeline.detection import Detectors

@@ -61,7 +61,8 @@ from benchmarks.walkers import (
 from datasets.synthetic.ground_truth import BODY_BOX_SCALE
 from datasets.synthetic.motion import FPS, Physique, Script
 from datasets.synthetic.production import SynthesisOptions, synthesize
-from datasets.synthetic.shots import CAMERAS, FLIP, PEOPLE
+from datasets.synthetic.rendering import FLIP
+from datasets.synthetic.shots import CAMERAS, PEOPLE
 from datasets.synthetic.skeleton import Skeleton, turn
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder

@@ -2,8 +2,8 @@
 
 `read_columns` completes the columns of an annotation file, `InstanceTable` gives a row of them.
 
-A dataset's split is read from its annotation files once and written into a folder of its own, one
-.npy per column, texts as one blob of bytes with offsets, and a manifest. The folder's name is a
+A dataset's split is read from its annotation files once and written into a folder of its own: the
+bytes of each column, texts as one blob with offsets, and a manifest. The folder's name is a
 digest of all that its content depends on, so another interval or a changed file gets another
 folder. A folder appears whole or not at all; what a killed process leaves is never looked at.
 """
@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,10 +25,13 @@ from jaxtyping import Bool, Float32, UInt8
 from datasets.humandata.file import FAMILIES, subtract_mean_hand
 from datasets.humandata.reader import Columns, HumanData, read_humandata
 from datasets.sources import DROPPING_FIXES, Source, Split, keep, use_neutral_betas
-from human_models.joints import JOINT_PARTS, JOINTS, POSE_JOINTS, POSE_PARTS, SIDES
+from human_models.joints import HAND_KEYPOINTS, JOINTS, POSE_JOINTS, POSE_PARTS, SIDES, joint_places
 from utils.camera import have_area
 from utils.errors import UserError
 from utils.files import atomic_path, is_below, read_json, remove_leftovers, require_regular_file
+from utils.image import natural_key
+
+log = logging.getLogger(__name__)
 
 ReadingProtocol = Literal["correct", "published"]
 """published: whether hands are given from the flat hand is decided by the table alone, as in the
@@ -94,10 +98,6 @@ NUMBER_COLUMNS: Final[dict[str, tuple[type[np.generic], tuple[int, ...]]]] = {
 """Type and shape of a row of every column of complete numbers; the texts are:"""
 TEXT_COLUMNS: Final = ("image_path", "gender", "vertices_path")
 _GENDERS = {"m": "male", "f": "female"}
-_HAND_JOINTS: Final = {
-    side: [*range(len(JOINTS))[JOINT_PARTS[f"{side}_hand"]], JOINTS.index(f"{side}_wrist")]
-    for side in SIDES
-}
 
 
 def read_columns(
@@ -238,7 +238,7 @@ def _joints_valid(
     valid = mask.copy()
     for side in SIDES:
         known = pose_valid[:, POSE_PARTS[f"{side}_hand"].start]
-        valid[:, _HAND_JOINTS[side]] = known[:, None]
+        valid[:, joint_places(HAND_KEYPOINTS[side])] = known[:, None]
     return valid
 
 
@@ -254,9 +254,7 @@ def _genders(columns: Columns) -> np.ndarray:
     return full[which]
 
 
-log = logging.getLogger(__name__)
-
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the columns and of the rules that fill them; a change makes all caches anew."""
 
 
@@ -275,7 +273,7 @@ class InstanceTable:
                 raise ValueError(f"version {manifest['version']}, expected {VERSION}")
             self._length = int(manifest["rows"])
             self.columns: Mapping[str, np.ndarray] = {
-                name: _map(folder / f"{name}.npy", (self._length, *shape), dtype)
+                name: _map(folder / name, dtype, (self._length, *shape))
                 for name, (dtype, shape) in NUMBER_COLUMNS.items()
             }
             self._texts = {name: _Texts(folder, name, self._length) for name in TEXT_COLUMNS}
@@ -346,7 +344,7 @@ def annotation_files(source: Source, split: Split, folder: Path) -> list[Path]:
     for name in source.files(split):
         path = folder / name  # `name` itself where it is absolute
         pattern = "*" in path.name
-        found = sorted(path.parent.glob(path.name), key=_natural) if pattern else [path]
+        found = sorted(path.parent.glob(path.name), key=natural_key) if pattern else [path]
         if not found or not found[0].is_file():
             like = "a file named like " if pattern else ""
             raise UserError(f"{source.name} needs {like}{path}; put its HumanData there.")
@@ -356,21 +354,28 @@ def annotation_files(source: Source, split: Split, folder: Path) -> list[Path]:
 
 def write_table(folder: Path, parts: Iterator[Columns], key: str = "") -> int:
     """Write complete columns, given part by part, as a table; gives the number of rows."""
-    with atomic_path(folder) as partial:
+    rows = 0
+    with atomic_path(folder) as partial, contextlib.ExitStack() as stack:
         partial.mkdir()
-        with contextlib.ExitStack() as stack:
-            numbers = {
-                name: stack.enter_context(_Writer(partial / f"{name}.npy", dtype, shape))
-                for name, (dtype, shape) in NUMBER_COLUMNS.items()
-            }
-            texts = {name: stack.enter_context(_TextWriter(partial, name)) for name in TEXT_COLUMNS}
-            for columns in parts:
-                for name, writer in (numbers | texts).items():
-                    writer.append(columns[name])
-            rows = numbers["row"].rows
+        names = (*NUMBER_COLUMNS, *TEXT_COLUMNS, *map(_ends_of, TEXT_COLUMNS))
+        files = {name: stack.enter_context((partial / name).open("wb")) for name in names}
+        for columns in parts:
+            rows += len(columns["row"])
+            for name in NUMBER_COLUMNS:
+                files[name].write(np.ascontiguousarray(columns[name]).data)
+            for name in TEXT_COLUMNS:
+                texts = [text.encode() for text in columns[name].tolist()]
+                ends = files[name].tell() + np.cumsum([len(text) for text in texts], dtype=np.int64)
+                files[_ends_of(name)].write(ends.data)
+                files[name].write(b"".join(texts))
         manifest = {"version": VERSION, "rows": rows, "key": key}
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return rows
+
+
+def _ends_of(name: str) -> str:
+    """The file of where the texts of a column end."""
+    return f"{name}_ends"
 
 
 def _read_all(
@@ -420,17 +425,13 @@ def _alone(folder: Path) -> Iterator[bool]:
             yield True
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sort key by which slice 10 comes behind slice 9."""
-    return [(int(word or 0), text) for text, word in re.findall(r"(\D*)(\d*)", path.name)]
-
-
-def _map(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+def _map(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.ndarray:
     """A column as a plain array, whose rows are taken faster than a memmap's."""
     require_regular_file(path)
-    column = np.load(path, mmap_mode="r" if shape[0] else None, allow_pickle=False)
-    if column.shape != shape or column.dtype != dtype:
-        raise ValueError(f"{path.name} has {column.dtype} {column.shape}, expected {shape}")
+    size, expected = path.stat().st_size, math.prod(shape) * np.dtype(dtype).itemsize
+    if size != expected:
+        raise ValueError(f"{path.name} has {size} bytes, expected {expected}")
+    column = np.memmap(path, dtype, "r", shape=shape) if size else np.zeros(shape, dtype)
     return column.view(np.ndarray)
 
 
@@ -438,58 +439,9 @@ class _Texts:
     """Strings as the bytes of all and the offset behind each."""
 
     def __init__(self, folder: Path, name: str, length: int) -> None:
-        self._ends = _map(folder / f"{name}_ends.npy", (length,), np.int64)
-        size = int(self._ends[-1]) if length else 0
-        self._bytes = _map(folder / f"{name}.npy", (size,), np.uint8)
+        self._ends = _map(folder / _ends_of(name), np.int64, (length,))
+        self._bytes = _map(folder / name, np.uint8, (int(self._ends[-1]) if length else 0,))
 
     def __getitem__(self, i: int) -> str:
         start = self._ends[i - 1] if i else 0
         return self._bytes[start : self._ends[i]].tobytes().decode("utf-8")
-
-
-class _Writer:
-    """An .npy file that grows; its header is written again, in place, at the end."""
-
-    def __init__(self, path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
-        self.rows = 0
-        self._dtype, self._shape = np.dtype(dtype), shape
-        self._file = path.open("wb")
-        self._write_header()
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.seek(0)
-        self._write_header()
-        self._file.close()
-
-    def append(self, column: np.ndarray) -> None:
-        assert column.dtype == self._dtype
-        assert column.shape[1:] == self._shape
-        self._file.write(np.ascontiguousarray(column).data)
-        self.rows += len(column)
-
-    def _write_header(self) -> None:
-        descr = np.lib.format.dtype_to_descr(self._dtype)
-        header = {"descr": descr, "fortran_order": False, "shape": (self.rows, *self._shape)}
-        np.lib.format.write_array_header_1_0(self._file, header)  # leaves room for more rows
-
-
-class _TextWriter:
-    def __init__(self, folder: Path, name: str) -> None:
-        self._bytes = _Writer(folder / f"{name}.npy", np.uint8, ())
-        self._ends = _Writer(folder / f"{name}_ends.npy", np.int64, ())
-
-    def __enter__(self) -> "_TextWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bytes.__exit__()
-        self._ends.__exit__()
-
-    def append(self, column: np.ndarray) -> None:
-        encoded = np.strings.encode(column.astype(str), "utf-8")
-        lengths = np.strings.str_len(encoded)
-        self._ends.append(self._bytes.rows + np.cumsum(lengths, dtype=np.int64))
-        self._bytes.append(np.frombuffer(b"".join(encoded.tolist()), np.uint8))

@@ -19,16 +19,17 @@ from torch import Tensor
 
 from configs.schema import Config, ModelConfig
 from datasets.cache import Instance
+from datasets.humandata.file import LARGEST_TRAINED_BETA
 from datasets.sources import Scans
 from human_models.body import BodyLibrary, BodyOutput
 from human_models.files import Gender
 from human_models.joints import (
-    JOINT_PARTS,
     JOINTS,
     JOINTS_FROM_MODEL,
-    PART_ROOTS,
     POSE_JOINTS,
+    POSE_PARAMETERS,
     POSE_PARTS,
+    ROOTS_OF_JOINTS,
     SIDES,
     mirror_permutation,
 )
@@ -104,12 +105,6 @@ _POSE_MIRRORED: Final = np.array(mirror_permutation(POSE_JOINTS))
 _SIDES_MIRRORED: Final = np.array([1, 0])
 _MIRRORED_POINT: Final = np.array([-1, 1, 1], np.float32)
 _MIRRORED_ROTATION: Final = np.array([1, -1, -1], np.float32)
-# The joint that each joint is relative to when its part's own pose is judged.
-_ROOT_OF_JOINT: Final = np.zeros(len(JOINTS), np.int64)
-for _part, _joints in JOINT_PARTS.items():
-    _ROOT_OF_JOINT[_joints] = PART_ROOTS[_part]
-_MOST_BETA: Final = 3.0
-"""A row whose shape goes beyond this is taken as badly fitted, and its shape is not learned."""
 
 
 class Targets(TypedDict):
@@ -170,12 +165,12 @@ def training_targets(
     joint_cam = _finite(joint_cam @ turn.T)
     pose, pose_valid = _pose(instance, flip, turn)
     left_root, right_root = _hand_roots(instance, flip, turn)
-    shape_trusted = np.abs(instance.betas).max() <= _MOST_BETA
+    shape_trusted = np.abs(instance.betas).max() <= LARGEST_TRAINED_BETA
     betas = instance.betas if shape_trusted else np.zeros_like(instance.betas)
     return {
         "target_joint_img": _finite(joint_img),
         "target_joint_cam": joint_cam,
-        "target_smplx_joint_cam": joint_cam - joint_cam[_ROOT_OF_JOINT],
+        "target_smplx_joint_cam": joint_cam - joint_cam[list(ROOTS_OF_JOINTS)],
         "target_smplx_pose": _finite(pose.ravel()),
         "target_smplx_shape": np.array(betas),
         "target_smplx_expr": np.array(instance.expression),
@@ -449,14 +444,9 @@ def _smplx(instance: Instance, bodies: BodyLibrary, *, want_vertices: bool) -> B
     if not instance.pose_valid[POSE_PARTS["body"]].any():
         pose = pose.copy()
         pose[_WRISTS] = instance.hand_roots
-    body = pose[POSE_PARTS["body"]]
     with torch.inference_mode():
         return bodies.smplx()(
-            global_orient=_row(body[:1]),
-            body_pose=_row(body[1:]),
-            left_hand_pose=_row(pose[POSE_PARTS["left_hand"]]),
-            right_hand_pose=_row(pose[POSE_PARTS["right_hand"]]),
-            jaw_pose=_row(pose[POSE_PARTS["face"]]),
+            **{name: _row(pose[joints]) for name, joints in POSE_PARAMETERS.items()},
             betas=_row(instance.betas),
             expression=_row(instance.expression),
             transl=_row(instance.transl),

@@ -1,8 +1,7 @@
 """The known datasets: where their files are, and what is particular about them.
 
 They are the rows of `sources.csv`. An annotation file whose name has a * is a pattern: the name of
-the published file is not known (`known_name`), only how its public converter or this project calls
-it.
+the published file is not known, only how its public converter or this project calls it.
 """
 
 import csv
@@ -162,9 +161,6 @@ class Source(NamedTuple):
         if files is None:
             raise UserError(f"{self.name} has no {split} split; choose another dataset.")
         return files
-
-    def known_name(self, split: Split) -> bool:
-        return not any("*" in name for name in self.files(split))
 
     def interval(self, split: Split) -> int:
         return self.train_interval if split == "train" else self.test_interval

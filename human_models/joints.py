@@ -142,6 +142,14 @@ POSE_PARTS: Final = _parts(
     POSE_JOINTS,
     {"body": "pelvis", "left_hand": "left_index1", "right_hand": "right_index1", "face": "jaw"},
 )
+POSE_PARAMETERS: Final = {
+    "global_orient": slice(0, 1),
+    "body_pose": slice(1, POSE_PARTS["body"].stop),
+    "left_hand_pose": POSE_PARTS["left_hand"],
+    "right_hand_pose": POSE_PARTS["right_hand"],
+    "jaw_pose": POSE_PARTS["face"],
+}
+"""What of POSE_JOINTS the parameters of the body model rotate."""
 JOINT_PARTS: Final = _parts(
     JOINTS,
     {"body": "pelvis", "left_hand": "left_thumb1", "right_hand": "right_thumb1", "face": "face1"},
@@ -153,6 +161,11 @@ PART_ROOTS: Final = {
     "right_hand": JOINTS.index("right_wrist"),
     "face": JOINTS.index("neck"),
 }
+
+ROOTS_OF_JOINTS: Final = tuple(
+    PART_ROOTS[part] for part, joints in JOINT_PARTS.items() for _ in JOINTS[joints]
+)
+"""For each of JOINTS, the root of its part."""
 
 # Face points that mirror each other.
 # fmt: off

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-MOST_BITS: Final = 1000
+_MOST_BITS: Final = 1000
 """Of an integer: all of them can become floats."""
 _BUILDS_PER_BYTE: Final = 4
 _ALWAYS_ALLOWED: Final = 1 << 20
@@ -65,13 +65,11 @@ class Budget:
             raise ValueError("it builds more than a file of its size holds")
 
 
-def checked_integer(text: bytes, base: int = 10) -> int:
-    """Raises ValueError where the text is no integer, or too long a one."""
-    if len(text) <= MOST_BITS // 3:
-        value = int(text, base)
-        if value.bit_length() <= MOST_BITS:
-            return value
-    raise ValueError("a number of too many digits")
+def checked_integer(value: int) -> int:
+    """Raises ValueError where an integer has too many digits."""
+    if value.bit_length() > _MOST_BITS:
+        raise ValueError("a number of too many digits")
+    return value
 
 
 def checked_shape(shape: object, itemsize: int) -> tuple[int, ...]:
@@ -313,6 +311,8 @@ class Builder:
 
     def check_keys(self, keys: Collection[object], there: int) -> None:
         """Whether hashing these values is quick, where `there` are keys of the same dict or set."""
+        if _FREE_KEYS.issuperset(map(type, keys)):
+            return
         for key in keys:
             if type(key) is tuple:
                 if len(key) > _MOST_TUPLE_KEYS or there + len(keys) > _MOST_TUPLE_KEYS:

@@ -41,7 +41,7 @@ from human_models.pickle_values import (
 from utils.errors import UserError, first_line
 from utils.files import open_input
 
-__all__ = ["Placeholder", "load_npy", "load_npz", "load_pickle"]
+__all__ = ["Placeholder", "load_npy", "load_npz", "load_pickle", "names_in_npz"]
 
 _DAMAGE: Final = (
     ValueError,
@@ -88,6 +88,12 @@ def load_npz(path: Path, keys: Collection[str] | None = None) -> dict[str, np.nd
                     assert isinstance(content, zipfile.ZipExtFile)
                     arrays[key] = _read_npy(content, member.file_size)
     return arrays
+
+
+def names_in_npz(path: Path) -> list[str]:
+    """What `load_npz` would read. Raises UserError where the file is missing or damaged."""
+    with _opened(path) as file, zipfile.ZipFile(file) as archive:
+        return list(_checked_members(archive))
 
 
 def load_npy(path: Path) -> np.ndarray:
@@ -269,7 +275,7 @@ def _literal(text: str) -> object:
     try:
         return json.loads(
             _TOKEN.sub(_json_token, text.strip()),
-            parse_int=lambda digits: checked_integer(digits.encode()),
+            parse_int=lambda digits: checked_integer(int(digits)),
             object_pairs_hook=_dictionary,
         )
     except json.JSONDecodeError:

@@ -18,6 +18,7 @@ from datasets.humandata.file import (
     FAMILIES,
     KEYPOINTS_2D,
     KEYPOINTS_3D,
+    LARGEST_TRAINED_BETA,
     META_TEXTS,
     PART_BOXES,
     TRIPLES,
@@ -30,9 +31,6 @@ from utils.camera import have_area, project
 from utils.files import is_below
 from utils.image import image_sizes
 from utils.iteration import with_progress
-
-LARGEST_TRAINED_BETA: Final = 3.0
-"""Above it the published training takes all betas of the row as zero."""
 
 _ORDER: Final = ("error", "warning", "info")
 _LARGEST_ANGLE: Final = 2 * np.pi * 1.001

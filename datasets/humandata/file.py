@@ -5,7 +5,6 @@ flat hand or from MANO's mean hand.
 """
 
 import logging
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeGuard
@@ -14,8 +13,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from human_models.joints import HANDS_MEAN, SIDES
-from human_models.safe_pickle import load_npz, load_pickle
+from human_models.safe_pickle import load_npz, load_pickle, names_in_npz
 from utils.errors import UserError
+
+log = logging.getLogger(__name__)
 
 JOINTS: Final = 190
 """Joints of a keypoint array; smaller sets are its beginning."""
@@ -49,6 +50,8 @@ TRIPLES: Final = {
 """Parameters of a family that are vectors of three, and how many per row."""
 COEFFICIENTS: Final = ("betas", "betas_neutral", "betas_extra", "expression")
 FAMILIES: Final = tuple(TRIPLES)
+LARGEST_TRAINED_BETA: Final = 3.0
+"""A row whose shape goes beyond this is taken as badly fitted, and its shape is not learned."""
 
 ROW_TEXTS: Final = ("image_path", "segmentation", "depth_path", "vertices3d_path")
 ROW_OTHERS: Final = ("image_id", "vertices")
@@ -66,6 +69,17 @@ FILE_WIDE: Final = (
 KNOWN: Final = frozenset(
     (*KEYPOINTS_2D, *KEYPOINTS_3D, *BOXES, *FAMILIES, "meta", *ROW_TEXTS, *ROW_OTHERS, *FILE_WIDE)
 )
+
+Entries = dict[str, Any]
+"""A file's entries by name: dictionaries as such, keypoints with all their joints."""
+
+_ROWS_ELSEWHERE: Final = ("frame_range", "mano")
+"""Entries that count or list rows in a way of their own, so they do not outlive a new order."""
+_LARGE_BYTES: Final = 32_000_000
+_LARGE_REMEMBERED: Final = 2
+"""Large entries kept in memory: a keypoint array is gigabytes, and two are compared."""
+_OTHER_NAMES: Final = {"focal_length": "focal_length", "principal_point": "princpt"}
+"""What cameras of whole files are called in `misc`."""
 
 
 def is_mask(key: str) -> bool:
@@ -132,34 +146,11 @@ def subtract_mean_hand(
     return changed
 
 
-log = logging.getLogger(__name__)
-
-Entries = dict[str, Any]
-"""A file's entries by name: dictionaries as such, keypoints with all their joints."""
-
-_ROWS_ELSEWHERE: Final = ("frame_range", "mano")
-"""Entries that count or list rows in a way of their own, so they do not outlive a new order."""
-_LARGE_BYTES: Final = 32_000_000
-_LARGE_REMEMBERED: Final = 2
-"""Large entries kept in memory: a keypoint array is gigabytes, and two are compared."""
-_OTHER_NAMES: Final = {"focal_length": "focal_length", "principal_point": "princpt"}
-"""What cameras of whole files are called in `misc`."""
-
-
-def entry_names(path: Path) -> list[str]:
-    """Raises UserError where the file is missing or is no .npz (or .pkl)."""
-    if path.suffix in (".pkl", ".pickle"):
-        content = load_pickle(path)
-        return list(content) if isinstance(content, Mapping) else []
-    load_npz(path, ())  # raises what is wrong with the archive
-    with zipfile.ZipFile(path) as archive:
-        return [name.removesuffix(".npy") for name in archive.namelist()]
-
-
 class HumanDataFile:
     """The entries of an .npz or pickle; those of an .npz are read when they are asked for."""
 
     def __init__(self, path: Path) -> None:
+        """Raises UserError where the file is missing or is no .npz (or pickle of a dictionary)."""
         self.path = path
         self._entries: Mapping[str, Any] | None = None
         if path.suffix in (".pkl", ".pickle"):
@@ -167,6 +158,7 @@ class HumanDataFile:
             if not isinstance(content, Mapping):
                 raise UserError(f"{path} holds no dictionary; give a HumanData file.")
             self._entries = content
+        self.names = names_in_npz(path) if self._entries is None else list(self._entries)
 
     def get(self, key: str) -> Any:
         """None where the file has no such entry, or an empty one."""
@@ -259,7 +251,7 @@ def read_entries(path: Path) -> Entries:
     Raises UserError, naming the file and the entry, for what does not have one row per person.
     """
     file = HumanDataFile(path)
-    entries = {key: file.get(key) for key in entry_names(path) if key not in BOOKKEEPING}
+    entries = {key: file.get(key) for key in file.names if key not in BOOKKEEPING}
     entries = {key: value for key, value in entries.items() if value is not None}
     entries["image_path"] = texts(file, "image_path", file.require("image_path"), None)
     length = len(entries["image_path"])
@@ -340,9 +332,7 @@ class OpenedFile(HumanDataFile):
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError where the container cannot be read."""
         super().__init__(path)
-        self.names = entry_names(path)
         self.unreadable: dict[str, str] = {}
         self._remembered: dict[str, Any] = {}
         row_entries = (self.get(key) for key in ("image_path", "bbox_xywh"))

@@ -18,12 +18,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from datasets.humandata.check import LARGEST_TRAINED_BETA, check_humandata
+from datasets.humandata.check import check_humandata
 from datasets.humandata.check_layout import Finding, Severity
 from datasets.humandata.file import (
     FAMILIES,
     KEYPOINTS_2D,
     KEYPOINTS_3D,
+    LARGEST_TRAINED_BETA,
     PART_BOXES,
     OpenedFile,
     subtract_mean_hand,

@@ -22,7 +22,7 @@ from datasets.humandata.file import (
     mask_names,
     take_rows,
 )
-from human_models.joints import JOINT_PARTS, JOINTS_FROM_MODEL, MODEL_JOINTS
+from human_models.joints import FACE_KEYPOINTS, HAND_KEYPOINTS, JOINTS_FROM_MODEL, MODEL_JOINTS
 from utils.errors import UserError
 from utils.files import atomic_path
 
@@ -32,15 +32,14 @@ _PICKLE_PROTOCOL: Final = 3
 """NumPy's own for .npz files up to its version 1.26, by which the published files are written."""
 BODY_BOX_SCALE: Final = 1.2
 """By how much the format has body boxes padded."""
-_LANDMARKS: Final = [i for i, name in enumerate(MODEL_JOINTS) if name.startswith("face")]
 _MODEL_JOINTS: Final = np.array(JOINTS_FROM_MODEL)
 _PART_JOINTS: Final = {
-    "lhand": [MODEL_JOINTS.index("left_wrist"), *_MODEL_JOINTS[JOINT_PARTS["left_hand"]].tolist()],
-    "rhand": [
-        MODEL_JOINTS.index("right_wrist"),
-        *_MODEL_JOINTS[JOINT_PARTS["right_hand"]].tolist(),
-    ],
-    "face": _LANDMARKS,
+    part: [MODEL_JOINTS.index(name) for name in names]
+    for part, names in (
+        ("lhand", HAND_KEYPOINTS["left"]),
+        ("rhand", HAND_KEYPOINTS["right"]),
+        ("face", FACE_KEYPOINTS),
+    )
 }
 
 

@@ -82,7 +82,7 @@ def _cheeks(vertices: Vertices, landmarks: Landmarks) -> Weights:
 def _beard(vertices: Vertices, landmarks: Landmarks) -> Weights:
     """Upper lip, chin and jaw, up to the ears."""
     nose_y, mouth = landmarks[14:19, 1].min(), landmarks[31:43].mean(axis=0)
-    ear = vertices[SMPLX_SURFACE_VERTICES["left_ear"]]
+    ear = vertices[_EAR]
     depths = [ear[2] - 0.03, ear[2] + 0.01, mouth[2] - 0.03, mouth[2]]
     top = np.interp(
         vertices[:, 2], depths, [ear[1] - 0.03, ear[1] - 0.005, mouth[1], nose_y - 0.004]
@@ -108,7 +108,7 @@ def _brows(vertices: Vertices, landmarks: Landmarks) -> Weights:
 
 def _scalp(vertices: Vertices, landmarks: Landmarks, head: np.ndarray) -> Weights:
     """Above a hairline that drops from the forehead over the temples to the nape; not the ears."""
-    ear = vertices[SMPLX_SURFACE_VERTICES["left_ear"]]
+    ear = vertices[_EAR]
     nose = vertices[SMPLX_SURFACE_VERTICES["nose"]]
     depths = [ear[2] - 0.05, ear[2] - 0.01, ear[2] + 0.025, nose[2] - 0.035]
     heights = [ear[1] - 0.035, ear[1] + 0.015, ear[1] + 0.035, landmarks[:10, 1].max() + 0.04]
@@ -211,7 +211,6 @@ class Layer(NamedTuple):
 class Look(NamedTuple):
     """A person's pieces and how each is worn, joined: what a `Mesh` holds before posing."""
 
-    clothing: Clothing
     points: Int[np.ndarray, " V"]
     """Of all points of a person: the body's vertices, then the clothes'."""
     faces: Int32[np.ndarray, "F 3"]
@@ -284,7 +283,7 @@ class Stylist:
             scalp = self._scalps[fine]
             pieces.append(scalp.piece)
             layers.append(_hair(rng, scalp, STYLES[name], colour, strands=name != "cap"))
-        return _look(clothing, tuple(pieces), tuple(layers))
+        return _look(pieces, layers)
 
     def _skin(self, rng: Rng, piece: Piece, hair: Colour, bald: bool) -> Layer:
         tone = _draw_skin(rng)
@@ -376,12 +375,11 @@ def _draw_hair_colour(rng: Rng) -> Colour:
     return _HAIRS[rng.integers(len(_HAIRS))] * rng.uniform(0.8, 1.2)
 
 
-def _look(clothing: Clothing, pieces: tuple[Piece, ...], layers: tuple[Layer, ...]) -> Look:
+def _look(pieces: list[Piece], layers: list[Layer]) -> Look:
     points = [len(piece.points) for piece in pieces]
     first = np.cumsum([0, *points[:-1]], dtype=np.int32)
     shift = layers[-1].shift
     return Look(
-        clothing,
         points=np.concatenate([piece.points for piece in pieces]),
         faces=np.concatenate([piece.faces + k for piece, k in zip(pieces, first, strict=True)]),
         thickness=np.concatenate([layer.thickness for layer in layers]),

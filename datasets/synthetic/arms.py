@@ -46,6 +46,12 @@ class Arm(NamedTuple):
     """A shape of `SHAPES`; None: any."""
 
 
+THIGH: Final = Arm(
+    np.array([0.15, -0.27, 0.28]), np.array([1.0, -0.2, -0.6]), -60, (5, 0), "relaxed"
+)
+"""On the thigh of somebody who sits."""
+
+
 def _vector(x: float, y: float, z: float) -> Vector:
     return np.array([x, y, z], np.float64)
 

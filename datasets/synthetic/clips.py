@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from datasets.synthetic.appearance import Look
-from datasets.synthetic.arms import SHAPES, Arm, draw_arms, waving
+from datasets.synthetic.arms import SHAPES, THIGH, draw_arms, waving
 from datasets.synthetic.backgrounds import Background, add_shadows, draw_background, overlaid
 from datasets.synthetic.figures import BodyParameters, Figure, Mesh, person_mesh
 from datasets.synthetic.ground_truth import Row, describe
@@ -133,15 +133,9 @@ def posed(studio: Studio, actors: list[Actor], stages: Sequence[Stage]) -> Itera
 
 def make_physique(studio: Studio, look: Look, betas: Float32[np.ndarray, "10"]) -> Physique:
     """What motion needs to know of a dressed body."""
-    zero = {"left_hand_pose": 15, "right_hand_pose": 15, "body_pose": 21}
-    still = BodyParameters(
-        **{
-            name: np.zeros((zero[name], 3) if name in zero else 3, np.float32)
-            for name in BodyParameters._fields[:5]
-        },
-        betas=betas,
-        expression=np.zeros(10, np.float32),
-    )
+    body, expression = np.zeros((21, 3), np.float32), np.zeros(10, np.float32)
+    root, hand, jaw = body[0], body[:15], body[0]
+    still = BodyParameters(root, body, hand, hand, jaw, betas, expression)
     (figure,) = studio.figures.pose([still])
     mesh = person_mesh(figure, look, np.zeros(3, np.float32))
     ankle, heel = (figure.joints[MODEL_JOINTS.index(f"left_{name}")] for name in ("ankle", "heel"))
@@ -228,8 +222,7 @@ def sitting(rng: Rng, physique: Physique, where: tuple[float, float], seconds: f
     """Sits down, stays a while, gets up, and may walk away."""
     script = Script(physique, *where, rng.normal(0, 45))
     script.wait(rng.uniform(0.1, 0.3) * seconds)
-    thigh = Arm(np.array([0.15, -0.27, 0.28]), np.array([1.0, -0.2, -0.6]), -60, (5, 0), "relaxed")
-    script.arms(thigh, thigh, script.time + 0.3, 1.2)
+    script.arms(THIGH, THIGH, script.time + 0.3, 1.2)
     script.sit(rng.uniform(0.15, 0.4) * seconds, rng.uniform(0.4, 0.5))
     script.arms(None, None, script.time - 1.2)
     if rng.random() < 0.5:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, UInt8
 
-from datasets.synthetic.arms import Arm
+from datasets.synthetic.arms import THIGH, Arm
 from datasets.synthetic.backgrounds import Background, cast_shadow
 from datasets.synthetic.clips import Actor, Frame, make_physique, posed
 from datasets.synthetic.figures import Mesh, gather
@@ -19,7 +19,7 @@ from datasets.synthetic.ground_truth import Row, describe
 from datasets.synthetic.hall import TO_SUN, Hall, furnished
 from datasets.synthetic.motion import Physique, Script
 from datasets.synthetic.pictures import Studio
-from datasets.synthetic.rendering import Image, Picture, Stage, draw_lit, full_camera
+from datasets.synthetic.rendering import FLIP, Image, Picture, Stage, draw_lit, full_camera
 from datasets.synthetic.skeleton import Vector, turn, unit
 from utils.camera import Camera
 from utils.render import rasterize
@@ -61,7 +61,7 @@ def draw_demo(
     studio: Studio, rng: Rng, shape: tuple[int, int], frame_count: int
 ) -> Iterator[Frame]:
     """The frames of the clip; `shape` is (height, width)."""
-    tilt = turn("x", 4.0) @ np.diag([1.0, -1.0, -1.0])
+    tilt = turn("x", 4.0) @ FLIP
     stage, camera = Stage(_FOCAL_MM, 1.4, tilt), full_camera(_FOCAL_MM, shape)
     actors = [
         draw_actor(studio, rng, play, look, frame_count)
@@ -143,9 +143,6 @@ def draw_actor(
 
 
 _CAMERA: Final = (0.0, 1.4, 0.0)
-THIGH: Final = Arm(
-    np.array([0.15, -0.27, 0.28]), np.array([1.0, -0.2, -0.6]), -60, (5, 0), "relaxed"
-)
 
 
 def _gesture(

@@ -14,13 +14,13 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32
 
+from datasets.humandata.writer import BODY_BOX_SCALE
 from datasets.synthetic.figures import BodyParameters, Figure
 from datasets.synthetic.rendering import Picture
 from human_models.joints import MODEL_JOINTS, SIDES
 from utils.camera import Camera
 from utils.files import atomic_path
 
-BODY_BOX_SCALE: Final = 1.2
 _LEAST_SEEN: Final = 0.3
 """Of a part's surface, for its box to count."""
 _FACE: Final = slice(MODEL_JOINTS.index("face5"), len(MODEL_JOINTS))

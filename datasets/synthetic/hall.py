@@ -15,14 +15,7 @@ from datasets.synthetic.backgrounds import bundled_photographs, read_photograph
 from datasets.synthetic.motion import Block
 from datasets.synthetic.rendering import Image, Stage
 from datasets.synthetic.skeleton import Rotation, Vector, turn
-from datasets.synthetic.textures import (
-    Material,
-    Rays,
-    plain,
-    print_of,
-    rug,
-    wood,
-)
+from datasets.synthetic.textures import Material, Rays, plain, print_of, rug, wood
 from utils.camera import Camera
 
 Rng = np.random.Generator

@@ -19,13 +19,16 @@ from datasets.synthetic.poses import Poser
 from datasets.synthetic.rendering import FILM_HEIGHT_MM, FILM_WIDTH_MM
 from human_models.body import BodyModel
 from human_models.joints import (
-    JOINT_PARTS,
+    COCO_KEYPOINTS,
+    HAND_KEYPOINTS,
     JOINTS,
     JOINTS_FROM_MODEL,
-    PART_ROOTS,
     POSE_JOINTS,
+    POSE_PARAMETERS,
     POSE_PARTS,
+    ROOTS_OF_JOINTS,
     SIDES,
+    joint_places,
     mirror_permutation,
 )
 from utils.geometry import axis_angle_to_matrix, matrix_to_axis_angle
@@ -92,9 +95,7 @@ class People:
         device = body.mean_pose.device
         self._poses = Poses(*(values.to(device) for values in poses))
         self._body, self._model = body, model
-        self._roots = torch.zeros(len(JOINTS), dtype=torch.long, device=device)
-        for part, joints in JOINT_PARTS.items():
-            self._roots[joints] = PART_ROOTS[part]
+        self._roots = torch.tensor(ROOTS_OF_JOINTS, device=device)
         self._draw = Draw(device)
 
     @torch.no_grad()
@@ -187,18 +188,11 @@ class People:
         return pose, torch.where(mirror, flip @ root @ flip, root)
 
     def _joints(self, person: _Person) -> Float[Tensor, "B 137 3"]:
-        pose = {name: person.pose[:, joints].flatten(1) for name, joints in POSE_PARTS.items()}
-        joints = self._body(
-            global_orient=pose["body"][:, :3],
-            body_pose=pose["body"][:, 3:],
-            left_hand_pose=pose["left_hand"],
-            right_hand_pose=pose["right_hand"],
-            jaw_pose=pose["face"],
-            betas=person.betas,
-            expression=person.expression,
-            want_vertices=False,
-        ).joints
-        return joints[:, JOINTS_FROM_MODEL]
+        pose = {name: person.pose[:, part].flatten(1) for name, part in POSE_PARAMETERS.items()}
+        posed = self._body(
+            **pose, betas=person.betas, expression=person.expression, want_vertices=False
+        )
+        return posed.joints[:, JOINTS_FROM_MODEL]
 
     def _crop(self, joints: Float[Tensor, "B 137 3"]) -> tuple[Float[Tensor, "B 137 2"], Tensor]:
         """Places as shares of the crop's width and height, and whether the crop and the picture
@@ -278,66 +272,49 @@ class _Group(NamedTuple):
     depth_noise_m: float
 
 
-def _indices(*names: str) -> list[int]:
-    return [JOINTS.index(name) for name in names]
-
-
-def _indices_of_prefixes(*starts: str) -> list[int]:
+def _starting_with(*starts: str) -> list[int]:
     return [k for k, name in enumerate(JOINTS) if name.startswith(starts)]
 
 
+def _of_sides(*parts: str) -> list[int]:
+    """Joints of both sides whose names begin with a part."""
+    return _starting_with(*(f"{side}_{part}" for side in SIDES for part in parts))
+
+
+_FOOT: Final = ("big_toe", "small_toe", "heel")
+
+
 def _groups_of_side(side: str) -> list[_Group]:
-    foot = _indices_of_prefixes(
-        *(f"{side}_{part}" for part in ("ankle", "big_toe", "small_toe", "heel"))
-    )
-    fingers = ("wrist", "thumb", "index", "middle", "ring", "pinky")
-    hand = _indices_of_prefixes(*(f"{side}_{part}" for part in fingers))
+    foot = _starting_with(*(f"{side}_{part}" for part in ("ankle", *_FOOT)))
+    hand = joint_places(HAND_KEYPOINTS[side])
     return [
-        _Group(_indices(f"{side}_knee"), 0.048, 0.99, 0.0, 0.43, 0.11),
+        _Group(joint_places([f"{side}_knee"]), 0.048, 0.99, 0.0, 0.43, 0.11),
         _Group(foot, 0.053, 1.26, 0.59, 0.47, 0.185),
-        _Group(_indices(f"{side}_elbow"), 0.046, 1.2, 0.0, 0.65, 0.11),
+        _Group(joint_places([f"{side}_elbow"]), 0.046, 1.2, 0.0, 0.65, 0.11),
         _Group(hand, 0.055, 1.5, 0.64, 0.51, 0.155),
     ]
 
 
-_TORSO: Final = _indices(
-    "pelvis", "left_hip", "right_hip", "neck", "left_shoulder", "right_shoulder"
+_TORSO: Final = joint_places(
+    ("pelvis", "left_hip", "right_hip", "neck", "left_shoulder", "right_shoulder")
 )
-_HEAD_JOINTS: Final = _indices_of_prefixes(
-    "face", "nose", *(f"{side}_{part}" for side in SIDES for part in ("ear", "eye"))
-)
+_HEAD_JOINTS: Final = sorted(_starting_with("face", "nose") + _of_sides("ear", "eye"))
 GROUPS: Final = (
     _Group(_TORSO, 0.0165, 1.5, 0.41, 0.655, 0.063),
     _Group(_HEAD_JOINTS, 0.0072, 1.68, 0.26, 0.71, 0.103),
     *(group for side in SIDES for group in _groups_of_side(side)),
 )
-_COCO: Final = _indices(
-    "nose",
-    *(
-        f"{side}_{part}"
-        for side in SIDES
-        for part in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-    ),
-)
-_FEET: Final = _indices_of_prefixes(
-    *(f"{side}_{part}" for side in SIDES for part in ("big_toe", "small_toe", "heel"))
-)
+_COCO: Final = joint_places(COCO_KEYPOINTS)
+_FEET: Final = _of_sides(*_FOOT)
 _UPPER: Final = [k for k in _COCO if not JOINTS[k].endswith(("hip", "knee", "ankle"))]
 _SUBSETS: Final = (
     _COCO,
     _COCO + _FEET,
-    _COCO + _groups_of_side("left")[3].joints,
-    _COCO + _groups_of_side("right")[3].joints,
+    *(_COCO + joint_places(HAND_KEYPOINTS[side]) for side in SIDES),
     _UPPER,
 )
 """Joints that other keypoint networks detect, or that remain where only a part is seen."""
-_LEG_JOINTS: Final = _indices_of_prefixes(
-    *(
-        f"{side}_{part}"
-        for side in SIDES
-        for part in ("hip", "knee", "ankle", "big_toe", "small_toe", "heel")
-    )
-)
+_LEG_JOINTS: Final = _of_sides("hip", "knee", "ankle", *_FOOT)
 _ARM_JOINTS: Final = [
     j
     for group in GROUPS

@@ -181,12 +181,11 @@ class Script:
             side = SIDES[1 - SIDES.index(side)]
         return self
 
-    def climb(self, distance_m: float, rise_m: float, tread_m: float, steps: int = 2) -> "Script":
-        """Straight ahead to steps that begin after `distance_m`, up, and to the middle of the last
-        one, which is a platform."""
+    def climb(self, distance_m: float, rise_m: float, tread_m: float) -> "Script":
+        """Straight ahead to two steps that begin after `distance_m`, up, and to the middle of the
+        second one, which is a platform."""
         forward = turn("y", self.yaw)[:, 2]
-        for number in range(steps):
-            deep = tread_m if number < steps - 1 else 1.4
+        for number, deep in enumerate((tread_m, 1.4)):
             middle = self.place + forward * (distance_m + number * tread_m + deep / 2)
             size = (1.4, (number + 1) * rise_m, deep)
             self.blocks.append(Block((middle[0], middle[2]), size, self.yaw))
@@ -196,9 +195,9 @@ class Script:
         self.walk([(end[0], end[2])], 0.95)
 
         def height(way: float) -> float:
-            return rise_m * clamp(round(way / tread_m), 0, steps)
+            return rise_m * clamp(round(way / tread_m), 0, 2)
 
-        end = self.place + forward * tread_m * (steps + 1)
+        end = self.place + forward * tread_m * 3
         return self.walk([(end[0], end[2])], 0.8, height, tread_m)
 
     def sit(self, seconds: float, seat_m: float = 0.46) -> "Script":
@@ -299,7 +298,7 @@ class Script:
             pelvis[shown],
             {side: bends[side][shown] for side in SIDES},
             self._jaw_at(rng, times)[shown],
-            _keyed(times, self._smiles, 0.0)[shown],
+            _keyed(times, self._smiles)[shown],
             tuple(self.blocks),
         )
 
@@ -398,7 +397,7 @@ class Script:
     def _seats_at(
         self, times: Float[np.ndarray, " T"]
     ) -> tuple[Float[np.ndarray, " T"], Float[np.ndarray, "T 3"]]:
-        share = _keyed(times, [key[:2] for key in self._seated], 0.0)
+        share = _keyed(times, [key[:2] for key in self._seated])
         seats = np.zeros((len(times), 3))
         for start, _, seat in self._seated:
             seats[times >= start] = seat
@@ -468,12 +467,13 @@ def _around(time: float, keys: Sequence[tuple[float, T]]) -> tuple[T | None, T |
 
 
 def _keyed(
-    times: Float[np.ndarray, " T"], keys: Sequence[tuple[float, float]], default: float
+    times: Float[np.ndarray, " T"], keys: Sequence[tuple[float, float]]
 ) -> Float[np.ndarray, " T"]:
+    """Values between those of keys; 0 without keys."""
     values = []
     for time in times:
         before, after, share = _around(time, keys)
-        one, other = default if before is None else before, default if after is None else after
+        one, other = before or 0.0, after or 0.0
         values.append(one + share * (other - one))
     return np.array(values)
 

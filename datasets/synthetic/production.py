@@ -21,19 +21,14 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import cv2
+import numpy as np
 import torch
 
-from datasets.humandata.writer import write_humandata
+from datasets.humandata.writer import BODY_BOX_SCALE, write_humandata
 from datasets.sources import Split
 from datasets.synthetic.clips import draw_clip, people_of_clip
 from datasets.synthetic.demo import draw_demo
-from datasets.synthetic.ground_truth import (
-    BODY_BOX_SCALE,
-    Row,
-    humandata_entries,
-    load_rows,
-    save_rows,
-)
+from datasets.synthetic.ground_truth import Row, humandata_entries, load_rows, save_rows
 from datasets.synthetic.motion import FPS
 from datasets.synthetic.pictures import (
     Studio,
@@ -45,6 +40,7 @@ from datasets.synthetic.pictures import (
     plan_scene,
 )
 from datasets.synthetic.shots import PEOPLE, draw_shot
+from utils.camera import scaled_boxes
 from utils.errors import UserError
 from utils.files import exclusive, remove_folder, remove_leftovers
 from utils.video_write import VideoWriter
@@ -255,10 +251,8 @@ def _draw_clip(
     if options.kind == "demo" or options.camera is not None:
         boxes: dict[int, list[list[float]]] = {}
         for row in rows:
-            x, y, width, height = (float(value) for value in row["bbox_xywh"][:4])
-            margin = (1 - 1 / BODY_BOX_SCALE) / 2
-            start = (x + margin * width, y + margin * height)
-            box = (*start, width / BODY_BOX_SCALE, height / BODY_BOX_SCALE)
+            padded = row["bbox_xywh"][None, :4].astype(np.float64)
+            box = scaled_boxes(padded, 1 / BODY_BOX_SCALE)[0].tolist()
             boxes.setdefault(row["meta.frame_index"], []).append([round(one, 1) for one in box])
         (images / f"{name}.boxes.json").write_text(json.dumps(boxes))
     return rows

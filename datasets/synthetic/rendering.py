@@ -27,7 +27,8 @@ Rng = np.random.Generator
 
 FILM_HEIGHT_MM: Final = 24.0
 FILM_WIDTH_MM: Final = 36.0
-_FLIP: Final = np.diag([1.0, -1.0, -1.0])
+FLIP: Final = np.diag([1.0, -1.0, -1.0])
+"""From world axes (x right, y up, z back) to those of a camera that looks along -z."""
 _CORNERS: Final = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (0, 1) for z in (-0.5, 0.5)])
 _QUADS: Final = np.array(
     [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]]
@@ -72,7 +73,7 @@ def draw_stage(rng: Rng, distance_m: float, focal_mm: float) -> Stage:
     aside = rng.uniform(-0.18, 0.18) * FILM_HEIGHT_MM / focal_mm
     pitch = math.degrees(math.atan2(height - 0.9, distance_m) + aside)
     roll = rng.normal(0, 12) if rng.random() < 0.1 else rng.normal(0, 2)
-    return Stage(focal_mm, height, turn("z", roll) @ turn("x", pitch) @ _FLIP)
+    return Stage(focal_mm, height, turn("z", roll) @ turn("x", pitch) @ FLIP)
 
 
 def draw_focal_mm(rng: Rng) -> float:

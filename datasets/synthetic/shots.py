@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
+from datasets.synthetic.arms import THIGH
 from datasets.synthetic.clips import Frame
-from datasets.synthetic.demo import THIGH, Bare, draw_actor, film, hall_around
+from datasets.synthetic.demo import Bare, draw_actor, film, hall_around
 from datasets.synthetic.ground_truth import Row
 from datasets.synthetic.hall import (
     BRIGHTEST,
@@ -32,12 +33,10 @@ from datasets.synthetic.hall import (
 )
 from datasets.synthetic.motion import FPS, Motion, Physique, Script
 from datasets.synthetic.pictures import Studio, is_clear
-from datasets.synthetic.rendering import Stage, full_camera, see
+from datasets.synthetic.rendering import FLIP, Stage, full_camera, see
 from datasets.synthetic.skeleton import axis_angle, turn
 from utils.camera import Camera
 
-FLIP: Final = np.diag([1.0, -1.0, -1.0])
-"""From world axes (x right, y up, z back) to those of a camera that looks along -z."""
 PEOPLE: Final = 3
 """In each clip."""
 _FOCAL_MM: Final = 29.0

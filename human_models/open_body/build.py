@@ -64,6 +64,8 @@ from human_models.open_body.topology import (
 from utils.errors import UserError
 from utils.files import atomic_path
 
+log = logging.getLogger(__name__)
+
 # How far from a joint its vertices may lie, in metres. MakeHuman's joints of the trunk move
 # against the skin, so they need a wide choice; names not listed are those of fingers.
 _RADII_M: Final = {
@@ -305,8 +307,6 @@ def _offsets(
     blended = (1 - weight)[..., None] * np.eye(3) + weight[..., None] * rotation
     return np.linalg.solve(blended, (wanted - skinned)[..., None])[..., 0]
 
-
-log = logging.getLogger(__name__)
 
 _ADULTS: Final = {"neutral": 400, "male": 300, "female": 300}
 _REGRESSOR_STEP: Final = 3  # every third neutral adult is enough for the joints

@@ -7,7 +7,6 @@ skinning with MakeHuman's own weights do the rest.
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -16,10 +15,8 @@ from jaxtyping import Float, Float64
 from human_models.joints import RIG_JOINTS, mirror_permutation
 from human_models.open_body.assets import Rig
 
-SIDE_SUFFIXES: Final = MappingProxyType({"left": "L", "right": "R"})
-FINGER_NUMBERS: Final = MappingProxyType(
-    {"thumb": 1, "index": 2, "middle": 3, "ring": 4, "pinky": 5}
-)
+SIDE_SUFFIXES: Final = {"left": "L", "right": "R"}
+FINGER_NUMBERS: Final = {"thumb": 1, "index": 2, "middle": 3, "ring": 4, "pinky": 5}
 MIRRORED_JOINTS: Final = mirror_permutation(RIG_JOINTS)
 
 # Joints that a bone's skin follows, with the factor of its weight; "{}" stands for the side.

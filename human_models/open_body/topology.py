@@ -74,9 +74,9 @@ class Topology(ClosedMesh):
     smpl_faces: Int64[np.ndarray, "G 3"]
 
 
-def read_topology(path: Path = TOPOLOGY_FILE) -> Topology:
-    """A topology from the file that `topology_arrays` describes."""
-    with np.load(path) as stored:
+def read_topology() -> Topology:
+    """The stored topology, see `topology_arrays`."""
+    with np.load(TOPOLOGY_FILE) as stored:
         selection = sparse.csr_matrix(
             (
                 stored["selection_data"],

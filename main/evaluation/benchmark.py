@@ -31,11 +31,11 @@ from main.evaluation.metrics import (
     Evaluator,
     MeanAndCount,
     Means,
-    MetricTable,
     SampleErrors,
     Visibility,
+    means_of,
 )
-from main.evaluation.worst import WorstSample, WorstSamples, worst_of_all
+from main.evaluation.worst import WorstSample, worst_of_all, worst_of_batch
 from main.pipeline.estimator import Estimator
 from utils.camera import intersection_over_union, project, scaled_boxes
 from utils.devices import failing_together, gather_to_first, has_float64, world
@@ -211,7 +211,7 @@ def run_benchmark(
         images_dir, folder = data_dir / "img" / source.images, estimator.bodies.folder
         samples = _EvaluationSamples(table, images_dir, estimator.config, folder, scans, match)
         evaluation = _Evaluation(source, estimator, protocol)
-        share = evaluation.of_share(samples, WorstSamples(worst_count), stop_if_another_failed)
+        share = evaluation.of_share(samples, worst_count, stop_if_another_failed)
     shares = gather_to_first(share)
     if shares is None:
         return None
@@ -336,7 +336,6 @@ class _Share(NamedTuple):
     errors: dict[int, dict[str, SampleErrors]]
     facing: dict[int, Float[Tensor, "B 3"]]
     """Where the predicted bodies face, by the batches' numbers."""
-    means: MetricTable
     worst: list[WorstSample]
 
 
@@ -358,7 +357,7 @@ class _Evaluation:
     def of_share(
         self,
         samples: _EvaluationSamples,
-        worst: WorstSamples,
+        worst_count: int,
         stop_if_another_failed: Callable[[], None],
     ) -> _Share:
         """Evaluate every batch of this process."""
@@ -374,8 +373,8 @@ class _Evaluation:
         )
         if here.is_first:
             loader = with_progress(loader, len(numbers), "batches")
-        means = MetricTable()
         errors_by_batch: dict[int, dict[str, SampleErrors]] = {}
+        worst: list[WorstSample] = []
         facing: dict[int, Float[Tensor, "B 3"]] = {}
         for number, batch in zip(numbers, loader, strict=True):
             stop_if_another_failed()
@@ -384,16 +383,15 @@ class _Evaluation:
             predicted, true, turned = self._meshes(batch)
             errors = self._errors(batch, predicted, true)
             hands_valid = _hands_valid(batch)
-            worst.consider(
-                batches[number], errors, batch["input_img"], predicted, true, hands_valid
-            )
+            pictures = batch["input_img"], predicted, true, hands_valid
+            of_batch = worst_of_batch(worst_count, batches[number], errors, *pictures)
+            worst = worst_of_all([worst, of_batch], worst_count)
             errors_by_batch[number] = {
                 name: SampleErrors(error.cpu(), valid.cpu())
                 for name, (error, valid) in errors.items()
             }
-            means.add(errors_by_batch[number])
             facing[number] = axis_angle_to_matrix(turned.cpu())[..., 2]
-        return _Share(errors_by_batch, facing, means, worst.worst_first())
+        return _Share(errors_by_batch, facing, worst)
 
     def _meshes(
         self, batch: dict[str, Tensor]
@@ -450,14 +448,10 @@ def _merge_errors(
     shares: Sequence[_Share],
 ) -> tuple[dict[str, MeanAndCount], dict[str, Float[np.ndarray, " N"]]]:
     """The means over all processes, and every sample's errors in the order of the samples."""
-    means = MetricTable()
-    errors: dict[int, dict[str, SampleErrors]] = {}
-    for share in shares:
-        means.merge(share.means)
-        errors |= share.errors
+    errors = {number: batch for share in shares for number, batch in share.errors.items()}
     batches = [errors[number] for number in sorted(errors)]
     errors_mm = {}
     for name in batches[0]:
         values = [batch[name].error_mm.where(batch[name].valid, torch.nan) for batch in batches]
         errors_mm[name] = torch.cat(values).numpy()
-    return means.summary(), errors_mm
+    return means_of(batches), errors_mm

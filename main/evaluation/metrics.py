@@ -5,7 +5,8 @@ Names of metrics: "pa_" is after similarity alignment, otherwise the part's root
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypedDict
 
@@ -23,8 +24,7 @@ from human_models.files import (
     read_smplx_to_smpl,
 )
 from human_models.joints import (
-    JOINT_PARTS,
-    JOINTS,
+    HAND_KEYPOINTS,
     RIG_JOINTS,
     SIDES,
     SMPL_JOINTS,
@@ -127,42 +127,21 @@ Means = Mapping[str, MeanAndCount]
 """Name of a metric -> its mean."""
 
 
-class MetricTable:
-    """Means over all samples added so far, every sample with equal weight.
+def means_of(batches: Iterable[Mapping[str, SampleErrors]]) -> dict[str, MeanAndCount]:
+    """Means over the samples of all batches, every sample with equal weight.
 
-    Sums stay on the device of the errors until they are asked for. A table can be pickled, so
-    each process of a run can fill its own and one can merge them all.
+    Every metric that a batch has is there, also where no sample was valid.
     """
-
-    def __init__(self) -> None:
-        self._sums_and_counts: dict[str, Tensor] = {}
-
-    def add(self, errors: Mapping[str, SampleErrors]) -> None:
-        """Count a batch in."""
-        for name, (error, valid) in errors.items():
-            kept = error.double().where(valid, 0.0)
-            self._accumulate(name, torch.stack([kept.sum(), valid.double().sum()]))
-
-    def merge(self, other: "MetricTable") -> None:
-        """Count the samples of another table in."""
-        for name, sum_and_count in other._sums_and_counts.items():
-            self._accumulate(name, sum_and_count)
-
-    def summary(self) -> dict[str, MeanAndCount]:
-        """Every metric that was ever added, also where no sample was valid."""
-        result: dict[str, MeanAndCount] = {}
-        for name, sum_and_count in self._sums_and_counts.items():
-            total, count = sum_and_count.tolist()
-            result[name] = {"mean": total / count if count else None, "count": int(count)}
-        return result
-
-    def _accumulate(self, name: str, sum_and_count: Float[Tensor, "2"]) -> None:
-        sum_so_far = self._sums_and_counts.get(name)
-        self._sums_and_counts[name] = (
-            sum_and_count.clone()
-            if sum_so_far is None
-            else sum_so_far + sum_and_count.to(sum_so_far.device)
-        )
+    totals: defaultdict[str, float] = defaultdict(float)
+    counts: defaultdict[str, int] = defaultdict(int)
+    for batch in batches:
+        for name, (error, valid) in batch.items():
+            totals[name] += float(error.double().where(valid, 0.0).sum())
+            counts[name] += int(valid.sum())
+    return {
+        name: {"mean": totals[name] / count if count else None, "count": count}
+        for name, count in counts.items()
+    }
 
 
 Visibility = Callable[[Float[Tensor, "B N 3"]], Bool[Tensor, "B N"]]
@@ -191,7 +170,7 @@ class Evaluator(nn.Module):
         self.register_buffer("head", torch.from_numpy(read_head_vertices(folder)))
 
         rig = read_body(folder, "smplx").joint_regressor
-        hands = {side: _hand_joints(side, protocol.hand_joints) for side in SIDES}
+        hands = {side: HAND_KEYPOINTS[side][-protocol.hand_joints :] for side in SIDES}
         rows = {
             "roots": _rig_rows(rig, _ROOTS),
             "body": read_j14_regressor(folder),
@@ -228,7 +207,9 @@ class Evaluator(nn.Module):
 
         Raises ValueError where a point to compare is not a finite number or a metric is unknown.
         """
-        _check_names(only, SMPLX_METRICS)
+        unknown = sorted(set(only) - set(SMPLX_METRICS))
+        if unknown:
+            raise ValueError(f"no such metric: {', '.join(unknown)}")
         needed = _with_hands_behind(only, self.protocol)
         hands_valid = {"l_hand": left_hand_valid.bool(), "r_hand": right_hand_valid.bool()}
         meshes = (predicted_vertices.contiguous(), true_vertices.contiguous())
@@ -338,11 +319,6 @@ class _Regressor(nn.Module):
         return vertices.points @ self.weights + vertices.centroid * self.sums
 
 
-def _hand_joints(side: str, count: int) -> tuple[str, ...]:
-    joints = (f"{side}_wrist", *JOINTS[JOINT_PARTS[f"{side}_hand"]])
-    return joints[-count:]
-
-
 def _rig_rows(
     regressor: Float[np.ndarray, "55 10475"], names: Sequence[str]
 ) -> Float[np.ndarray, "K 10475"]:
@@ -354,12 +330,6 @@ def _rig_rows(
         else:
             row[SMPLX_SURFACE_VERTICES[name]] = 1
     return rows
-
-
-def _check_names(names: Collection[str], known: Collection[str]) -> None:
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        raise ValueError(f"no such metric: {', '.join(unknown)}")
 
 
 def _with_hands_behind(only: Collection[str], protocol: EvaluationProtocol) -> set[str]:

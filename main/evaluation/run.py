@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,13 +18,7 @@ from configs.reader import save_config
 from configs.schema import DataConfig
 from datasets.sources import Source, find_source
 from main.evaluation.benchmark import BenchmarkResult, read_detections, run_benchmark
-from main.evaluation.metrics import (
-    SMPLX_METRICS,
-    WORLD_UNITS,
-    EvaluationProtocol,
-    MeanAndCount,
-    Means,
-)
+from main.evaluation.metrics import SMPLX_METRICS, EvaluationProtocol, MeanAndCount, Means
 from main.evaluation.scoring import (
     WorldTrack,
     emdb_sequences,
@@ -31,6 +26,7 @@ from main.evaluation.scoring import (
     read_world_people,
     rich_sequences,
     weighted_means,
+    world_table,
 )
 from main.evaluation.worst import draw_worst
 from main.pipeline.detection import Detection, Detector
@@ -43,6 +39,8 @@ from utils.devices import device_of_process, failing_together, process_group, wo
 from utils.errors import UserError, logging_to
 from utils.files import CONFIG_NAME, OUTPUTS, ROOT, atomic_path
 from utils.source import open_source
+
+log = logging.getLogger(__name__)
 
 WORLD_SETS: Final = {"EMDB": emdb_sequences, "RICH": rich_sequences}
 """Benchmarks of people in the world: what finds their sequences."""
@@ -67,22 +65,14 @@ _PART_LABELS: Final = {
 }
 
 
-class _LineKeeper(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(self.format(record))
-
-
 @contextmanager
-def kept_log() -> Iterator[list[str]]:
-    """A list that grows by what is logged while the block runs, for log files of several runs."""
-    keeper = _LineKeeper()
-    with logging_to(keeper):
-        yield keeper.lines
+def kept_log() -> Iterator[StringIO]:
+    """What is logged while the block runs, for log files of several runs."""
+    content = StringIO()
+    handler = logging.StreamHandler(content)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    with logging_to(handler):
+        yield content
 
 
 def write_results(
@@ -91,7 +81,7 @@ def write_results(
     source: Source,
     result: BenchmarkResult,
     estimator: Estimator,
-    log_lines: Sequence[str],
+    log_text: str,
 ) -> None:
     """`folder`/result and `folder`/log, each whole or not at all; a former result is replaced.
 
@@ -136,7 +126,7 @@ def write_results(
                 estimator.bodies.folder,
                 hands_alone=source.hands_alone,
             )
-    _write_log(folder, log_lines)
+    _write_log(folder, log_text)
 
 
 def mean_primary_error(means_by_dataset: Mapping[str, Means]) -> MeanAndCount | None:
@@ -149,21 +139,6 @@ def mean_primary_error(means_by_dataset: Mapping[str, Means]) -> MeanAndCount | 
     if len(known) < len(errors):
         return None
     return {"mean": sum(known) / len(known), "count": len(known)}
-
-
-def write_mean_primary_error(
-    folder: Path,
-    about_run: Mapping[str, Any],
-    datasets: Sequence[str],
-    mean: MeanAndCount,
-    log_lines: Sequence[str],
-) -> None:
-    """The mean over several benchmarks, in the form of `write_results`."""
-    about = {"dataset": "MPE", **about_run, "datasets": list(datasets)}
-    with atomic_path(folder / "result") as partial:
-        partial.mkdir()
-        _write_json(partial, about, {MPE: mean})
-    _write_log(folder, log_lines)
 
 
 def means_table(title: str, means: Means, breakdown: Means) -> Table:
@@ -189,9 +164,9 @@ def _write_json(folder: Path, about: Mapping[str, Any], means: Means) -> None:
     _write_text(folder / "result.json", text)
 
 
-def _write_log(folder: Path, lines: Sequence[str]) -> None:
+def _write_log(folder: Path, text: str) -> None:
     with atomic_path(folder / "log" / "test.log") as partial:
-        _write_text(partial, "".join(f"{line}\n" for line in lines))
+        _write_text(partial, text)
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -211,9 +186,6 @@ def _sentence(mean: MeanAndCount) -> str:
 
 def _number(mean: MeanAndCount) -> str:
     return "" if mean["mean"] is None else f"{mean['mean']:.2f}"
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -265,7 +237,7 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
     protocol = EvaluationProtocol.named(options.protocol)
     weights = find_weights(options.model_dir, options.checkpoint_id).weights
     device = device_of_process(options.device)
-    with process_group(device), kept_log() as log_lines:
+    with process_group(device), kept_log() as logged:
         with failing_together("network"):
             estimator = Estimator.load(
                 str(weights),
@@ -284,11 +256,11 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
             "date": date.isoformat(timespec="seconds"),
         }
         several = len(sources) > 1
-        lines_of_loading = log_lines.copy()
+        log_of_loading = logged.getvalue()
         means: dict[str, Means] = {}
         failures: list[str] = []
         for source in sources:
-            lines_before = len(log_lines)
+            begin = logged.tell()
             try:
                 result = run_benchmark(
                     source,
@@ -307,8 +279,8 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
             with failing_together(f"{source.name}, results"):
                 if result is not None:  # in the first process
                     folder = _result_folder(source.name, options, date, several=several)
-                    lines = [*lines_of_loading, *log_lines[lines_before:]]
-                    write_results(folder, about_run, source, result, estimator, lines)
+                    log_text = log_of_loading + logged.getvalue()[begin:]
+                    write_results(folder, about_run, source, result, estimator, log_text)
                     title = f"{source.name}, {protocol.name} protocol"
                     Console().print(means_table(title, result.means, result.breakdown))
                     if result.match is not None:
@@ -316,7 +288,7 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
                     log.info("%s", folder)
                     means[source.name] = result.means
         folder = _result_folder("MPE", options, date, several=several)
-        _report_mean(means, folder, about_run, log_lines)
+        _report_mean(means, folder, about_run, logged.getvalue())
         for failure in failures:
             log.error("error: %s", failure)
         return 2 if failures else 0
@@ -349,7 +321,7 @@ def run_world_benchmark(options: BenchmarkOptions) -> None:
         world=True,
         overlay=None,
     )
-    with kept_log() as log_lines:
+    with kept_log() as logged:
         tools = Tools.load(common)
         bodies, config = tools.estimator.bodies, tools.estimator.config
         errors: dict[str, list[tuple[dict[str, float], int]]] = {}
@@ -379,12 +351,9 @@ def run_world_benchmark(options: BenchmarkOptions) -> None:
         with atomic_path(folder / "result") as partial:
             partial.mkdir()
             _write_json(partial, about, means)
-        _write_log(folder, log_lines)
-        table = Table("metric", "mean", f"of {frames} frames", title=f"{name}, in the world")
-        for key, mean in means.items():
-            value = "-" if mean["mean"] is None else f"{mean['mean']:.1f} {WORLD_UNITS[key]}"
-            table.add_row(key, value, str(mean["count"]))
-        Console().print(table)
+        _write_log(folder, logged.getvalue())
+        title = f"{name}, in the world"
+        Console().print(world_table(means, counted=f"of {frames} frames", title=title))
         log.info("%s", folder)
 
 
@@ -425,11 +394,16 @@ def _result_folder(name: str, options: BenchmarkOptions, date: datetime, *, seve
 
 
 def _report_mean(
-    means: Mapping[str, Means], folder: Path, about_run: Mapping[str, Any], log_lines: list[str]
+    means: Mapping[str, Means], folder: Path, about_run: Mapping[str, Any], log_text: str
 ) -> None:
-    """Write the mean of the primary errors, where all of them were measured."""
+    """Write the mean of the primary errors, where all of them were measured, as one dataset's."""
     mean = mean_primary_error(means)
-    if mean is not None:
-        write_mean_primary_error(folder, about_run, list(means), mean, log_lines)
-        log.info("mean of the %d primary errors (MPE): %.2f mm", mean["count"], mean["mean"])
-        log.info("%s", folder)
+    if mean is None:
+        return
+    with atomic_path(folder / "result") as partial:
+        partial.mkdir()
+        about = {"dataset": "MPE", **about_run, "datasets": list(means)}
+        _write_json(partial, about, {MPE: mean})
+    _write_log(folder, log_text)
+    log.info("mean of the %d primary errors (MPE): %.2f mm", mean["count"], mean["mean"])
+    log.info("%s", folder)

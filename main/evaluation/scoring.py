@@ -24,7 +24,7 @@ from human_models.files import GENDERS, find_model_folder
 from human_models.joints import (
     JOINTS,
     JOINTS_FROM_MODEL,
-    POSE_PARTS,
+    POSE_PARAMETERS,
     SMPL_JOINTS,
     SMPL_SURFACE_VERTICES,
 )
@@ -33,7 +33,9 @@ from main.evaluation.metrics import (
     WORLD_UNITS,
     Evaluator,
     MeanAndCount,
-    MetricTable,
+    Means,
+    SampleErrors,
+    means_of,
     world_errors,
 )
 from main.motion.result_reader import open_result
@@ -48,15 +50,7 @@ _LEAST_OVERLAP: Final = 0.3
 _BATCH: Final = 16
 _LARGEST_CALIBRATION: Final = 1 << 20
 """Bytes of the file of a camera of RICH."""
-_PARAMETERS: Final = (
-    "global_orient",
-    "body_pose",
-    "left_hand_pose",
-    "right_hand_pose",
-    "jaw_pose",
-    "betas",
-    "expression",
-)
+_PARAMETERS: Final = (*POSE_PARAMETERS, "betas", "expression")
 
 
 class PersonRows(NamedTuple):
@@ -105,16 +99,8 @@ def read_truth(path: Path) -> PersonRows:
     frames = file.dictionary("meta").get("frame_index")
     if frames is None:
         raise UserError(f"{path}: no meta.frame_index; it says which frame a row belongs to")
-    pose = {name: columns["pose"][:, part] for name, part in POSE_PARTS.items()}
-    parameters = {
-        "global_orient": pose["body"][:, :1],
-        "body_pose": pose["body"][:, 1:],
-        "left_hand_pose": pose["left_hand"],
-        "right_hand_pose": pose["right_hand"],
-        "jaw_pose": pose["face"],
-        "betas": columns["betas"],
-        "expression": columns["expression"],
-    }
+    parameters = {name: columns["pose"][:, joints] for name, joints in POSE_PARAMETERS.items()}
+    parameters |= {name: columns[name] for name in ("betas", "expression")}
     return PersonRows(
         numbers(file, "meta.frame_index", frames, length).astype(int)[columns["row"]],
         scaled_boxes(columns["body_box"], 1 / BODY_BOX_SCALE),
@@ -142,15 +128,16 @@ def score(result: PersonRows, truth: PersonRows, bodies: BodyLibrary) -> Score:
     matched = list(pairs(result, truth))
     if not matched:
         raise UserError("no box of the result overlaps one of the truth; is it the same video?")
-    body, evaluator, means = bodies.smplx(), Evaluator(bodies.folder), MetricTable()
+    body, evaluator = bodies.smplx(), Evaluator(bodies.folder)
+    errors: list[dict[str, SampleErrors]] = []
     chunks = [matched[start : start + _BATCH] for start in range(0, len(matched), _BATCH)]
     for chunk in with_progress(chunks, len(chunks), "batches"):
         ours, theirs = (list(rows) for rows in zip(*chunk, strict=True))
         predicted, true = _meshes(result, ours, body), _meshes(truth, theirs, body)
         known = torch.ones(len(chunk), dtype=torch.bool)
-        means.add(evaluator.smplx(predicted, true, known, known))
+        errors.append(evaluator.smplx(predicted, true, known, known))
     in_clip = np.isin(result.frames, truth.frames).sum()
-    return Score(means.summary(), len(matched) / len(truth.frames), len(matched) / int(in_clip))
+    return Score(means_of(errors), len(matched) / len(truth.frames), len(matched) / int(in_clip))
 
 
 def _meshes(people: PersonRows, rows: list[int], body: BodyModel) -> Float[Tensor, "B 10475 3"]:
@@ -381,13 +368,6 @@ def _numbers(
     return np.asarray(value, np.float32)
 
 
-def score_world(
-    result: list[WorldTrack], fps: float, truth: list[WorldTrack]
-) -> dict[str, MeanAndCount]:
-    """Means of `WORLD_UNITS` over the true people; `count` is how many were found."""
-    return weighted_means([(found, 1) for found, _ in match_world(result, fps, truth)])
-
-
 def weighted_means(errors: list[tuple[dict[str, float], int]]) -> dict[str, MeanAndCount]:
     """Means of `WORLD_UNITS`; `count` is the sum of the weights of what is known."""
     means: dict[str, MeanAndCount] = {}
@@ -426,6 +406,15 @@ def match_world(
     return errors
 
 
+def world_table(means: Means, counted: str, title: str) -> Table:
+    """Means of `WORLD_UNITS`, for the screen; `counted` heads the column of their counts."""
+    table = Table("metric", "mean", counted, title=title)
+    for name, mean in means.items():
+        value = "-" if mean["mean"] is None else f"{mean['mean']:.1f} {WORLD_UNITS[name]}"
+        table.add_row(name, value, str(mean["count"]))
+    return table
+
+
 def score_result(result_folder: Path, truth: Path, body_folder: str) -> None:
     """Compare a result folder with the truth; write score.json into it and show a table.
 
@@ -454,12 +443,10 @@ def score_result(result_folder: Path, truth: Path, body_folder: str) -> None:
             table.add_row(name, f"{mean['mean']:.1f}", str(mean["count"]))
         Console().print(table)
     if tracks:
-        means = score_world(tracks, fps, true_world)
+        matched = match_world(tracks, fps, true_world)
+        means = weighted_means([(found, 1) for found, _ in matched])
         written["world"] = means
-        table = Table("metric", "mean", "people", title=f"{len(true_world)} people in the world")
-        for name, mean in means.items():
-            value = "-" if mean["mean"] is None else f"{mean['mean']:.1f} {WORLD_UNITS[name]}"
-            table.add_row(name, value, str(mean["count"]))
-        Console().print(table)
+        title = f"{len(true_world)} people in the world"
+        Console().print(world_table(means, counted="people", title=title))
     with atomic_path(result_folder / "score.json") as partial:
         partial.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")

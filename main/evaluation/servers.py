@@ -68,7 +68,6 @@ class Server(NamedTuple):
     stem_pattern: str
     """Regular expression that all stems match."""
     record: Callable[[Prediction], Record]
-    needs_vertices: bool
 
 
 def agora_stem(image_path: Path) -> str:
@@ -131,7 +130,6 @@ AGORA: Final = Server(
     stem=agora_stem,
     stem_pattern=f"(?!.*({'|'.join(CROP_MARKS)})).+",
     record=agora_record,
-    needs_vertices=False,
 )
 BEDLAM: Final = Server(
     "bedlam",
@@ -141,7 +139,6 @@ BEDLAM: Final = Server(
     stem=bedlam_stem,
     stem_pattern=".+_frameID_.+",
     record=bedlam_record,
-    needs_vertices=True,
 )
 SERVERS: Final = {server.name: server for server in (AGORA, BEDLAM)}
 

@@ -22,13 +22,7 @@ from datasets.cache import InstanceTable, open_dataset
 from datasets.sample import body_box, read_pixels
 from datasets.sources import find_source
 from human_models.files import STAND_IN_NAME
-from main.evaluation.servers import (
-    FOLDER,
-    Prediction,
-    Record,
-    Server,
-    check_submission,
-)
+from main.evaluation.servers import FOLDER, Prediction, Record, Server, check_submission
 from main.pipeline.detection import Detector, Detectors
 from main.pipeline.estimator import Estimator, PersonCrop
 from main.pipeline.model_files import find_weights
@@ -120,7 +114,7 @@ def submit(options: SubmissionOptions) -> int:
             ahead,
             estimator,
             estimator.config.test.test_batch_size,
-            want_vertices=server.needs_vertices,
+            want_vertices=not server.takes_parameters,
         )
         write_submission(options.output, predicted, server)
     return report_check(options.output, server)

@@ -41,46 +41,35 @@ class WorstSample(NamedTuple):
     """Whether the truth has a left and a right hand."""
 
 
-class WorstSamples:
-    """At most `count` samples, whatever the length of the benchmark."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._heap: list[WorstSample] = []
-
-    def consider(
-        self,
-        indices: Sequence[int],
-        errors: Mapping[str, SampleErrors],
-        crops: Float[Tensor, "B h w 3"],
-        predicted_m: Float[Tensor, "B 10475 3"],
-        true_m: Float[Tensor, "B V 3"],
-        hands_valid: Bool[Tensor, "B 2"],
-    ) -> None:
-        """Keep those of a batch that are worse than what is kept; crops are 0..255."""
-        metric = next((name for name in _RANKED_BY if name in errors), next(iter(errors)))
-        error_mm = errors[metric].error_mm.where(errors[metric].valid, -1.0)
-        for error, k in zip(*error_mm.topk(min(self._count, len(indices))), strict=True):
-            least = self._heap[0].error_mm if len(self._heap) == self._count else -1.0
-            if float(error) > least:
-                sample = WorstSample(
-                    float(error),
-                    indices[int(k)],
-                    metric,
-                    crops[k].clamp(0, 255).byte().numpy(force=True),
-                    predicted_m[k].float().numpy(force=True),
-                    true_m[k].float().numpy(force=True),
-                    (bool(hands_valid[k, 0]), bool(hands_valid[k, 1])),
-                )
-                push = heapq.heappush if least < 0 else heapq.heapreplace
-                push(self._heap, sample)
-
-    def worst_first(self) -> list[WorstSample]:
-        return sorted(self._heap, reverse=True)
+def worst_of_batch(
+    count: int,
+    indices: Sequence[int],
+    errors: Mapping[str, SampleErrors],
+    crops: Float[Tensor, "B h w 3"],
+    predicted_m: Float[Tensor, "B 10475 3"],
+    true_m: Float[Tensor, "B V 3"],
+    hands_valid: Bool[Tensor, "B 2"],
+) -> list[WorstSample]:
+    """At most `count` samples of a batch, of those that have the metric; crops are 0..255."""
+    metric = next((name for name in _RANKED_BY if name in errors), next(iter(errors)))
+    error_mm = errors[metric].error_mm.where(errors[metric].valid, -1.0)
+    return [
+        WorstSample(
+            float(error),
+            indices[int(k)],
+            metric,
+            crops[k].clamp(0, 255).byte().numpy(force=True),
+            predicted_m[k].float().numpy(force=True),
+            true_m[k].float().numpy(force=True),
+            (bool(hands_valid[k, 0]), bool(hands_valid[k, 1])),
+        )
+        for error, k in zip(*error_mm.topk(min(count, len(indices))), strict=True)
+        if error >= 0
+    ]
 
 
 def worst_of_all(parts: Iterable[Sequence[WorstSample]], count: int) -> list[WorstSample]:
-    """The worst of several processes' worst."""
+    """The worst of several parts, the worst first."""
     return heapq.nlargest(count, (sample for part in parts for sample in part))
 
 

@@ -150,7 +150,7 @@ def test_new_version_rebuilds(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_damaged_cache_is_made_anew(data_dir: Path) -> None:
     table = opened(data_dir)
     expected = table[3].pose
-    with (table.folder / "pose.npy").open("r+b") as file:
+    with (table.folder / "pose").open("r+b") as file:
         file.truncate(200)
     np.testing.assert_array_equal(opened(data_dir)[3].pose, expected)
 

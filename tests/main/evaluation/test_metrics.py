@@ -17,8 +17,8 @@ from main.evaluation.metrics import (
     SMPLX_METRICS,
     EvaluationProtocol,
     Evaluator,
-    MetricTable,
     SampleErrors,
+    means_of,
 )
 from utils.errors import UserError
 from utils.geometry import align_similarity
@@ -326,31 +326,30 @@ def sample_errors(errors, valid):
     return SampleErrors(torch.tensor(errors), torch.tensor(valid))
 
 
-def test_table_weighs_samples_not_batches():
-    table = MetricTable()
-    table.add({"all": sample_errors([1.0, 2.0, 3.0], [True] * 3)})
-    table.add({"all": sample_errors([10.0], [True])})
-    assert table.summary() == {"all": {"mean": 4.0, "count": 4}}
+def test_means_weigh_samples_not_batches():
+    batches = [
+        {"all": sample_errors([1.0, 2.0, 3.0], [True] * 3)},
+        {"all": sample_errors([10.0], [True])},
+    ]
+    assert means_of(batches) == {"all": {"mean": 4.0, "count": 4}}
 
 
-def test_table_leaves_out_and_says_what_has_no_samples():
-    table = MetricTable()
-    table.add({"hand": sample_errors([1.0, 9.0], [True, False])})
-    table.add({"face": sample_errors([float("nan")], [False])})
-    assert table.summary() == {
+def test_means_leave_out_and_say_what_has_no_samples():
+    batches = [
+        {"hand": sample_errors([1.0, 9.0], [True, False])},
+        {"face": sample_errors([float("nan")], [False])},
+    ]
+    assert means_of(batches) == {
         "hand": {"mean": 1.0, "count": 1},
         "face": {"mean": None, "count": 0},
     }
 
 
-def test_tables_of_processes_merge():
-    tables = [MetricTable(), MetricTable()]
-    tables[0].add({"all": sample_errors([1.0, 2.0], [True, True])})
-    tables[1].add({"all": sample_errors([6.0], [True]), "hand": sample_errors([5.0], [True])})
-    arrived = pickle.loads(pickle.dumps(tables[1]))
-    tables[0].merge(arrived)
-    arrived.add({"hand": sample_errors([7.0], [True])})
-    assert tables[0].summary() == {
+def test_means_of_batches_of_several_processes():
+    own = {"all": sample_errors([1.0, 2.0], [True, True])}
+    other = {"all": sample_errors([6.0], [True]), "hand": sample_errors([5.0], [True])}
+    arrived = pickle.loads(pickle.dumps(other))
+    assert means_of([own, arrived]) == {
         "all": {"mean": 3.0, "count": 3},
         "hand": {"mean": 5.0, "count": 1},
     }

@@ -8,7 +8,7 @@ from configs.reader import load_config
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_hand_vertices
 from main.evaluation.metrics import SampleErrors
-from main.evaluation.worst import WorstSample, WorstSamples, draw_worst, worst_of_all
+from main.evaluation.worst import WorstSample, draw_worst, worst_of_all, worst_of_batch
 from utils.files import ROOT
 from utils.image import read_image
 from utils.render import person_colour
@@ -33,11 +33,12 @@ def body():
 
 def kept(errors, valid, count, batch=3):
     """Places and errors of those kept; every sample is marked by the grey of its crop."""
-    worst = WorstSamples(count)
+    found = []
     for start in range(0, len(errors), batch):
         part = slice(start, start + batch)
         places = list(range(len(errors)))[part]
-        worst.consider(
+        of_batch = worst_of_batch(
+            count,
             places,
             {
                 "mpvpe_face": SampleErrors(torch.ones(len(places)), torch.ones(len(places)) > 0),
@@ -48,7 +49,7 @@ def kept(errors, valid, count, batch=3):
             torch.zeros(len(places), 10475, 3),
             torch.ones(len(places), 2, dtype=torch.bool),
         )
-    found = worst.worst_first()
+        found = worst_of_all([found, of_batch], count)
     assert all((sample.pixels == sample.place).all() for sample in found)
     assert {sample.metric for sample in found} <= {"mpvpe_all"}
     return [(sample.place, round(sample.error_mm, 3)) for sample in found]
