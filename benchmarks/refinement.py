@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     truth = true_bodies(content, estimator, count)
     for place in range(count):
         row, clip = estimate(arguments, content, place, estimator, finder, rng)
-        seen = observed(row, estimator.body)
+        seen = observed(row, estimator.body, clip.image_size)
         true = Bodies(*(values[place : place + 1] for values in truth))
         errors.append(error_vector(seen, *true, clip.camera))
         if arguments.write is not None:
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
         refinement = Refinement(estimator.body, measured, clip)
         refinement.move(row, refinement.of_frames)
         seconds += time.process_time() - start
-        after: Observed = observed(row, estimator.body)
+        after: Observed = observed(row, estimator.body, clip.image_size)
         afters.append(Bodies(after.rotations, after.shape, after.pelvis_m))
     console = Console()
     if arguments.write is not None:

@@ -53,6 +53,8 @@ class Observed(NamedTuple):
         size_px: the longer side of the box.
         sigma_px: error of a keypoint that is right; infinite where it is unknown.
         wrong: probability that a keypoint is not.
+        outward: 1 or -1 along an axis of the image whose end is at the keypoint, in which direction
+            the joint may be anywhere; else 0.
     """
 
     rotations: Float[Tensor, "B 55 3 3"]
@@ -62,6 +64,7 @@ class Observed(NamedTuple):
     keypoints_px: Float[Tensor, "B 137 2"]
     sigma_px: Float[Tensor, "B 137"]
     wrong: Float[Tensor, "B 137"]
+    outward: Float[Tensor, "B 137 2"]
 
     def take(self, rows: Tensor) -> "Observed":
         return Observed(*(values[rows] for values in self))

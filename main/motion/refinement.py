@@ -95,6 +95,9 @@ _USUAL_DISTANCE: Final = 0.04
 """Median distance of keypoints of the body from the demo network's on OpenPeople, in longer sides
 of the box."""
 _LOOSENESS: Final = (0.5, 2.0)
+_EDGE: Final = 0.05
+"""From a keypoint to the image's edge, in longer sides of the box, up to which the joint may be
+beyond it: keypoint networks move what they cannot see into the image."""
 _LEAST_RIGHT: Final = 0.4
 """Share of somebody's keypoints that must be right: others are of somebody else or of nobody."""
 _MOST_WRONG: Final = 0.5
@@ -202,7 +205,8 @@ class Solver:
                 break
             now, softened = seen.take(moving), number < len(_SOFTENED)
             extra = _SOFTENED[number] if softened else 0.0
-            step = self._step(now, result[moving], loose[moving], extra)
+            factor, down = self._linearised(now, result[moving], loose[moving], extra)
+            step = -torch.cholesky_solve(down[..., None], factor)[..., 0]
             moved = (step @ self.basis.T).abs()
             largest = moved[:, TURNS].amax(dim=1)
             step = step * (_LARGEST_TURN / largest.clamp(min=_LARGEST_TURN))[:, None]
@@ -229,9 +233,7 @@ class Solver:
         posed = self.skeleton.pose(
             seen, seen.shape.new_zeros(len(seen.shape), VARIABLES), self.camera
         )
-        focal, princpt = map(seen.shape.new_tensor, (self.camera.focal, self.camera.princpt))
-        depth = posed.joints_m[..., 2:].clamp(min=NEAREST_M)
-        off = (posed.joints_m[..., :2] / depth * focal + princpt - seen.keypoints_px).norm(dim=-1)
+        off = self._offsets_px(seen, posed).norm(dim=-1)
         off = torch.where(seen.sigma_px.isfinite(), off / seen.size_px[:, None], math.nan)
         usual = off[:, JOINT_PARTS["body"]].nanmedian(dim=1).values / _USUAL_DISTANCE
         return usual.nan_to_num(1.0).clamp(*_LOOSENESS)
@@ -252,13 +254,8 @@ class Solver:
     def _view(self, seen: Observed, axes: Float[Tensor, "B K"], softened: float) -> "_View":
         posed = self.skeleton.pose(seen, axes @ self.basis.T, self.camera)
         points = torch.nonzero(seen.sigma_px.isfinite().any(dim=0))[:, 0]
-        joints = posed.joints_m[:, points]
-        focal, princpt = (
-            joints.new_tensor(pair) for pair in (self.camera.focal, self.camera.princpt)
-        )
-        depth = joints[..., 2:].clamp(min=NEAREST_M)
         sigma = seen.sigma_px[:, points]
-        residuals = joints[..., :2] / depth * focal + princpt - seen.keypoints_px[:, points]
+        offsets = self._offsets_px(seen, posed)[:, points]
         wrong = seen.wrong[:, points]
         chance = (
             2
@@ -270,17 +267,14 @@ class Solver:
         bends = matrix_to_axis_angle(posed.rotations[:, TURNED]).flatten(1)[:, self.limits.entries]
         beyond = bends - bends.clamp(self.limits.least, self.limits.most)
         sigma = torch.hypot(sigma, softened * seen.size_px[:, None])[..., None]
-        return _View(posed, points, depth, residuals / sigma, sigma, chance, beyond)
+        return _View(posed, points, offsets / sigma, sigma, chance, beyond)
 
-    def _step(
-        self,
-        seen: Observed,
-        axes: Float[Tensor, "B K"],
-        loose: Float[Tensor, " B"],
-        softened: float,
-    ) -> Float[Tensor, "B K"]:
-        factor, down = self._linearised(seen, axes, loose, softened)
-        return -torch.cholesky_solve(down[..., None], factor)[..., 0]
+    def _offsets_px(self, seen: Observed, posed: Posed) -> Float[Tensor, "B 137 2"]:
+        """From keypoints to joints; 0 across an edge of the image beyond which the joint may be."""
+        focal, princpt = map(seen.shape.new_tensor, (self.camera.focal, self.camera.princpt))
+        depth = posed.joints_m[..., 2:].clamp(min=NEAREST_M)
+        offsets = posed.joints_m[..., :2] / depth * focal + princpt - seen.keypoints_px
+        return torch.where(offsets * seen.outward > 0, 0.0, offsets)
 
     def _linearised(
         self,
@@ -295,11 +289,11 @@ class Solver:
         known = view.sigma[..., 0].isfinite()
         weights = torch.where(known, right / (right + view.chance), 0.0).sqrt()[..., None]
 
-        focal = view.depth.new_tensor(self.camera.focal)
         joints = view.posed.joints_m[:, view.points]
-        rays = (focal / view.depth)[..., None] * torch.eye(2, 3)
-        rays[..., 2] = -focal * joints[..., :2] / view.depth**2
-        rays = rays * (weights / view.sigma)[..., None]
+        focal, depth = joints.new_tensor(self.camera.focal), joints[..., 2:].clamp(min=NEAREST_M)
+        rays = (focal / depth)[..., None] * torch.eye(2, 3)
+        rays[..., 2] = -focal * joints[..., :2] / depth**2
+        rays = rays * (weights / view.sigma * (view.residuals != 0))[..., None]
         units = seen.size_px[:, None] / focal * view.posed.pelvis_m[:, 2:]
         slopes = self.skeleton.derivatives(view.posed, rays, view.points, units)
         slopes = slopes.flatten(1, 2) @ self.basis
@@ -319,9 +313,8 @@ class _View(NamedTuple):
     posed: Posed
     points: Int[Tensor, " P"]
     """Keypoints that somebody has, of JOINTS."""
-    depth: Float[Tensor, "B P 1"]
     residuals: Float[Tensor, "B P 2"]
-    """In units of `sigma`; 0 where the keypoint is unknown."""
+    """In units of `sigma`; 0 where the keypoint is unknown or does not say."""
     sigma: Float[Tensor, "B P 1"]
     """Pixels."""
     chance: Float[Tensor, "B P"]
@@ -421,7 +414,7 @@ class Refinement:
         def solve(part: np.ndarray) -> Float[np.ndarray, "B C"]:
             torch.set_num_threads(threads)  # of this thread
             with torch.inference_mode():
-                seen = observed(part, self.body)
+                seen = observed(part, self.body, self.clip.image_size)
                 errors, spread = solver(seen)
                 posed = self.skeleton.pose(seen, errors, self.clip.camera)
                 _write(part, posed, self.body, self.clip)
@@ -436,7 +429,7 @@ class Refinement:
         with torch.inference_mode():
             for first in range(0, len(rows), _AT_ONCE):
                 part = rows[first : first + _AT_ONCE]
-                seen = observed(part, self.body)
+                seen = observed(part, self.body, self.clip.image_size)
                 still = seen.shape.new_zeros(len(part), VARIABLES)
                 posed = self.skeleton.pose(seen, still, self.clip.camera)
                 _show(part, posed, self.clip)
@@ -449,7 +442,19 @@ def _by_joint(variances: Float[Tensor, "B 182"]) -> Float[np.ndarray, "B C"]:
     return torch.cat([turns, variances[:, PLACE]], dim=1).numpy()
 
 
-def observed(rows: np.ndarray, body: BodyModel) -> Observed:
+def outward(rows: np.ndarray, image_size: tuple[int, int]) -> Float[np.ndarray, "T 137 2"]:
+    """Where keypoints are at the image's edge, and the joint may be beyond it, see `Observed`.
+
+    Keypoints of a file are taken as they are: whoever made them may know what is outside.
+    """
+    near = _EDGE * rows["box_xywh"][:, 2:].max(axis=1)[:, None, None]
+    may_be_outside = (rows["keypoint_source"] != KeypointSource.FILE)[..., None]
+    px = rows["keypoints_px"]
+    ends = (px > np.array(image_size) - 1 - near).astype(np.float32) - (px < near)
+    return np.where(may_be_outside, ends, 0.0)
+
+
+def observed(rows: np.ndarray, body: BodyModel, image_size: tuple[int, int]) -> Observed:
     """Raw rows as the solver takes them."""
     rotations = np.tile(np.eye(3), (len(rows), len(RIG_JOINTS), 1, 1))
     vectors = np.concatenate([rows[name] for name in ROTATING], axis=1).reshape(-1, 3)
@@ -463,6 +468,7 @@ def observed(rows: np.ndarray, body: BodyModel) -> Observed:
         rows["box_xywh"][:, 2:].max(axis=1),
         np.nan_to_num(rows["keypoints_px"]),
         *keypoint_errors(rows),
+        outward(rows, image_size),
     )
     return Observed(*(torch.from_numpy(np.array(value, np.float32, order="C")) for value in values))
 

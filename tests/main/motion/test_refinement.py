@@ -58,7 +58,7 @@ def people(body, errors):
     rows["body_pose"] = 0.15 * rng.standard_normal((count, 63))
     rows["placed_pelvis_m"] = np.array([0, 0, 5]) + rng.uniform(-0.5, 0.5, (count, 3))
     rows["box_xywh"] = [200, 80, 120, 340]
-    seen = observed(rows, body)
+    seen = observed(rows, body, CLIP.image_size)
     shares = torch.from_numpy(rng.standard_normal((count, errors.basis.shape[1])))
     vectors = 0.7 * shares.float() @ errors.basis.T
     truth = Skeleton(body).pose(seen, vectors, CAMERA)
@@ -76,7 +76,8 @@ def refined(rows, body, errors, folder, person=None, workers=1):
 
 
 def joints_of(rows, body):
-    pose = Skeleton(body).pose(observed(rows, body), torch.zeros(len(rows), VARIABLES), CAMERA)
+    seen = observed(rows, body, CLIP.image_size)
+    pose = Skeleton(body).pose(seen, torch.zeros(len(rows), VARIABLES), CAMERA)
     return pose.joints_m.numpy()
 
 
@@ -126,7 +127,7 @@ def test_a_mouth_opens(people, body, errors, tmp_path):
     rows = people[0][:1].copy()
     rows["body_pose"] = 0
     rows["placed_orient"] = [np.pi, 0, 0]
-    still = observed(rows, body)
+    still = observed(rows, body, CLIP.image_size)
     opened = torch.zeros(1, VARIABLES)
     opened[0, 3 * TURNED_NAMES.index("jaw")] = 0.3
     joints = Skeleton(body).pose(still, opened, CAMERA).joints_m.numpy()
@@ -202,6 +203,28 @@ def test_knees_do_not_bend_backwards(people, body, errors, tmp_path):
     rows["body_pose"][:, [9, 12]] = -0.6
     after, _ = refined(rows, body, errors, tmp_path)
     assert (after["body_pose"][:, [9, 12]] > -0.3).mean() > 0.9
+
+
+@pytest.mark.parametrize("source", [KeypointSource.BODY, KeypointSource.FILE])
+def test_joints_may_be_beyond_the_edge_at_which_their_keypoints_are(
+    source, people, body, errors, tmp_path
+):
+    rows = people[0][:1].copy()
+    rows["body_pose"], rows["placed_orient"], rows["betas"] = 0, [np.pi, 0, 0], 0
+    rows["placed_pelvis_m"] = [0, 1.3, 5]  # the hips are below the image
+    hips, others = (
+        [JOINTS.index(f"{side}_{joint}") for side in ("left", "right") for joint in joints]
+        for joints in (("hip",), ("shoulder", "eye"))
+    )
+    true_px = CAMERA.project(joints_of(rows, body))
+    assert (true_px[:, hips, 1] > CLIP.image_size[1] + 10).all()
+    rows["keypoints_px"], rows["keypoint_source"] = true_px, source
+    rows["keypoints_px"][:, hips, 1] = CLIP.image_size[1] - 5  # as a network finds them
+    rows["keypoint_score"] = 0
+    rows["keypoint_score"][:, hips + others] = 1
+    after, _ = refined(rows, body, errors, tmp_path)
+    rise = (true_px - CAMERA.project(joints_of(after, body)))[:, hips, 1].mean()
+    assert rise < 2 if source == KeypointSource.BODY else rise > 8
 
 
 def walk(people, body, count=40):
@@ -288,6 +311,7 @@ def exact(body):
             keypoints_px=torch.zeros(count, 137, 2),
             sigma_px=torch.ones(count, 137),
             wrong=torch.zeros(count, 137),
+            outward=torch.zeros(count, 137, 2),
         )
         flipped = torch.linalg.det(seen.rotations) < 0
         seen.rotations[flipped] *= -1
