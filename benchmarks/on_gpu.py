@@ -87,7 +87,7 @@ class Sizes(NamedTuple):
 
 
 FULL: Final = Sizes("config_smplest_x_b", "config_smplest_x_h", 32, 1024, 10.0, 10)
-TINY: Final = Sizes("config_debug", "config_debug", 2, 2, 0.2, 1)
+TINY: Final = Sizes("config_debug", "config_debug", 2, 2, 0.1, 1)
 
 
 class Bench:

@@ -1,8 +1,9 @@
 """Reads config files as data: a Python file with one literal dict `config`, never executed.
 
-    base = "config_smplest_x_h.py"      # optional: another file, beside this one, to start from
+    base = "config_smplest_x_h.py"      # optional: the file to start from
     config = {"data": {...}, "train": {...}, "inference": {...}, "test": {...}, "model": {...}}
 
+`base` is a path from the folder of this file, an absolute path, or a name in configs/.
 Values may be numbers, strings, True, False, None, tuples, lists, dicts and arithmetic on numbers.
 """
 
@@ -11,6 +12,7 @@ import logging
 import operator
 import pprint
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -133,24 +135,37 @@ def _read_dict(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         return config
     if not isinstance(base, str):
         raise UserError(f"{path}: `base` must be a file name in quotes")
-    if Path(base).is_absolute() or not base.isprintable():
-        raise UserError(f"{path}: `base` must be a path from the folder of this file")
-    return _merge(_read_dict(path.parent / base, (*seen, path.resolve())), config)
+    return _merge(_read_dict(_find_base(path, base), (*seen, path.resolve())), config)
+
+
+def _find_base(path: Path, base: str) -> Path:
+    """The file that a config names as its `base`."""
+    places = [path.parent / base]  # which an absolute path does not change
+    if is_below(base):
+        places.append(_FOLDER / base)
+    with suppress(OSError):  # too long a name
+        for place in places:
+            if base.isprintable() and place.exists():
+                return place
+    raise UserError(
+        f"{path}: its `base` {base!r:.200} is no file; give a path from the folder of this config, "
+        "an absolute path, or a name in configs/"
+    )
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
     """ "train.lr=1e-5" -> (["train", "lr"], 1e-5); what is no literal is taken as a string."""
     key, separator, value_text = text.partition("=")
     if not separator or not all(key.split(".")):
-        raise UserError(f"--set {text}: write it as section.key=value, e.g. train.lr=1e-5")
+        raise UserError(f"{text}: write it as section.key=value, e.g. train.lr=1e-5", setting="set")
     if key.count(".") > _DEEPEST_KEY:
-        raise UserError(f"--set {key[:80]}...: there is no such key")
+        raise UserError(f"{key[:80]}...: there is no such key", setting="set")
     try:
         value = _evaluate(ast.parse(value_text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, TypeError, ArithmeticError):
         value = value_text
     except (RecursionError, MemoryError):
-        raise UserError(f"--set {key}=...: nested too deeply") from None
+        raise UserError(f"{key}=...: nested too deeply", setting="set") from None
     return key.split("."), value
 
 
@@ -186,8 +201,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             value = {key: value}
         values = _merge(values, with_current_keys(value))
     if _holds_nul(values):
-        raise UserError(f"{path}: a text in it, or in --set, holds a NUL; no path or name does")
-    return validate(values, source=f"{path} with --set" if overrides else str(path))
+        raise UserError(f"{path}: a text in it, or in the overrides, holds a NUL; leave it out")
+    return validate(values, source=f"{path} with overrides" if overrides else str(path))
 
 
 def _holds_nul(value: object) -> bool:

@@ -14,10 +14,12 @@ from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
-Shape2 = tuple[int, int]
 Positive = Annotated[float, Field(gt=0)]
+Focal = Annotated[float, Field(gt=0, le=1e6)]
+Pixels = Annotated[float, Field(ge=-1e6, le=1e6)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Shape2 = tuple[Count, Count]
 NotNegative = Annotated[int, Field(ge=0)]
 
 IGNORED_KEYS = {
@@ -57,7 +59,8 @@ class DatasetConfig(Section):
 
 class DataConfig(Section):
     data_dir: str = "./data"
-    """Folder that holds the datasets."""
+    """Folder that holds the datasets. Relative paths in a config, as here, are counted from the
+    project's folder, wherever a command is started; those of other options from where it is."""
     trainset_humandata: tuple[str, ...] = ()
     testset: str = "EHF"
     datasets: dict[str, DatasetConfig] = Field(default={})
@@ -295,11 +298,11 @@ class ModelConfig(Section):
     """Shape of the crop that the published data pipeline speaks of; sets the crop's aspect."""
     input_body_shape: Shape2 = (256, 192)
     """Shape of the network's input."""
-    output_hm_shape: tuple[int, int, int] = (16, 16, 12)
+    output_hm_shape: tuple[Count, Count, Count] = (16, 16, 12)
     """Depth, height and width of the grid in which 2D joints are supervised."""
-    focal: tuple[Positive, Positive] = (5000, 5000)
+    focal: tuple[Focal, Focal] = (5000, 5000)
     """Focal lengths (x, y) of the crop's camera, in pixels of the network's input."""
-    princpt: tuple[float, float] = (96, 128)
+    princpt: tuple[Pixels, Pixels] = (96, 128)
     """Principal point (x, y), in pixels of the network's input."""
     body_3d_size: Positive = 2
     """Depth range of the body in metres."""

@@ -5,6 +5,7 @@ parsed, and --help is answered, before PyTorch and others are loaded, which take
 """
 
 import argparse
+import gc
 import logging
 import re
 import signal
@@ -127,7 +128,8 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change the config, e.g. --set inference.detection.conf=0.3",
+        help="change the config, e.g. --set inference.detection.conf=0.3; relative paths in it "
+        "are counted from the project's folder",
     )
 
 
@@ -137,6 +139,19 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config_file", metavar="CONFIG_FILE", help="a path, or a name in configs/")
     parser.add_argument("--output", type=Path, default=OUTPUTS, help="where runs have folders")
     add_config_flags(parser)
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """Import much in the block: it stays, and looking for garbage among it takes a tenth of the
+    time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():  # of a process that runs many commands, what it holds may go
+            gc.freeze()
+        gc.enable()
 
 
 def count(text: str, least: int = 1) -> int:

@@ -5,13 +5,12 @@ python -m main.inference MODEL_DIR --input FOLDER|LIST.txt --output FOLDER [flag
 """
 
 import argparse
-import gc
 import sys
 from pathlib import Path
 from typing import get_args
 
 from main.characters.options import parse_formats
-from main.cli import add_network_flags, command, command_parser, count
+from main.cli import add_network_flags, command, command_parser, count, quick_imports
 from main.pipeline.options import (
     BUILT_IN,
     Backend,
@@ -27,12 +26,10 @@ from utils.files import DEMO
 
 
 def run(arguments: argparse.Namespace) -> int:
-    gc.disable()  # what is imported stays: looking for garbage among it takes a tenth of the time
-    from main.pipeline.clips import process_clips
-    from main.pipeline.pipeline import process_input
+    with quick_imports():
+        from main.pipeline.clips import process_clips
+        from main.pipeline.pipeline import process_input
 
-    gc.freeze()
-    gc.enable()
     options = options_of(arguments)
     if arguments.input is None:
         if arguments.file_name is None:
@@ -66,6 +63,8 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
     export, keypoints, camera = arguments.export, arguments.keypoints, arguments.camera
     if arguments.floor and camera not in ("auto", "static"):
         raise UserError("--floor means --world --camera static: leave one of them out")
+    if arguments.fps is not None and arguments.rate is not None:
+        raise UserError("FPS and --fps: give one of them")
     return InferenceOptions(
         model_dir=arguments.model_dir,
         device=arguments.device,

@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 
 from main.cli import command, command_parser
+from utils.errors import UserError
 from utils.files import CONFIG_NAME, PRETRAINED, ROOT, atomic_path
 
 
 def initialise(config_file: str, model_dir: str, seed: int) -> Path:
-    """Write weights and config as a model folder (a name: under pretrained_models/).
+    """Write weights and config as a new model folder (a name: under pretrained_models/).
 
     Raises:
-        UserError: the config cannot be read.
+        UserError: the config cannot be read, or the folder is there already.
     """
     import torch
 
@@ -26,11 +27,13 @@ def initialise(config_file: str, model_dir: str, seed: int) -> Path:
     from models.checkpoint import save_safetensors
     from models.initialise import initial_network
 
+    folder = Path(model_dir) if "/" in model_dir else PRETRAINED / model_dir
+    if folder.exists() or folder.is_symlink():  # also where the name is empty, or leads upwards
+        raise UserError(f"{folder} is there already; name a new folder")
     config = load_config(config_file)
     body = BodyLibrary(find_model_folder(ROOT / config.model.human_model_path)).smplx()
     torch.manual_seed(seed)
     network = initial_network(config.model, body)
-    folder = Path(model_dir) if "/" in model_dir else PRETRAINED / model_dir
     with atomic_path(folder) as partial:
         partial.mkdir()
         weights = partial / f"{folder.name}.safetensors"

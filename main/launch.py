@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from main.cli import command, command_parser
+from main.cli import command, command_parser, quick_imports
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -23,12 +23,13 @@ log = logging.getLogger(__name__)
 
 def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
     """Run a module in several processes; the exit status of one that failed, or 0."""
-    import torch
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import get_args_parser, run
+    with quick_imports():
+        import torch
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.run import get_args_parser, run
 
-    from utils.devices import DATE, LAUNCH_DATE, usable_cores
+        from utils.devices import DATE, LAUNCH_DATE, usable_cores
 
     if processes < 1:
         raise UserError(f"{processes} processes; start 1 or more")

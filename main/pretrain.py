@@ -14,11 +14,12 @@ scripts/pretrain.sh starts the processes.
 import argparse
 import sys
 
-from main.cli import add_run_flags, command, command_parser
+from main.cli import add_run_flags, command, command_parser, quick_imports
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from main.training import KEYPOINTS, LIFTING, RunOptions, run_training
+    with quick_imports():
+        from main.training import KEYPOINTS, LIFTING, RunOptions, run_training
 
     recipe = LIFTING if arguments.stage == "lifting" else KEYPOINTS
     return run_training(recipe, RunOptions.of(arguments))

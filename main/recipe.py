@@ -148,7 +148,7 @@ class TimedTraining:
         """Raises UserError where the config or the network to start from is not usable."""
         from configs.reader import load_config
         from main.pipeline.model_files import find_model
-        from utils.devices import usable_cores
+        from utils.devices import has_bf16_units, usable_cores
 
         if load_config(config).model.lifter_config is None:
             raise UserError(
@@ -163,8 +163,11 @@ class TimedTraining:
         self._time = whole - max(_END * whole, min(_LEAST_END_S, whole / 3))
         self._is_gpu = _is_gpu(device)
         self._settings = _GPU if self._is_gpu else _CPU
-        workers = f"train.num_thread={max(1, self._cores - 1)}" if self._is_gpu else ""
-        self._common = (*self._settings.common, *((workers,) if workers else ()))
+        self._common = self._settings.common
+        if self._is_gpu:
+            self._common += (f"train.num_thread={max(1, self._cores - 1)}",)
+        elif has_bf16_units():
+            self._common += ("train.precision='bf16'",)
         self._stop = threading.Event()
 
     def run(self) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from main.cli import add_network_flags, command, command_parser, count
+from main.cli import add_network_flags, command, command_parser, count, quick_imports
 from utils.errors import UserError
 
 GROUND_TRUTHS: Final = ("parameters", "meshes")
@@ -23,8 +23,9 @@ _EPILOG: Final = (
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from main.evaluation.run import BenchmarkOptions, run_benchmarks
-    from utils.devices import is_first
+    with quick_imports():
+        from main.evaluation.run import BenchmarkOptions, run_benchmarks
+        from utils.devices import is_first
 
     if not is_first():
         logging.disable()  # the first process reports for all of them

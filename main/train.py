@@ -8,11 +8,12 @@ changes) and config_base.py.
 import argparse
 import sys
 
-from main.cli import add_run_flags, command, command_parser
+from main.cli import add_run_flags, command, command_parser, quick_imports
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from main.training import REGRESSION, RunOptions, run_training
+    with quick_imports():
+        from main.training import REGRESSION, RunOptions, run_training
 
     return run_training(REGRESSION, RunOptions.of(arguments))
 

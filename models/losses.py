@@ -40,9 +40,8 @@ from models.smplest_x import (
     PosedBody,
     SMPLestX,
     TokenDecoder,
-    at_cells,
     cell_of,
-    middles,
+    observed_keypoints,
     part_relative,
     root_relative,
 )
@@ -391,21 +390,21 @@ class LiftingNetwork(nn.Module):
 def keypoint_loss(
     predicted: Float[Tensor, "B 137 4 h w"], targets: Mapping[str, Tensor], config: ModelConfig
 ) -> Float[Tensor, " B"]:
-    """Cross-entropy of the right cell plus, in it, the errors of place and depth.
+    """Cross-entropy of the right cell, and the errors of place (cells) and depth (half metres).
 
     Body, hands and face weigh alike; depth counts where there are 3D joints.
     """
     height, width = predicted.shape[-2:]
     places, known = places_in_crop(targets, config)
-    cells = places * constants((width, height), places)
     right = cell_of(places, height, width)
     miss = F.cross_entropy(
         predicted[:, :, 0].flatten(2).flatten(0, 1), right.flatten(), reduction="none"
     )
-    there = at_cells(predicted[:, :, 1:], right)
-    offset = (there[..., :2] - (cells - middles(right, width))).abs().mean(-1)
-    depth = (there[..., 2] - targets["target_joint_cam"][..., 2] / DEPTH_UNIT_M).abs()
-    error = miss.unflatten(0, right.shape) + offset + depth * targets["meta_is_3D"][:, None]
+    observed = observed_keypoints(predicted)
+    away = (observed[..., :2] + 0.5 - places).abs()
+    place = (away * constants((width, height), away)).mean(-1)
+    depth = (observed[..., 2] - targets["target_joint_cam"][..., 2]).abs() / DEPTH_UNIT_M
+    error = miss.unflatten(0, right.shape) + place + depth * targets["meta_is_3D"][:, None]
     parts = [
         (error * known)[:, part].sum(1) / known[:, part].sum(1).clamp(min=1)
         for part in JOINT_PARTS.values()

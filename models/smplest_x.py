@@ -190,29 +190,28 @@ class KeypointHead(nn.Module):
 def found_keypoints(
     predicted: Float[Tensor, "B 137 4 h w"], config: ModelConfig
 ) -> Float[Tensor, "B 137 2"]:
-    """Where the best cell of each joint says it is, in pixels of the network's input."""
-    height, width = predicted.shape[-2:]
-    best = predicted[:, :, 0].flatten(2).argmax(2)
-    offset = at_cells(predicted[:, :, 1:3], best)
-    cells = middles(best, width) + offset
+    """Where each joint is, in pixels of the network's input."""
     input_height, input_width = config.input_body_shape
-    return cells * constants((input_width / width, input_height / height), cells)
+    places = observed_keypoints(predicted)[..., :2] + 0.5
+    return places * constants((input_width, input_height), places)
 
 
 def observed_keypoints(predicted: Float[Tensor, "B 137 4 h w"]) -> Float[Tensor, "B 137 4"]:
-    """What the keypoint head says of each joint, as a `Lifter` takes it."""
+    """What the keypoint head says of each joint, as a `Lifter` takes it.
+
+    Means over the cells by their scores (integral regression: Sun et al., ECCV 2018): of a joint
+    that may be at two places, the error of the mean is smaller than that of the better guess.
+    """
     height, width = predicted.shape[-2:]
-    scores = predicted[:, :, 0].flatten(2)
-    best = scores.argmax(2)
-    found = at_cells(predicted[:, :, 1:], best)
-    x, y = (middles(best, width) + found[..., :2]).unbind(2)
-    cells = torch.arange(height * width, device=scores.device)
-    every_x, every_y = (middles(cells, width) + predicted[:, :, 1:3].flatten(3).mT).unbind(3)
+    scores, offset_x, offset_y, depths = predicted.flatten(3).unbind(2)
+    weights = scores.softmax(2)
+    columns, rows = middles(torch.arange(height * width, device=scores.device), width).unbind(1)
+    every_x, every_y = columns + offset_x, rows + offset_y
+    x, y, depth = ((weights * values).sum(2) for values in (every_x, every_y, depths))
     # A cell is as wide as it is high; at zero a root has no gradient.
     squared = (every_x - x[..., None]).square() + (every_y - y[..., None]).square()
-    distance = squared.clamp(min=1e-12).sqrt() / height
-    error = (scores.softmax(2) * distance).sum(2)
-    return torch.stack([x / width - 0.5, y / height - 0.5, DEPTH_UNIT_M * found[..., 2], error], 2)
+    error = (weights * squared.clamp(min=1e-12).sqrt()).sum(2) / height
+    return torch.stack([x / width - 0.5, y / height - 0.5, DEPTH_UNIT_M * depth, error], 2)
 
 
 def cell_of(places: Float[Tensor, "B J 2"], height: int, width: int) -> Int[Tensor, "B J"]:
@@ -227,14 +226,6 @@ def cell_of(places: Float[Tensor, "B J 2"], height: int, width: int) -> Int[Tens
 def middles(cells: Int[Tensor, "*B"], width: int) -> Float[Tensor, "*B 2"]:
     """x, y of cells' middles, in cells."""
     return torch.stack([cells % width, cells // width], dim=-1) + 0.5
-
-
-def at_cells(
-    values: Float[Tensor, "B 137 C h w"], cells: Int[Tensor, "B 137"]
-) -> Float[Tensor, "B 137 C"]:
-    """Values of one cell per joint."""
-    chosen = cells[:, :, None, None].expand(-1, -1, values.shape[2], 1)
-    return values.flatten(3).gather(3, chosen)[..., 0]
 
 
 class _Block(nn.Module):

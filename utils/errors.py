@@ -8,8 +8,8 @@ from numbers import Number
 from typing import Final
 
 _REMEDIES: Final = {
-    errno.EEXIST: "a file of that name is in the way; name a folder",
-    errno.ENOTDIR: "a part of this path is a file; name a folder",
+    errno.EEXIST: "something of that name is in the way; give another path",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; give another path",
     errno.EFBIG: "check the free space and the limit on the size of files (ulimit -f)",
     errno.EMFILE: "raise the limit on open files (ulimit -n 4096)",
     errno.ENFILE: "the whole machine has too many open files; close other programs",

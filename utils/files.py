@@ -120,7 +120,7 @@ def read_json(path: Path, what: str) -> Any:
 
     Raises:
         UserError: see `open_input`; or it is no JSON, or holds NaN, infinity, integers that need
-            over 64 bits, or deeper nesting than Python reads.
+            over 64 bits, a key twice in one object, or deeper nesting than Python reads.
     """
     content = read_input(path, _LARGEST_JSON, what)
     try:
@@ -129,6 +129,7 @@ def read_json(path: Path, what: str) -> Any:
             parse_constant=_refuse_constant,
             parse_float=_finite_float,
             parse_int=_bounded_integer,
+            object_pairs_hook=_without_repeats,
         )
     except ValueError as error:
         raise UserError(f"{path}: not readable as JSON ({first_line(error)})") from None
@@ -166,6 +167,15 @@ def _bounded_integer(text: str) -> int:
     if digits > len(str(_LARGEST_INTEGER)) or abs(int(text)) >= _LARGEST_INTEGER:
         raise ValueError(f"an integer of {digits} digits is too large")
     return int(text)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):  # the last one alone would count
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in made if keys.count(key) > 1)
+        raise ValueError(f"{repeated[:40]!r} is in it twice")
+    return made
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -4,6 +4,7 @@ Boxes are x, y, width, height in pixels of the file, and frames count from 0, as
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from main.inference import make_parser, options_of
 from utils.errors import UserError
+from utils.source import open_source
 
 Boxes = dict[int, dict[int, list[float]]]
 """Of each person by number: the box in each frame."""
@@ -24,6 +26,8 @@ _CHOICES: Final = ("--overlay", "--keypoints", "--precision", "--device", "--bat
 _SWITCHES: Final = ("--refine", "--no-refine", "--world", "--floor", "--no-overlay")
 _CONFIDENCE: Final = "inference.detection.conf"
 _MOST_EDITS: Final = 10_000
+_LONGEST_STEM: Final = 120
+"""Bytes in UTF-8; names of results are longer by an ending, and systems allow 255."""
 
 Side = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Place = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
@@ -165,5 +169,18 @@ def safe_name(name: str, suffixes: Sequence[str]) -> str:
     if suffix not in suffixes:
         shown = path.name[:60] or "a file without a name"
         raise UserError(f"{shown}: give a video or a photograph, one of {' '.join(suffixes)}")
-    stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in path.stem)
-    return (stem.strip("-_")[:60] or "clip") + suffix
+    # Letters with their marks, and digits, of any alphabet. Control characters, quotation marks,
+    # separators and what turns the direction of writing are of other categories.
+    composed = unicodedata.normalize("NFC", path.stem)
+    kept = (c if c in "-_" or unicodedata.category(c)[0] in "LMN" else "_" for c in composed)
+    stem = "".join(kept).strip("-_").encode()[:_LONGEST_STEM].decode(errors="ignore")
+    return (stem or "clip") + suffix
+
+
+def require_pictures(path: Path) -> None:
+    """Raise a UserError, which speaks of the file by its name, unless it can be decoded."""
+    try:
+        # At any rate: a file whose own one is out of range can be used with another.
+        open_source(path, fps=30.0).close()
+    except UserError as error:
+        raise UserError(str(error).replace(f"{path.parent}/", "")) from None

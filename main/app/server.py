@@ -39,7 +39,7 @@ from starlette.responses import (
 from starlette.routing import Route
 
 from main.app.jobs import Job, Jobs, Kind, command_of, progress_of, python_command
-from main.app.people import Choice, Flags, Strict, safe_name
+from main.app.people import Choice, Flags, Strict, require_pictures, safe_name
 from main.characters.options import FORMATS
 from utils.errors import UserError, printable, refusal
 from utils.files import CONFIG_NAME, DEMO, PRETRAINED
@@ -365,6 +365,7 @@ async def _upload(request: Request) -> Response:
                     await asyncio.to_thread(output.write, chunk)
             if not received:
                 raise UserError(f"{printable(name)[:60]} is empty")
+            await asyncio.to_thread(require_pictures, path)
     except ClientDisconnect:
         return Response(status_code=400)
     return JSONResponse({"id": path.parents[1].name}, 201)
@@ -460,7 +461,8 @@ def _zip(request: Request) -> Response:
     files = _results(folder, job)
     if not files:
         raise HTTPException(404, "there is no result yet")
-    headers = {"Content-Disposition": f'attachment; filename="{job.result}.zip"'}
+    name = quote(f"{job.result}.zip")  # headers are ASCII
+    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
     return StreamingResponse(_zipped(folder, files), 200, headers, "application/zip")
 
 

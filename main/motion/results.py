@@ -203,7 +203,11 @@ def _place_id(source: Path) -> str:
 def _content_id(source: Path) -> str:
     """Of a folder: its files' names and sizes. Of a file: its size, beginning and end."""
     if source.is_dir():
-        files = sorted((os.fsencode(path.name), path.stat().st_size) for path in source.iterdir())
+        files = sorted(
+            # A link may lead nowhere.
+            (os.fsencode(path.name), path.stat().st_size if path.exists() else 0)
+            for path in source.iterdir()
+        )
         return _digest(repr(files).encode())
     size = source.stat().st_size
     with open_input(source) as file:

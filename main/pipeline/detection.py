@@ -34,6 +34,8 @@ _ROUNDING: Final = 0.05
 
 _MOST_DIGITS: Final = 12
 """Of the number of a frame."""
+_FARTHEST: Final = 1e6
+"""Pixels: larger than any image, and no number of a box has more."""
 _MOST_BOXES: Final = 1000
 """In a frame: what follows takes a time that grows with their square."""
 
@@ -80,6 +82,8 @@ class BoxFileDetector:
         if not isinstance(content, dict):
             raise UserError(f'{path}: expected {{"frame": [[x, y, width, height], ...]}}')
         self.boxes = {self._frame(k): self._boxes(k, v) for k, v in content.items()}
+        if len(self.boxes) < len(content):  # 7 and 07
+            raise UserError(f"{path}: a frame is in it twice")
         if not any(self.boxes.values()):
             raise UserError(f"{path}: there is no box in it")
 
@@ -98,10 +102,18 @@ class BoxFileDetector:
                 f"{self.path}: frame {key} has {len(rows)} boxes; at most {_MOST_BOXES} are read"
             )
         array = np.array(rows, dtype=object)
-        numbers = all(isinstance(v, int | float) for v in array.ravel())
+        numbers = all(
+            isinstance(v, int | float) and v is not True and v is not False for v in array.ravel()
+        )
         if array.size and (array.ndim != 2 or array.shape[1] != 4 or not numbers):
             raise UserError(f"{self.path}: frame {key} is no list of [x, y, width, height]")
-        return [Box(*map(float, row)) for row in array]
+        boxes = [Box(*map(float, row)) for row in array]
+        for box in boxes:
+            if max(map(abs, box)) > _FARTHEST:
+                raise UserError(
+                    f"{self.path}: frame {key} has a box of {max(box, key=abs):g} pixels"
+                )
+        return boxes
 
 
 def fitted(detector: Detector, first: int, reduction: int) -> Detector:

@@ -185,9 +185,12 @@ def _encoder(config: Config) -> Finding:
     path = config.model.encoder_pretrained_model_path
     if path is None or (ROOT / path).is_file():
         return Finding("encoder for training", path or "none asked for")
-    return Finding(
-        "encoder for training", "missing", f"put ViTPose weights at {path}", ("training",)
+    is_vitpose = Path(path).name.startswith("vitpose")
+    weights = "ViTPose weights" if is_vitpose else "the encoder.pth of scripts/pretrain.sh"
+    advice = (
+        f"put {weights} at {path}, or train without: --set model.encoder_pretrained_model_path=None"
     )
+    return Finding("encoder for training", "missing", advice, ("training",))
 
 
 def _datasets(folder: Path) -> Finding:

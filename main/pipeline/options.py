@@ -97,16 +97,25 @@ class InferenceOptions:
             raise UserError("--person: people are numbered from 1")
         if not 0 <= self.smoothing <= LARGEST_SMOOTHING:
             raise UserError(f"--smooth {self.smoothing:g}: {_SMOOTHING_ADVICE}")
+        if self.fps is not None:
+            _require_rate(self.fps)
         if self.focal_px is not None and self.fov_deg is not None:
             raise UserError("--focal and --fov: give one of them")
-        if self.focal_px is not None and not 0 < self.focal_px < 1e6:
-            raise UserError(f"--focal {self.focal_px:g}: give a focal length in pixels, above 0")
-        if self.fov_deg is not None and not 0 < self.fov_deg < 179:
-            raise UserError(f"--fov {self.fov_deg:g}: give an angle between 0 and 179 degrees")
+        if self.focal_px is not None and not 1 <= self.focal_px <= 1e6:
+            raise UserError(f"--focal {self.focal_px:g}: give a focal length of 1 to 1e6 pixels")
+        if self.fov_deg is not None and not 0.1 <= self.fov_deg <= 179:
+            raise UserError(f"--fov {self.fov_deg:g}: give an angle of 0.1 to 179 degrees")
         if self.camera != "auto" and not self.world:
             raise UserError(f"--camera {self.camera} is for --world: say both, or leave it away")
         if self.export:
             check_formats(self.export)
+
+
+def _require_rate(fps: float) -> None:
+    from utils.video_read import FASTEST_FPS, SLOWEST_FPS  # which loads PyAV
+
+    if not SLOWEST_FPS <= fps <= FASTEST_FPS:
+        raise UserError(f"--fps {fps:g}: give a rate from {SLOWEST_FPS:.5f} to {FASTEST_FPS}")
 
 
 def parse_person(text: str) -> Chosen:

@@ -51,7 +51,7 @@ def test_all_sections_run_on_the_cpu(monkeypatch, random_body_folder, tmp_path, 
     for section, names in ALL.items():
         of_section = {row.name: row for row in rows if row.section == section}
         assert of_section.keys() == names | {"time"}
-    assert {row.numbers["frames"] for row in rows if "video" in row.name} == {6}
+    assert {row.numbers["frames"] for row in rows if "video" in row.name} == {3}
     errors = [row.numbers["error"] for row in rows if "fp32" in row.name and row.section == "ways"]
     assert max(errors) < 1e-5
 

@@ -39,7 +39,7 @@ def test_config_is_a_path_or_a_name_in_configs(tmp_path, monkeypatch):
         CONFIGS[0].parent / "config_smplest_x_h.py"
     )
     Path("config_smplest_x_h.py").write_text("base = 'gone.py'\nconfig = {}")
-    with pytest.raises(UserError, match=r"gone\.py: no such config file"):
+    with pytest.raises(UserError, match=r"`base` 'gone\.py' is no file"):
         load_config("config_smplest_x_h.py")  # a file here comes first
     for name in ("none.py", "../configs/config_debug.py", "/none/config_debug.py"):
         with pytest.raises(
@@ -63,6 +63,25 @@ def test_base_is_merged_key_by_key(tmp_path):
     assert config.model.encoder_config.depth == 12
     assert config.model.encoder_config.patch_size == huge.model.encoder_config.patch_size
     assert config.train == huge.train
+
+
+def test_base_is_beside_the_config_or_anywhere_or_in_configs(tmp_path, monkeypatch):
+    mine = tmp_path / "mine" / "config.py"
+    mine.parent.mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def batch_with(base):
+        mine.write_text(f"base = {base!r}\nconfig = {{}}")
+        return load_config(mine).train.train_batch_size
+
+    debug = load_config("config_debug.py").train.train_batch_size
+    assert batch_with("config_debug.py") == debug
+    assert batch_with(str(CONFIGS[0].parent / "config_debug.py")) == debug
+    for place, count in (("config_debug.py", 77), ("mine/config_debug.py", 78)):
+        text = f"base = {str(CONFIGS[0])!r}\nconfig = {{'train': {{'train_batch_size': {count}}}}}"
+        (tmp_path / place).write_text(text)
+    assert batch_with("../config_debug.py") == 77
+    assert batch_with("config_debug.py") == 78  # beside the config, before configs/
 
 
 def test_base_that_leads_back_is_an_error(tmp_path):
@@ -103,9 +122,12 @@ def test_code_is_refused_and_not_run(tmp_path, value):
         ("'''nothing'''", "no dict named"),
         ("config = 3", "no dict named"),
         ("base = 3\nconfig = {}", "file name in quotes"),
-        ("base = 'gone.py'\nconfig = {}", "gone.py: no such config"),
-        ("base = '/etc/passwd'\nconfig = {}", "from the folder of this file"),
-        ("base = 'a\\0b'\nconfig = {}", "from the folder of this file"),
+        ("base = 'gone.py'\nconfig = {}", r"`base` 'gone\.py' is no file; give a path from"),
+        ("base = '/none.py'\nconfig = {}", r"`base` '/none\.py' is no file; give a path from"),
+        ("base = '/etc'\nconfig = {}", "it is a folder, not a file"),
+        ("base = '../configs/config_debug.py'\nconfig = {}", "is no file; give a path from"),
+        ("base = '" + "a" * 5000 + "'\nconfig = {}", "is no file; give a path from"),
+        ("base = 'a\\0b'\nconfig = {}", r"`base` 'a\\x00b' is no file; give a path from"),
         ("config = {'a': '\0'}", "null bytes"),
         ("config = " + "[" * 100_000, "nested"),
         ("config = {'a': " + "-" * 100_000 + "1}", "nested"),
@@ -119,7 +141,7 @@ def test_code_is_refused_and_not_run(tmp_path, value):
         ("config = {'a': 1" + "0" * 400 + " / 3}", "is not plain data"),
         ("config = {'a': 'b\\0'}", "holds a NUL"),
     ],
-    ids=range(21),
+    ids=range(24),
 )
 def test_wrong_file_is_one_line(tmp_path, text, message):
     (tmp_path / "c.py").write_text(text)
@@ -138,6 +160,11 @@ def test_wrong_file_is_one_line(tmp_path, text, message):
         ("train.lr=fast", "train.lr"),
         ("train.lr=-1", "greater than 0"),
         ("model.focal=(5000, 0)", "greater than 0"),
+        ("model.focal=(5000, 1e17)", "less than or equal to 1000000"),
+        ("model.princpt=(1e17, 0)", "less than or equal to 1000000"),
+        ("model.input_img_shape=(0, 384)", "greater than or equal to 1"),
+        ("model.input_body_shape=(256, -192)", "greater than or equal to 1"),
+        ("model.output_hm_shape=(0, 0, 0)", "greater than or equal to 1"),
         ("train.lr", "section.key=value"),
         ("train..lr=1", "section.key=value"),
         ("model.encoder_config.num_heads=5", "no multiple of num_heads"),
@@ -147,7 +174,9 @@ def test_wrong_file_is_one_line(tmp_path, text, message):
 def test_wrong_override_names_what_is_wrong(override, message):
     with pytest.raises(UserError, match=message) as error:
         load_config(PARITY, [override])
-    assert "--set" in str(error.value)
+    is_theirs = error.value.setting == "set" or f"{PARITY} with overrides: " in str(error.value)
+    assert is_theirs, "errors of the file and of the changes look alike"
+    assert "--set" not in str(error.value)  # who calls this from Python gave no flag
     assert "\n" not in str(error.value)
 
 

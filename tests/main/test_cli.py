@@ -218,7 +218,8 @@ def test_other_import_errors_are_not_hidden(capsys):
         (errno.EMFILE, "ulimit -n"),
         (errno.EFBIG, "ulimit -f"),
         (errno.ENOSPC, "free space"),
-        (errno.EEXIST, "name a folder"),
+        (errno.EEXIST, "in the way; give another path"),
+        (errno.ENOTDIR, "a file, not a folder; give another path"),
     ],
 )
 def test_what_the_system_refuses_comes_with_its_remedy(number, remedy, capsys):

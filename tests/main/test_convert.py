@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from configs.reader import load_config
+from main import initialise
 from main.convert import main
 from main.pipeline.model_files import to_onnx, to_safetensors
 from models.checkpoint import load_network
@@ -68,3 +69,17 @@ def test_refused_writing_is_one_line(tmp_path, untrained):
     assert done.stderr.splitlines()[-1].startswith(f"error: {output}: File too large; ")
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "mine", "mine/", "./mine"])
+def test_an_untrained_model_replaces_no_folder(tmp_path, monkeypatch, capsys, name):
+    """Other models lie beside it, and trained weights in it."""
+    trained = tmp_path / "models" / "mine" / "trained.safetensors"
+    trained.parent.mkdir(parents=True)
+    trained.write_bytes(b"weeks of training")
+    monkeypatch.chdir(tmp_path / "models")
+    monkeypatch.setattr(initialise, "PRETRAINED", tmp_path / "models")
+    assert initialise.main(["config_debug.py", name]) == 2
+    assert "is there already; name a new folder" in capsys.readouterr().err
+    assert trained.read_bytes() == b"weeks of training"
+    assert [path.name for path in tmp_path.rglob("*")] == ["models", "mine", trained.name]

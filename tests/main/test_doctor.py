@@ -69,3 +69,14 @@ def test_wrong_numbers_are_noticed(examine, monkeypatch):
 def test_bf16_has_a_golden_crop_too(examine):
     _, report = examine("--precision", "bf16")
     assert "golden crop: right (bf16" in report
+
+
+def test_a_missing_encoder_comes_with_where_it_is_from(examine, tmp_path):
+    for name, source in (
+        ("vitpose_small.pth", "ViTPose weights"),
+        ("vit_demo_keypoints.pth", "the encoder.pth of scripts/pretrain.sh"),
+    ):
+        path = tmp_path / name
+        status, report = examine(f"--set=model.encoder_pretrained_model_path={path}")
+        assert status & health.TASKS["training"]
+        assert f"put {source} at {path}, or train without: --set model.encoder_pre" in report

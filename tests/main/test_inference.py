@@ -473,7 +473,7 @@ BAD_INPUT = {
         "{model} --input {tmp} --output {tmp}/out --boxes {boxes}",
         "beside each clip",
     ),
-    "wrong rate": ("{model} {video} 0 --boxes {boxes}", "frames per second"),
+    "wrong rate": ("{model} {video} 0 --boxes {boxes}", "--fps 0: give a rate from"),
     "rate is no number": ("{model} {video} fast --boxes {boxes}", "FPS"),
     "wrong device": ("{model} {video} --boxes {boxes} --device tpu", "--device tpu"),
     "wrong flag": ("{model} {video} --no-such-flag", "no-such-flag"),

@@ -18,6 +18,7 @@ from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 PARITY = ROOT / "tests" / "parity" / "data"
+LENGTH = "data.total_data_len=24"
 TIMES = ("samples_per_s", "data_wait", "memory_mib", "seconds_left")
 
 
@@ -29,7 +30,7 @@ def data_dir(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def arguments(data_dir):
     def arguments_for(output, *changes, config="configs/config_debug.py"):
         file = (str(PARITY / "annot" / "EgoBody_Kinect.npz"),)
@@ -101,13 +102,20 @@ def workers(process):
     return found
 
 
+@pytest.fixture(scope="module")
+def straight(arguments, tmp_path_factory):
+    """The output of two processes that were never stopped, started by the script."""
+    output = tmp_path_factory.mktemp("straight")
+    job, config, *flags = arguments(output, LENGTH)
+    end(start(["sh", "scripts/train.sh", job, "2", config, *flags]), 0)
+    return output
+
+
 @pytest.mark.slow
-def test_killed_worker_carries_on_and_a_signal_to_all_saves(arguments, tmp_path):
+def test_killed_worker_carries_on_and_a_signal_to_all_saves(arguments, straight, tmp_path):
     """Two processes: never stopped; and killed, restarted, ended, taken up again."""
-    straight, output = tmp_path / "straight", tmp_path / "killed"
-    length = "data.total_data_len=24"
-    end(launch(2, arguments(straight, length)), 0)
-    long = arguments(output, length, "train.num_thread=1")
+    output = tmp_path / "killed"
+    long = arguments(output, LENGTH, "train.num_thread=1")
     process = launch(2, long, MAX_RESTARTS="1")
     wait_for(process, lambda: len(lines(output)) > 2)  # the first state is whole
     os.kill(workers(process)[random.randrange(2)], signal.SIGKILL)
@@ -125,12 +133,10 @@ def test_killed_worker_carries_on_and_a_signal_to_all_saves(arguments, tmp_path)
     assert len(losses(straight)) == 12
 
 
-def test_script_trains_the_debug_config(arguments, tmp_path):
-    """One process; what its folder says is what ran."""
-    job, config, *flags = arguments(tmp_path)
-    end(start(["sh", "scripts/train.sh", job, "1", config, *flags]), 0)
-    assert len(losses(tmp_path)) == 8
-    (run,) = tmp_path.glob("train_*")
+def test_script_trains_the_debug_config(straight):
+    """What the run's folder says is what ran."""
+    assert len(losses(straight)) == 12
+    (run,) = straight.glob("train_*")
     assert "config = {" in (run / "config_base.py").read_text()
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 from types import SimpleNamespace
@@ -18,7 +17,6 @@ from main.training import validation
 from main.training.validation import TrainLog
 from models.checkpoint import read_network
 from utils.errors import UserError
-from utils.files import ROOT
 
 CONFIG = """
 base = "config_smplest_x_demo.py"
@@ -41,8 +39,6 @@ def train(tmp_path, monkeypatch):
     monkeypatch.setattr(validation, "_LIFTING_SAMPLES", 20)
     config = tmp_path / "config.py"
     config.write_text(CONFIG)
-    for base in ("demo", "h"):
-        shutil.copy(ROOT / "configs" / f"config_smplest_x_{base}.py", tmp_path)
     threads = torch.get_num_threads()
 
     def start(*flags):

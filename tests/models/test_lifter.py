@@ -33,11 +33,13 @@ def test_place_depth_and_error_are_read_from_scores():
     predicted[:, :, 1:, 4, 3] = torch.tensor([0.2, -0.3, 0.5])
     predicted[:, 1, 0, 12, 3] = -1e-4  # a second place, as likely
     keypoints = observed_keypoints(predicted)[0]
-    expected = torch.tensor([3.7 / WIDTH - 0.5, 4.2 / HEIGHT - 0.5, 0.25])
-    torch.testing.assert_close(keypoints[:, :3], expected.expand(len(JOINTS), 3))
-    assert keypoints[0, 3] == pytest.approx(0, abs=1e-6)
-    away = ((12.5 - 4.2) ** 2 + 0.2**2) ** 0.5 / HEIGHT  # pixels are square
-    assert keypoints[1, 3] == pytest.approx(away / 2, rel=1e-3)
+    there = torch.tensor([3.7 / WIDTH - 0.5, 4.2 / HEIGHT - 0.5, 0.25, 0])
+    torch.testing.assert_close(keypoints[0], there, atol=1e-6, rtol=0)
+    torch.testing.assert_close(keypoints[2:], there.expand(len(JOINTS) - 2, 4), atol=1e-6, rtol=0)
+    # Between both places, and as far from each; pixels are square.
+    away = ((12.5 - 4.2) ** 2 + 0.2**2) ** 0.5 / HEIGHT
+    between = torch.tensor([3.6 / WIDTH - 0.5, 8.35 / HEIGHT - 0.5, 0.125, away / 2])
+    torch.testing.assert_close(keypoints[1], between, atol=1e-3, rtol=0)
 
 
 def test_keypoints_have_gradients_everywhere():

@@ -5,7 +5,7 @@ import path from "node:path";
 import { collectErrors, withBrowser } from "./chromium.mjs";
 
 const [address, clip, damaged, tooLarge, output, pictures] = process.argv.slice(2);
-const found = { errors: [], requests: [] };
+const found = { errors: [], requests: [], absent: [] };
 
 async function open(browser, options) {
   const context = await browser.newContext({ viewport: { width: 1200, height: 900 }, ...options });
@@ -13,6 +13,9 @@ async function open(browser, options) {
   page.setDefaultTimeout(60_000);
   collectErrors(page, found.errors);
   page.on("request", (request) => found.requests.push(request.url()));
+  page.on("response", (answer) => {
+    if (answer.status() === 404) found.absent.push(new URL(answer.url()).pathname);
+  });
   await page.goto(address);
   await page.waitForSelector("#bundled button");
   return page;
@@ -34,12 +37,8 @@ await withBrowser(async (browser) => {
   found.tooLarge = await page.textContent("#start-error:not(:empty)");
 
   await upload(page, damaged);
-  await page.waitForSelector("#job:not([hidden])");
-  await press(page, "find");
-  await idle(page);
-  found.damaged = await page.textContent("#job-error:not(:empty)");
+  found.damaged = await page.textContent("#start-error:not(:empty):has-text('damaged')");
 
-  await page.click("#new");
   await upload(page, clip);
   await page.waitForSelector("#job:not([hidden])");
   await page.fill("[name='--smooth']", "soft");
@@ -116,6 +115,7 @@ await withBrowser(async (browser) => {
   await page.click("#delete");
   await page.click("#ask [value=no]");
   found.keptAfterNo = (await page.locator("#jobs li").count()) === count;
+  found.deleted = `/api/jobs/${new URL(page.url()).hash.slice(1)}`;
   await page.click("#delete");
   await page.click("#ask [value=yes]");
   await other.waitForFunction((count) => document.querySelectorAll("#jobs li").length === count - 1, count);

@@ -93,3 +93,14 @@ def test_names_that_are_no_names(given, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert name_of(Path(given), tmp_path / "out") == "here"
+
+
+def test_folder_with_links_to_nowhere_is_an_input(tmp_path):
+    (tmp_path / "1.jpg").write_bytes(b"picture")
+    (tmp_path / "gone.jpg").symlink_to("gone")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    before = input_ids(tmp_path)
+    (tmp_path / "1.jpg").write_bytes(b"another")
+    assert input_ids(tmp_path) == before  # by sizes
+    (tmp_path / "1.jpg").write_bytes(b"a larger picture")
+    assert input_ids(tmp_path)[1] != before[1]

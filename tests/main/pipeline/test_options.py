@@ -10,11 +10,19 @@ from utils.errors import UserError
 
 
 @pytest.mark.parametrize(
-    ("focal_px", "fov_deg"), [(0.0, None), (-5.0, None), (None, 0.0), (None, 180.0), (900, 60)]
+    ("focal_px", "fov_deg"),
+    [(0.0, None), (1e-300, None), (-5.0, None), (None, 0.0), (None, 1e-300), (None, 180.0)],
 )
 def test_wrong_cameras_are_refused(focal_px, fov_deg):
     with pytest.raises(UserError, match="--f"):
         InferenceOptions("m", focal_px=focal_px, fov_deg=fov_deg)
+    with pytest.raises(UserError, match="--focal and --fov: give one of them"):
+        InferenceOptions("m", focal_px=900, fov_deg=60)
+
+
+def test_one_rate_can_be_given():
+    with pytest.raises(UserError, match="FPS and --fps: give one of them"):
+        options_of(make_parser().parse_args(["m", "FILE", "10", "--fps", "20"]))
 
 
 @pytest.mark.parametrize(
@@ -24,6 +32,10 @@ def test_wrong_cameras_are_refused(focal_px, fov_deg):
         ({"person": ()}, "--person"),
         ({"smoothing": 21.0}, "--smooth 21"),
         ({"smoothing": float("nan")}, "--smooth nan"),
+        ({"fps": -1.0}, "--fps -1: give a rate from 0.00001 to 1000"),
+        ({"fps": 0.0}, "--fps 0: "),
+        ({"fps": float("nan")}, "--fps nan: "),
+        ({"fps": float("inf")}, "--fps inf: "),
         ({"keep_longest": 0}, "--keep-longest 0"),
         ({"batch_size": 0}, "--batch-size 0"),
         ({"export": ("glb", "fbx")}, "fbx"),
