@@ -260,12 +260,13 @@ class Layer(NamedTuple):
 
 
 class RestPoints(NamedTuple):
-    """A person's points in the rest pose. Metres, y up, facing +z."""
+    """A person's points in the rest pose, first those of the body. Metres, y up, facing +z."""
 
     positions_m: Float[np.ndarray, "N 3"]
     weights: Float[np.ndarray, "N 55"]
     expressions_m: Float[np.ndarray, "N 3 E"]
     """What one unit of each expression moves them by."""
+    body_count: int
 
 
 def make_skeleton(body: BodyData, betas: Float[np.ndarray, " S"]) -> Skeleton:
@@ -328,7 +329,8 @@ def _rest_points(
         positions = np.concatenate([positions, clothes])
         weights = np.concatenate([weights, wardrobe.weights])
         expressions = np.pad(expressions, ((0, len(clothes)), (0, 0), (0, 0)))
-    return RestPoints(positions.astype(np.float64), weights.astype(np.float64), expressions)
+    positions, weights = positions.astype(np.float64), weights.astype(np.float64)
+    return RestPoints(positions, weights, expressions, len(body.template))
 
 
 def _body_layer(
@@ -376,6 +378,8 @@ def _garment_layer(
     positions = rest.positions_m[piece.points]
     normals = vertex_normals(positions, piece.faces)
     positions = positions + normals * thickness_m[:, None]
+    # Bare feet touch the ground of the world, so no sole is below them.
+    positions[:, 1] = np.maximum(positions[:, 1], rest.positions_m[: rest.body_count, 1].min())
     joints, weights = strongest(rest.weights[piece.points])
     surface = Surface(
         name={"bottoms": "trousers"}.get(piece.kind, piece.kind),

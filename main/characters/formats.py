@@ -63,7 +63,7 @@ def _about(character: Character, morphs: Morphs) -> dict[str, Any]:
         "keyframes": len(character.frame_index),
         "betas": [round(float(beta), 6) for beta in character.betas],
         "units": "metres, seconds from the beginning of the video",
-        "world": "y up, x right and z towards the viewer as the camera sees it",
+        "world": "y up, x right and z towards the viewer, as the camera of the first frame sees it",
         "hands": "rotations from the flat hand; the model's mean hand is in them",
         "shape": "betas are the mean over the track, baked into the rest mesh",
         "expression_of_a_full_morph": morphs.scale,

@@ -430,18 +430,21 @@ def find_scale(seen: Seen, fps: float) -> tuple[float, float]:
     A foot's speed is that of a camera that stands still plus the scale times the camera's own.
 
     Returns: the scale, and by how much feet move all the same: the mean of log(1 + square) of the
-        slowest foot's speed over that of one that stands.
+        slowest foot's speed over that of one that stands. Of several people, it is the geometric
+        mean, or one whose body is estimated badly, so that no foot ever rests, would outvote all.
     """
-    still, moving = [], []
+    still, moving, owners = [], [], []
     for run in seen.runs:
         if len(run) > 2:
             feet = (seen.pelvis - seen.centre)[run, None] + seen.limbs[run, :4]
             # More smoothing would mix standing feet with walking ones: the scale becomes too small.
             still.append(np.gradient(smooth(feet, STEADY_S / 2 * fps), axis=0) * fps)
             moving.append(np.gradient(seen.centre[run], axis=0) * fps)
+            owners.append(seen.person[run])
     if not still:
         return 1.0, math.inf
     speed, own = np.concatenate(still), np.concatenate(moving)[:, None]
+    _, owner, frames = np.unique(np.concatenate(owners), return_inverse=True, return_counts=True)
     squared = (own**2).sum(axis=-1)
     moves = squared[:, 0] > 0.1 * squared.mean()
     tried = (-(speed * own).sum(axis=-1)[moves] / squared[moves]).ravel()
@@ -449,6 +452,7 @@ def find_scale(seen: Seen, fps: float) -> tuple[float, float]:
     costs: list[float] = []
     for scale in tried:
         slowest = np.linalg.norm(speed + scale * own, axis=-1).min(axis=1)
-        costs.append(np.log1p((slowest / SLOW_M_S) ** 2).mean())
+        means = np.bincount(owner, np.log1p((slowest / SLOW_M_S) ** 2)) / frames
+        costs.append(math.exp(np.average(np.log(np.maximum(means, 1e-9)), weights=frames)))
     best = int(np.argmin(costs))
     return float(tried[best]), float(costs[best])

@@ -135,6 +135,9 @@ def test_clothes_take_the_place_of_the_skin_under_them(result, data, body):
     assert names == ["body", "shirt", "trousers", "shoes", "hair"]
     bare, _ = make_layers(data, character.betas, 1, morphs, clothes=False)
     assert len(layers[0].surface.faces) < 0.9 * len(bare[0].surface.faces)
+    # Feet that stand on the floor of the world must not sink into it because of their shoes.
+    floor_m = bare[0].surface.positions_m[:, 1].min()
+    assert layers[3].surface.positions_m[:, 1].min() == pytest.approx(floor_m, abs=1e-9)
     other, _ = make_layers(data, character.betas, 2, morphs, clothes=True)
     assert other[1].surface.material != layers[1].surface.material
 

@@ -21,8 +21,10 @@ from main.motion.legs import bend_leg
 from main.motion.rows import FINAL_ROW, FinalRows, RawRows, WorldRows
 from main.motion.standing import (
     Plane,
+    Seen,
     common_level,
     find_levels,
+    find_scale,
     fit_floor,
     world_from_camera,
     zoom_or_dolly,
@@ -321,6 +323,22 @@ def test_the_floor_is_the_lowest_level_of_half_of_the_people():
     two = contacts[1] < 2
     assert common_level(contacts[0][two], contacts[1][two], levels) == -0.2
     assert common_level(levels, owners, levels) == -0.2  # nobody shares one
+
+
+def test_somebody_whose_feet_never_rest_does_not_outvote_others():
+    """Feet of the first person stand still at scale 1, those of the other one never."""
+    lengths = np.array([60, 180])
+    runs = np.split(np.arange(240), [60])
+    centre = np.zeros((240, 3))
+    centre[:, 2] = 0.3 * np.concatenate([np.arange(count) for count in lengths]) / FPS
+    pelvis = np.zeros((240, 3))
+    pelvis[60:] = centre[60:, 2:] * [1.7, 0, -5]  # moves least, at 0.5 m/s, at scale 6
+    still = np.zeros(240, bool)
+    limbs, soles = np.zeros((240, 10, 3)), np.zeros((240, 4))
+    people = np.repeat([1, 2], lengths)
+    seen = Seen(runs, people, pelvis, centre, np.ones(240), limbs, soles, ~still, still)
+    scale, _ = find_scale(seen, FPS)
+    assert scale == pytest.approx(1, abs=0.01)
 
 
 def test_people_who_are_seen_for_two_frames_tell_no_zoom_from_motion(body, tmp_path):
