@@ -81,7 +81,7 @@ class _SourceErrors(NamedTuple):
 
 
 _SOURCES: Final = {
-    KeypointSource.BODY: _SourceErrors(0.0225, 0.03, 0.045),
+    KeypointSource.BODY: _SourceErrors(0.015, 0.02, 0.045),
     KeypointSource.FEET: _SourceErrors(0.06, 0.06, 0.13),
     KeypointSource.HAND: _SourceErrors(0.0375, 0.03, 0.08),
     KeypointSource.FACE: _SourceErrors(0.03, 0.024, 0.08),

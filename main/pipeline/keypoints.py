@@ -22,12 +22,14 @@ from human_models.joints import (
 )
 from main.motion.rows import Keypoints, KeypointSource
 from main.pipeline.networks import (
+    SURE,
     Body,
     SmallNetwork,
     Square,
     angle_of,
     face_after,
     hand_after,
+    is_one_hand,
     is_same_body,
     misfit,
     paint_over,
@@ -43,8 +45,6 @@ _BODY_MARGIN: Final = 1.25
 """Side of the body's square, in longer sides of the box."""
 _LEAST_SCORE: Final = 0.1
 """Of MoveNet's keypoints: what is below is unknown."""
-_SURE: Final = 0.15
-"""Score from which a keypoint of the body says where another part is."""
 _PRESENT: Final = 0.5
 """Probability from which a foot, a hand or a face is taken to be there."""
 _FAINT: Final = 0.2
@@ -68,8 +68,6 @@ _LEAST_SIDE: Final = 8
 """Pixels of a hand's or face's square."""
 _WRIST_DISTANCE: Final = 0.35
 """From the hand's wrist to the body's, in sides of the hand's square: others' hands are farther."""
-_ONE_HAND: Final = 0.25
-"""Mean distance of two hands that are one, in sides of their squares."""
 _LEGS: Final = 2.0
 """From the hips to the feet, in distances from the hips to the neck."""
 _CROWN: Final = 1.15
@@ -193,7 +191,7 @@ class KeypointFinder:
             if in_front := [other for other in others if is_same_body(result[one], other)]:
                 again = self._body(image, squares[one], in_front)
                 is_new = not any(is_same_body(again, other) for other in others)
-                sure = again[:, 2].mean() > _SURE
+                sure = again[:, 2].mean() > SURE
                 result[one] = again if is_new and sure else np.zeros_like(again)
             result[one] = without_shared_limbs(result[one], others)
             placed.append(one)
@@ -244,7 +242,7 @@ class KeypointFinder:
         to_crop = square.to_crop(network.side)
         for other in hidden:
             points = other[:, :2] @ to_crop[:, :2].T + to_crop[:, 2]
-            paint_over(pixels, points, other[:, 2] > _SURE)
+            paint_over(pixels, points, other[:, 2] > SURE)
         rows = network(pixels)[0][0, 0].astype(np.float64)
         points = square.in_image(rows[:, [1, 0]] * network.side, network.side)
         return _finite(np.column_stack([points, rows[:, 2]]))
@@ -365,7 +363,7 @@ def _trunk_square(body: Body) -> Square | None:
 def _near_hips(square: Square | None, body: Body) -> bool:
     """BlazePose follows the person whose body MoveNet found."""
     hips = body[11:13]
-    if square is None or hips[:, 2].max() < _SURE:
+    if square is None or hips[:, 2].max() < SURE:
         return square is not None
     apart = np.linalg.norm(hips[:, :2].mean(axis=0) - square.center)
     return bool(apart < _HIPS_APART * square.side)
@@ -378,10 +376,10 @@ def _hand_square(body: Body, pose: Pose | None, side: int) -> Square | None:
         start, index, little = pose[list(_HAND_POINTS[side])]
         ahead = (2 * index[:2] + little[:2]) / 3 - start[:2]
         reach, apart = np.linalg.norm(ahead), np.linalg.norm(start[:2] - wrist[:2])
-        if start[2] > _PRESENT and (wrist[2] < _SURE or apart < reach):
+        if start[2] > _PRESENT and (wrist[2] < SURE or apart < reach):
             center = start[:2] + 1.2 * ahead
             return Square((center[0], center[1]), 4 * float(reach), angle_of(ahead))
-    if elbow[2] < _LEAST_SCORE or wrist[2] < _SURE:
+    if elbow[2] < _LEAST_SCORE or wrist[2] < SURE:
         return None
     ahead = wrist[:2] - elbow[:2]
     center = wrist[:2] + _HAND_AHEAD * ahead
@@ -401,7 +399,7 @@ class _Arm(NamedTuple):
         lengths = [
             float(np.linalg.norm(body[end, :2] - body[start, :2]))
             for start, end in ((5, 7), (7, 9), (6, 8), (8, 10))
-            if min(body[start, 2], body[end, 2]) >= _SURE
+            if min(body[start, 2], body[end, 2]) >= SURE
         ]
         return cls(body[9 + side], max(lengths, default=0.0))
 
@@ -416,7 +414,7 @@ class _Arm(NamedTuple):
         apart = np.linalg.norm(hand.points[0] - self.wrist[:2])
         is_here = apart < _WRIST_DISTANCE * hand.following.side
         if hand.score > _PRESENT:
-            return hand if is_here or self.wrist[2] < _SURE else None
+            return hand if is_here or self.wrist[2] < SURE else None
         size = float(np.ptp(hand.points, axis=0).max())
         fits = _HAND_SIZES[0] * self.length < size < _HAND_SIZES[1] * self.length
         is_faint = is_here and fits and self.wrist[2] >= _FAINT_WRIST
@@ -428,13 +426,10 @@ def _without_shared(hands: list[Part | None], body: Body) -> list[Part | None]:
     left, right = hands
     if left is None or right is None:
         return hands
-    apart = np.linalg.norm(left.points - right.points, axis=1).mean()
-    if apart > _ONE_HAND * max(left.following.side, right.following.side):
+    points, wrists = np.stack([left.points, right.points]), body[9:11]
+    if not is_one_hand(points, max(left.following.side, right.following.side), wrists):
         return hands
-    distances = [
-        np.linalg.norm(hand.points[0] - body[9 + side, :2])
-        for side, hand in enumerate((left, right))
-    ]
+    distances = np.linalg.norm(points[:, 0] - wrists[:, :2], axis=1)
     return [left, None] if distances[0] <= distances[1] else [None, right]
 
 
@@ -497,4 +492,4 @@ def _is_face(face: Part | None, body: Body) -> bool:
         return False
     nose = body[0]
     apart = np.linalg.norm(face.points.mean(axis=0) - nose[:2])
-    return bool(nose[2] < _SURE or apart < _NOSE_DISTANCE * face.following.side)
+    return bool(nose[2] < SURE or apart < _NOSE_DISTANCE * face.following.side)

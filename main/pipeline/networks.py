@@ -45,6 +45,12 @@ _EDGE: Final = 0.02
 """Of a part's side: who reaches so near to an edge within the image may be cut off there."""
 _SAME_PLACE: Final = 0.12
 """Mean distance of the keypoints of one person, found twice, in heights of the smaller box."""
+SURE: Final = 0.15
+"""Score from which a keypoint of the body says where another part is."""
+_ONE_HAND: Final = 0.25
+"""Mean distance of two hands that are one, in sides of their squares."""
+_TWO_WRISTS: Final = 0.2
+"""Distance of wrists that are two, in sides of the hand's square, which is twice the hand."""
 _SURE_POINT: Final = 0.2
 
 
@@ -355,6 +361,20 @@ def is_same_body(one: Body, other: Body) -> bool:
     size = np.ptp(other[other[:, 2] > _KNOWN, :2], axis=0).max()
     apart = [np.linalg.norm(one[:, :2] - other[order, :2], axis=1) for order in _SIDES]
     return bool((np.min(apart, axis=0)[known] < _SAME_JOINT * size).mean() > _MOST)
+
+
+def is_one_hand(
+    points: Float[np.ndarray, "2 21 2"], side: float, wrists: Float[np.ndarray, "2 3"]
+) -> bool:
+    """Whether the hands that were found from both wrists of a body are one and the same.
+
+    Hands pressed together look like one, but the wrists are beside each other. `side` is that of
+    the hand's square; wrists are x, y, score.
+    """
+    apart = np.linalg.norm(points[0] - points[1], axis=1).mean()
+    between = np.linalg.norm(wrists[0, :2] - wrists[1, :2])
+    are_two = wrists[:, 2].min() >= SURE and between > _TWO_WRISTS * side
+    return bool(apart <= _ONE_HAND * side and not are_two)
 
 
 def without_shared_limbs(body: Body, others: Sequence[Body]) -> Body:

@@ -98,6 +98,10 @@ def test_one_hand_is_not_both():
     assert _without_shared([left, right], body) == [None, right]
     apart = right._replace(points=points + 100)
     assert _without_shared([left, apart], body) == [left, apart]
+    body[9, :2], body[9:11, 2] = (54, 45), 0.5  # pressed together: both wrists are there
+    assert _without_shared([left, right], body) == [left, right]
+    body[9, :2] = (47, 45)  # both are the wrist of one hand
+    assert _without_shared([left, right], body).count(None) == 1
 
 
 def test_a_box_moves_with_the_keypoints():
