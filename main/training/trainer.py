@@ -98,7 +98,9 @@ class Trainer:
         self._began -= progress.seconds
         if progress.epoch >= epochs:
             log.info("all %d epochs are done; a larger train.end_epoch trains further", epochs)
-        while progress.epoch < epochs and self._spent(progress) < 1:
+        # A run that was stopped within an epoch as its time ended goes on by one iteration: it has
+        # no snapshot yet.
+        while progress.epoch < epochs and (self._spent(progress) < 1 or progress.iteration):
             epoch = progress.epoch
             for batches in self._batches(progress):
                 done = epoch * per_epoch + progress.iteration
