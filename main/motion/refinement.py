@@ -314,7 +314,7 @@ class _View(NamedTuple):
     points: Int[Tensor, " P"]
     """Keypoints that somebody has, of JOINTS."""
     residuals: Float[Tensor, "B P 2"]
-    """In units of `sigma`; 0 where the keypoint is unknown or does not say."""
+    """In units of `sigma`; 0 where the keypoint is unknown, and outward where the joint may be."""
     sigma: Float[Tensor, "B P 1"]
     """Pixels."""
     chance: Float[Tensor, "B P"]

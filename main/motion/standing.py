@@ -431,7 +431,7 @@ def find_scale(seen: Seen, fps: float) -> tuple[float, float]:
 
     Returns: the scale, and by how much feet move all the same: the mean of log(1 + square) of the
         slowest foot's speed over that of one that stands. Of several people, it is the geometric
-        mean, or one whose body is estimated badly, so that no foot ever rests, would outvote all.
+        mean: the arithmetic one is decided by a badly estimated body, whose feet never rest.
     """
     still, moving, owners = [], [], []
     for run in seen.runs:

@@ -216,9 +216,8 @@ def _sunk(
 ) -> Bool[np.ndarray, " N"]:
     """Where somebody stands too far below all ground to touch it, and feet are hidden for a while.
 
-    A network takes what it sees for the whole body, which then is too far away; an ankle that is
-    seen now and then does not tell it better. Where feet are always seen, legs are wrong rather
-    than distances.
+    A network takes what it sees for the whole body, which then is too far away, also if an ankle
+    is seen now and then. Where feet are always seen, legs are wrong rather than distances.
     """
     feet = ways.pelvis[:, None] + seen.limbs[:, :4]
     height = (plane.height_of(feet) - seen.soles).min(axis=1)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,7 +69,10 @@ def measured(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("gpu", [False, True])
 def test_stopped_runs_go_on_until_there_is_a_network(train, measured, monkeypatch, tmp_path, gpu):
-    """With the order of a GPU people are drawn while the lifter learns."""
+    """With the order of a GPU people are drawn while the lifter learns.
+
+    The first one is stopped as its time ends, within an epoch.
+    """
     if gpu:
         monkeypatch.setattr(recipe, "_is_gpu", lambda device: True)
         monkeypatch.setattr(recipe, "_GPU", recipe._CPU._replace(shares=recipe._GPU.shares))
@@ -77,6 +81,7 @@ def test_stopped_runs_go_on_until_there_is_a_network(train, measured, monkeypatc
     def stopped(self, progress, *arguments):
         add(self, progress, *arguments)
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(recipe._LEAST_STAGE_S)
 
     monkeypatch.setattr(TrainLog, "add", stopped)
     with pytest.raises(SystemExit) as end:
