@@ -141,8 +141,7 @@ def estimate(
         row["keypoints_px"], row["keypoint_score"] = true_px + noise, 1
         row["keypoint_source"] = KeypointSource.FILE
     else:
-        found = finder(image, [box], [None])[0].keypoints
-        row["keypoints_px"], row["keypoint_score"], row["keypoint_source"] = found
+        finder(image, [box], [None])[0].keypoints.write(row[0])
     return row, clip
 
 

@@ -15,9 +15,11 @@ from human_models.body import BodyModel
 from human_models.joints import (
     BODY_JOINTS,
     HAND_JOINTS,
+    JOINTS,
     JOINTS_FROM_MODEL,
     RIG_JOINTS,
     RIG_PARENTS,
+    SIDES,
 )
 from main.motion.camera import PELVIS, ClipCamera
 from utils.geometry import axis_angle_to_matrix, matrix_to_axis_angle
@@ -40,8 +42,35 @@ SHAPE: Final = slice(TURNS.stop, TURNS.stop + BETAS + EXPRESSION)
 PLACE: Final = slice(SHAPE.stop, SHAPE.stop + 3)
 """The pelvis in the image (x, y), in longer sides of the box, and the logarithm of its depth."""
 VARIABLES: Final = PLACE.stop
+DEEP: Final = [
+    JOINTS.index(f"{side}_{name}") for name in ("shoulder", "knee", "ankle") for side in SIDES
+]
+"""Joints whose depth is compared with what a keypoint network says of it."""
 NEAREST_M: Final = 0.2
 """Depth of what is nearer, or behind the camera, when it is projected."""
+
+
+class Limits(NamedTuple):
+    """Entries of rotation vectors that joints keep between two bounds, radians."""
+
+    entries: list[int]
+    least: Float[Tensor, " L"]
+    most: Float[Tensor, " L"]
+
+
+def joint_limits() -> Limits:
+    """Elbows, knees and the fingers but the thumb bend one way; fingers are counted from flat."""
+    rows: list[tuple[int, float, float]] = []
+    for side, sign in (("left", 1), ("right", -1)):
+        bends = {f"{side}_knee": (0, 1, -3, 155), f"{side}_elbow": (1, -sign, -5, 150)}
+        for finger in HAND_JOINTS[side]:
+            if "thumb" not in finger:
+                bends[finger] = (2, -sign, -20, 100)
+        for name, (axis, way, *bounds) in bends.items():
+            least, most = sorted(way * bound for bound in bounds)
+            rows.append((3 * TURNED_NAMES.index(name) + axis, least, most))
+    ranges = torch.tensor([row[1:] for row in rows]).deg2rad()
+    return Limits([row[0] for row in rows], ranges[:, 0], ranges[:, 1])
 
 
 class Observed(NamedTuple):
@@ -55,6 +84,7 @@ class Observed(NamedTuple):
         wrong: probability that a keypoint is not.
         outward: 1 or -1 along an axis of the image whose end is at the keypoint, in which direction
             the joint may be anywhere; else 0.
+        depth_m: of the joints `DEEP` behind the pelvis, as seen from the camera; 0: unknown.
     """
 
     rotations: Float[Tensor, "B 55 3 3"]
@@ -65,6 +95,7 @@ class Observed(NamedTuple):
     sigma_px: Float[Tensor, "B 137"]
     wrong: Float[Tensor, "B 137"]
     outward: Float[Tensor, "B 137 2"]
+    depth_m: Float[Tensor, "B D"]
 
     def take(self, rows: Tensor) -> "Observed":
         return Observed(*(values[rows] for values in self))
@@ -141,27 +172,27 @@ class Skeleton:
     def derivatives(
         self,
         posed: Posed,
-        rays: Float[Tensor, "B P 2 3"],
-        points: Int[Tensor, " P"],
+        rays: Float[Tensor, "B R 3"],
+        points: Int[Tensor, " R"],
         units: Float[Tensor, "B 2"],
-    ) -> Float[Tensor, "B P 2 182"]:
+    ) -> Float[Tensor, "B R 182"]:
         """How the error vector moves points along `rays`.
 
         Args:
-            rays: directions in the clip's camera, two per point.
-            points: numbers of joints in JOINTS.
+            rays: directions in the clip's camera.
+            points: of each ray, the number of a joint in JOINTS.
             units: metres by which the place's x and y move the pelvis, per unit.
         """
-        result = rays.new_empty(len(rays), 2 * len(points), VARIABLES)
+        result = rays.new_empty(len(rays), len(points), VARIABLES)
         # ray . (axis x (point - origin)) = (point x ray) . axis + ray . (origin x axis), so that
         # all pairs are one product of six numbers for each ray and six for each axis.
         offsets = posed.joints_m[:, points] - posed.pelvis_m[:, None]
-        lever = torch.linalg.cross(offsets[:, :, None].expand_as(rays), rays, dim=-1)
+        lever = torch.linalg.cross(offsets, rays, dim=-1)
         origins = posed.world[:, TURNED, :, 3] - posed.world[:, :1, :, 3]
         moments = torch.linalg.cross(origins[..., None].expand_as(posed.turns), posed.turns, dim=2)
         screws = torch.cat([posed.turns, moments], dim=2).transpose(1, 2).flatten(2)
-        turning = torch.cat([lever, rays], dim=-1).flatten(1, 2) @ screws
-        shares = self.turned_by[points].repeat_interleave(2, 0).repeat_interleave(3, 1)
+        turning = torch.cat([lever, rays], dim=-1) @ screws
+        shares = self.turned_by[points].repeat_interleave(3, 1)
         torch.mul(turning, shares, out=result[..., TURNS])
 
         axes = posed.world[..., :3]
@@ -172,13 +203,11 @@ class Skeleton:
         moves = (weights @ held.flatten(2)).unflatten(2, (3, -1))
         carried = (weights @ axes.flatten(2)).unflatten(2, (3, 3))
         moves = moves + torch.einsum("bpxy,pyc->bpxc", carried, self.rest_moves[points])
-        along = rays[..., None] * moves[:, :, None]
-        result[..., SHAPE] = along.sum(dim=3).flatten(1, 2)
+        result[..., SHAPE] = (rays[..., None] * moves).sum(dim=2)
 
-        flat = rays.flatten(1, 2)
-        result[..., PLACE.start : PLACE.start + 2] = flat[..., :2] * units[:, None]
-        result[..., PLACE.start + 2] = (flat @ posed.pelvis_m[..., None])[..., 0]
-        return result.unflatten(1, (-1, 2))
+        result[..., PLACE.start : PLACE.start + 2] = rays[..., :2] * units[:, None]
+        result[..., PLACE.start + 2] = (rays @ posed.pelvis_m[..., None])[..., 0]
+        return result
 
 
 def _moved_pelvis(

@@ -17,12 +17,14 @@ import torch
 from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from human_models.body import BodyModel
-from human_models.joints import HAND_JOINTS, JOINT_PARTS, JOINTS, RIG_JOINTS, SIDES
+from human_models.joints import JOINT_PARTS, JOINTS, RIG_JOINTS, SIDES
 from main.motion.camera import Clip, ClipCamera, truncation
 from main.motion.kinematics import (
     BETAS,
+    DEEP,
     NEAREST_M,
     PLACE,
     ROTATING,
@@ -34,6 +36,7 @@ from main.motion.kinematics import (
     Observed,
     Posed,
     Skeleton,
+    joint_limits,
 )
 from main.motion.neighbours import doubted, joined_over_time, judged_frames
 from main.motion.rows import BLOCK, KeypointSource, RawRows
@@ -98,6 +101,10 @@ _LOOSENESS: Final = (0.5, 2.0)
 _EDGE: Final = 0.05
 """From a keypoint to the image's edge, in longer sides of the box, up to which the joint may be
 beyond it: keypoint networks move what they cannot see into the image."""
+_DEPTH_SIGMA_M: Final = torch.tensor([0.18, 0.18, 0.22, 0.22, 0.33, 0.33])
+"""Of the depths of `DEEP`: twice what was measured, because they err together."""
+_DEPTH_CHANCE: Final = 0.03
+"""Density of wrong depths, 0.1 of them within a metre, over the largest one of right ones."""
 _LEAST_RIGHT: Final = 0.4
 """Share of somebody's keypoints that must be right: others are of somebody else or of nobody."""
 _MOST_WRONG: Final = 0.5
@@ -161,35 +168,12 @@ class NetworkErrors(NamedTuple):
         return NetworkErrors(basis)
 
 
-class _Limits(NamedTuple):
-    """Entries of rotation vectors that joints keep between two bounds, radians."""
-
-    entries: list[int]
-    least: Float[Tensor, " L"]
-    most: Float[Tensor, " L"]
-
-
-def _limits() -> _Limits:
-    """Elbows, knees and the fingers but the thumb bend one way; fingers are counted from flat."""
-    rows: list[tuple[int, float, float]] = []
-    for side, sign in (("left", 1), ("right", -1)):
-        bends = {f"{side}_knee": (0, 1, -3, 155), f"{side}_elbow": (1, -sign, -5, 150)}
-        for finger in HAND_JOINTS[side]:
-            if "thumb" not in finger:
-                bends[finger] = (2, -sign, -20, 100)
-        for name, (axis, way, *bounds) in bends.items():
-            least, most = sorted(way * bound for bound in bounds)
-            rows.append((3 * TURNED_NAMES.index(name) + axis, least, most))
-    ranges = torch.tensor([row[1:] for row in rows]).deg2rad()
-    return _Limits([row[0] for row in rows], ranges[:, 0], ranges[:, 1])
-
-
 class Solver:
     """Damped Gauss-Newton over the principal axes of a network's errors."""
 
     def __init__(self, skeleton: Skeleton, errors: NetworkErrors, camera: ClipCamera) -> None:
         self.skeleton, self.basis, self.camera = skeleton, errors.basis, camera
-        self.limits = _limits()
+        self.limits = joint_limits()
 
     def __call__(self, seen: Observed) -> tuple[Float[Tensor, "B 182"], Float[Tensor, "B 182"]]:
         """The most likely error vectors, and the variance of each entry.
@@ -245,9 +229,11 @@ class Solver:
         view = self._view(seen, axes, 0.0)
         known = seen.sigma_px[:, view.points].isfinite()
         right = (-view.residuals.square().sum(dim=-1) / 2).exp()
-        surprise = -torch.log((right + view.chance) / (1 + view.chance))
+        surprise = _surprise(right, view.chance) * known
+        deeper = _surprise((-view.deeper.square() / 2).exp(), _DEPTH_CHANCE)
         beyond = (view.beyond / _LIMIT_SIGMA).square().sum(dim=1)
-        cost = (axes.square().sum(dim=1) / loose**2 + beyond) / 2 + (surprise * known).sum(dim=1)
+        cost = (axes.square().sum(dim=1) / loose**2 + beyond) / 2
+        cost = cost + surprise.sum(dim=1) + deeper.sum(dim=1)
         trusted = torch.where(known, right / (right + view.chance), 0.0).sum(dim=1)
         return cost, trusted / known.sum(dim=1).clamp(min=1)
 
@@ -257,17 +243,15 @@ class Solver:
         sigma = seen.sigma_px[:, points]
         offsets = self._offsets_px(seen, posed)[:, points]
         wrong = seen.wrong[:, points]
-        chance = (
-            2
-            * math.pi
-            * wrong
-            / (1 - wrong)
-            * (sigma.nan_to_num(posinf=0.0) / seen.size_px[:, None]).square()
-        )
+        share = sigma.nan_to_num(posinf=0.0) / seen.size_px[:, None]
+        chance = 2 * math.pi * wrong / (1 - wrong) * share.square()
         bends = matrix_to_axis_angle(posed.rotations[:, TURNED]).flatten(1)[:, self.limits.entries]
         beyond = bends - bends.clamp(self.limits.least, self.limits.most)
         sigma = torch.hypot(sigma, softened * seen.size_px[:, None])[..., None]
-        return _View(posed, points, offsets / sigma, sigma, chance, beyond)
+        away = normalize(posed.pelvis_m, dim=1)
+        depth = (posed.joints_m[:, DEEP] - posed.pelvis_m[:, None]) @ away[..., None]
+        deeper = (depth[..., 0] - seen.depth_m) / _DEPTH_SIGMA_M * (seen.depth_m != 0)
+        return _View(posed, points, offsets / sigma, sigma, chance, beyond, away, deeper)
 
     def _offsets_px(self, seen: Observed, posed: Posed) -> Float[Tensor, "B 137 2"]:
         """From keypoints to joints; 0 across an edge of the image beyond which the joint may be."""
@@ -295,9 +279,17 @@ class Solver:
         rays[..., 2] = -focal * joints[..., :2] / depth**2
         rays = rays * (weights / view.sigma * (view.residuals != 0))[..., None]
         units = seen.size_px[:, None] / focal * view.posed.pelvis_m[:, 2:]
-        slopes = self.skeleton.derivatives(view.posed, rays, view.points, units)
-        slopes = slopes.flatten(1, 2) @ self.basis
-        residuals = (view.residuals * weights).flatten(1)[:, None]
+        points = view.points.repeat_interleave(2)
+        slopes = self.skeleton.derivatives(view.posed, rays.flatten(1, 2), points, units)
+        residuals = (view.residuals * weights).flatten(1)
+
+        right = (-view.deeper.square() / 2).exp()
+        weights = (right / (right + _DEPTH_CHANCE)).sqrt()
+        rays = (weights * (view.deeper != 0) / _DEPTH_SIGMA_M)[..., None] * view.away[:, None]
+        deeper = self.skeleton.derivatives(view.posed, rays, torch.tensor(DEEP), units)
+        deeper[..., PLACE] = 0  # they count from the pelvis
+        slopes = torch.cat([slopes, deeper], dim=1) @ self.basis
+        residuals = torch.cat([residuals, view.deeper * weights], dim=1)[:, None]
 
         stiff = (view.beyond != 0) / _LIMIT_SIGMA
         bends = self.basis[self.limits.entries] * stiff[..., None]
@@ -321,6 +313,15 @@ class _View(NamedTuple):
     """Density of wrong keypoints over the largest one of right ones."""
     beyond: Float[Tensor, "B L"]
     """Radians beyond the limits."""
+    away: Float[Tensor, "B 3"]
+    """From the camera to the pelvis, as a unit vector."""
+    deeper: Float[Tensor, "B D"]
+    """How much deeper the joints `DEEP` are than expected, in standard deviations; 0: unknown."""
+
+
+def _surprise(right: Tensor, chance: Tensor | float) -> Tensor:
+    """Minus the logarithm of the probability of what was found, but for a constant."""
+    return -torch.log((right + chance) / (1 + chance))
 
 
 def keypoint_errors(
@@ -469,6 +470,7 @@ def observed(rows: np.ndarray, body: BodyModel, image_size: tuple[int, int]) -> 
         np.nan_to_num(rows["keypoints_px"]),
         *keypoint_errors(rows),
         outward(rows, image_size),
+        rows["keypoint_depth_m"][:, DEEP],
     )
     return Observed(*(torch.from_numpy(np.array(value, np.float32, order="C")) for value in values))
 

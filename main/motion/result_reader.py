@@ -139,7 +139,7 @@ _PIXELS: Final = 1e15
 _SHARE: Final = (-0.001, 1.001)
 _LIMITS: Final = {
     **dict.fromkeys((*ROTATIONS, "betas", "expression"), (-1000.0, 1000.0)),
-    **dict.fromkeys(("transl", "joints_3d_m"), (-_METRES, _METRES)),
+    **dict.fromkeys(("transl", "joints_3d_m", "keypoint_depth_m"), (-_METRES, _METRES)),
     **dict.fromkeys(("princpt", "joints_2d_px", "box_xywh", "keypoints_px"), (-_PIXELS, _PIXELS)),
     "focal": (1e-6, _PIXELS),
     "keypoint_score": _SHARE,

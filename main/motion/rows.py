@@ -45,7 +45,11 @@ FLAGS: Final = {
     "out_of_range": "?",
 }
 
-KEYPOINT_COLUMNS: Final = {"keypoints_px": (137, 2), "keypoint_score": (137,)}
+KEYPOINT_COLUMNS: Final = {
+    "keypoints_px": (137, 2),
+    "keypoint_score": (137,),
+    "keypoint_depth_m": (137,),
+}
 """Joints that were found in the image itself; what is unknown is 0. Not all results have them."""
 
 
@@ -66,12 +70,14 @@ class Keypoints(NamedTuple):
     px: Float[np.ndarray, "137 2"]
     score: Float[np.ndarray, "137"]
     """0 to 1; 0: unknown."""
+    depth_m: Float[np.ndarray, "137"]
+    """Behind the middle of the hips, as seen from the camera; 0: unknown."""
     source: UInt8[np.ndarray, "137"]
     """What found each, `KeypointSource`."""
 
     @classmethod
     def unknown(cls) -> "Keypoints":
-        return cls(np.zeros((137, 2)), np.zeros(137), np.zeros(137, np.uint8))
+        return cls(np.zeros((137, 2)), np.zeros(137), np.zeros(137), np.zeros(137, np.uint8))
 
     def enter(
         self,
@@ -85,6 +91,11 @@ class Keypoints(NamedTuple):
         joints = np.asarray(places)[known]
         self.px[joints], self.score[joints] = px[known], np.minimum(score[known], 1)
         self.source[joints] = source
+
+    def write(self, row: np.ndarray) -> None:
+        """Write them into a row of `RAW_ROW`."""
+        for name, values in zip((*KEYPOINT_COLUMNS, "keypoint_source"), self, strict=True):
+            row[name] = values
 
 
 PLACED: Final = {"placed_orient": (3,), "placed_pelvis_m": (3,), "truncation": ()}

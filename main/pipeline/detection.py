@@ -117,20 +117,21 @@ class BoxFileDetector:
 
 
 def fitted(detector: Detector, first: int, reduction: int) -> Detector:
-    """A detector whose frames count from `first`.
+    """A detector for frames that count from `first` in a file of boxes.
 
     Args:
         reduction: pixels of the image file, which boxes in a file count in, for one of the frame.
     """
-    scale = reduction if isinstance(detector, BoxFileDetector) else 1
+    if not isinstance(detector, BoxFileDetector) or (first, reduction) == (0, 1):
+        return detector
 
     def detect(index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
         return [
-            one._replace(box=Box(*(side / scale for side in one.box)))
+            one._replace(box=Box(*(side / reduction for side in one.box)))
             for one in detector(first + index, image)
         ]
 
-    return detect if first or scale > 1 else detector
+    return detect
 
 
 def import_ultralytics() -> ModuleType:

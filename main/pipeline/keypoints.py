@@ -20,8 +20,10 @@ from human_models.joints import (
     SIDES,
     joint_places,
 )
+from main.motion.kinematics import DEEP
 from main.motion.rows import Keypoints, KeypointSource
 from main.pipeline.networks import (
+    FACE_OF_MESH,
     SURE,
     Body,
     SmallNetwork,
@@ -38,8 +40,8 @@ from main.pipeline.networks import (
 from utils.camera import Box
 
 Image = UInt8[np.ndarray, "H W 3"]
-Pose = Float[np.ndarray, "39 3"]
-"""BlazePose's points: x, y, visibility."""
+Pose = Float[np.ndarray, "39 4"]
+"""BlazePose's points: x, y, visibility, metres behind the middle of the hips."""
 
 _BODY_MARGIN: Final = 1.25
 """Side of the body's square, in longer sides of the box."""
@@ -99,17 +101,12 @@ for _places, _source in (
     SOURCES[list(_places)] = _source
 _FOOT_POINTS: Final = slice(29, 33)
 """The same of BlazePose's points; of the others, some say where hands and face are."""
+_DEEP_POINTS: Final = [11, 12, 25, 26, 27, 28]
+"""BlazePose's points of the joints `DEEP`."""
+_ONE_JOINT: Final = 0.05
+"""Distance up to which a point of BlazePose is the body's, in sides of its square."""
 _HAND_POINTS: Final = ((15, 19, 17), (16, 20, 18))
 """BlazePose's wrist, index finger and little finger of each side."""
-# fmt: off
-_FACE_OF_MESH: Final = [
-    162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
-    71, 63, 105, 66, 107, 336, 296, 334, 293, 301, 168, 197, 5, 4, 75, 97, 2, 326, 305,
-    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
-    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
-]
-# fmt: on
-"""Which of the 468 points are the 68 of `FACE_KEYPOINTS`."""
 
 
 class Part(NamedTuple):
@@ -207,6 +204,8 @@ class KeypointFinder:
             points = pose[_FOOT_POINTS]
             seen = np.where(points[:, 2] > _PRESENT, points[:, 2], 0)
             keypoints.enter(_FEET, points[:, :2], seen, KeypointSource.FEET)
+            if feet is not None:
+                _enter_depths(keypoints, pose, _ONE_JOINT * feet.side)
 
         frames = 0 if before is None else before.frames + 1
         # One person alone would leave cores idle: the hands are looked at beside the face.
@@ -229,7 +228,7 @@ class KeypointFinder:
                 keypoints.enter(places, hand.points[1:], scores, KeypointSource.HAND)
 
         if face is not None:
-            points = face.points[_FACE_OF_MESH]
+            points = face.points[FACE_OF_MESH]
             keypoints.enter(_FACE, points, np.full(len(_FACE), face.score), KeypointSource.FACE)
         left, right = hands
         following = None if face is None else face.following
@@ -259,16 +258,17 @@ class KeypointFinder:
         for _ in range(1 if before is not None else 2):
             if square is None or not square.is_usable:
                 return None, None
-            rows, presence = network(square.cut(image, network.side))[:2]
+            rows, presence, space = network(square.cut(image, network.side))
             values = rows.reshape(39, 5).astype(np.float64)
             points = square.in_image(values[:, :2], network.side)
             up = points[34] - points[33]
             side = 2 * _BODY_MARGIN * float(np.linalg.norm(up))
             square = Square((points[33][0], points[33][1]), side, angle_of(up))
-        if not presence.item() > _PRESENT or not np.isfinite(values).all():
+        if not presence.item() > _PRESENT or not np.isfinite([*values.flat, *space.flat]).all():
             return None, None
         visible = 1 / (1 + np.exp(-values[:, 3]))
-        return np.column_stack([points, visible]), square if _near_hips(square, body) else None
+        pose = np.column_stack([points, visible, space.reshape(39, 3)[:, 2]])
+        return pose, square if _near_hips(square, body) else None
 
     def _hand(
         self,
@@ -345,6 +345,13 @@ class KeypointFinder:
 
 def _finite(points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
     return np.where(np.isfinite(points).all(axis=1, keepdims=True), points, 0)
+
+
+def _enter_depths(keypoints: Keypoints, pose: Pose, most_apart: float) -> None:
+    """How deep BlazePose sees joints that it has where the body has them, or that only it has."""
+    apart = np.linalg.norm(pose[_DEEP_POINTS, :2] - keypoints.px[DEEP], axis=1)
+    agreed = (apart < most_apart) | (keypoints.score[DEEP] == 0)
+    keypoints.depth_m[DEEP] = np.where(agreed, pose[_DEEP_POINTS, 3], 0)
 
 
 def _trunk_square(body: Body) -> Square | None:
@@ -471,17 +478,14 @@ def _without_hand(person: FoundPerson, side: int) -> FoundPerson:
 
 def _face_square(body: Body, pose: Pose | None) -> Square | None:
     """Where the face is: by BlazePose's eleven points of it, or by MoveNet's five."""
-    if pose is None:
-        points, eyes = body[:5, :2], body[[2, 1], :2]
-    else:
-        points, eyes = pose[:11, :2], pose[[5, 2], :2]
+    points, eyes = (body[:5], body[[2, 1]]) if pose is None else (pose[:11], pose[[5, 2]])
     if body[:3, 2].max() < _LEAST_SCORE:
         return None
     across = eyes[1] - eyes[0]  # from the right eye to the left one
     center = points.mean(axis=0)
     return Square(
         (center[0], center[1]),
-        1.7 * float(np.ptp(points, axis=0).max()),
+        1.7 * float(np.ptp(points[:, :2], axis=0).max()),
         float(np.arctan2(across[1], across[0])),
     )
 

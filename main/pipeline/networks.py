@@ -134,6 +134,15 @@ _KNUCKLES: Final = [5, 9, 13]
 """Of the 21 points of a hand."""
 _EYE_CORNERS: Final = (33, 263)
 """Outer ones of the right and the left eye, of the 468 points of the face."""
+# fmt: off
+FACE_OF_MESH: Final = [
+    162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
+    71, 63, 105, 66, 107, 336, 296, 334, 293, 301, 168, 197, 5, 4, 75, 97, 2, 326, 305,
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
+    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
+]
+# fmt: on
+"""Which of the 468 points are the 68 of `FACE_KEYPOINTS`."""
 
 
 def angle_of(up: Float[np.ndarray, "2"]) -> float:

@@ -284,8 +284,8 @@ class Tools:
         """
         if self.keypoints is not None:
             return detector
-        interval = round(INTERVAL_S * fps) if isinstance(detector, NETWORKS) else 1
-        return KeypointDetector(detector, self.keypoint_finder, max(1, interval))
+        interval = max(1, round(INTERVAL_S * fps)) if isinstance(detector, NETWORKS) else None
+        return KeypointDetector(detector, self.keypoint_finder, interval)
 
     def network_workers(self, source: FrameSource) -> int:
         """Batches that the network has under way at a time.

@@ -43,7 +43,9 @@ _SAME_PERSON: Final = 0.3
 _ONE_PERSON: Final = 0.8
 """Overlap of two people from which the detector is asked whether they are one."""
 _SURE: Final = 0.2
-"""Score of keypoints by which a box is moved; at least three."""
+"""Score of keypoints by which a box is moved."""
+_FEWEST: Final = 3
+"""Such keypoints that move a box; people who are new show as many, unlike things."""
 _LOST: Final = 0.6
 """Share of the keypoints' mean score when the person was detected; below it they are lost."""
 _LARGEST_GROWTH: Final = 1.1
@@ -64,11 +66,12 @@ class KeypointDetector:
     where somebody is lost. In between, boxes move with the keypoints.
     """
 
-    def __init__(self, detector: Detector, finder: KeypointFinder, interval: int) -> None:
+    def __init__(self, detector: Detector, finder: KeypointFinder, interval: int | None) -> None:
         """Begin a clip.
 
         Args:
-            interval: frames from one run of the detector to the next; 1: each frame.
+            interval: frames from one run of the detector to the next; None: each frame, as what it
+                says is not doubted.
         """
         self.detector, self.finder, self.interval = detector, finder, interval
         self.people: list[_Followed] = []
@@ -77,7 +80,7 @@ class KeypointDetector:
     def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
         self.detected_ago += 1
         followed = None
-        if self.people and self.detected_ago < self.interval:
+        if self.people and self.detected_ago < (self.interval or 1):
             followed = self._follow(image)
         if followed is None:
             followed = self._detect(index, image)
@@ -94,7 +97,10 @@ class KeypointDetector:
         found = self.finder(image, boxes, before)
         return [
             _Followed(one._replace(keypoints=person.keypoints), person, _confidence(person))
-            for one, person in zip(detections, found, strict=True)
+            for one, person, known in zip(detections, found, before, strict=True)
+            if known is not None
+            or self.interval is None
+            or (person.body[:, 2] > _SURE).sum() >= _FEWEST
         ]
 
     def _follow(self, image: UInt8[np.ndarray, "H W 3"]) -> list[_Followed] | None:
@@ -116,8 +122,8 @@ def _moved(one: _Followed, person: FoundPerson) -> _Followed | None:
     box = moved_box(one.detection.box, one.found.body, person.body)
     if box is None or _confidence(person) < _LOST * one.confidence:
         return None
-    detection = Detection(box, one.detection.score, person.keypoints)
-    return one._replace(detection=detection, found=person)
+    moved = one.detection._replace(box=box, keypoints=person.keypoints)
+    return one._replace(detection=moved, found=person)
 
 
 def moved_box(
@@ -125,7 +131,7 @@ def moved_box(
 ) -> Box | None:
     """A box moved and scaled as keypoints (x, y, score); None if too few are known in both."""
     known = np.minimum(before[:, 2], now[:, 2]) > _SURE
-    if known.sum() < 3:
+    if known.sum() < _FEWEST:
         return None
     old, new = before[known, :2], now[known, :2]
     spread_before, spread_now = float(old.std(axis=0).sum()), float(new.std(axis=0).sum())
@@ -275,9 +281,8 @@ def watch_camera(
     """Show each frame, and where people are in it, to what finds the camera's motion, if any."""
     for tracked in frames:
         if camera is not None:
-            boxes = [(box.x, box.y, box.width, box.height) for box, *_ in tracked.detections]
-            boxes_xywh = np.array(boxes, np.float64).reshape(-1, 4)
-            camera.add(tracked.frame.index, tracked.frame.image, boxes_xywh)
+            boxes = np.array([one.box for one in tracked.detections], np.float64)
+            camera.add(tracked.frame.index, tracked.frame.image, boxes.reshape(-1, 4))
         yield tracked
 
 
@@ -345,10 +350,8 @@ def estimate_people(
             estimates.extend(people)
             for number, cropped_people in frames:
                 estimated_people = [
-                    EstimatedPerson(
-                        track, detection.score, estimates.popleft(), detection.keypoints
-                    )
-                    for track, detection, _ in cropped_people
+                    EstimatedPerson(track, one.score, estimates.popleft(), one.keypoints)
+                    for track, one, _ in cropped_people
                 ]
                 usable = [one for one in estimated_people if one.person.is_finite()]
                 if len(usable) < len(estimated_people) and not left_out:
@@ -430,11 +433,10 @@ def read_estimates(
             keypoints = None
             if summary.keypoints:
                 score = content["keypoint_score"][row].astype(np.float64)
-                from_file = np.full(len(score), KeypointSource.FILE, np.uint8)
-                source = SOURCES if summary.keypoints == "built-in" else from_file
-                source = np.where(score > 0, source, 0).astype(np.uint8)
-                points = content["keypoints_px"][row].astype(np.float64)
-                keypoints = Keypoints(points, score, source)
+                found_by = SOURCES if summary.keypoints == "built-in" else KeypointSource.FILE
+                source = np.where(score > 0, found_by, 0).astype(np.uint8)
+                points, depth = content["keypoints_px"][row], content["keypoint_depth_m"][row]
+                keypoints = Keypoints(points, score, depth, source)
             one = EstimatedPerson(number, float(content["score"][row]), person, keypoints)
             frames.setdefault(int(content["frame_index"][row]), []).append(one)
     count = summary.frames if summary.frames is not None else max(frames) + 1
@@ -482,7 +484,7 @@ def raw_rows(estimates: list[tuple[int, EstimatedPerson]], clip: Clip) -> np.nda
         for name in ("box_xywh", *PARAMETERS, "joints_2d_px"):
             row[name] = getattr(person, name)
         if keypoints is not None:
-            row["keypoints_px"], row["keypoint_score"], row["keypoint_source"] = keypoints
+            keypoints.write(row)
     placed = place_bodies(
         global_orient=rows["global_orient"],
         transl=rows["transl"],
@@ -493,6 +495,6 @@ def raw_rows(estimates: list[tuple[int, EstimatedPerson]], clip: Clip) -> np.nda
     )
     rows["placed_orient"] = placed.global_orient
     rows["placed_pelvis_m"] = placed.joints_3d_m[:, PELVIS]
-    seen_px = clip.camera.project(placed.joints_3d_m.astype(np.float32))
-    rows["truncation"] = truncation(seen_px, clip.image_size)
+    seen = clip.camera.project(placed.joints_3d_m.astype(np.float32))
+    rows["truncation"] = truncation(seen, clip.image_size)
     return rows

@@ -12,6 +12,7 @@ from human_models.files import find_model_folder
 from human_models.joints import JOINT_PARTS, JOINTS, JOINTS_FROM_MODEL, RIG_JOINTS
 from main.motion.camera import PELVIS, Clip, ClipCamera
 from main.motion.kinematics import (
+    DEEP,
     PLACE,
     SHAPE,
     TURNED,
@@ -227,6 +228,24 @@ def test_joints_may_be_beyond_the_edge_at_which_their_keypoints_are(
     assert rise < 2 if source == KeypointSource.BODY else rise > 8
 
 
+def test_who_looks_upright_stands_if_the_depth_of_joints_says_so(people, body, errors, tmp_path):
+    rows = people[0][:2].copy()
+    rows["body_pose"], rows["betas"], rows["placed_orient"] = 0, 0, [np.pi, 0, 0]
+    rows["placed_pelvis_m"] = [0, 0, 5]
+    upright = joints_of(rows, body)
+    rows["placed_orient"] = (
+        Rotation.from_rotvec([0.4, 0, 0]) * Rotation.from_rotvec([np.pi, 0, 0])
+    ).as_rotvec()
+    rows["keypoints_px"], rows["keypoint_source"] = CAMERA.project(upright), KeypointSource.BODY
+    rows["keypoint_score"] = 0
+    rows["keypoint_score"][:, list(range(*BODY.indices(137)))] = 0.6
+    rows["keypoint_depth_m"][1, DEEP] = (upright[1, :, 2] - upright[1, PELVIS, 2])[DEEP]
+    after, _ = refined(rows, body, errors, tmp_path)
+    neck = JOINTS.index("neck")
+    lean = [abs(joints[neck, 2] - joints[PELVIS, 2]) for joints in joints_of(after, body)]
+    assert lean[1] < 0.9 * lean[0]
+
+
 def walk(people, body, count=40):
     """Rows of two people over time: the first stands still behind where the second passes."""
     rows, _ = people
@@ -312,6 +331,7 @@ def exact(body):
             sigma_px=torch.ones(count, 137),
             wrong=torch.zeros(count, 137),
             outward=torch.zeros(count, 137, 2),
+            depth_m=torch.zeros(count, len(DEEP)),
         )
         flipped = torch.linalg.det(seen.rotations) < 0
         seen.rotations[flipped] *= -1
@@ -324,7 +344,9 @@ def test_derivatives_are_those_of_differences(exact):
     skeleton, seen, vectors, rays = exact
     posed = skeleton.pose(seen, vectors, CAMERA)
     units = seen.size_px[:, None] / torch.tensor(CAMERA.focal) * posed.pelvis_m[:, 2:]
-    slopes = skeleton.derivatives(posed, rays, torch.arange(137), units)
+    points = torch.arange(137).repeat_interleave(2)
+    slopes = skeleton.derivatives(posed, rays.flatten(1, 2), points, units)
+    slopes = slopes.unflatten(1, (137, 2))
     step = 1e-5
     for entry in range(VARIABLES):
         change = torch.zeros(VARIABLES)

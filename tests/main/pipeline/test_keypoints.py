@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from human_models.joints import FACE_KEYPOINTS, HAND_KEYPOINTS, JOINTS, SIDES, joint_places
+from main.motion.kinematics import DEEP
 from main.motion.rows import Keypoints, KeypointSource
 from main.pipeline.detection import Detection
 from main.pipeline.keypoints import (
@@ -16,6 +17,7 @@ from main.pipeline.keypoints import (
     Part,
     _Arm,
     _each_hand_once,
+    _enter_depths,
     _hand_square,
     _without_shared,
 )
@@ -42,7 +44,7 @@ def astronaut():
 
 def test_keypoints_of_a_photograph(finder, astronaut):
     (found,) = finder(astronaut, [BOX], [None])
-    px, score, source = found.keypoints
+    px, score, depth, source = found.keypoints
     for name, point in EXPECTED.items():
         joint = JOINTS.index(name)
         assert score[joint] > 0.3, name
@@ -58,6 +60,9 @@ def test_keypoints_of_a_photograph(finder, astronaut):
     assert unknown.any()
     assert not px[unknown].any()
     assert not source[unknown].any()
+    # She sits, so her knees, below the picture, are nearer to the camera than her hips.
+    assert (depth[DEEP[2:4]] < -0.15).all()
+    assert (abs(depth[DEEP[:2]]) < 0.3).all()
 
 
 def test_the_next_frame_starts_from_the_last_one(finder, astronaut):
@@ -135,6 +140,20 @@ def test_the_detector_runs_where_somebody_may_be_new(finder, astronaut):
         assert one.score == 0.7
         assert one.keypoints is not None
         assert one.keypoints.score[JOINTS.index("nose")] > 0.3
+
+
+@pytest.mark.parametrize(("interval", "people"), [(4, 0), (None, 1)])
+def test_a_new_box_without_keypoints_is_nobody_unless_it_is_of_a_file(interval, people, finder):
+    following = KeypointDetector(lambda *_: [Detection(BOX, 0.7)], finder, interval)
+    assert len(following(0, np.zeros((512, 512, 3), np.uint8))) == people
+
+
+def test_depths_are_of_points_that_are_the_joints_of_the_body_or_unknown_to_it():
+    keypoints, pose = Keypoints.unknown(), np.zeros((39, 4))
+    keypoints.score[DEEP[:2]], keypoints.px[DEEP[0]] = 1, [50, 0]
+    pose[[11, 12, 25], 3] = 0.1, 0.2, 0.3
+    _enter_depths(keypoints, pose, 20)
+    assert keypoints.depth_m[DEEP].tolist() == [0, 0.2, 0.3, 0, 0, 0]
 
 
 def test_hands_are_in_the_order_of_the_joints():
