@@ -33,6 +33,8 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
 
     if processes < 1:
         raise UserError(f"{processes} processes; start 1 or more")
+    if not module:
+        raise UserError("MODULE is empty; give main.train, main.pretrain or main.test")
     environment = os.environ
     environment[LAUNCH_DATE] = datetime.now().astimezone().strftime(DATE)
     restarts = environment.get("MAX_RESTARTS", "0")

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 
 from datasets.humandata.file import (
     BOXES,
     FAMILIES,
     FILE_WIDE,
-    JOINTS,
     KEYPOINTS_2D,
     META_PAIRS,
     PART_BOXES,
@@ -34,6 +33,7 @@ from datasets.humandata.file import (
     subtract_mean_hand,
     without_own_rows,
 )
+from datasets.humandata.writer import complete_keypoints
 from datasets.sources import source_of_file
 from utils.errors import UserError
 
@@ -257,8 +257,17 @@ def join_keypoints(parts: Sequence[Part], keep: Keep) -> Entries:
             lacking = next(part.path for part in parts if part not in having)
             log.warning("entry '%s' is left out: %s has none", key, lacking)
             continue
-        dimensions = max(part.entries[key].shape[2] for part in having)
-        points, masks = zip(*(_points(part, key, dimensions) for part in parts), strict=True)
+        joints, width = complete_keypoints(having[0].path, key, having[0].entries)[0].shape[1:]
+        points, masks = zip(
+            *(
+                complete_keypoints(part.path, key, part.entries)
+                if key in part.entries
+                else (np.zeros((part.length, joints, width)), np.zeros(joints, np.uint8))
+                for part in parts
+            ),
+            strict=True,
+        )
+        merged[key] = _concatenated(key, points, parts).astype(np.float32, copy=False)
         common, union = np.logical_and.reduce(masks), np.logical_or.reduce(masks)
         partly = int(union.sum() - common.sum())
         if partly and keep == "common":
@@ -269,24 +278,8 @@ def join_keypoints(parts: Sequence[Part], keep: Keep) -> Entries:
                 "that look at the mask alone take them as (0, 0)",
                 *(key, partly),
             )
-        merged[key] = np.concatenate(points)
         merged[mask_names(key)[0]] = (common if keep == "common" else union).astype(np.uint8)
     return merged
-
-
-def _points(part: Part, key: str, dimensions: int) -> tuple[np.ndarray, UInt8[np.ndarray, "190"]]:
-    """A file's keypoints with 190 joints, and which of them it has."""
-    whole = np.zeros((part.length, JOINTS, dimensions), np.float32)
-    mask = np.zeros(JOINTS, np.uint8)
-    if key in part.entries:
-        points = part.entries[key]
-        count, width = points.shape[1:]
-        whole[:, :count, :width] = points
-        whole[:, :count, width:] = 1
-        stated = [part.entries[name] for name in mask_names(key) if name in part.entries]
-        seen = np.logical_or.reduce(whole[:, :count, -1] > 0, axis=0)
-        mask[:count] = np.asarray(stated[0]) == 1 if stated else seen
-    return whole, mask
 
 
 def same(one: Any, other: Any) -> bool:

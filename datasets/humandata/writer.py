@@ -32,6 +32,15 @@ _PICKLE_PROTOCOL: Final = 3
 """NumPy's own for .npz files up to its version 1.26, by which the published files are written."""
 BODY_BOX_SCALE: Final = 1.2
 """By how much the format has body boxes padded."""
+MISC: Final[Entries] = {
+    "flat_hand_mean": False,
+    "kps3d_root_aligned": False,
+    "bbox_body_scale": BODY_BOX_SCALE,
+    "bbox_hand_scale": 1.0,
+    "bbox_face_scale": 1.0,
+    "cam_param_type": "perspective",
+}
+"""Settings of the files that are made here."""
 _MODEL_JOINTS: Final = np.array(JOINTS_FROM_MODEL)
 _PART_JOINTS: Final = {
     part: [MODEL_JOINTS.index(name) for name in names]
@@ -69,11 +78,12 @@ def write_humandata(
         if is_mask(key):
             written[key] = _mask(path, key, value)
     for key in [key for key, value in written.items() if is_keypoints(key, value)]:
-        points, mask = _keypoints(path, key, written, compressed=compress_keypoints)
+        points, mask = complete_keypoints(path, key, written)
         if len(points) != length:
             found = f"has {len(points)} rows, image_path has {length}"
             raise UserError(f"cannot write {path}: entry '{key}' {found}")
-        written[key], written[mask_names(key)[0]] = points, mask
+        written[key] = points[:, mask == 1] if compress_keypoints else points
+        written[mask_names(key)[0]] = mask
     written |= {
         "__key_strict__": np.array(False),
         "__data_len__": np.array(length),
@@ -108,22 +118,27 @@ def _mask(path: Path, key: str, value: np.ndarray) -> UInt8[np.ndarray, " J"]:
     return _all_joints(value.astype(np.uint8)[None])[0]
 
 
-def _keypoints(
-    path: Path, key: str, written: Mapping[str, np.ndarray], *, compressed: bool
+def complete_keypoints(
+    path: Path, key: str, entries: Mapping[str, Any]
 ) -> tuple[np.ndarray, UInt8[np.ndarray, " J"]]:
-    """An array as it is stored, and its mask."""
-    points = written[key]
+    """A keypoint array with all joints and confidences, and its mask.
+
+    Raises UserError, naming `path`, where the mask has another number of joints.
+    """
+    points = entries[key]
     if points.shape[2] == (2 if key.startswith("keypoints2d") else 3):
         confident = np.ones_like(points[..., :1])
         points = np.concatenate([points, confident], axis=2)
     points = _all_joints(points)
-    given = [written[name] for name in mask_names(key) if name in written]
-    seen = np.logical_or.reduce(points[..., -1] > 0, axis=0)
-    mask = given[0] if given else seen.astype(np.uint8)
+    stated = [entries[name] for name in mask_names(key) if name in entries]
+    if stated:
+        mask = _all_joints((np.asarray(stated[0]) == 1)[None])[0]
+    else:
+        mask = np.logical_or.reduce(points[..., -1] > 0, axis=0)
     if len(mask) != points.shape[1]:
         found = f"has {points.shape[1]} joints, its mask {len(mask)}"
         raise UserError(f"cannot write {path}: entry '{key}' {found}; give all of them")
-    return points[:, mask == 1] if compressed else points, mask
+    return points, mask.astype(np.uint8)
 
 
 def _all_joints(values: np.ndarray) -> np.ndarray:
@@ -218,14 +233,7 @@ def humandata_entries(people: People) -> Entries:
             "focal_length": people.focal.astype(np.float32),
             "principal_point": people.princpt.astype(np.float32),
         },
-        "misc": {
-            "flat_hand_mean": False,
-            "kps3d_root_aligned": False,
-            "bbox_body_scale": BODY_BOX_SCALE,
-            "bbox_hand_scale": 1.0,
-            "bbox_face_scale": 1.0,
-            "cam_param_type": "perspective",
-        },
+        "misc": dict(MISC),
     }
     inside = body[:, 2] > 0
     if not inside.any():

@@ -14,7 +14,8 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32
 
-from datasets.humandata.writer import BODY_BOX_SCALE
+from datasets.humandata.file import Entries
+from datasets.humandata.writer import BODY_BOX_SCALE, MISC
 from datasets.synthetic.figures import BodyParameters, Figure
 from datasets.synthetic.rendering import Picture
 from human_models.joints import MODEL_JOINTS, SIDES
@@ -150,39 +151,19 @@ def load_rows(paths: Sequence[Path]) -> Columns:
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else {}
 
 
-def humandata_entries(columns: Columns, config: str, about: Mapping[str, Any]) -> dict[str, Any]:
+def entries_of_columns(columns: Columns, config: str, about: Mapping[str, Any]) -> Entries:
     """What `write_humandata` takes; `about` joins the settings in `misc`."""
-    count = len(columns["image_path"])
-    made: dict[str, Any] = {key: value for key, value in columns.items() if "." not in key}
-    for entry in ("smplx", "meta"):
-        prefix = f"{entry}."
-        made[entry] = {
-            key.removeprefix(prefix): value
-            for key, value in columns.items()
-            if key.startswith(prefix)
-        }
-    made["meta"] = {
-        key: value.tolist() if value.dtype.kind in "UOb" else value
-        for key, value in made["meta"].items()
-    }
-    zeros = np.zeros((count, 3), np.float32)
-    betas = made["smplx"]["betas"]
-    made["smplx"] |= {"leye_pose": zeros, "reye_pose": zeros, "betas_neutral": betas}
-    mask = np.zeros(190, np.uint8)
-    mask[: columns["keypoints2d_smplx"].shape[1]] = 1
+    entries: Entries = {key: value for key, value in columns.items() if "." not in key}
+    for key, value in columns.items():
+        entry, _, name = key.rpartition(".")
+        if entry:
+            lists = entry == "meta" and value.dtype.kind in "UOb"
+            entries.setdefault(entry, {})[name] = value.tolist() if lists else value
+    zeros = np.zeros((len(columns["image_path"]), 3), np.float32)
+    betas = entries["smplx"]["betas"]
+    entries["smplx"] |= {"leye_pose": zeros, "reye_pose": zeros, "betas_neutral": betas}
     for name in ("keypoints2d_smplx", "keypoints3d_smplx"):
-        made[name] = made[name].astype(np.float32)
-        made[f"{name}_mask"] = mask
-    made["config"] = config
-    made["misc"] = {
-        "flat_hand_mean": False,
-        "kps3d_root_aligned": False,
-        "bbox_source": "provide_by_dataset",
-        "bbox_body_scale": BODY_BOX_SCALE,
-        "bbox_hand_scale": 1.0,
-        "bbox_face_scale": 1.0,
-        "smplx_source": "openpeople",
-        "cam_param_type": "perspective",
-        **about,
-    }
-    return made
+        entries[name] = entries[name].astype(np.float32)
+        entries[f"{name}_mask"] = np.ones(len(MODEL_JOINTS), np.uint8)
+    sources = {"bbox_source": "provide_by_dataset", "smplx_source": "openpeople"}
+    return entries | {"config": config, "misc": {**MISC, **sources, **about}}

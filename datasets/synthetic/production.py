@@ -28,7 +28,7 @@ from datasets.humandata.writer import BODY_BOX_SCALE, write_humandata
 from datasets.sources import Split
 from datasets.synthetic.clips import draw_clip, people_of_clip
 from datasets.synthetic.demo import draw_demo
-from datasets.synthetic.ground_truth import Row, humandata_entries, load_rows, save_rows
+from datasets.synthetic.ground_truth import Row, entries_of_columns, load_rows, save_rows
 from datasets.synthetic.motion import FPS
 from datasets.synthetic.pictures import (
     Studio,
@@ -143,7 +143,7 @@ def _annotations(
     if options.kind in ("clips", "demo"):
         parts = {f"{name}_{_clip_name(index)}": [file] for index, file in enumerate(files)}
     annotations = {
-        folder / f"{part}.npz": humandata_entries(columns, part, about)
+        folder / f"{part}.npz": entries_of_columns(columns, part, about)
         for part, paths in parts.items()
         if (columns := load_rows(paths))
     }
