@@ -248,14 +248,14 @@ def _smpl_pose(columns: Columns) -> Float32[np.ndarray, "N 24 3"]:
 
 
 def _genders(columns: Columns) -> np.ndarray:
-    given = columns.get("gender", np.full(len(columns["row"]), ""))
-    words, which = np.unique(given, return_inverse=True)
+    stated = columns.get("gender", np.full(len(columns["row"]), ""))
+    words, which = np.unique(stated, return_inverse=True)
     full = np.array([_GENDERS.get(word[:1].lower(), "neutral") for word in words], dtype=str)
     return full[which]
 
 
 VERSION: Final = 3
-"""Of the columns and of the rules that fill them; a change makes all caches anew."""
+"""Of the columns and of the rules that fill them; a change makes all caches again."""
 
 
 class InstanceTable:
@@ -405,7 +405,7 @@ def _existing(folder: Path) -> InstanceTable | None:
     try:
         return InstanceTable(folder)
     except UserError as error:
-        log.warning("%s It is made anew.", error)
+        log.warning("%s It is made again.", error)
         return None
 
 

@@ -252,7 +252,7 @@ class TimedTraining:
 
     def _draw(self, kind: str, people: int) -> int:
         """Draw a set, unless it is there; the number of people drawn."""
-        from datasets.synthetic.production import SynthesisOptions, synthesize
+        from synthetic.production import SynthesisOptions, synthesize
 
         split: Split = "test" if kind == "test" else "train"
         options = SynthesisOptions("crops", "openpeople", split, _SEEDS[kind], people, (192, 256))

@@ -145,15 +145,15 @@ def _cameras_by_row(parts: Sequence[Part]) -> list[Part]:
 def _row_entries(parts: list[Part], keep: Keep) -> Entries:
     rows = []
     for part in parts:
-        mine = {
+        own = {
             key: value
             for key, value in part.entries.items()
             if is_row_entry(key, value, part.length) and not is_keypoints(key, value)
         }
         for key in BOXES:
-            if key in mine and mine[key].shape[1] == 4:
-                mine[key] = np.pad(mine[key], [(0, 0), (0, 1)], constant_values=1)
-        rows.append(Part(part.path, mine))
+            if key in own and own[key].shape[1] == 4:
+                own[key] = np.pad(own[key], [(0, 0), (0, 1)], constant_values=1)
+        rows.append(Part(part.path, own))
     return join_columns("", rows, [part.length for part in parts], keep)
 
 

@@ -385,6 +385,6 @@ def _tile(picture: UInt8[np.ndarray, "H W 3"], label: str) -> UInt8[np.ndarray, 
 def _contact_sheet(tiles: Sequence[UInt8[np.ndarray, "T T 3"]]) -> UInt8[np.ndarray, "H W 3"]:
     columns = math.ceil(math.sqrt(len(tiles)))
     blanks = [np.full_like(tiles[0], 24)] * (-len(tiles) % columns)
-    whole = [*tiles, *blanks]
-    lines = [np.hstack(whole[i : i + columns]) for i in range(0, len(whole), columns)]
+    cells = [*tiles, *blanks]
+    lines = [np.hstack(cells[i : i + columns]) for i in range(0, len(cells), columns)]
     return np.vstack(lines)

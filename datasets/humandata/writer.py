@@ -55,25 +55,25 @@ _PART_JOINTS: Final = {
 def write_humandata(
     path: Path, entries: Mapping[str, Any], *, compress_keypoints: bool = True
 ) -> None:
-    """Write an .npz as mmhuman3d and the published code read it, whole or not at all.
+    """Write an .npz as mmhuman3d and the published code read it, completely or not at all.
 
     `entries` are those of the format, one row per person: image_path (N) of str, bbox_xywh (N 5),
     keypoints2d_* (N J 3), keypoints3d_* (N J 4), dictionaries smplx, meta, misc and so on; None is
-    left out. Keypoints are given whole: all 190 joints, or the first 144 or 127, which are brought
-    to 190; those without a confidence are confident (1). A keypoint array KEY gets the mask
+    left out. Keypoints have all 190 joints, or the first 144 or 127, which are brought to 190;
+    those without a confidence are confident (1). A keypoint array KEY gets the mask
     KEY_mask (190) of `entries`, else their keypoints2d_mask or keypoints3d_mask, else one made of
     the confidences as mmhuman3d does it: a joint exists if any row is confident of it. Compressed
     arrays hold the joints of the mask alone. `__key_strict__` is False, since the extra entries of
-    files in the wild are kept; the other bookkeeping is written anew.
+    files in the wild are kept; the other bookkeeping is written again.
 
     Raises:
         UserError: an entry does not fit the format or the number of rows.
     """
-    given = {key: value for key, value in entries.items() if value is not None}
-    if "image_path" not in given:
+    present = {key: value for key, value in entries.items() if value is not None}
+    if "image_path" not in present:
         raise UserError(f"cannot write {path}: entry 'image_path' is missing; give every row's")
-    length = len(given["image_path"])
-    written = {key: _plain(key, value) for key, value in given.items() if key not in BOOKKEEPING}
+    length = len(present["image_path"])
+    written = {key: _plain(key, value) for key, value in present.items() if key not in BOOKKEEPING}
     for key, value in written.items():
         if is_mask(key):
             written[key] = _mask(path, key, value)
@@ -206,8 +206,8 @@ def humandata_entries(people: People) -> Entries:
     confidence = in_front[..., None].astype(np.float32)
     joints_2d = np.concatenate([people.joints_2d, confidence], axis=2).astype(np.float32)
     joints_3d = np.concatenate([people.joints_3d, confidence], axis=2).astype(np.float32)
-    given = np.isfinite(people.boxes).all(axis=1)
-    tight = np.where(given[:, None], people.boxes, _enclosing(joints_2d))
+    has_box = np.isfinite(people.boxes).all(axis=1)
+    tight = np.where(has_box[:, None], people.boxes, _enclosing(joints_2d))
     body = _clipped(_padded(tight), people.image_size)
     parts = {
         f"{part}_bbox_xywh": _clipped(_enclosing(joints_2d[:, joints]), people.image_size)

@@ -315,8 +315,8 @@ class Jobs:
                         job.choice = Choice()
                     self._finish(job, "done", None)
                 else:
-                    error = "the app was stopped while this ran"
-                    self._finish(job, "failed", error if self._is_closed else _why(folder, status))
+                    stopped = "the app was stopped while this ran" if self._is_closed else None
+                    self._finish(job, "failed", stopped or _failure(folder, status))
 
     def _next(self) -> Job | None:
         queued = [job for job in self._jobs.values() if job.task and job.task.state == "queued"]
@@ -365,7 +365,7 @@ def _kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> Non
         os.killpg(process.pid, number)
 
 
-def _why(folder: Path, status: int) -> str:
+def _failure(folder: Path, status: int) -> str:
     """Why a task failed: what its command said last, or how it ended."""
     errors = [line for line in _tail(folder / "log.txt") if line.startswith("error: ")]
     if errors:

@@ -249,7 +249,7 @@ class Evaluator(nn.Module):
     ) -> dict[str, SampleErrors]:
         """`SMPL_METRICS`, where the truth is a mesh of SMPL.
 
-        The prediction is moved to the true pelvis, then converted to a mesh of SMPL; joints are
+        The prediction is placed to the true pelvis, then converted to a mesh of SMPL; joints are
         those of SMPL's rig on both. Raises ValueError where a point to compare is not a finite
         number.
         """
@@ -258,8 +258,8 @@ class Evaluator(nn.Module):
             joints_and_pelvis = self.smpl_joints(true)
             true_pelvis, true_joints = joints_and_pelvis.split((1, len(_SMPL_COMPARED)), dim=2)
             pelvis = self.smplx_joints["roots"](predicted)[..., :1]
-            moved = predicted.double() + (true_pelvis - pelvis).mT
-            converted = self.smplx_to_smpl @ moved.transpose(0, 1).flatten(1)
+            placed = predicted.double() + (true_pelvis - pelvis).mT
+            converted = self.smplx_to_smpl @ placed.transpose(0, 1).flatten(1)
             converted = converted.unflatten(1, (-1, 3)).transpose(0, 1).contiguous()
 
             joints = (self.smpl_joints(converted)[..., 1:], true_joints)
@@ -396,24 +396,24 @@ def world_errors(
     of the root after a rigid alignment of the whole way, over its length. Feet slide where the
     true ones move less than a centimetre per frame. NaN where nothing can be measured.
     """
-    ours, theirs = (np.asarray(joints, np.float64) for joints in (predicted, true))
+    estimated, actual = (np.asarray(joints, np.float64) for joints in (predicted, true))
     wa_mpjpe: list[float] = []
     w_mpjpe: list[float] = []
-    for start in range(0, max(len(ours) - _PIECE, 0) + 1, _PIECE):
+    for start in range(0, max(len(estimated) - _PIECE, 0) + 1, _PIECE):
         piece = slice(start, start + _PIECE)
-        a, b = ours[piece][:, WORLD_JOINTS], theirs[piece][:, WORLD_JOINTS]
+        a, b = estimated[piece][:, WORLD_JOINTS], actual[piece][:, WORLD_JOINTS]
         for errors, count in ((wa_mpjpe, len(a)), (w_mpjpe, 2)):
             errors.append(np.linalg.norm(_aligned(a, b, count) - b, axis=-1).mean())
-    root, true_root = ours[:, WORLD_JOINTS[:1]], theirs[:, WORLD_JOINTS[:1]]
+    root, true_root = estimated[:, WORLD_JOINTS[:1]], actual[:, WORLD_JOINTS[:1]]
     length = np.linalg.norm(np.diff(true_root, axis=0), axis=-1).sum()
     aligned_root = _aligned(root, true_root, len(root), with_scale=False)
     away = np.linalg.norm(aligned_root - true_root, axis=-1).mean()
     steps, true_steps = (
         np.linalg.norm(np.diff(joints[:, FOOT_POINTS], axis=0), axis=-1)
-        for joints in (ours, theirs)
+        for joints in (estimated, actual)
     )
     standing = true_steps < _STANDING_M
-    third = np.diff(ours[:, WORLD_JOINTS], n=3, axis=0) * fps**3
+    third = np.diff(estimated[:, WORLD_JOINTS], n=3, axis=0) * fps**3
     return {
         "wa_mpjpe": MILLIMETRES * float(np.mean(wa_mpjpe)),
         "w_mpjpe": MILLIMETRES * float(np.mean(w_mpjpe)),

@@ -192,21 +192,7 @@ def _number(mean: MeanAndCount) -> str:
 class BenchmarkOptions:
     """Which network is evaluated on what, by which rules, and where results go.
 
-    Attributes:
-        model_dir: a name under pretrained_models/, a folder or a weights file; with
-            `checkpoint_id` a training run.
-        checkpoint_id: the epoch of the run.
-        datasets: names of datasets/sources.py or of the config.
-        humandata: a HumanData file instead of a dataset, and
-        images: the folder that its image paths start from.
-        protocol: name of an `EvaluationProtocol`.
-        ground_truth: "meshes" are those registered to scans, where a dataset has them.
-        worst_count: how many of the worst samples to draw; None: 8 where samples are images.
-        detections: a file of a detector's boxes, instead of the dataset's own.
-        output: folder for log/ and result/; None: a folder in outputs/.
-        device: "auto", or a device of PyTorch.
-        precision: of encoder and decoder, "fp32" or "bf16".
-        overrides: changes of the model's config, "section.key=value".
+    `main.test --help` describes them; None of `worst_count`: 8 where samples are images.
     """
 
     model_dir: str
@@ -281,17 +267,20 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
                     folder = _result_folder(source.name, options, date, several=several)
                     log_text = log_of_loading + logged.getvalue()[begin:]
                     write_results(folder, about_run, source, result, estimator, log_text)
-                    title = f"{source.name}, {protocol.name} protocol"
-                    Console().print(means_table(title, result.means, result.breakdown))
-                    if result.match is not None:
-                        log.info("detection: %s", result.match.report(result.means))
-                    log.info("%s", folder)
+                    _report(folder, f"{source.name}, {protocol.name} protocol", result)
                     means[source.name] = result.means
         folder = _result_folder("MPE", options, date, several=several)
         _report_mean(means, folder, about_run, logged.getvalue())
         for failure in failures:
             log.error("error: %s", failure)
         return 2 if failures else 0
+
+
+def _report(folder: Path, title: str, result: BenchmarkResult) -> None:
+    Console().print(means_table(title, result.means, result.breakdown))
+    if result.match is not None:
+        log.info("detection: %s", result.match.report(result.means))
+    log.info("%s", folder)
 
 
 def run_world_benchmark(options: BenchmarkOptions) -> None:

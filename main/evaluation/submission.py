@@ -44,22 +44,10 @@ FINDINGS_STATUS: Final = 1
 
 @dataclass(frozen=True)
 class SubmissionOptions:
-    """Which network estimates whom, and for which server.
-
-    Attributes:
-        output: the zip.
-        model_dir: a name under pretrained_models/, a folder or a weights file; with
-            `checkpoint_id` a training run.
-        checkpoint_id: the epoch of the run.
-        images: folder of the test images, instead of the test split's HumanData.
-        boxes: file of boxes by the numbers of the images; None: a detector finds the people.
-        detector: which; see main.pipeline.options.
-        device: "auto", or a device of PyTorch.
-        precision: of encoder and decoder, "fp32" or "bf16".
-        overrides: changes of the model's config, "section.key=value".
+    """Which network estimates whom, and for which server; `main.submit --help` describes them.
 
     Raises:
-        UserError: what is given does not go together.
+        UserError: what is asked for does not go together.
     """
 
     server: Server
