@@ -137,7 +137,7 @@ def read_json(path: Path, what: str) -> Any:
         raise UserError(f"{path}: not readable as JSON (it is nested too deeply)") from None
 
 
-def other_content(path: Path) -> str | None:
+def wrong_download(path: Path) -> str | None:
     """Why a file is not what its name says, where a download left something else; else None."""
     try:
         with open_input(path) as file:

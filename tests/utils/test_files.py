@@ -17,7 +17,6 @@ from utils.files import (
     atomic_path,
     exclusive,
     open_input,
-    other_content,
     path_within,
     read_input,
     read_json,
@@ -25,6 +24,7 @@ from utils.files import (
     remove_leftovers,
     require_output,
     require_regular_file,
+    wrong_download,
 )
 from utils.image import read_image
 from utils.mesh import read_ply_vertices
@@ -230,11 +230,11 @@ def test_output_below_a_file_is_refused(tmp_path):
 )
 def test_what_came_instead_of_a_file(tmp_path, content, what):
     (tmp_path / "x").write_bytes(content)
-    assert what in (other_content(tmp_path / "x") or "")
+    assert what in (wrong_download(tmp_path / "x") or "")
     for other in (b"", b"PK\x03\x04", b"<xml>"):
         (tmp_path / "x").write_bytes(other)
-        assert other_content(tmp_path / "x") is None
-    assert other_content(tmp_path / "gone") is None
+        assert wrong_download(tmp_path / "x") is None
+    assert wrong_download(tmp_path / "gone") is None
 
 
 def refuse(*_: object) -> bool:
