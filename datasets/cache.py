@@ -5,7 +5,7 @@
 A dataset's split is read from its annotation files once and written into a folder of its own: the
 bytes of each column, texts as one blob with offsets, and a manifest. The folder's name is a
 digest of all that its content depends on, so another interval or a changed file gets another
-folder. A folder appears whole or not at all; what a killed process leaves is never looked at.
+folder. A folder appears complete or not at all; what a killed process leaves is never looked at.
 """
 
 import contextlib

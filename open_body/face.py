@@ -338,14 +338,14 @@ def _frontal(
     """The left jaw line and the chin as seen from the front."""
     before_ear = surface.faces_within(_face_mask(surface, head))
     # Looser than the silhouette's mask, for the chin's round underside must be hit.
-    whole = surface.faces_within(head & (surface.normals[:, 2] > _JAW_LINE_NORMAL))
+    all_faces = surface.faces_within(head & (surface.normals[:, 2] > _JAW_LINE_NORMAL))
     line = [
         surface.from_front(
-            _seen_from_front(surface, pick), before_ear if k < _BESIDE_EAR else whole
+            _seen_from_front(surface, pick), before_ear if k < _BESIDE_EAR else all_faces
         )
         for k, pick in enumerate(_JAW_LINE)
     ]
-    return line, surface.from_front(_seen_from_front(surface, _CHIN), whole)
+    return line, surface.from_front(_seen_from_front(surface, _CHIN), all_faces)
 
 
 def _silhouettes(

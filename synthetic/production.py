@@ -1,4 +1,4 @@
-"""Drawing a whole set by several processes: the same bytes whatever their number.
+"""Drawing a set by several processes: the same bytes whatever their number.
 
 Pictures are drawn in batches of fixed size into a folder of their own, each batch ending with a
 file of its rows. A run that was stopped goes on where it was; the set appears when all is done.

@@ -108,7 +108,7 @@ def window_camera(left: float, top: float, height: float, shape: tuple[int, int]
 
 
 def full_camera(focal_mm: float, shape: tuple[int, int]) -> Camera:
-    """A camera of the whole picture; the film's longer side is the picture's."""
+    """A camera of the full picture; the film's longer side is the picture's."""
     height, width = shape
     focal = focal_mm / FILM_WIDTH_MM * max(height, width)
     return Camera((focal, focal), ((width - 1) / 2, (height - 1) / 2))

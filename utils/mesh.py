@@ -242,7 +242,7 @@ def make_glb(
     motion: Motion,
     extras: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """A whole .glb file of one character.
+    """The .glb file of one character.
 
     The skeleton stands under a node called `name`, its surfaces beside it, as the standard wants
     skinned meshes. Morphs are stored sparsely and without normals.

@@ -1,4 +1,4 @@
-"""Decoded frames as the network and the overlay need them: RGB of ordinary screens, whole, upright.
+"""Decoded frames as the network and the overlay need them: RGB of screens, progressive, upright.
 
 Matrix and range of YUV are FFmpeg's work. What it does not do is done by a table of colours, which
 its filter `lut3d` applies: PQ and HLG (the HDR of telephones and televisions) become light,

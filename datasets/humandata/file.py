@@ -79,7 +79,7 @@ _LARGE_BYTES: Final = 32_000_000
 _LARGE_REMEMBERED: Final = 2
 """Large entries kept in memory: a keypoint array is gigabytes, and two are compared."""
 _OTHER_NAMES: Final = {"focal_length": "focal_length", "principal_point": "princpt"}
-"""What cameras of whole files are called in `misc`."""
+"""What cameras of entire files are called in `misc`."""
 
 
 def is_mask(key: str) -> bool:
@@ -116,7 +116,7 @@ def expanded(
 
 
 def stated_flat_hands(entries: Mapping[str, Any]) -> Bool[np.ndarray, " N"] | None:
-    """What a file says of each row: of the rows first, else of the whole; None if nothing."""
+    """What a file says of each row: of the rows first, else of the file; None if nothing."""
     for family in FAMILIES:
         of_rows = entries.get(family, {}).get("flat_hand_mean")
         if of_rows is not None:

@@ -393,7 +393,7 @@ def world_errors(
 
     As WHAM (Shin et al., CVPR 2024) and its successors: pieces of 100 frames are aligned by a
     similarity, by all of their frames (WA-MPJPE) or by the first two (W-MPJPE). RTE is the error
-    of the root after a rigid alignment of the whole way, over its length. Feet slide where the
+    of the root after a rigid alignment of the entire path, over its length. Feet slide where the
     true ones move less than a centimetre per frame. NaN where nothing can be measured.
     """
     estimated, actual = (np.asarray(joints, np.float64) for joints in (predicted, true))

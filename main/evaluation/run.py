@@ -83,7 +83,7 @@ def write_results(
     estimator: Estimator,
     log_text: str,
 ) -> None:
-    """`folder`/result and `folder`/log, each whole or not at all; a former result is replaced.
+    """`folder`/result and `folder`/log, each complete or not at all; a former result is replaced.
 
     Args:
         about_run: what result.json states of the run: at least protocol and checkpoint.
