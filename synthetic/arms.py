@@ -22,9 +22,9 @@ from synthetic.skeleton import (
     Rotation,
     Skeleton,
     Vector,
-    about,
     clamp,
     pick,
+    rotation_about,
     turn,
 )
 
@@ -213,10 +213,10 @@ def place_arm(skeleton: Skeleton, rotations: np.ndarray, side: str, arm: Arm) ->
     axis: Vector = limb.second_direction
     twist = np.radians(arm.twist) * sign * np.sign(axis[0])
     rotations[shoulder] = upper
-    rotations[elbow] = lower @ about(axis, 0.55 * twist)
+    rotations[elbow] = lower @ rotation_about(axis, 0.55 * twist)
     down, inward = arm.bend
     bend: Rotation = turn("z", -sign * down) @ turn("y", sign * inward)
-    rotations[wrist] = about(axis, 0.45 * twist) @ bend
+    rotations[wrist] = rotation_about(axis, 0.45 * twist) @ bend
 
 
 _FINGERS: Final = ("index", "middle", "ring", "pinky")

@@ -1,4 +1,4 @@
-"""Clips of two to four people who move and cross each other, with ground truth for every frame.
+"""Clips of two to four people who transl and cross each other, with ground truth for every frame.
 
 People walk through the picture, wave, sit down and get up, talk with their hands, and climb steps.
 Their motions are those of `motion`: feet do not slide.
@@ -104,10 +104,10 @@ def draw_clip(
         add_shadows(background, meshes, lights, stage, half)
         taken = develop(overlaid(background.image, picture), response)
         rows = []
-        for me, (body, figure, move, _) in enumerate(people):
-            row = describe(figure, body, move, picture, me, camera, studio.parts)
+        for index, (body, figure, transl, _) in enumerate(people):
+            row = describe(figure, body, transl, picture, index, camera, studio.parts)
             if is_clear(row, _MOST_HIDDEN, _MOST_CUT):
-                rows.append(row | {"meta.frame_index": number, "meta.person": me})
+                rows.append(row | {"meta.frame_index": number, "meta.person": index})
         yield Frame(add_sensor_noise(rng, taken, noise), rows)
 
 
@@ -128,8 +128,10 @@ def pose_actors(
             people = []
             for actor in actors:
                 figure = next(figures)
-                move = actor.translation(stages[number], number, figure)
-                people.append((next(bodies), figure, move, person_mesh(figure, actor.look, move)))
+                transl = actor.translation(stages[number], number, figure)
+                people.append(
+                    (next(bodies), figure, transl, person_mesh(figure, actor.look, transl))
+                )
             yield people
 
 

@@ -117,9 +117,9 @@ def film(
         lit = _reflected_light(hall, stage, meshes, joined)
         image, picture = _draw_people(meshes, joined, lit, shadowed, empty.depth_m, camera)
         rows = [
-            describe(figure, body, move, picture, me, camera, studio.parts)
-            | {"meta.frame_index": number, "meta.person": me}
-            for me, (body, figure, move, _) in enumerate(people)
+            describe(figure, body, transl, picture, index, camera, studio.parts)
+            | {"meta.frame_index": number, "meta.person": index}
+            for index, (body, figure, transl, _) in enumerate(people)
         ]
         yield Frame(image, rows)
 

@@ -40,10 +40,13 @@ class Parts:
         self.hands = {side: np.flatnonzero(region == f"{side}_hand") for side in SIDES}
 
 
-def seen(
-    points: Float[np.ndarray, "K 3"], pixels: Float[np.ndarray, "K 2"], picture: Picture, me: int
+def visible_points(
+    points: Float[np.ndarray, "K 3"],
+    pixels: Float[np.ndarray, "K 2"],
+    picture: Picture,
+    number: int,
 ) -> tuple[Bool[np.ndarray, " K"], Bool[np.ndarray, " K"]]:
-    """Which points of mesh `me` are in the picture, and which of them no other mesh hides.
+    """Which points of a mesh are in the picture, and which of them no other mesh hides.
 
     Points are in the camera frame, metres; `pixels` is where they are in the picture.
     """
@@ -52,7 +55,7 @@ def seen(
     inside = (points[:, 2] > 0.1) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
     column, row = np.where(inside, x, 0).astype(np.int64), np.where(inside, y, 0).astype(np.int64)
     owner: Int32[np.ndarray, " K"] = picture.owner[row, column]
-    others = (owner >= 0) & (owner != me) & (picture.depth_m[row, column] < points[:, 2])
+    others = (owner >= 0) & (owner != number) & (picture.depth_m[row, column] < points[:, 2])
     return inside, inside & ~others
 
 
@@ -60,14 +63,14 @@ def hidden_share(
     figure: Figure,
     transl: Float32[np.ndarray, "3"],
     picture: Picture,
-    me: int,
+    number: int,
     camera: Camera,
     parts: Parts,
 ) -> tuple[float, float]:
     """Shares of a person's surface that are hidden by others (of what is in the picture), and
     that are outside the picture."""
     points = figure.points[: parts.body_count : _SAMPLED] + transl
-    inside, free = seen(points, camera.project(points), picture, me)
+    inside, free = visible_points(points, camera.project(points), picture, number)
     return float(1 - free.sum() / max(inside.sum(), 1)), float(1 - inside.mean())
 
 
@@ -76,19 +79,19 @@ def describe(
     parameters: BodyParameters,
     transl: Float32[np.ndarray, "3"],
     picture: Picture,
-    me: int,
+    number: int,
     camera: Camera,
     parts: Parts,
 ) -> Row:
-    """All entries of a person's row but the image's path; `me` is the person's mesh."""
+    """All entries of a person's row but the image's path; `number` is that of the person's mesh."""
     height, width = shape = picture.owner.shape
     joints = (figure.joints + transl).astype(np.float64)
     pixels = camera.project(joints)
-    _, visible = seen(joints, pixels, picture, me)
+    _, visible = visible_points(joints, pixels, picture, number)
     confidence = visible[:, None].astype(np.float64)
     surface = figure.points[: parts.body_count] + transl
     flat = camera.project(surface)
-    occlusion, truncation = hidden_share(figure, transl, picture, me, camera, parts)
+    occlusion, truncation = hidden_share(figure, transl, picture, number, camera, parts)
     row: Row = {
         "bbox_xywh": _box(flat, shape, 1.0, BODY_BOX_SCALE),
         "face_bbox_xywh": _part_box(pixels[_FACE], visible[_FACE], shape),
@@ -105,7 +108,7 @@ def describe(
         "meta.truncation": np.float32(truncation),
     }
     for side, vertices in parts.hands.items():
-        _, free = seen(surface[vertices], flat[vertices], picture, me)
+        _, free = visible_points(surface[vertices], flat[vertices], picture, number)
         row[f"{side[0]}hand_bbox_xywh"] = _part_box(flat[vertices], free, shape)
     return row
 

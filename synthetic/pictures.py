@@ -127,24 +127,24 @@ class Plan(NamedTuple):
 
     def stand(self, figures: list[Figure]) -> tuple[list[Float32[np.ndarray, "3"]], list[Mesh]]:
         """The people's translations to their places, and their meshes there."""
-        moves = [
+        translations = [
             place(self.stage, figure, *where, person.pose.lift_m)
             for figure, where, person in zip(figures, self.places, self.people, strict=True)
         ]
         meshes = [
-            person_mesh(figure, person.look, move)
-            for figure, person, move in zip(figures, self.people, moves, strict=True)
+            person_mesh(figure, person.look, transl)
+            for figure, person, transl in zip(figures, self.people, translations, strict=True)
         ]
-        return moves, meshes
+        return translations, meshes
 
     def seats(
-        self, figures: list[Figure], moves: list[Float32[np.ndarray, "3"]], chance: float
+        self, figures: list[Figure], translations: list[Float32[np.ndarray, "3"]], chance: float
     ) -> list[Mesh]:
         """Seats under those who sit, each with some probability."""
         seats = []
-        for person, figure, move in zip(self.people, figures, moves, strict=True):
+        for person, figure, transl in zip(self.people, figures, translations, strict=True):
             if person.pose.seated and self.rng.random() < chance:
-                seats += seat_under(self.rng, self.stage, figure.joints[0] + move)
+                seats += seat_under(self.rng, self.stage, figure.joints[0] + transl)
         return seats
 
 
@@ -177,22 +177,24 @@ def plan_crop(studio: Studio, rng: Rng, shape: Shape) -> Plan:
 def draw_crop(studio: Studio, plan: Plan, figures: list[Figure], shape: Shape) -> Drawn:
     """Draw a planned crop whose people have been posed."""
     rng, stage, parts = plan.rng, plan.stage, studio.parts
-    moves, meshes = plan.stand(figures)
-    body = figures[0].points[: parts.body_count] + moves[0]
+    translations, meshes = plan.stand(figures)
+    body = figures[0].points[: parts.body_count] + translations[0]
     camera = window_camera(*_window(rng, body, shape), shape)
     on_floor = rng.random() < _CROPS_ON_FLOOR
-    meshes += plan.seats(figures, moves, 0.85)
+    meshes += plan.seats(figures, translations, 0.85)
     meshes += _things(rng, stage, *plan.places[0], on_floor=on_floor)
     lights = draw_lights(rng, stage.up)
     picture = render(meshes, lights, camera, shape)
-    hidden, _ = hidden_share(figures[0], moves[0], picture, 0, camera, parts)
+    hidden, _ = hidden_share(figures[0], translations[0], picture, 0, camera, parts)
     if hidden > _CROP_MOST_HIDDEN:
         meshes = meshes[:1]
         picture = render(meshes, lights, camera, shape)
     farthest = _farthest(meshes) if on_floor else None
     background = draw_background(rng, stage, camera, shape, farthest, studio.photographs)
     image = compose(rng, background, picture, meshes, lights, stage, camera)
-    row = describe(figures[0], plan.people[0].parameters, moves[0], picture, 0, camera, parts)
+    row = describe(
+        figures[0], plan.people[0].parameters, translations[0], picture, 0, camera, parts
+    )
     return Drawn(encode(rng, image), [row])
 
 
@@ -292,8 +294,8 @@ def draw_scene(studio: Studio, plan: Plan, figures: list[Figure], shape: Shape) 
     """Draw a planned scene whose people have been posed; rows are of those who are seen."""
     rng, stage = plan.rng, plan.stage
     camera = full_camera(stage.focal_mm, shape)
-    moves, meshes = plan.stand(figures)
-    meshes += plan.seats(figures, moves, 0.9)
+    translations, meshes = plan.stand(figures)
+    meshes += plan.seats(figures, translations, 0.9)
     on_floor = rng.random() < _SCENES_ON_FLOOR
     meshes += [_clutter(rng, plan) for _ in range(int(rng.integers(0, 7)) if on_floor else 0)]
     lights = draw_lights(rng, stage.up)
@@ -303,8 +305,10 @@ def draw_scene(studio: Studio, plan: Plan, figures: list[Figure], shape: Shape) 
     background = draw_background(rng, stage, half, half_shape, farthest, studio.photographs)
     image = compose(rng, background, picture, meshes, lights, stage, half)
     rows = []
-    for me, (person, figure, move) in enumerate(zip(plan.people, figures, moves, strict=True)):
-        row = describe(figure, person.parameters, move, picture, me, camera, studio.parts)
+    for index, (person, figure, transl) in enumerate(
+        zip(plan.people, figures, translations, strict=True)
+    ):
+        row = describe(figure, person.parameters, transl, picture, index, camera, studio.parts)
         clear = is_clear(row, _SCENE_MOST_HIDDEN, _SCENE_MOST_CUT)
         if clear and row["bbox_xywh"][2:4].min() >= _LEAST_BOX_PX:
             rows.append(row)

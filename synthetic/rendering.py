@@ -265,7 +265,7 @@ def draw_lit(
     attributes[:, :3] = lit
     attributes[:, 3:5] = mesh.uv
     attributes[:, 5] = mesh.texture
-    seen = see(mesh.points, mesh.faces, mesh.two_sided, attributes, camera, shape)
+    seen = visible_surface(mesh.points, mesh.faces, mesh.two_sided, attributes, camera, shape)
     number = np.rint(seen.values[:, 5]).astype(np.int32)
     place = (seen.values[:, 3:5] * SIDE).astype(np.int32) & (SIDE - 1)
     texels = np.concatenate(mesh.textures).reshape(-1, 3)
@@ -297,7 +297,7 @@ def _lit(mesh: Mesh, lights: Lights) -> Float32[np.ndarray, "V 3"]:
     return (light * mesh.tint + gloss).astype(np.float32)
 
 
-class Seen(NamedTuple):
+class VisibleSurface(NamedTuple):
     """What is seen in a picture of (H, W) pixels, of which P show a triangle."""
 
     depth_m: Float32[np.ndarray, "H W"]
@@ -307,14 +307,14 @@ class Seen(NamedTuple):
     values: Float32[np.ndarray, "P A"]
 
 
-def see(
+def visible_surface(
     points_cam_m: Float32[np.ndarray, "V 3"],
     faces: Int32[np.ndarray, "F 3"],
     two_sided: Bool[np.ndarray, " F"],
     attributes: Float32[np.ndarray, "V A"],
     camera: Camera,
     shape: tuple[int, int],
-) -> Seen:
+) -> VisibleSurface:
     """Triangles (corners counter-clockwise from outside) as a pinhole camera sees them.
 
     Attributes are interpolated in space, not in the picture; A is a multiple of 3. Triangles with
@@ -326,7 +326,9 @@ def see(
     kept = faces[_facing(x, y, in_front, faces, two_sided, shape)]
     depth = np.full(shape, np.inf, np.float32)
     if not len(kept):
-        return Seen(depth, np.zeros(0, np.int64), np.zeros((0, attributes.shape[1]), np.float32))
+        return VisibleSurface(
+            depth, np.zeros(0, np.int64), np.zeros((0, attributes.shape[1]), np.float32)
+        )
     # Only the part of the picture is touched that the triangles cover.
     left, right = _range(x[kept], shape[1])
     top, bottom = _range(y[kept], shape[0])
@@ -336,7 +338,9 @@ def see(
     depth[top:bottom, left:right] = np.where(raster.covered, raster.depth_m, np.inf)
     rows, columns = np.divmod(here, right - left)
     values = [buffer.reshape(-1, 3)[here] for buffer in raster.values]
-    return Seen(depth, (rows + top) * shape[1] + columns + left, np.concatenate(values, axis=1))
+    return VisibleSurface(
+        depth, (rows + top) * shape[1] + columns + left, np.concatenate(values, axis=1)
+    )
 
 
 def _range(places: Float32[np.ndarray, "F 3"], size: int) -> tuple[int, int]:

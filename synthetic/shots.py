@@ -32,7 +32,7 @@ from synthetic.hall import (
 )
 from synthetic.motion import FPS, Motion, Physique, Script
 from synthetic.pictures import Studio, is_clear
-from synthetic.rendering import FLIP, Stage, full_camera, see
+from synthetic.rendering import FLIP, Stage, full_camera, visible_surface
 from synthetic.skeleton import axis_angle, turn
 from utils.camera import Camera
 
@@ -236,7 +236,7 @@ class PaintedHall:
         camera = full_camera(stage.focal_mm, shape).scaled(_FINER)
         points = stage.from_floor(self._points).astype(np.float32)
         two_sided = np.zeros(len(self._faces), bool)
-        seen = see(points, self._faces, two_sided, self._places, camera, fine)
+        seen = visible_surface(points, self._faces, two_sided, self._places, camera, fine)
         solid, face = np.divmod(np.rint(seen.values[:, 2]).astype(int), 6)
         light = np.zeros((fine[0] * fine[1], 6), np.float32)
         light[seen.pixels] = self._paint[self._cells(solid, face, seen.values[:, :2])]

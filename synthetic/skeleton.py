@@ -31,7 +31,7 @@ def turn(axis: str, degrees: float) -> Rotation:
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
 
 
-def about(axis: Vector, angle: float) -> Rotation:
+def rotation_about(axis: Vector, angle: float) -> Rotation:
     """Rotation about a unit vector, radians."""
     return cv2.Rodrigues(np.asarray(axis, np.float64) * angle)[0]
 
@@ -74,7 +74,7 @@ def cross(a: Vector, b: Vector) -> Vector:
 def _align(start: Vector, end: Vector) -> Rotation:
     """The smallest rotation that takes one unit vector to another, less than 90 degrees away."""
     axis = cross(start, end)
-    return about(unit(axis), math.asin(min(1.0, math.sqrt(float(axis @ axis)))))
+    return rotation_about(unit(axis), math.asin(min(1.0, math.sqrt(float(axis @ axis)))))
 
 
 class Limb(NamedTuple):
@@ -137,7 +137,7 @@ class Skeleton:
         wanted = np.stack([first, normal, cross(first, normal)], axis=1)
         bend = math.acos(max(-1.0, min(1.0, float(first @ second))))
         rotation = wanted @ limb.rest_frame.T
-        bent = about(limb.hinge, bend - limb.rest_bend)
+        bent = rotation_about(limb.hinge, bend - limb.rest_bend)
         return rotation, _align(bent @ limb.second_direction, rotation.T @ second) @ bent
 
     def world(

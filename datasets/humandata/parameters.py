@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from datasets.humandata.file import JOINTS, Entries, as_numbers, subtract_mean_hand
+from datasets.humandata.file import JOINTS, Entries, as_numbers, expanded, subtract_mean_hand
 from datasets.humandata.writer import People, humandata_entries
 from human_models.body import BodyLibrary, BodyModel, BodyOutput
 from human_models.files import find_model_folder
@@ -213,8 +213,7 @@ def _people(rows: Sequence[ParameterRow], images: Path, bodies: BodyLibrary) -> 
     for name in names & set(_HANDS):  # the mean hand was subtracted from unknown hands as well
         parameters[name][[name not in row.numbers for row in rows]] = 0
     focal, princpt = column("focal"), column("princpt")
-    joints = np.zeros((len(rows), JOINTS, 3), np.float32)
-    joints[:, : len(MODEL_JOINTS)] = joints_of_smplx(bodies, parameters)
+    joints = expanded(joints_of_smplx(bodies, parameters), np.arange(len(MODEL_JOINTS)), JOINTS)
     boxes = column("bbox_xywh", absent=np.nan)
     return People(
         image_path=[row.image.relative_to(images).as_posix() for row in rows],

@@ -17,6 +17,7 @@ from datasets.humandata.file import (
     JOINTS,
     ROW_TEXTS,
     Entries,
+    expanded,
     is_keypoints,
     is_mask,
     mask_names,
@@ -41,7 +42,6 @@ MISC: Final[Entries] = {
     "cam_param_type": "perspective",
 }
 """Settings of the files that are made here."""
-_MODEL_JOINTS: Final = np.array(JOINTS_FROM_MODEL)
 _PART_JOINTS: Final = {
     part: [MODEL_JOINTS.index(name) for name in names]
     for part, names in (
@@ -146,9 +146,7 @@ def _all_joints(values: np.ndarray) -> np.ndarray:
     count = values.shape[1]
     if count not in JOINT_COUNTS or count == JOINTS:
         return values
-    padding = [(0, 0)] * values.ndim
-    padding[1] = (0, JOINTS - count)
-    return np.pad(values, padding)
+    return expanded(values, np.arange(count), JOINTS)
 
 
 def _pickled(array: np.ndarray) -> bytes:
@@ -189,11 +187,8 @@ def scatter_network_joints(
     By the order of the network (JOINTS_FROM_MODEL): the table by which files are read has the eye
     points of the face crosswise, and would put each eye into the other's place.
     """
-    scattered = np.zeros((len(joints), JOINTS, joints.shape[2]), np.float32)
-    scattered[:, _MODEL_JOINTS] = joints
-    known = np.zeros(JOINTS, bool)
-    known[_MODEL_JOINTS] = True
-    return scattered, known
+    known = np.isin(np.arange(JOINTS), JOINTS_FROM_MODEL)
+    return expanded(joints.astype(np.float32), np.array(JOINTS_FROM_MODEL), JOINTS), known
 
 
 def humandata_entries(people: People) -> Entries:

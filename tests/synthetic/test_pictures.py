@@ -21,7 +21,7 @@ from synthetic.rendering import (
     full_camera,
     place,
     render,
-    see,
+    visible_surface,
 )
 from utils.camera import Camera
 
@@ -97,7 +97,7 @@ def test_raster_interpolates_in_space():
     points = np.array([[-1, 1, 2], [1, 1, 2], [0, -1, 8]], np.float32)
     faces = np.array([[0, 1, 2]], np.int32)
     camera = Camera((100.0, 90.0), (30.0, 40.0))
-    seen = see(points, faces, np.ones(1, bool), points, camera, (80, 64))
+    seen = visible_surface(points, faces, np.ones(1, bool), points, camera, (80, 64))
     row, column = np.divmod(seen.pixels, 64)
     place_px = np.stack([column, row], axis=1)
     np.testing.assert_allclose(camera.project(seen.values), place_px, atol=1e-3)
@@ -110,7 +110,9 @@ def test_faces_turned_away_are_left_out():
     shown = []
     for order in ([0, 1, 2], [0, 2, 1]):
         faces = np.array([order], np.int32)
-        shown.append(len(see(points, faces, np.zeros(1, bool), points, camera, (64, 64)).pixels))
+        shown.append(
+            len(visible_surface(points, faces, np.zeros(1, bool), points, camera, (64, 64)).pixels)
+        )
     assert (shown[0] == 0) != (shown[1] == 0)
 
 
