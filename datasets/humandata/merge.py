@@ -110,7 +110,7 @@ def _one_hand_convention(parts: list[Part]) -> tuple[list[Part], bool]:
             stated = np.full(part.length, known.flat_hands if known else False)
             if any(family in part.entries for family in FAMILIES):
                 taken = bool(stated[0])
-                log.warning("%s does not say flat_hand_mean: %s is taken", part.path, taken)
+                log.warning("%s does not state flat_hand_mean: %s is taken", part.path, taken)
         flats.append(stated)
     everywhere = np.concatenate(flats)
     differ = bool(everywhere.any() and not everywhere.all())
@@ -168,7 +168,7 @@ def _file_wide(parts: Sequence[Part]) -> Entries:
         if all(same(part.entries.get(key), value) for part in parts):
             merged[key] = value
         elif value is not None or key in FILE_WIDE:
-            log.warning("entry '%s' is left out: the files say different things", key)
+            log.warning("entry '%s' is left out: the files differ in it", key)
     return merged
 
 
@@ -188,7 +188,7 @@ def _misc(parts: Sequence[Part], merged: Entries) -> dict[str, Any]:
         if all(same(value, values[0]) for value in values):
             agreed[name] = values[0]
         else:
-            log.warning("entry 'misc.%s' is left out: the files say different things", name)
+            log.warning("entry 'misc.%s' is left out: the files differ in it", name)
     return agreed
 
 
@@ -204,7 +204,7 @@ def join_columns(where: str, parts: Sequence[Part], lengths: Sequence[int], keep
             if len(present) == len(parts) and all(same(value, present[0]) for value in present):
                 merged[name] = present[0]
             else:
-                log.warning("entry '%s' is left out: the files say different things", entry)
+                log.warning("entry '%s' is left out: the files differ in it", entry)
             continue
         if name == "betas_neutral":  # where it is absent, the betas are those of the neutral body
             found = [part.entries.get(name, part.entries.get("betas")) for part in parts]
@@ -300,7 +300,7 @@ def slice_rows(text: str, length: int) -> Int[np.ndarray, " K"]:
     except ValueError:  # no number, or a step of 0
         chosen = None
     if chosen is None:
-        raise UserError(f"--rows {text}: say START:STOP or START:STOP:STEP")
+        raise UserError(f"--rows {text}: give START:STOP or START:STOP:STEP")
     if not len(chosen):
         raise UserError(f"--rows {text}: no such rows; the file has {length}")
     return chosen

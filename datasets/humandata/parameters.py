@@ -182,7 +182,7 @@ def _image_of_stem(file: Path, images: Path, stems: Mapping[str, Sequence[Path]]
     found = stems.get(file.stem, ())
     if len(found) != 1:
         many = "no image" if not found else f"{len(found)} images"
-        raise UserError(f'{file}: {images} has {many} of its name; say which with "image"')
+        raise UserError(f'{file}: {images} has {many} of its name; name it with "image"')
     return found[0]
 
 

@@ -138,7 +138,7 @@ class Jobs:
         Raises:
             UserError: another server has the folder.
         """
-        busy = f"{self.folder}: another app uses it; end that one, or say --output DIR"
+        busy = f"{self.folder}: another app uses it; end that one, or give --output DIR"
         with exclusive(self.folder / ".lock", busy):
             remove_leftovers(self.folder, None)
             for record in sorted(self.folder.glob(f"*/{RECORD}")):

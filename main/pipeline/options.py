@@ -82,7 +82,7 @@ class InferenceOptions:
         if self.fov_deg is not None and not 0.1 <= self.fov_deg <= 179:
             raise UserError(f"--fov {self.fov_deg:g}: give an angle of 0.1 to 179 degrees")
         if self.camera != "auto" and not self.world:
-            raise UserError(f"--camera {self.camera} is for --world: say both, or leave it away")
+            raise UserError(f"--camera {self.camera} is for --world: give both, or neither")
         if self.export:
             check_formats(self.export)
 
@@ -105,11 +105,13 @@ def parse_person(text: str) -> Chosen:
     numbers = [number.strip() for number in text.split(",")]
     # Digits of other alphabets are decimal, too; of thousands, Python makes no number.
     if not all(re.fullmatch(r"0*[1-9][0-9]{0,8}", number) for number in numbers):
-        raise UserError(f"--person {text[:40]}: say largest, or numbers from 1, as in 1,3")
+        raise UserError(f"--person {text[:40]}: give largest, or numbers from 1, as in 1,3")
     return tuple(map(int, numbers))
 
 
-_SMOOTHING_ADVICE: Final = f"say auto, off, or a number from 0 to {LARGEST_SMOOTHING:g} (1 is auto)"
+_SMOOTHING_ADVICE: Final = (
+    f"give auto, off, or a number from 0 to {LARGEST_SMOOTHING:g} (1 is auto)"
+)
 
 
 def parse_smoothing(text: str) -> float:
