@@ -149,13 +149,11 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 def as_options(
     kind: Callable[..., Options], arguments: argparse.Namespace, /, **others: object
 ) -> Options:
-    """Options with the values of the arguments that have their names, and of `others`."""
-    named = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in vars(arguments).items()
-        if name in signature(kind).parameters
-    }
-    return kind(**named | others)
+    """Options of which each is an argument of its name, or one of `others`."""
+    for name in signature(kind).parameters.keys() - others.keys():
+        value = getattr(arguments, name)
+        others[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**others)
 
 
 @contextmanager

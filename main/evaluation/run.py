@@ -235,12 +235,7 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
             file = options.detections
             detections = None if file is None else read_detections(file)
         date = datetime.now().astimezone()
-        about_run = {
-            "protocol": protocol.name,
-            "checkpoint": str(weights),
-            "body_model": estimator.body_name,
-            "date": date.isoformat(timespec="seconds"),
-        }
+        about_run = {"protocol": protocol.name, **_about_network(weights, estimator, date)}
         several = len(sources) > 1
         log_of_loading = logged.getvalue()
         means: dict[str, Means] = {}
@@ -274,6 +269,14 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
         for failure in failures:
             log.error("error: %s", failure)
         return 2 if failures else 0
+
+
+def _about_network(weights: Path, estimator: Estimator, date: datetime) -> dict[str, str]:
+    return {
+        "checkpoint": str(weights),
+        "body_model": estimator.body_name,
+        "date": date.isoformat(timespec="seconds"),
+    }
 
 
 def _report(folder: Path, title: str, result: BenchmarkResult) -> None:
@@ -331,9 +334,7 @@ def run_world_benchmark(options: BenchmarkOptions) -> None:
         means = weighted_means([one for people in errors.values() for one in people])
         about = {
             "dataset": name,
-            "checkpoint": str(weights),
-            "body_model": tools.estimator.body_name,
-            "date": date.isoformat(timespec="seconds"),
+            **_about_network(weights, tools.estimator, date),
             "frames": frames,
             "sequences": {key: weighted_means(people) for key, people in errors.items()},
         }
