@@ -259,7 +259,7 @@ class Jobs:
         output = folder / "trial" if kind == "trial" else folder
         arguments = [job.model, source, f"--output={output}", *flags_of(flags)]
         if kind == "trial":
-            arguments = [one for one in arguments if not one.startswith("--export=")]
+            arguments = [text for text in arguments if not text.startswith("--export=")]
         if kind == "again":
             arguments.append("--reuse")
             check(arguments)

@@ -212,7 +212,7 @@ def _reason_to_refuse(request: Request, settings: Settings) -> str | None:
 
 def _knows_token(request: Request, token: str) -> bool:
     tokens = (request.query_params.get("token"), request.cookies.get(_COOKIE))
-    return any(secrets.compare_digest((one or "").encode(), token.encode()) for one in tokens)
+    return any(secrets.compare_digest((text or "").encode(), token.encode()) for text in tokens)
 
 
 def _app_of(request: Request) -> _App:

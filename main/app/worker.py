@@ -139,11 +139,11 @@ def _describe_found(
         number: {
             int(frame): [round(float(side) * info.reduction, 2) for side in box]
             for frame, box, filled in zip(
-                one["frame_index"], one["box_xywh"], one["interpolated"], strict=True
+                rows["frame_index"], rows["box_xywh"], rows["interpolated"], strict=True
             )
             if not filled
         }
-        for number, one in people.items()
+        for number, rows in people.items()
     }
     about = {
         "size": [info.width * info.reduction, info.height * info.reduction],
@@ -197,10 +197,10 @@ def describe(folder: Path, job: Job) -> None:
     """Write people.json: the people of the result, and who of those found they are."""
     chosen = read_choice(folder, job) if job.choice.needs_boxes else {}
     table = []
-    for number, one in _read_people(folder / job.result).items():
-        frames, estimated = one["frame_index"], ~one["interpolated"]
+    for number, rows in _read_people(folder / job.result).items():
+        frames, estimated = rows["frame_index"], ~rows["interpolated"]
         first = int(frames[estimated][0])
-        box = one["box_xywh"][estimated][0]
+        box = rows["box_xywh"][estimated][0]
         table.append(
             {
                 "number": number,
@@ -208,11 +208,11 @@ def describe(folder: Path, job: Job) -> None:
                 "frames": len(frames),
                 "first": int(frames[0]),
                 "last": int(frames[-1]),
-                "score": round(float(one["score"][estimated].mean()), 2),
-                "interpolated": int(one["interpolated"].sum()),
-                "out_of_range": int(one["out_of_range"].sum()),
-                "truncated": int((one["truncation"] > 0.2).sum()),
-                "occluded": int((one["occlusion"] > 0.3).sum()),
+                "score": round(float(rows["score"][estimated].mean()), 2),
+                "interpolated": int(rows["interpolated"].sum()),
+                "out_of_range": int(rows["out_of_range"].sum()),
+                "truncated": int((rows["truncation"] > 0.2).sum()),
+                "occluded": int((rows["occlusion"] > 0.3).sum()),
             }
         )
     with atomic_path(folder / "people.json") as partial:

@@ -330,8 +330,8 @@ def run_world_benchmark(options: BenchmarkOptions) -> None:
                         log.warning("%s: %s", sequence.name, error)
             tracks, fps = read_world_people(result) if result.is_dir() else ([], _WORLD_FPS)
             errors[sequence.name] = match_world(tracks, fps, sequence.people)
-            frames += sum(len(one.frames) for one in sequence.people)
-        means = weighted_means([one for people in errors.values() for one in people])
+            frames += sum(len(person.frames) for person in sequence.people)
+        means = weighted_means([person for people in errors.values() for person in people])
         about = {
             "dataset": name,
             **_about_network(weights, tools.estimator, date),

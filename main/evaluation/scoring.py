@@ -230,7 +230,7 @@ def rich_sequences(folder: Path, bodies: BodyLibrary) -> Iterator[WorldSequence]
             if not number.isdecimal():
                 raise UserError(f"{images[0]}: its name has no number of a frame")
             calibrations = folder / "scan_calibration" / scene.name.split("_")[0] / "calibration"
-            shown = [one._replace(frames=one.frames - int(number)) for one in people]
+            shown = [track._replace(frames=track.frames - int(number)) for track in people]
             focal = _rich_focal(calibrations / f"{int(view.name[4:]):03d}.xml")
             yield WorldSequence(f"{scene.name}_{view.name}", view, focal, True, shown)
 
@@ -259,8 +259,8 @@ def read_world_truth(path: Path, bodies: BodyLibrary) -> list[WorldTrack]:
     """
     if path.is_dir():
         people = _read_rich(path, bodies)
-        first = min(int(one.frames[0]) for one in people)
-        return [one._replace(frames=one.frames - first) for one in people]
+        first = min(int(track.frames[0]) for track in people)
+        return [track._replace(frames=track.frames - first) for track in people]
     return [_read_emdb(path, bodies)] if path.suffix == ".pkl" else _read_world_data(path, bodies)
 
 
@@ -373,7 +373,7 @@ def weighted_means(errors: list[tuple[dict[str, float], int]]) -> dict[str, Mean
     """Means of `WORLD_UNITS`; `count` is the sum of the weights of what is known."""
     means: dict[str, MeanAndCount] = {}
     for name in WORLD_UNITS:
-        known = [(one[name], weight) for one, weight in errors if np.isfinite(one[name])]
+        known = [(values[name], weight) for values, weight in errors if np.isfinite(values[name])]
         count = sum(weight for _, weight in known)
         total = sum(value * weight for value, weight in known)
         means[name] = {"mean": total / count if count else None, "count": count}

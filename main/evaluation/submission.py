@@ -166,7 +166,7 @@ def images_under(folder: Path) -> list[Path]:
         UserError: there is no such folder, or no image in it.
     """
     folders = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
-    images = [image for one in folders if one.is_dir() for image in list_images(one.resolve())]
+    images = [image for each in folders if each.is_dir() for image in list_images(each.resolve())]
     if not images:
         raise UserError(f"{folder}: no folder with images in it; name that of the test images")
     return images
