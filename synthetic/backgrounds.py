@@ -118,8 +118,8 @@ def _abstract(rng: Rng, shape: Shape) -> Image:
     grid = rng.integers(2, 9, 2)
     colours = rng.random((*grid, 3)).astype(np.float32)
     colours = draw_colour(rng).astype(np.float32) + rng.uniform(0.1, 1) * (colours - 0.5)
-    way = (cv2.INTER_CUBIC, cv2.INTER_LINEAR, cv2.INTER_NEAREST)[rng.integers(3)]
-    return np.clip(cv2.resize(colours, shape[::-1], interpolation=way), 0, 1)
+    method = (cv2.INTER_CUBIC, cv2.INTER_LINEAR, cv2.INTER_NEAREST)[rng.integers(3)]
+    return np.clip(cv2.resize(colours, shape[::-1], interpolation=method), 0, 1)
 
 
 def _surface(rng: Rng, photographs: Photographs) -> Float32[np.ndarray, "h w 3"]:

@@ -245,7 +245,9 @@ def climbing(rng: Rng, physique: Physique, where: tuple[float, float], seconds: 
     script.turn_to(yaw + rng.choice((-180, 180)))
     if script.time + 2 < seconds:
         end = script.place + turn("y", script.yaw)[:, 2] * tread * 4
-        script.walk(
-            [(end[0], end[2])], 0.8, lambda way: rise * clamp(2 - round(way / tread), 0, 2), tread
-        )
+
+        def height(distance: float) -> float:
+            return rise * clamp(2 - round(distance / tread), 0, 2)
+
+        script.walk([(end[0], end[2])], 0.8, height, tread)
     return script

@@ -173,9 +173,9 @@ class Script:
             yaw = self.yaw + (yaw - self.yaw + 180) % 360 - 180
             middle = np.array([place[0], heights(at) if heights else 0.0, place[1]])
             landing = self._beside(side, middle, yaw)
-            way = float(np.linalg.norm(landing - self._feet[side])) / (2 * _STEP_M)
+            reach = float(np.linalg.norm(landing - self._feet[side])) / (2 * _STEP_M)
             period = _STEP_S / pace
-            self._add(side, _SWING_SHARE * period, landing, yaw, clamp(way, 0.15, 1.1))
+            self._add(side, _SWING_SHARE * period, landing, yaw, clamp(reach, 0.15, 1.1))
             self.time += period
             self.yaw, self.place = yaw, middle
             side = SIDES[1 - SIDES.index(side)]
@@ -194,8 +194,8 @@ class Script:
         end = self.place + forward * before
         self.walk([(end[0], end[2])], 0.95)
 
-        def height(way: float) -> float:
-            return rise_m * clamp(round(way / tread_m), 0, 2)
+        def height(distance: float) -> float:
+            return rise_m * clamp(round(distance / tread_m), 0, 2)
 
         end = self.place + forward * tread_m * 3
         return self.walk([(end[0], end[2])], 0.8, height, tread_m)
@@ -439,9 +439,9 @@ class Script:
             for start, point in self._looks:
                 target = point if start <= time else target
             if target is not None:
-                way = target - pelvis[t] - (0, 0.62, 0)
-                yaw = (math.degrees(math.atan2(way[0], way[2])) - heading[t] + 180) % 360 - 180
-                pitch = -math.degrees(math.atan2(way[1], math.hypot(way[0], way[2])))
+                ahead = target - pelvis[t] - (0, 0.62, 0)
+                yaw = (math.degrees(math.atan2(ahead[0], ahead[2])) - heading[t] + 180) % 360 - 180
+                pitch = -math.degrees(math.atan2(ahead[1], math.hypot(ahead[0], ahead[2])))
                 looks[t] = clamp(yaw, -62, 62), clamp(pitch, -25, 35)
         return _smooth(looks, 0.16)
 
