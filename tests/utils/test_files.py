@@ -228,7 +228,7 @@ def test_output_below_a_file_is_refused(tmp_path):
         (b"<HTML>", "web page"),
     ],
 )
-def test_what_came_instead_of_a_file(tmp_path, content, what):
+def test_failed_download(tmp_path, content, what):
     (tmp_path / "x").write_bytes(content)
     assert what in (wrong_download(tmp_path / "x") or "")
     for other in (b"", b"PK\x03\x04", b"<xml>"):
