@@ -59,7 +59,9 @@ def test_corrupt_dataset(error_of, tmp_path):
 
 
 def test_bad_arguments(error_of, tmp_path, capsys):
-    assert "none.py: no such config" in error_of(config="none.py")
+    for config in ("none.py", "configs"):
+        assert f"{config}: no such config" in error_of(config=config)
+    assert "'': no such config" in error_of(config="")
     assert "leave slashes out" in error_of(job="a/b")
     assert r"JOB_NAME 'a\nb' becomes a folder's name; give one" in error_of(job="a\nb")
     assert "JOB_NAME '' becomes a folder's name; give one" in error_of(job="")
