@@ -136,7 +136,7 @@ class TrainConfig(Section):
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """fsdp shards weights and optimizer over the processes: less memory, more traffic."""
     compile: bool = False
-    """torch.compile: minutes at the start, then faster on GPUs."""
+    """torch.compile: minutes at the start, then faster."""
 
     # Where training starts.
     continue_train: bool = False

@@ -176,7 +176,7 @@ def genders(file: OpenedFile) -> Iterator[Finding]:
     values = file.find("meta.gender")
     if isinstance(values, np.ndarray | list):
         bad = np.array([str(word)[:1].lower() not in _GENDERS for word in values], bool)
-        advice = "say male, female or neutral; others are taken as neutral"
+        advice = "give male, female or neutral; others are taken as neutral"
         yield from on_rows("warning", "meta.gender", bad, "unknown word", advice)
 
 
@@ -186,7 +186,7 @@ def hand_convention(file: OpenedFile) -> Iterator[Finding]:
     try:
         flat = file.flat_hands()
     except (ValueError, TypeError):
-        yield Finding("error", "misc.flat_hand_mean", "is no True or False", "say which")
+        yield Finding("error", "misc.flat_hand_mean", "is no True or False", "state which")
         return
     entry = "misc.flat_hand_mean"
     hands = {f"{family}.{side}_hand_pose": side for family in FAMILIES for side in SIDES}
@@ -196,7 +196,7 @@ def hand_convention(file: OpenedFile) -> Iterator[Finding]:
     if flat is None:
         taken = known.flat_hands if known else False
         what = f"missing; taken as {taken}" + (f", as known of {known.name}" if known else "")
-        yield Finding("warning", entry, what, "say whether hands count from the flat hand (True)")
+        yield Finding("warning", entry, what, "state whether hands count from the flat hand (True)")
         flat = np.full(file.length, taken)
     elif known and bool(flat.all()) != known.flat_hands:
         what = f"{bool(flat.all())}, but files of {known.name} are known as {known.flat_hands}"
@@ -294,7 +294,7 @@ def depths(file: OpenedFile) -> Iterator[Finding]:
         farthest = np.where(seen, points[..., :3], -np.inf).max(axis=1)
         behind, length = nearest[:, 2] <= 0, (farthest - nearest).max(axis=1)
         if not root_aligned:
-            advice = "give the camera's frame (z forward), or say misc.kps3d_root_aligned"
+            advice = "give the camera's frame (z forward), or set misc.kps3d_root_aligned"
             yield from on_rows("warning", key, behind, "points behind the camera", advice)
         advice = "metres are expected, not millimetres"
         yield from on_rows("error", key, length > _LARGEST_BODY_M, "a person over 5 m", advice)

@@ -78,21 +78,21 @@ def bookkeeping(file: OpenedFile) -> Iterator[Finding]:
     """Flags and counts that the container's own reader goes by."""
     if file.get("__keypoints_compressed__") is None:
         key = "__keypoints_compressed__"
-        yield Finding("warning", key, "missing", "the published code stops; write the file anew")
+        yield Finding("warning", key, "missing", "the published code stops; write the file again")
     stated = file.get("__data_len__")
     if stated is not None and stated not in (-1, file.length):
         what = f"says {stated} rows, image_path has {file.length}"
-        yield Finding("error", "__data_len__", what, "write the file anew with all its rows")
+        yield Finding("error", "__data_len__", what, "write the file again with all its rows")
     unknown = [name for name in file.names if not is_known(name)]
     for name in unknown:
         yield Finding("info", name, "no entry of the format", "it is ignored")
     if unknown and file.get("__key_strict__"):
         what = f"is set, but the file has '{unknown[0]}'"
-        yield Finding("warning", "__key_strict__", what, "mmhuman3d refuses it; write it anew")
+        yield Finding("warning", "__key_strict__", what, "mmhuman3d refuses it; write it again")
 
 
 def readable(file: OpenedFile) -> Iterator[Finding]:
-    """Entries of a whole container that are damaged in themselves."""
+    """Damaged entries of an intact container."""
     for name in file.names:
         file.get(name)
         if name in file.unreadable:
@@ -172,7 +172,7 @@ def masks(file: OpenedFile) -> Iterator[Finding]:
                 advice = "without it nobody knows which joints are stored"
                 yield Finding("error", name, "missing, but keypoints are compressed", advice)
             else:
-                advice = "the published code needs it; write the file anew to have it made"
+                advice = "the published code needs it; write the file again to have it made"
                 yield Finding("warning", name, "missing", advice)
             continue
         if mask.ndim != 1 or not np.isin(mask, (0, 1)).all():
@@ -188,8 +188,8 @@ def masks(file: OpenedFile) -> Iterator[Finding]:
             what = f"has {present} of {len(mask)} joints, '{key}' has {stored}"
             yield Finding("error", name, what, "the mask belongs to other keypoints")
         elif compressed and stored != present:
-            advice = "mmhuman3d cannot read it; write the file anew"
-            yield Finding("warning", key, "flagged as compressed, but it is whole", advice)
+            advice = "mmhuman3d cannot read it; write the file again"
+            yield Finding("warning", key, "flagged as compressed, but it has all joints", advice)
         if not present:
             yield Finding("warning", name, "no joint exists", "drop the entry, or mend its mask")
 
