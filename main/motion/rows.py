@@ -92,7 +92,7 @@ class Keypoints(NamedTuple):
         self.px[joints], self.score[joints] = px[known], np.minimum(score[known], 1)
         self.source[joints] = source
 
-    def write(self, row: np.ndarray) -> None:
+    def write(self, row: np.void) -> None:
         """Write them into a row of `RAW_ROW`."""
         for name, values in zip((*KEYPOINT_COLUMNS, "keypoint_source"), self, strict=True):
             row[name] = values
