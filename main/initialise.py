@@ -47,9 +47,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = command_parser("initialise", "Make an untrained model.")
+    parser = command_parser("initialise", "Make an untrained network.")
     parser.add_argument("config_file", metavar="CONFIG_FILE", help="a path, or a name in configs/")
-    parser.add_argument("model_dir", metavar="MODEL_DIR", help="a new folder, or a name")
+    parser.add_argument(
+        "model_dir", metavar="MODEL_DIR", help="a new folder, or a name in pretrained_models/"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
