@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = options_of(arguments)
     if arguments.input is None:
         if arguments.file_name is None:
-            raise UserError("FILE_NAME is missing, or --input with many of them; see --help")
+            raise UserError("FILE_NAME is missing (or --input, for many clips); see --help")
         return process_input(arguments.file_name, arguments.output or DEMO, options)
     if arguments.file_name is not None:
         raise UserError("FILE_NAME and --input: give one of them (the frame rate is --fps here)")

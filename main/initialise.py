@@ -29,7 +29,7 @@ def initialise(config_file: str, model_dir: str, seed: int) -> Path:
 
     folder = Path(model_dir) if "/" in model_dir else PRETRAINED / model_dir
     if folder.exists() or folder.is_symlink():  # also where the name is empty, or leads upwards
-        raise UserError(f"{folder} is there already; name a new folder")
+        raise UserError(f"{folder} exists already; name a new folder")
     config = load_config(config_file)
     body = BodyLibrary(find_model_folder(ROOT / config.model.human_model_path)).smplx()
     torch.manual_seed(seed)

@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     token = arguments.token
     if token is not None and not re.fullmatch(r"[A-Za-z0-9_-]{8,}", token):
-        raise UserError("--token: give at least eight letters, digits, - or _, or leave it away")
+        raise UserError("--token: give at least eight letters, digits, - or _, or leave it out")
     if arguments.limit_mb < 1:
         raise UserError(f"--limit-mb {arguments.limit_mb}: give a number from 1")
     if token is None and arguments.host not in LOOPBACK:

@@ -47,7 +47,7 @@ def _options(arguments: argparse.Namespace) -> "SynthesisOptions":
     if arguments.crops or arguments.video or arguments.demo:
         kind = "crops" if arguments.crops else "clips" if arguments.video else "demo"
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", arguments.name):
-        raise UserError(f"--name {arguments.name!r} is no file name; use letters and digits")
+        raise UserError(f"--name {arguments.name!r} is not a file name; use letters and digits")
     if arguments.camera and not arguments.video:
         raise UserError(f"--camera {arguments.camera} needs --video")
     for flag, least in (("people", 1), ("workers", 1), ("frames", 1), ("seed", 0)):
@@ -92,7 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
         choices=_CAMERAS,
         help="with --video: three people in a room, seen by a camera that moves in this way",
     )
-    parser.add_argument("--frames", type=int, default=90, help="per clip, at 30 per second")
+    parser.add_argument("--frames", type=int, default=90, help="per clip, 30 per s (default: 90)")
     parser.add_argument(
         "--size", metavar="WxH", help="picture size (default: 192x256 with --crops, else 1280x720)"
     )

@@ -138,7 +138,7 @@ def read_ply_vertices(path: Path) -> Float32[np.ndarray, "N 3"]:
             table = np.frombuffer(body, header.row, header.vertices)
             columns = [table[axis].astype(np.float32) for axis in "xyz"]
     except (ValueError, KeyError, IndexError) as error:
-        raise UserError(f"'{path}' is not a readable .ply mesh ({error}); get it anew") from error
+        raise UserError(f"'{path}' is not a readable .ply mesh ({error}); get it again") from error
     return np.stack(columns, axis=1)
 
 

@@ -79,13 +79,13 @@ def finite(file: OpenedFile) -> Iterator[Finding]:
         elif entry in KEYPOINTS_3D:
             advice = "training leaves such rows out"
         else:
-            severity, advice = "error", "mend these rows or take them out"
+            severity, advice = "error", "correct these rows or take them out"
         bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
         yield from on_rows(severity, entry, bad, "NaN or infinite", advice)
     for name, value in file.dictionary("misc").items():
         numbers = as_numbers(value)
         if numbers is not None and not np.isfinite(numbers).all():
-            yield Finding("error", f"misc.{name}", "NaN or infinite", "mend it or leave it out")
+            yield Finding("error", f"misc.{name}", "NaN or infinite", "correct it or leave it out")
 
 
 def boxes(file: OpenedFile) -> Iterator[Finding]:

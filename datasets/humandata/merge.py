@@ -307,7 +307,7 @@ def slice_rows(text: str, length: int) -> Int[np.ndarray, " K"]:
     except ValueError:  # no number, or a step of 0
         chosen = None
     if chosen is None:
-        raise UserError(f"--rows {text}: say START:STOP or START:STOP:STEP")
+        raise UserError(f"--rows {text}: give START:STOP or START:STOP:STEP")
     if not len(chosen):
         raise UserError(f"--rows {text}: no such rows; the file has {length}")
     return chosen

@@ -307,7 +307,7 @@ def run_world_benchmark(options: BenchmarkOptions) -> None:
     others = (options.protocol, options.ground_truth, options.detections, options.worst_count or 0)
     if others != ("correct", "parameters", None, 0):
         flags = "--protocol, --gt, --detections and --worst"
-        raise UserError(f"EMDB, RICH: {flags} are for other datasets; leave them away")
+        raise UserError(f"EMDB, RICH: {flags} are for other datasets; leave them out")
     (name,) = options.datasets
     weights = find_weights(options.model_dir, options.checkpoint_id).weights
     date = datetime.now().astimezone()

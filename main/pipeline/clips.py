@@ -203,7 +203,7 @@ def _process_again(job: Job, tools: Tools) -> ClipResult:
     try:
         return _process(job, reusing)
     except UserError as error:
-        log.info("%s: estimated anew: %s", job.label, error)
+        log.info("%s: estimated again: %s", job.label, error)
         return _process(job, tools)
 
 

@@ -46,7 +46,7 @@ GOLDEN_TOLERANCE: Final = {"fp32": 1e-3, "bf16": 0.15}
 class Finding:
     """One line of the report.
 
-    `blocks` are the tasks that cannot run without it; `advice` says how to mend it.
+    `blocks` are the tasks that cannot run without it; `advice` says how to correct it.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Finding:
 
 
 def examine(config: Config, model_dir: str, device: str, precision: str) -> Iterator[Finding]:
-    """Everything that the commands need, in the order in which a user would mend it."""
+    """Everything that the commands need, in the order in which a user would correct it."""
     yield _machine()
     yield from _device(device)
     yield from _golden_crop(device, precision)

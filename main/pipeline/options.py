@@ -106,7 +106,7 @@ class InferenceOptions:
         if self.fov_deg is not None and not 0.1 <= self.fov_deg <= 179:
             raise UserError(f"--fov {self.fov_deg:g}: give an angle of 0.1 to 179 degrees")
         if self.camera != "auto" and not self.world:
-            raise UserError(f"--camera {self.camera} is for --world: say both, or leave it away")
+            raise UserError(f"--camera {self.camera} is for --world: give both, or leave it out")
         if self.export:
             check_formats(self.export)
 

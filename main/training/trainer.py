@@ -217,7 +217,7 @@ class Trainer:
         if enough and share > limit:
             self._fail(
                 f"{self._unreadable:.0f} of {self._samples:.0f} samples could not be read (the log "
-                f"names them), more than train.unreadable_share = {limit}; mend the dataset"
+                f"names them), more than train.unreadable_share = {limit}; correct the dataset"
             )
 
     def _is_good(

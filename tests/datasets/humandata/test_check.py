@@ -153,7 +153,7 @@ FAULTS = [
     (put("face_bbox_xywh", np.ones((N, 4))), "warning", "face_bbox_xywh", "no confidence", False),
     (put("smplx.betas", np.zeros((3, 10))), "error", "smplx.betas", "has 3 rows", False),
     (put("smplx.betas", np.zeros((N, 2, 5))), "error", "smplx.betas", "has shape", False),
-    (put("smplx.betas", [[1], [1, 2]]), "error", "smplx.betas", "no array of numbers", False),
+    (put("smplx.betas", [[1], [1, 2]]), "error", "smplx.betas", "not an array of numbers", False),
     (put("smplx.body_pose", np.zeros((N, 60))), "error", "smplx.body_pose", "has shape", False),
     (put("smplx.unknown", np.zeros(3)), "error", "smplx.unknown", "has 3 rows", False),
     (put("meta.width", [360] * 3), "error", "meta.width", "has 3 rows", False),
@@ -169,7 +169,7 @@ FAULTS = [
     (drop("keypoints2d_smplx_mask"), "warning", "keypoints2d_smplx_mask", "missing", False),
     (
         set_rows("keypoints2d_smplx_mask", 2, 0),
-        *("error", "keypoints2d_smplx_mask", "no list of 0 and 1", False),
+        *("error", "keypoints2d_smplx_mask", "not a list of 0 and 1", False),
     ),
     (
         put("keypoints2d_smplx_mask", np.ones(150, np.uint8)),

@@ -134,7 +134,7 @@ def test_clips_that_lack_the_world_get_it_from_their_results(run, loads, tmp_pat
     assert statuses(report) == {"a/walk.mp4": "done", "b/walk.mp4": "done"}
     assert [(clip["frames"], clip["people"]) for clip in report["clips"]] == [(3, 1)] * 2
     assert len(runs) == 1  # the first one's estimates are those of its result
-    assert written.count("b/walk.mp4: estimated anew: --reuse: ") == 1
+    assert written.count("b/walk.mp4: estimated again: --reuse: ") == 1
     for folder in ("a", "b"):
         with np.load(tmp_path / "out" / folder / "result_walk" / "person_001.npz") as file:
             assert file["world_from_camera"].shape == (3, 4, 4)
