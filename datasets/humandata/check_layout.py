@@ -85,7 +85,7 @@ def bookkeeping(file: OpenedFile) -> Iterator[Finding]:
         yield Finding("error", "__data_len__", what, "write the file again with all its rows")
     unknown = [name for name in file.names if not is_known(name)]
     for name in unknown:
-        yield Finding("info", name, "no entry of the format", "it is ignored")
+        yield Finding("info", name, "not an entry of the format", "it is ignored")
     if unknown and file.get("__key_strict__"):
         what = f"is set, but the file has '{unknown[0]}'"
         yield Finding("warning", "__key_strict__", what, "mmhuman3d refuses it; write it again")
