@@ -237,7 +237,7 @@ def _size(row: ParameterRow) -> tuple[int, int]:
         raise UserError(f"{row.file}: its image {row.image} is missing or no image")
     if sizes.is_turned:
         log.warning(
-            "%s is turned by its EXIF data: boxes and camera are to count its stored pixels",
+            "%s is turned by its EXIF data: boxes and camera must be in pixels of the stored image",
             row.image,
         )
     return sizes.stored

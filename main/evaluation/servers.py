@@ -384,7 +384,7 @@ def check_record(record: object, server: Server) -> Iterator[Problem]:
     elif mesh:
         yield from _check_mesh(record)
         if "params" in record:
-            yield "warning", "params are not looked at where there are verts"
+            yield "warning", "params are not checked where there are verts"
     elif "params" not in record:
         yield "error", "neither verts with allSmplJoints3d nor params are there"
     elif not server.takes_parameters:

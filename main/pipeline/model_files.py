@@ -161,7 +161,7 @@ def _download(model_dir: str, folder: Path) -> None:
     hub = HUB_MODELS[model_dir]
     absent = [name for name in hub.files if not (folder / name).is_file()]
     for name in absent:
-        log.info("fetching %s from %s", name, hub.repo)
+        log.info("downloading %s from %s", name, hub.repo)
         try:
             fetched = Path(hf_hub_download(hub.repo, name, local_dir=folder))
         except (http_error, errors.LocalEntryNotFoundError, OSError) as error:

@@ -371,7 +371,7 @@ def resume(run: Run, learner: Learner, snapshots: Snapshots) -> Progress:
             log.warning("%s; trying an older one", error)
         else:
             snapshots.resumed(path)
-            log.info("goes on from %s", path)
+            log.info("continues from %s", path)
             return progress
     if paths:
         raise UserError(

@@ -431,7 +431,7 @@ def test_what_a_folder_holds_besides_is_named_once(tmp_path, caplog):
         touch(tmp_path / name)
     assert len(list_jobs(tmp_path, tmp_path / "out")) == 1
     (record,) = caplog.records
-    assert record.message.endswith("left out, as no videos: 2 .jpg, 1 .txt")
+    assert record.message.endswith("skipped, because they are not videos: 2 .jpg, 1 .txt")
     with pytest.raises(UserError, match=r"no video in it; it holds 2 \.jpg"):
         list_jobs(tmp_path / "x", tmp_path / "out")
 
