@@ -468,7 +468,7 @@ class CameraTracker:
         if not chosen:
             sure *= 1 - parallax if kind == "rotating" else parallax
         log.info(
-            "camera: %s by up to %.0f degrees, zoom %.2f to %.2f; parallax in %.0f %% of the checks "
+            "camera: %s by up to %.0f degrees, zoom %.2f to %.2f; parallax in %.0f %% of checks "
             "(%.0f %% sure)",
             *("turns" if kind == "rotating" else "moves, and turns", angles.max()),
             *(zoom.min(), zoom.max(), 100 * parallax, 100 * sure),

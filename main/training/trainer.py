@@ -243,7 +243,7 @@ class Trainer:
         if self.config.bad_loss == "stop":
             self._fail(
                 f"{problem}; its batch is in {path}, lower train.lr or correct the data "
-                "(train.bad_loss = 'skip' goes on)"
+                "(train.bad_loss = 'skip' continues)"
             )
         log.warning("%s; skipped, its batch is in %s", problem, path)
         return False
