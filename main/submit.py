@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
         )
         add = subparser.add_argument
         add("model_dir", metavar="MODEL_DIR", help="as for inference, or a training run")
-        add("checkpoint_id", metavar="CKPT_ID", nargs="?", help="an epoch of the run")
+        add("checkpoint_id", metavar="CKPT_ID", nargs="?", help="an epoch of the run, from 0")
         add("--output", type=Path, required=True, metavar="FILE.zip", help="file to write")
         add("--images", type=Path, metavar="DIR", help="test images, instead of HumanData")
         add(

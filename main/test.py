@@ -79,7 +79,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model_dir", metavar="MODEL_DIR", nargs="?", help="as for inference, or a training run"
     )
-    parser.add_argument("checkpoint_id", metavar="CKPT_ID", nargs="?", help="an epoch of the run")
+    parser.add_argument(
+        "checkpoint_id", metavar="CKPT_ID", nargs="?", help="an epoch of the run, from 0"
+    )
     parser.add_argument("--humandata", type=Path, metavar="FILE", help="instead of DATASET")
     parser.add_argument("--images", type=Path, metavar="DIR", help="root of its image paths")
     parser.add_argument("--model", metavar="MODEL_DIR", help="the model, with --humandata")

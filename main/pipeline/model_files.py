@@ -121,7 +121,7 @@ def _stem(weights: Path) -> str:
     suffix = next((s for s in WEIGHT_SUFFIXES if weights.name.endswith(s)), None)
     if suffix is None:
         kinds = ", ".join(WEIGHT_SUFFIXES)
-        raise UserError(f"{weights}: not a weights file by its ending ({kinds})")
+        raise UserError(f"{weights}: the name of a weights file ends in one of {kinds}")
     return weights.name.removesuffix(suffix)
 
 

@@ -85,7 +85,7 @@ def test_what_is_missing_is_named(tmp_path, pretrained):
     ):
         find_model("half")
     (tmp_path / "x.txt").touch()
-    with pytest.raises(UserError, match="not a weights file"):
+    with pytest.raises(UserError, match="ends in one of"):
         find_model(str(tmp_path / "x.txt"))
 
 
