@@ -182,9 +182,7 @@ def _image_of_stem(file: Path, images: Path, stems: Mapping[str, Sequence[Path]]
     found = stems.get(file.stem, ())
     if len(found) != 1:
         many = "no image" if not found else f"{len(found)} images"
-        raise UserError(
-            f'{file}: {many} images in {images} have its name; name one as "image" in it'
-        )
+        raise UserError(f'{file}: {images} has {many} of its name; give the name as "image" in it')
     return found[0]
 
 

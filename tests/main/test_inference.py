@@ -317,7 +317,7 @@ def test_estimates_of_a_result_are_used_again(run, tmp_path, model, video):
     summaries = [json.loads((one / name / "summary.json").read_text()) for one in (once, again)]
     assert summaries[0] == summaries[1]
     for given, reason in (
-        (("--fps", 5), "is of frame rate 10.0, not 5.0"),
+        (("--fps", 5), "was made with frame rate 10.0, not 5.0"),
         (("--boxes", boxes), "--reuse takes boxes and keypoints from the result"),
         (("--output", tmp_path / "none"), "has no person_001.npz"),
     ):
