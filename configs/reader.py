@@ -176,12 +176,13 @@ def find_config(name: str | Path) -> Path:
         UserError: there is neither.
     """
     path = Path(name)
-    if path.exists():
+    if path.exists() and not path.is_dir():
         return path
     if is_below(str(path)) and (_FOLDER / path).is_file():
         return _FOLDER / path
     known = ", ".join(sorted(file.name for file in _FOLDER.glob("config_*.py")))
-    raise UserError(f"{path}: no such config file; give a path, or a name in configs/: {known}")
+    shown = str(name) or "''"
+    raise UserError(f"{shown}: no such config file; give a path, or a name in configs/: {known}")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

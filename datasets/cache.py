@@ -5,7 +5,7 @@
 A dataset's split is read from its annotation files once and written into a folder of its own: the
 bytes of each column, texts as one blob with offsets, and a manifest. The folder's name is a
 digest of all that its content depends on, so another interval or a changed file gets another
-folder. A folder appears whole or not at all; what a killed process leaves is never looked at.
+folder. A folder appears complete or not at all; what a killed process leaves is never looked at.
 """
 
 import contextlib
@@ -248,14 +248,14 @@ def _smpl_pose(columns: Columns) -> Float32[np.ndarray, "N 24 3"]:
 
 
 def _genders(columns: Columns) -> np.ndarray:
-    given = columns.get("gender", np.full(len(columns["row"]), ""))
-    words, which = np.unique(given, return_inverse=True)
+    stated = columns.get("gender", np.full(len(columns["row"]), ""))
+    words, which = np.unique(stated, return_inverse=True)
     full = np.array([_GENDERS.get(word[:1].lower(), "neutral") for word in words], dtype=str)
     return full[which]
 
 
 VERSION: Final = 3
-"""Of the columns and of the rules that fill them; a change makes all caches anew."""
+"""Of the columns and of the rules that fill them; a change makes all caches again."""
 
 
 class InstanceTable:

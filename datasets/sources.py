@@ -63,7 +63,7 @@ def drop_nan_joints(columns: Columns) -> Columns:
 
 
 def use_neutral_betas(columns: Columns) -> Columns:
-    """Betas fitted anew for the neutral body, where the file has them."""
+    """Betas fitted again for the neutral body, where the file has them."""
     return {**columns, "betas": columns.get("betas_neutral", columns.get("betas", _ten(columns)))}
 
 

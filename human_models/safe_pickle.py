@@ -270,7 +270,7 @@ def _described_dtype(descr: object, budget: Budget) -> np.dtype:
 def _literal(text: str) -> object:
     """The value of a literal of dictionaries, lists, tuples, strings, numbers and booleans.
 
-    It is written anew as JSON, whose reader knows nothing else. Tuples become lists.
+    It is written again as JSON, whose reader knows nothing else. Tuples become lists.
     """
     try:
         return json.loads(
@@ -441,7 +441,7 @@ def _dimensions(shape: object) -> tuple[int, ...]:
 def _sparse_matrix(
     class_name: str, fields: dict[str, Any], budget: Budget
 ) -> scipy.sparse.csr_matrix:
-    """A sparse matrix of any layout, built anew so that wrong indices are found, not followed."""
+    """A sparse matrix of any layout, built again so that wrong indices are found, not followed."""
     rows, columns = _dimensions(fields.get("_shape", fields.get("shape")))
     if min(rows, columns) < 0 or max(rows, 1) * max(columns, 1) > _MOST_MATRIX_ITEMS:
         raise ValueError("a sparse matrix of an impossible size")

@@ -17,7 +17,7 @@ from main.characters.options import (
     UpAxis,
     parse_formats,
 )
-from main.cli import command, command_parser, count
+from main.cli import as_options, command, command_parser, count
 from utils.errors import UserError
 from utils.files import DEMO, require_regular_file
 
@@ -32,13 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
         parse_formats(arguments.format),
         persons=arguments.person,
         output=arguments.output,
-        options=ExportOptions(
-            up=arguments.up,
-            origin=arguments.origin,
-            space=arguments.space,
-            every=arguments.every,
-            clothes=not arguments.no_clothes,
-        ),
+        options=as_options(ExportOptions, arguments),
         source=arguments.input,
         bodies=arguments.body_folder,
     )
@@ -92,7 +86,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--every", type=count, default=1, metavar="K", help="obj, ply: every K-th frame"
     )
-    parser.add_argument("--no-clothes", action="store_true", help="glb, usd, viewer: undressed")
+    parser.add_argument(
+        "--no-clothes", dest="clothes", action="store_false", help="glb, usd, viewer: undressed"
+    )
     parser.add_argument(
         "--input",
         type=Path,

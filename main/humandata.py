@@ -9,10 +9,12 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
 from main.cli import command, command_parser, count
+from utils.errors import UserError
 from utils.files import ROOT
 
 log = logging.getLogger(__name__)
@@ -156,6 +158,9 @@ def _merge(arguments: argparse.Namespace) -> None:
     from datasets.humandata.file import read_entries
     from datasets.humandata.merge import Part, merge
 
+    for path, other in combinations(arguments.files, 2):
+        if path.resolve() == other.resolve():
+            raise UserError(f"{other} is given twice, which would repeat its rows; give it once")
     parts = [Part(path, read_entries(path)) for path in arguments.files]
     _write(arguments.output, merge(parts, arguments.keep))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from main.characters.options import parse_formats
-from main.cli import add_network_flags, command, command_parser, count, quick_imports
+from main.cli import add_network_flags, as_options, command, command_parser, count, quick_imports
 from main.pipeline.options import (
     BUILT_IN,
     Backend,
@@ -60,35 +60,19 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
     Raises:
         UserError: a value is wrong, or two contradict each other.
     """
-    export, keypoints, camera = arguments.export, arguments.keypoints, arguments.camera
-    if arguments.floor and camera not in ("auto", "static"):
+    if arguments.floor and arguments.camera not in ("auto", "static"):
         raise UserError("--floor means --world --camera static: leave one of them out")
     if arguments.fps is not None and arguments.rate is not None:
         raise UserError("FPS and --fps: give one of them")
-    return InferenceOptions(
-        model_dir=arguments.model_dir,
-        device=arguments.device,
-        precision=arguments.precision,
-        backend=arguments.backend,
-        overrides=tuple(arguments.overrides),
-        download=arguments.download,
-        batch_size=arguments.batch_size,
+    keypoints = arguments.keypoints
+    return as_options(
+        InferenceOptions,
+        arguments,
         fps=arguments.rate if arguments.fps is None else arguments.fps,
-        boxes=arguments.boxes,
-        detector=arguments.detector,
-        refine=arguments.refine,
         keypoints=keypoints if keypoints in (None, BUILT_IN) else Path(keypoints),
-        person=None if arguments.person is None else parse_person(arguments.person),
-        keep_longest=arguments.keep_longest,
-        preview=arguments.preview,
-        reuse=arguments.reuse,
-        smoothing=parse_smoothing(arguments.smooth),
-        focal_px=arguments.focal,
-        fov_deg=arguments.fov,
-        camera="static" if arguments.floor else camera,
+        camera="static" if arguments.floor else arguments.camera,
         world=arguments.world or arguments.floor,
         overlay=None if arguments.no_overlay else arguments.overlay,
-        export=() if export is None else parse_formats(export),
     )
 
 
@@ -121,13 +105,25 @@ def make_parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="move bodies onto keypoints (default: as the model's config says)",
     )
-    add("--person", metavar="largest|N,N", help="only these people (default: everyone)")
+    add(
+        "--person",
+        type=parse_person,
+        metavar="largest|N,N",
+        help="only these people (default: everyone)",
+    )
     add("--keep-longest", type=count, metavar="N", help="only the N people with the most frames")
     add("--preview", action="store_true", help="only a picture of each person")
     add("--reuse", action="store_true", help="take estimates from the existing result")
-    add("--smooth", default="auto", metavar="auto|off|FACTOR", help="temporal smoothing")
-    add("--focal", type=float, metavar="PX", help="the camera's focal length in pixels")
-    add("--fov", type=float, metavar="DEG", help="or its horizontal angle of view")
+    add(
+        "--smooth",
+        dest="smoothing",
+        type=parse_smoothing,
+        default="auto",
+        metavar="auto|off|FACTOR",
+        help="temporal smoothing",
+    )
+    add("--focal", dest="focal_px", type=float, metavar="PX", help="focal length in pixels")
+    add("--fov", dest="fov_deg", type=float, metavar="DEG", help="or the horizontal angle of view")
     add(
         "--camera",
         choices=get_args(CameraChoice),
@@ -136,7 +132,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--world", action="store_true", help="also place people in a world with a floor")
     add("--floor", action="store_true", help="the same as --world --camera static")
-    add("--export", metavar="FORMAT,...", help="characters for other programs: glb, bvh, ..., all")
+    add(
+        "--export",
+        type=parse_formats,
+        default=(),
+        metavar="FORMAT,...",
+        help="characters for other programs: glb, bvh, ..., all",
+    )
     add("--backend", choices=get_args(Backend), default="torch", help="what runs the network")
     add("--batch-size", type=count, help="people per batch (default: 8 on a CPU, else 32)")
     add("--overlay", choices=get_args(OverlayMode), default="mesh", help="what to draw")

@@ -264,7 +264,7 @@ class TimedTraining:
 
     def _draw(self, kind: str, people: int) -> int:
         """Draw a set, unless it is there; the number of people drawn."""
-        from datasets.synthetic.production import SynthesisOptions, synthesize
+        from synthetic.production import SynthesisOptions, synthesize
 
         split: Split = "test" if kind == "test" else "train"
         seed = _SEEDS.get(kind, self._seed)

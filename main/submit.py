@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from main.cli import add_network_flags, command, command_parser
+from main.cli import add_network_flags, as_options, command, command_parser
 from main.evaluation.servers import SERVERS
 from main.pipeline.options import DetectorName
 
@@ -22,20 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.command == "check":
         return report_check(arguments.file, SERVERS[arguments.server])
-    return submit(
-        SubmissionOptions(
-            SERVERS[arguments.command],
-            arguments.output,
-            arguments.model_dir,
-            arguments.checkpoint_id,
-            images=arguments.images,
-            boxes=arguments.boxes,
-            detector=arguments.detector,
-            device=arguments.device,
-            precision=arguments.precision,
-            overrides=tuple(arguments.overrides),
-        )
-    )
+    options = as_options(SubmissionOptions, arguments, server=SERVERS[arguments.command])
+    return submit(options)
 
 
 def make_parser() -> argparse.ArgumentParser:

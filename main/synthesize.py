@@ -12,23 +12,23 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from main.cli import command, command_parser
+from main.cli import as_options, command, command_parser
 from utils.errors import UserError
 
 if TYPE_CHECKING:
-    from datasets.synthetic.production import Kind, SynthesisOptions
+    from synthetic.production import Kind, SynthesisOptions
 
 _SIZES: Final = {"crops": (192, 256)}
 _LARGE_SIZE: Final = (1280, 720)
 _SPLITS: Final = ("train", "test")
 _LARGEST_SIDE: Final = 4096
 _CAMERAS: Final = ("static", "pan", "tilt", "hand-held", "zoom", "dolly", "walk-along")
-"""Those of `datasets.synthetic.shots`, which is not loaded for --help."""
+"""Those of `synthetic.shots`, which is not loaded for --help."""
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from datasets.synthetic.backgrounds import bundled_photographs
-    from datasets.synthetic.production import synthesize
+    from synthetic.backgrounds import bundled_photographs
+    from synthetic.production import synthesize
     from utils.iteration import with_progress
 
     options = _options(arguments)
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _options(arguments: argparse.Namespace) -> "SynthesisOptions":
     """Raises UserError where a flag's value is out of its range."""
-    from datasets.synthetic.production import SynthesisOptions
+    from synthetic.production import SynthesisOptions
 
     kind: Kind = "scenes"
     if arguments.crops or arguments.video or arguments.demo:
@@ -53,17 +53,13 @@ def _options(arguments: argparse.Namespace) -> "SynthesisOptions":
     for flag, least in (("people", 1), ("workers", 1), ("frames", 1), ("seed", 0)):
         if getattr(arguments, flag) < least:
             raise UserError(f"--{flag} {getattr(arguments, flag)}: give {least} or more")
-    return SynthesisOptions(
+    size = _SIZES.get(kind, _LARGE_SIZE)
+    return as_options(
+        SynthesisOptions,
+        arguments,
         kind=kind,
-        name=arguments.name,
-        split=arguments.split,
-        seed=arguments.seed,
-        people=arguments.people,
-        size=_SIZES.get(kind, _LARGE_SIZE)
-        if arguments.size is None
-        else _parsed_size(arguments.size),
+        size=size if arguments.size is None else _parsed_size(arguments.size),
         frames=arguments.frames if kind in ("clips", "demo") else 0,
-        camera=arguments.camera,
     )
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from main.cli import add_network_flags, command, command_parser, count, quick_imports
+from main.cli import add_network_flags, as_options, command, command_parser, count, quick_imports
 from utils.errors import UserError
 
 GROUND_TRUTHS: Final = ("parameters", "meshes")
@@ -32,20 +32,12 @@ def run(arguments: argparse.Namespace) -> int:
     model_dir, checkpoint_id = _network(arguments)
     names = (arguments.dataset or "").split(",")
     return run_benchmarks(
-        BenchmarkOptions(
-            model_dir,
-            checkpoint_id,
+        as_options(
+            BenchmarkOptions,
+            arguments,
+            model_dir=model_dir,
+            checkpoint_id=checkpoint_id,
             datasets=tuple(name.strip() for name in names),
-            humandata=arguments.humandata,
-            images=arguments.images,
-            protocol=arguments.protocol,
-            ground_truth=arguments.gt,
-            worst_count=arguments.worst,
-            detections=arguments.detections,
-            output=arguments.output,
-            device=arguments.device,
-            precision=arguments.precision,
-            overrides=tuple(arguments.overrides),
         )
     )
 
@@ -89,12 +81,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--protocol", default="correct", help="correct or published")
     parser.add_argument(
         "--gt",
+        dest="ground_truth",
         choices=GROUND_TRUTHS,
         default="parameters",
         help="meshes: compare with meshes registered to scans, beside the images (EHF)",
     )
     parser.add_argument(
         "--worst",
+        dest="worst_count",
         type=partial(count, least=0),
         metavar="K",
         help="worst samples to draw (default: 8)",

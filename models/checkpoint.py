@@ -34,7 +34,7 @@ from torch.serialization import (
 from configs.schema import ModelConfig
 from models.smplest_x import SMPLestX
 from utils.errors import UserError, first_line
-from utils.files import atomic_path, require_regular_file, what_came_instead
+from utils.files import atomic_path, require_regular_file, wrong_download
 
 log = logging.getLogger(__name__)
 
@@ -264,7 +264,7 @@ def _damage_reported(path: Path) -> Iterator[None]:
     try:
         yield
     except (pickle.UnpicklingError, *DAMAGE) as error:
-        instead = what_came_instead(path)
+        instead = wrong_download(path)
         if instead is not None:
             raise UserError(f"{path}: {instead}") from None
         if isinstance(error, pickle.UnpicklingError):

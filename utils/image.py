@@ -1,4 +1,4 @@
-"""Still images: read upright as RGB, list a folder in natural order, write whole or not at all.
+"""Still images: read upright as RGB, list a folder in natural order, write all or nothing.
 
 Pillow reads them, since it applies the EXIF orientation to every format that can carry one and
 knows the odd modes (16 bits, CMYK, palettes).

@@ -92,7 +92,7 @@ def bookkeeping(file: OpenedFile) -> Iterator[Finding]:
 
 
 def readable(file: OpenedFile) -> Iterator[Finding]:
-    """Entries of a whole container that are damaged in themselves."""
+    """Damaged entries of an intact container."""
     for name in file.names:
         file.get(name)
         if name in file.unreadable:
@@ -189,7 +189,7 @@ def masks(file: OpenedFile) -> Iterator[Finding]:
             yield Finding("error", name, what, "the mask belongs to other keypoints")
         elif compressed and stored != present:
             advice = "mmhuman3d cannot read it; write the file again"
-            yield Finding("warning", key, "flagged as compressed, but it is whole", advice)
+            yield Finding("warning", key, "flagged as compressed, but it has all joints", advice)
         if not present:
             yield Finding("warning", name, "no joint exists", "drop the entry, or correct its mask")
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from datasets.humandata.file import JOINTS, Entries, as_numbers, subtract_mean_hand
+from datasets.humandata.file import JOINTS, Entries, as_numbers, expanded, subtract_mean_hand
 from datasets.humandata.writer import People, humandata_entries
 from human_models.body import BodyLibrary, BodyModel, BodyOutput
 from human_models.files import find_model_folder
@@ -198,23 +198,22 @@ def _check_faces(rows: Sequence[ParameterRow]) -> None:
 
 
 def _people(rows: Sequence[ParameterRow], images: Path, bodies: BodyLibrary) -> People:
-    given = {name for row in rows for name in row.numbers}
-    if not set(_FACE) <= given:
-        given -= set(_FACE)
+    names = {name for row in rows for name in row.numbers}
+    if not set(_FACE) <= names:
+        names -= set(_FACE)
 
     def column(name: str, absent: float = 0) -> Float32[np.ndarray, "N K"]:
         unknown = np.full(_NUMBERS[name], absent)
         return np.stack([row.numbers.get(name, unknown) for row in rows]).astype(np.float32)
 
     parameters = subtract_mean_hand(
-        {name: column(name) for name in _SMPLX if name in given},
+        {name: column(name) for name in _SMPLX if name in names},
         np.array([row.flat_hands for row in rows]),
     )
-    for name in given & set(_HANDS):  # the mean hand was subtracted from unknown hands as well
+    for name in names & set(_HANDS):  # the mean hand was subtracted from unknown hands as well
         parameters[name][[name not in row.numbers for row in rows]] = 0
     focal, princpt = column("focal"), column("princpt")
-    joints = np.zeros((len(rows), JOINTS, 3), np.float32)
-    joints[:, : len(MODEL_JOINTS)] = joints_of_smplx(bodies, parameters)
+    joints = expanded(joints_of_smplx(bodies, parameters), np.arange(len(MODEL_JOINTS)), JOINTS)
     boxes = column("bbox_xywh", absent=np.nan)
     return People(
         image_path=[row.image.relative_to(images).as_posix() for row in rows],
@@ -264,7 +263,7 @@ def pose_smplx(
     absent is zero.
     """
     count = len(parameters["global_orient"][rows])
-    given = {
+    inputs = {
         name: torch.from_numpy(
             np.ascontiguousarray(parameters[name][rows], np.float32).reshape(count, size)
             if name in parameters
@@ -273,4 +272,4 @@ def pose_smplx(
         for name, size in _SMPLX.items()
     }
     with torch.inference_mode():
-        return body(**given, want_vertices=want_vertices)
+        return body(**inputs, want_vertices=want_vertices)

@@ -129,12 +129,12 @@ def _corrected(
         if frame not in found:
             boxes[frame] = box
             continue
-        moved = [new - old for new, old in zip(box, found[frame], strict=True)]
+        shift = [new - old for new, old in zip(box, found[frame], strict=True)]
         for other in range(frame - step + 1, frame + step):
             if other in found:
                 share = 1 - abs(other - frame) / step
                 boxes[other] = [
-                    side + share * by for side, by in zip(boxes[other], moved, strict=True)
+                    side + share * by for side, by in zip(boxes[other], shift, strict=True)
                 ]
     return {
         frame: [*box[:2], *(max(1.0, side) for side in box[2:])] for frame, box in boxes.items()

@@ -439,8 +439,8 @@ def _check_mesh(record: dict[Any, Any]) -> Iterator[Problem]:
 def _check_parameters(record: dict[Any, Any]) -> Iterator[Problem]:
     choices = {key: allowed[0] for key, allowed in _CHOICES.items()}
     for key, allowed in _CHOICES.items():
-        given = record.get(key, allowed[0])
-        choices[key] = given.tolist() if isinstance(given, np.generic | np.ndarray) else given
+        value = record.get(key, allowed[0])
+        choices[key] = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
         if choices[key] not in allowed:
             known = "10 to 299" if isinstance(allowed, range) else ", ".join(map(str, allowed))
             yield "error", f"{key} is {str(choices[key])[:80]}, possible are {known}"

@@ -438,7 +438,7 @@ def _image_paths(
         files = [source]
     else:
         raise UserError(
-            f"{source} is a video: use --extract-frames DIR, and its frames are written there"
+            f"{source} is a video: give --extract-frames DIR, and its frames are written there"
         )
     root = images or source.parent
     paths = {}
@@ -452,7 +452,7 @@ def _image_paths(
         if sizes.is_turned or sizes.reduction > 1:
             how = "turned by its EXIF data" if sizes.is_turned else "so large that it is reduced"
             raise UserError(
-                f"{file} is {how}, which annotations do not follow: use --extract-frames DIR, and "
+                f"{file} is {how}, which annotations do not follow: give --extract-frames DIR, and "
                 "it is written as the results have it"
             )
         if not file.resolve().is_relative_to(root.resolve()):

@@ -24,7 +24,7 @@ from main.pipeline.options import DetectorName
 from models.checkpoint import DAMAGE
 from utils.camera import Box, intersection_over_union
 from utils.errors import UserError, first_line
-from utils.files import ROOT, atomic_path, read_json, what_came_instead
+from utils.files import ROOT, atomic_path, read_json, wrong_download
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ class YoloDetector:
                 verbose=False,
             )
         except (UserError, ImportError, UnpicklingError, *DAMAGE) as error:
-            reason = what_came_instead(path) or first_line(error)
+            reason = wrong_download(path) or first_line(error)
             raise UserError(
                 f"the person detector {path} cannot be used ({reason}); {advice}"
             ) from None

@@ -131,7 +131,7 @@ def _config_of(weights: Path) -> Path:
         if (folder / CONFIG_NAME).is_file():
             return folder / CONFIG_NAME
     published = HUB_MODELS.get(weights.parent.name)
-    where = f", from huggingface.co/{published.repo}, or use --download" if published else ""
+    where = f", from huggingface.co/{published.repo}, or add --download" if published else ""
     raise UserError(
         f"{weights.parent / CONFIG_NAME} is missing; put the config of {weights.name} beside it"
         + where
@@ -144,7 +144,7 @@ def _how_to_get(model_dir: str, folder: Path) -> str:
         files = " and ".join(hub.files)
         return (
             f"{folder} has no weights: put {files} from huggingface.co/{hub.repo} into it, "
-            "or use --download (8.2 GB)"
+            "or add --download (8.2 GB)"
         )
     there = [config.parent.name for config in PRETRAINED.glob(f"*/{CONFIG_NAME}")]
     known = ", ".join(sorted({*there, *HUB_MODELS}))

@@ -63,7 +63,7 @@ _LEAST_SPACE: Final = 1 << 20
 EXPORTING: Final = ".exporting"
 """In a folder of results: not all exports that were asked for are written yet."""
 _ADVICE: Final = (
-    "lower the threshold with --set inference.detection.conf=0.3, or say where people are "
+    "lower the threshold with --set inference.detection.conf=0.3, or state where people are "
     "with --boxes FILE.json or --detector whole-image"
 )
 

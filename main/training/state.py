@@ -97,7 +97,7 @@ def run_folder(kind: str, job: str, outputs: Path, *, since: str | None, world: 
     with failing_together("run folder"):
         if Path(job).name != job:
             raise UserError(f"JOB_NAME '{job}' becomes a folder's name; leave slashes out")
-        if not job.isprintable():
+        if not job or not job.isprintable():
             raise UserError(f"JOB_NAME {job!r} becomes a folder's name; use printable characters")
         found = {} if since is None else _runs(outputs, f"{kind}_{job}_")
         recent = [path for begun, path in found.items() if begun >= (since or "")]

@@ -503,6 +503,13 @@ def test_wrong_words_are_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_merge_of_a_file_with_itself_is_refused(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "link.npz").symlink_to(ANNOTATION)
+    for again in (ANNOTATION, tmp_path / "link.npz"):
+        done = command("convert", "merge", ANNOTATION, again, "--output", tmp_path / "m.npz")
+        fails(done, again.name, "is given twice")
+
+
 def test_merge_of_different_bodies_is_refused(command: Command, tmp_path: Path) -> None:
     smpl = shutil.copy(PARITY / "annot" / "PW3D_test.npz", tmp_path)
     done = command("convert", "merge", ANNOTATION, smpl, "--output", tmp_path / "m.npz")

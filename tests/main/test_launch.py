@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from main.launch import _status
+from main.launch import main as launch_command
 from utils.devices import device_of_process
 from utils.errors import UserError
 
@@ -242,3 +243,8 @@ def test_process_that_fails_while_others_wait_for_it(how, tmp_path):
 )
 def test_status_is_that_of_a_process_that_failed_by_itself(codes, status):
     assert _status(codes) == status
+
+
+def test_module_without_a_name_is_refused(capsys):
+    assert launch_command(["1", ""]) == 2
+    assert "MODULE is empty" in capsys.readouterr().err

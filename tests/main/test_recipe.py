@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from benchmarks import refinement
-from datasets.synthetic import production
-from datasets.synthetic.production import synthesize
 from main import recipe
 from main.initialise import initialise
 from main.pipeline.model_files import find_model
 from main.training import validation
 from main.training.validation import TrainLog
 from models.checkpoint import read_network
+from synthetic import production
+from synthetic.production import synthesize
 from utils.errors import UserError
 
 CONFIG = """

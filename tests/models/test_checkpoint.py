@@ -303,7 +303,7 @@ INSTEAD = {
 
 @pytest.mark.parametrize("name", ["x.pth.tar", "x.safetensors"])
 @pytest.mark.parametrize("what", INSTEAD)
-def test_what_came_instead_of_a_file_is_named(tmp_path, name, what):
+def test_failed_download_is_named(tmp_path, name, what):
     (tmp_path / name).write_bytes(INSTEAD[what])
     with pytest.raises(UserError, match=what) as error:
         read_network(tmp_path / name)

@@ -24,7 +24,7 @@ from utils.files import (
     remove_leftovers,
     require_output,
     require_regular_file,
-    what_came_instead,
+    wrong_download,
 )
 from utils.image import read_image
 from utils.mesh import read_ply_vertices
@@ -228,13 +228,13 @@ def test_output_below_a_file_is_refused(tmp_path):
         (b"<HTML>", "web page"),
     ],
 )
-def test_what_came_instead_of_a_file(tmp_path, content, what):
+def test_failed_download(tmp_path, content, what):
     (tmp_path / "x").write_bytes(content)
-    assert what in (what_came_instead(tmp_path / "x") or "")
+    assert what in (wrong_download(tmp_path / "x") or "")
     for other in (b"", b"PK\x03\x04", b"<xml>"):
         (tmp_path / "x").write_bytes(other)
-        assert what_came_instead(tmp_path / "x") is None
-    assert what_came_instead(tmp_path / "gone") is None
+        assert wrong_download(tmp_path / "x") is None
+    assert wrong_download(tmp_path / "gone") is None
 
 
 def refuse(*_: object) -> bool:

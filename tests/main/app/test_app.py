@@ -264,7 +264,7 @@ def test_what_holds_no_pictures_is_refused_at_once(client, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"--smooth": "soft"}, "--smooth soft: say auto"),
+        ({"--smooth": "soft"}, "--smooth soft: give auto"),
         ({"--fps": "-1"}, "--fps -1: give a rate from 0.00001 to 1000"),
         ({"--fps": "0"}, "--fps 0: give a rate"),
         ({"--fps": "nan"}, "--fps nan: give a rate"),
@@ -485,7 +485,7 @@ def test_in_a_browser(served, run_web, clip, tmp_path):
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert found["tooLarge"].startswith("large.mp4 is larger than 300 MB; cut it")
     assert found["damaged"].startswith("cannot read the video 'damaged.mp4'")
-    assert found["besideSmoothing"].startswith("--smooth soft: say auto")
+    assert found["besideSmoothing"].startswith("--smooth soft: give auto")
     assert (found["people"], found["drawnAs"], found["movedRight"]) == (3, 4, True)
     assert found["cancelledAfter"] < 2
     assert found["outcome"] == "Cancelled; nothing of it was kept."

@@ -9,7 +9,6 @@ from scipy.spatial.transform import Rotation
 from benchmarks.tracking import clip_of, fill_rows
 from benchmarks.walkers import CAMERA, FPS, estimates
 from benchmarks.world import camera_motion, simulate
-from datasets.synthetic.motion import Script
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import BODY_JOINTS, JOINTS
@@ -32,6 +31,7 @@ from main.motion.standing import (
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories, pose_joints
 from main.motion.world import solve_world
+from synthetic.motion import Script
 
 UP = np.array([0.05, -0.95, -0.3]) / np.linalg.norm([0.05, -0.95, -0.3])
 HEIGHT = -1.6

@@ -220,10 +220,10 @@ def test_what_a_broken_fetch_left_is_not_blamed(pretrained, left):
     for name in left:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    with pytest.raises(UserError, match=r"huggingface\.co/waanqii.*or use --download"):
+    with pytest.raises(UserError, match=r"huggingface\.co/waanqii.*or add --download"):
         find_model("smplest_x_h")
     (folder / "smplest_x_h.pth.tar").touch()
-    with pytest.raises(UserError, match=r"config_base\.py is missing.*or use --download"):
+    with pytest.raises(UserError, match=r"config_base\.py is missing.*or add --download"):
         find_model("smplest_x_h")
 
 
@@ -234,7 +234,7 @@ def test_fetch_that_broke_off_goes_on_where_it_was(pretrained, hub, monkeypatch)
         broken.setattr(FakeHub, "breaks_every_time", True)
         with pytest.raises(UserError, match="could not download"):
             find_model("smplest_x_h", download=True)
-    with pytest.raises(UserError, match="or use --download"):
+    with pytest.raises(UserError, match="or add --download"):
         find_model("smplest_x_h")
     files = find_model("smplest_x_h", download=True)
     assert files.weights.read_bytes() == FILES["smplest_x_h.pth.tar"]
