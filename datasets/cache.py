@@ -129,7 +129,7 @@ def _check_paths(path: Path, columns: Columns) -> None:
             if not is_below(str(names[place])):
                 raise UserError(
                     f"{path}: entry '{entry}', row {columns['row'][place]}: '{names[place]}' is no "
-                    "path within the folder of images; strip what it begins with."
+                    "path within the folder of images; give it relative to that folder."
                 )
 
 
@@ -278,7 +278,7 @@ class InstanceTable:
             }
             self._texts = {name: _Texts(folder, name, self._length) for name in TEXT_COLUMNS}
         except (UserError, OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder} is no complete cache ({error}); delete it.") from error
+            raise UserError(f"{folder} is not a complete cache ({error}); delete it.") from error
 
     def __reduce__(self) -> tuple[type["InstanceTable"], tuple[Path]]:
         return InstanceTable, (self.folder,)
@@ -347,7 +347,7 @@ def annotation_files(source: Source, split: Split, folder: Path) -> list[Path]:
         found = sorted(path.parent.glob(path.name), key=natural_key) if pattern else [path]
         if not found or not found[0].is_file():
             like = "a file named like " if pattern else ""
-            raise UserError(f"{source.name} needs {like}{path}; put its HumanData there.")
+            raise UserError(f"{source.name} needs {like}{path}; put its HumanData file there.")
         paths += found
     return paths
 

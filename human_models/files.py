@@ -298,7 +298,7 @@ def _landmarks(
 ) -> Landmarks:
     triangles = _indices(content, f"{prefix}_faces_idx", source)
     if triangles.max() >= len(faces):
-        raise UserError(f"{source} has landmarks on faces that it lacks; download it again.")
+        raise UserError(f"{source} has landmarks on missing faces; download it again.")
     return Landmarks(faces[triangles], _array(content, f"{prefix}_bary_coords", source))
 
 

@@ -121,7 +121,7 @@ def command_parser(module: str, description: str) -> argparse.ArgumentParser:
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of commands that run a trained network."""
     add_config_flags(parser)
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the network")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="numeric precision")
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
@@ -140,9 +140,9 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Arguments of commands that train."""
-    parser.add_argument("job_name", metavar="JOB_NAME", help="of the run's folder in outputs/")
+    parser.add_argument("job_name", metavar="JOB_NAME", help="part of the run folder's name")
     parser.add_argument("config_file", metavar="CONFIG_FILE", help="a path, or a name in configs/")
-    parser.add_argument("--output", type=Path, default=OUTPUTS, help="where runs have folders")
+    parser.add_argument("--output", type=Path, default=OUTPUTS, help="parent of the run's folder")
     add_config_flags(parser)
 
 

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = options_of(arguments)
     if arguments.input is None:
         if arguments.file_name is None:
-            raise UserError("FILE_NAME is missing, or --input with many of them; see --help")
+            raise UserError("FILE_NAME is missing (or --input, for many clips); see --help")
         return process_input(arguments.file_name, arguments.output or DEMO, options)
     if arguments.file_name is not None:
         raise UserError("FILE_NAME and --input: give one of them (the frame rate is --fps here)")
@@ -79,26 +79,26 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("inference", "People in a video, image or folder of images, as SMPL-X.")
     add = parser.add_argument
-    add("model_dir", metavar="MODEL_DIR", help="name under pretrained_models/, a folder or a file")
-    add("file_name", metavar="FILE_NAME", nargs="?", help="in demo/, or any path")
-    add("fps", metavar="FPS", nargs="?", type=float, help="of the result (default: the file's own)")
+    add("model_dir", metavar="MODEL_DIR", help="name in pretrained_models/, folder or file")
+    add("file_name", metavar="FILE_NAME", nargs="?", help="a file in demo/, or any path")
+    add("fps", metavar="FPS", nargs="?", type=float, help="frame rate (default: the input's)")
     add("--output", type=Path, help="folder for the results (default: demo/)")
     add(
         "--boxes",
         type=Path,
         metavar="FILE",
-        help='{"frame": [[x, y, width, height], ...]} instead of a detector',
+        help='boxes instead of a detector: {"frame": [[x, y, width, height], ...]}',
     )
     add(
         "--detector",
         choices=get_args(DetectorName),
         default="auto",
-        help="auto: NAME.boxes.json beside the input, else yolo if it is there, else movenet",
+        help="auto: NAME.boxes.json beside the input, else yolo if its weights exist, else movenet",
     )
     add(
         "--keypoints",
         metavar=f"{BUILT_IN}|FILE|FOLDER",
-        help="2D joints into the results; of OpenPose, MMPose, AlphaPose from a file",
+        help="find 2D keypoints, or read those of OpenPose, MMPose or AlphaPose",
     )
     add(
         "--refine",
@@ -112,23 +112,23 @@ def make_parser() -> argparse.ArgumentParser:
         help="only these people (default: everyone)",
     )
     add("--keep-longest", type=count, metavar="N", help="only the N people with the most frames")
-    add("--preview", action="store_true", help="only a sheet of the people, to choose from")
-    add("--reuse", action="store_true", help="take the estimates from the result that is there")
+    add("--preview", action="store_true", help="only a picture of each person")
+    add("--reuse", action="store_true", help="take estimates from the existing result")
     add(
         "--smooth",
         dest="smoothing",
         type=parse_smoothing,
         default="auto",
         metavar="auto|off|FACTOR",
-        help="of frames (default: auto)",
+        help="temporal smoothing",
     )
-    add("--focal", dest="focal_px", type=float, metavar="PX", help="the camera's, in pixels")
-    add("--fov", dest="fov_deg", type=float, metavar="DEG", help="or its angle of view")
+    add("--focal", dest="focal_px", type=float, metavar="PX", help="focal length in pixels")
+    add("--fov", dest="fov_deg", type=float, metavar="DEG", help="or the horizontal angle of view")
     add(
         "--camera",
         choices=get_args(CameraChoice),
         default="auto",
-        help="how it moves (default: what is seen behind the people says so)",
+        help="with --world: how the camera moves (default: auto, found from the background)",
     )
     add("--world", action="store_true", help="also place people in a world with a floor")
     add("--floor", action="store_true", help="the same as --world --camera static")
@@ -141,9 +141,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--backend", choices=get_args(Backend), default="torch", help="what runs the network")
     add("--batch-size", type=count, help="people per batch (default: 8 on a CPU, else 32)")
-    add("--overlay", choices=get_args(OverlayMode), default="mesh", help="what is drawn")
+    add("--overlay", choices=get_args(OverlayMode), default="mesh", help="what to draw")
     add("--no-overlay", action="store_true", help="parameters only")
-    add("--download", action="store_true", help="fetch a published model if it is absent")
+    add("--download", action="store_true", help="download a published model if missing")
     _add_batch_flags(parser)
     add_network_flags(parser)
     return parser
@@ -151,7 +151,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_batch_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "many clips", "instead of FILE_NAME; what is finished is not done again"
+        "many clips", "instead of FILE_NAME; finished clips are skipped"
     )
     add = group.add_argument
     add(
@@ -160,9 +160,9 @@ def _add_batch_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER|LIST.txt",
         help="all videos under a folder, or a list with one path per line",
     )
-    add("--fps", dest="rate", type=float, metavar="FPS", help="the same as FPS")
-    add("--engine", choices=("local", "ray"), default="local", help="one process, or Ray's workers")
-    add("--workers", type=count, metavar="N", help="of Ray (default: a GPU each, or two cores)")
+    add("--fps", dest="rate", type=float, metavar="FPS", help="the same as FPS, for --input")
+    add("--engine", choices=("local", "ray"), default="local", help="one process, or Ray workers")
+    add("--workers", type=count, metavar="N", help="with Ray (default: one per GPU or two cores)")
 
 
 main = command(make_parser, run)

@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("launch", "Start the processes of a run on this machine.")
-    parser.add_argument("processes", metavar="N", type=int, help="processes, one per GPU")
+    parser.add_argument("processes", metavar="N", type=int, help="number of processes, one per GPU")
     parser.add_argument("module", metavar="MODULE", help="main.train, main.pretrain or main.test")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the module")
     return parser

@@ -29,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("pretrain", "Pre-train parts of a network, as one process of a run.")
     add_run_flags(parser)
     parser.add_argument(
-        "--stage", choices=("keypoints", "lifting"), default="keypoints", help="what is learned"
+        "--stage", choices=("keypoints", "lifting"), default="keypoints", help="what to train"
     )
     return parser
 

@@ -395,7 +395,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("recipe", "Train the demo network from nothing within a time.")
-    parser.add_argument("--minutes", type=float, default=12.0, help="for all of it (default: 12)")
+    parser.add_argument("--minutes", type=float, default=12.0, help="total time (default: 12)")
     parser.add_argument(
         "--from", dest="start", metavar="MODEL_DIR", help="continue this network on new people"
     )
@@ -403,10 +403,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--seed",
         type=int,
         default=_NEW_SEED,
-        help=f"of the people to train on (default: {_NEW_SEED}; the bundled network has seen those "
-        f"of 1 to {_NEW_SEED - 1})",
+        help=f"random seed of the training people (default: {_NEW_SEED}; the bundled network was "
+        f"trained on those of seeds 1 to {_NEW_SEED - 1})",
     )
-    parser.add_argument("--config", default="config_smplest_x_demo.py", help="of the network")
+    parser.add_argument(
+        "--config", default="config_smplest_x_demo.py", help="config of the network"
+    )
     parser.add_argument("--output", type=Path, default=OUTPUTS / "recipe", help="the run's folder")
     parser.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps or cpu")
     return parser

@@ -150,7 +150,7 @@ def _annotations(
         if (columns := load_rows(paths))
     }
     if not annotations:
-        raise UserError("nobody is to be seen in these pictures; draw more people.")
+        raise UserError("nobody is visible in these pictures; draw more people.")
     return annotations
 
 
@@ -169,7 +169,7 @@ def _in_processes(
             yield waiting.pop(0).result()
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker was killed (memory?); run the same again with fewer --workers to go on."
+            "a worker was killed (memory?); run the same command with fewer --workers to continue."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -77,7 +77,7 @@ def path_within(folder: Path, name: str) -> Path:
         UserError: the name is absolute or has `..` in it, so that it could be anywhere.
     """
     if not is_below(name):
-        raise UserError(f"'{name}' is no path within {folder}; strip what it begins with")
+        raise UserError(f"'{name}' is not a path within {folder}; give it relative to that folder")
     return folder / name
 
 
@@ -152,7 +152,7 @@ def wrong_download(path: Path) -> str | None:
 
 
 def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _finite_float(text: str) -> float:
@@ -207,8 +207,8 @@ def require_output(path: Path, *, ending: str = "", least_free: int = 0) -> None
     longest = os.pathconf(path.parent, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
     if len(name) > longest:
         raise UserError(
-            f"{path.parent}: '{path.name[:20]}...{ending}' is too long a name for a file "
-            f"({len(name)} bytes, at most {longest}); rename what it is called after"
+            f"{path.parent}: '{path.name[:20]}...{ending}' is too long for a file name "
+            f"({len(name)} bytes, at most {longest}); rename the file that it is named after"
         )
     with tempfile.TemporaryDirectory(prefix=".partial_", dir=path.parent):
         free = shutil.disk_usage(path.parent).free

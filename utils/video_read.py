@@ -150,7 +150,7 @@ class VideoFile:
             stream = video_stream(container)
             if stream is None:
                 raise UserError(
-                    f"'{path}' holds no video that can be read: it is sound alone, or damaged"
+                    f"'{path}' has no readable video: it contains only sound, or is damaged"
                 )
             self.has_audio = bool(container.streams.audio)
             self._square_width = _square_width(stream)

@@ -85,7 +85,7 @@ def bookkeeping(file: OpenedFile) -> Iterator[Finding]:
         yield Finding("error", "__data_len__", what, "write the file again with all its rows")
     unknown = [name for name in file.names if not is_known(name)]
     for name in unknown:
-        yield Finding("info", name, "no entry of the format", "it is ignored")
+        yield Finding("info", name, "not an entry of the format", "it is ignored")
     if unknown and file.get("__key_strict__"):
         what = f"is set, but the file has '{unknown[0]}'"
         yield Finding("warning", "__key_strict__", what, "mmhuman3d refuses it; write it again")
@@ -111,7 +111,7 @@ def texts(file: OpenedFile) -> Iterator[Finding]:
         if value is None:
             continue
         if not is_list(value) or (isinstance(value, np.ndarray) and value.ndim != 1):
-            yield Finding("error", entry, "is no list of strings", "give one per row")
+            yield Finding("error", entry, "is not a list of strings", "give one per row")
             continue
         bad = np.array([not isinstance(text, str) or not text for text in value], bool)
         yield from on_rows("error", entry, bad, "no text", "give every row its own")
@@ -119,7 +119,7 @@ def texts(file: OpenedFile) -> Iterator[Finding]:
     paths = file.image_paths()
     if paths is not None:
         absolute = np.array([str(path).startswith(("/", "\\")) for path in paths], bool)
-        advice = "paths count from the folder of images; strip what they begin with"
+        advice = "give paths relative to the folder of images"
         yield from on_rows("warning", "image_path", absolute, "absolute path", advice)
 
 
@@ -177,7 +177,7 @@ def masks(file: OpenedFile) -> Iterator[Finding]:
             continue
         if mask.ndim != 1 or not np.isin(mask, (0, 1)).all():
             yield Finding(
-                "error", name, "is no list of 0 and 1", "one number per joint, 1 = exists"
+                "error", name, "is not a list of 0 and 1", "one number per joint, 1 = exists"
             )
             continue
         if len(mask) not in JOINT_COUNTS:
@@ -191,7 +191,7 @@ def masks(file: OpenedFile) -> Iterator[Finding]:
             advice = "mmhuman3d cannot read it; write the file again"
             yield Finding("warning", key, "flagged as compressed, but it has all joints", advice)
         if not present:
-            yield Finding("warning", name, "no joint exists", "drop the entry, or mend its mask")
+            yield Finding("warning", name, "no joint exists", "drop the entry, or correct its mask")
 
 
 def _keypoint_shape(file: OpenedFile, key: str, dimensions: int) -> Iterator[Finding]:
@@ -212,7 +212,7 @@ def _shape(
         return
     array = as_numbers(value)
     if array is None or array.ndim == 0:
-        yield Finding("error", entry, "is no array of numbers", f"expected {expected}")
+        yield Finding("error", entry, "is not an array of numbers", f"expected {expected}")
         return
     yield from _count(file, entry, len(array))
     if array.shape[1:] not in shapes:

@@ -221,11 +221,11 @@ def texts(file: HumanDataFile, key: str, value: Any, length: int | None) -> np.n
     """
     texts = np.asarray(value) if np.ndim(value) == 1 else np.asarray(None)
     if texts.ndim != 1:
-        raise file.wrong(key, "is no list of strings")
+        raise file.wrong(key, "is not a list of strings")
     if texts.dtype.kind != "U":
         row = next((i for i, text in enumerate(value) if not isinstance(text, str)), None)
         if row is not None:
-            raise file.wrong(key, f"{value[row]!r} is no string", row)
+            raise file.wrong(key, f"{value[row]!r} is not a string", row)
         texts = texts.astype(str)
     _check_length(file, key, texts, length)
     return texts
@@ -244,17 +244,17 @@ def numbers(file: HumanDataFile, key: str, value: Any, length: int) -> Float32[n
 
 
 def _uneven(file: HumanDataFile, key: str, value: Any) -> UserError:
-    """Which row of a list is no numbers, or other in shape than the first."""
+    """Which row of a list is not made of numbers, or other in shape than the first."""
     shape = None
     for row, item in enumerate(value):
         try:
             array = np.asarray(item, dtype=np.float32)
         except (ValueError, TypeError):
-            return file.wrong(key, f"{str(item)[:40]!r} is no number", row)
+            return file.wrong(key, f"{str(item)[:40]!r} is not a number", row)
         if shape is not None and array.shape != shape:
             return file.wrong(key, f"has shape {array.shape}, the rows before {shape}", row)
         shape = array.shape
-    return file.wrong(key, "is no array of numbers")
+    return file.wrong(key, "is not an array of numbers")
 
 
 def _check_length(file: HumanDataFile, key: str, column: np.ndarray, length: int | None) -> None:

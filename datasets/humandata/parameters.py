@@ -91,7 +91,7 @@ def _files(places: Sequence[Path]) -> Iterator[Path]:
 
 def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give the folder of images as --images")
+        raise UserError(f"{folder} is not a folder; give the folder of images as --images")
     stems: dict[str, list[Path]] = {}
     for image in list_images(folder):
         stems.setdefault(image.stem, []).append(image)
@@ -165,10 +165,10 @@ def _numbers(where: str, name: str, value: Any, size: int) -> np.ndarray:
     if array is not None and name in ("betas", "expression") and array.size > size:
         array = array.ravel()[:size]
     if array is None or array.size != size:
-        found = "is no numbers" if array is None else f"has {array.size} numbers"
+        found = "is not made of numbers" if array is None else f"has {array.size} numbers"
         raise UserError(f"{where}: '{name}' {found}, expected {size}")
     if not np.isfinite(array).all():
-        raise UserError(f"{where}: '{name}' is not finite; mend it or leave the person out")
+        raise UserError(f"{where}: '{name}' is not finite; correct it or leave the person out")
     return array.ravel()
 
 
@@ -182,7 +182,7 @@ def _image_of_stem(file: Path, images: Path, stems: Mapping[str, Sequence[Path]]
     found = stems.get(file.stem, ())
     if len(found) != 1:
         many = "no image" if not found else f"{len(found)} images"
-        raise UserError(f'{file}: {images} has {many} of its name; name it with "image"')
+        raise UserError(f'{file}: {images} has {many} of its name; give the name as "image" in it')
     return found[0]
 
 
@@ -193,7 +193,7 @@ def _check_faces(rows: Sequence[ParameterRow]) -> None:
     if having and without:
         raise UserError(
             f"{without[0].file} lacks jaw_pose or expression, which {having[0].file} has: a file "
-            "of HumanData has faces for all or for none; convert them apart"
+            "of HumanData has faces for all or for none; convert them separately"
         )
 
 
@@ -234,7 +234,7 @@ def _size(row: ParameterRow) -> tuple[int, int]:
         raise UserError(f"{row.file}: its image {row.image} is missing or no image")
     if sizes.is_turned:
         log.warning(
-            "%s is turned by its EXIF data: boxes and camera are to count its stored pixels",
+            "%s is turned by its EXIF data: boxes and camera must be in pixels of the stored image",
             row.image,
         )
     return sizes.stored

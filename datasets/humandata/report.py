@@ -294,7 +294,7 @@ def choose_rows(text: str | None, count: int | None, seed: int, length: int) -> 
     for piece in text.split(","):
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", piece.strip())
         if found is None:
-            raise UserError(f"--rows {text}: '{piece}' is no row; give for example 0,5,10-20")
+            raise UserError(f"--rows {text}: '{piece}' is not a row; give for example 0,5,10-20")
         first, last = int(found[1]), int(found[2] or found[1])
         if not first <= last < length:
             raise UserError(f"--rows {text}: '{piece}', but the file has rows 0 to {length - 1}")

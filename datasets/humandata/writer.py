@@ -71,7 +71,9 @@ def write_humandata(
     """
     present = {key: value for key, value in entries.items() if value is not None}
     if "image_path" not in present:
-        raise UserError(f"cannot write {path}: entry 'image_path' is missing; give every row's")
+        raise UserError(
+            f"cannot write {path}: entry 'image_path' is missing; give it for every row"
+        )
     length = len(present["image_path"])
     written = {key: _plain(key, value) for key, value in present.items() if key not in BOOKKEEPING}
     for key, value in written.items():
@@ -114,7 +116,9 @@ def _plain(key: str, value: Any) -> np.ndarray:
 
 def _mask(path: Path, key: str, value: np.ndarray) -> UInt8[np.ndarray, " J"]:
     if value.ndim != 1 or not np.isin(value, (0, 1)).all():
-        raise UserError(f"cannot write {path}: entry '{key}' is no list of 0 and 1, one per joint")
+        raise UserError(
+            f"cannot write {path}: entry '{key}' is not a list of 0 and 1, one per joint"
+        )
     return _all_joints(value.astype(np.uint8)[None])[0]
 
 

@@ -241,7 +241,7 @@ class Jobs:
     def _idle(self, job_id: str) -> Job:
         job = self._jobs[job_id]
         if job.is_active:
-            raise UserError(f"{job.name} is being worked on: cancel that, or wait")
+            raise UserError(f"{job.name} has a running task: cancel it, or wait")
         return job
 
     def _arguments(self, job: Job, kind: Kind, formats: str) -> list[str]:

@@ -182,7 +182,7 @@ def try_beginning(folder: Path, job: Job, arguments: list[str]) -> None:
         beginning = (partial / "beginning").with_suffix(".mp4")
         with _open(Path(source), job) as frames:
             if frames.info.kind == "image":
-                raise UserError("a photograph has no first seconds: run it")
+                raise UserError("a photograph has no first two seconds: run it")
             count = math.ceil(TRIAL_S * frames.info.fps)
             with VideoWriter(beginning, frames.info.fps) as video:
                 for frame in islice(frames, count):

@@ -245,7 +245,9 @@ def _read_body(folder: Path, name: str, bodies: Path | None) -> BodyData:
         if named.is_relative_to(ROOT):
             place = named
         else:
-            log.info("%s names a folder outside the project; --body-folder says where", config)
+            log.info(
+                "%s names a body folder outside the project; give it with --body-folder", config
+            )
     found = find_model_folder(place)
     if found.name == STAND_IN_NAME:
         reason = f"was made with {name}, whose files are not in {place}"

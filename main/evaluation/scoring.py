@@ -98,7 +98,7 @@ def read_truth(path: Path) -> PersonRows:
     file = HumanDataFile(path)
     frames = file.dictionary("meta").get("frame_index")
     if frames is None:
-        raise UserError(f"{path}: no meta.frame_index; it says which frame a row belongs to")
+        raise UserError(f"{path}: 'meta.frame_index' is missing; it names the frame of each row")
     parameters = {name: columns["pose"][:, joints] for name, joints in POSE_PARAMETERS.items()}
     parameters |= {name: columns[name] for name in ("betas", "expression")}
     return PersonRows(
@@ -225,10 +225,10 @@ def rich_sequences(folder: Path, bodies: BodyLibrary) -> Iterator[WorldSequence]
         for view in sorted(scene.glob("cam_*")):
             images = list_images(view)
             if not images or not view.name[4:].isdecimal():
-                raise UserError(f"{view}: no folder of images of a camera cam_NN")
+                raise UserError(f"{view}: no folder cam_NN with the images of a camera in it")
             number = images[0].stem.split("_")[0]
             if not number.isdecimal():
-                raise UserError(f"{images[0]}: its name has no number of a frame")
+                raise UserError(f"{images[0]}: its name has no frame number")
             calibrations = folder / "scan_calibration" / scene.name.split("_")[0] / "calibration"
             shown = [track._replace(frames=track.frames - int(number)) for track in people]
             focal = _rich_focal(calibrations / f"{int(view.name[4:]):03d}.xml")
@@ -296,7 +296,7 @@ def _read_rich(folder: Path, bodies: BodyLibrary) -> list[WorldTrack]:
     """Bodies of SMPL-X, one pickle for each subject in each frame; all as the neutral model."""
     files = sorted(path for path in folder.glob("*/*.pkl") if path.parent.name.isdecimal())
     if not files:
-        raise UserError(f"{folder}: no FRAME/SUBJECT.pkl in it; give a sequence's folder of RICH")
+        raise UserError(f"{folder}: no FRAME/SUBJECT.pkl in it; give the folder of a RICH sequence")
     tracks = []
     sizes = {"global_orient": 3, "body_pose": 63, "betas": 10, "transl": 3}
     for subject in sorted({path.name for path in files}):
@@ -348,7 +348,7 @@ def _track(
 
 def _dictionary(value: object, path: Path, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{path}: {name} is no dictionary; give a file of EMDB or RICH as it is")
+        raise UserError(f"{path}: {name} is not a dictionary; give a file of EMDB or RICH as it is")
     return value
 
 

@@ -63,9 +63,11 @@ class SubmissionOptions:
 
     def __post_init__(self) -> None:
         if self.output.suffix != ".zip":
-            raise UserError(f"--output {self.output}: servers take a .zip; name it so")
+            raise UserError(
+                f"--output {self.output}: servers accept only .zip files; end the name in .zip"
+            )
         if self.boxes is not None and self.images is None:
-            raise UserError("--boxes counts the images of --images; name their folder too")
+            raise UserError("--boxes needs --images DIR, the images that it counts")
 
 
 class CroppedPerson(NamedTuple):
@@ -168,7 +170,7 @@ def images_under(folder: Path) -> list[Path]:
     folders = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
     images = [image for each in folders if each.is_dir() for image in list_images(each.resolve())]
     if not images:
-        raise UserError(f"{folder}: no folder with images in it; name that of the test images")
+        raise UserError(f"{folder}: no images in it; give the folder of the test images")
     return images
 
 

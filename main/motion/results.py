@@ -93,7 +93,7 @@ def choose_people(
         absent = sorted(set(person) - people.keys())
         if absent:
             there = ", ".join(map(str, list(people)[:20]))
-            raise UserError(f"--person {absent[0]}: nobody found by that number; there are {there}")
+            raise UserError(f"--person {absent[0]}: nobody has this number; there are {there}")
         people = {one: people[one] for one in person}
     longest = sorted(people, key=lambda one: (-len(people[one]), one))
     return set(longest[:keep_longest])
@@ -448,7 +448,7 @@ def _image_paths(
         file = files[frame]
         sizes = image_sizes(file)
         if sizes is None:
-            raise UserError(f"{file} is no image, or damaged; get it again")
+            raise UserError(f"{file} is damaged or not an image; get it again")
         if sizes.is_turned or sizes.reduction > 1:
             how = "turned by its EXIF data" if sizes.is_turned else "so large that it is reduced"
             raise UserError(

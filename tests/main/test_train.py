@@ -41,7 +41,7 @@ def error_of(tmp_path, capsys):
         ([MINE, NAMED, "train.frozen_blocks=9"], ["frozen_blocks = 9"]),
         ([MINE, NAMED, "train.validate_metric=x"], ["validate_metric", "mpvpe_all"]),
         ([MINE, NAMED, "train.validate_on=('No',)"], ["'No'"]),
-        ([MINE, NAMED], ["x/", "rows in turn failed"]),
+        ([MINE, NAMED], ["x/", "rows in succession failed"]),
     ],
     ids=lambda value: value[-1][:40],
 )

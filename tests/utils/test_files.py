@@ -201,7 +201,7 @@ def test_paths_within_a_folder_may_be_links(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("length", "ending"), [(256, ""), (252, ".mp4"), (90, ".mp4")])
 def test_too_long_a_name_is_refused_before_anything_is_written(tmp_path, length, ending):
     name = "\u56f3" * length if length == 90 else "a" * length
-    with pytest.raises(UserError, match="too long a name for a file"):
+    with pytest.raises(UserError, match="too long for a file name"):
         require_output(tmp_path / "out" / name, ending=ending)
     require_output(tmp_path / "out" / name[:83], ending=ending)
     assert list((tmp_path / "out").iterdir()) == []
