@@ -98,9 +98,7 @@ class KeypointDetector:
         return [
             _Followed(one._replace(keypoints=person.keypoints), person, _confidence(person))
             for one, person, known in zip(detections, found, before, strict=True)
-            if known is not None
-            or self.interval is None
-            or (person.body[:, 2] > _SURE).sum() >= _FEWEST
+            if known or self.interval is None or (person.body[:, 2] > _SURE).sum() >= _FEWEST
         ]
 
     def _follow(self, image: UInt8[np.ndarray, "H W 3"]) -> list[_Followed] | None:
