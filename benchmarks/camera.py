@@ -31,11 +31,11 @@ from rich.table import Table
 from scipy.spatial.transform import Rotation
 
 from configs.reader import load_config
-from datasets.synthetic.rendering import FLIP
-from datasets.synthetic.shots import CAMERAS, Shot, make_shot
 from main.motion.camera import Clip, choose_camera
 from main.motion.camera_motion import CameraMotion, CameraTracker
 from main.pipeline.detection import Detectors
+from synthetic.rendering import FLIP
+from synthetic.shots import CAMERAS, Shot, make_shot
 from utils.files import ROOT
 from utils.source import open_source
 

@@ -4,7 +4,7 @@
     python -m benchmarks.detections DATA outputs/pretrain_demo_DATE/model_dump/encoder.pth
     python -m benchmarks.detections DATA --weights FILE
 
-The first compares an encoder with `datasets.synthetic.lifting.simulate_detections`. Both see the
+The first compares an encoder with `synthetic.lifting.simulate_detections`. Both see the
 same people, whom the encoder must not have been trained with. The table has the numbers of each
 group of joints as the simulation takes them, measured of the encoder and of the simulation: where
 they differ, multiply the simulation's constant by encoder / simulation.
@@ -32,7 +32,6 @@ from configs.reader import load_config
 from configs.schema import Config
 from datasets.cache import open_dataset
 from datasets.sources import find_source
-from datasets.synthetic.lifting import GROUPS, SWAPPED_SIDES, Draw, simulate_detections
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import JOINT_PARTS, JOINTS, mirror_permutation
@@ -42,6 +41,7 @@ from models.checkpoint import load_network
 from models.initialise import load_encoder, load_keypoint_head
 from models.losses import KeypointNetwork, places_in_crop
 from models.smplest_x import SMPLestX, body_parameters, observed_keypoints, pose_body
+from synthetic.lifting import GROUPS, SWAPPED_SIDES, Draw, simulate_detections
 from utils.files import ROOT
 
 _HEIGHTS_PER_WIDTH = 0.75

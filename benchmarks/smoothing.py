@@ -31,7 +31,6 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.walkers import Walker, read_clip, video_of
-from datasets.synthetic.production import SynthesisOptions, synthesize
 from human_models.joints import JOINT_PARTS
 from main.motion.camera import Clip, ClipCamera
 from main.motion.rows import FinalRows, RawRows
@@ -48,6 +47,7 @@ from main.pipeline.stages import (
     place_people,
     track_people,
 )
+from synthetic.production import SynthesisOptions, synthesize
 from utils.camera import Box, intersection_over_union
 from utils.devices import usable_cores
 from utils.files import ROOT

@@ -16,8 +16,6 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
-from datasets.synthetic.poses import walk_cycle
-from datasets.synthetic.skeleton import JOINT, turn
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS_FROM_MODEL
 from human_models.safe_pickle import load_npz
@@ -25,6 +23,8 @@ from main.motion.camera import ClipCamera, solve_translation, turn_into_view
 from main.motion.kinematics import PLACE, SHAPE, TURNS
 from main.motion.refinement import NetworkErrors
 from main.pipeline.estimator import Person
+from synthetic.poses import walk_cycle
+from synthetic.skeleton import JOINT, turn
 from utils.camera import Box, Camera, person_box
 
 WIDTH, HEIGHT, FPS = 1280, 720, 30

@@ -4,10 +4,10 @@
         [--true pelvis|orientation|pose]
     python -m benchmarks.world --rendered FOLDER [--frames 120] [--of network|published|demo]
 
-Simulated people walk and turn on planted feet (datasets/synthetic/motion.py), and the camera's
+Simulated people walk and turn on planted feet (synthetic/motion.py), and the camera's
 motion is the true one, so that only people are judged; for the moving camera its scale is not
 given. With --rendered, clips of three people in a hall are drawn into FOLDER unless they are there
-(datasets/synthetic/shots.py; some minutes each), and the camera's motion is found as
+(synthetic/shots.py; some minutes each), and the camera's motion is found as
 `--camera auto` finds it, around true boxes.
 
 Bodies are disturbed as `benchmarks.walkers` disturbs them (--of published: noise of bodies about
@@ -58,12 +58,6 @@ from benchmarks.walkers import (
     read_clip,
     video_of,
 )
-from datasets.synthetic.ground_truth import BODY_BOX_SCALE
-from datasets.synthetic.motion import FPS, Physique, Script
-from datasets.synthetic.production import SynthesisOptions, synthesize
-from datasets.synthetic.rendering import FLIP
-from datasets.synthetic.shots import CAMERAS, PEOPLE
-from datasets.synthetic.skeleton import Skeleton, turn
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from human_models.joints import JOINT_PARTS, JOINTS
@@ -79,6 +73,12 @@ from main.motion.trajectories import Smoothing, build_trajectories, pose_joints
 from main.motion.world import solve_world
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import process_input
+from synthetic.ground_truth import BODY_BOX_SCALE
+from synthetic.motion import FPS, Physique, Script
+from synthetic.production import SynthesisOptions, synthesize
+from synthetic.rendering import FLIP
+from synthetic.shots import CAMERAS, PEOPLE
+from synthetic.skeleton import Skeleton, turn
 from utils.files import PRETRAINED, ROOT
 from utils.iteration import with_progress
 from utils.source import open_source

@@ -126,7 +126,7 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def _read_dict(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in seen:
-        raise UserError(f"{path}: its `base` files lead back to itself")
+        raise UserError(f"{path}: its `base` files form a circle")
     if len(seen) >= _LONGEST_CHAIN:
         raise UserError(f"{path}: more than {_LONGEST_CHAIN} files name each other as `base`")
     found = _assignments(path)
@@ -148,8 +148,8 @@ def _find_base(path: Path, base: str) -> Path:
             if base.isprintable() and place.exists():
                 return place
     raise UserError(
-        f"{path}: its `base` {base!r:.200} is no file; give a path from the folder of this config, "
-        "an absolute path, or a name in configs/"
+        f"{path}: its `base` {base!r:.200} is not a file; give a path from the folder of this "
+        "config, an absolute path, or a name in configs/"
     )
 
 
@@ -176,12 +176,13 @@ def find_config(name: str | Path) -> Path:
         UserError: there is neither.
     """
     path = Path(name)
-    if path.exists():
+    if path.exists() and not path.is_dir():
         return path
     if is_below(str(path)) and (_FOLDER / path).is_file():
         return _FOLDER / path
     known = ", ".join(sorted(file.name for file in _FOLDER.glob("config_*.py")))
-    raise UserError(f"{path}: no such config file; give a path, or a name in configs/: {known}")
+    shown = str(name) or "''"
+    raise UserError(f"{shown}: no such config file; give a path, or a name in configs/: {known}")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

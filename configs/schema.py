@@ -136,7 +136,7 @@ class TrainConfig(Section):
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """fsdp shards weights and optimizer over the processes: less memory, more traffic."""
     compile: bool = False
-    """torch.compile: minutes at the start, then faster on GPUs."""
+    """torch.compile: minutes at the start, then faster."""
 
     # Where training starts.
     continue_train: bool = False
@@ -242,11 +242,11 @@ class EncoderConfig(Section):
     def _check(self) -> Self:
         if self.embed_dim % self.num_heads:
             raise ValueError(
-                f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}"
+                f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"
             )
         if any(side % self.patch_size for side in self.img_size):
             raise ValueError(
-                f"img_size {self.img_size} is no multiple of patch_size {self.patch_size}"
+                f"img_size {self.img_size} is not a multiple of patch_size {self.patch_size}"
             )
         halved = self.patch_size & (self.patch_size - 1) == 0 and self.embed_dim % 64 == 0
         if self.stem == "conv" and not halved:

@@ -3,5 +3,5 @@
 - `sources.find_source`: a dataset by its name; `cache.open_dataset`: its people.
 - `training_set.TrainingSet`, `training_set.TrainingLoader`: batches of a mixture of datasets.
 - `sample.training_sample`, `sample.evaluation_sample`: one person as the network takes it.
-- `humandata`: annotation files; `synthetic`: people who are drawn.
+- `humandata`: annotation files.
 """

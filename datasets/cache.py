@@ -5,7 +5,7 @@
 A dataset's split is read from its annotation files once and written into a folder of its own: the
 bytes of each column, texts as one blob with offsets, and a manifest. The folder's name is a
 digest of all that its content depends on, so another interval or a changed file gets another
-folder. A folder appears whole or not at all; what a killed process leaves is never looked at.
+folder. A folder appears complete or not at all; what a killed process leaves is never looked at.
 """
 
 import contextlib
@@ -129,7 +129,7 @@ def _check_paths(path: Path, columns: Columns) -> None:
             if not is_below(str(names[place])):
                 raise UserError(
                     f"{path}: entry '{entry}', row {columns['row'][place]}: '{names[place]}' is no "
-                    "path within the folder of images; strip what it begins with."
+                    "path within the folder of images; give it relative to that folder."
                 )
 
 
@@ -248,14 +248,14 @@ def _smpl_pose(columns: Columns) -> Float32[np.ndarray, "N 24 3"]:
 
 
 def _genders(columns: Columns) -> np.ndarray:
-    given = columns.get("gender", np.full(len(columns["row"]), ""))
-    words, which = np.unique(given, return_inverse=True)
+    stated = columns.get("gender", np.full(len(columns["row"]), ""))
+    words, which = np.unique(stated, return_inverse=True)
     full = np.array([_GENDERS.get(word[:1].lower(), "neutral") for word in words], dtype=str)
     return full[which]
 
 
 VERSION: Final = 3
-"""Of the columns and of the rules that fill them; a change makes all caches anew."""
+"""Of the columns and of the rules that fill them; a change makes all caches again."""
 
 
 class InstanceTable:
@@ -278,7 +278,7 @@ class InstanceTable:
             }
             self._texts = {name: _Texts(folder, name, self._length) for name in TEXT_COLUMNS}
         except (UserError, OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder} is no complete cache ({error}); delete it.") from error
+            raise UserError(f"{folder} is not a complete cache ({error}); delete it.") from error
 
     def __reduce__(self) -> tuple[type["InstanceTable"], tuple[Path]]:
         return InstanceTable, (self.folder,)
@@ -347,7 +347,7 @@ def annotation_files(source: Source, split: Split, folder: Path) -> list[Path]:
         found = sorted(path.parent.glob(path.name), key=natural_key) if pattern else [path]
         if not found or not found[0].is_file():
             like = "a file named like " if pattern else ""
-            raise UserError(f"{source.name} needs {like}{path}; put its HumanData there.")
+            raise UserError(f"{source.name} needs {like}{path}; put its HumanData file there.")
         paths += found
     return paths
 
@@ -405,7 +405,7 @@ def _existing(folder: Path) -> InstanceTable | None:
     try:
         return InstanceTable(folder)
     except UserError as error:
-        log.warning("%s It is made anew.", error)
+        log.warning("%s It is made again.", error)
         return None
 
 

@@ -367,11 +367,11 @@ def body_box(instance: Instance, width: int, height: int, config: Config) -> Box
     """What of the image the network sees for a row; raises UserError where that has no area."""
     ratio = config.data.bbox_ratio * _FILE_PADDING
     aspect = config.model.input_img_shape[1] / config.model.input_img_shape[0]
-    given = Box(*instance.body_box.tolist())
-    box = person_box(given, width, height, aspect=aspect, ratio=ratio)
+    stated = Box(*instance.body_box.tolist())
+    box = person_box(stated, width, height, aspect=aspect, ratio=ratio)
     if box is None:
         raise UserError(
-            f"row {instance.row}: the box {tuple(given)} has no area inside "
+            f"row {instance.row}: the box {tuple(stated)} has no area inside "
             f"'{instance.image_path}' ({width}x{height}); correct it or leave the row out"
         )
     return box

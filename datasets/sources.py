@@ -63,7 +63,7 @@ def drop_nan_joints(columns: Columns) -> Columns:
 
 
 def use_neutral_betas(columns: Columns) -> Columns:
-    """Betas fitted anew for the neutral body, where the file has them."""
+    """Betas fitted again for the neutral body, where the file has them."""
     return {**columns, "betas": columns.get("betas_neutral", columns.get("betas", _ten(columns)))}
 
 
@@ -231,7 +231,9 @@ def find_source(name: str, config: DataConfig) -> Source:
     if like in SOURCES:
         source = SOURCES[like]._replace(name=name)
     elif entry is not None and entry.like is not None:
-        raise UserError(f"data.datasets: '{name}' is like '{like}', which the table lacks")
+        raise UserError(
+            f"data.datasets: '{name}' is like '{like}', which datasets/sources.csv lacks"
+        )
     elif entry is None:
         known = [*SOURCES, *config.datasets]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

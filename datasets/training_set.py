@@ -220,7 +220,7 @@ class TrainingSet(Dataset[TrainingBatch | UserError]):
                     "unreadable": np.int64(skipped),
                 }
         return UserError(
-            f"{self.names[key.dataset]}: {_TRIES} rows in turn failed; at last: {last}"
+            f"{self.names[key.dataset]}: {_TRIES} rows in succession failed; the last: {last}"
         )
 
     def _sample(self, key: Key, row: int) -> TrainingSample:

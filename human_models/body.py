@@ -196,16 +196,18 @@ class BodyModel(nn.Module):
         joints = torch.addmm(self.rest_template, shape, self.rest_directions)
         return joints.unflatten(1, (-1, 3))
 
-    def _pose(self, given: dict[str, Tensor | None]) -> Float[Tensor, "B J 3"]:
+    def _pose(self, parameters: dict[str, Tensor | None]) -> Float[Tensor, "B J 3"]:
         parts = _POSE_PARTS[self.rig]
-        absent = [name for name, value in given.items() if value is not None and name not in parts]
+        absent = [
+            name for name, value in parameters.items() if value is not None and name not in parts
+        ]
         if absent:
             raise ValueError(f"{self.rig} has no {absent[0]}")
-        orient = given["global_orient"]
+        orient = parameters["global_orient"]
         assert orient is not None
         rotations = [
             self.mean_pose.new_zeros(len(orient), joints * 3)
-            if (value := given[name]) is None
+            if (value := parameters[name]) is None
             else self._checked(name, value, len(orient), joints * 3)
             for name, joints in parts.items()
         ]
@@ -372,10 +374,10 @@ def linear_blend_skinning(
     """Move each point by the weighted mean of the joints' transforms (Loper et al., 2015)."""
     batch, joints = transforms.shape[:2]
     columns = transforms.permute(3, 0, 2, 1).reshape(-1, joints) @ weights
-    column_x, column_y, column_z, moved = columns.view(4, batch, 3, -1).unbind(0)
+    column_x, column_y, column_z, skinned = columns.view(4, batch, 3, -1).unbind(0)
     for column, axis in ((column_x, 0), (column_y, 1), (column_z, 2)):
-        moved = torch.addcmul(moved, column, points[:, None, axis])
-    return moved
+        skinned = torch.addcmul(skinned, column, points[:, None, axis])
+    return skinned
 
 
 def interpolate(

@@ -188,23 +188,13 @@ def read_body(
         log.warning("%s: a later model, with shapes of its own; %s is not there", source, names[0])
     content = _read_arrays(source)
 
-    directions = _array(content, "shapedirs", source)
-    if rig == "smpl":
-        num_expression = 0
-    expressions_at = 300 if directions.shape[-1] >= 400 else 10  # large files: 300 + 100
-    shapes = directions[..., : expressions_at if rig == "smplx" else None]
-    expressions = directions[..., expressions_at:]
-    for kind, wanted, available in (
-        ("shape", num_betas, shapes.shape[-1]),
-        ("expression", num_expression, expressions.shape[-1]),
-    ):
-        if wanted > available:
-            raise UserError(f"{source} has {available} {kind} components, {wanted} are asked for.")
-
+    shapes, expressions = _components(
+        content, rig, source, num_betas, 0 if rig == "smpl" else num_expression
+    )
     arrays = {
         "template": _array(content, "v_template", source),
-        "shape_directions": shapes[..., :num_betas],
-        "expression_directions": expressions[..., :num_expression],
+        "shape_directions": shapes,
+        "expression_directions": expressions,
         "pose_directions": _array(content, "posedirs", source),
         "joint_regressor": _array(content, "J_regressor", source),
         "weights": _array(content, "weights", source),
@@ -230,6 +220,23 @@ def read_body(
         landmarks=_landmarks(content, "lmk", faces, source) if rig == "smplx" else None,
         contour=_landmarks(content, "dynamic_lmk", faces, source) if rig == "smplx" else None,
     )
+
+
+def _components(
+    content: dict[str, object], rig: Rig, source: Path, num_betas: int, num_expression: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first directions of shape and of expression. Raises UserError where there are fewer."""
+    directions = _array(content, "shapedirs", source)
+    expressions_at = 300 if directions.shape[-1] >= 400 else 10  # large files: 300 + 100
+    shapes = directions[..., : expressions_at if rig == "smplx" else None]
+    expressions = directions[..., expressions_at:]
+    for kind, wanted, available in (
+        ("shape", num_betas, shapes.shape[-1]),
+        ("expression", num_expression, expressions.shape[-1]),
+    ):
+        if wanted > available:
+            raise UserError(f"{source} has {available} {kind} components, {wanted} are asked for.")
+    return shapes[..., :num_betas], expressions[..., :num_expression]
 
 
 def _check(
@@ -291,7 +298,7 @@ def _landmarks(
 ) -> Landmarks:
     triangles = _indices(content, f"{prefix}_faces_idx", source)
     if triangles.max() >= len(faces):
-        raise UserError(f"{source} has landmarks on faces that it lacks; download it again.")
+        raise UserError(f"{source} has landmarks on missing faces; download it again.")
     return Landmarks(faces[triangles], _array(content, f"{prefix}_bary_coords", source))
 
 

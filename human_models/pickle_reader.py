@@ -39,7 +39,7 @@ def read_pickle(file: Source, size: int, budget: Budget) -> object:
         if not code:
             raise EOFError("it ends early")
         if code not in _OPERATIONS:
-            raise ValueError(f"0x{code.hex()} is no operation of a pickle that holds values")
+            raise ValueError(f"0x{code.hex()} is not an operation of a pickle that holds values")
         read_argument, do = _OPERATIONS[code]
         do(machine, read_argument(content))
     return machine.stack.pop()
@@ -125,7 +125,7 @@ class _Machine:
     def extend(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not list:
-            raise ValueError("items for something that is no list")
+            raise ValueError("items for something that is not a list")
         target.extend(items)
 
     def set_item(self, _: None) -> None:
@@ -135,14 +135,14 @@ class _Machine:
     def set_items(self, items: list[Any]) -> None:
         target, keys = self.stack[-1], items[::2]
         if type(target) is not dict and type(target) is not OrderedDict:
-            raise ValueError("keys for something that is no dictionary")
+            raise ValueError("keys for something that is not a dictionary")
         self.builder.check_keys(keys, len(target))
         target.update(zip(keys, items[1::2], strict=True))
 
     def add_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not set:
-            raise ValueError("items for something that is no set")
+            raise ValueError("items for something that is not a set")
         self.builder.check_keys(items, len(target))
         target.update(items)
 

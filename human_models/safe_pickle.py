@@ -213,7 +213,7 @@ def _read_npy(file: Source, size: int) -> np.ndarray:
     needed = math.prod(header.shape) * header.dtype.itemsize
     is_member = isinstance(file, zipfile.ZipExtFile)  # these hold no more than the array
     if needed > there or (needed < there and is_member):
-        raise EOFError("its array differs in size from what there is of it")
+        raise EOFError("the size of an array does not fit its data")
     array = np.empty(header.shape, header.dtype, "F" if header.fortran_order else "C")
     raw = array.reshape(-1, order="A").view(np.uint8).data if needed else memoryview(b"")
     done = 0
@@ -230,7 +230,7 @@ def _read_header(file: Source, size: int) -> _Header:
     magic = file.read(8)
     layout = _LENGTH_LAYOUTS.get(magic[6:])
     if magic[:6] != _MAGIC or layout is None:
-        raise ValueError("it is no array of NumPy")
+        raise ValueError("it is not an array of NumPy")
     length_bytes = struct.calcsize(layout)
     (length,) = struct.unpack(layout, file.read(length_bytes))
     if length > min(size, _MOST_HEADER_BYTES):
@@ -270,7 +270,7 @@ def _described_dtype(descr: object, budget: Budget) -> np.dtype:
 def _literal(text: str) -> object:
     """The value of a literal of dictionaries, lists, tuples, strings, numbers and booleans.
 
-    It is written anew as JSON, whose reader knows nothing else. Tuples become lists.
+    It is written again as JSON, whose reader knows nothing else. Tuples become lists.
     """
     try:
         return json.loads(
@@ -435,13 +435,13 @@ def _dimensions(shape: object) -> tuple[int, ...]:
         shape = shape.tolist()
     if isinstance(shape, list | tuple) and all(isinstance(n, int | np.integer) for n in shape):
         return tuple(map(int, shape))
-    raise ValueError("a shape that is no list of numbers")
+    raise ValueError("a shape that is not a list of numbers")
 
 
 def _sparse_matrix(
     class_name: str, fields: dict[str, Any], budget: Budget
 ) -> scipy.sparse.csr_matrix:
-    """A sparse matrix of any layout, built anew so that wrong indices are found, not followed."""
+    """A sparse matrix of any layout, built again so that wrong indices are found, not followed."""
     rows, columns = _dimensions(fields.get("_shape", fields.get("shape")))
     if min(rows, columns) < 0 or max(rows, 1) * max(columns, 1) > _MOST_MATRIX_ITEMS:
         raise ValueError("a sparse matrix of an impossible size")

@@ -12,14 +12,16 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from utils.errors import OneLineFormatter, UserError, logging_to, refusal
 from utils.files import OUTPUTS
 
 log = logging.getLogger(__name__)
 
+Options = TypeVar("Options")
 PRECISIONS = ("fp32", "bf16")
 _NO_MEMORY = (
     "failed to map segment from shared object",  # of the loader, for a library of an import
@@ -27,7 +29,10 @@ _NO_MEMORY = (
     "can't allocate memory",  # of PyTorch, on the CPU
     "can't start new thread",
 )
-_PACKAGES = ("configs", "utils", "human_models", "models", "datasets", "main", "__main__")
+_PACKAGES = (
+    *("configs", "utils", "human_models", "open_body", "models"),
+    *("datasets", "synthetic", "main", "__main__"),
+)
 
 
 _NUMBER: Final = re.compile(r"-\d+|-\d*\.\d+")
@@ -116,7 +121,7 @@ def command_parser(module: str, description: str) -> argparse.ArgumentParser:
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of commands that run a trained network."""
     add_config_flags(parser)
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the network")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="numeric precision")
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
@@ -135,10 +140,20 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Arguments of commands that train."""
-    parser.add_argument("job_name", metavar="JOB_NAME", help="of the run's folder in outputs/")
+    parser.add_argument("job_name", metavar="JOB_NAME", help="part of the run folder's name")
     parser.add_argument("config_file", metavar="CONFIG_FILE", help="a path, or a name in configs/")
-    parser.add_argument("--output", type=Path, default=OUTPUTS, help="where runs have folders")
+    parser.add_argument("--output", type=Path, default=OUTPUTS, help="parent of the run's folder")
     add_config_flags(parser)
+
+
+def as_options(
+    kind: Callable[..., Options], arguments: argparse.Namespace, /, **others: object
+) -> Options:
+    """Options of which each is an argument of its name, or one of `others`."""
+    for name in signature(kind).parameters.keys() - others.keys():
+        value = getattr(arguments, name)
+        others[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**others)
 
 
 @contextmanager

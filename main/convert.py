@@ -22,12 +22,16 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = command_parser("convert", "A checkpoint's network alone, as safetensors or ONNX.")
-    parser.add_argument("model_dir", metavar="MODEL_DIR", help="as for inference, or a file")
+    parser = command_parser("convert", "Write a checkpoint's network as safetensors or ONNX.")
+    parser.add_argument(
+        "model_dir", metavar="MODEL_DIR", help="as for inference, or a weights file"
+    )
     parser.add_argument("--output", type=Path, help="default: beside the weights")
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--precision", choices=(*PRECISIONS, "fp16"), default="fp32")
-    kind.add_argument("--onnx", action="store_true", help="an ONNX file, in fp32")
+    kind.add_argument(
+        "--precision", choices=(*PRECISIONS, "fp16"), default="fp32", help="of weights"
+    )
+    kind.add_argument("--onnx", action="store_true", help="write ONNX, in fp32")
     return parser
 
 

@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = command_parser("doctor", "What is present, missing, readable; can it run?")
+    parser = command_parser("doctor", "Check which files are there and whether everything can run.")
     known = sorted(path.name for path in PRETRAINED.glob("*/")) or ["smplest_x_h"]
     parser.add_argument("model_dir", metavar="MODEL_DIR", nargs="?", default=known[0])
     add_network_flags(parser)

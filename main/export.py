@@ -17,7 +17,7 @@ from main.characters.options import (
     UpAxis,
     parse_formats,
 )
-from main.cli import command, command_parser, count
+from main.cli import as_options, command, command_parser, count
 from utils.errors import UserError
 from utils.files import DEMO, require_regular_file
 
@@ -32,13 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
         parse_formats(arguments.format),
         persons=arguments.person,
         output=arguments.output,
-        options=ExportOptions(
-            up=arguments.up,
-            origin=arguments.origin,
-            space=arguments.space,
-            every=arguments.every,
-            clothes=not arguments.no_clothes,
-        ),
+        options=as_options(ExportOptions, arguments),
         source=arguments.input,
         bodies=arguments.body_folder,
     )
@@ -58,13 +52,13 @@ def find_result(name: str) -> Path:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        "export", "Write the people of a result as characters; docs/animation.md."
+        "export", "Export the people of a result as characters (docs/animation.md)."
     )
     parser.add_argument("result", metavar="RESULT", help="a folder that inference wrote")
     parser.add_argument(
         "--format",
         default="glb",
-        help=f"of {','.join(FORMATS)}; {ALL}: those that need no extra package; default: glb",
+        help=f"{','.join(FORMATS)}, or {ALL} that need no extra package (default: glb)",
     )
     parser.add_argument(
         "--person",
@@ -76,23 +70,25 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--up",
         choices=get_args(UpAxis),
-        help="the world's vertical axis; default: z for amass, y for the others",
+        help="vertical axis (default: z for amass, y for the others)",
     )
     parser.add_argument(
         "--origin",
         choices=get_args(Origin),
         default="camera",
-        help="person: start above the origin with the feet at height 0, not in front of the camera",
+        help="person: start above the origin with the feet at height 0",
     )
     parser.add_argument(
         "--space",
         choices=get_args(Space),
-        help="stand in front of the camera, or in the world (default where the result has one)",
+        help="where people stand; default: in the world if the result has one",
     )
     parser.add_argument(
-        "--every", type=count, default=1, metavar="K", help="obj, ply: each K-th frame"
+        "--every", type=count, default=1, metavar="K", help="obj, ply: every K-th frame"
     )
-    parser.add_argument("--no-clothes", action="store_true", help="glb, usd, viewer: undressed")
+    parser.add_argument(
+        "--no-clothes", dest="clothes", action="store_false", help="glb, usd, viewer: undressed"
+    )
     parser.add_argument(
         "--input",
         type=Path,
@@ -100,10 +96,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="viewer: the video or image (default: by its name, beside RESULT or in demo/)",
     )
     parser.add_argument(
-        "--body-folder", type=Path, metavar="DIR", help="of the SMPL-X files, if not the config's"
+        "--body-folder", type=Path, metavar="DIR", help="SMPL-X files, if not where the config says"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="default: RESULT/export; the viewer: RESULT"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="default: RESULT/export, and RESULT for the viewer",
     )
     return parser
 

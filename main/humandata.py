@@ -9,10 +9,12 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
 from main.cli import command, command_parser, count
+from utils.errors import UserError
 from utils.files import ROOT
 
 log = logging.getLogger(__name__)
@@ -35,17 +37,17 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_reports(tools: Any) -> None:
     add = tools.add_parser(
-        "check", help="what is wrong; status 0: no errors, 1: errors, 2: a file is unreadable"
+        "check", help="find errors; exit status 0: none, 1: errors, 2: a file is unreadable"
     )
     add.set_defaults(tool=_check)
     add.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    add.add_argument("--images", type=Path, metavar="DIR", help="look at the images as well")
-    add.add_argument("--images-sample", type=count, metavar="K", help="at K of them only")
-    add.add_argument("--json", action="store_true", help="the findings as JSON")
-    add = tools.add_parser("stats", help="what is in files")
+    add.add_argument("--images", type=Path, metavar="DIR", help="also check the images")
+    add.add_argument("--images-sample", type=count, metavar="K", help="only K of the images")
+    add.add_argument("--json", action="store_true", help="print findings as JSON")
+    add = tools.add_parser("stats", help="summarise the content of files")
     add.set_defaults(tool=_stats)
     add.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    add.add_argument("--json", action="store_true", help="the numbers as JSON")
+    add.add_argument("--json", action="store_true", help="print numbers as JSON")
 
 
 def _add_show(tools: Any) -> None:
@@ -55,49 +57,49 @@ def _add_show(tools: Any) -> None:
     add.add_argument("--images", type=Path, metavar="DIR", required=True)
     add.add_argument("--output", type=Path, metavar="DIR", required=True)
     which = add.add_mutually_exclusive_group()
-    which.add_argument("--rows", help="such as 0,5,10-20")
+    which.add_argument("--rows", help="for example 0,5,10-20")
     which.add_argument("--sample", type=count, metavar="K", help="K rows at random (default: 8)")
-    add.add_argument("--seed", type=partial(count, least=0), default=0, help="of the choice")
+    add.add_argument("--seed", type=partial(count, least=0), default=0, help="random seed")
     _add_body_folder(add)
 
 
 def _add_cuts(converters: Any) -> None:
-    add = converters.add_parser("merge", help="several files into one")
+    add = converters.add_parser("merge", help="join several files")
     add.set_defaults(tool=_merge)
     add.add_argument("files", nargs="+", type=Path, metavar="FILE")
     add.add_argument(
         "--keep",
         choices=("common", "all"),
         default="common",
-        help="joints and entries that all files have, or (with zeros elsewhere) those of any",
+        help="joints and entries that all files have, or that any file has (zeros elsewhere)",
     )
     _add_output(add)
-    add = converters.add_parser("slice", help="rows START:STOP[:STEP]")
+    add = converters.add_parser("slice", help="take rows START:STOP[:STEP]")
     add.set_defaults(tool=_slice)
     add.add_argument("file", type=Path, metavar="FILE")
     add.add_argument("--rows", required=True, metavar="START:STOP[:STEP]")
     _add_output(add)
-    add = converters.add_parser("subset", help="rows by their images, or at random")
+    add = converters.add_parser("subset", help="take rows by their images, or at random")
     add.set_defaults(tool=_subset)
     add.add_argument("file", type=Path, metavar="FILE")
-    add.add_argument("--images-matching", metavar="GLOB", help="such as 'seq_03/*'")
-    add.add_argument("--sample", type=count, metavar="K", help="K rows of them at random")
-    add.add_argument("--seed", type=partial(count, least=0), default=0, help="of the choice")
+    add.add_argument("--images-matching", metavar="GLOB", help="for example 'seq_03/*'")
+    add.add_argument("--sample", type=count, metavar="K", help="K random rows of these")
+    add.add_argument("--seed", type=partial(count, least=0), default=0, help="random seed")
     _add_output(add)
 
 
 def _add_sources(converters: Any) -> None:
     add = converters.add_parser("from-results", help="pseudo-labels from results of inference")
     add.set_defaults(tool=_from_results)
-    add.add_argument("results", type=Path, metavar="RESULT_DIR", help="with summary.json in it")
-    add.add_argument("--images", type=Path, metavar="DIR", help="that image_path counts from")
+    add.add_argument("results", type=Path, metavar="RESULT_DIR", help="result folder of inference")
+    add.add_argument("--images", type=Path, metavar="DIR", help="root of image_path")
     add.add_argument(
-        "--input", type=Path, metavar="FILE", help="what the inference was of, if it was moved"
+        "--input", type=Path, metavar="FILE", help="input of the inference, if it was moved"
     )
     add.add_argument(
-        "--extract-frames", type=Path, metavar="DIR", help="write frames as JPEG there"
+        "--extract-frames", type=Path, metavar="DIR", help="write frames as JPEG files into DIR"
     )
-    add.add_argument("--min-score", type=float, default=0.0, help="of detections, 0..1")
+    add.add_argument("--min-score", type=float, default=0.0, help="of detections, 0 to 1")
     _add_output(add)
     add = converters.add_parser("from-params", help="from .json or .npz files of SMPL-X parameters")
     add.set_defaults(tool=_from_parameters)
@@ -113,7 +115,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def _add_body_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--body-folder", type=Path, default=_BODY_FOLDER, metavar="DIR", help="of the SMPL-X files"
+        "--body-folder", type=Path, default=_BODY_FOLDER, metavar="DIR", help="SMPL-X files"
     )
 
 
@@ -156,6 +158,9 @@ def _merge(arguments: argparse.Namespace) -> None:
     from datasets.humandata.file import read_entries
     from datasets.humandata.merge import Part, merge
 
+    for path, other in combinations(arguments.files, 2):
+        if path.resolve() == other.resolve():
+            raise UserError(f"{other} is given twice, which would repeat its rows; give it once")
     parts = [Part(path, read_entries(path)) for path in arguments.files]
     _write(arguments.output, merge(parts, arguments.keep))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from main.characters.options import parse_formats
-from main.cli import add_network_flags, command, command_parser, count, quick_imports
+from main.cli import add_network_flags, as_options, command, command_parser, count, quick_imports
 from main.pipeline.options import (
     BUILT_IN,
     Backend,
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = options_of(arguments)
     if arguments.input is None:
         if arguments.file_name is None:
-            raise UserError("FILE_NAME is missing, or --input with many of them; see --help")
+            raise UserError("FILE_NAME is missing (or --input, for many clips); see --help")
         return process_input(arguments.file_name, arguments.output or DEMO, options)
     if arguments.file_name is not None:
         raise UserError("FILE_NAME and --input: give one of them (the frame rate is --fps here)")
@@ -60,88 +60,90 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
     Raises:
         UserError: a value is wrong, or two contradict each other.
     """
-    export, keypoints, camera = arguments.export, arguments.keypoints, arguments.camera
-    if arguments.floor and camera not in ("auto", "static"):
+    if arguments.floor and arguments.camera not in ("auto", "static"):
         raise UserError("--floor means --world --camera static: leave one of them out")
     if arguments.fps is not None and arguments.rate is not None:
         raise UserError("FPS and --fps: give one of them")
-    return InferenceOptions(
-        model_dir=arguments.model_dir,
-        device=arguments.device,
-        precision=arguments.precision,
-        backend=arguments.backend,
-        overrides=tuple(arguments.overrides),
-        download=arguments.download,
-        batch_size=arguments.batch_size,
+    keypoints = arguments.keypoints
+    return as_options(
+        InferenceOptions,
+        arguments,
         fps=arguments.rate if arguments.fps is None else arguments.fps,
-        boxes=arguments.boxes,
-        detector=arguments.detector,
-        refine=arguments.refine,
         keypoints=keypoints if keypoints in (None, BUILT_IN) else Path(keypoints),
-        person=None if arguments.person is None else parse_person(arguments.person),
-        keep_longest=arguments.keep_longest,
-        preview=arguments.preview,
-        reuse=arguments.reuse,
-        smoothing=parse_smoothing(arguments.smooth),
-        focal_px=arguments.focal,
-        fov_deg=arguments.fov,
-        camera="static" if arguments.floor else camera,
+        camera="static" if arguments.floor else arguments.camera,
         world=arguments.world or arguments.floor,
         overlay=None if arguments.no_overlay else arguments.overlay,
-        export=() if export is None else parse_formats(export),
     )
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("inference", "People in a video, image or folder of images, as SMPL-X.")
     add = parser.add_argument
-    add("model_dir", metavar="MODEL_DIR", help="name under pretrained_models/, a folder or a file")
-    add("file_name", metavar="FILE_NAME", nargs="?", help="in demo/, or any path")
-    add("fps", metavar="FPS", nargs="?", type=float, help="of the result (default: the file's own)")
+    add("model_dir", metavar="MODEL_DIR", help="name in pretrained_models/, folder or file")
+    add("file_name", metavar="FILE_NAME", nargs="?", help="a file in demo/, or any path")
+    add("fps", metavar="FPS", nargs="?", type=float, help="frame rate (default: the input's)")
     add("--output", type=Path, help="folder for the results (default: demo/)")
     add(
         "--boxes",
         type=Path,
         metavar="FILE",
-        help='{"frame": [[x, y, width, height], ...]} instead of a detector',
+        help='boxes instead of a detector: {"frame": [[x, y, width, height], ...]}',
     )
     add(
         "--detector",
         choices=get_args(DetectorName),
         default="auto",
-        help="auto: NAME.boxes.json beside the input, else yolo if it is there, else movenet",
+        help="auto: NAME.boxes.json beside the input, else yolo if its weights exist, else movenet",
     )
     add(
         "--keypoints",
         metavar=f"{BUILT_IN}|FILE|FOLDER",
-        help="2D joints into the results; of OpenPose, MMPose, AlphaPose from a file",
+        help="find 2D keypoints, or read those of OpenPose, MMPose or AlphaPose",
     )
     add(
         "--refine",
         action=argparse.BooleanOptionalAction,
         help="move bodies onto keypoints (default: as the model's config says)",
     )
-    add("--person", metavar="largest|N,N", help="only these people (default: everyone)")
+    add(
+        "--person",
+        type=parse_person,
+        metavar="largest|N,N",
+        help="only these people (default: everyone)",
+    )
     add("--keep-longest", type=count, metavar="N", help="only the N people with the most frames")
-    add("--preview", action="store_true", help="only a sheet of the people, to choose from")
-    add("--reuse", action="store_true", help="take the estimates from the result that is there")
-    add("--smooth", default="auto", metavar="auto|off|FACTOR", help="of frames (default: auto)")
-    add("--focal", type=float, metavar="PX", help="the camera's focal length in pixels")
-    add("--fov", type=float, metavar="DEG", help="or its angle of view across the width")
+    add("--preview", action="store_true", help="only a picture of each person")
+    add("--reuse", action="store_true", help="take estimates from the existing result")
+    add(
+        "--smooth",
+        dest="smoothing",
+        type=parse_smoothing,
+        default="auto",
+        metavar="auto|off|FACTOR",
+        help="temporal smoothing",
+    )
+    add("--focal", dest="focal_px", type=float, metavar="PX", help="focal length in pixels")
+    add("--fov", dest="fov_deg", type=float, metavar="DEG", help="or the horizontal angle of view")
     add(
         "--camera",
         choices=get_args(CameraChoice),
         default="auto",
-        help="how it moves (default: what is seen behind the people says so)",
+        help="with --world: how the camera moves (default: auto, found from the background)",
     )
     add("--world", action="store_true", help="also place people in a world with a floor")
     add("--floor", action="store_true", help="the same as --world --camera static")
-    add("--export", metavar="FORMAT,...", help="characters for other programs: glb, bvh, ..., all")
+    add(
+        "--export",
+        type=parse_formats,
+        default=(),
+        metavar="FORMAT,...",
+        help="characters for other programs: glb, bvh, ..., all",
+    )
     add("--backend", choices=get_args(Backend), default="torch", help="what runs the network")
     add("--batch-size", type=count, help="people per batch (default: 8 on a CPU, else 32)")
-    add("--overlay", choices=get_args(OverlayMode), default="mesh", help="what is drawn")
+    add("--overlay", choices=get_args(OverlayMode), default="mesh", help="what to draw")
     add("--no-overlay", action="store_true", help="parameters only")
-    add("--download", action="store_true", help="fetch a published model if it is absent")
+    add("--download", action="store_true", help="download a published model if missing")
     _add_batch_flags(parser)
     add_network_flags(parser)
     return parser
@@ -149,7 +151,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_batch_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "many clips", "instead of FILE_NAME; what is finished is not done again"
+        "many clips", "instead of FILE_NAME; finished clips are skipped"
     )
     add = group.add_argument
     add(
@@ -158,9 +160,9 @@ def _add_batch_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER|LIST.txt",
         help="all videos under a folder, or a list with one path per line",
     )
-    add("--fps", dest="rate", type=float, metavar="FPS", help="the same as FPS")
-    add("--engine", choices=("local", "ray"), default="local", help="one process, or Ray's workers")
-    add("--workers", type=count, metavar="N", help="of Ray (default: a GPU each, or two cores)")
+    add("--fps", dest="rate", type=float, metavar="FPS", help="the same as FPS, for --input")
+    add("--engine", choices=("local", "ray"), default="local", help="one process, or Ray workers")
+    add("--workers", type=count, metavar="N", help="with Ray (default: one per GPU or two cores)")
 
 
 main = command(make_parser, run)

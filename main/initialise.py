@@ -29,7 +29,7 @@ def initialise(config_file: str, model_dir: str, seed: int) -> Path:
 
     folder = Path(model_dir) if "/" in model_dir else PRETRAINED / model_dir
     if folder.exists() or folder.is_symlink():  # also where the name is empty, or leads upwards
-        raise UserError(f"{folder} is there already; name a new folder")
+        raise UserError(f"{folder} exists already; name a new folder")
     config = load_config(config_file)
     body = BodyLibrary(find_model_folder(ROOT / config.model.human_model_path)).smplx()
     torch.manual_seed(seed)
@@ -47,9 +47,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = command_parser("initialise", "Make an untrained model.")
+    parser = command_parser("initialise", "Make an untrained network.")
     parser.add_argument("config_file", metavar="CONFIG_FILE", help="a path, or a name in configs/")
-    parser.add_argument("model_dir", metavar="MODEL_DIR", help="a new folder, or a name")
+    parser.add_argument(
+        "model_dir", metavar="MODEL_DIR", help="a new folder, or a name in pretrained_models/"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser
 

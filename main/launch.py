@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import datetime
 
 from main.cli import command, command_parser, quick_imports
@@ -33,27 +33,11 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
 
     if processes < 1:
         raise UserError(f"{processes} processes; start 1 or more")
+    if not module:
+        raise UserError("MODULE is empty; give main.train, main.pretrain or main.test")
     environment = os.environ
     environment[LAUNCH_DATE] = datetime.now().astimezone().strftime(DATE)
-    restarts = environment.get("MAX_RESTARTS", "0")
-    if restarts != "0":
-        # Else restarted processes meet in the old ones' store, and look for those.
-        environment.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
-    flags = [
-        f"--nproc-per-node={processes}",
-        f"--max-restarts={restarts}",
-        f"--nnodes={environment.get('NNODES', '1')}",
-    ]
-    if "RDZV_ENDPOINT" in environment:
-        flags += [
-            f"--rdzv-endpoint={environment['RDZV_ENDPOINT']}",
-            f"--rdzv-id={environment.get('RDZV_ID', 'smplest_x')}",
-            "--rdzv-backend=c10d",
-        ]
-        if "NODE_RANK" in environment:
-            flags.append(f"--node-rank={environment['NODE_RANK']}")
-    else:
-        flags.append("--standalone")
+    flags = _torchrun_flags(processes, environment)
     # The processes share the machine's cores; torchrun itself would give each a single thread.
     threads = max(1, usable_cores() // processes)
     environment.setdefault("OMP_NUM_THREADS", str(threads))
@@ -71,6 +55,27 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
     except SignalException as error:
         return 128 + error.sigval
     return 0
+
+
+def _torchrun_flags(processes: int, environment: MutableMapping[str, str]) -> list[str]:
+    restarts = environment.get("MAX_RESTARTS", "0")
+    if restarts != "0":
+        # Else restarted processes meet in the old ones' store, and look for those.
+        environment.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    flags = [
+        f"--nproc-per-node={processes}",
+        f"--max-restarts={restarts}",
+        f"--nnodes={environment.get('NNODES', '1')}",
+    ]
+    if "RDZV_ENDPOINT" not in environment:
+        return [*flags, "--standalone"]
+    flags += [
+        f"--rdzv-endpoint={environment['RDZV_ENDPOINT']}",
+        f"--rdzv-id={environment.get('RDZV_ID', 'smplest_x')}",
+        "--rdzv-backend=c10d",
+    ]
+    rank = environment.get("NODE_RANK")
+    return flags if rank is None else [*flags, f"--node-rank={rank}"]
 
 
 def _status(codes: Mapping[int, int]) -> int:
@@ -99,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("launch", "Start the processes of a run on this machine.")
-    parser.add_argument("processes", metavar="N", type=int, help="processes, one per GPU")
+    parser.add_argument("processes", metavar="N", type=int, help="number of processes, one per GPU")
     parser.add_argument("module", metavar="MODULE", help="main.train, main.pretrain or main.test")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the module")
     return parser

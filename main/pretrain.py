@@ -14,7 +14,7 @@ scripts/pretrain.sh starts the processes.
 import argparse
 import sys
 
-from main.cli import add_run_flags, command, command_parser, quick_imports
+from main.cli import add_run_flags, as_options, command, command_parser, quick_imports
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -22,14 +22,14 @@ def run(arguments: argparse.Namespace) -> int:
         from main.training import KEYPOINTS, LIFTING, RunOptions, run_training
 
     recipe = LIFTING if arguments.stage == "lifting" else KEYPOINTS
-    return run_training(recipe, RunOptions.of(arguments))
+    return run_training(recipe, as_options(RunOptions, arguments))
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("pretrain", "Pre-train parts of a network, as one process of a run.")
     add_run_flags(parser)
     parser.add_argument(
-        "--stage", choices=("keypoints", "lifting"), default="keypoints", help="what is learned"
+        "--stage", choices=("keypoints", "lifting"), default="keypoints", help="what to train"
     )
     return parser
 

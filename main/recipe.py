@@ -3,7 +3,8 @@
 The stages draw synthetic people, teach the lifter poses without pictures, teach the encoder to find
 joints, and train the whole network on the pictures. Then the network is written as a model folder
 and evaluated, and its errors are measured for refinement. Each stage has a share of the time. On a
-GPU the people are drawn while the lifter learns.
+GPU the people are drawn while the lifter learns. A network that is continued (`--from`) has been
+through the other stages: it trains on new people for the rest of the time.
 
 Everything is in one folder: `plan.json` says what is done, and the same command continues there.
 """
@@ -34,7 +35,8 @@ log = logging.getLogger(__name__)
 
 NETWORK: Final = "smplest_x_demo"
 """Folder of the trained network, and its name."""
-_SEEDS: Final = {"train": 1, "test": 99, "heldout": 77}
+_SEEDS: Final = {"test": 99, "heldout": 77}
+_NEW_SEED: Final = 5
 _PER_MINUTE: Final = {"test": 50, "heldout": 100}
 """People who are drawn for each minute of the whole time."""
 _MOST: Final = {"test": 500, "heldout": 4000}
@@ -62,6 +64,8 @@ class Settings(NamedTuple):
     keypoints: tuple[str, ...]
     lifting: tuple[str, ...]
     regression: tuple[str, ...]
+    continued: tuple[str, ...]
+    """As `regression`, where the network has been trained before."""
     poses_per_minute: int
     """More for each minute of the whole time; each takes a millisecond."""
 
@@ -72,6 +76,7 @@ _CPU: Final = Settings(
     ("train.train_batch_size=8", "train.lr=1.5e-3"),
     ("train.train_batch_size=128", "train.lr=1e-3", "train.lifting_samples=200_000"),
     ("train.train_batch_size=12", "train.lr=3e-4"),
+    ("train.train_batch_size=16", "train.lr=1.2e-4"),
     250,
 )
 _GPU: Final = Settings(
@@ -85,6 +90,7 @@ _GPU: Final = Settings(
     ("train.train_batch_size=256", "train.lr=2e-3"),
     ("train.train_batch_size=2048", "train.lr=1e-3", "train.lifting_samples=4_000_000"),
     ("train.train_batch_size=256", "train.lr=6e-4"),
+    ("train.train_batch_size=256", "train.lr=3e-4"),
     2000,
 )
 
@@ -142,26 +148,23 @@ class Plan:
 class TimedTraining:
     """The stages, each of which is left out where it is done."""
 
-    def __init__(
-        self, folder: Path, plan: Plan, minutes: float, config: str, start: str | None, device: str
-    ) -> None:
+    def __init__(self, folder: Path, plan: Plan, asked: argparse.Namespace) -> None:
         """Raises UserError where the config or the network to start from is not usable."""
         from configs.reader import load_config
         from main.pipeline.model_files import find_model
         from utils.devices import has_bf16_units, usable_cores
 
-        if load_config(config).model.lifter_config is None:
+        if load_config(asked.config).model.lifter_config is None:
             raise UserError(
-                f"--config {config}: has no model.lifter_config; take the demo network's"
+                f"--config {asked.config}: has no model.lifter_config; take the demo network's"
             )
-        if start is not None:
-            find_model(start)
-        self._folder, self._plan, self._config, self._start = folder, plan, config, start
-        self._minutes, self._device = minutes, device
+        self._start = None if asked.start is None else find_model(asked.start).weights
+        self._folder, self._plan, self._config, self._seed = folder, plan, asked.config, asked.seed
+        self._minutes, self._device = asked.minutes, asked.device
         self._cores = usable_cores()
-        whole = 60 * minutes
+        whole = 60 * self._minutes
         self._time = whole - max(_END * whole, min(_LEAST_END_S, whole / 3))
-        self._is_gpu = _is_gpu(device)
+        self._is_gpu = _is_gpu(self._device)
         self._settings = _GPU if self._is_gpu else _CPU
         self._common = self._settings.common
         if self._is_gpu:
@@ -172,23 +175,15 @@ class TimedTraining:
 
     def run(self) -> None:
         """Raises UserError as the stages do, SystemExit where a signal ended one."""
-        from main.training import KEYPOINTS, LIFTING, REGRESSION
+        from main.training import REGRESSION
 
-        # On a CPU one after the other: the cores are the same.
-        with self._drawing() as drawn:
-            if not self._is_gpu:
-                drawn()
-            more = self._settings.poses_per_minute * self._minutes
-            poses = round(min(_MOST_POSES, _FEWEST_POSES + more))
-            none = "model.encoder_pretrained_model_path=None"
-            pool = f"train.lifting_poses={poses}"
-            lifted = self._trained("lifting", LIFTING, *self._settings.lifting, none, pool)
-            drawn()
-        start = none if self._start is None else self._set_encoder(self._first_encoder())
-        encoder = self._trained("keypoints", KEYPOINTS, *self._settings.keypoints, start)
-        whole = self._joined(lifted, encoder.with_name("encoder.pth"))
-        begin = f"model.pretrained_model_path={str(whole)!r}"
-        trained = self._trained("regression", REGRESSION, *self._settings.regression, begin)
+        if self._start is None:
+            first, changes = self._pretrained(), self._settings.regression
+        else:
+            self._draw_people()
+            first, changes = self._start, self._settings.continued
+        begin = f"model.pretrained_model_path={str(first)!r}"
+        trained = self._trained("regression", REGRESSION, *changes, begin)
         with self._stage("weights") as is_open:
             if is_open:
                 self._write_network(trained)
@@ -198,6 +193,23 @@ class TimedTraining:
         with self._stage("errors") as is_open:
             if is_open:
                 self._measure_errors()
+
+    def _pretrained(self) -> Path:
+        """The network as regression begins, from random weights; the people are drawn meanwhile."""
+        from main.training import KEYPOINTS, LIFTING
+
+        none = "model.encoder_pretrained_model_path=None"
+        # On a CPU one after the other: the cores are the same.
+        with self._drawing() as drawn:
+            if not self._is_gpu:
+                drawn()
+            more = self._settings.poses_per_minute * self._minutes
+            poses = round(min(_MOST_POSES, _FEWEST_POSES + more))
+            pool = f"train.lifting_poses={poses}"
+            lifted = self._trained("lifting", LIFTING, *self._settings.lifting, none, pool)
+            drawn()
+        encoder = self._trained("keypoints", KEYPOINTS, *self._settings.keypoints, none)
+        return self._joined(lifted, encoder.with_name("encoder.pth"))
 
     @property
     def network(self) -> Path:
@@ -252,10 +264,11 @@ class TimedTraining:
 
     def _draw(self, kind: str, people: int) -> int:
         """Draw a set, unless it is there; the number of people drawn."""
-        from datasets.synthetic.production import SynthesisOptions, synthesize
+        from synthetic.production import SynthesisOptions, synthesize
 
         split: Split = "test" if kind == "test" else "train"
-        options = SynthesisOptions("crops", "openpeople", split, _SEEDS[kind], people, (192, 256))
+        seed = _SEEDS.get(kind, self._seed)
+        options = SynthesisOptions("crops", "openpeople", split, seed, people, (192, 256))
         folder = self._folder / ("heldout" if kind == "heldout" else "data")
         if (folder / "annot" / f"openpeople_{split}.npz").is_file():
             return people
@@ -293,32 +306,6 @@ class TimedTraining:
         (run,) = runs.glob(f"*_{stage}_*")
         found = (run / "model_dump").glob("snapshot_[0-9]*.pth.tar")
         return max(found, key=lambda path: path.stat().st_mtime_ns)
-
-    @staticmethod
-    def _set_encoder(path: Path) -> str:
-        return f"model.encoder_pretrained_model_path={str(path)!r}"
-
-    def _first_encoder(self) -> Path:
-        """The encoder of the network to start from, as a file that training reads.
-
-        Raises:
-            UserError: there is no such network.
-        """
-        from configs.reader import load_config
-        from main.pipeline.model_files import find_model
-        from models.checkpoint import load_network
-        from models.initialise import save_encoder
-        from models.losses import KeypointNetwork
-
-        path = self._folder / "first_encoder.pth"
-        assert self._start is not None
-        if not path.is_file():
-            files = find_model(self._start)
-            model = load_config(files.config).model
-            network = load_network(model, files.weights)
-            width = model.encoder_config.embed_dim
-            save_encoder(KeypointNetwork(network.encoder, width, network.keypoint_head), path)
-        return path
 
     def _joined(self, lifted: Path, encoder: Path) -> Path:
         """The network with the lifter and heads of one stage and the encoder of the other."""
@@ -399,22 +386,29 @@ def run(arguments: argparse.Namespace) -> None:
     folder = arguments.output.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / "lock", f"another process trains in {folder}; wait for its end"):
-        names = ("minutes", "config", "start", "device")
+        names = ("minutes", "config", "start", "seed", "device")
         plan = Plan(folder, {name: getattr(arguments, name) for name in names})
-        training = TimedTraining(
-            folder, plan, arguments.minutes, arguments.config, arguments.start, arguments.device
-        )
+        training = TimedTraining(folder, plan, arguments)
         training.run()
         log.info("%.1f minutes; network: %s", plan.seconds / 60, training.network)
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("recipe", "Train the demo network from nothing within a time.")
-    parser.add_argument("--minutes", type=float, default=12.0, help="for all of it (default: 12)")
+    parser.add_argument("--minutes", type=float, default=12.0, help="total time (default: 12)")
     parser.add_argument(
-        "--from", dest="start", metavar="MODEL_DIR", help="begin with this network's encoder"
+        "--from", dest="start", metavar="MODEL_DIR", help="continue this network on new people"
     )
-    parser.add_argument("--config", default="config_smplest_x_demo.py", help="of the network")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=_NEW_SEED,
+        help=f"random seed of the training people (default: {_NEW_SEED}; the bundled network was "
+        f"trained on those of seeds 1 to {_NEW_SEED - 1})",
+    )
+    parser.add_argument(
+        "--config", default="config_smplest_x_demo.py", help="config of the network"
+    )
     parser.add_argument("--output", type=Path, default=OUTPUTS / "recipe", help="the run's folder")
     parser.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps or cpu")
     return parser

@@ -20,11 +20,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("score", "Compare a result of inference with the truth.")
-    parser.add_argument("result", metavar="RESULT", type=Path, help="folder of a result")
+    parser.add_argument("result", metavar="RESULT", type=Path, help="result folder of inference")
     parser.add_argument(
-        "truth", metavar="TRUTH.npz", type=Path, help="HumanData of the video; also EMDB, RICH"
+        "truth", metavar="TRUTH.npz", type=Path, help="truth of the video: HumanData, EMDB, RICH"
     )
-    parser.add_argument("--body-folder", default="human_models/human_model_files")
+    parser.add_argument(
+        "--body-folder", default="human_models/human_model_files", help="folder of SMPL-X files"
+    )
     return parser
 
 

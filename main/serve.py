@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     token = arguments.token
     if token is not None and not re.fullmatch(r"[A-Za-z0-9_-]{8,}", token):
-        raise UserError("--token: give at least eight letters, digits, - or _, or leave it away")
+        raise UserError("--token: give at least eight letters, digits, - or _, or leave it out")
     if arguments.limit_mb < 1:
         raise UserError(f"--limit-mb {arguments.limit_mb}: give a number from 1")
     if token is None and arguments.host not in LOOPBACK:
@@ -39,14 +39,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = command_parser("serve", "The local app, for a browser; docs/app.md.")
+    parser = command_parser("serve", "Start the local app for a browser (docs/app.md).")
     add = parser.add_argument
-    add("--port", type=int, default=7860, help="default: 7860; 0: any that is free")
-    add("--host", default=LOOPBACK[0], help="another address lets other machines in, with a token")
-    add("--token", help="for other machines (default: a new one each time, which is shown)")
-    add("--model", default="smplest_x_demo", metavar="MODEL_DIR", help="chosen at first")
+    add("--port", type=int, default=7860, help="default: 7860; 0: any free port")
+    add("--host", default=LOOPBACK[0], help="address to listen at (default: 127.0.0.1)")
+    add("--token", help="for other computers (default: a new one, shown at the start)")
+    add("--model", default="smplest_x_demo", metavar="MODEL_DIR", help="selected at the start")
     add("--limit-mb", type=int, default=300, metavar="MB", help="largest upload (default: 300)")
-    add("--output", type=Path, default=OUTPUTS / "app", metavar="DIR", help="where jobs are kept")
+    add("--output", type=Path, default=OUTPUTS / "app", metavar="DIR", help="folder of the jobs")
     return parser
 
 

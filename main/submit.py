@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from main.cli import add_network_flags, command, command_parser
+from main.cli import add_network_flags, as_options, command, command_parser
 from main.evaluation.servers import SERVERS
 from main.pipeline.options import DetectorName
 
@@ -22,20 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.command == "check":
         return report_check(arguments.file, SERVERS[arguments.server])
-    return submit(
-        SubmissionOptions(
-            SERVERS[arguments.command],
-            arguments.output,
-            arguments.model_dir,
-            arguments.checkpoint_id,
-            images=arguments.images,
-            boxes=arguments.boxes,
-            detector=arguments.detector,
-            device=arguments.device,
-            precision=arguments.precision,
-            overrides=tuple(arguments.overrides),
-        )
-    )
+    options = as_options(SubmissionOptions, arguments, server=SERVERS[arguments.command])
+    return submit(options)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -43,22 +31,22 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="agora|bedlam|check", required=True)
     for server in SERVERS.values():
         subparser = commands.add_parser(
-            server.name, help=f"estimate {server.source}, write its zip"
+            server.name, help=f"estimate {server.source} and write a zip file"
         )
         add = subparser.add_argument
-        add("model_dir", metavar="MODEL_DIR", help="as for inference, or a run")
-        add("checkpoint_id", metavar="CKPT_ID", nargs="?", help="an epoch of the run")
-        add("--output", type=Path, required=True, metavar="FILE.zip", help="what to upload")
-        add("--images", type=Path, metavar="DIR", help=f"instead of {server.source}'s HumanData")
+        add("model_dir", metavar="MODEL_DIR", help="as for inference, or a training run")
+        add("checkpoint_id", metavar="CKPT_ID", nargs="?", help="an epoch of the run, from 0")
+        add("--output", type=Path, required=True, metavar="FILE.zip", help="file to write")
+        add("--images", type=Path, metavar="DIR", help="test images, instead of HumanData")
         add(
             "--boxes",
             type=Path,
             metavar="FILE",
-            help='{"image": [[x, y, width, height], ...]}, from 0',
+            help='boxes of --images: {"0": [[x, y, width, height], ...], ...}',
         )
-        add("--detector", choices=get_args(DetectorName), default="auto", help="of --images")
+        add("--detector", choices=get_args(DetectorName), default="auto", help="for --images")
         add_network_flags(subparser)
-    check = commands.add_parser("check", help="check a zip, or the folder to be zipped")
+    check = commands.add_parser("check", help="check a zip file or its folder")
     check.add_argument("file", type=Path, metavar="FILE.zip")
     check.add_argument("--server", choices=SERVERS, required=True)
     return parser

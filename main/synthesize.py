@@ -12,23 +12,23 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from main.cli import command, command_parser
+from main.cli import as_options, command, command_parser
 from utils.errors import UserError
 
 if TYPE_CHECKING:
-    from datasets.synthetic.production import Kind, SynthesisOptions
+    from synthetic.production import Kind, SynthesisOptions
 
 _SIZES: Final = {"crops": (192, 256)}
 _LARGE_SIZE: Final = (1280, 720)
 _SPLITS: Final = ("train", "test")
 _LARGEST_SIDE: Final = 4096
 _CAMERAS: Final = ("static", "pan", "tilt", "hand-held", "zoom", "dolly", "walk-along")
-"""Those of `datasets.synthetic.shots`, which is not loaded for --help."""
+"""Those of `synthetic.shots`, which is not loaded for --help."""
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from datasets.synthetic.backgrounds import bundled_photographs
-    from datasets.synthetic.production import synthesize
+    from synthetic.backgrounds import bundled_photographs
+    from synthetic.production import synthesize
     from utils.iteration import with_progress
 
     options = _options(arguments)
@@ -41,29 +41,25 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _options(arguments: argparse.Namespace) -> "SynthesisOptions":
     """Raises UserError where a flag's value is out of its range."""
-    from datasets.synthetic.production import SynthesisOptions
+    from synthetic.production import SynthesisOptions
 
     kind: Kind = "scenes"
     if arguments.crops or arguments.video or arguments.demo:
         kind = "crops" if arguments.crops else "clips" if arguments.video else "demo"
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", arguments.name):
-        raise UserError(f"--name {arguments.name!r} is no file name; use letters and digits")
+        raise UserError(f"--name {arguments.name!r} is not a file name; use letters and digits")
     if arguments.camera and not arguments.video:
         raise UserError(f"--camera {arguments.camera} needs --video")
     for flag, least in (("people", 1), ("workers", 1), ("frames", 1), ("seed", 0)):
         if getattr(arguments, flag) < least:
             raise UserError(f"--{flag} {getattr(arguments, flag)}: give {least} or more")
-    return SynthesisOptions(
+    size = _SIZES.get(kind, _LARGE_SIZE)
+    return as_options(
+        SynthesisOptions,
+        arguments,
         kind=kind,
-        name=arguments.name,
-        split=arguments.split,
-        seed=arguments.seed,
-        people=arguments.people,
-        size=_SIZES.get(kind, _LARGE_SIZE)
-        if arguments.size is None
-        else _parsed_size(arguments.size),
+        size=size if arguments.size is None else _parsed_size(arguments.size),
         frames=arguments.frames if kind in ("clips", "demo") else 0,
-        camera=arguments.camera,
     )
 
 
@@ -77,23 +73,25 @@ def _parsed_size(text: str) -> tuple[int, int]:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("synthesize", "Draw synthetic people with ground truth.")
-    parser.add_argument("--out", type=Path, default=Path("data"), help="gets annot/ and img/")
-    parser.add_argument("--name", default="openpeople", help="of the set")
+    parser.add_argument("--out", type=Path, default=Path("data"), help="parent of annot/ and img/")
+    parser.add_argument("--name", default="openpeople", help="name of the dataset")
     parser.add_argument("--split", choices=_SPLITS, default="train")
-    parser.add_argument("--people", type=int, required=True, help="how many")
+    parser.add_argument("--people", type=int, required=True, help="number of people")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--crops", action="store_true", help="one person per picture: the fast way")
-    what.add_argument("--video", action="store_true", help="clips (mp4), an annotation file each")
-    what.add_argument("--demo", action="store_true", help="the clip in demo/: give --people 3")
+    what.add_argument("--crops", action="store_true", help="one person per picture (fast)")
+    what.add_argument("--video", action="store_true", help="clips (mp4) with annotations")
+    what.add_argument("--demo", action="store_true", help="like demo/test_video.mp4: 3 people")
     parser.add_argument(
         "--camera",
         choices=_CAMERAS,
-        help="with --video: clips of three people in a hall, with such a camera",
+        help="with --video: three people in a room, seen by a camera that moves in this way",
     )
-    parser.add_argument("--frames", type=int, default=90, help="of a clip, at 30 per second")
-    parser.add_argument("--size", metavar="WxH", help="of pictures: 192x256 crops, 1280x720 scenes")
+    parser.add_argument("--frames", type=int, default=90, help="per clip, 30 per s (default: 90)")
+    parser.add_argument(
+        "--size", metavar="WxH", help="picture size (default: 192x256 with --crops, else 1280x720)"
+    )
     return parser
 
 

@@ -1,6 +1,6 @@
 """Benchmarks of a network: `python -m main.test DATASET MODEL_DIR [CKPT_ID] [flags]`.
 
-DATASET is a name of datasets/sources.py or of the config, or several with commas between them.
+DATASET is a name of datasets/sources.csv or of the config, or several with commas between them.
 MODEL_DIR is what inference takes; with CKPT_ID it is a training run, whose snapshot of that epoch
 is tested. Results go to outputs/test_DATASET_epID_DATE/{log,result}.
 """
@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from main.cli import add_network_flags, command, command_parser, count, quick_imports
+from main.cli import add_network_flags, as_options, command, command_parser, count, quick_imports
 from utils.errors import UserError
 
 GROUND_TRUTHS: Final = ("parameters", "meshes")
@@ -32,20 +32,12 @@ def run(arguments: argparse.Namespace) -> int:
     model_dir, checkpoint_id = _network(arguments)
     names = (arguments.dataset or "").split(",")
     return run_benchmarks(
-        BenchmarkOptions(
-            model_dir,
-            checkpoint_id,
+        as_options(
+            BenchmarkOptions,
+            arguments,
+            model_dir=model_dir,
+            checkpoint_id=checkpoint_id,
             datasets=tuple(name.strip() for name in names),
-            humandata=arguments.humandata,
-            images=arguments.images,
-            protocol=arguments.protocol,
-            ground_truth=arguments.gt,
-            worst_count=arguments.worst,
-            detections=arguments.detections,
-            output=arguments.output,
-            device=arguments.device,
-            precision=arguments.precision,
-            overrides=tuple(arguments.overrides),
         )
     )
 
@@ -74,32 +66,39 @@ def make_parser() -> argparse.ArgumentParser:
         "dataset",
         metavar="DATASET",
         nargs="?",
-        help="a name of datasets/sources.py or of the config, or several: EHF,PW3D",
+        help="a name in datasets/sources.csv or in the config, or several: EHF,PW3D",
     )
     parser.add_argument(
-        "model_dir", metavar="MODEL_DIR", nargs="?", help="as for inference, or a run"
+        "model_dir", metavar="MODEL_DIR", nargs="?", help="as for inference, or a training run"
     )
-    parser.add_argument("checkpoint_id", metavar="CKPT_ID", nargs="?", help="an epoch of the run")
+    parser.add_argument(
+        "checkpoint_id", metavar="CKPT_ID", nargs="?", help="an epoch of the run, from 0"
+    )
     parser.add_argument("--humandata", type=Path, metavar="FILE", help="instead of DATASET")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="what its paths start from")
-    parser.add_argument("--model", metavar="MODEL_DIR", help="with --humandata")
-    parser.add_argument("--checkpoint", metavar="CKPT_ID", help="with --humandata")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="root of its image paths")
+    parser.add_argument("--model", metavar="MODEL_DIR", help="the model, with --humandata")
+    parser.add_argument("--checkpoint", metavar="CKPT_ID", help="like CKPT_ID")
     parser.add_argument("--protocol", default="correct", help="correct or published")
     parser.add_argument(
         "--gt",
+        dest="ground_truth",
         choices=GROUND_TRUTHS,
         default="parameters",
-        help="meshes: those registered to scans, where a dataset has them beside its images (EHF)",
+        help="meshes: compare with meshes registered to scans, beside the images (EHF)",
     )
     parser.add_argument(
-        "--worst", type=partial(count, least=0), metavar="K", help="samples to draw (8); 0: none"
+        "--worst",
+        dest="worst_count",
+        type=partial(count, least=0),
+        metavar="K",
+        help="worst samples to draw (default: 8)",
     )
     parser.add_argument(
         "--detections",
         type=Path,
         metavar="FILE",
-        help="a detector's boxes instead of the dataset's, as JSON {image path: [[x, y, width, "
-        "height], ...]}; gives F1 and errors normalised by it",
+        help="boxes of a detector instead of the dataset's, as JSON {image path: [[x, y, width, "
+        "height], ...]}; adds F1 and errors divided by it",
     )
     parser.add_argument("--output", type=Path, help="folder for log/ and result/")
     add_network_flags(parser)

@@ -8,14 +8,14 @@ changes) and config_base.py.
 import argparse
 import sys
 
-from main.cli import add_run_flags, command, command_parser, quick_imports
+from main.cli import add_run_flags, as_options, command, command_parser, quick_imports
 
 
 def run(arguments: argparse.Namespace) -> int:
     with quick_imports():
         from main.training import REGRESSION, RunOptions, run_training
 
-    return run_training(REGRESSION, RunOptions.of(arguments))
+    return run_training(REGRESSION, as_options(RunOptions, arguments))
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -34,7 +34,7 @@ from torch.serialization import (
 from configs.schema import ModelConfig
 from models.smplest_x import SMPLestX
 from utils.errors import UserError, first_line
-from utils.files import atomic_path, require_regular_file, what_came_instead
+from utils.files import atomic_path, require_regular_file, wrong_download
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ def require_weights(path: Path, state: dict[Any, Any]) -> dict[str, Tensor]:
     """
     for key, value in state.items():
         if not isinstance(key, str) or not is_stored(value):
-            raise UserError(f"{path}: {str(key)[:80]} is no plain tensor; is it a checkpoint?")
+            raise UserError(f"{path}: {str(key)[:80]} is not a plain tensor; is it a checkpoint?")
     return state
 
 
@@ -222,7 +222,7 @@ def check_archive(path: Path) -> None:
 
     Raises:
         ValueError: there is such a thing in it.
-        zipfile.BadZipFile: it is no zip archive, or a damaged one.
+        zipfile.BadZipFile: it is not a zip archive, or a damaged one.
     """
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
@@ -264,7 +264,7 @@ def _damage_reported(path: Path) -> Iterator[None]:
     try:
         yield
     except (pickle.UnpicklingError, *DAMAGE) as error:
-        instead = what_came_instead(path)
+        instead = wrong_download(path)
         if instead is not None:
             raise UserError(f"{path}: {instead}") from None
         if isinstance(error, pickle.UnpicklingError):
@@ -273,7 +273,7 @@ def _damage_reported(path: Path) -> Iterator[None]:
                 f"({_refusal(error)}); nothing of it was executed"
             ) from None
         raise UserError(
-            f"{path}: damaged or no checkpoint ({first_line(error)}); fetch it again"
+            f"{path}: damaged or not a checkpoint ({first_line(error)}); download it again"
         ) from None
 
 

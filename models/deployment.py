@@ -215,7 +215,7 @@ class OnnxNetwork:
         inputs = [value.name for value in session.get_inputs()]
         outputs = {value.name for value in session.get_outputs()}
         if inputs != [_INPUT] or not outputs >= set(HeadOutputs._fields):
-            raise UserError(f"{self.path}: is another network; {_MAKE_IT}")
+            raise UserError(f"{self.path}: belongs to another network; {_MAKE_IT}")
         return session
 
 

@@ -178,11 +178,7 @@ def load_encoder(
         UserError: the file is missing or damaged, or an encoder's weight is missing in it or of
             another shape.
     """
-    content = read_torch(path)
-    given = content.get("state_dict", content)
-    if not isinstance(given, dict):
-        raise UserError(f"{path}: there is no 'state_dict' in it; is it a file of ViTPose?")
-    given = {key.removeprefix(_PREFIX): v for key, v in require_weights(path, given).items()}
+    given = {key.removeprefix(_PREFIX): value for key, value in _read_weights(path).items()}
     wanted = {key: value for key, value in encoder.state_dict().items() if key not in _OWN}
     new = _blocks_behind(given, wanted) if deepen else {}
     wanted = {key: value for key, value in wanted.items() if key not in new}
@@ -222,18 +218,21 @@ def load_keypoint_head(head: KeypointHead, path: Path) -> None:
     Raises:
         UserError: the file is missing or damaged.
     """
-    content = read_torch(path)
-    given = content.get("state_dict", content)
-    wanted = head.state_dict()
-    state = {key: given.get(_HEAD + key) for key in wanted}
-    fits = all(
-        isinstance(value, Tensor) and value.shape == wanted[key].shape
-        for key, value in state.items()
-    )
-    if fits:
+    given, wanted = _read_weights(path), head.state_dict()
+    state = {key: given[_HEAD + key] for key in wanted if _HEAD + key in given}
+    if {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in wanted.items()}:
         head.load_state_dict(state)
     else:
         log.warning("keypoint head: begins with random weights, %s has none for it", path)
+
+
+def _read_weights(path: Path) -> Mapping[str, Tensor]:
+    """Raises UserError where the file is missing or damaged, or its content is not weights."""
+    content = read_torch(path)
+    weights = content.get("state_dict", content)
+    if not isinstance(weights, dict):
+        raise UserError(f"{path}: there is no 'state_dict' in it; is it a file of ViTPose?")
+    return require_weights(path, weights)
 
 
 def _blocks_behind(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:

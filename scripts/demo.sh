@@ -1,7 +1,7 @@
 #!/bin/sh
-# The main job on bundled input, from nothing: installs, then finds the people of a video with the
-# bundled network, exports them, and says how far they are from the truth; then a real person, in a
-# photograph by NASA that scikit-image contains.
+# Installs what it needs, runs inference with the bundled network on the bundled video, exports the
+# people and compares them with the truth. Then runs inference on a photograph by NASA, which the
+# package scikit-image contains.
 set -eu
 cd "$(dirname "$(readlink -f "$0")")/.."
 sh scripts/inference.sh smplest_x_demo test_video.mp4 30 --export glb,bvh,amass,viewer

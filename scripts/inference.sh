@@ -3,5 +3,5 @@
 set -eu
 root=$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd)
 sh "$root/scripts/install.sh"
-# -P and PYTHONPATH: paths stay those of the caller's folder, and nothing there is imported.
+# -P and PYTHONPATH: paths are relative to the current folder, but nothing is imported from it.
 PYTHONPATH=$root exec "$root/.venv/bin/python" -P -m main.inference "$@"

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Make .venv with everything that running needs; with --app also the local app; with --dev also what
-# checking needs, the app, Ray and ONNX.
-# Does nothing when it has been done. PYTHON=python3.12 chooses another Python.
+# Makes .venv and installs what the commands need; with --app also what the local app needs; with
+# --dev also what the checks, the app, Ray and ONNX need. Does nothing if everything is installed.
+# PYTHON=python3.12 chooses another Python.
 set -eu
 cd "$(dirname "$(readlink -f "$0")")/.."
 PYTHON=${PYTHON:-python3}
@@ -9,12 +9,12 @@ wanted=$(cat requirements*.txt | cksum)
 dev=0
 if [ "${1:-}" = --app ] || [ -e .venv/.app ]; then dev=app; fi
 if [ "${1:-}" = --dev ] || [ -e .venv/.dev ]; then dev=1; fi
-# A Python that was removed or updated since leaves an environment of links to nowhere.
+# If Python was removed or updated since, the links in the environment are broken.
 works() { .venv/bin/python -c "import $1" 2>/dev/null; }
 if [ "$(cat .venv/.installed 2>/dev/null)" = "$wanted $dev" ] && works sys; then exit 0; fi
 
 "$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || {
-    echo "error: Python 3.11 to 3.13 is needed, $PYTHON is another; set PYTHON=python3.12" >&2; exit 2; }
+    echo "error: Python 3.11 to 3.13 is needed, and $PYTHON is another version; set PYTHON=python3.12" >&2; exit 2; }
 if ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "installing the Debian package python3-venv" >&2
@@ -24,7 +24,7 @@ if ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
     fi
 fi
 works pip || "$PYTHON" -m venv --clear .venv
-# A pip.conf may say that it installs elsewhere, for the user.
+# A pip.conf may tell pip to install for the user instead.
 pip="env PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USER=0 .venv/bin/python -m pip install --quiet"
 echo "installing into .venv (PyTorch is large; the first time takes minutes)" >&2
 $pip -r requirements.txt

@@ -1,13 +1,13 @@
 #!/bin/sh
-# What the tests in a browser need: tests/web/node_modules and Chromium. Does nothing when done.
-# Where they cannot be had it says so in one line, and those tests are skipped; with REQUIRE_WEB=1
-# it fails instead.
+# Installs what the browser tests need: tests/web/node_modules and Chromium. Does nothing if both are
+# there. If they cannot be installed, one line says why and the browser tests are skipped; with
+# REQUIRE_WEB=1 the script fails instead.
 set -eu
 cd "$(dirname "$(readlink -f "$0")")/../tests/web"
 
 give_up() {
     if [ "${REQUIRE_WEB:-0}" = 1 ]; then echo "error: $1" >&2; exit 2; fi
-    echo "$1; tests in a browser are skipped" >&2
+    echo "$1; browser tests are skipped" >&2
     exit 0
 }
 

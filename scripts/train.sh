@@ -1,12 +1,12 @@
 #!/bin/sh
 # bash scripts/train.sh JOB_NAME NUM_GPUS CONFIG_FILE [flags]      (--help lists the flags)
-# NUM_GPUS: processes on this machine; on one without GPUs, as many CPU processes.
-# Several machines: the same line on each, with NNODES, NODE_RANK and RDZV_ENDPOINT=host:port.
+# NUM_GPUS: number of processes on this machine; they use CPUs if it has no GPUs.
+# Several machines: run the same command on each, with NNODES and RDZV_ENDPOINT=host:port set.
 set -eu
 command=${TRAINING_COMMAND:-train}
 root=$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd)
 sh "$root/scripts/install.sh"
-# -P and PYTHONPATH: paths stay those of the caller's folder, and nothing there is imported.
+# -P and PYTHONPATH: paths are relative to the current folder, but nothing is imported from it.
 export PYTHONPATH="$root"
 python=$root/.venv/bin/python
 case "${1:-}" in

@@ -1,7 +1,7 @@
 #!/bin/sh
 # JOB_NAME=mine CONFIG=configs/config_smplest_x_h.py sbatch scripts/train_slurm.sh [flags]
-# Submit from the project's folder, on storage that all machines share. Five minutes before its
-# time limit a job saves its state and queues itself again; it then goes on where it was.
+# Submit it from the project's folder, which must be on storage that all machines share. Five minutes
+# before its time limit, a job saves its state and queues itself again; it then continues from there.
 #SBATCH --job-name=smplest_x
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -19,8 +19,8 @@ export RDZV_ENDPOINT="$first:$((20000 + SLURM_JOB_ID % 20000))"
 export MAX_RESTARTS="${MAX_RESTARTS:-3}"
 sh scripts/install.sh
 status=0
-# One launcher a machine, which starts a process for each GPU. The signal reaches them all; one
-# that has ended must not take along the first, which is still writing.
+# One launcher per machine, which starts one process per GPU. All of them receive the signal. A
+# process that ends must not end the first one, which may still be writing.
 srun --kill-on-bad-exit=0 sh scripts/train.sh "${JOB_NAME:-slurm}" "${SLURM_GPUS_ON_NODE:-8}" \
     "${CONFIG:-configs/config_smplest_x_h.py}" --set train.continue_train=True "$@" || status=$?
 if [ "$status" = 143 ]; then scontrol requeue "$SLURM_JOB_ID"; fi

@@ -20,7 +20,8 @@ typechecked = beartype(
     conf=BeartypeConf(is_pep484_tower=True, hint_overrides=FrozenDict({IO[bytes]: object}))
 )
 install_import_hook(
-    ["utils", "human_models", "models", "datasets", "main"], f"{__name__}.typechecked"
+    ["utils", "human_models", "open_body", "models", "datasets", "synthetic", "main"],
+    f"{__name__}.typechecked",
 )
 
 # What is imported stays: looking for garbage among it takes a tenth of the time.

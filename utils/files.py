@@ -1,5 +1,5 @@
 """The project's folders; input files that are opened only if they are regular; output files that
-appear whole or not at all."""
+appear complete or not at all."""
 
 import ctypes
 import errno
@@ -33,7 +33,7 @@ _LARGEST_INTEGER: Final = 2**63
 _NO_ROOM: Final = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
 _PREFIX: Final = ".partial_"
 _LOCK: Final = ".lock"
-"""In a folder of what is not whole yet: locked by the process that writes, with its machine."""
+"""In a folder of what is not complete yet: locked by the process that writes, with its machine."""
 _REPLACED: Final = ".replaced"
 """In the same folder: an older folder that has just lost its name to the new one."""
 _SWAP: Final = 2
@@ -77,7 +77,7 @@ def path_within(folder: Path, name: str) -> Path:
         UserError: the name is absolute or has `..` in it, so that it could be anywhere.
     """
     if not is_below(name):
-        raise UserError(f"'{name}' is no path within {folder}; strip what it begins with")
+        raise UserError(f"'{name}' is not a path within {folder}; give it relative to that folder")
     return folder / name
 
 
@@ -137,7 +137,7 @@ def read_json(path: Path, what: str) -> Any:
         raise UserError(f"{path}: not readable as JSON (it is nested too deeply)") from None
 
 
-def what_came_instead(path: Path) -> str | None:
+def wrong_download(path: Path) -> str | None:
     """Why a file is not what its name says, where a download left something else; else None."""
     try:
         with open_input(path) as file:
@@ -152,7 +152,7 @@ def what_came_instead(path: Path) -> str | None:
 
 
 def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _finite_float(text: str) -> float:
@@ -207,8 +207,8 @@ def require_output(path: Path, *, ending: str = "", least_free: int = 0) -> None
     longest = os.pathconf(path.parent, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
     if len(name) > longest:
         raise UserError(
-            f"{path.parent}: '{path.name[:20]}...{ending}' is too long a name for a file "
-            f"({len(name)} bytes, at most {longest}); rename what it is called after"
+            f"{path.parent}: '{path.name[:20]}...{ending}' is too long for a file name "
+            f"({len(name)} bytes, at most {longest}); rename the file that it is named after"
         )
     with tempfile.TemporaryDirectory(prefix=".partial_", dir=path.parent):
         free = shutil.disk_usage(path.parent).free
@@ -333,7 +333,7 @@ def _take_lock(path: Path) -> TextIO | None:
 
 @contextmanager
 def _partial_folder(folder: Path) -> Iterator[Path]:
-    """A folder for what is not whole yet, locked, and removed at the end."""
+    """A folder for what is not complete yet, locked, and removed at the end."""
     lock = None
     while lock is None:  # another process may take a new folder for one that was left
         holder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))

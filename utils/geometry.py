@@ -140,26 +140,30 @@ def _lengths(vectors: Float[Tensor, "B 3 N"]) -> Float[Tensor, "B N"]:
 
 
 def align_similarity(
-    source: Float[Tensor, "B N 3"], target: Float[Tensor, "B N 3"]
-) -> Float[Tensor, "B N 3"]:
+    source: Float[Tensor, "B N 3"],
+    target: Float[Tensor, "B N 3"],
+    points: Float[Tensor, "B M 3"] | None = None,
+    *,
+    with_scale: bool = True,
+) -> Float[Tensor, "B M 3"]:
     """Each source moved onto its target by the rotation, scale and translation that fit best.
 
-    The result has the source's dtype. Never mirrors. A source whose points all coincide lands on
-    the target's centroid.
+    With `points`, these are moved in the same way instead. The result has the source's dtype.
+    Never mirrors. A source whose points all coincide lands on the target's centroid.
 
     Raises ValueError where a point is not a finite number.
     """
-    moved, wanted = source.double().mT, target.double().mT
-    centroid = wanted.mean(2, keepdim=True)
-    moved = moved - moved.mean(2, keepdim=True)
-    moved = similarity_of_centred(moved, wanted - centroid) @ moved
+    origin, wanted = source.double().mT, target.double().mT
+    middle, centroid = origin.mean(2, keepdim=True), wanted.mean(2, keepdim=True)
+    similarity = similarity_of_centred(origin - middle, wanted - centroid, with_scale=with_scale)
+    moved = similarity @ ((source if points is None else points).double().mT - middle)
     return (moved + centroid).mT.to(source.dtype)
 
 
 def similarity_of_centred(
-    source: Float[Tensor, "B 3 N"], target: Float[Tensor, "B 3 N"]
+    source: Float[Tensor, "B 3 N"], target: Float[Tensor, "B 3 N"], *, with_scale: bool = True
 ) -> Float[Tensor, "B 3 3"]:
-    """Scaled rotations that bring each source closest to its target (Umeyama 1991).
+    """Rotations, times a scale, that bring each source closest to its target (Umeyama 1991).
 
     Points are relative to their own centroids. Sums over points are in their precision (float32
     needs `exact_products`), what follows is in float64.
@@ -176,6 +180,8 @@ def similarity_of_centred(
     signs = torch.ones_like(singular_values)
     signs[:, 2] = torch.linalg.det(U @ Vt).sign()
     rotation = Vt.mT @ (signs[:, :, None] * U.mT)
+    if not with_scale:
+        return rotation.to(source.dtype)
     # Of a source without extent every scale makes the same point.
     scale = (signs * singular_values).sum(1) / variance.where(variance > 0, 1.0)
     return (scale[:, None, None] * rotation).to(source.dtype)

@@ -1,4 +1,4 @@
-"""Still images: read upright as RGB, list a folder in natural order, write whole or not at all.
+"""Still images: read upright as RGB, list a folder in natural order, write all or nothing.
 
 Pillow reads them, since it applies the EXIF orientation to every format that can carry one and
 knows the odd modes (16 bits, CMYK, palettes).
@@ -108,7 +108,7 @@ def decode_image(
             turn = 1 if as_stored else _orientation(picture)
             return np.ascontiguousarray(_UPRIGHT[turn](to_rgb(picture)))
     except _DAMAGE as error:
-        reason = "the file is empty" if not content else "it is no image or damaged"
+        reason = "the file is empty" if not content else "damaged, or not an image"
         raise UserError(f"cannot read the image '{name}': {reason}") from error
 
 
@@ -216,7 +216,7 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
             with picture:
                 yield picture
         except _DAMAGE as error:
-            raise UserError(f"cannot read the image '{path}': it is no image or damaged") from error
+            raise UserError(f"cannot read the image '{path}': damaged, or not an image") from error
 
 
 def is_image(path: Path) -> bool:

@@ -138,7 +138,7 @@ def read_ply_vertices(path: Path) -> Float32[np.ndarray, "N 3"]:
             table = np.frombuffer(body, header.row, header.vertices)
             columns = [table[axis].astype(np.float32) for axis in "xyz"]
     except (ValueError, KeyError, IndexError) as error:
-        raise UserError(f"'{path}' is not a readable .ply mesh ({error}); get it anew") from error
+        raise UserError(f"'{path}' is not a readable .ply mesh ({error}); get it again") from error
     return np.stack(columns, axis=1)
 
 
@@ -242,7 +242,7 @@ def make_glb(
     motion: Motion,
     extras: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """A whole .glb file of one character.
+    """The .glb file of one character.
 
     The skeleton stands under a node called `name`, its surfaces beside it, as the standard wants
     skinned meshes. Morphs are stored sparsely and without normals.
@@ -408,17 +408,17 @@ class _Buffer:
 
     def add_sparse(self, rows: Float[np.ndarray, "V 3"]) -> int:
         """Append rows of which most are zero."""
-        moved = np.flatnonzero(np.abs(rows).max(axis=1, initial=0) > _MOVED_M)
-        if not len(moved):
-            moved = np.zeros(1, np.int64)  # the standard wants one
+        changed = np.flatnonzero(np.abs(rows).max(axis=1, initial=0) > _MOVED_M)
+        if not len(changed):
+            changed = np.zeros(1, np.int64)  # the standard wants one
         kept = np.zeros_like(rows)
-        kept[moved] = rows[moved]
-        indices = moved.astype(_index_type(len(rows)))[:, None]
+        kept[changed] = rows[changed]
+        indices = changed.astype(_index_type(len(rows)))[:, None]
         component = _COMPONENT[indices.dtype.str[1:]]
         sparse = {
-            "count": len(moved),
+            "count": len(changed),
             "indices": {"bufferView": self._view(indices), "componentType": component},
-            "values": {"bufferView": self._view(kept[moved])},
+            "values": {"bufferView": self._view(kept[changed])},
         }
         return self._append(self._describe(kept, bounds=True) | {"sparse": sparse})
 

@@ -103,7 +103,7 @@ class _Region(NamedTuple):
         across = self.left < other.right and other.left < self.right
         return across and self.top < other.bottom and other.top < self.bottom
 
-    def with_(self, other: "_Region") -> "_Region":
+    def joined_with(self, other: "_Region") -> "_Region":
         """The smallest region around both."""
         left, top = min(self.left, other.left), min(self.top, other.top)
         right, bottom = max(self.right, other.right), max(self.bottom, other.bottom)
@@ -223,7 +223,7 @@ def _draw(
     """Draw surfaces seen by one camera, in one depth buffer."""
     region = surfaces[0].region
     for surface in surfaces[1:]:
-        region = region.with_(surface.region)
+        region = region.joined_with(surface.region)
     starts = np.cumsum([0] + [len(surface.vertices) for surface in surfaces]).tolist()
     vertices = np.concatenate([surface.vertices for surface in surfaces])
     colours = np.concatenate([surface.colours for surface in surfaces])

@@ -152,7 +152,7 @@ def open_source(path: Path, fps: float | None = None) -> FrameSource:
         if suffix in IMAGE_SUFFIXES:
             read_image(path)  # which says what is wrong with it
     known = " ".join(VIDEO_SUFFIXES + IMAGE_SUFFIXES)
-    raise UserError(f"'{path}' is of no known format; give a folder of images or one of: {known}")
+    raise UserError(f"'{path}' has an unknown format; give a folder of images or one of: {known}")
 
 
 def advice_on_name(name: str) -> str:

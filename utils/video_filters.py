@@ -1,4 +1,4 @@
-"""Decoded frames as the network and the overlay need them: RGB of ordinary screens, whole, upright.
+"""Decoded frames as the network and the overlay need them: RGB of screens, progressive, upright.
 
 Matrix and range of YUV are FFmpeg's work. What it does not do is done by a table of colours, which
 its filter `lut3d` applies: PQ and HLG (the HDR of telephones and televisions) become light,
@@ -63,8 +63,8 @@ class RgbConverter:
     """
 
     def __init__(self) -> None:
-        self._mappings: dict[tuple[int, int, int, int], _Mapping] = {}
-        # One that serves all frames: each frame's own would start threads anew.
+        self._mappings: dict[tuple[int, int, int, int], _ToneMapping] = {}
+        # One that serves all frames: each frame's own would start threads again.
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame, width: int, height: int) -> UInt8[np.ndarray, "H W 3"]:
@@ -88,12 +88,12 @@ class RgbConverter:
         )
         key = (transfer if is_hdr else ColorTrc.BT709, primaries, width, height)
         if key not in self._mappings:
-            self._mappings[key] = _Mapping(deep, _table(*key[:2]))
+            self._mappings[key] = _ToneMapping(deep, _table(*key[:2]))
         mapped = self._mappings[key].apply(deep)
         return self._reformatter.reformat(mapped, format="rgb24", threads=1).to_ndarray()
 
 
-class _Mapping:
+class _ToneMapping:
     """The filter that looks every pixel up in a table of colours."""
 
     def __init__(self, frame: VideoFrame, table: Float[np.ndarray, "N N N 3"]) -> None:

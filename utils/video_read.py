@@ -57,7 +57,7 @@ _RESTRICTIONS: Final = {
 SLOWEST_FPS: Final = 1e-5  # a frame a day
 FASTEST_FPS: Final = 1000
 _WHOLE_SHARE: Final = 0.98
-"""A video with this share of the promised frames is whole: headers round and estimate."""
+"""A video with this share of the promised frames is complete: headers round and estimate."""
 
 # Containers such as Matroska keep times in whole milliseconds.
 _CLOCK_TOLERANCE_S: Final = 0.002
@@ -66,7 +66,7 @@ _FALLBACK_FPS: Final = 25.0
 
 @dataclass(frozen=True)
 class Timing:
-    """Time stamps of a whole video, judged.
+    """Time stamps of a complete video, judged.
 
     Attributes:
         fps: average frames per second.
@@ -150,7 +150,7 @@ class VideoFile:
             stream = video_stream(container)
             if stream is None:
                 raise UserError(
-                    f"'{path}' holds no video that can be read: it is sound alone, or damaged"
+                    f"'{path}' has no readable video: it contains only sound, or is damaged"
                 )
             self.has_audio = bool(container.streams.audio)
             self._square_width = _square_width(stream)

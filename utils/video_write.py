@@ -47,14 +47,14 @@ _AAC_RATES_HZ: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 4
 _AUDIO_ERRORS: Final = (av.FFmpegError, UserError, ValueError)
 
 
-class _OfThread(threading.local):
+class _ThreadResources(threading.local):
     """A reformatter keeps what it has set up, and serves one thread."""
 
     def __init__(self) -> None:
         self.reformatter = VideoReformatter()
 
 
-_own: Final = _OfThread()
+_own: Final = _ThreadResources()
 
 
 def _exact_rate(fps: float | Fraction) -> Fraction:
@@ -106,7 +106,7 @@ class VideoWriter:
     @staticmethod
     def prepare(image: UInt8[np.ndarray, "H W 3"]) -> Picture:
         """What `write` makes of an RGB frame first, a quarter of its work; in any thread."""
-        picture = VideoFrame.from_numpy_buffer(_evened(image), format="rgb24")
+        picture = VideoFrame.from_numpy_buffer(_even_sized(image), format="rgb24")
         picture = _own.reformatter.reformat(
             picture,
             format="yuv420p",
@@ -228,7 +228,7 @@ class _Encoder:
             logger.debug("closing an unfinished video: %s", error)
 
 
-def _evened(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+def _even_sized(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
     """The image with its last row or column repeated where a side is odd."""
     height, width = image.shape[:2]
     if height % 2 == 0 and width % 2 == 0:

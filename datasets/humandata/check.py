@@ -79,13 +79,13 @@ def finite(file: OpenedFile) -> Iterator[Finding]:
         elif entry in KEYPOINTS_3D:
             advice = "training leaves such rows out"
         else:
-            severity, advice = "error", "mend these rows or take them out"
+            severity, advice = "error", "correct these rows or take them out"
         bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
         yield from on_rows(severity, entry, bad, "NaN or infinite", advice)
     for name, value in file.dictionary("misc").items():
         numbers = as_numbers(value)
         if numbers is not None and not np.isfinite(numbers).all():
-            yield Finding("error", f"misc.{name}", "NaN or infinite", "mend it or leave it out")
+            yield Finding("error", f"misc.{name}", "NaN or infinite", "correct it or leave it out")
 
 
 def boxes(file: OpenedFile) -> Iterator[Finding]:
@@ -101,7 +101,7 @@ def boxes(file: OpenedFile) -> Iterator[Finding]:
         flat = meant & ((values[:, 2] <= 0) | (values[:, 3] <= 0))
         outside = meant & ~flat & _is_outside(values[:, :4], file.image_size)
         severity: Severity = "error" if is_body else "warning"
-        advice = "the row cannot be cut out" if is_body else "set its confidence to 0"
+        advice = "the person cannot be cropped" if is_body else "set its confidence to 0"
         yield from on_rows(severity, key, flat, "no area", f"{advice}; are they x, y, w, h?")
         yield from on_rows(severity, key, outside, "outside the image", advice)
         odd = meant & ((values[:, 4] < 0) | (values[:, 4] > 1))
@@ -176,7 +176,7 @@ def genders(file: OpenedFile) -> Iterator[Finding]:
     values = file.find("meta.gender")
     if isinstance(values, np.ndarray | list):
         bad = np.array([str(word)[:1].lower() not in _GENDERS for word in values], bool)
-        advice = "say male, female or neutral; others are taken as neutral"
+        advice = "use male, female or neutral; others count as neutral"
         yield from on_rows("warning", "meta.gender", bad, "unknown word", advice)
 
 
@@ -186,7 +186,7 @@ def hand_convention(file: OpenedFile) -> Iterator[Finding]:
     try:
         flat = file.flat_hands()
     except (ValueError, TypeError):
-        yield Finding("error", "misc.flat_hand_mean", "is no True or False", "say which")
+        yield Finding("error", "misc.flat_hand_mean", "is neither True nor False", "set one")
         return
     entry = "misc.flat_hand_mean"
     hands = {f"{family}.{side}_hand_pose": side for family in FAMILIES for side in SIDES}
@@ -196,11 +196,11 @@ def hand_convention(file: OpenedFile) -> Iterator[Finding]:
     if flat is None:
         taken = known.flat_hands if known else False
         what = f"missing; taken as {taken}" + (f", as known of {known.name}" if known else "")
-        yield Finding("warning", entry, what, "say whether hands count from the flat hand (True)")
+        yield Finding("warning", entry, what, "set it; True: hands are relative to the flat hand")
         flat = np.full(file.length, taken)
     elif known and bool(flat.all()) != known.flat_hands:
         what = f"{bool(flat.all())}, but files of {known.name} are known as {known.flat_hands}"
-        advice = "what the file says is taken, but not by the published protocol"
+        advice = "the file's value is used, except by the published protocol"
         yield Finding("warning", entry, what, advice)
     if flat.all() or not flat.any():
         for hand, poses in file.known_numbers(hands):
@@ -252,7 +252,7 @@ def duplicates(file: OpenedFile) -> Iterator[Finding]:
     again = np.ones(file.length, bool)
     again[first] = False
     advice = "the person counts twice; take these rows out"
-    yield from on_rows("warning", "image_path", again, "row that was there before", advice)
+    yield from on_rows("warning", "image_path", again, "repeats an earlier row", advice)
 
 
 def confidences(file: OpenedFile) -> Iterator[Finding]:
@@ -294,7 +294,7 @@ def depths(file: OpenedFile) -> Iterator[Finding]:
         farthest = np.where(seen, points[..., :3], -np.inf).max(axis=1)
         behind, length = nearest[:, 2] <= 0, (farthest - nearest).max(axis=1)
         if not root_aligned:
-            advice = "give the camera's frame (z forward), or say misc.kps3d_root_aligned"
+            advice = "give the camera's frame (z forward), or set misc.kps3d_root_aligned"
             yield from on_rows("warning", key, behind, "points behind the camera", advice)
         advice = "metres are expected, not millimetres"
         yield from on_rows("error", key, length > _LARGEST_BODY_M, "a person over 5 m", advice)
@@ -363,7 +363,7 @@ def images(file: OpenedFile, folder: Path, sample: int | None) -> Iterator[Findi
     if sample is not None and sample < len(different):
         generator = np.random.default_rng(_SEED)
         chosen = np.sort(generator.choice(len(different), sample, replace=False))
-        yield Finding("info", "image_path", f"{sample} of {len(different)} images were looked at")
+        yield Finding("info", "image_path", f"{sample} of {len(different)} images were checked")
     outside, missing, damaged, turned = (np.zeros(len(different), bool) for _ in range(4))
     sizes = np.zeros((len(different), 2))
     for i in with_progress(chosen.tolist(), len(chosen), "images"):
@@ -385,7 +385,7 @@ def images(file: OpenedFile, folder: Path, sample: int | None) -> Iterator[Findi
         (damaged, "no image, or damaged", "get the files again, or take these rows out"),
     ):
         yield from on_rows("error", "image_path", marked[image_of_row], what, advice)
-    advice = "boxes and keypoints are to count pixels as they are stored, before the turn"
+    advice = "boxes and keypoints must be in pixels of the stored image, before it is turned"
     what = "is turned by its EXIF data"
     yield from on_rows("warning", "image_path", turned[image_of_row], what, advice)
     yield from _sizes(file, sizes[image_of_row].astype(int))

@@ -78,21 +78,21 @@ def bookkeeping(file: OpenedFile) -> Iterator[Finding]:
     """Flags and counts that the container's own reader goes by."""
     if file.get("__keypoints_compressed__") is None:
         key = "__keypoints_compressed__"
-        yield Finding("warning", key, "missing", "the published code stops; write the file anew")
+        yield Finding("warning", key, "missing", "the published code stops; write the file again")
     stated = file.get("__data_len__")
     if stated is not None and stated not in (-1, file.length):
         what = f"says {stated} rows, image_path has {file.length}"
-        yield Finding("error", "__data_len__", what, "write the file anew with all its rows")
+        yield Finding("error", "__data_len__", what, "write the file again with all its rows")
     unknown = [name for name in file.names if not is_known(name)]
     for name in unknown:
-        yield Finding("info", name, "no entry of the format", "it is ignored")
+        yield Finding("info", name, "not an entry of the format", "it is ignored")
     if unknown and file.get("__key_strict__"):
         what = f"is set, but the file has '{unknown[0]}'"
-        yield Finding("warning", "__key_strict__", what, "mmhuman3d refuses it; write it anew")
+        yield Finding("warning", "__key_strict__", what, "mmhuman3d refuses it; write it again")
 
 
 def readable(file: OpenedFile) -> Iterator[Finding]:
-    """Entries of a whole container that are damaged in themselves."""
+    """Damaged entries of an intact container."""
     for name in file.names:
         file.get(name)
         if name in file.unreadable:
@@ -111,7 +111,7 @@ def texts(file: OpenedFile) -> Iterator[Finding]:
         if value is None:
             continue
         if not is_list(value) or (isinstance(value, np.ndarray) and value.ndim != 1):
-            yield Finding("error", entry, "is no list of strings", "give one per row")
+            yield Finding("error", entry, "is not a list of strings", "give one per row")
             continue
         bad = np.array([not isinstance(text, str) or not text for text in value], bool)
         yield from on_rows("error", entry, bad, "no text", "give every row its own")
@@ -119,7 +119,7 @@ def texts(file: OpenedFile) -> Iterator[Finding]:
     paths = file.image_paths()
     if paths is not None:
         absolute = np.array([str(path).startswith(("/", "\\")) for path in paths], bool)
-        advice = "paths count from the folder of images; strip what they begin with"
+        advice = "give paths relative to the folder of images"
         yield from on_rows("warning", "image_path", absolute, "absolute path", advice)
 
 
@@ -172,12 +172,12 @@ def masks(file: OpenedFile) -> Iterator[Finding]:
                 advice = "without it nobody knows which joints are stored"
                 yield Finding("error", name, "missing, but keypoints are compressed", advice)
             else:
-                advice = "the published code needs it; write the file anew to have it made"
+                advice = "the published code needs it; write the file again to have it made"
                 yield Finding("warning", name, "missing", advice)
             continue
         if mask.ndim != 1 or not np.isin(mask, (0, 1)).all():
             yield Finding(
-                "error", name, "is no list of 0 and 1", "one number per joint, 1 = exists"
+                "error", name, "is not a list of 0 and 1", "one number per joint, 1 = exists"
             )
             continue
         if len(mask) not in JOINT_COUNTS:
@@ -188,10 +188,10 @@ def masks(file: OpenedFile) -> Iterator[Finding]:
             what = f"has {present} of {len(mask)} joints, '{key}' has {stored}"
             yield Finding("error", name, what, "the mask belongs to other keypoints")
         elif compressed and stored != present:
-            advice = "mmhuman3d cannot read it; write the file anew"
-            yield Finding("warning", key, "flagged as compressed, but it is whole", advice)
+            advice = "mmhuman3d cannot read it; write the file again"
+            yield Finding("warning", key, "flagged as compressed, but it has all joints", advice)
         if not present:
-            yield Finding("warning", name, "no joint exists", "drop the entry, or mend its mask")
+            yield Finding("warning", name, "no joint exists", "drop the entry, or correct its mask")
 
 
 def _keypoint_shape(file: OpenedFile, key: str, dimensions: int) -> Iterator[Finding]:
@@ -212,7 +212,7 @@ def _shape(
         return
     array = as_numbers(value)
     if array is None or array.ndim == 0:
-        yield Finding("error", entry, "is no array of numbers", f"expected {expected}")
+        yield Finding("error", entry, "is not an array of numbers", f"expected {expected}")
         return
     yield from _count(file, entry, len(array))
     if array.shape[1:] not in shapes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TypeGuard
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, Shaped
 
 from human_models.joints import HANDS_MEAN, SIDES
 from human_models.safe_pickle import load_npz, load_pickle, names_in_npz
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 JOINTS: Final = 190
 """Joints of a keypoint array; smaller sets are its beginning."""
 JOINT_COUNTS: Final = (127, 144, JOINTS)
-"""Of whole sets; each begins with the smaller ones."""
+"""Of full sets; each begins with the smaller ones."""
 KEYPOINTS_2D: Final = (
     "keypoints2d",
     "keypoints2d_smplx",
@@ -79,7 +79,7 @@ _LARGE_BYTES: Final = 32_000_000
 _LARGE_REMEMBERED: Final = 2
 """Large entries kept in memory: a keypoint array is gigabytes, and two are compared."""
 _OTHER_NAMES: Final = {"focal_length": "focal_length", "principal_point": "princpt"}
-"""What cameras of whole files are called in `misc`."""
+"""What cameras of entire files are called in `misc`."""
 
 
 def is_mask(key: str) -> bool:
@@ -106,19 +106,17 @@ def is_known(key: str) -> bool:
     return key in KNOWN or (is_mask(key) and key.removesuffix("_mask") in KNOWN)
 
 
-def stored_joints(mask: np.ndarray | None, stored: int) -> Int[np.ndarray, " K"]:
-    """Which joints of the whole set an array of so many joints has, in their order.
-
-    An array as long as its mask is whole, whatever the file's flag says. Where another number of
-    joints than `stored` comes back, the mask does not belong to the array.
-    """
-    if mask is None or len(mask) == stored:
-        return np.arange(stored)
-    return np.flatnonzero(mask == 1)
+def expanded(
+    values: Shaped[np.ndarray, "N K ..."], present: Int[np.ndarray, " K"], joints: int
+) -> Shaped[np.ndarray, "N J ..."]:
+    """Values of the joints `present` as those of all `joints`, zero for the others."""
+    full = np.zeros((len(values), joints, *values.shape[2:]), values.dtype)
+    full[:, present] = values
+    return full
 
 
 def stated_flat_hands(entries: Mapping[str, Any]) -> Bool[np.ndarray, " N"] | None:
-    """What a file says of each row: of the rows first, else of the whole; None if nothing."""
+    """What a file says of each row: of the rows first, else of the file; None if nothing."""
     for family in FAMILIES:
         of_rows = entries.get(family, {}).get("flat_hand_mean")
         if of_rows is not None:
@@ -191,6 +189,26 @@ class HumanDataFile:
         masks = (self.get(name) for name in mask_names(key))
         return next((np.asarray(mask) for mask in masks if mask is not None), None)
 
+    def stored_joints(self, key: str, stored: int) -> tuple[Int[np.ndarray, " K"], int]:
+        """Which joints a keypoint array of so many has, and the number of joints of its full set.
+
+        Raises UserError where its mask is missing or does not fit.
+        """
+        mask = self.mask(key)
+        if mask is None:
+            if stored not in JOINT_COUNTS:
+                raise self.wrong(f"{key}_mask", f"missing, but '{key}' is compressed by it")
+            return np.arange(stored), stored
+        if mask.ndim != 1:
+            name = next(name for name in mask_names(key) if self.get(name) is not None)
+            raise self.wrong(name, f"has shape {mask.shape}, expected (joints,)")
+        # An array as long as its mask has all joints, whatever the file's flag says.
+        present = np.arange(stored) if len(mask) == stored else np.flatnonzero(mask == 1)
+        if len(present) != stored:
+            found = f"{stored} joints; the mask has {len(present)} of {len(mask)}"
+            raise self.wrong(key, found)
+        return present, len(mask)
+
     def wrong(self, key: str, reason: str, row: int | None = None) -> UserError:
         place = f"entry '{key}'" if row is None else f"entry '{key}', row {row}"
         return UserError(f"{self.path}: {place}: {reason}.")
@@ -203,11 +221,11 @@ def texts(file: HumanDataFile, key: str, value: Any, length: int | None) -> np.n
     """
     texts = np.asarray(value) if np.ndim(value) == 1 else np.asarray(None)
     if texts.ndim != 1:
-        raise file.wrong(key, "is no list of strings")
+        raise file.wrong(key, "is not a list of strings")
     if texts.dtype.kind != "U":
         row = next((i for i, text in enumerate(value) if not isinstance(text, str)), None)
         if row is not None:
-            raise file.wrong(key, f"{value[row]!r} is no string", row)
+            raise file.wrong(key, f"{value[row]!r} is not a string", row)
         texts = texts.astype(str)
     _check_length(file, key, texts, length)
     return texts
@@ -226,17 +244,17 @@ def numbers(file: HumanDataFile, key: str, value: Any, length: int) -> Float32[n
 
 
 def _uneven(file: HumanDataFile, key: str, value: Any) -> UserError:
-    """Which row of a list is no numbers, or other in shape than the first."""
+    """Which row of a list is not made of numbers, or other in shape than the first."""
     shape = None
     for row, item in enumerate(value):
         try:
             array = np.asarray(item, dtype=np.float32)
         except (ValueError, TypeError):
-            return file.wrong(key, f"{str(item)[:40]!r} is no number", row)
+            return file.wrong(key, f"{str(item)[:40]!r} is not a number", row)
         if shape is not None and array.shape != shape:
             return file.wrong(key, f"has shape {array.shape}, the rows before {shape}", row)
         shape = array.shape
-    return file.wrong(key, "is no array of numbers")
+    return file.wrong(key, "is not an array of numbers")
 
 
 def _check_length(file: HumanDataFile, key: str, column: np.ndarray, length: int | None) -> None:
@@ -259,7 +277,7 @@ def read_entries(path: Path) -> Entries:
         if key in DICTIONARIES:
             entries[key] = _rows_of_dictionary(file, key, length)
         elif is_keypoints(key, value):
-            entries[key] = _whole(file, key, np.asarray(value), entries)
+            entries[key] = _with_all_joints(file, key, np.asarray(value))
         if key in (*BOXES, *KEYPOINTS_2D, *KEYPOINTS_3D, *ROW_TEXTS) and len(value) != length:
             raise file.wrong(key, f"has {len(value)} rows, image_path has {length}")
     return entries
@@ -273,20 +291,11 @@ def _rows_of_dictionary(file: HumanDataFile, key: str, length: int) -> dict[str,
     return rows
 
 
-def _whole(file: HumanDataFile, key: str, points: np.ndarray, entries: Entries) -> np.ndarray:
+def _with_all_joints(file: HumanDataFile, key: str, points: np.ndarray) -> np.ndarray:
     """Keypoints with every joint that their mask speaks of, zero where it has none."""
-    stored = points.shape[1]
-    mask = next((np.asarray(entries[name]) for name in mask_names(key) if name in entries), None)
-    if mask is None:
-        if key in (*KEYPOINTS_2D, *KEYPOINTS_3D) and stored not in JOINT_COUNTS:
-            raise file.wrong(f"{key}_mask", f"missing, but '{key}' is compressed by it")
+    if key not in (*KEYPOINTS_2D, *KEYPOINTS_3D) and file.mask(key) is None:
         return points
-    present = stored_joints(mask, stored)
-    if len(present) != stored:
-        raise file.wrong(key, f"{stored} joints; the mask has {len(present)} of {len(mask)}")
-    whole = np.zeros((len(points), len(mask), points.shape[2]), points.dtype)
-    whole[:, present] = points
-    return whole
+    return expanded(points, *file.stored_joints(key, points.shape[1]))
 
 
 def is_row_entry(key: str, value: Any, length: int) -> bool:
@@ -407,13 +416,13 @@ class OpenedFile(HumanDataFile):
     def image_size(self) -> Float32[np.ndarray, "N 2"]:
         """Width and height in pixels; zero where unknown."""
         sides = [self.numbers(f"meta.{name}") for name in ("width", "height")]
-        whole = [
+        columns = [
             np.zeros(self.length, np.float32)
             if side is None or side.size != self.length
             else np.nan_to_num(side.reshape(-1))
             for side in sides
         ]
-        return np.stack(whole, axis=1)
+        return np.stack(columns, axis=1)
 
     def camera(self, name: str) -> Float[np.ndarray, "N 2"] | None:
         """focal_length or principal_point in pixels, of the rows or of the whole file."""
@@ -433,15 +442,16 @@ class OpenedFile(HumanDataFile):
         points = self.numbers(key)
         if points is None or points.ndim != 3 or points.shape[1] > JOINTS:
             return None
-        stored, mask = points.shape[1], self.mask(key)
-        present = stored_joints(mask, stored)
-        if len(present) != stored or present.max(initial=0) >= JOINTS:
+        mask = self.mask(key)
+        try:
+            present, _ = self.stored_joints(key, points.shape[1])
+        except UserError:
             return None
-        whole = np.zeros((self.length, JOINTS, points.shape[2]), np.float32)
-        whole[:, present] = points
+        if present.max(initial=0) >= JOINTS:
+            return None
         exists = np.zeros(JOINTS, bool)
-        exists[present] = True if mask is None or len(mask) != stored else mask == 1
-        return whole, exists
+        exists[present] = True if mask is None else mask[present] == 1
+        return expanded(points, present, JOINTS), exists
 
 
 def _is_large(value: Any) -> bool:

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 
 from datasets.humandata.file import (
     BOXES,
     FAMILIES,
     FILE_WIDE,
-    JOINTS,
     KEYPOINTS_2D,
     META_PAIRS,
     PART_BOXES,
@@ -34,6 +33,7 @@ from datasets.humandata.file import (
     subtract_mean_hand,
     without_own_rows,
 )
+from datasets.humandata.writer import complete_keypoints
 from datasets.sources import source_of_file
 from utils.errors import UserError
 
@@ -110,7 +110,7 @@ def _one_hand_convention(parts: list[Part]) -> tuple[list[Part], bool]:
             stated = np.full(part.length, known.flat_hands if known else False)
             if any(family in part.entries for family in FAMILIES):
                 taken = bool(stated[0])
-                log.warning("%s does not say flat_hand_mean: %s is taken", part.path, taken)
+                log.warning("%s does not state flat_hand_mean: %s is taken", part.path, taken)
         flats.append(stated)
     everywhere = np.concatenate(flats)
     differ = bool(everywhere.any() and not everywhere.all())
@@ -145,15 +145,15 @@ def _cameras_by_row(parts: Sequence[Part]) -> list[Part]:
 def _row_entries(parts: list[Part], keep: Keep) -> Entries:
     rows = []
     for part in parts:
-        mine = {
+        own = {
             key: value
             for key, value in part.entries.items()
             if is_row_entry(key, value, part.length) and not is_keypoints(key, value)
         }
         for key in BOXES:
-            if key in mine and mine[key].shape[1] == 4:
-                mine[key] = np.pad(mine[key], [(0, 0), (0, 1)], constant_values=1)
-        rows.append(Part(part.path, mine))
+            if key in own and own[key].shape[1] == 4:
+                own[key] = np.pad(own[key], [(0, 0), (0, 1)], constant_values=1)
+        rows.append(Part(part.path, own))
     return join_columns("", rows, [part.length for part in parts], keep)
 
 
@@ -168,7 +168,7 @@ def _file_wide(parts: Sequence[Part]) -> Entries:
         if all(same(part.entries.get(key), value) for part in parts):
             merged[key] = value
         elif value is not None or key in FILE_WIDE:
-            log.warning("entry '%s' is left out: the files say different things", key)
+            log.warning("entry '%s' is left out: the files differ in it", key)
     return merged
 
 
@@ -188,7 +188,7 @@ def _misc(parts: Sequence[Part], merged: Entries) -> dict[str, Any]:
         if all(same(value, values[0]) for value in values):
             agreed[name] = values[0]
         else:
-            log.warning("entry 'misc.%s' is left out: the files say different things", name)
+            log.warning("entry 'misc.%s' is left out: the files differ in it", name)
     return agreed
 
 
@@ -204,7 +204,7 @@ def join_columns(where: str, parts: Sequence[Part], lengths: Sequence[int], keep
             if len(present) == len(parts) and all(same(value, present[0]) for value in present):
                 merged[name] = present[0]
             else:
-                log.warning("entry '%s' is left out: the files say different things", entry)
+                log.warning("entry '%s' is left out: the files differ in it", entry)
             continue
         if name == "betas_neutral":  # where it is absent, the betas are those of the neutral body
             found = [part.entries.get(name, part.entries.get("betas")) for part in parts]
@@ -257,8 +257,17 @@ def join_keypoints(parts: Sequence[Part], keep: Keep) -> Entries:
             lacking = next(part.path for part in parts if part not in having)
             log.warning("entry '%s' is left out: %s has none", key, lacking)
             continue
-        dimensions = max(part.entries[key].shape[2] for part in having)
-        points, masks = zip(*(_points(part, key, dimensions) for part in parts), strict=True)
+        joints, width = complete_keypoints(having[0].path, key, having[0].entries)[0].shape[1:]
+        points, masks = zip(
+            *(
+                complete_keypoints(part.path, key, part.entries)
+                if key in part.entries
+                else (np.zeros((part.length, joints, width)), np.zeros(joints, np.uint8))
+                for part in parts
+            ),
+            strict=True,
+        )
+        merged[key] = _concatenated(key, points, parts).astype(np.float32, copy=False)
         common, union = np.logical_and.reduce(masks), np.logical_or.reduce(masks)
         partly = int(union.sum() - common.sum())
         if partly and keep == "common":
@@ -269,24 +278,8 @@ def join_keypoints(parts: Sequence[Part], keep: Keep) -> Entries:
                 "that look at the mask alone take them as (0, 0)",
                 *(key, partly),
             )
-        merged[key] = np.concatenate(points)
         merged[mask_names(key)[0]] = (common if keep == "common" else union).astype(np.uint8)
     return merged
-
-
-def _points(part: Part, key: str, dimensions: int) -> tuple[np.ndarray, UInt8[np.ndarray, "190"]]:
-    """A file's keypoints with 190 joints, and which of them it has."""
-    whole = np.zeros((part.length, JOINTS, dimensions), np.float32)
-    mask = np.zeros(JOINTS, np.uint8)
-    if key in part.entries:
-        points = part.entries[key]
-        count, width = points.shape[1:]
-        whole[:, :count, :width] = points
-        whole[:, :count, width:] = 1
-        stated = [part.entries[name] for name in mask_names(key) if name in part.entries]
-        seen = np.logical_or.reduce(whole[:, :count, -1] > 0, axis=0)
-        mask[:count] = np.asarray(stated[0]) == 1 if stated else seen
-    return whole, mask
 
 
 def same(one: Any, other: Any) -> bool:
@@ -307,7 +300,7 @@ def slice_rows(text: str, length: int) -> Int[np.ndarray, " K"]:
     except ValueError:  # no number, or a step of 0
         chosen = None
     if chosen is None:
-        raise UserError(f"--rows {text}: say START:STOP or START:STOP:STEP")
+        raise UserError(f"--rows {text}: give START:STOP or START:STOP:STEP")
     if not len(chosen):
         raise UserError(f"--rows {text}: no such rows; the file has {length}")
     return chosen

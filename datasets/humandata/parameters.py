@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from datasets.humandata.file import JOINTS, Entries, as_numbers, subtract_mean_hand
+from datasets.humandata.file import JOINTS, Entries, as_numbers, expanded, subtract_mean_hand
 from datasets.humandata.writer import People, humandata_entries
 from human_models.body import BodyLibrary, BodyModel, BodyOutput
 from human_models.files import find_model_folder
@@ -91,7 +91,7 @@ def _files(places: Sequence[Path]) -> Iterator[Path]:
 
 def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give the folder of images as --images")
+        raise UserError(f"{folder} is not a folder; give the folder of images as --images")
     stems: dict[str, list[Path]] = {}
     for image in list_images(folder):
         stems.setdefault(image.stem, []).append(image)
@@ -165,10 +165,10 @@ def _numbers(where: str, name: str, value: Any, size: int) -> np.ndarray:
     if array is not None and name in ("betas", "expression") and array.size > size:
         array = array.ravel()[:size]
     if array is None or array.size != size:
-        found = "is no numbers" if array is None else f"has {array.size} numbers"
+        found = "is not made of numbers" if array is None else f"has {array.size} numbers"
         raise UserError(f"{where}: '{name}' {found}, expected {size}")
     if not np.isfinite(array).all():
-        raise UserError(f"{where}: '{name}' is not finite; mend it or leave the person out")
+        raise UserError(f"{where}: '{name}' is not finite; correct it or leave the person out")
     return array.ravel()
 
 
@@ -182,7 +182,7 @@ def _image_of_stem(file: Path, images: Path, stems: Mapping[str, Sequence[Path]]
     found = stems.get(file.stem, ())
     if len(found) != 1:
         many = "no image" if not found else f"{len(found)} images"
-        raise UserError(f'{file}: {images} has {many} of its name; say which with "image"')
+        raise UserError(f'{file}: {images} has {many} of its name; give the name as "image" in it')
     return found[0]
 
 
@@ -193,28 +193,27 @@ def _check_faces(rows: Sequence[ParameterRow]) -> None:
     if having and without:
         raise UserError(
             f"{without[0].file} lacks jaw_pose or expression, which {having[0].file} has: a file "
-            "of HumanData has faces for all or for none; convert them apart"
+            "of HumanData has faces for all or for none; convert them separately"
         )
 
 
 def _people(rows: Sequence[ParameterRow], images: Path, bodies: BodyLibrary) -> People:
-    given = {name for row in rows for name in row.numbers}
-    if not set(_FACE) <= given:
-        given -= set(_FACE)
+    names = {name for row in rows for name in row.numbers}
+    if not set(_FACE) <= names:
+        names -= set(_FACE)
 
     def column(name: str, absent: float = 0) -> Float32[np.ndarray, "N K"]:
         unknown = np.full(_NUMBERS[name], absent)
         return np.stack([row.numbers.get(name, unknown) for row in rows]).astype(np.float32)
 
     parameters = subtract_mean_hand(
-        {name: column(name) for name in _SMPLX if name in given},
+        {name: column(name) for name in _SMPLX if name in names},
         np.array([row.flat_hands for row in rows]),
     )
-    for name in given & set(_HANDS):  # the mean hand was subtracted from unknown hands as well
+    for name in names & set(_HANDS):  # the mean hand was subtracted from unknown hands as well
         parameters[name][[name not in row.numbers for row in rows]] = 0
     focal, princpt = column("focal"), column("princpt")
-    joints = np.zeros((len(rows), JOINTS, 3), np.float32)
-    joints[:, : len(MODEL_JOINTS)] = joints_of_smplx(bodies, parameters)
+    joints = expanded(joints_of_smplx(bodies, parameters), np.arange(len(MODEL_JOINTS)), JOINTS)
     boxes = column("bbox_xywh", absent=np.nan)
     return People(
         image_path=[row.image.relative_to(images).as_posix() for row in rows],
@@ -235,7 +234,7 @@ def _size(row: ParameterRow) -> tuple[int, int]:
         raise UserError(f"{row.file}: its image {row.image} is missing or no image")
     if sizes.is_turned:
         log.warning(
-            "%s is turned by its EXIF data: boxes and camera are to count its stored pixels",
+            "%s is turned by its EXIF data: boxes and camera must be in pixels of the stored image",
             row.image,
         )
     return sizes.stored
@@ -264,7 +263,7 @@ def pose_smplx(
     absent is zero.
     """
     count = len(parameters["global_orient"][rows])
-    given = {
+    inputs = {
         name: torch.from_numpy(
             np.ascontiguousarray(parameters[name][rows], np.float32).reshape(count, size)
             if name in parameters
@@ -273,4 +272,4 @@ def pose_smplx(
         for name, size in _SMPLX.items()
     }
     with torch.inference_mode():
-        return body(**given, want_vertices=want_vertices)
+        return body(**inputs, want_vertices=want_vertices)

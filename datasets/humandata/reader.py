@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int, Shaped, UInt8
 
 from datasets.humandata.file import (
     FAMILIES,
@@ -20,9 +20,8 @@ from datasets.humandata.file import (
     PART_BOXES,
     TRIPLES,
     HumanDataFile,
-    mask_names,
+    expanded,
     numbers,
-    stored_joints,
     texts,
 )
 from human_models.joints import JOINTS, JOINTS_FROM_HUMANDATA
@@ -158,35 +157,24 @@ def _joints(
     if points.ndim != 3 or points.shape[2] < dimensions:
         expected = f"({length}, joints, {dimensions} or {dimensions + 1})"
         raise file.wrong(key, f"has shape {points.shape}, expected {expected}")
-    stored = points.shape[1]
-    mask = file.mask(key)
-    if mask is not None and mask.ndim != 1:
-        name = next(name for name in mask_names(key) if file.get(name) is not None)
-        raise file.wrong(name, f"has shape {mask.shape}, expected (joints,)")
-    present = stored_joints(mask, stored)
-    if mask is not None and len(present) != stored:
-        raise file.wrong(key, f"{stored} joints; the mask has {len(present)} of {len(mask)}")
-    if mask is None and file.get("__keypoints_compressed__") and stored not in JOINT_COUNTS:
-        raise file.wrong(f"{key}_mask", f"missing, but '{key}' is compressed by it")
-    full = stored if mask is None else len(mask)
-    if full not in JOINT_COUNTS:
-        raise file.wrong(key, f"{full} joints; HumanData has 190, 144 or 127")
-    position = np.full(max(JOINT_COUNTS), -1)
-    position[present] = np.arange(stored)
-    source = position[list(JOINTS_FROM_HUMANDATA)]
+    present, count = file.stored_joints(key, points.shape[1])
+    if count not in JOINT_COUNTS:
+        raise file.wrong(key, f"{count} joints; HumanData has 190, 144 or 127")
     confidence = points[:, :, dimensions:]  # none, or one number
-    seen = np.any(confidence > 0, axis=(0, 2)) if confidence.size else np.ones(stored, bool)
-    points = points[::interval, :, :dimensions]
-    joints = np.zeros((len(points), len(source), dimensions), np.float32)
-    joints[:, source >= 0] = points[:, source[source >= 0]]
-    stated = None if mask is None else _chosen(mask == 1)
-    return joints, stated, np.where(source >= 0, seen[source], False).astype(np.uint8)
+    seen = np.any(confidence > 0, axis=(0, 2)) if confidence.size else np.ones(len(present), bool)
+    mask = file.mask(key)
+    return (
+        _chosen(points[::interval, :, :dimensions], present),
+        None if mask is None else _chosen((mask == 1)[None], np.arange(count))[0].astype(np.uint8),
+        _chosen(seen[None], present)[0].astype(np.uint8),
+    )
 
 
-def _chosen(mask: np.ndarray) -> UInt8[np.ndarray, "137"]:
-    padded = np.zeros(max(JOINT_COUNTS), np.uint8)
-    padded[: len(mask)] = mask
-    return padded[list(JOINTS_FROM_HUMANDATA)]
+def _chosen(
+    values: Shaped[np.ndarray, "N K ..."], present: Int[np.ndarray, " K"]
+) -> Shaped[np.ndarray, "N 137 ..."]:
+    """Values of the joints `present` of HumanData as those of the 137 joints."""
+    return expanded(values, present, max(JOINT_COUNTS)).take(JOINTS_FROM_HUMANDATA, axis=1)
 
 
 def _meta(file: HumanDataFile, length: int) -> Columns:

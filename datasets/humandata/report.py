@@ -71,7 +71,7 @@ def report_checks(
             continue
         if any(finding.severity == "error" for finding in findings):
             status = max(status, FAULTY)
-        reports.append({"file": str(path), "findings": [asdict(one) for one in findings]})
+        reports.append({"file": str(path), "findings": [asdict(finding) for finding in findings]})
         if not as_json:
             _show_findings(path, findings)
     if as_json:
@@ -91,9 +91,9 @@ def _show_findings(path: Path, findings: Sequence[Finding]) -> None:
     if not findings:
         return
     table = Table("", "entry", "rows", "what is wrong", "what to do")
-    for one in findings:
-        colour = _COLOURS[one.severity]
-        texts = [one.severity, one.entry, _rows(one), one.what, one.advice]
+    for finding in findings:
+        colour = _COLOURS[finding.severity]
+        texts = [finding.severity, finding.entry, _rows(finding), finding.what, finding.advice]
         table.add_row(*map(_shown, texts), style=colour)
     console.print(table)
 
@@ -294,7 +294,7 @@ def choose_rows(text: str | None, count: int | None, seed: int, length: int) -> 
     for piece in text.split(","):
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", piece.strip())
         if found is None:
-            raise UserError(f"--rows {text}: '{piece}' is no row; say for example 0,5,10-20")
+            raise UserError(f"--rows {text}: '{piece}' is not a row; give for example 0,5,10-20")
         first, last = int(found[1]), int(found[2] or found[1])
         if not first <= last < length:
             raise UserError(f"--rows {text}: '{piece}', but the file has rows 0 to {length - 1}")
@@ -385,6 +385,6 @@ def _tile(picture: UInt8[np.ndarray, "H W 3"], label: str) -> UInt8[np.ndarray, 
 def _contact_sheet(tiles: Sequence[UInt8[np.ndarray, "T T 3"]]) -> UInt8[np.ndarray, "H W 3"]:
     columns = math.ceil(math.sqrt(len(tiles)))
     blanks = [np.full_like(tiles[0], 24)] * (-len(tiles) % columns)
-    whole = [*tiles, *blanks]
-    lines = [np.hstack(whole[i : i + columns]) for i in range(0, len(whole), columns)]
+    cells = [*tiles, *blanks]
+    lines = [np.hstack(cells[i : i + columns]) for i in range(0, len(cells), columns)]
     return np.vstack(lines)

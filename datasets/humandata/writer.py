@@ -17,6 +17,7 @@ from datasets.humandata.file import (
     JOINTS,
     ROW_TEXTS,
     Entries,
+    expanded,
     is_keypoints,
     is_mask,
     mask_names,
@@ -32,7 +33,15 @@ _PICKLE_PROTOCOL: Final = 3
 """NumPy's own for .npz files up to its version 1.26, by which the published files are written."""
 BODY_BOX_SCALE: Final = 1.2
 """By how much the format has body boxes padded."""
-_MODEL_JOINTS: Final = np.array(JOINTS_FROM_MODEL)
+MISC: Final[Entries] = {
+    "flat_hand_mean": False,
+    "kps3d_root_aligned": False,
+    "bbox_body_scale": BODY_BOX_SCALE,
+    "bbox_hand_scale": 1.0,
+    "bbox_face_scale": 1.0,
+    "cam_param_type": "perspective",
+}
+"""Settings of the files that are made here."""
 _PART_JOINTS: Final = {
     part: [MODEL_JOINTS.index(name) for name in names]
     for part, names in (
@@ -46,34 +55,37 @@ _PART_JOINTS: Final = {
 def write_humandata(
     path: Path, entries: Mapping[str, Any], *, compress_keypoints: bool = True
 ) -> None:
-    """Write an .npz as mmhuman3d and the published code read it, whole or not at all.
+    """Write an .npz as mmhuman3d and the published code read it, completely or not at all.
 
     `entries` are those of the format, one row per person: image_path (N) of str, bbox_xywh (N 5),
     keypoints2d_* (N J 3), keypoints3d_* (N J 4), dictionaries smplx, meta, misc and so on; None is
-    left out. Keypoints are given whole: all 190 joints, or the first 144 or 127, which are brought
-    to 190; those without a confidence are confident (1). A keypoint array KEY gets the mask
+    left out. Keypoints have all 190 joints, or the first 144 or 127, which are brought to 190;
+    those without a confidence are confident (1). A keypoint array KEY gets the mask
     KEY_mask (190) of `entries`, else their keypoints2d_mask or keypoints3d_mask, else one made of
     the confidences as mmhuman3d does it: a joint exists if any row is confident of it. Compressed
     arrays hold the joints of the mask alone. `__key_strict__` is False, since the extra entries of
-    files in the wild are kept; the other bookkeeping is written anew.
+    files in the wild are kept; the other bookkeeping is written again.
 
     Raises:
         UserError: an entry does not fit the format or the number of rows.
     """
-    given = {key: value for key, value in entries.items() if value is not None}
-    if "image_path" not in given:
-        raise UserError(f"cannot write {path}: entry 'image_path' is missing; give every row's")
-    length = len(given["image_path"])
-    written = {key: _plain(key, value) for key, value in given.items() if key not in BOOKKEEPING}
+    present = {key: value for key, value in entries.items() if value is not None}
+    if "image_path" not in present:
+        raise UserError(
+            f"cannot write {path}: entry 'image_path' is missing; give it for every row"
+        )
+    length = len(present["image_path"])
+    written = {key: _plain(key, value) for key, value in present.items() if key not in BOOKKEEPING}
     for key, value in written.items():
         if is_mask(key):
             written[key] = _mask(path, key, value)
     for key in [key for key, value in written.items() if is_keypoints(key, value)]:
-        points, mask = _keypoints(path, key, written, compressed=compress_keypoints)
+        points, mask = complete_keypoints(path, key, written)
         if len(points) != length:
             found = f"has {len(points)} rows, image_path has {length}"
             raise UserError(f"cannot write {path}: entry '{key}' {found}")
-        written[key], written[mask_names(key)[0]] = points, mask
+        written[key] = points[:, mask == 1] if compress_keypoints else points
+        written[mask_names(key)[0]] = mask
     written |= {
         "__key_strict__": np.array(False),
         "__data_len__": np.array(length),
@@ -104,26 +116,33 @@ def _plain(key: str, value: Any) -> np.ndarray:
 
 def _mask(path: Path, key: str, value: np.ndarray) -> UInt8[np.ndarray, " J"]:
     if value.ndim != 1 or not np.isin(value, (0, 1)).all():
-        raise UserError(f"cannot write {path}: entry '{key}' is no list of 0 and 1, one per joint")
+        raise UserError(
+            f"cannot write {path}: entry '{key}' is not a list of 0 and 1, one per joint"
+        )
     return _all_joints(value.astype(np.uint8)[None])[0]
 
 
-def _keypoints(
-    path: Path, key: str, written: Mapping[str, np.ndarray], *, compressed: bool
+def complete_keypoints(
+    path: Path, key: str, entries: Mapping[str, Any]
 ) -> tuple[np.ndarray, UInt8[np.ndarray, " J"]]:
-    """An array as it is stored, and its mask."""
-    points = written[key]
+    """A keypoint array with all joints and confidences, and its mask.
+
+    Raises UserError, naming `path`, where the mask has another number of joints.
+    """
+    points = entries[key]
     if points.shape[2] == (2 if key.startswith("keypoints2d") else 3):
         confident = np.ones_like(points[..., :1])
         points = np.concatenate([points, confident], axis=2)
     points = _all_joints(points)
-    given = [written[name] for name in mask_names(key) if name in written]
-    seen = np.logical_or.reduce(points[..., -1] > 0, axis=0)
-    mask = given[0] if given else seen.astype(np.uint8)
+    stated = [entries[name] for name in mask_names(key) if name in entries]
+    if stated:
+        mask = _all_joints((np.asarray(stated[0]) == 1)[None])[0]
+    else:
+        mask = np.logical_or.reduce(points[..., -1] > 0, axis=0)
     if len(mask) != points.shape[1]:
         found = f"has {points.shape[1]} joints, its mask {len(mask)}"
         raise UserError(f"cannot write {path}: entry '{key}' {found}; give all of them")
-    return points[:, mask == 1] if compressed else points, mask
+    return points, mask.astype(np.uint8)
 
 
 def _all_joints(values: np.ndarray) -> np.ndarray:
@@ -131,9 +150,7 @@ def _all_joints(values: np.ndarray) -> np.ndarray:
     count = values.shape[1]
     if count not in JOINT_COUNTS or count == JOINTS:
         return values
-    padding = [(0, 0)] * values.ndim
-    padding[1] = (0, JOINTS - count)
-    return np.pad(values, padding)
+    return expanded(values, np.arange(count), JOINTS)
 
 
 def _pickled(array: np.ndarray) -> bytes:
@@ -174,11 +191,8 @@ def scatter_network_joints(
     By the order of the network (JOINTS_FROM_MODEL): the table by which files are read has the eye
     points of the face crosswise, and would put each eye into the other's place.
     """
-    scattered = np.zeros((len(joints), JOINTS, joints.shape[2]), np.float32)
-    scattered[:, _MODEL_JOINTS] = joints
-    known = np.zeros(JOINTS, bool)
-    known[_MODEL_JOINTS] = True
-    return scattered, known
+    known = np.isin(np.arange(JOINTS), JOINTS_FROM_MODEL)
+    return expanded(joints.astype(np.float32), np.array(JOINTS_FROM_MODEL), JOINTS), known
 
 
 def humandata_entries(people: People) -> Entries:
@@ -191,8 +205,8 @@ def humandata_entries(people: People) -> Entries:
     confidence = in_front[..., None].astype(np.float32)
     joints_2d = np.concatenate([people.joints_2d, confidence], axis=2).astype(np.float32)
     joints_3d = np.concatenate([people.joints_3d, confidence], axis=2).astype(np.float32)
-    given = np.isfinite(people.boxes).all(axis=1)
-    tight = np.where(given[:, None], people.boxes, _enclosing(joints_2d))
+    has_box = np.isfinite(people.boxes).all(axis=1)
+    tight = np.where(has_box[:, None], people.boxes, _enclosing(joints_2d))
     body = _clipped(_padded(tight), people.image_size)
     parts = {
         f"{part}_bbox_xywh": _clipped(_enclosing(joints_2d[:, joints]), people.image_size)
@@ -218,14 +232,7 @@ def humandata_entries(people: People) -> Entries:
             "focal_length": people.focal.astype(np.float32),
             "principal_point": people.princpt.astype(np.float32),
         },
-        "misc": {
-            "flat_hand_mean": False,
-            "kps3d_root_aligned": False,
-            "bbox_body_scale": BODY_BOX_SCALE,
-            "bbox_hand_scale": 1.0,
-            "bbox_face_scale": 1.0,
-            "cam_param_type": "perspective",
-        },
+        "misc": dict(MISC),
     }
     inside = body[:, 2] > 0
     if not inside.any():

@@ -138,7 +138,7 @@ class Jobs:
         Raises:
             UserError: another server has the folder.
         """
-        busy = f"{self.folder}: another app uses it; end that one, or say --output DIR"
+        busy = f"{self.folder}: another app uses it; end that one, or give --output DIR"
         with exclusive(self.folder / ".lock", busy):
             remove_leftovers(self.folder, None)
             for record in sorted(self.folder.glob(f"*/{RECORD}")):
@@ -241,7 +241,7 @@ class Jobs:
     def _idle(self, job_id: str) -> Job:
         job = self._jobs[job_id]
         if job.is_active:
-            raise UserError(f"{job.name} is being worked on: cancel that, or wait")
+            raise UserError(f"{job.name} has a running task: cancel it, or wait")
         return job
 
     def _arguments(self, job: Job, kind: Kind, formats: str) -> list[str]:
@@ -259,7 +259,7 @@ class Jobs:
         output = folder / "trial" if kind == "trial" else folder
         arguments = [job.model, source, f"--output={output}", *flags_of(flags)]
         if kind == "trial":
-            arguments = [one for one in arguments if not one.startswith("--export=")]
+            arguments = [text for text in arguments if not text.startswith("--export=")]
         if kind == "again":
             arguments.append("--reuse")
             check(arguments)
@@ -315,8 +315,8 @@ class Jobs:
                         job.choice = Choice()
                     self._finish(job, "done", None)
                 else:
-                    error = "the app was stopped while this ran"
-                    self._finish(job, "failed", error if self._is_closed else _why(folder, status))
+                    stopped = "the app was stopped while this ran" if self._is_closed else None
+                    self._finish(job, "failed", stopped or _failure(folder, status))
 
     def _next(self) -> Job | None:
         queued = [job for job in self._jobs.values() if job.task and job.task.state == "queued"]
@@ -365,7 +365,7 @@ def _kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> Non
         os.killpg(process.pid, number)
 
 
-def _why(folder: Path, status: int) -> str:
+def _failure(folder: Path, status: int) -> str:
     """Why a task failed: what its command said last, or how it ended."""
     errors = [line for line in _tail(folder / "log.txt") if line.startswith("error: ")]
     if errors:

@@ -74,7 +74,9 @@ def flags_of(flags: Mapping[str, str], names: Sequence[str] | None = None) -> li
         if name == "--keypoints" and value != "built-in":
             raise UserError(f"--keypoints {value}: only built-in can be chosen here")
         if name == "--detector" and value == "yolo":
-            raise UserError("--detector yolo: auto takes it where its weights are there")
+            raise UserError(
+                "--detector yolo: choose auto, which uses YOLO if its weights are there"
+            )
         if name == "--conf" and not re.fullmatch(r"0?\.[0-9]{1,6}|[01]", value):
             raise UserError(f"--conf {value}: give a number from 0 to 1")
         if names is None or name in names:
@@ -112,7 +114,7 @@ def boxes_of(found: Boxes, choice: Choice, step: int) -> Boxes:
     }
     if isinstance(choice.people, list):
         if absent := sorted(set(choice.people) - people.keys()):
-            raise UserError(f"--person {absent[0]}: nobody found by that number")
+            raise UserError(f"--person {absent[0]}: nobody has this number")
         people = {number: people[number] for number in choice.people}
     if not people:
         raise UserError("nobody is chosen: choose somebody, or draw a box")
@@ -127,12 +129,12 @@ def _corrected(
         if frame not in found:
             boxes[frame] = box
             continue
-        moved = [new - old for new, old in zip(box, found[frame], strict=True)]
+        shift = [new - old for new, old in zip(box, found[frame], strict=True)]
         for other in range(frame - step + 1, frame + step):
             if other in found:
                 share = 1 - abs(other - frame) / step
                 boxes[other] = [
-                    side + share * by for side, by in zip(boxes[other], moved, strict=True)
+                    side + share * by for side, by in zip(boxes[other], shift, strict=True)
                 ]
     return {
         frame: [*box[:2], *(max(1.0, side) for side in box[2:])] for frame, box in boxes.items()

@@ -118,9 +118,9 @@ def create_app(settings: Settings, jobs: Jobs) -> Starlette:
     """The application; `jobs` are open."""
     app = Starlette(
         routes=[
-            Route("/", _part),
-            Route("/{name:str}", _part),
-            Route("/api/about", _about),
+            Route("/", _page_file),
+            Route("/{name:str}", _page_file),
+            Route("/api/about", _server_info),
             Route("/api/model", _check_model),
             Route("/api/jobs", _list_jobs),
             Route("/api/jobs", _upload, methods=["POST"]),
@@ -174,8 +174,8 @@ def serve(settings: Settings) -> None:
 
 async def _guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
     """Refuse what does not come from this server's own page; headers for all that goes out."""
-    settings = _of(request).settings
-    reason = _objection(request, settings)
+    settings = _app_of(request).settings
+    reason = _reason_to_refuse(request, settings)
     if reason is not None:
         response: Response = JSONResponse({"error": reason}, 403)
     elif settings.token is not None and not _knows_token(request, settings.token):
@@ -193,7 +193,7 @@ async def _guard(request: Request, answer: Callable[[Request], Awaitable[Respons
     return response
 
 
-def _objection(request: Request, settings: Settings) -> str | None:
+def _reason_to_refuse(request: Request, settings: Settings) -> str | None:
     host = request.headers.get("host", "")
     try:
         name = urlsplit(f"//{host}").hostname or ""
@@ -211,11 +211,11 @@ def _objection(request: Request, settings: Settings) -> str | None:
 
 
 def _knows_token(request: Request, token: str) -> bool:
-    given = (request.query_params.get("token"), request.cookies.get(_COOKIE))
-    return any(secrets.compare_digest((one or "").encode(), token.encode()) for one in given)
+    tokens = (request.query_params.get("token"), request.cookies.get(_COOKIE))
+    return any(secrets.compare_digest((text or "").encode(), token.encode()) for text in tokens)
 
 
-def _of(request: Request) -> _App:
+def _app_of(request: Request) -> _App:
     app: _App = request.app.state.app
     return app
 
@@ -233,15 +233,15 @@ def _refused(request: Request, error: Exception) -> Response:
 # The page, and what it must know.
 
 
-def _part(request: Request) -> Response:
+def _page_file(request: Request) -> Response:
     name = _PARTS.get(request.path_params.get("name", ""))
     if name is None:
         raise HTTPException(404, "there is no such page")
     return FileResponse(_PAGE / name, media_type=_TYPES[Path(name).suffix])
 
 
-def _about(request: Request) -> Response:
-    settings = _of(request).settings
+def _server_info(request: Request) -> Response:
+    settings = _app_of(request).settings
     return JSONResponse(
         {
             "models": _models(settings),
@@ -261,7 +261,7 @@ def _models(settings: Settings) -> list[str]:
 
 def _check_model(request: Request) -> Response:
     """What the doctor says of a model; it looks once, in a process of its own."""
-    app, model = _of(request), request.query_params.get("name", "")
+    app, model = _app_of(request), request.query_params.get("name", "")
     if model not in _models(app.settings):
         raise HTTPException(404, "there is no such model")
     if model not in app.checks:
@@ -282,12 +282,12 @@ def _network_line(report: str) -> str:
 
 
 async def _list_jobs(request: Request) -> Response:
-    jobs = await asyncio.to_thread(_of(request).jobs.all)
+    jobs = await asyncio.to_thread(_app_of(request).jobs.all)
     return JSONResponse([_summary(request, job) for job in jobs])
 
 
 def _summary(request: Request, job: Job) -> dict[str, Any]:
-    folder = _of(request).jobs.folder / job.id
+    folder = _app_of(request).jobs.folder / job.id
     thumbnail = next(iter(sorted((folder / "found" / "frames").glob("*.jpg"))), None)
     return {
         "id": job.id,
@@ -304,7 +304,7 @@ def _summary(request: Request, job: Job) -> dict[str, Any]:
 
 def _open_job(request: Request) -> Response:
     """Everything about one job that the page shows."""
-    jobs = _of(request).jobs
+    jobs = _app_of(request).jobs
     job = jobs.get(request.path_params["id"])
     folder, task = jobs.path(job.id), job.task
     progress, lines = progress_of(folder)
@@ -328,7 +328,7 @@ def _open_job(request: Request) -> Response:
 
 
 def _address(folder: Path, *names: str) -> str | None:
-    """Where the first file that is there can be had; another address when it is written anew."""
+    """Where the first file that is there can be had; another address when it is written again."""
     for name in names:
         if (folder / name).is_file():
             return f"/files/{folder.name}/{name}?{(folder / name).stat().st_mtime_ns}"
@@ -347,7 +347,7 @@ def _results(folder: Path, job: Job) -> list[Path]:
 
 async def _upload(request: Request) -> Response:
     """A new job of the request's body, whose name is in the query."""
-    app = _of(request)
+    app = _app_of(request)
     name = request.query_params.get("name", "")
     file = safe_name(name, IMAGE_SUFFIXES + VIDEO_SUFFIXES)
     limit = app.settings.limit_mb * 1_000_000
@@ -386,7 +386,7 @@ def _bundled_files() -> dict[str, Path]:
 
 
 def _bundled(request: Request) -> Response:
-    app, path = _of(request), _bundled_files().get(request.path_params["name"])
+    app, path = _app_of(request), _bundled_files().get(request.path_params["name"])
     if path is None:
         raise HTTPException(404, "there is no such bundled file")
     with app.jobs.new(path.name, path.name, app.settings.model) as place:
@@ -406,12 +406,12 @@ async def _content(request: Request, kind: type[Any]) -> Any:
 
 async def _choose(request: Request) -> Response:
     choice = await _content(request, Choice)
-    await asyncio.to_thread(_of(request).jobs.choose, request.path_params["id"], choice)
+    await asyncio.to_thread(_app_of(request).jobs.choose, request.path_params["id"], choice)
     return Response(status_code=204)
 
 
 async def _start(request: Request) -> Response:
-    app, wanted = _of(request), await _content(request, _Start)
+    app, wanted = _app_of(request), await _content(request, _Start)
     if wanted.model not in _models(app.settings):
         raise UserError(f"model {printable(wanted.model)[:60]}: it is not in pretrained_models/")
     await asyncio.to_thread(
@@ -422,12 +422,12 @@ async def _start(request: Request) -> Response:
 
 
 def _cancel(request: Request) -> Response:
-    _of(request).jobs.cancel(request.path_params["id"])
+    _app_of(request).jobs.cancel(request.path_params["id"])
     return Response(status_code=204)
 
 
 def _delete(request: Request) -> Response:
-    _of(request).jobs.delete(request.path_params["id"])
+    _app_of(request).jobs.delete(request.path_params["id"])
     return Response(status_code=204)
 
 
@@ -436,7 +436,7 @@ def _delete(request: Request) -> Response:
 
 def _file(request: Request) -> Response:
     """A file in the folder of a job, with ranges; nothing that a link leads out to."""
-    folder = _of(request).jobs.path(request.path_params["id"]).resolve()
+    folder = _app_of(request).jobs.path(request.path_params["id"]).resolve()
     name = request.path_params["path"]
     path = folder / name
     try:
@@ -455,7 +455,7 @@ def _file(request: Request) -> Response:
 
 def _zip(request: Request) -> Response:
     """All results of a job as one archive, which is never on the disk."""
-    jobs = _of(request).jobs
+    jobs = _app_of(request).jobs
     job = jobs.get(request.path_params["id"])
     folder = jobs.path(job.id)
     files = _results(folder, job)

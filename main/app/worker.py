@@ -15,13 +15,16 @@ import time
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from main import export, inference
 from main.app.jobs import Job, read_choice
 from main.cli import command_parser, run_command
 from utils.errors import UserError
 from utils.files import atomic_path, exclusive
+
+if TYPE_CHECKING:
+    from utils.source import FrameSource
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +84,7 @@ def find_people(folder: Path, job: Job, arguments: list[str]) -> None:
             people = _read_people(partial / job.result)
         except NobodyFoundError as error:
             log.warning("%s", error)
-        about, boxes = _describe_found(Path(source), job.flags.get("--fps"), partial, people)
+        about, boxes = _describe_found(Path(source), job, partial, people)
         (partial / "people.json").write_text(json.dumps(about), encoding="utf-8")
         (partial / "boxes.json").write_text(json.dumps(boxes), encoding="utf-8")
         _remove(partial / job.result)
@@ -95,42 +98,52 @@ def _read_people(result: Path) -> dict[int, Mapping[str, Any]]:
     return {number: opened.read_person(number, needed) for number in opened.files}
 
 
-def _describe_found(
-    source: Path, fps: str | None, output: Path, people: Mapping[int, Mapping[str, Any]]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Write frames/000000.jpg and so on; what the page shows, and all boxes."""
+def _open(source: Path, job: Job) -> "FrameSource":
+    from utils.source import open_source
+
+    fps = job.flags.get("--fps")
+    return open_source(source, None if fps is None else float(fps))
+
+
+def _write_shown_frames(frames: "FrameSource", folder: Path, step: int) -> tuple[list[int], int]:
+    """Write 000000.jpg and so on; the numbers of those frames, and how many there are in all."""
     import cv2
 
     from utils.iteration import with_progress
-    from utils.source import open_source
 
-    with open_source(source, None if fps is None else float(fps)) as frames:
+    folder.mkdir()
+    scale = min(1.0, _SHOWN_WIDTH / frames.info.width)
+    shown = []
+    total = 0
+    for frame in with_progress(frames, frames.info.frame_count_estimate, "frames read"):
+        total += 1
+        if frame.index % step == 0:
+            shown.append(frame.index)
+            small = cv2.resize(frame.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            options = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
+            coded = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), options)[1]
+            (folder / f"{frame.index:06d}.jpg").write_bytes(coded.tobytes())
+    return shown, total
+
+
+def _describe_found(
+    source: Path, job: Job, output: Path, people: Mapping[int, Mapping[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write the frames that the page shows; what else it shows, and all boxes."""
+    with _open(source, job) as frames:
         info = frames.info
         step = max(1, math.ceil((info.frame_count_estimate or 0) / _MOST_SHOWN))
-        scale = min(1.0, _SHOWN_WIDTH / info.width)
-        (output / "frames").mkdir()
-        shown = []
-        total = 0
-        for frame in with_progress(frames, info.frame_count_estimate, "frames read"):
-            total += 1
-            if frame.index % step == 0:
-                shown.append(frame.index)
-                small = cv2.resize(
-                    frame.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA
-                )
-                options = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
-                coded = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), options)[1]
-                (output / "frames" / f"{frame.index:06d}.jpg").write_bytes(coded.tobytes())
+        shown, total = _write_shown_frames(frames, output / "frames", step)
     # Boxes of a file are in pixels of the file, of which huge photographs are read reduced.
     boxes = {
         number: {
             int(frame): [round(float(side) * info.reduction, 2) for side in box]
             for frame, box, filled in zip(
-                one["frame_index"], one["box_xywh"], one["interpolated"], strict=True
+                rows["frame_index"], rows["box_xywh"], rows["interpolated"], strict=True
             )
             if not filled
         }
-        for number, one in people.items()
+        for number, rows in people.items()
     }
     about = {
         "size": [info.width * info.reduction, info.height * info.reduction],
@@ -141,12 +154,12 @@ def _describe_found(
         "people": [
             {
                 "number": number,
-                "frames": len(mine),
+                "frames": len(own_boxes),
                 "score": round(float(people[number]["score"].mean()), 2),
-                **_portrait(mine, shown),
-                "boxes": {frame: mine[frame] for frame in shown if frame in mine},
+                **_portrait(own_boxes, shown),
+                "boxes": {frame: own_boxes[frame] for frame in shown if frame in own_boxes},
             }
-            for number, mine in boxes.items()
+            for number, own_boxes in boxes.items()
         ],
     }
     return about, {"step": step, "people": boxes}
@@ -161,17 +174,15 @@ def _portrait(boxes: Mapping[int, list[float]], shown: list[int]) -> dict[str, A
 
 def try_beginning(folder: Path, job: Job, arguments: list[str]) -> None:
     """Write trial/: the first seconds, with the overlay."""
-    from utils.source import open_source
     from utils.video_write import VideoWriter
 
     model, source, _, *flags = arguments
-    fps = job.flags.get("--fps")
     with atomic_path(folder / "trial") as partial:
         partial.mkdir()
         beginning = (partial / "beginning").with_suffix(".mp4")
-        with open_source(Path(source), None if fps is None else float(fps)) as frames:
+        with _open(Path(source), job) as frames:
             if frames.info.kind == "image":
-                raise UserError("a photograph has no first seconds: run it")
+                raise UserError("a photograph has no first two seconds: run it")
             count = math.ceil(TRIAL_S * frames.info.fps)
             with VideoWriter(beginning, frames.info.fps) as video:
                 for frame in islice(frames, count):
@@ -186,29 +197,29 @@ def describe(folder: Path, job: Job) -> None:
     """Write people.json: the people of the result, and who of those found they are."""
     chosen = read_choice(folder, job) if job.choice.needs_boxes else {}
     table = []
-    for number, one in _read_people(folder / job.result).items():
-        frames, estimated = one["frame_index"], ~one["interpolated"]
+    for number, rows in _read_people(folder / job.result).items():
+        frames, estimated = rows["frame_index"], ~rows["interpolated"]
         first = int(frames[estimated][0])
-        box = one["box_xywh"][estimated][0]
+        box = rows["box_xywh"][estimated][0]
         table.append(
             {
                 "number": number,
-                "found": _who(box, {k: v[first] for k, v in chosen.items() if first in v}),
+                "found": _same_person(box, {k: v[first] for k, v in chosen.items() if first in v}),
                 "frames": len(frames),
                 "first": int(frames[0]),
                 "last": int(frames[-1]),
-                "score": round(float(one["score"][estimated].mean()), 2),
-                "interpolated": int(one["interpolated"].sum()),
-                "out_of_range": int(one["out_of_range"].sum()),
-                "truncated": int((one["truncation"] > 0.2).sum()),
-                "occluded": int((one["occlusion"] > 0.3).sum()),
+                "score": round(float(rows["score"][estimated].mean()), 2),
+                "interpolated": int(rows["interpolated"].sum()),
+                "out_of_range": int(rows["out_of_range"].sum()),
+                "truncated": int((rows["truncation"] > 0.2).sum()),
+                "occluded": int((rows["occlusion"] > 0.3).sum()),
             }
         )
     with atomic_path(folder / "people.json") as partial:
         partial.write_text(json.dumps(table), encoding="utf-8")
 
 
-def _who(box: Any, people: Mapping[int, list[float]]) -> int | None:
+def _same_person(box: Any, people: Mapping[int, list[float]]) -> int | None:
     """The person with the most similar box, if one is similar."""
 
     def shared(other: list[float]) -> float:

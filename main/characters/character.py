@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation, Slerp
 
-from datasets.synthetic.appearance import STYLES, Scalp, face_features
-from datasets.synthetic.wardrobe import Clothing, Piece, Wardrobe, thickness_of
 from human_models.body import BodyModel
 from human_models.files import STAND_IN_NAME, BodyData
 from human_models.joints import RIG_JOINTS
 from human_models.safe_pickle import load_npz
 from main.characters.options import Space, UpAxis
 from main.motion.result_reader import read_person
+from synthetic.appearance import STYLES, Scalp, face_features
+from synthetic.wardrobe import Clothing, Piece, Wardrobe, thickness_of
 from utils.errors import UserError
 from utils.geometry import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_quaternion
 from utils.mesh import Material, Skeleton, Surface, vertex_normals

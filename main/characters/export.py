@@ -165,7 +165,7 @@ def export_result(
     result = _with_people(open_result(folder), persons)
     characters = folder / "export" if output is None else output
     if output is None and not characters.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{characters} is a link that leads out of its folder; say --output DIR")
+        raise UserError(f"{characters} is a link that leads out of its folder; give --output DIR")
     body_name, space = _check_people(result, VIEWER in formats, options.space)
     options = replace(options, space=space)
     data = _read_body(folder, body_name, bodies)
@@ -224,7 +224,7 @@ def _check_people(result: Result, viewer: bool, space: Space | None) -> tuple[st
     if viewer:
         result.require_summary()
     if space == "world" and outside:
-        reason = "is not in the world; run the inference with --world, or say --space camera"
+        reason = "is not in the world; run the inference with --world, or give --space camera"
         raise UserError(f"{outside[0]} {reason}")
     (name,) = names
     return name, space or ("camera" if outside else "world")
@@ -245,9 +245,11 @@ def _read_body(folder: Path, name: str, bodies: Path | None) -> BodyData:
         if named.is_relative_to(ROOT):
             place = named
         else:
-            log.info("%s names a folder outside the project; --body-folder says where", config)
+            log.info(
+                "%s names a body folder outside the project; give it with --body-folder", config
+            )
     found = find_model_folder(place)
     if found.name == STAND_IN_NAME:
         reason = f"was made with {name}, whose files are not in {place}"
-        raise UserError(f"{folder} {reason}; put them there, or say --body-folder DIR")
+        raise UserError(f"{folder} {reason}; put them there, or give --body-folder DIR")
     return read_body(found, "smplx")

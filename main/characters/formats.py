@@ -284,7 +284,7 @@ def write_usd(
             stage = Usd.Stage.CreateNew(str(partial))
         except UnicodeEncodeError:
             raise UserError(
-                f"{path}: USD files take names in UTF-8 only; say --output DIR"
+                f"{path}: USD files take names in UTF-8 only; give --output DIR"
             ) from None
         UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)
         UsdGeom.SetStageMetersPerUnit(stage, 1.0)

@@ -56,7 +56,7 @@ def check_formats(formats: Sequence[str], options: ExportOptions = DEFAULTS) -> 
         raise UserError(f"export format '{','.join(unknown)}' is unknown: choose from {choices}")
     if options.up == "z" and _Y_UP & set(formats):
         reason = "glTF is y up by its standard, usd and the viewer as we write them"
-        raise UserError(f"--up z: {reason}; leave --up away")
+        raise UserError(f"--up z: {reason}; leave --up out")
     if "usd" in formats:
         from main.characters.formats import (
             require_usd,  # loads what the other formats do not need

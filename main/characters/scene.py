@@ -289,7 +289,7 @@ def raw_character(
     seen_px = project(joints, raw["focal"][:, None], raw["princpt"][:, None])
     if not np.isfinite(seen_px).all():
         raise UserError(
-            f"{name}.npz: 'raw_transl' is in the camera itself; run the inference again"
+            f"{name}.npz: 'raw_transl' puts the body at the camera; run the inference again"
         )
     placed = place_bodies(
         global_orient=raw["global_orient"],

@@ -148,7 +148,7 @@ def _find_source(folder: Path, summary: Summary) -> Path | None:
     found = find_input(folder, summary.input)
     if found is None and summary.input:
         message = (
-            "%s: its input %s is not in the page: it is not beside the folder; say --input FILE"
+            "%s: its input %s is not in the page: it is not beside the folder; give --input FILE"
         )
         log.info(message, folder, summary.input)
     return found

@@ -131,7 +131,7 @@ def match_detections(
         boxes |= {places[person]: padded[detection] for person, detection in pairs}
         false += len(detected) - len(pairs)
     if not boxes:
-        raise UserError("--detections: no box matches a person; are its image paths the dataset's?")
+        raise UserError("--detections: no box matches a person; use the image paths of the dataset")
     return DetectionMatch(dict(sorted(boxes.items())), len(images) - len(boxes), false)
 
 
@@ -319,7 +319,7 @@ class _EvaluationSamples(Dataset[EvaluationSample | UserError]):
         if mesh.shape not in [(count, 3) for count in _VERTICES] or not np.isfinite(mesh).all():
             return UserError(
                 f"row {person.row} ('{person.image_path}'): its true mesh has shape {mesh.shape} "
-                f"or values that are no numbers; vertices of SMPL-X or SMPL are needed"
+                f"or values that are not numbers; vertices of SMPL-X or SMPL are needed"
             )
         return sample
 
@@ -403,7 +403,7 @@ class _Evaluation:
         assert predicted is not None
         if not predicted.isfinite().all():
             rows = f"rows {int(batch['meta_img_id'][0])} to {int(batch['meta_img_id'][-1])}"
-            raise UserError(f"{rows}: the network gives values that are no numbers; use others")
+            raise UserError(f"{rows}: the network gives NaN or infinity; use other weights")
         true = batch["target_smplx_mesh_cam"].to(self.device)
         return predicted.to(self.device), true, parameters.global_orient
 

@@ -34,6 +34,7 @@ from human_models.joints import (
 from utils.errors import UserError
 from utils.geometry import (
     CentredPoints,
+    align_similarity,
     aligned_distances,
     centred_in_place,
     exact_products,
@@ -248,7 +249,7 @@ class Evaluator(nn.Module):
     ) -> dict[str, SampleErrors]:
         """`SMPL_METRICS`, where the truth is a mesh of SMPL.
 
-        The prediction is moved to the true pelvis, then converted to a mesh of SMPL; joints are
+        The prediction is placed to the true pelvis, then converted to a mesh of SMPL; joints are
         those of SMPL's rig on both. Raises ValueError where a point to compare is not a finite
         number.
         """
@@ -257,8 +258,8 @@ class Evaluator(nn.Module):
             joints_and_pelvis = self.smpl_joints(true)
             true_pelvis, true_joints = joints_and_pelvis.split((1, len(_SMPL_COMPARED)), dim=2)
             pelvis = self.smplx_joints["roots"](predicted)[..., :1]
-            moved = predicted.double() + (true_pelvis - pelvis).mT
-            converted = self.smplx_to_smpl @ moved.transpose(0, 1).flatten(1)
+            placed = predicted.double() + (true_pelvis - pelvis).mT
+            converted = self.smplx_to_smpl @ placed.transpose(0, 1).flatten(1)
             converted = converted.unflatten(1, (-1, 3)).transpose(0, 1).contiguous()
 
             joints = (self.smpl_joints(converted)[..., 1:], true_joints)
@@ -392,32 +393,30 @@ def world_errors(
 
     As WHAM (Shin et al., CVPR 2024) and its successors: pieces of 100 frames are aligned by a
     similarity, by all of their frames (WA-MPJPE) or by the first two (W-MPJPE). RTE is the error
-    of the root after a rigid alignment of the whole way, over its length. Feet slide where the
+    of the root after a rigid alignment of the entire path, over its length. Feet slide where the
     true ones move less than a centimetre per frame. NaN where nothing can be measured.
     """
-    ours, theirs = (np.asarray(joints, np.float64) for joints in (predicted, true))
-    whole: list[float] = []
-    first: list[float] = []
-    for start in range(0, max(len(ours) - _PIECE, 0) + 1, _PIECE):
+    estimated, actual = (np.asarray(joints, np.float64) for joints in (predicted, true))
+    wa_mpjpe: list[float] = []
+    w_mpjpe: list[float] = []
+    for start in range(0, max(len(estimated) - _PIECE, 0) + 1, _PIECE):
         piece = slice(start, start + _PIECE)
-        a, b = ours[piece][:, WORLD_JOINTS], theirs[piece][:, WORLD_JOINTS]
-        for errors, count in ((whole, len(a)), (first, 2)):
-            moved = _aligned(a, a[:count], b[:count], with_scale=True)
-            errors.append(np.linalg.norm(moved - b, axis=-1).mean())
-    root, true_root = ours[:, WORLD_JOINTS[0]], theirs[:, WORLD_JOINTS[0]]
-    length = np.linalg.norm(np.diff(true_root, axis=0), axis=1).sum()
-    away = np.linalg.norm(
-        _aligned(root, root, true_root, with_scale=False) - true_root, axis=1
-    ).mean()
+        a, b = estimated[piece][:, WORLD_JOINTS], actual[piece][:, WORLD_JOINTS]
+        for errors, count in ((wa_mpjpe, len(a)), (w_mpjpe, 2)):
+            errors.append(np.linalg.norm(_aligned(a, b, count) - b, axis=-1).mean())
+    root, true_root = estimated[:, WORLD_JOINTS[:1]], actual[:, WORLD_JOINTS[:1]]
+    length = np.linalg.norm(np.diff(true_root, axis=0), axis=-1).sum()
+    aligned_root = _aligned(root, true_root, len(root), with_scale=False)
+    away = np.linalg.norm(aligned_root - true_root, axis=-1).mean()
     steps, true_steps = (
         np.linalg.norm(np.diff(joints[:, FOOT_POINTS], axis=0), axis=-1)
-        for joints in (ours, theirs)
+        for joints in (estimated, actual)
     )
     standing = true_steps < _STANDING_M
-    third = np.diff(ours[:, WORLD_JOINTS], n=3, axis=0) * fps**3
+    third = np.diff(estimated[:, WORLD_JOINTS], n=3, axis=0) * fps**3
     return {
-        "wa_mpjpe": MILLIMETRES * float(np.mean(whole)),
-        "w_mpjpe": MILLIMETRES * float(np.mean(first)),
+        "wa_mpjpe": MILLIMETRES * float(np.mean(wa_mpjpe)),
+        "w_mpjpe": MILLIMETRES * float(np.mean(w_mpjpe)),
         "rte": 100 * float(away / length) if length > 0 else math.nan,
         "foot_sliding": 100 * fps * float(steps[standing].mean()) if standing.any() else math.nan,
         "jitter": float(np.linalg.norm(third, axis=-1).mean()) / 10 if len(third) else math.nan,
@@ -425,16 +424,14 @@ def world_errors(
 
 
 def _aligned(
-    points: Float[np.ndarray, "*N 3"],
-    source: Float[np.ndarray, "*M 3"],
-    target: Float[np.ndarray, "*M 3"],
+    points: Float[np.ndarray, "T K 3"],
+    target: Float[np.ndarray, "T K 3"],
+    frames: int,
     *,
-    with_scale: bool,
-) -> Float[np.ndarray, "*N 3"]:
-    """Points, moved as `source` must be to be nearest to `target` (Umeyama, 1991)."""
-    source, target = source.reshape(-1, 3), target.reshape(-1, 3)
-    centre, goal = source.mean(axis=0), target.mean(axis=0)
-    left, sizes, right = np.linalg.svd((target - goal).T @ (source - centre))
-    signs = np.array([1, 1, np.sign(np.linalg.det(left) * np.linalg.det(right))])
-    scale = (sizes * signs).sum() / ((source - centre) ** 2).sum() if with_scale else 1.0
-    return scale * (points - centre) @ ((left * signs) @ right).T + goal
+    with_scale: bool = True,
+) -> Float[np.ndarray, "T K 3"]:
+    """All points, moved as those of the first frames must be to be nearest to the target."""
+    source, goal = (torch.from_numpy(p[:frames].reshape(1, -1, 3)) for p in (points, target))
+    every = torch.from_numpy(points.reshape(1, -1, 3))
+    moved = align_similarity(source, goal, every, with_scale=with_scale)
+    return moved.numpy().reshape(points.shape)

@@ -83,7 +83,7 @@ def write_results(
     estimator: Estimator,
     log_text: str,
 ) -> None:
-    """`folder`/result and `folder`/log, each whole or not at all; a former result is replaced.
+    """`folder`/result and `folder`/log, each complete or not at all; a former result is replaced.
 
     Args:
         about_run: what result.json states of the run: at least protocol and checkpoint.
@@ -192,21 +192,7 @@ def _number(mean: MeanAndCount) -> str:
 class BenchmarkOptions:
     """Which network is evaluated on what, by which rules, and where results go.
 
-    Attributes:
-        model_dir: a name under pretrained_models/, a folder or a weights file; with
-            `checkpoint_id` a training run.
-        checkpoint_id: the epoch of the run.
-        datasets: names of datasets/sources.py or of the config.
-        humandata: a HumanData file instead of a dataset, and
-        images: the folder that its image paths start from.
-        protocol: name of an `EvaluationProtocol`.
-        ground_truth: "meshes" are those registered to scans, where a dataset has them.
-        worst_count: how many of the worst samples to draw; None: 8 where samples are images.
-        detections: a file of a detector's boxes, instead of the dataset's own.
-        output: folder for log/ and result/; None: a folder in outputs/.
-        device: "auto", or a device of PyTorch.
-        precision: of encoder and decoder, "fp32" or "bf16".
-        overrides: changes of the model's config, "section.key=value".
+    `main.test --help` describes them; None of `worst_count`: 8 where samples are images.
     """
 
     model_dir: str
@@ -249,12 +235,7 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
             file = options.detections
             detections = None if file is None else read_detections(file)
         date = datetime.now().astimezone()
-        about_run = {
-            "protocol": protocol.name,
-            "checkpoint": str(weights),
-            "body_model": estimator.body_name,
-            "date": date.isoformat(timespec="seconds"),
-        }
+        about_run = {"protocol": protocol.name, **_about_network(weights, estimator, date)}
         several = len(sources) > 1
         log_of_loading = logged.getvalue()
         means: dict[str, Means] = {}
@@ -281,17 +262,28 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
                     folder = _result_folder(source.name, options, date, several=several)
                     log_text = log_of_loading + logged.getvalue()[begin:]
                     write_results(folder, about_run, source, result, estimator, log_text)
-                    title = f"{source.name}, {protocol.name} protocol"
-                    Console().print(means_table(title, result.means, result.breakdown))
-                    if result.match is not None:
-                        log.info("detection: %s", result.match.report(result.means))
-                    log.info("%s", folder)
+                    _report(folder, f"{source.name}, {protocol.name} protocol", result)
                     means[source.name] = result.means
         folder = _result_folder("MPE", options, date, several=several)
         _report_mean(means, folder, about_run, logged.getvalue())
         for failure in failures:
             log.error("error: %s", failure)
         return 2 if failures else 0
+
+
+def _about_network(weights: Path, estimator: Estimator, date: datetime) -> dict[str, str]:
+    return {
+        "checkpoint": str(weights),
+        "body_model": estimator.body_name,
+        "date": date.isoformat(timespec="seconds"),
+    }
+
+
+def _report(folder: Path, title: str, result: BenchmarkResult) -> None:
+    Console().print(means_table(title, result.means, result.breakdown))
+    if result.match is not None:
+        log.info("detection: %s", result.match.report(result.means))
+    log.info("%s", folder)
 
 
 def run_world_benchmark(options: BenchmarkOptions) -> None:
@@ -307,7 +299,7 @@ def run_world_benchmark(options: BenchmarkOptions) -> None:
     others = (options.protocol, options.ground_truth, options.detections, options.worst_count or 0)
     if others != ("correct", "parameters", None, 0):
         flags = "--protocol, --gt, --detections and --worst"
-        raise UserError(f"EMDB, RICH: {flags} are for other datasets; leave them away")
+        raise UserError(f"EMDB, RICH: {flags} are for other datasets; leave them out")
     (name,) = options.datasets
     weights = find_weights(options.model_dir, options.checkpoint_id).weights
     date = datetime.now().astimezone()
@@ -338,13 +330,11 @@ def run_world_benchmark(options: BenchmarkOptions) -> None:
                         log.warning("%s: %s", sequence.name, error)
             tracks, fps = read_world_people(result) if result.is_dir() else ([], _WORLD_FPS)
             errors[sequence.name] = match_world(tracks, fps, sequence.people)
-            frames += sum(len(one.frames) for one in sequence.people)
-        means = weighted_means([one for people in errors.values() for one in people])
+            frames += sum(len(person.frames) for person in sequence.people)
+        means = weighted_means([person for people in errors.values() for person in people])
         about = {
             "dataset": name,
-            "checkpoint": str(weights),
-            "body_model": tools.estimator.body_name,
-            "date": date.isoformat(timespec="seconds"),
+            **_about_network(weights, tools.estimator, date),
             "frames": frames,
             "sequences": {key: weighted_means(people) for key, people in errors.items()},
         }

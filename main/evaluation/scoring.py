@@ -98,7 +98,7 @@ def read_truth(path: Path) -> PersonRows:
     file = HumanDataFile(path)
     frames = file.dictionary("meta").get("frame_index")
     if frames is None:
-        raise UserError(f"{path}: no meta.frame_index; it says which frame a row belongs to")
+        raise UserError(f"{path}: 'meta.frame_index' is missing; it names the frame of each row")
     parameters = {name: columns["pose"][:, joints] for name, joints in POSE_PARAMETERS.items()}
     parameters |= {name: columns[name] for name in ("betas", "expression")}
     return PersonRows(
@@ -141,8 +141,9 @@ def score(result: PersonRows, truth: PersonRows, bodies: BodyLibrary) -> Score:
 
 
 def _meshes(people: PersonRows, rows: list[int], body: BodyModel) -> Float[Tensor, "B 10475 3"]:
-    given = {name: torch.from_numpy(values[rows]) for name, values in people.parameters.items()}
-    vertices = body(**given, want_vertices=True).vertices
+    columns = people.parameters.items()
+    parameters = {name: torch.from_numpy(column[rows]) for name, column in columns}
+    vertices = body(**parameters, want_vertices=True).vertices
     assert vertices is not None
     return vertices
 
@@ -224,12 +225,12 @@ def rich_sequences(folder: Path, bodies: BodyLibrary) -> Iterator[WorldSequence]
         for view in sorted(scene.glob("cam_*")):
             images = list_images(view)
             if not images or not view.name[4:].isdecimal():
-                raise UserError(f"{view}: no folder of images of a camera cam_NN")
+                raise UserError(f"{view}: no folder cam_NN with the images of a camera in it")
             number = images[0].stem.split("_")[0]
             if not number.isdecimal():
-                raise UserError(f"{images[0]}: its name has no number of a frame")
+                raise UserError(f"{images[0]}: its name has no frame number")
             calibrations = folder / "scan_calibration" / scene.name.split("_")[0] / "calibration"
-            shown = [one._replace(frames=one.frames - int(number)) for one in people]
+            shown = [track._replace(frames=track.frames - int(number)) for track in people]
             focal = _rich_focal(calibrations / f"{int(view.name[4:]):03d}.xml")
             yield WorldSequence(f"{scene.name}_{view.name}", view, focal, True, shown)
 
@@ -258,8 +259,8 @@ def read_world_truth(path: Path, bodies: BodyLibrary) -> list[WorldTrack]:
     """
     if path.is_dir():
         people = _read_rich(path, bodies)
-        first = min(int(one.frames[0]) for one in people)
-        return [one._replace(frames=one.frames - first) for one in people]
+        first = min(int(track.frames[0]) for track in people)
+        return [track._replace(frames=track.frames - first) for track in people]
     return [_read_emdb(path, bodies)] if path.suffix == ".pkl" else _read_world_data(path, bodies)
 
 
@@ -281,33 +282,33 @@ def _read_emdb(path: Path, bodies: BodyLibrary) -> WorldTrack:
             transl=torch.from_numpy(_numbers(smpl, "trans", (count, 3), path)),
             want_vertices=False,
         ).joints.numpy()
-    whole = np.full((count, len(JOINTS), 3), np.nan, np.float32)
+    all_joints = np.full((count, len(JOINTS), 3), np.nan, np.float32)
     for number, name in enumerate((*SMPL_JOINTS, *SMPL_SURFACE_VERTICES)):
         if name in JOINTS:
-            whole[:, JOINTS.index(name)] = joints[:, number]
+            all_joints[:, JOINTS.index(name)] = joints[:, number]
     corners = _numbers(boxes, "bboxes", (count, 4), path)
     boxes_xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     good = np.flatnonzero(_numbers(content, "good_frames_mask", (count,), path))
-    return WorldTrack(good, boxes_xywh[good], whole[good])
+    return WorldTrack(good, boxes_xywh[good], all_joints[good])
 
 
 def _read_rich(folder: Path, bodies: BodyLibrary) -> list[WorldTrack]:
     """Bodies of SMPL-X, one pickle for each subject in each frame; all as the neutral model."""
     files = sorted(path for path in folder.glob("*/*.pkl") if path.parent.name.isdecimal())
     if not files:
-        raise UserError(f"{folder}: no FRAME/SUBJECT.pkl in it; give a sequence's folder of RICH")
+        raise UserError(f"{folder}: no FRAME/SUBJECT.pkl in it; give the folder of a RICH sequence")
     tracks = []
     sizes = {"global_orient": 3, "body_pose": 63, "betas": 10, "transl": 3}
     for subject in sorted({path.name for path in files}):
-        mine = [path for path in files if path.name == subject]
+        own_files = [path for path in files if path.name == subject]
         values: dict[str, list[np.ndarray]] = {name: [] for name in sizes}
-        for path in mine:
+        for path in own_files:
             content = _dictionary(load_pickle(path), path, "its content")
             for name, size in sizes.items():
                 values[name].append(_numbers(content, name, (1, size), path))
-        frames = np.array([int(path.parent.name) for path in mine])
-        given = {name: torch.from_numpy(np.concatenate(rows)) for name, rows in values.items()}
-        tracks.append(_track(frames, np.full((len(frames), 4), np.nan), given, bodies))
+        frames = np.array([int(path.parent.name) for path in own_files])
+        parameters = {name: torch.from_numpy(np.concatenate(rows)) for name, rows in values.items()}
+        tracks.append(_track(frames, np.full((len(frames), 4), np.nan), parameters, bodies))
     return tracks
 
 
@@ -326,28 +327,28 @@ def _read_world_data(path: Path, bodies: BodyLibrary) -> list[WorldTrack]:
     transl = numbers(file, "smplx.transl", file.dictionary("smplx").get("transl"), rows)
     tracks = []
     for person in np.unique(whose):
-        mine = np.flatnonzero(whose == person)
-        mine = mine[np.argsort(people.frames[mine])]
-        given = {name: torch.from_numpy(values[mine]) for name, values in people.parameters.items()}
-        given["transl"] = torch.from_numpy(transl[mine])
-        track = _track(people.frames[mine], people.boxes[mine], given, bodies)
-        pose = poses[mine].astype(np.float64)
+        own_rows = np.flatnonzero(whose == person)
+        own_rows = own_rows[np.argsort(people.frames[own_rows])]
+        columns = people.parameters | {"transl": transl}
+        parameters = {name: torch.from_numpy(column[own_rows]) for name, column in columns.items()}
+        track = _track(people.frames[own_rows], people.boxes[own_rows], parameters, bodies)
+        pose = poses[own_rows].astype(np.float64)
         joints = np.einsum("tij,tkj->tki", pose[:, :3, :3], track.joints) + pose[:, None, :3, 3]
         tracks.append(track._replace(joints=joints))
     return tracks
 
 
 def _track(
-    frames: np.ndarray, boxes: np.ndarray, given: dict[str, Tensor], bodies: BodyLibrary
+    frames: np.ndarray, boxes: np.ndarray, parameters: dict[str, Tensor], bodies: BodyLibrary
 ) -> WorldTrack:
     with torch.inference_mode():
-        joints = bodies.smplx()(**given, want_vertices=False).joints[:, JOINTS_FROM_MODEL]
+        joints = bodies.smplx()(**parameters, want_vertices=False).joints[:, JOINTS_FROM_MODEL]
     return WorldTrack(frames, boxes, joints.numpy())
 
 
 def _dictionary(value: object, path: Path, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{path}: {name} is no dictionary; give a file of EMDB or RICH as it is")
+        raise UserError(f"{path}: {name} is not a dictionary; give a file of EMDB or RICH as it is")
     return value
 
 
@@ -372,7 +373,7 @@ def weighted_means(errors: list[tuple[dict[str, float], int]]) -> dict[str, Mean
     """Means of `WORLD_UNITS`; `count` is the sum of the weights of what is known."""
     means: dict[str, MeanAndCount] = {}
     for name in WORLD_UNITS:
-        known = [(one[name], weight) for one, weight in errors if np.isfinite(one[name])]
+        known = [(values[name], weight) for values, weight in errors if np.isfinite(values[name])]
         count = sum(weight for _, weight in known)
         total = sum(value * weight for value, weight in known)
         means[name] = {"mean": total / count if count else None, "count": count}
@@ -390,17 +391,17 @@ def match_world(
     errors: list[tuple[dict[str, float], int]] = []
     for true in truth:
         tried = []
-        for ours in result:
-            _, mine, theirs = np.intersect1d(ours.frames, true.frames, return_indices=True)
-            if len(mine) < 3:
+        for candidate in result:
+            _, rows, true_rows = np.intersect1d(candidate.frames, true.frames, return_indices=True)
+            if len(rows) < 3:
                 continue
-            found = world_errors(ours.joints[mine], true.joints[theirs], fps)
-            known = np.isfinite(true.boxes[theirs]).all(axis=1)
-            boxes = zip(ours.boxes[mine][known], true.boxes[theirs][known], strict=True)
+            found = world_errors(candidate.joints[rows], true.joints[true_rows], fps)
+            known = np.isfinite(true.boxes[true_rows]).all(axis=1)
+            boxes = zip(candidate.boxes[rows][known], true.boxes[true_rows][known], strict=True)
             overlaps = [intersection_over_union(a[None], b[None])[0, 0] for a, b in boxes]
             hits = int((np.array(overlaps) >= _LEAST_OVERLAP).sum())
             if hits or not known.any():
-                tried.append((-hits, found["wa_mpjpe"], (found, len(mine))))
+                tried.append((-hits, found["wa_mpjpe"], (found, len(rows))))
         if tried:
             errors.append(min(tried, key=lambda one: one[:2])[2])
     return errors

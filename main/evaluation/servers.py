@@ -88,7 +88,7 @@ def agora_record(prediction: Prediction) -> Record:
     wanted_width, wanted_height = AGORA.image_size
     if abs(width * wanted_height - height * wanted_width) > wanted_width:  # over a row of pixels
         raise UserError(
-            f"{prediction.image_path} ({width}x{height}) is no whole image of AGORA, which has "
+            f"{prediction.image_path} ({width}x{height}) is not a whole image of AGORA, which has "
             f"{wanted_width}x{wanted_height} or 1280x720 pixels; give whole images, not crops"
         )
     scale = np.array([wanted_width / width, wanted_height / height])
@@ -230,7 +230,7 @@ def check_submission(path: Path, server: Server) -> Check:
     """All findings in a zip, or in the folder to be zipped; memory holds one person at a time.
 
     Raises:
-        UserError: there is no such file or folder, or it is no zip.
+        UserError: there is no such file or folder, or it is not a zip.
     """
     findings: list[Finding] = []
     people: dict[str, list[int]] = defaultdict(list)
@@ -272,7 +272,7 @@ def _members(path: Path) -> Iterator[_Member]:
         try:
             archive = zipfile.ZipFile(content)
         except _DAMAGE as error:
-            raise UserError(f"{path} is no zip ({first_line(error)}); write it again") from None
+            raise UserError(f"{path} is not a zip ({first_line(error)}); write it again") from None
         with archive:
             for info in archive.infolist():
                 if not info.is_dir():
@@ -308,7 +308,7 @@ def _load(member: _Member) -> tuple[object, bool]:
             return load_pickle(Path(file.name)), b"numpy._core" in content
         except UserError as error:
             reason = str(error).replace(file.name, "").split(";")[0].strip(" :")
-            raise UserError(f"no pickle of plain arrays ({reason})") from None
+            raise UserError(f"not a pickle of plain arrays ({reason})") from None
 
 
 def _check_name(name: str, server: Server) -> Iterator[Problem]:
@@ -321,7 +321,7 @@ def _check_name(name: str, server: Server) -> Iterator[Problem]:
     elif named is None:
         yield "error", "is not called IMAGE_personId_0.pkl (or 1, 2, ...)"
     elif not re.fullmatch(server.stem_pattern, named["stem"]):
-        yield "error", f"'{named['stem']}' is no name that {server.name} gives an image"
+        yield "error", f"'{named['stem']}' is not a name that {server.name} gives an image"
 
 
 def _farthest_joint(record: object) -> Float[np.ndarray, "2"]:
@@ -384,7 +384,7 @@ def check_record(record: object, server: Server) -> Iterator[Problem]:
     elif mesh:
         yield from _check_mesh(record)
         if "params" in record:
-            yield "warning", "params are not looked at where there are verts"
+            yield "warning", "params are not checked where there are verts"
     elif "params" not in record:
         yield "error", "neither verts with allSmplJoints3d nor params are there"
     elif not server.takes_parameters:
@@ -397,7 +397,7 @@ def check_record(record: object, server: Server) -> Iterator[Problem]:
 
 
 def _numbers(values: dict[Any, Any], key: str) -> Shaped[np.ndarray, "..."]:
-    """Raises UserError where it is no array of finite numbers."""
+    """Raises UserError where it is not an array of finite numbers."""
     value = values.get(key)
     if value is None:
         raise UserError(f"{key} is missing")
@@ -439,8 +439,8 @@ def _check_mesh(record: dict[Any, Any]) -> Iterator[Problem]:
 def _check_parameters(record: dict[Any, Any]) -> Iterator[Problem]:
     choices = {key: allowed[0] for key, allowed in _CHOICES.items()}
     for key, allowed in _CHOICES.items():
-        given = record.get(key, allowed[0])
-        choices[key] = given.tolist() if isinstance(given, np.generic | np.ndarray) else given
+        value = record.get(key, allowed[0])
+        choices[key] = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
         if choices[key] not in allowed:
             known = "10 to 299" if isinstance(allowed, range) else ", ".join(map(str, allowed))
             yield "error", f"{key} is {str(choices[key])[:80]}, possible are {known}"

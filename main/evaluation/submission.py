@@ -44,22 +44,10 @@ FINDINGS_STATUS: Final = 1
 
 @dataclass(frozen=True)
 class SubmissionOptions:
-    """Which network estimates whom, and for which server.
-
-    Attributes:
-        output: the zip.
-        model_dir: a name under pretrained_models/, a folder or a weights file; with
-            `checkpoint_id` a training run.
-        checkpoint_id: the epoch of the run.
-        images: folder of the test images, instead of the test split's HumanData.
-        boxes: file of boxes by the numbers of the images; None: a detector finds the people.
-        detector: which; see main.pipeline.options.
-        device: "auto", or a device of PyTorch.
-        precision: of encoder and decoder, "fp32" or "bf16".
-        overrides: changes of the model's config, "section.key=value".
+    """Which network estimates whom, and for which server; `main.submit --help` describes them.
 
     Raises:
-        UserError: what is given does not go together.
+        UserError: what is asked for does not go together.
     """
 
     server: Server
@@ -75,9 +63,11 @@ class SubmissionOptions:
 
     def __post_init__(self) -> None:
         if self.output.suffix != ".zip":
-            raise UserError(f"--output {self.output}: servers take a .zip; name it so")
+            raise UserError(
+                f"--output {self.output}: servers accept only .zip files; end the name in .zip"
+            )
         if self.boxes is not None and self.images is None:
-            raise UserError("--boxes counts the images of --images; name their folder too")
+            raise UserError("--boxes needs --images DIR, the images that it counts")
 
 
 class CroppedPerson(NamedTuple):
@@ -178,9 +168,9 @@ def images_under(folder: Path) -> list[Path]:
         UserError: there is no such folder, or no image in it.
     """
     folders = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
-    images = [image for one in folders if one.is_dir() for image in list_images(one.resolve())]
+    images = [image for each in folders if each.is_dir() for image in list_images(each.resolve())]
     if not images:
-        raise UserError(f"{folder}: no folder with images in it; name that of the test images")
+        raise UserError(f"{folder}: no images in it; give the folder of the test images")
     return images
 
 

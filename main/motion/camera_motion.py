@@ -468,14 +468,14 @@ class CameraTracker:
         if not chosen:
             sure *= 1 - parallax if kind == "rotating" else parallax
         log.info(
-            "camera: %s by up to %.0f degrees, zoom %.2f to %.2f; parallax in %.0f %% of the looks "
+            "camera: %s by up to %.0f degrees, zoom %.2f to %.2f; parallax in %.0f %% of checks "
             "(%.0f %% sure)",
             *("turns" if kind == "rotating" else "moves, and turns", angles.max()),
             *(zoom.min(), zoom.max(), 100 * parallax, 100 * sure),
         )
         if kind == "moving" and path is None:
             log.warning(
-                "camera: its path cannot be found, only how it turns; world coordinates are as if "
+                "camera: its path cannot be found, only its rotation; world coordinates are as if "
                 "it stayed in its place"
             )
             kind, confidence = "rotating", confidence * _UNMODELLED

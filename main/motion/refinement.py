@@ -123,7 +123,7 @@ class NetworkErrors(NamedTuple):
                 basis = np.asarray(content["basis"], np.float32)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             raise UserError(
-                f"{path}: not a file of a network's errors; measure them anew"
+                f"{path}: not a file of a network's errors; measure them again"
             ) from None
         if basis.ndim != 2 or len(basis) != VARIABLES or not np.isfinite(basis).all():
             raise UserError(f"{path}: 'basis' must be ({VARIABLES}, K) finite numbers")

@@ -261,7 +261,7 @@ def read_summary(folder: Path) -> Summary:
     except ValueError as error:
         raise UserError(f"{path} is no JSON ({_one_line(first_line(error))}); {_AGAIN}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no summary of a result; {_AGAIN}")
+        raise UserError(f"{path} is not a summary of a result; {_AGAIN}")
     try:
         return Summary.model_validate(content)
     except ValidationError as error:
@@ -383,14 +383,14 @@ def _read_array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
         values = np.lib.format.read_array(file, allow_pickle=False)
     if schema.kinds == "U":
         if not str(values) or CONTROL.search(str(values)):
-            raise UserError(f"{path}: '{name}' is no name; {_AGAIN}")
+            raise UserError(f"{path}: '{name}' is not a name; {_AGAIN}")
         return values
     # A NaN is in no range.
     inside = (values >= schema.low) & (values <= schema.high)
     if not inside.all():
         wrong = values[~inside].flat[0]
         if name == "fps":
-            raise UserError(f"{path}: 'fps' is no frame rate ({wrong}); {_AGAIN}")
+            raise UserError(f"{path}: 'fps' is not a frame rate ({wrong}); {_AGAIN}")
         span = f"{schema.low:g} to {schema.high:g}"
         raise UserError(f"{path}: '{name}' is not all numbers from {span} ({wrong}); {_AGAIN}")
     if name == "world_from_camera" and not _are_rigid(values):

@@ -93,7 +93,7 @@ def choose_people(
         absent = sorted(set(person) - people.keys())
         if absent:
             there = ", ".join(map(str, list(people)[:20]))
-            raise UserError(f"--person {absent[0]}: nobody found by that number; there are {there}")
+            raise UserError(f"--person {absent[0]}: nobody has this number; there are {there}")
         people = {one: people[one] for one in person}
     longest = sorted(people, key=lambda one: (-len(people[one]), one))
     return set(longest[:keep_longest])
@@ -386,7 +386,7 @@ def _find_source(results: Path, images: Path | None, name: str) -> Path | None:
     """
     if not is_plain_name(name):
         reason = f"its summary names the input '{name}', which is a path and not followed"
-        raise UserError(f"{results}: {reason}; say where it is with --input FILE")
+        raise UserError(f"{results}: {reason}; give its place with --input FILE")
     places = [] if images is None else [images / name, *([images] if images.name == name else [])]
     places += [Path(name), DEMO / name]
     return next((place for place in places if place.exists()), None)
@@ -401,7 +401,7 @@ def _extract(
 ) -> dict[int, str]:
     """Write the frames as JPEG into `subfolder` of `folder`, and give their names by number."""
     if source is None:
-        raise UserError(f"cannot find {summary.input}; say where it is with --input FILE")
+        raise UserError(f"cannot find {summary.input}; give its place with --input FILE")
     wanted, paths = set(frames.tolist()), {}
     with open_source(source, summary.fps) as opened:
         for frame in with_progress(opened, opened.info.frame_count_estimate, "frames"):
@@ -428,7 +428,7 @@ def _image_paths(
     if source is None and single and Path(name).suffix.lower() in IMAGE_SUFFIXES:
         return {0: name}  # a photograph, wherever it is
     if source is None:
-        raise UserError(f"cannot find {name}; say where it is with --images DIR or --input FILE")
+        raise UserError(f"cannot find {name}; give its place with --images DIR or --input FILE")
     if source.is_dir():
         files = list(_readable(source))
         if len(files) != summary.frames:
@@ -438,7 +438,7 @@ def _image_paths(
         files = [source]
     else:
         raise UserError(
-            f"{source} is a video: say --extract-frames DIR, and its frames are written there"
+            f"{source} is a video: give --extract-frames DIR, and its frames are written there"
         )
     root = images or source.parent
     paths = {}
@@ -448,11 +448,11 @@ def _image_paths(
         file = files[frame]
         sizes = image_sizes(file)
         if sizes is None:
-            raise UserError(f"{file} is no image, or damaged; get it again")
+            raise UserError(f"{file} is damaged or not an image; get it again")
         if sizes.is_turned or sizes.reduction > 1:
             how = "turned by its EXIF data" if sizes.is_turned else "so large that it is reduced"
             raise UserError(
-                f"{file} is {how}, which annotations do not follow: say --extract-frames DIR, and "
+                f"{file} is {how}, which annotations do not follow: give --extract-frames DIR, and "
                 "it is written as the results have it"
             )
         if not file.resolve().is_relative_to(root.resolve()):

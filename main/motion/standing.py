@@ -423,7 +423,7 @@ def zoom_or_dolly(
     zooming, moving = (find_scale(observe(rows, one, soles), fps)[1] for one in (motion, ahead))
     if not moving < _CLEARLY * zooming:  # both are infinite where nobody is seen for long enough
         return motion
-    log.warning("camera: people's feet say that it goes ahead or back where it seems to zoom")
+    log.warning("camera: by people's feet, it moves ahead or back instead of zooming")
     return ahead
 
 

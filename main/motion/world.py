@@ -168,7 +168,7 @@ def solve_world(
     ways = ways._replace(contacts=_touching(lifted, ways, plane, levels, clip.fps))
     ways, _ = _solve(lifted, ways, plane, levels, clip, open_scale=False)
     if (ways.contacts & ~seen.hidden[:, None]).sum() < LEAST_POINTS:
-        log.warning("no foot that is seen rests for a moment: the ground is where the lowest are")
+        log.warning("no visible foot ever stands still: the ground is put at the lowest feet")
     solved = World(motion, plane, levels)
     _write(rows, solved, seen, ways, clip.fps, body, world)
     return solved

@@ -203,7 +203,7 @@ def _process_again(job: Job, tools: Tools) -> ClipResult:
     try:
         return _process(job, reusing)
     except UserError as error:
-        log.info("%s: estimated anew: %s", job.label, error)
+        log.info("%s: estimated again: %s", job.label, error)
         return _process(job, tools)
 
 
@@ -229,7 +229,7 @@ def list_jobs(clips: Path, output: Path, *, preview: bool = False) -> list[Job]:
         what = f"; it holds {kinds_of(others)}" if others else ""
         raise UserError(f"{clips}: there is no video in it{what}")
     if others:
-        log.warning("%s: left out, as no videos: %s", clips, kinds_of(others))
+        log.warning("%s: skipped, because they are not videos: %s", clips, kinds_of(others))
     by_folder: dict[Path, list[Path]] = {}
     for source in sources:
         by_folder.setdefault(source.parent, []).append(source)

@@ -24,7 +24,7 @@ from main.pipeline.options import DetectorName
 from models.checkpoint import DAMAGE
 from utils.camera import Box, intersection_over_union
 from utils.errors import UserError, first_line
-from utils.files import ROOT, atomic_path, read_json, what_came_instead
+from utils.files import ROOT, atomic_path, read_json, wrong_download
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class BoxFileDetector:
             raise UserError(f'{path}: expected {{"frame": [[x, y, width, height], ...]}}')
         self.boxes = {self._frame(k): self._boxes(k, v) for k, v in content.items()}
         if len(self.boxes) < len(content):  # 7 and 07
-            raise UserError(f"{path}: a frame is in it twice")
+            raise UserError(f"{path}: contains a frame twice")
         if not any(self.boxes.values()):
             raise UserError(f"{path}: there is no box in it")
 
@@ -93,20 +93,20 @@ class BoxFileDetector:
 
     def _frame(self, key: str) -> int:
         if not key.isdecimal() or len(key) > _MOST_DIGITS:
-            raise UserError(f"{self.path}: '{key[:40]}' is no frame number")
+            raise UserError(f"{self.path}: '{key[:40]}' is not a frame number")
         return int(key)
 
     def _boxes(self, key: str, rows: object) -> list[Box]:
         if isinstance(rows, list) and len(rows) > _MOST_BOXES:
             raise UserError(
-                f"{self.path}: frame {key} has {len(rows)} boxes; at most {_MOST_BOXES} are read"
+                f"{self.path}: frame {key} has {len(rows)} boxes; at most {_MOST_BOXES} are allowed"
             )
         array = np.array(rows, dtype=object)
         numbers = all(
             isinstance(v, int | float) and v is not True and v is not False for v in array.ravel()
         )
         if array.size and (array.ndim != 2 or array.shape[1] != 4 or not numbers):
-            raise UserError(f"{self.path}: frame {key} is no list of [x, y, width, height]")
+            raise UserError(f"{self.path}: frame {key} is not a list of [x, y, width, height]")
         boxes = [Box(*map(float, row)) for row in array]
         for box in boxes:
             if max(map(abs, box)) > _FARTHEST:
@@ -180,7 +180,7 @@ class YoloDetector:
                 verbose=False,
             )
         except (UserError, ImportError, UnpicklingError, *DAMAGE) as error:
-            reason = what_came_instead(path) or first_line(error)
+            reason = wrong_download(path) or first_line(error)
             raise UserError(
                 f"the person detector {path} cannot be used ({reason}); {advice}"
             ) from None

@@ -90,7 +90,7 @@ _MOST_REPEATS: Final = 100
 _LARGEST_NUMBER: Final = 10_000
 _LARGEST_MULTIPLE: Final = 10
 _TEXT: Final = re.compile(r"(?!.*\d{5})[\w.,\[\] ]{1,40}")
-"""What arguments of layers are where they are no numbers: names, or numbers after all."""
+"""What arguments of layers are where they are not numbers: names, or numbers after all."""
 _IMAGE_SIZES: Final = range(32, 4097)
 
 
@@ -274,7 +274,7 @@ def _checked(layers: object) -> dict[str, Any]:
             raise ValueError("a number in the description of its layers is too large")
     activation = layers.get("activation")
     if activation is not None and not _ACTIVATION.fullmatch(str(activation)):
-        raise ValueError(f"its activation is no layer of PyTorch: {str(activation)[:60]!r}")
+        raise ValueError(f"its activation is not a layer of PyTorch: {str(activation)[:60]!r}")
     multiples = [layers.get(f"{name}_multiple", 1) for name in ("depth", "width")]
     multiples += [value for scale in layers.get("scales", {}).values() for value in scale[:2]]
     rows = [*layers["backbone"], *layers["head"]]
@@ -312,4 +312,4 @@ def _check_layers(layers: Mapping[str, Any], ultralytics: ModuleType) -> None:
         ours = getattr(modules, name, None) if name not in _NO_LAYERS else None
         of_torch = name.removeprefix("nn.") in _TORCH_LAYERS and name.startswith("nn.")
         if not of_torch and not (isinstance(ours, type) and issubclass(ours, nn.Module)):
-            raise ValueError(f"{name[:60]!r} is no layer of a detector")
+            raise ValueError(f"{name[:60]!r} is not a layer of a detector")

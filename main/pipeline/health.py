@@ -46,7 +46,7 @@ GOLDEN_TOLERANCE: Final = {"fp32": 1e-3, "bf16": 0.15}
 class Finding:
     """One line of the report.
 
-    `blocks` are the tasks that cannot run without it; `advice` says how to mend it.
+    `blocks` are the tasks that cannot run without it; `advice` says how to correct it.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Finding:
 
 
 def examine(config: Config, model_dir: str, device: str, precision: str) -> Iterator[Finding]:
-    """Everything that the commands need, in the order in which a user would mend it."""
+    """Everything that the commands need, in the order in which a user would correct it."""
     yield _machine()
     yield from _device(device)
     yield from _golden_crop(device, precision)
@@ -168,7 +168,7 @@ def _network(model_dir: str, precision: str) -> Finding:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     broken = [key for key, value in network.named_parameters() if not bool(value.isfinite().all())]
     if broken:
-        advice = f"{broken[0]} holds NaN or infinity; fetch the weights again"
+        advice = f"{broken[0]} holds NaN or infinity; download the weights again"
         return Finding(name, "broken", advice, ("inference", "testing"))
     return Finding(name, f"readable, {parameters / 1e6:.0f} M parameters, all keys match")
 
@@ -177,14 +177,14 @@ def _detector(path: Path) -> Iterator[Finding]:
     if path.is_file():
         yield Finding("person detector", f"{path.name} is there")
     else:
-        advice = f"{path} is absent; --detector yolo downloads it"
+        advice = f"{path} is missing; --detector yolo downloads it"
         yield Finding("person detector", "the built-in MoveNet", advice)
 
 
 def _encoder(config: Config) -> Finding:
     path = config.model.encoder_pretrained_model_path
     if path is None or (ROOT / path).is_file():
-        return Finding("encoder for training", path or "none asked for")
+        return Finding("encoder for training", path or "none in the config")
     is_vitpose = Path(path).name.startswith("vitpose")
     weights = "ViTPose weights" if is_vitpose else "the encoder.pth of scripts/pretrain.sh"
     advice = (

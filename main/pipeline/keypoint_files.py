@@ -106,7 +106,7 @@ def _frames(content: Any, path: Path) -> Frames:
     if isinstance(content, dict) and isinstance(content.get("instance_info"), list):
         content = content["instance_info"]  # of MMPose's demos, behind a description of the joints
     if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
-        raise UserError(f"{path}: these are no keypoints of OpenPose, MMPose or AlphaPose")
+        raise UserError(f"{path}: these are not keypoints of OpenPose, MMPose or AlphaPose")
     if content and all("instances" in one for one in content):
         return _mmpose_frames(content, path)
     if content and all("image_id" in one for one in content):
@@ -134,7 +134,7 @@ def _mmpose_frames(content: list[dict[str, Any]], path: Path) -> Frames:
     frames: Frames = {}
     for number, one in zip(numbers, content, strict=True):
         if not isinstance(one["instances"], list):
-            raise UserError(f"{path}: the instances of frame {number} are no list")
+            raise UserError(f"{path}: the instances of frame {number} are not a list")
         people = [_mmpose_person(person, path) for person in one["instances"]]
         frames.setdefault(number - first, []).extend(people)
     return frames
@@ -162,7 +162,9 @@ def _alphapose_frames(content: list[dict[str, Any]], path: Path) -> Frames:
     for name, one in zip(names, content, strict=True):
         values = _numbers(one.get("keypoints"), path, "keypoints")
         if values.ndim != 1 or values.size % 3:
-            raise UserError(f"{path}: keypoints of {name[:60]} are no list of x, y, score, x, ...")
+            raise UserError(
+                f"{path}: keypoints of {name[:60]} are not a list of x, y, score, x, ..."
+            )
         frames.setdefault(places[name], []).append(_person(values.reshape(-1, 3), path))
     return frames
 
@@ -195,7 +197,7 @@ def _numbers(values: Any, path: Path, name: str) -> np.ndarray:
     except ValueError:  # lists of different lengths
         plain = False
     if not plain or not array.size:
-        raise UserError(f"{path}: {name} of one of its people are no plain numbers")
+        raise UserError(f"{path}: {name} of one of its people are not plain numbers")
     numbers = array.astype(np.float64)
     if np.abs(numbers).max() > _LARGEST_PX:
         raise UserError(f"{path}: {name} of one of its people are beyond any image")
@@ -204,7 +206,7 @@ def _numbers(values: Any, path: Path, name: str) -> np.ndarray:
 
 def _frame_number(value: Any, path: Path) -> int:
     if type(value) is not int or not 0 <= value < _MOST_FRAMES:
-        raise UserError(f"{path}: a frame_id or image_id is no number of a frame")
+        raise UserError(f"{path}: a frame_id or image_id is not a frame number")
     return value
 
 

@@ -121,7 +121,7 @@ def _stem(weights: Path) -> str:
     suffix = next((s for s in WEIGHT_SUFFIXES if weights.name.endswith(s)), None)
     if suffix is None:
         kinds = ", ".join(WEIGHT_SUFFIXES)
-        raise UserError(f"{weights}: not a weights file by its ending ({kinds})")
+        raise UserError(f"{weights}: the name of a weights file ends in one of {kinds}")
     return weights.name.removesuffix(suffix)
 
 
@@ -131,7 +131,7 @@ def _config_of(weights: Path) -> Path:
         if (folder / CONFIG_NAME).is_file():
             return folder / CONFIG_NAME
     published = HUB_MODELS.get(weights.parent.name)
-    where = f", from huggingface.co/{published.repo}, or say --download" if published else ""
+    where = f", from huggingface.co/{published.repo}, or add --download" if published else ""
     raise UserError(
         f"{weights.parent / CONFIG_NAME} is missing; put the config of {weights.name} beside it"
         + where
@@ -144,7 +144,7 @@ def _how_to_get(model_dir: str, folder: Path) -> str:
         files = " and ".join(hub.files)
         return (
             f"{folder} has no weights: put {files} from huggingface.co/{hub.repo} into it, "
-            "or say --download (8.2 GB)"
+            "or add --download (8.2 GB)"
         )
     there = [config.parent.name for config in PRETRAINED.glob(f"*/{CONFIG_NAME}")]
     known = ", ".join(sorted({*there, *HUB_MODELS}))
@@ -161,13 +161,13 @@ def _download(model_dir: str, folder: Path) -> None:
     hub = HUB_MODELS[model_dir]
     absent = [name for name in hub.files if not (folder / name).is_file()]
     for name in absent:
-        log.info("fetching %s from %s", name, hub.repo)
+        log.info("downloading %s from %s", name, hub.repo)
         try:
             fetched = Path(hf_hub_download(hub.repo, name, local_dir=folder))
         except (http_error, errors.LocalEntryNotFoundError, OSError) as error:
             _remove_traces(folder)
             raise UserError(
-                f"could not fetch {name} ({first_line(error)}); put it into {folder} by hand, "
+                f"could not download {name} ({first_line(error)}); put it into {folder} by hand, "
                 f"from huggingface.co/{hub.repo}"
             ) from None
         _record(folder, name, hub.repo, fetched)
@@ -184,7 +184,7 @@ def _record(folder: Path, name: str, repo: str, fetched: Path) -> None:
     record = folder / "fetched.json"
     known = read_json(record, "record") if record.is_file() else {}
     if not isinstance(known, dict):
-        raise UserError(f"{record}: no record of fetched files; delete it")
+        raise UserError(f"{record}: not a record of downloads; delete it")
     with open_input(fetched) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     known[name] = {"repo": repo, "bytes": fetched.stat().st_size, "sha256": digest}

@@ -22,34 +22,10 @@ LARGEST_SMOOTHING: Final = 20.0
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """Which model runs how, and what is made of a clip.
+    """Which model runs how, and what is made of a clip, as docs/inference.md describes its flags.
 
     Attributes:
-        model_dir: a name under pretrained_models/, a folder or a weights file.
-        device: "auto", or a device of PyTorch.
-        precision: of encoder and decoder, "fp32" or "bf16".
-        backend: what runs the network.
-        overrides: changes of the model's config, "section.key=value".
-        download: fetch a published model if it is absent.
-        batch_size: people per batch; None: 8 on a CPU, else 32.
-        fps: frames per second of the result; None: the source's own.
-        boxes: a file of boxes that says where people are.
-        detector: what finds people without such a file; "auto": the file NAME.boxes.json beside
-            the source, else YOLO if its weights are there, else "movenet", which is built in.
-        keypoints: a file or folder of another program's keypoints, or "built-in".
-        refine: move bodies onto keypoints; None: as the model's config says.
-        person: people to write; None: everyone.
-        keep_longest: of those, how many with the most frames; None: all.
-        preview: write only a sheet of the people, to choose from.
-        reuse: take the network's estimates from the result that is there.
         smoothing: factor of the default smoothing of videos; 0: none.
-        focal_px: focal length of the camera in pixels.
-        fov_deg: or its angle of view across the width in degrees.
-        camera: how the camera of a video moves; "auto": what the background says.
-        world: find the camera's motion and the ground, and move people in a world in which feet
-            stand still.
-        overlay: what is drawn over the frames; None: nothing.
-        export: formats for other programs.
 
     Raises:
         UserError: a value is out of its range, or two contradict each other.
@@ -106,7 +82,7 @@ class InferenceOptions:
         if self.fov_deg is not None and not 0.1 <= self.fov_deg <= 179:
             raise UserError(f"--fov {self.fov_deg:g}: give an angle of 0.1 to 179 degrees")
         if self.camera != "auto" and not self.world:
-            raise UserError(f"--camera {self.camera} is for --world: say both, or leave it away")
+            raise UserError(f"--camera {self.camera} is for --world: give both, or neither")
         if self.export:
             check_formats(self.export)
 
@@ -129,11 +105,13 @@ def parse_person(text: str) -> Chosen:
     numbers = [number.strip() for number in text.split(",")]
     # Digits of other alphabets are decimal, too; of thousands, Python makes no number.
     if not all(re.fullmatch(r"0*[1-9][0-9]{0,8}", number) for number in numbers):
-        raise UserError(f"--person {text[:40]}: say largest, or numbers from 1, as in 1,3")
+        raise UserError(f"--person {text[:40]}: give largest, or numbers from 1, as in 1,3")
     return tuple(map(int, numbers))
 
 
-_SMOOTHING_ADVICE: Final = f"say auto, off, or a number from 0 to {LARGEST_SMOOTHING:g} (1 is auto)"
+_SMOOTHING_ADVICE: Final = (
+    f"give auto, off, or a number from 0 to {LARGEST_SMOOTHING:g} (1 is auto)"
+)
 
 
 def parse_smoothing(text: str) -> float:

@@ -63,7 +63,7 @@ _LEAST_SPACE: Final = 1 << 20
 EXPORTING: Final = ".exporting"
 """In a folder of results: not all exports that were asked for are written yet."""
 _ADVICE: Final = (
-    "lower the threshold with --set inference.detection.conf=0.3, or say where people are "
+    "lower the threshold with --set inference.detection.conf=0.3, or state where people are "
     "with --boxes FILE.json or --detector whole-image"
 )
 
@@ -420,7 +420,7 @@ def process_input(file_name: str, output: Path, options: InferenceOptions) -> in
     photographs = _photographs(path) if path.is_dir() else []
     if photographs:
         tools = Tools.load(options)
-        log.info("%s: images of different sizes, each is taken on its own", path)
+        log.info("%s: images of different sizes, each is estimated on its own", path)
         return process_photographs(path, photographs, result, tools)
     # What cannot be read is reported before the model is loaded.
     with open_source(path, options.fps) as source:

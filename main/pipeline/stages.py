@@ -163,7 +163,7 @@ _TRACKER: Final = {
 }
 _MEMORY_S: Final = 2.5
 """How long a person who is not seen keeps the number."""
-_DAMAGED: Final = "fetch its weights again, or choose --precision fp32"
+_DAMAGED: Final = "download its weights again, or choose --precision fp32"
 
 
 class DetectedFrame(NamedTuple):
@@ -396,12 +396,14 @@ def read_estimates(
         ("size", summary.image_size, list(clip.image_size)),
     ):
         if then != now:
-            raise UserError(f"--reuse: {folder} is of {what} {then}, not {now}; run it without")
+            raise UserError(
+                f"--reuse: {folder} was made with {what} {then}, not {now}; run without it"
+            )
     if summary.input_ids and input_ids(path)[1] not in summary.input_ids:
-        raise UserError(f"--reuse: {path} has changed since {folder} was made; run it without")
+        raise UserError(f"--reuse: {path} has changed since {folder} was made; run without it")
     if summary.keypoints is None and want_keypoints:
         needed = "which --refine and --keypoints need"
-        raise UserError(f"--reuse: {folder} has no keypoints, {needed}; run it without")
+        raise UserError(f"--reuse: {folder} has no keypoints, {needed}; run without it")
     names = ["score", "box_xywh", "interpolated", *(f"raw_{name}" for name in PARAMETERS)]
     names += KEYPOINT_COLUMNS if summary.keypoints else ()
     frames: dict[int, list[EstimatedPerson]] = {}
@@ -412,12 +414,12 @@ def read_estimates(
         sides = content["box_xywh"][kept, 2:]
         if not len(kept) or not (sides > 0).all():
             what = "'box_xywh' has boxes without size" if len(kept) else "all is 'interpolated'"
-            raise UserError(f"--reuse: {result.files[number]}: {what}; run it without")
+            raise UserError(f"--reuse: {result.files[number]}: {what}; run without it")
         joints = _posed_joints(values, estimator)
         depth = joints[:, PELVIS, 2]
         if not ((depth > 0) & (depth < _FARTHEST_M)).all():
             where = f"{result.files[number]}: 'raw_transl' is in no camera's view"
-            raise UserError(f"--reuse: {where}; run it without")
+            raise UserError(f"--reuse: {where}; run without it")
         seen = joints[..., :2] / (joints[..., 2:] + 1e-4) * values["focal"][:, None]
         for i, row in enumerate(kept):
             person = Person(

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from configs.schema import Config
-from datasets.synthetic.lifting import People, draw_poses
 from datasets.training_set import Share, TrainingLoader, TrainingSet
 from human_models.body import BodyLibrary, BodyModel
 from main.training.optimizer import freeze
@@ -44,6 +43,7 @@ from models.losses import (
     training_losses,
 )
 from models.smplest_x import SMPLestX, body_parameters, pose_body
+from synthetic.lifting import People, draw_poses
 from utils.errors import UserError
 from utils.files import ROOT
 

@@ -1,6 +1,5 @@
 """A training run on one page: config, data, network, processes, trainer, epochs."""
 
-import argparse
 import logging
 import os
 import signal
@@ -54,13 +53,6 @@ class RunOptions:
     device: str
     overrides: tuple[str, ...]
     """Changes of the config, "section.key=value"."""
-
-    @classmethod
-    def of(cls, arguments: argparse.Namespace) -> "RunOptions":
-        """By the flags of `main.cli.add_run_flags`."""
-        overrides = tuple(arguments.overrides)
-        run = arguments.job_name, arguments.config_file
-        return cls(*run, arguments.output, arguments.device, overrides)
 
 
 def run_training(recipe: Recipe, options: RunOptions, stop: StopRequest | None = None) -> int:

@@ -91,14 +91,14 @@ def run_folder(kind: str, job: str, outputs: Path, *, since: str | None, world: 
             last, if there is one: dates in names are of clocks that may have been wrong.
 
     Raises:
-        UserError: the job's name is no folder name, or the folder cannot be made.
+        UserError: the job's name is not a folder name, or the folder cannot be made.
     """
     date = datetime.now().astimezone().strftime(DATE)
     with failing_together("run folder"):
         if Path(job).name != job:
             raise UserError(f"JOB_NAME '{job}' becomes a folder's name; leave slashes out")
-        if not job.isprintable():
-            raise UserError(f"JOB_NAME {job!r} becomes a folder's name; give one that can be shown")
+        if not job or not job.isprintable():
+            raise UserError(f"JOB_NAME {job!r} becomes a folder's name; use printable characters")
         found = {} if since is None else _runs(outputs, f"{kind}_{job}_")
         recent = [path for begun, path in found.items() if begun >= (since or "")]
         folder = max(recent, key=_last_written, default=None)
@@ -221,8 +221,8 @@ class Learner(NamedTuple):
         content = read_torch(path)
         if not {"network", "optimizer", "progress"} <= content.keys():
             raise UserError(
-                f"{path}: a network, but no state of a run to go on from; "
-                "train.start_over = True begins a run with its weights"
+                f"{path}: a network without the state of a run; "
+                "set train.start_over = True to start a run with its weights"
             )
         try:
             given = require_weights(path, content["network"])
@@ -371,7 +371,7 @@ def resume(run: Run, learner: Learner, snapshots: Snapshots) -> Progress:
             log.warning("%s; trying an older one", error)
         else:
             snapshots.resumed(path)
-            log.info("goes on from %s", path)
+            log.info("continues from %s", path)
             return progress
     if paths:
         raise UserError(

@@ -217,7 +217,7 @@ class Trainer:
         if enough and share > limit:
             self._fail(
                 f"{self._unreadable:.0f} of {self._samples:.0f} samples could not be read (the log "
-                f"names them), more than train.unreadable_share = {limit}; mend the dataset"
+                f"names them), more than train.unreadable_share = {limit}; correct the dataset"
             )
 
     def _is_good(
@@ -243,7 +243,7 @@ class Trainer:
         if self.config.bad_loss == "stop":
             self._fail(
                 f"{problem}; its batch is in {path}, lower train.lr or correct the data "
-                "(train.bad_loss = 'skip' goes on)"
+                "(train.bad_loss = 'skip' continues)"
             )
         log.warning("%s; skipped, its batch is in %s", problem, path)
         return False

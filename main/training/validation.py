@@ -26,7 +26,6 @@ from configs.schema import Config, ModelConfig, TrainConfig
 from datasets.cache import InstanceTable, open_dataset
 from datasets.sample import NO_AUGMENTATION, TrainingSample, training_sample
 from datasets.sources import find_source
-from datasets.synthetic.lifting import People, draw_poses
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS, edges
 from main.evaluation.benchmark import run_benchmark
@@ -35,6 +34,7 @@ from main.pipeline.estimator import Estimator
 from main.training.state import Learner, Progress, Run
 from models.losses import LiftingNetwork, SupervisedSMPLestX, places_in_crop
 from models.smplest_x import SMPLestX, body_parameters, found_keypoints, pose_body, root_relative
+from synthetic.lifting import People, draw_poses
 from utils.devices import constants, has_float64, peak_memory_mib
 from utils.errors import OneLineFormatter, UserError, logging_to
 from utils.files import atomic_path, read_input

@@ -359,5 +359,5 @@ def test_files_outside_the_images_are_refused(entry: str, name: str, tmp_path: P
     names = [f"{i}..{i}.jpg" for i in range(len(entries["image_path"]))]
     load(tmp_path / "right", "BEDLAM", entries | {entry: np.array(names)})
     names[1] = name
-    with pytest.raises(UserError, match=f"entry '{entry}', row 1: '{name}' is no path within"):
+    with pytest.raises(UserError, match=f"entry '{entry}', row 1: '{name}' is not a path within"):
         load(tmp_path / "wrong", "BEDLAM", entries | {entry: np.array(names)})

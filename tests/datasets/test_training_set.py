@@ -136,7 +136,7 @@ def test_dataset_without_images_is_one_line(damaged):
     loader = TrainingLoader(
         TrainingSet(make_config(), damaged, BODY), Share(0, 1, 4, 1), workers=1, pin=False
     )
-    with pytest.raises(UserError, match="one: 20 rows in turn failed") as raised:
+    with pytest.raises(UserError, match="one: 20 rows in succession failed") as raised:
         list(loader.epoch(0))
     assert len(str(raised.value).splitlines()) == 1
     loader.close()

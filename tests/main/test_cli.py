@@ -114,7 +114,11 @@ def test_flags_stand_anywhere_in_every_command(verbose):
         parsed("score", "result", "--body-folder", "f", *verbose, "truth.npz"),
     ]
     assert all(arguments.verbose == bool(verbose) for arguments in found)
-    assert (found[0].dataset, found[0].model_dir, found[0].worst) == ("EHF", "smplest_x_demo", 0)
+    assert (found[0].dataset, found[0].model_dir, found[0].worst_count) == (
+        "EHF",
+        "smplest_x_demo",
+        0,
+    )
     assert found[1].config_file == "configs/config_debug.py"
     assert [(one.model_dir, one.checkpoint_id) for one in found[2:4]] == [("model", "3")] * 2
     assert (found[4].command, str(found[4].file), found[4].server) == ("check", "a.zip", "agora")

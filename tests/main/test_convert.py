@@ -80,6 +80,6 @@ def test_an_untrained_model_replaces_no_folder(tmp_path, monkeypatch, capsys, na
     monkeypatch.chdir(tmp_path / "models")
     monkeypatch.setattr(initialise, "PRETRAINED", tmp_path / "models")
     assert initialise.main(["config_debug.py", name]) == 2
-    assert "is there already; name a new folder" in capsys.readouterr().err
+    assert "exists already; name a new folder" in capsys.readouterr().err
     assert trained.read_bytes() == b"weeks of training"
     assert [path.name for path in tmp_path.rglob("*")] == ["models", "mine", trained.name]

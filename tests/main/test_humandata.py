@@ -131,7 +131,7 @@ def test_check(command: Command, tmp_path: Path) -> None:
         "severity": "error",
         "entry": "smplx.transl",
         "what": "NaN or infinite",
-        "advice": "mend these rows or take them out",
+        "advice": "correct these rows or take them out",
         "rows": 1,
         "first_rows": [2],
     }
@@ -412,8 +412,8 @@ def test_hands_that_nobody_knows(from_params: Callable[..., Done], tmp_path: Pat
         (parameters(focal=None), "person 0: 'focal' is missing"),
         (parameters(transl=None), "'transl' is missing"),
         ([parameters(), parameters(betas=[1])], "person 1: 'betas' has 1 numbers, expected 10"),
-        (parameters(betas=["x"] * 10), "'betas' is no numbers"),
-        (parameters(transl=[0, 0, float("nan")]), "NaN is no number of JSON"),
+        (parameters(betas=["x"] * 10), "'betas' is not made of numbers"),
+        (parameters(transl=[0, 0, float("nan")]), "NaN is not a JSON number"),
         (parameters(transl=[0, 0, 1e300]), "'transl' is not finite"),
         ([parameters(), parameters(expression=None)], "lacks jaw_pose or expression"),
         (parameters(image="d.png"), "d.png is missing"),
@@ -469,7 +469,7 @@ def test_show_without_a_camera_draws_keypoints(command: Command, tmp_path: Path)
     for rows, message in (
         ("6", "rows 0 to 5"),
         ("4-2", "rows 0 to 5"),
-        ("x", "'x' is no row"),
+        ("x", "'x' is not a row"),
         ("3-", "no row"),
     ):
         arguments = ("show", ANNOTATION, "--images", IMAGES, "--output", out, "--rows", rows)
@@ -501,6 +501,13 @@ def test_wrong_words_are_one_line(
     monkeypatch.chdir(tmp_path)
     fails(command(*arguments), message)
     assert not list(tmp_path.iterdir())
+
+
+def test_merge_of_a_file_with_itself_is_refused(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "link.npz").symlink_to(ANNOTATION)
+    for again in (ANNOTATION, tmp_path / "link.npz"):
+        done = command("convert", "merge", ANNOTATION, again, "--output", tmp_path / "m.npz")
+        fails(done, again.name, "is given twice")
 
 
 def test_merge_of_different_bodies_is_refused(command: Command, tmp_path: Path) -> None:

@@ -317,7 +317,7 @@ def test_estimates_of_a_result_are_used_again(run, tmp_path, model, video):
     summaries = [json.loads((one / name / "summary.json").read_text()) for one in (once, again)]
     assert summaries[0] == summaries[1]
     for given, reason in (
-        (("--fps", 5), "is of frame rate 10.0, not 5.0"),
+        (("--fps", 5), "was made with frame rate 10.0, not 5.0"),
         (("--boxes", boxes), "--reuse takes boxes and keypoints from the result"),
         (("--output", tmp_path / "none"), "has no person_001.npz"),
     ):
@@ -451,7 +451,10 @@ BAD_INPUT = {
     "no boxes file": ("{model} {video} --boxes {tmp}/gone.json", "no such file of boxes"),
     "no boxes at all": ("{model} {video} --boxes {tmp}/none.json", "no box in it"),
     "nobody": ("{model} {video} --boxes {tmp}/later.json", "nobody found"),
-    "nobody by that number": ("{model} {video} --boxes {boxes} --person 7", "nobody found"),
+    "nobody by that number": (
+        "{model} {video} --boxes {boxes} --person 7",
+        "nobody has this",
+    ),
     "wrong person": ("{model} {video} --boxes {boxes} --person tallest", "--person tallest"),
     "wrong smoothing": ("{model} {video} --boxes {boxes} --smooth much", "--smooth much"),
     "wrong focal length": ("{model} {video} --boxes {boxes} --focal -3", "--focal -3"),
@@ -459,7 +462,7 @@ BAD_INPUT = {
     "two cameras": ("{model} {video} --boxes {boxes} --fov 60 --focal 900", "one of them"),
     "wrong format": ("{model} {video} --boxes {boxes} --export fbx", "fbx"),
     "wrong batch size": ("{model} {video} --boxes {boxes} --batch-size 0", "a number from 1"),
-    "output is no folder": (
+    "output is not a folder": (
         "{model} {video} --boxes {boxes} --output {tmp}/text.mp4/out",
         "text.mp4",
     ),
@@ -474,7 +477,7 @@ BAD_INPUT = {
         "beside each clip",
     ),
     "wrong rate": ("{model} {video} 0 --boxes {boxes}", "--fps 0: give a rate from"),
-    "rate is no number": ("{model} {video} fast --boxes {boxes}", "FPS"),
+    "rate is not a number": ("{model} {video} fast --boxes {boxes}", "FPS"),
     "wrong device": ("{model} {video} --boxes {boxes} --device tpu", "--device tpu"),
     "wrong flag": ("{model} {video} --no-such-flag", "no-such-flag"),
     "no detector": (
@@ -614,6 +617,6 @@ def test_too_long_a_name_is_refused_before_the_first_frame(run, tmp_path, model,
     shutil.copy(video, clip)
     done = run(model, clip, "--detector", "whole-image", "--output", tmp_path / "out")
     assert done.returncode == 2
-    assert "too long a name for a file" in done.stderr.splitlines()[-1]
+    assert "too long for a file name" in done.stderr.splitlines()[-1]
     assert "free space" not in done.stderr
     assert everything_under(tmp_path / "out") == []

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from main.launch import _status
+from main.launch import main as launch_command
 from utils.devices import device_of_process
 from utils.errors import UserError
 
@@ -124,7 +125,7 @@ def test_killed_worker_carries_on_and_a_signal_to_all_saves(arguments, straight,
     os.killpg(process.pid, signal.SIGTERM)  # as schedulers do: loader workers get it too
     stderr = process.communicate(timeout=240)[1]
     assert process.returncode in (143, 0), stderr
-    assert "goes on from" in stderr
+    assert "continues from" in stderr
     if process.returncode == 143:
         end(launch(2, [*long, "--set=train.continue_train=True"]), 0)
     (run,) = output.glob("train_*")
@@ -242,3 +243,8 @@ def test_process_that_fails_while_others_wait_for_it(how, tmp_path):
 )
 def test_status_is_that_of_a_process_that_failed_by_itself(codes, status):
     assert _status(codes) == status
+
+
+def test_module_without_a_name_is_refused(capsys):
+    assert launch_command(["1", ""]) == 2
+    assert "MODULE is empty" in capsys.readouterr().err

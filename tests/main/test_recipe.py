@@ -13,10 +13,13 @@ import torch
 
 from benchmarks import refinement
 from main import recipe
+from main.initialise import initialise
 from main.pipeline.model_files import find_model
 from main.training import validation
 from main.training.validation import TrainLog
 from models.checkpoint import read_network
+from synthetic import production
+from synthetic.production import synthesize
 from utils.errors import UserError
 
 CONFIG = """
@@ -122,14 +125,23 @@ def test_minutes_are_above_zero(capsys):
     assert "--minutes" in capsys.readouterr().err
 
 
-def test_start_is_the_encoder_of_a_network(tmp_path):
-    plan = recipe.Plan(tmp_path, {})
-    arguments = (tmp_path, plan, 1.0, "config_smplest_x_demo.py", "smplest_x_demo", "cpu")
-    path = recipe.TimedTraining(*arguments)._first_encoder()
-    given = torch.load(path, weights_only=True)["state_dict"]
-    own = read_network(find_model("smplest_x_demo").weights)
-    name = "backbone.blocks.0.attn.qkv.weight"
-    (mine,) = (
-        value for key, value in own.items() if key.endswith("encoder.blocks.0.attn.qkv.weight")
+def test_network_is_continued_on_people_of_another_seed(train, measured, monkeypatch, tmp_path):
+    first, out, drawn = tmp_path / "first", tmp_path / "out", []
+    initialise(str(tmp_path / "config.py"), str(first), seed=3)
+
+    def draw(options, *arguments):
+        drawn.append((options.split, options.seed))
+        return synthesize(options, *arguments)
+
+    monkeypatch.setattr(production, "synthesize", draw)
+    assert train("--from", str(first), "--seed", "8") == 0
+    assert drawn == [("test", 99), ("train", 77), ("train", 8)]
+    done = json.loads((out / "plan.json").read_text())["done"]
+    assert list(done) == ["data", "regression", "weights", "evaluation", "errors"]
+    (log,) = (out / "runs").glob("*/log/train.log")
+    assert f"network: weights of {first / 'first.safetensors'}" in log.read_text()
+    before, after = (
+        read_network(find_model(str(model)).weights) for model in (first, out / recipe.NETWORK)
     )
-    assert torch.equal(given[name], mine.float())
+    moved = [(after[key].float() - value.float()).abs().max() for key, value in before.items()]
+    assert 0 < max(moved) < 0.1  # by a few steps from the first weights

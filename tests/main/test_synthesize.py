@@ -15,14 +15,14 @@ import torch
 from datasets.cache import open_dataset
 from datasets.humandata.file import read_entries
 from datasets.sources import Source
-from datasets.synthetic import hall, shots
-from datasets.synthetic.motion import Block
-from datasets.synthetic.production import SynthesisOptions
-from datasets.synthetic.production import synthesize as draw_set
-from datasets.synthetic.rendering import Stage, full_camera
 from human_models.body import BodyModel
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_body
 from main.synthesize import _CAMERAS, main
+from synthetic import hall, shots
+from synthetic.motion import Block
+from synthetic.production import SynthesisOptions
+from synthetic.production import synthesize as draw_set
+from synthetic.rendering import Stage, full_camera
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -141,7 +141,7 @@ OPTIONS = SynthesisOptions("crops", "tiny", "train", 3, 18, (96, 128))
 KILLED = """
 import os, shutil, sys
 from pathlib import Path
-from datasets.synthetic import production
+from synthetic import production
 from utils import files
 
 removed = shutil.rmtree
@@ -240,8 +240,8 @@ def test_painted_hall_looks_like_the_traced_one(monkeypatch):
     monkeypatch.setattr(shots, "_TEXEL_M", 0.04)
     rng = np.random.default_rng(0)
     step = Block((-1.5, -5.5), (1.4, 0.3, 1.0), 30.0)
-    room = hall.Hall(rng, hall.furnished(rng, [step]), rays=1)
-    turned = shots.turned(np.array([25.0]), np.array([10.0]), np.array([3.0]))[0]
+    room = hall.Hall(rng, hall.furnish(rng, [step]), rays=1)
+    turned = shots.camera_rotations(np.array([25.0]), np.array([10.0]), np.array([3.0]))[0]
     stage, shape = Stage(29.0, 1.4, turned, (-1.0, -0.5)), (54, 96)
     base, sunny, depth_m, floor = room.photograph(rng, stage, full_camera(29.0, shape), shape)
     bare = shots.PaintedHall(room, [0.3]).photograph(stage, shape)

@@ -41,7 +41,7 @@ def error_of(tmp_path, capsys):
         ([MINE, NAMED, "train.frozen_blocks=9"], ["frozen_blocks = 9"]),
         ([MINE, NAMED, "train.validate_metric=x"], ["validate_metric", "mpvpe_all"]),
         ([MINE, NAMED, "train.validate_on=('No',)"], ["'No'"]),
-        ([MINE, NAMED], ["x/", "rows in turn failed"]),
+        ([MINE, NAMED], ["x/", "rows in succession failed"]),
     ],
     ids=lambda value: value[-1][:40],
 )
@@ -59,9 +59,12 @@ def test_corrupt_dataset(error_of, tmp_path):
 
 
 def test_bad_arguments(error_of, tmp_path, capsys):
-    assert "none.py: no such config" in error_of(config="none.py")
+    for config in ("none.py", "configs"):
+        assert f"{config}: no such config" in error_of(config=config)
+    assert "'': no such config" in error_of(config="")
     assert "leave slashes out" in error_of(job="a/b")
     assert r"JOB_NAME 'a\nb' becomes a folder's name; give one" in error_of(job="a\nb")
+    assert "JOB_NAME '' becomes a folder's name; give one" in error_of(job="")
     assert "--device cuda:99" in error_of(device="cuda:99")
     (tmp_path / "runs").write_text("a file")
     assert "runs" in error_of(MINE, NAMED)

@@ -119,7 +119,7 @@ def test_damaged_file_is_one_line(tmp_path, state, name, keep):
         write(path, state)
     size = int(keep * path.stat().st_size) if isinstance(keep, float) else keep
     os.truncate(path, size)
-    with pytest.raises(UserError, match=r"damaged or no checkpoint|more than weights") as error:
+    with pytest.raises(UserError, match=r"damaged or not a checkpoint|more than weights") as error:
         read_network(path)
     assert "\n" not in str(error.value)
 
@@ -204,7 +204,7 @@ def test_wrong_tensor_is_one_line(tmp_path, kind, zipped):
 
 def test_keys_that_are_no_names_are_refused(tmp_path):
     torch.save({"network": {3: torch.zeros(3)}}, tmp_path / "x.pth.tar")
-    with pytest.raises(UserError, match="3 is no plain tensor"):
+    with pytest.raises(UserError, match="3 is not a plain tensor"):
         read_network(tmp_path / "x.pth.tar")
 
 
@@ -279,7 +279,7 @@ def test_lying_safetensors_are_one_line(tmp_path, header, length):
     path = tmp_path / "x.safetensors"
     size = len(header) if length is None else length
     path.write_bytes(struct.pack("<Q", size) + header.encode() + b"1234")
-    with pytest.raises(UserError, match="damaged or no checkpoint") as error:
+    with pytest.raises(UserError, match="damaged or not a checkpoint") as error:
         read_network(path)
     assert "\n" not in str(error.value)
 
@@ -303,7 +303,7 @@ INSTEAD = {
 
 @pytest.mark.parametrize("name", ["x.pth.tar", "x.safetensors"])
 @pytest.mark.parametrize("what", INSTEAD)
-def test_what_came_instead_of_a_file_is_named(tmp_path, name, what):
+def test_failed_download_is_named(tmp_path, name, what):
     (tmp_path / name).write_bytes(INSTEAD[what])
     with pytest.raises(UserError, match=what) as error:
         read_network(tmp_path / name)

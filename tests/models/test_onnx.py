@@ -238,5 +238,5 @@ def test_pipes_are_refused(tmp_path):
 def test_another_network_is_refused(tmp_path):
     with_weights_in(tmp_path / "x.onnx", "x.onnx.data")
     (tmp_path / "x.onnx.data").write_bytes(bytes(16))
-    with pytest.raises(UserError, match="is another network"):
+    with pytest.raises(UserError, match="belongs to another network"):
         OnnxNetwork(tmp_path / "x.onnx", CPU)

@@ -24,7 +24,7 @@ from utils.files import (
     remove_leftovers,
     require_output,
     require_regular_file,
-    what_came_instead,
+    wrong_download,
 )
 from utils.image import read_image
 from utils.mesh import read_ply_vertices
@@ -201,7 +201,7 @@ def test_paths_within_a_folder_may_be_links(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("length", "ending"), [(256, ""), (252, ".mp4"), (90, ".mp4")])
 def test_too_long_a_name_is_refused_before_anything_is_written(tmp_path, length, ending):
     name = "\u56f3" * length if length == 90 else "a" * length
-    with pytest.raises(UserError, match="too long a name for a file"):
+    with pytest.raises(UserError, match="too long for a file name"):
         require_output(tmp_path / "out" / name, ending=ending)
     require_output(tmp_path / "out" / name[:83], ending=ending)
     assert list((tmp_path / "out").iterdir()) == []
@@ -228,13 +228,13 @@ def test_output_below_a_file_is_refused(tmp_path):
         (b"<HTML>", "web page"),
     ],
 )
-def test_what_came_instead_of_a_file(tmp_path, content, what):
+def test_failed_download(tmp_path, content, what):
     (tmp_path / "x").write_bytes(content)
-    assert what in (what_came_instead(tmp_path / "x") or "")
+    assert what in (wrong_download(tmp_path / "x") or "")
     for other in (b"", b"PK\x03\x04", b"<xml>"):
         (tmp_path / "x").write_bytes(other)
-        assert what_came_instead(tmp_path / "x") is None
-    assert what_came_instead(tmp_path / "gone") is None
+        assert wrong_download(tmp_path / "x") is None
+    assert wrong_download(tmp_path / "gone") is None
 
 
 def refuse(*_: object) -> bool:

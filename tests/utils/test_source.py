@@ -175,7 +175,7 @@ def test_what_is_no_medium(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no file"):
         open_source(tmp_path / "missing.mp4")
     (tmp_path / "table.csv").write_text("a,b")
-    with pytest.raises(UserError, match="no known format"):
+    with pytest.raises(UserError, match="unknown format"):
         open_source(tmp_path / "table.csv")
 
 

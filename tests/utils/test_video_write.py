@@ -197,7 +197,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         frame.sample_rate, frame.pts = 48000, 0
         output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
-    with pytest.raises(UserError, match="holds no video"):
+    with pytest.raises(UserError, match="contains only sound"):
         open_source(path)
 
 

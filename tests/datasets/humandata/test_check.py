@@ -142,7 +142,7 @@ FAULTS = [
     (put("smplx", np.ones(N)), "error", "smplx", "is a ndarray, not a dictionary", False),
     (drop("__keypoints_compressed__"), "warning", "__keypoints_compressed__", "missing", False),
     (put("__data_len__", 5), "error", "__data_len__", "says 5 rows, image_path has 12", False),
-    (put("odd", np.zeros(3)), "info", "odd", "no entry of the format", False),
+    (put("odd", np.zeros(3)), "info", "odd", "not an entry of the format", False),
     (set_rows("image_path", ""), "error", "image_path", "no text", True),
     (set_rows("image_path", "/a.png"), "warning", "image_path", "absolute path", True),
     (put("meta.gender", ["male"] * 3), "error", "meta.gender", "has 3 rows", False),
@@ -153,7 +153,7 @@ FAULTS = [
     (put("face_bbox_xywh", np.ones((N, 4))), "warning", "face_bbox_xywh", "no confidence", False),
     (put("smplx.betas", np.zeros((3, 10))), "error", "smplx.betas", "has 3 rows", False),
     (put("smplx.betas", np.zeros((N, 2, 5))), "error", "smplx.betas", "has shape", False),
-    (put("smplx.betas", [[1], [1, 2]]), "error", "smplx.betas", "no array of numbers", False),
+    (put("smplx.betas", [[1], [1, 2]]), "error", "smplx.betas", "not an array of numbers", False),
     (put("smplx.body_pose", np.zeros((N, 60))), "error", "smplx.body_pose", "has shape", False),
     (put("smplx.unknown", np.zeros(3)), "error", "smplx.unknown", "has 3 rows", False),
     (put("meta.width", [360] * 3), "error", "meta.width", "has 3 rows", False),
@@ -169,7 +169,7 @@ FAULTS = [
     (drop("keypoints2d_smplx_mask"), "warning", "keypoints2d_smplx_mask", "missing", False),
     (
         set_rows("keypoints2d_smplx_mask", 2, 0),
-        *("error", "keypoints2d_smplx_mask", "no list of 0 and 1", False),
+        *("error", "keypoints2d_smplx_mask", "not a list of 0 and 1", False),
     ),
     (
         put("keypoints2d_smplx_mask", np.ones(150, np.uint8)),
@@ -218,7 +218,7 @@ FAULTS = [
         ),
         *("warning", "smplx.right_hand_pose", "=False about 0", False),
     ),
-    (duplicate, "warning", "image_path", "row that was there before", True),
+    (duplicate, "warning", "image_path", "repeats an earlier row", True),
     (
         set_rows("keypoints2d_smplx", 2, np.s_[1:3, :, 2]),
         *("warning", "keypoints2d_smplx", "confidence not in 0..1", True),
@@ -356,7 +356,7 @@ def test_sample_of_images(check: Check, images: Path) -> None:
     found = of_images(check(faultless(), images_folder=images, images_sample=2))
     assert found[0][:2] == ("error", "no such image")
     assert len(found[0][2]) == 4  # two images of two rows each
-    assert found[1][:2] == ("info", "2 of 6 images were looked at")
+    assert found[1][:2] == ("info", "2 of 6 images were checked")
 
 
 def test_turned_image_is_measured_as_it_is_stored(check: Check, images: Path) -> None:

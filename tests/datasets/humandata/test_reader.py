@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datasets.humandata.file import FAMILIES
+from datasets.humandata.file import FAMILIES, read_entries
 from datasets.humandata.reader import read_humandata
 from human_models.joints import JOINTS, JOINTS_FROM_HUMANDATA
 from utils.errors import UserError
@@ -257,6 +257,13 @@ def test_wrong_entries_are_named(save: Save, entries: dict[str, Any], message: s
     assert message in str(raised.value)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_mask_of_two_axes_is_refused_by_all_readers(save: Save) -> None:
+    path = save(content() | {"keypoints2d_smplx_mask": np.ones((1, 144), np.uint8)})
+    for read in (read_humandata, read_entries):
+        with pytest.raises(UserError, match=r"'keypoints2d_smplx_mask': has shape \(1, 144\)"):
+            read(path)
 
 
 def test_damaged_file(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_keypoints_without_confidence_are_confident(path: Path) -> None:
         ({"image_path": None}, "'image_path' is missing"),
         ({"keypoints2d_smplx": np.ones((N - 1, 190, 3))}, f"has {N - 1} rows"),
         ({"keypoints2d_smplx": np.ones((N, 100, 3)), "keypoints2d_mask": np.ones(190)}, "its mask"),
-        ({"keypoints2d_smplx_mask": np.full(190, 2)}, "no list of 0 and 1"),
+        ({"keypoints2d_smplx_mask": np.full(190, 2)}, "not a list of 0 and 1"),
     ],
 )
 def test_wrong_entries_leave_nothing(path: Path, changes: dict[str, Any], message: str) -> None:

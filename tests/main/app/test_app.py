@@ -249,9 +249,9 @@ def test_what_holds_no_pictures_is_refused_at_once(client, tmp_path):
         container.mux([*stream.encode(frame), *stream.encode(None)])
     for name, content, reason in (
         ("my notes.mp4", b"buy milk\n", "cannot read the video 'my_notes.mp4': no readable video"),
-        ("notes.png", b"buy milk\n", "cannot read the image 'notes.png': it is no image"),
-        ("cut.png", PICTURE[:-30], "cannot read the image 'cut.png': it is no image or damaged"),
-        ("song.mp4", sound.read_bytes(), "'song.mp4' holds no video that can be read: it is sound"),
+        ("notes.png", b"buy milk\n", "cannot read the image 'notes.png': damaged, or not"),
+        ("cut.png", PICTURE[:-30], "cannot read the image 'cut.png': damaged, or not an image"),
+        ("song.mp4", sound.read_bytes(), "'song.mp4' has no readable video: it contains only"),
     ):
         answer = client.post("/api/jobs", params={"name": name}, content=content)
         assert answer.status_code == 422
@@ -264,7 +264,7 @@ def test_what_holds_no_pictures_is_refused_at_once(client, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"--smooth": "soft"}, "--smooth soft: say auto"),
+        ({"--smooth": "soft"}, "--smooth soft: give auto"),
         ({"--fps": "-1"}, "--fps -1: give a rate from 0.00001 to 1000"),
         ({"--fps": "0"}, "--fps 0: give a rate"),
         ({"--fps": "nan"}, "--fps nan: give a rate"),
@@ -275,7 +275,7 @@ def test_what_holds_no_pictures_is_refused_at_once(client, tmp_path):
         ({"--boxes": "/etc/passwd"}, "--boxes: the app has no such option"),
         ({"--set": "inference.detection.model_path=/x"}, "--set: the app has no such option"),
         ({"--keypoints": "/etc/passwd"}, "--keypoints /etc/passwd: only built-in"),
-        ({"--detector": "yolo"}, "--detector yolo: auto takes it"),
+        ({"--detector": "yolo"}, "--detector yolo: choose auto"),
         ({"--conf": "high"}, "--conf high: give a number from 0 to 1"),
     ],
 )
@@ -318,8 +318,8 @@ def test_tasks_run_one_at_a_time_and_are_cancelled(client, tmp_path, commands):
     first, second = upload(client), upload(client)
     for job in (first, second):
         assert start(client, job).status_code == 204
-    assert "is being worked on" in start(client, first).json()["error"]
-    assert "is being worked on" in client.delete(f"/api/jobs/{first}").json()["error"]
+    assert "has a running task" in start(client, first).json()["error"]
+    assert "has a running task" in client.delete(f"/api/jobs/{first}").json()["error"]
     while (about := client.get(f"/api/jobs/{first}").json())["progress"] is None:
         time.sleep(0.05)
     progress = {"stage": "Estimating", "done": 3, "total": 9, "rate": 2.5, "left": 2}
@@ -485,7 +485,7 @@ def test_in_a_browser(served, run_web, clip, tmp_path):
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert found["tooLarge"].startswith("large.mp4 is larger than 300 MB; cut it")
     assert found["damaged"].startswith("cannot read the video 'damaged.mp4'")
-    assert found["besideSmoothing"].startswith("--smooth soft: say auto")
+    assert found["besideSmoothing"].startswith("--smooth soft: give auto")
     assert (found["people"], found["drawnAs"], found["movedRight"]) == (3, 4, True)
     assert found["cancelledAfter"] < 2
     assert found["outcome"] == "Cancelled; nothing of it was kept."

@@ -105,7 +105,7 @@ def test_what_is_wrong_with_a_file_is_reported_in_one_line(file, body, tmp_path)
     for changes, message in (
         ({"transl": bad}, "'transl' is not"),
         ({"betas": content["betas"][:, :4]}, "'betas' is not"),
-        ({"fps": np.float64(0)}, "no frame rate"),
+        ({"fps": np.float64(0)}, "not a frame rate"),
         ({"frame_index": np.zeros(45, np.int32)}, "a frame twice"),
     ):
         with pytest.raises(UserError, match=message) as error:

@@ -96,7 +96,7 @@ def test_agora_joints_are_in_pixels_of_3840x2160(size):
 
 @pytest.mark.parametrize("size", [(256, 192), (720, 1280), (1280, 700)])
 def test_agora_crops_are_reported(size):
-    with pytest.raises(UserError, match="no whole image"):
+    with pytest.raises(UserError, match="not a whole image"):
         agora_record(prediction(size=size))
 
 

@@ -198,13 +198,13 @@ def test_the_interval_of_a_config_does_not_thin_a_submission(run, tmp_path):
 @pytest.mark.parametrize(
     ("server", "arguments", "message"),
     [
-        ("agora", ("--images", "no_such_folder"), "no folder with images"),
+        ("agora", ("--images", "no_such_folder"), "no images in it"),
         ("agora", ("--boxes", "boxes.json"), "--images"),
         ("agora", ("--images", "{}/flat", "--boxes", "{}/other.json"), "nobody was found"),
         ("bedlam", ("--images", "{}/flat", "--boxes", "{}/boxes.json"), "SCENE/png/SEQUENCE"),
-        ("agora", ("--images", "{}/crops", "--boxes", "{}/boxes.json"), "no whole image"),
+        ("agora", ("--images", "{}/crops", "--boxes", "{}/boxes.json"), "not a whole image"),
         ("agora", ("--set=data.data_dir=no_data",), "agora_test_"),
-        ("agora", ("--output", "{}/upload.tar"), "name it so"),
+        ("agora", ("--output", "{}/upload.tar"), "end the name in"),
         ("agora", ("7",), "no training run"),
     ],
 )

@@ -236,11 +236,11 @@ def test_pixels_of_the_small_image_are_reported(tmp_path):
         ("predictions/a_personId_0.npz", "error: predictions/a_personId_0.npz: is not called"),
         (
             "predictions/a_1280x720_personId_0.pkl",
-            "error: predictions/a_1280x720_personId_0.pkl: 'a_1280x720' is no name",
+            "error: predictions/a_1280x720_personId_0.pkl: 'a_1280x720' is not a name",
         ),
         (
             "predictions/a_pid_3_personId_0.pkl",
-            "error: predictions/a_pid_3_personId_0.pkl: 'a_pid_3' is no name",
+            "error: predictions/a_pid_3_personId_0.pkl: 'a_pid_3' is not a name",
         ),
         ("__MACOSX/predictions/._a", "warning: __MACOSX/predictions/._a: the server does not"),
         ("predictions/.DS_Store", "warning: predictions/.DS_Store: the server does not look"),
@@ -255,7 +255,7 @@ def test_names_and_places_are_reported(member, message, tmp_path):
 def test_bedlam_names_have_their_scene(tmp_path):
     path = write(tmp_path / "a.zip", [(name(BEDLAM, 0, "seq_0_0010"), RECORDS["bedlam"])])
     (found,) = findings_of(path, BEDLAM)
-    assert "'seq_0_0010' is no name that bedlam gives an image" in found
+    assert "'seq_0_0010' is not a name that bedlam gives an image" in found
 
 
 class Rogue:
@@ -266,10 +266,10 @@ class Rogue:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (pickle.dumps(Rogue()), "no pickle of plain arrays (refused to run 'builtins.eval')"),
+        (pickle.dumps(Rogue()), "not a pickle of plain arrays (refused to run 'builtins.eval')"),
         (pickle.dumps({"joints": torch.zeros(24, 2)}), "refused to run 'torch._utils._rebuild"),
-        (pickled(RECORDS["agora"])[:500], "no pickle of plain arrays (is damaged"),
-        (b"", "no pickle of plain arrays (is damaged"),
+        (pickled(RECORDS["agora"])[:500], "not a pickle of plain arrays (is damaged"),
+        (b"", "not a pickle of plain arrays (is damaged"),
         (pickle.dumps([1]), "holds a list, not a dictionary"),
         (pickle.dumps(RECORDS["agora"]), "names numpy._core"),
     ],
@@ -295,7 +295,7 @@ def test_nothing_to_check_is_reported(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         check_submission(tmp_path / "b.zip", AGORA)
     (tmp_path / "c.zip").write_bytes(b"PK")
-    with pytest.raises(UserError, match="is no zip"):
+    with pytest.raises(UserError, match="is not a zip"):
         check_submission(tmp_path / "c.zip", AGORA)
 
 

@@ -164,7 +164,7 @@ def second_number(folder: Path) -> None:
 
 
 FAULTS: dict[str, tuple[Fault, str]] = {
-    "no summary of a result": (text("[]"), "no summary"),
+    "not a summary of a result": (text("[]"), "not a summary"),
     "no JSON": (text('{"people": ['), "no JSON"),
     "no UTF-8": (
         lambda folder: (folder / "summary.json").write_bytes(b'{"input": "\xff"}'),
@@ -212,9 +212,9 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "frame_index empty": (person(frame_index=np.zeros(0, np.int64)), "'frame_index'"),
     "fps text": (person(fps=np.array("ten")), "'fps'"),
     "fps complex": (person(fps=np.array(10 + 1j)), "'fps'"),
-    "fps NaN": (person(fps=np.array(np.nan)), "'fps' is no frame rate"),
-    "fps zero": (person(fps=np.array(0.0)), "'fps' is no frame rate"),
-    "fps tiny": (person(fps=np.array(1e-320)), "'fps' is no frame rate"),
+    "fps NaN": (person(fps=np.array(np.nan)), "'fps' is not a frame rate"),
+    "fps zero": (person(fps=np.array(0.0)), "'fps' is not a frame rate"),
+    "fps tiny": (person(fps=np.array(1e-320)), "'fps' is not a frame rate"),
     "fps a list": (person(fps=np.array([10.0, 10])), "'fps'"),
     "focal NaN": (spoilt("focal", np.nan), "'focal'"),
     "focal zero": (spoilt("focal", 0), "'focal'"),

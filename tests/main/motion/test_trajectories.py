@@ -223,7 +223,7 @@ def test_choice_of_people(row_file):
     assert choose_people(file, None, 2) == {2, 3}
     assert choose_people(file, parse_person("3,1"), None) == {1, 3}
     assert choose_people(file, parse_person("3, 1"), 1) == {3}
-    with pytest.raises(UserError, match="nobody found by that number; there are 1, 2, 3"):
+    with pytest.raises(UserError, match="nobody has this number; there are 1, 2, 3"):
         choose_people(file, (4,), None)
     rows["box_xywh"][:5, 2] = 1000
     assert choose_people(row_file(rows), "largest", None) == {1}

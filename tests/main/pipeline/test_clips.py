@@ -134,7 +134,7 @@ def test_clips_that_lack_the_world_get_it_from_their_results(run, loads, tmp_pat
     assert statuses(report) == {"a/walk.mp4": "done", "b/walk.mp4": "done"}
     assert [(clip["frames"], clip["people"]) for clip in report["clips"]] == [(3, 1)] * 2
     assert len(runs) == 1  # the first one's estimates are those of its result
-    assert written.count("b/walk.mp4: estimated anew: --reuse: ") == 1
+    assert written.count("b/walk.mp4: estimated again: --reuse: ") == 1
     for folder in ("a", "b"):
         with np.load(tmp_path / "out" / folder / "result_walk" / "person_001.npz") as file:
             assert file["world_from_camera"].shape == (3, 4, 4)
@@ -431,7 +431,7 @@ def test_what_a_folder_holds_besides_is_named_once(tmp_path, caplog):
         touch(tmp_path / name)
     assert len(list_jobs(tmp_path, tmp_path / "out")) == 1
     (record,) = caplog.records
-    assert record.message.endswith("left out, as no videos: 2 .jpg, 1 .txt")
+    assert record.message.endswith("skipped, because they are not videos: 2 .jpg, 1 .txt")
     with pytest.raises(UserError, match=r"no video in it; it holds 2 \.jpg"):
         list_jobs(tmp_path / "x", tmp_path / "out")
 

@@ -82,7 +82,7 @@ def test_the_floor_is_the_world_of_a_camera_that_stands_still():
 
 @pytest.mark.parametrize("text", ["9" * 5000, "1,", "0", "-1", "\u0661", "1.5", "", "first"])
 def test_people_that_are_no_numbers(text):
-    with pytest.raises(UserError, match="say largest, or numbers from 1") as caught:
+    with pytest.raises(UserError, match="give largest, or numbers from 1") as caught:
         parse_person(text)
     assert len(str(caught.value)) < 200
 

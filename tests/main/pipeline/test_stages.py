@@ -125,7 +125,7 @@ def test_people_who_are_no_numbers_are_left_out_and_said_so(caplog):
 
 
 def test_nobody_who_is_numbers_is_an_error():
-    with pytest.raises(UserError, match="NaN or infinity for every person; fetch its weights"):
+    with pytest.raises(UserError, match="NaN or infinity for every person; download its weights"):
         list(estimate_people(cropped([2, 0, 1]), NoNumbers({0, 1, 2}), 4))
     assert len(list(estimate_people(cropped([0, 0]), NoNumbers({0}), 4))) == 2
 

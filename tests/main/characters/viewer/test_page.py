@@ -192,7 +192,7 @@ def test_an_input_elsewhere_is_embedded_only_where_the_user_says_so(copied, tmp_
     named(copied, name.format(private))
     assert main([str(copied), "--format", "viewer"]) == 0
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "--input" in line]
-    assert "say --input FILE" in line
+    assert "give --input FILE" in line
     page = copied / "viewer.html"
     assert about_of(page)["pictures"] == []
     assert base64.b64encode(SECRET).decode() not in page.read_text()

@@ -1,0 +1,253 @@
+"""Clips of two to four people who transl and cross each other, with ground truth for every frame.
+
+People walk through the picture, wave, sit down and get up, talk with their hands, and climb steps.
+Their motions are those of `motion`: feet do not slide.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from human_models.joints import MODEL_JOINTS, SIDES
+from synthetic.appearance import Look
+from synthetic.arms import SHAPES, THIGH, draw_arms, waving
+from synthetic.backgrounds import Background, add_shadows, draw_background, overlaid
+from synthetic.figures import BodyParameters, Figure, Mesh, person_mesh
+from synthetic.ground_truth import Row, describe
+from synthetic.motion import FPS, Motion, Physique, Script
+from synthetic.pictures import Studio, is_clear
+from synthetic.rendering import (
+    FILM_WIDTH_MM,
+    Stage,
+    add_sensor_noise,
+    develop,
+    draw_lights,
+    draw_prop,
+    draw_response,
+    draw_stage,
+    full_camera,
+    render,
+)
+from synthetic.skeleton import Skeleton, axis_angle, clamp, turn
+
+_TOGETHER: Final = 8
+"""Frames whose people are posed in one batch."""
+_MOST_HIDDEN, _MOST_CUT = 0.95, 0.9
+Rng = np.random.Generator
+
+
+class Actor(NamedTuple):
+    """A person of a clip."""
+
+    look: Look
+    betas: Float32[np.ndarray, "10"]
+    expressions: Float32[np.ndarray, "2 10"]
+    """Between which the face changes; the second one is that of a smile."""
+    motion: Motion
+
+    def at(self, stage: Stage, frame: int) -> BodyParameters:
+        """Parameters in a frame, in the camera frame."""
+        rotations, smile = self.motion.rotations[frame], self.motion.smile[frame]
+        root = axis_angle(stage.from_world @ rotations[0])
+        body = np.array([axis_angle(rotation) for rotation in rotations[1:]], np.float32)
+        left, right = (self.motion.hands[side][frame].astype(np.float32) for side in SIDES)
+        jaw = np.array([self.motion.jaw_rad[frame], 0, 0], np.float32)
+        neutral, smiling = self.expressions
+        expression = (neutral + smile * (smiling - neutral)).astype(np.float32)
+        return BodyParameters(
+            root.astype(np.float32), body, left, right, jaw, self.betas, expression
+        )
+
+    def translation(self, stage: Stage, frame: int, figure: Figure) -> Float32[np.ndarray, "3"]:
+        """The translation that brings a figure posed for a frame to its place."""
+        pelvis = stage.from_floor(self.motion.pelvis[frame])
+        return (pelvis - figure.joints[0]).astype(np.float32)
+
+
+class Frame(NamedTuple):
+    """A picture and the rows of those who are seen in it."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    rows: list[Row]
+
+
+def people_of_clip(rng: Rng) -> int:
+    """How many; a clip's generator is asked for this first."""
+    return int(rng.integers(2, 5))
+
+
+def draw_clip(
+    studio: Studio, rng: Rng, shape: tuple[int, int], frame_count: int
+) -> Iterator[Frame]:
+    """The frames of a clip, one after the other; `shape` is (height, width)."""
+    count = people_of_clip(rng)
+    focal = rng.uniform(26, 45)
+    away = rng.uniform(3.6, 6.0) * focal / 30
+    stage = draw_stage(rng, away, focal)
+    actors = [_actor(studio, rng, stage, k, away, frame_count) for k in range(count)]
+    lights, camera = draw_lights(rng, stage.up), full_camera(focal, shape)
+    blocks = [
+        draw_prop(rng, stage, block.middle[0], -block.middle[1], block.size, yaw_deg=block.yaw_deg)
+        for actor in actors
+        for block in actor.motion.blocks
+    ]
+    half, half_shape = camera.scaled(0.5), (shape[0] // 2, shape[1] // 2)
+    bare = draw_background(rng, stage, half, half_shape, away + 3, studio.photographs)
+    response, noise = draw_response(rng), 255 * rng.uniform(0.003, 0.012)
+    for number, people in enumerate(pose_actors(studio, actors, [stage] * frame_count)):
+        meshes = [mesh for *_, mesh in people] + blocks
+        picture = render(meshes, lights, camera, shape)
+        background = Background(bare.image.copy(), bare.floor)
+        add_shadows(background, meshes, lights, stage, half)
+        taken = develop(overlaid(background.image, picture), response)
+        rows = []
+        for index, (body, figure, transl, _) in enumerate(people):
+            row = describe(figure, body, transl, picture, index, camera, studio.parts)
+            if is_clear(row, _MOST_HIDDEN, _MOST_CUT):
+                rows.append(row | {"meta.frame_index": number, "meta.person": index})
+        yield Frame(add_sensor_noise(rng, taken, noise), rows)
+
+
+PosedActor = tuple[BodyParameters, Figure, Float32[np.ndarray, "3"], Mesh]
+
+
+def pose_actors(
+    studio: Studio, actors: list[Actor], stages: Sequence[Stage]
+) -> Iterator[list[PosedActor]]:
+    """Everybody in each frame, which has a stage: parameters, the figure, its translation, its
+    mesh."""
+    for first in range(0, len(stages), _TOGETHER):
+        numbers = range(first, min(first + _TOGETHER, len(stages)))
+        parameters = [actor.at(stages[number], number) for number in numbers for actor in actors]
+        figures = iter(studio.figures.pose(parameters))
+        bodies = iter(parameters)
+        for number in numbers:
+            people = []
+            for actor in actors:
+                figure = next(figures)
+                transl = actor.translation(stages[number], number, figure)
+                people.append(
+                    (next(bodies), figure, transl, person_mesh(figure, actor.look, transl))
+                )
+            yield people
+
+
+def make_physique(studio: Studio, look: Look, betas: Float32[np.ndarray, "10"]) -> Physique:
+    """What motion needs to know of a dressed body."""
+    body, expression = np.zeros((21, 3), np.float32), np.zeros(10, np.float32)
+    root, hand, jaw = body[0], body[:15], body[0]
+    still = BodyParameters(root, body, hand, hand, jaw, betas, expression)
+    (figure,) = studio.figures.pose([still])
+    mesh = person_mesh(figure, look, np.zeros(3, np.float32))
+    ankle, heel = (figure.joints[MODEL_JOINTS.index(f"left_{name}")] for name in ("ankle", "heel"))
+    sole = float(mesh.points[:, 1].min())
+    skeleton = Skeleton(studio.figures.rest_joints_of(betas))
+    return Physique(skeleton, float(ankle[1]) - sole, float(ankle[2] - heel[2]))
+
+
+def _actor(studio: Studio, rng: Rng, stage: Stage, number: int, away: float, frames: int) -> Actor:
+    """The first two cross each other; the others do anything, each at a depth of its own."""
+    look = studio.stylist.draw(rng, fine=True)
+    betas = np.clip(rng.standard_normal(10), -2.5, 2.5).astype(np.float32)
+    expressions = (rng.standard_normal((2, 10)) * 0.8).astype(np.float32)
+    physique = make_physique(studio, look, betas)
+    seconds = frames / FPS
+    depth = away + (0.75 * number - 0.5) + rng.uniform(-0.2, 0.2)
+    width = depth * FILM_WIDTH_MM / stage.focal_mm
+    crosses = number < 2 or rng.random() < 0.25
+    x = width * (rng.uniform(-0.12, 0.12) if crosses else rng.uniform(-0.32, 0.32))
+    if crosses:
+        script = crossing(rng, physique, (x, -depth), 0.8 * width, seconds)
+    else:
+        doing = (standing, sitting, climbing)[rng.choice(3, p=(0.5, 0.3, 0.2))]
+        script = doing(rng, physique, (x, -depth), seconds)
+    for at in np.arange(rng.uniform(0, 1.5), seconds, 2.5):
+        script.face(at, float(rng.random()), float(rng.choice((0.0, 1.5))))
+    return Actor(look, betas, expressions, script.play(rng, frames))
+
+
+def crossing(
+    rng: Rng, physique: Physique, middle: tuple[float, float], way_m: float, seconds: float
+) -> Script:
+    """Walks through `middle` (world x, z) about halfway through; by chance one arm waves, and the
+    way bends."""
+    leftward, angle = rng.choice((-1.0, 1.0)), rng.normal(0, 0.3)
+    ahead = np.array([leftward * math.cos(angle), math.sin(angle)])
+    speed = clamp(way_m / seconds * rng.uniform(0.9, 1.1), 0.7, 1.33)
+    pace = clamp(speed / 1.18, 0.75, 1.15)
+    half = seconds / 2 + rng.normal(0, 0.08) * seconds
+    before, after = (max(speed * time, 0.0) + 0.9 for time in (half, seconds - half))
+    start, end = middle - before * ahead, middle + after * ahead
+    if rng.random() < 0.3:
+        end = middle + after * np.array([0.4 * leftward, rng.choice((-0.9, 0.9))])
+    yaw = math.degrees(math.atan2(*ahead))
+    script = Script(physique, start[0], start[1], yaw, half - before / speed)
+    script.walk([middle, tuple(end.tolist())], pace, step_m=clamp(0.54 * speed / pace, 0.4, 0.75))
+    if rng.random() < 0.35:
+        arm = waving(rng)
+        left, right = (arm, None) if rng.random() < 0.5 else (None, arm)
+        script.arms(left, right, half - rng.uniform(0, 1))
+    return script
+
+
+def standing(rng: Rng, physique: Physique, where: tuple[float, float], seconds: float) -> Script:
+    """Waves, or talks with the hands; by chance turns to another side."""
+    script = Script(physique, *where, rng.normal(0, 40))
+    script.wait(rng.uniform(0, 0.5))
+    while script.time < seconds:
+        if rng.random() < 0.15:
+            script.turn_to(script.yaw + rng.normal(0, 60))
+        elif rng.random() < 0.25:
+            _wave(rng, script)
+        else:
+            for side in SIDES:
+                script.hand(side, str(rng.choice(list(SHAPES))), script.time)
+            script.arms(*draw_arms(rng, 0.25)).wait(rng.uniform(0.9, 1.8))
+    return script
+
+
+def _wave(rng: Rng, script: Script) -> None:
+    """Raise one hand and swing it to and fro."""
+    arm, side = waving(rng), int(rng.integers(2))
+    for number in range(int(rng.integers(4, 9))):
+        swing = -1.0 if number % 2 else 1.0
+        wrist = arm.wrist + np.array([0.08 * swing, 0, 0])
+        swung = arm._replace(wrist=wrist, bend=(arm.bend[0], arm.bend[1] + 14 * swing))
+        last = 0.6 if number == 0 else 0.3
+        left, right = (swung, None) if side == 0 else (None, swung)
+        script.arms(left, right, last_s=last).wait(last)
+    script.arms(None, None).wait(0.7)
+
+
+def sitting(rng: Rng, physique: Physique, where: tuple[float, float], seconds: float) -> Script:
+    """Sits down, stays a while, gets up, and may walk away."""
+    script = Script(physique, *where, rng.normal(0, 45))
+    script.wait(rng.uniform(0.1, 0.3) * seconds)
+    script.arms(THIGH, THIGH, script.time + 0.3, 1.2)
+    script.sit(rng.uniform(0.15, 0.4) * seconds, rng.uniform(0.4, 0.5))
+    script.arms(None, None, script.time - 1.2)
+    if rng.random() < 0.5:
+        script.turn_to(script.yaw + rng.normal(0, 50))
+        forward = turn("y", script.yaw)[:, 2] * rng.uniform(1, 3)
+        script.walk([(script.place[0] + forward[0], script.place[2] + forward[2])])
+    return script
+
+
+def climbing(rng: Rng, physique: Physique, where: tuple[float, float], seconds: float) -> Script:
+    """Goes up two steps, and down again if there is time."""
+    yaw = rng.uniform(-180, 180)
+    rise, tread, distance = rng.uniform(0.14, 0.19), rng.uniform(0.3, 0.36), rng.uniform(0.8, 1.4)
+    start = np.array(where) - (distance + 0.3) * turn("y", yaw)[[0, 2], 2]
+    script = Script(physique, start[0], start[1], yaw).climb(distance, rise, tread)
+    script.turn_to(yaw + rng.choice((-180, 180)))
+    if script.time + 2 < seconds:
+        end = script.place + turn("y", script.yaw)[:, 2] * tread * 4
+
+        def height(distance: float) -> float:
+            return rise * clamp(2 - round(distance / tread), 0, 2)
+
+        script.walk([(end[0], end[2])], 0.8, height, tread)
+    return script

@@ -1,0 +1,260 @@
+"""Drawing a set by several processes: the same bytes whatever their number.
+
+Pictures are drawn in batches of fixed size into a folder of their own, each batch ending with a
+file of its rows. A run that was stopped goes on where it was; the set appears when all is done.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import cv2
+import numpy as np
+import torch
+
+from datasets.humandata.writer import BODY_BOX_SCALE, write_humandata
+from datasets.sources import Split
+from synthetic.clips import draw_clip, people_of_clip
+from synthetic.demo import draw_demo
+from synthetic.ground_truth import Row, entries_of_columns, load_rows, save_rows
+from synthetic.motion import FPS
+from synthetic.pictures import (
+    Studio,
+    draw_crop,
+    draw_scene,
+    generator,
+    people_of_scene,
+    plan_crop,
+    plan_scene,
+)
+from synthetic.shots import PEOPLE, draw_shot
+from utils.camera import scaled_boxes
+from utils.errors import UserError
+from utils.files import exclusive, remove_folder, remove_leftovers
+from utils.video_write import VideoWriter
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["crops", "scenes", "clips", "demo"]
+VERSIONS: Final[dict[Kind, int]] = {"crops": 1, "scenes": 1, "clips": 2, "demo": 1}
+"""Of what is drawn from the same seed."""
+_BATCH: Final = {"crops": 16, "scenes": 4, "clips": 1, "demo": 1}
+_IMAGES_PER_FOLDER: Final = 1000
+
+
+@dataclass(frozen=True)
+class SynthesisOptions:
+    """What to draw."""
+
+    kind: Kind
+    name: str
+    split: Split
+    seed: int
+    people: int
+    size: tuple[int, int]
+    """Width and height of the pictures, pixels."""
+    frames: int = 0
+    """Of a clip."""
+    camera: str | None = None
+    """Of clips in the hall, one of `shots.CAMERAS`; None: clips of people who cross each other."""
+
+    def picture_count(self) -> int:
+        """Crops, scenes or clips: so many that the wanted number of people is planned in them."""
+        if self.kind in ("crops", "demo"):
+            return self.people if self.kind == "crops" else 1
+        if self.camera is not None:
+            return math.ceil(self.people / PEOPLE)
+        people_of = people_of_scene if self.kind == "scenes" else people_of_clip
+        count = planned = 0
+        while planned < self.people:
+            planned += people_of(generator(self.seed, self.split, count))
+            count += 1
+        return count
+
+    def digest(self) -> str:
+        """The same for the same pictures."""
+        content = json.dumps([asdict(self), VERSIONS[self.kind]])
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def synthesize(options: SynthesisOptions, out: Path, workers: int) -> Iterator[int]:
+    """Draw a set into `out`/annot and `out`/img; yields the number of pictures as they are done.
+
+    Raises UserError where a worker is killed, or another process draws the same split of the set.
+    """
+    images = out / "img" / options.name / options.split
+    busy = f"another process draws {images}; wait for its end, or choose another --name or --out"
+    with exclusive(images.with_name(f".drawing_{options.split}.lock"), busy):
+        yield from _synthesize(options, out, images, workers)
+
+
+def _synthesize(options: SynthesisOptions, out: Path, images: Path, workers: int) -> Iterator[int]:
+    staging = images.with_name(f".drawing_{options.split}_{options.digest()}")
+    (out / "annot").mkdir(parents=True, exist_ok=True)
+    remove_leftovers(images.parent, [images.name, staging.name])
+    (staging / "rows").mkdir(parents=True, exist_ok=True)
+    total, size = options.picture_count(), _BATCH[options.kind]
+    ranges = [range(first, min(first + size, total)) for first in range(0, total, size)]
+    files = [staging / "rows" / f"{each.start:08d}.npz" for each in ranges]
+    missing = [(each, file) for each, file in zip(ranges, files, strict=True) if not file.is_file()]
+    yield total - sum(len(each) for each, _ in missing)
+    if workers == 1:
+        _prepare(options)
+        for each, file in missing:
+            yield _draw_batch(options, each, staging, file)
+    else:
+        yield from _in_processes(options, missing, staging, workers)
+
+    annotations = _annotations(options, out / "annot", files)
+    # Annotations are removed first and come last: where they are, the pictures are their own.
+    for path in annotations:
+        path.unlink(missing_ok=True)
+    if (staging / "images").is_dir():  # else a run was stopped after this
+        remove_folder(images)
+        (staging / "images").rename(images)
+    for path, content in annotations.items():
+        write_humandata(path, content)
+        log.info("%s: %d people", path, len(content["image_path"]))
+    remove_folder(
+        staging
+    )  # at once under its name: a part of it would look like a set that was begun
+
+
+def _annotations(
+    options: SynthesisOptions, folder: Path, files: list[Path]
+) -> dict[Path, dict[str, Any]]:
+    """Annotation files to write, one per clip, from files of rows.
+
+    Raises UserError where they have no row.
+    """
+    about = {"seed": options.seed, "version": VERSIONS[options.kind], "kind": options.kind}
+    name = f"{options.name}_{options.split}"
+    parts = {name: files}
+    if options.kind in ("clips", "demo"):
+        parts = {f"{name}_{_clip_name(index)}": [file] for index, file in enumerate(files)}
+    annotations = {
+        folder / f"{part}.npz": entries_of_columns(columns, part, about)
+        for part, paths in parts.items()
+        if (columns := load_rows(paths))
+    }
+    if not annotations:
+        raise UserError("nobody is visible in these pictures; draw more people.")
+    return annotations
+
+
+def _in_processes(
+    options: SynthesisOptions, missing: list[tuple[range, Path]], staging: Path, workers: int
+) -> Iterator[int]:
+    context = get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (options, os.getpid()))
+    waiting: list[Future[int]] = []
+    try:
+        for each, file in missing:
+            waiting.append(pool.submit(_draw_batch, options, each, staging, file))
+            if len(waiting) >= 3 * workers:
+                yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker was killed (memory?); run the same command with fewer --workers to continue."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_studio: list[Studio] = []
+
+
+def _start_worker(options: SynthesisOptions, parent: int) -> None:
+    """Begin a process, which ends when its parent does; only the latter reacts to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    _prepare(options)
+
+
+def _leave_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _prepare(options: SynthesisOptions) -> None:
+    """One thread per process, so that numbers add up in the same order everywhere."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    _studio[:] = [Studio(options.split)]
+
+
+def _draw_batch(options: SynthesisOptions, indices: range, staging: Path, file: Path) -> int:
+    """Draw some pictures or a clip and then write their rows; the number of them."""
+    (studio,) = _studio
+    draw = _draw_clip if options.kind in ("clips", "demo") else _draw_pictures
+    save_rows(file, draw(options, studio, indices, staging / "images"))
+    return len(indices)
+
+
+def _draw_pictures(
+    options: SynthesisOptions, studio: Studio, indices: range, images: Path
+) -> list[Row]:
+    shape = options.size[::-1]
+    crops = options.kind == "crops"
+    plan, draw = (plan_crop, draw_crop) if crops else (plan_scene, draw_scene)
+    rngs = [generator(options.seed, options.split, index) for index in indices]
+    plans = [plan(studio, rng, shape) for rng in rngs]
+    figures = studio.figures.pose([one.parameters for each in plans for one in each.people])
+    rows: list[Row] = []
+    for index, each in zip(indices, plans, strict=True):
+        own, figures = figures[: len(each.people)], figures[len(each.people) :]
+        drawn = draw(studio, each, own, shape)
+        name = f"{index // _IMAGES_PER_FOLDER:03d}/{index:06d}.jpg"
+        path = images / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(drawn.jpeg)
+        rows += [{**row, "image_path": f"{options.split}/{name}"} for row in drawn.rows]
+    return rows
+
+
+def _clip_name(index: int) -> str:
+    return f"clip_{index:03d}"
+
+
+def _draw_clip(
+    options: SynthesisOptions, studio: Studio, indices: range, images: Path
+) -> list[Row]:
+    """Frames are called as if the clip had been unpacked into a folder of its name. Beside clips in
+    the hall are the boxes of their people."""
+    (index,) = indices
+    rng = generator(options.seed, options.split, index)
+    name, rows = _clip_name(index), []
+    images.mkdir(parents=True, exist_ok=True)
+    with VideoWriter(images / f"{name}.mp4", FPS) as video:
+        common = studio, rng, options.size[::-1], options.frames
+        if options.camera is not None:
+            frames = draw_shot(*common, options.camera)
+        else:
+            frames = draw_demo(*common) if options.kind == "demo" else draw_clip(*common)
+        for number, frame in enumerate(frames):
+            video.write(frame.image)
+            path = f"{options.split}/{name}/{number:06d}.jpg"
+            rows += [{**row, "image_path": path} for row in frame.rows]
+    if options.kind == "demo" or options.camera is not None:
+        boxes: dict[int, list[list[float]]] = {}
+        for row in rows:
+            padded = row["bbox_xywh"][None, :4].astype(np.float64)
+            box = scaled_boxes(padded, 1 / BODY_BOX_SCALE)[0].tolist()
+            boxes.setdefault(row["meta.frame_index"], []).append([round(one, 1) for one in box])
+        (images / f"{name}.boxes.json").write_text(json.dumps(boxes))
+    return rows

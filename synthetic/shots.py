@@ -1,0 +1,325 @@
+"""Clips in the hall whose camera moves, with three people: a walker, a sitter, and one who climbs.
+
+`CAMERAS` says where a camera is in every frame. The light of the hall is painted on its surfaces
+once (`PaintedHall`), so that a frame costs a fraction of a second.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Float32, Int32
+from numpy.typing import ArrayLike
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial.transform import Rotation
+
+from synthetic.arms import THIGH
+from synthetic.clips import Frame
+from synthetic.demo import EmptyHall, draw_actor, film, hall_around
+from synthetic.ground_truth import Row
+from synthetic.hall import (
+    BRIGHTEST,
+    ROOM_M,
+    TO_SUN,
+    Grid,
+    Hall,
+    Hits,
+    Solid,
+    cell_points,
+    outside,
+)
+from synthetic.motion import FPS, Motion, Physique, Script
+from synthetic.pictures import Studio, is_clear
+from synthetic.rendering import FLIP, Stage, full_camera, visible_surface
+from synthetic.skeleton import axis_angle, turn
+from utils.camera import Camera
+
+PEOPLE: Final = 3
+"""In each clip."""
+_FOCAL_MM: Final = 29.0
+"""Of a 36 mm wide frame; a zoom multiplies it."""
+_RAYS: Final = 32
+"""From each place; a quarter of the demo clip's, because several clips are wanted."""
+_TEXEL_M: Final = 0.02
+"""Side of the cells on which the light of the hall is painted."""
+_FINER: Final = 2
+"""The hall is drawn with so many times the picture's pixels a side."""
+_MOST_HIDDEN, _MOST_CUT = 0.95, 0.9
+"""Shares of a person that may be hidden and outside the picture for a row, as in `clips`."""
+Rng = np.random.Generator
+
+
+class Shot(NamedTuple):
+    """Where a camera is in each frame.
+
+    Attributes:
+        centre: metres in the world.
+        rotation: from the world's axes to the camera's.
+        zoom: factor of the focal length.
+        kind: "static", "rotating" or "moving".
+    """
+
+    centre: Float[np.ndarray, "T 3"]
+    rotation: Float[np.ndarray, "T 3 3"]
+    zoom: Float[np.ndarray, " T"]
+    kind: str
+
+
+def camera_rotations(
+    yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray
+) -> Float[np.ndarray, "T 3 3"]:
+    """Rotations from the world's axes to those of a camera that turns to the right, down and
+    clockwise, in degrees; without a turn it looks along -z."""
+    angles = np.stack([roll, -pitch, -yaw], axis=1)
+    turns = Rotation.from_euler("zxy", angles, degrees=True).as_matrix()
+    return FLIP @ turns.transpose(0, 2, 1)
+
+
+def _shake(rng: Rng, count: int, degrees: float, frames: float) -> np.ndarray:
+    noise = gaussian_filter1d(rng.standard_normal((3, count)), frames, axis=1, mode="nearest")
+    return noise * degrees / noise.std()
+
+
+def make_shot(
+    kind: str,
+    time_s: np.ndarray,
+    centre: tuple[ArrayLike, ...] = (0, 1.5, 0),
+    yaw: ArrayLike = 0,
+    pitch: ArrayLike = 0,
+    roll: ArrayLike = 0,
+    zoom: ArrayLike = 1,
+) -> Shot:
+    """A shot of values for each time, or the same for all; for angles see `camera_rotations`."""
+
+    def each(value: ArrayLike) -> np.ndarray:
+        return np.broadcast_to(np.asarray(value, float), time_s.shape)
+
+    place = np.stack([each(axis) for axis in centre], axis=1)
+    return Shot(place, camera_rotations(each(yaw), each(pitch), each(roll)), each(zoom), kind)
+
+
+def _hand_held(time_s: np.ndarray, rng: Rng) -> Shot:
+    yaw, pitch, roll = _shake(rng, len(time_s), 1.5, 5)
+    sway = 0.01 * _shake(rng, len(time_s), 1, 20)
+    centre = (sway[0], 1.5 + sway[1], sway[2])
+    return make_shot("rotating", time_s, centre, yaw, pitch + 3, roll / 2)
+
+
+def _walk_along(time_s: np.ndarray, rng: Rng) -> Shot:
+    yaw, pitch, roll = _shake(rng, len(time_s), 1.0, 6)
+    bob = 1.5 + 0.02 * np.sin(2 * np.pi * 1.8 * time_s)
+    return make_shot("moving", time_s, (-1.8 + 0.9 * time_s, bob, 0), yaw, pitch + 4, roll / 2)
+
+
+CAMERAS: Final[dict[str, Callable[[Float[np.ndarray, " T"], Rng], Shot]]] = {
+    "static": lambda t, _: make_shot("static", t, pitch=4),
+    "pan": lambda t, _: make_shot("rotating", t, yaw=35 * np.sin(2 * np.pi * t / 10), pitch=4),
+    "tilt": lambda t, _: make_shot("rotating", t, pitch=5 + 15 * np.sin(2 * np.pi * t / 6)),
+    "hand-held": _hand_held,
+    "zoom": lambda t, _: make_shot(
+        "rotating", t, yaw=8 * np.sin(t), zoom=np.exp(0.3 * np.sin(2 * np.pi * t / 8)), pitch=4
+    ),
+    "dolly": lambda t, _: make_shot("moving", t, (0, 1.5, 1.3 - 0.5 * t), pitch=4),
+    "walk-along": _walk_along,
+}
+"""Where each camera is at times in seconds. Only cameras of the kind "moving" leave their place."""
+
+
+def draw_shot(
+    studio: Studio, rng: Rng, shape: tuple[int, int], frame_count: int, camera: str
+) -> Iterator[Frame]:
+    """The frames of a clip with a camera of `CAMERAS`, and rows of those who are seen.
+
+    Rows also have the camera and the person in a world that stands still: y is up, the floor at
+    height 0, the first camera above the origin, with x to its right.
+
+    Args:
+        shape: height and width of the pictures.
+    """
+    shot = CAMERAS[camera](np.arange(frame_count) / FPS, rng)
+    stages = [
+        Stage(_FOCAL_MM * zoom, centre[1], rotation, (centre[0], centre[2]))
+        for centre, rotation, zoom in zip(*shot[:3], strict=True)
+    ]
+    plays = (partial(play, rng) for play in (_walker, _sitter, _climber))
+    actors = [
+        draw_actor(studio, rng, play, int(seed), frame_count)
+        for play, seed in zip(plays, rng.integers(2**31, size=PEOPLE), strict=True)
+    ]
+    hall = hall_around(rng, actors, _RAYS)
+    painted = PaintedHall(hall, [block.size[1] for block in actors[2].motion.blocks])
+    views = (painted.photograph(stage, shape) for stage in stages)
+    for number, frame in enumerate(film(studio, actors, hall, stages, views)):
+        pose = _world_from_camera(stages[0], stages[number])
+        rows = [
+            row | _in_world(row, pose, actors[row["meta.person"]].motion, stages[0])
+            for row in frame.rows
+            if is_clear(row, _MOST_HIDDEN, _MOST_CUT)
+        ]
+        yield frame._replace(rows=rows)
+
+
+def _walker(rng: Rng, physique: Physique) -> Script:
+    """From the left to the right before the others, round, and towards the camera."""
+    script = Script(physique, -2.1 + rng.uniform(-0.2, 0.2), -4.2, 85.0, -0.4)
+    script.walk([(0.6 + rng.uniform(-0.1, 0.1), -3.95)], rng.uniform(1.0, 1.1))
+    script.turn_to(-10.0 + rng.uniform(-20, 20), 1.2)
+    ahead = script.place + 0.7 * turn("y", script.yaw)[:, 2]
+    return script.walk([(ahead[0], ahead[2])])
+
+
+def _sitter(rng: Rng, physique: Physique) -> Script:
+    """On a chair on the right."""
+    script = Script(physique, 1.25, -5.0, rng.uniform(-35, 0)).wait(rng.uniform(0, 0.2))
+    script.arms(THIGH, THIGH, script.time + 0.3, 1.0).sit(0.8, rng.uniform(0.42, 0.5))
+    return script.arms(None, None, script.time - 1.2)
+
+
+def _climber(rng: Rng, physique: Physique) -> Script:
+    """Up two steps on the left at the back, and round."""
+    script = Script(physique, -0.1, -6.3, -90.0 + rng.uniform(-5, 5), -0.8)
+    script.climb(rng.uniform(0.65, 0.75), rng.uniform(0.15, 0.19), rng.uniform(0.32, 0.36))
+    return script.turn_to(rng.uniform(-20, 20))
+
+
+def _from_hall(first: Stage) -> Float[np.ndarray, "3 3"]:
+    """From the hall's axes to those of the world in which the first camera's right is x."""
+    right = first.from_world[0] * (1, 0, 1)
+    right = right / np.linalg.norm(right)
+    return np.stack([right, (0, 1, 0), np.cross(right, (0, 1, 0))])
+
+
+def _world_from_camera(first: Stage, stage: Stage) -> Float[np.ndarray, "4 4"]:
+    """From a stage's camera to the world."""
+    pose, turns = np.eye(4), _from_hall(first)
+    pose[:3, :3] = turns @ stage.from_world.T
+    pose[:3, 3] = turns @ (stage.centre - first.centre * (1, 0, 1))
+    return pose
+
+
+def _in_world(row: Row, pose: Float[np.ndarray, "4 4"], motion: Motion, first: Stage) -> Row:
+    """What a row also has: the camera, and a person's root, in the world."""
+    pelvis, transl = row["keypoints3d_smplx"][0, :3], row["smplx.transl"]
+    rest = pelvis - transl
+    orient = axis_angle(_from_hall(first) @ motion.rotations[row["meta.frame_index"], 0])
+    return {
+        "meta.world_from_camera": pose,
+        "meta.world_global_orient": orient.astype(np.float32),
+        "meta.world_transl": (pose[:3, :3] @ pelvis + pose[:3, 3] - rest).astype(np.float32),
+    }
+
+
+class PaintedHall:
+    """The hall with its light on small cells of all surfaces."""
+
+    def __init__(self, hall: Hall, steps_m: Sequence[float]) -> None:
+        """`steps_m` are heights over the floor that people stand on, too."""
+        self._in_room = np.array([_faces_in_room(solid) for solid in hall.solids])
+        sizes = [np.ceil(2 * solid.half / _TEXEL_M).astype(int) for solid in hall.solids]
+        cells = np.array([[np.roll(size, -axis)[1:] for axis in _AXES] for size in sizes])
+        self._grid = Grid(np.where(self._in_room[..., None], np.maximum(cells, 1), 1))
+        paint = [_light_of_cells(hall, number, self._grid) for number in range(len(hall.solids))]
+        self._paint = np.concatenate(paint)
+        self._points, self._places, self._faces = _quads(hall, self._in_room)
+        tops = np.array([solid.middle[1] + solid.half[1] for solid in hall.solids])
+        self._ground_m = np.full((len(tops), 6), np.nan)
+        self._ground_m[:2, _UP] = 0  # floor and rug
+        for height in steps_m:
+            self._ground_m[np.isclose(tops, height), _UP] = height
+
+    def photograph(self, stage: Stage, shape: tuple[int, int]) -> EmptyHall:
+        """What a camera sees; `shape` is (height, width)."""
+        height, width = shape
+        fine = (_FINER * height, _FINER * width)
+        camera = full_camera(stage.focal_mm, shape).scaled(_FINER)
+        points = stage.from_floor(self._points).astype(np.float32)
+        two_sided = np.zeros(len(self._faces), bool)
+        seen = visible_surface(points, self._faces, two_sided, self._places, camera, fine)
+        solid, face = np.divmod(np.rint(seen.values[:, 2]).astype(int), 6)
+        light = np.zeros((fine[0] * fine[1], 6), np.float32)
+        light[seen.pixels] = self._paint[self._cells(solid, face, seen.values[:, :2])]
+        open_air = np.flatnonzero(~np.isfinite(seen.depth_m.ravel()))
+        light[open_air, :3] = _sky(open_air, fine[1], camera, stage)
+        base, sunny = (
+            cv2.resize(part.reshape(*fine, 3), (width, height), interpolation=cv2.INTER_AREA)
+            for part in (light[:, :3], light[:, 3:])
+        )
+        ground = np.full(fine, np.nan)
+        ground.ravel()[seen.pixels] = self._ground_m[solid, face]
+        ground, depth_m = ground[::_FINER, ::_FINER], seen.depth_m[::_FINER, ::_FINER]
+        levels = np.unique(ground[np.isfinite(ground)])
+        return EmptyHall(base, sunny, depth_m, tuple((float(h), ground == h) for h in levels))
+
+    def _cells(
+        self, solid: np.ndarray, face: np.ndarray, places: Float[np.ndarray, "N 2"]
+    ) -> np.ndarray:
+        """Numbers of the painted cells at places (0 to 1, twice) on faces of solids."""
+        size = self._grid.sizes[solid, face]
+        cell = np.clip((places * size).astype(int), 0, size - 1)
+        return self._grid.first[solid, face] + cell[:, 0] * size[:, 1] + cell[:, 1]
+
+
+def _sky(pixels: np.ndarray, width: int, camera: Camera, stage: Stage) -> Float[np.ndarray, "N 3"]:
+    """Light that comes through the windows at pixels, counted along rows of this width."""
+    rows, columns = np.divmod(pixels, width)
+    rays = np.c_[(np.c_[columns, rows] - camera.princpt) / camera.focal, np.ones(len(pixels))]
+    rays = rays @ stage.from_world / np.linalg.norm(rays, axis=1, keepdims=True)
+    return np.minimum(outside(rays), BRIGHTEST)
+
+
+_AXES: Final = (0, 0, 1, 1, 2, 2)
+"""Across which the six faces of a solid are."""
+_UP: Final = 3
+"""The face on top."""
+
+
+def _faces_in_room(solid: Solid) -> np.ndarray:
+    """Which of the six faces are in the room."""
+    steps = np.array([[-1, 1][face % 2] * np.eye(3)[axis] for face, axis in enumerate(_AXES)])
+    middles = solid.middle + (steps * (solid.half + 0.01)) @ solid.rotation.T
+    low, high = np.array(ROOM_M).T
+    return ((middles > low) & (middles < high)).all(axis=1)
+
+
+def _light_of_cells(hall: Hall, number: int, grid: Grid) -> Float32[np.ndarray, "C 6"]:
+    """Light but the sun's, and the sun's, that cells of a solid reflect."""
+    sizes = grid.sizes[number]
+    points, _ = cell_points([hall.solids[number]], sizes[None])
+    face = np.repeat(np.arange(6), sizes.prod(axis=1))
+    hits = Hits(np.zeros(len(face)), np.full(len(face), number), face)
+    total, sun = hall.reflected(points, hits, hall.light, TO_SUN, fine=True)
+    return np.minimum(np.c_[total - sun, sun], BRIGHTEST).astype(np.float32)
+
+
+def _quads(
+    hall: Hall, inside: np.ndarray
+) -> tuple[Float32[np.ndarray, "V 3"], Float32[np.ndarray, "V 3"], Int32[np.ndarray, "F 3"]]:
+    """Faces in the room as triangles: corners, where they are along the face (0 to 1, twice) and
+    which face it is, and the corners of each triangle.
+
+    Faces are divided: triangles that begin behind a camera are not drawn.
+    """
+    points, places, faces, first = [], [], [], 0
+    for number, face in np.argwhere(inside):
+        solid, axis, sign = hall.solids[number], face // 2, 1 if face % 2 else -1
+        rows, columns = hall.grid.sizes[number, face]
+        u, v = np.meshgrid(
+            np.linspace(0, 1, rows + 1), np.linspace(0, 1, columns + 1), indexing="ij"
+        )
+        local = np.empty((u.size, 3))
+        local[:, axis] = sign
+        local[:, (axis + 1) % 3], local[:, (axis + 2) % 3] = 2 * u.ravel() - 1, 2 * v.ravel() - 1
+        points.append((local * solid.half) @ solid.rotation.T + solid.middle)
+        places.append(np.c_[u.ravel(), v.ravel(), np.full(u.size, 6 * number + face)])
+        corner = first + np.add.outer(np.arange(rows) * (columns + 1), np.arange(columns)).ravel()
+        near, far = (1, columns + 1) if sign < 0 else (columns + 1, 1)
+        beyond = corner + columns + 2
+        faces += [np.c_[corner, corner + near, beyond], np.c_[corner, beyond, corner + far]]
+        first += u.size
+    return (
+        np.concatenate(points).astype(np.float32),
+        np.concatenate(places).astype(np.float32),
+        np.concatenate(faces).astype(np.int32),
+    )
