@@ -130,7 +130,8 @@ def find_levels(
     Somebody must be at such a height and at another one, and it must be near enough to be climbed.
     Somebody who always is at one height may rather be of another size than estimated. Errors of
     sizes do not explain heights far above the plane. They may explain any below it, because
-    children are often taken for adults, and then seem to be farther away and lower.
+    children are often taken for adults, and people who sit for people who stand, and then seem to
+    be farther away and lower. So who is at a lower level must also be at one that is known.
 
     Args:
         owners: whose contacts they are.
@@ -144,6 +145,8 @@ def find_levels(
         mine = free & (np.abs(heights - found) < _LEAST_STEP_M / 2)
         free &= np.abs(heights - found) > _LEAST_STEP_M
         elsewhere = np.abs(heights - found) > _LEAST_STEP_M / 2
+        if found < 0:
+            elsewhere &= np.abs(heights[:, None] - levels).min(axis=1) < _LEAST_STEP_M / 2
         here, there, whole = (
             np.bincount(owners, chosen) for chosen in (mine, elsewhere, np.ones(len(owners)))
         )

@@ -67,8 +67,8 @@ _MISPLACED_PX: Final = 1.0
 _MISJUDGED: Final = 0.012
 """Deviation of a person's distance, as a share; it lasts for _LASTING_S."""
 _LASTING_S: Final = 0.5
-_DISTRUST: Final = 0.1
-"""Factor of the weight of a distance that would put somebody below the ground."""
+_FARTHEST: Final = 0.5
+"""Nobody is brought nearer by this share of the distance or more to stand on the ground."""
 _UNPLANTED_M: Final = 0.04
 """Deviation of a foot that stands, relative to the pelvis."""
 _UNEVEN_M: Final = 0.02
@@ -114,14 +114,12 @@ class _Ways(NamedTuple):
     Attributes:
         anchors: where `FOOT_JOINTS` stand while they are in contact.
         level: height of the ground under each foot's point over the plane.
-        sunk: the person stands below all ground, so the distance is wrong.
     """
 
     pelvis: Float[np.ndarray, "N 3"]
     contacts: Bool[np.ndarray, "N 4"]
     anchors: Float[np.ndarray, "N 4 3"]
     level: Float[np.ndarray, "N 4"]
-    sunk: Bool[np.ndarray, " N"]
 
 
 def solve_world(
@@ -155,8 +153,7 @@ def solve_world(
     expected_up = upright(rows, motion)
     lowest = (feet @ -expected_up).max(axis=1, keepdims=True) + feet @ expected_up
     contacts &= lowest < _LOWEST_M
-    unknown = np.zeros(feet.shape[:2]), np.zeros(len(feet), bool)
-    ways = _Ways(seen.pelvis, contacts, feet, *unknown)
+    ways = _Ways(seen.pelvis, contacts, feet, np.zeros(feet.shape[:2]))
     plane, levels = _ground(seen, ways, expected_up)
     # Where the ground is not settled yet, feet must not be drawn to a wrong one.
     for _ in range(_ROUNDS_WITH_SCALE if open_scale else _ROUNDS):
@@ -166,11 +163,10 @@ def solve_world(
             seen = observe(rows, motion, soles)
         ways = ways._replace(contacts=_touching(seen, ways, plane, levels, clip.fps))
         plane, levels = _ground(seen, ways, expected_up)
-    ways = ways._replace(sunk=_sunk(seen, ways, plane, levels, clip.fps))
-    if ways.sunk.any():  # who was too low for contacts with the ground has them once lifted
-        ways, _ = _solve(seen, ways, plane, levels, clip, open_scale=False)
-        ways = ways._replace(contacts=_touching(seen, ways, plane, levels, clip.fps))
-    ways, _ = _solve(seen, ways, plane, levels, clip, open_scale=False)
+    lifted = _lifted(seen, plane, levels, clip.fps)
+    ways = ways._replace(pelvis=ways.pelvis + lifted.pelvis - seen.pelvis)
+    ways = ways._replace(contacts=_touching(lifted, ways, plane, levels, clip.fps))
+    ways, _ = _solve(lifted, ways, plane, levels, clip, open_scale=False)
     if (ways.contacts & ~seen.hidden[:, None]).sum() < LEAST_POINTS:
         log.warning("no visible foot ever stands still: the ground is put at the lowest feet")
     solved = World(motion, plane, levels)
@@ -211,23 +207,33 @@ def _touching(
     return contacts
 
 
-def _sunk(
-    seen: Seen, ways: _Ways, plane: Plane, levels: Float[np.ndarray, " L"], fps: float
-) -> Bool[np.ndarray, " N"]:
-    """Where somebody stands too far below all ground to touch it, and feet are hidden for a while.
+def _lifted(seen: Seen, plane: Plane, levels: Float[np.ndarray, " L"], fps: float) -> Seen:
+    """People, of whom those whose heels are too far below all ground to touch it come nearer.
 
-    A network takes what it sees for the whole body, which then is too far away, also if an ankle
-    is seen now and then. Where feet are always seen, legs are wrong rather than distances.
+    A network often takes a person who sits for one who stands farther away. Then feet are where
+    the image shows them on the ground, and the pelvis comes nearer by half as much, because who
+    sits has it behind the feet. Where feet are hidden for a while, the network took what it saw
+    for the whole body: the person comes nearer until the feet below the pelvis are on the ground.
     """
-    feet = ways.pelvis[:, None] + seen.limbs[:, :4]
-    height = (plane.height_of(feet) - seen.soles).min(axis=1)
-    sunk = seen.stands & (height < levels.min(initial=0.0) - NEAR_M)
-    sunk &= ~ways.contacts.any(axis=1)
+    feet = seen.pelvis[:, None] + seen.limbs[:, :4]
+    bottom = levels.min(initial=0.0)
+    below = bottom - (plane.height_of(feet) - seen.soles)[:, ::2].min(axis=1)
+    sunk, unseen = below > NEAR_M, np.zeros(len(below), bool)
     for run in seen.runs:
         stretch, _ = label(sunk[run])
         hidden = np.bincount(stretch, seen.hidden[run])
-        sunk[run] &= hidden[stretch] > _LASTING_S * fps
-    return sunk
+        unseen[run] = sunk[run] & (hidden[stretch] > _LASTING_S * fps)
+    ray = seen.pelvis - seen.centre
+    drop = np.where(unseen, -ray @ plane.up, plane.height_of(seen.centre) - bottom + below)
+    share = np.where(sunk & (below < _FARTHEST * drop), below, 0.0) / np.maximum(drop, 1e-6)
+    shares = np.stack([share * ~unseen, share * unseen], axis=1)
+    for run in seen.runs:
+        shares[run] = smooth(shares[run], _LASTING_S * fps)
+    of_feet, of_all = shares[:, :1], shares[:, 1:]
+    moved = (of_feet / 2 + of_all) * ray
+    limbs = seen.limbs.copy()
+    limbs[:, :4] -= of_feet[..., None] * (limbs[:, :4] + ray[:, None] / 2)
+    return seen._replace(pelvis=seen.pelvis - moved, limbs=limbs)
 
 
 def _ground(
@@ -325,7 +331,6 @@ def _solve_window(
     ray /= distance[:, None]
     trust = np.sqrt(seen.weight[part])
     across = trust * clip.camera.focal[0] / (_MISPLACED_PX * distance)
-    trust = np.where(ways.sunk[part], _DISTRUST * trust, trust)
     along = trust / (_MISJUDGED * distance * max(1.0, np.sqrt(_LASTING_S * clip.fps)))
     weights = across[:, None, None] * np.eye(3)
     weights += (along - across)[:, None, None] * ray[:, :, None] * ray[:, None, :]
@@ -342,12 +347,6 @@ def _solve_window(
     if count > 2:
         columns = np.stack([of_row[:-2], of_row[1:-1], of_row[2:]], axis=-1)
         system.add(columns, np.broadcast_to(bend, columns.shape), np.zeros(columns.shape[:2]))
-    if levels is not None:
-        floating = np.flatnonzero(ways.sunk[part] & ~contacts.any(axis=1))
-        up = np.broadcast_to(plane.up, (len(floating), 1, 3)) / _UNPLANTED_M
-        above = (limbs[floating] @ plane.up - seen.soles[part[floating]]).min(axis=1)
-        right = (plane.height + levels.min(initial=0.0) - above) / _UNPLANTED_M
-        system.add(of_row[floating][:, None], up, right[:, None])
     when, point = np.nonzero(contacts)
     owner = segment[when, point]
     of_anchor = 3 * (count + np.arange(segments))[:, None] + axes
@@ -383,7 +382,7 @@ def _solve_window(
         anchors = anchors - (height - level)[:, None] * plane.up
         levels_under[when, point] = level[owner]
     placed[when, point] = anchors[owner]
-    return _Ways(pelvis, contacts, placed, levels_under, ways.sunk[part]), scale
+    return _Ways(pelvis, contacts, placed, levels_under), scale
 
 
 def _write(

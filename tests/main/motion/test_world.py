@@ -265,6 +265,26 @@ def test_who_stands_behind_something_is_not_below_the_floor(solved, body, tmp_pa
         assert "no visible foot" in caplog.text
 
 
+def test_feet_that_are_seen_below_the_floor_come_onto_it_where_the_image_shows_them():
+    count, no = 120, np.zeros(120, bool)
+    up, pelvis = np.array([0.0, -1, 0]), np.tile([0.3, 0.9, 6.0], (count, 1))
+    limbs, soles = np.tile([0.0, 0.9, 0.0], (count, 10, 1)), np.full((count, 4), 0.05)
+    limbs[60:] *= 0.68  # sole 6 cm below the ground, which touches it
+    people, centre = np.zeros(count, int), np.zeros((count, 3))
+    seen = Seen([np.arange(count)], people, pelvis, centre, np.ones(count), limbs, soles, ~no, no)
+    lifted = world_module._lifted(seen, Plane(up, -1.5), np.zeros(0), FPS)
+    feet, before = (one.pelvis[:, None] + one.limbs[:, :4] for one in (lifted, seen))
+    assert (feet[:30, :, 1] + 0.05) == pytest.approx(1.5, abs=0.03)
+    np.testing.assert_allclose(feet / feet[..., 2:], before / before[..., 2:])
+    np.testing.assert_allclose(np.cross(lifted.pelvis, pelvis), 0, atol=1e-12)
+    nearer = 1 - feet[0, 0, 2] / before[0, 0, 2]
+    assert 1 - lifted.pelvis[0, 2] / 6 == pytest.approx(nearer / 2)
+    np.testing.assert_allclose(lifted.pelvis[110:], pelvis[110:], atol=0.01)
+    np.testing.assert_array_equal(lifted.limbs[:, 4:], limbs[:, 4:])
+    low = world_module._lifted(seen, Plane(up, -1.5), np.array([-0.3]), FPS)
+    np.testing.assert_array_equal(low.pelvis, pelvis)  # stands on a lower level
+
+
 def test_windows_join_without_a_seam(solved, monkeypatch):
     _, final, whole, _ = solved("static")
     monkeypatch.setattr(world_module, "_WINDOW", 40)
@@ -312,6 +332,9 @@ def test_heights_of_many_contacts_are_levels():
     assert find_levels(heights, two, 2.5).tolist() == [0]  # a person of another size
     assert find_levels(heights, two, 1.5) == pytest.approx([0, 0.3], abs=0.02)  # nobody is so small
     assert find_levels(-heights, two, 1.5).tolist() == [0]  # a child that is taken for an adult
+    assert find_levels(-heights, one, 1.5) == pytest.approx([-0.3, 0], abs=0.02)
+    sinking = np.concatenate([heights[:800], rng.uniform(-0.4, -0.2, 240)])
+    assert find_levels(sinking, two, 1.5).tolist() == [0]  # who sits is taken for standing
     assert find_levels(2 * heights, one, 1.5).tolist() == [0]  # too high to be climbed
 
 
