@@ -128,8 +128,8 @@ def _check_paths(path: Path, columns: Columns) -> None:
         for place in np.flatnonzero(suspect):
             if not is_below(str(names[place])):
                 raise UserError(
-                    f"{path}: entry '{entry}', row {columns['row'][place]}: '{names[place]}' is no "
-                    "path within the folder of images; give it relative to that folder."
+                    f"{path}: entry '{entry}', row {columns['row'][place]}: '{names[place]}' is "
+                    "not a path within the folder of images; give it relative to that folder."
                 )
 
 
@@ -255,7 +255,7 @@ def _genders(columns: Columns) -> np.ndarray:
 
 
 VERSION: Final = 3
-"""Of the columns and of the rules that fill them; a change makes all caches again."""
+"""Of the columns and of the rules that fill them; a change invalidates all caches."""
 
 
 class InstanceTable:

@@ -5,7 +5,7 @@ names but an entry of the table at the end of this file; each entry makes one ki
 
 NumPy trusts the state of a pickled dtype: offsets outside of the item, or objects that are not
 marked as such, let a file read and write memory. Here only codes, names, types and offsets of
-fields are taken from the file; NumPy computes everything else again. A dtype that holds objects is
+fields are taken from the file; NumPy computes everything else itself. A dtype that holds objects is
 either plain `object` or refused.
 """
 

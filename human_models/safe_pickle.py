@@ -270,7 +270,7 @@ def _described_dtype(descr: object, budget: Budget) -> np.dtype:
 def _literal(text: str) -> object:
     """The value of a literal of dictionaries, lists, tuples, strings, numbers and booleans.
 
-    It is written again as JSON, whose reader knows nothing else. Tuples become lists.
+    It is rewritten as JSON, whose reader knows nothing else. Tuples become lists.
     """
     try:
         return json.loads(

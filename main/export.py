@@ -58,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format",
         default="glb",
-        help=f"{','.join(FORMATS)}, or {ALL} that need no extra package (default: glb)",
+        help=f"{','.join(FORMATS)}, or {ALL}: all that need no extra package (default: glb)",
     )
     parser.add_argument(
         "--person",

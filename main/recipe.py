@@ -158,7 +158,7 @@ class TimedTraining:
             raise UserError(
                 f"--config {asked.config}: has no model.lifter_config; take the demo network's"
             )
-        self._start = None if asked.start is None else find_model(asked.start).weights
+        self._start = None if asked.start is None else find_model(asked.start).weights.resolve()
         self._folder, self._plan, self._config, self._seed = folder, plan, asked.config, asked.seed
         self._minutes, self._device = asked.minutes, asked.device
         self._cores = usable_cores()
@@ -383,6 +383,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     if not 0 < arguments.minutes < math.inf:
         raise UserError(f"--minutes {arguments.minutes}: give a number above 0")
+    if arguments.seed < 0 or arguments.seed in _SEEDS.values():
+        raise UserError(
+            f"--seed {arguments.seed}: give a number from 0, but not {_SEEDS['test']} or "
+            f"{_SEEDS['heldout']}, which draw the people of the evaluation"
+        )
     folder = arguments.output.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / "lock", f"another process trains in {folder}; wait for its end"):
@@ -397,7 +402,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("recipe", "Train the demo network from nothing within a time.")
     parser.add_argument("--minutes", type=float, default=12.0, help="total time (default: 12)")
     parser.add_argument(
-        "--from", dest="start", metavar="MODEL_DIR", help="continue this network on new people"
+        "--from",
+        dest="start",
+        metavar="MODEL_DIR",
+        help="continue this network, with people of a --seed that it has not seen",
     )
     parser.add_argument(
         "--seed",

@@ -4,7 +4,7 @@
 the simplification. It takes 13718 vertices of MakeHuman's to SMPL-X's 10475 and meets SMPL-X's own
 split exactly: 5023 vertices of head, mouth and eyes (FLAME's), 778 for each hand, 3896 for the
 rest. All skin of the face is kept; hidden surfaces, hands, feet and body are simplified; the
-eyeballs are made again.
+eyeballs are replaced by new ones.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Clips of two to four people who transl and cross each other, with ground truth for every frame.
+"""Clips of two to four people who move and cross each other, with ground truth for every frame.
 
 People walk through the picture, wave, sit down and get up, talk with their hands, and climb steps.
 Their motions are those of `motion`: feet do not slide.

@@ -208,8 +208,7 @@ def _talker(physique: Physique) -> Script:
 def _reflected_light(
     hall: Hall, stage: Stage, meshes: list[Mesh], joined: Mesh
 ) -> Float32[np.ndarray, "V 3"]:
-    """Light that people reflect where they are in the hall; less where bodies
-    shade it."""
+    """Light that people reflect where they are in the hall; less where bodies shade it."""
     points = (joined.points @ stage.from_world + stage.centre).astype(np.float32)
     normals = joined.normals @ stage.from_world.astype(np.float32)
     seen = faced = np.full(len(points), 1e-3, np.float32)

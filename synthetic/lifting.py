@@ -1,6 +1,6 @@
 """People as their joints alone, without pictures: endless samples that teach what 2D joints mean.
 
-Poses, hands, faces and shapes are those of the drawn people, mixed again for every sample and seen
+Poses, hands, faces and shapes are those of the drawn people, newly mixed for every sample and seen
 by cameras like theirs. The keypoints of a sample are simulated detections: the true joints with the
 errors of a keypoint network. A batch is a function of its seed.
 """

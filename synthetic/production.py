@@ -127,9 +127,8 @@ def _synthesize(options: SynthesisOptions, out: Path, images: Path, workers: int
     for path, content in annotations.items():
         write_humandata(path, content)
         log.info("%s: %d people", path, len(content["image_path"]))
-    remove_folder(
-        staging
-    )  # at once under its name: a part of it would look like a set that was begun
+    # At once under its name: a part of it would look like a set that was begun.
+    remove_folder(staging)
 
 
 def _annotations(

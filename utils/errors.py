@@ -41,7 +41,7 @@ def first_line(error: BaseException) -> str:
 def escape_controls(text: str, keep: str = "") -> str:
     """The text with everything that is not printable as a backslash sequence.
 
-    Terminals act on escape sequences, and lines begin again at line feeds, whoever wrote them.
+    Terminals act on escape sequences, and a line feed begins a new line, whoever wrote them.
 
     Args:
         keep: characters that stay what they are.

@@ -235,7 +235,7 @@ def warn_of_others(folder: Path, taken: Collection[Path]) -> None:
     """Name once, by kind and count, what of a folder's content is not among what is `taken`."""
     others = [path for path in folder.iterdir() if path.name[0] != "."]
     if left_out := kinds_of(set(others) - set(taken)):
-        logger.warning("'%s': left out, as no images: %s", folder, left_out)
+        logger.warning("'%s': skipped, because they are not images: %s", folder, left_out)
 
 
 @runtime_checkable

@@ -197,7 +197,8 @@ class HumanDataFile:
         mask = self.mask(key)
         if mask is None:
             if stored not in JOINT_COUNTS:
-                raise self.wrong(f"{key}_mask", f"missing, but '{key}' is compressed by it")
+                sets = "190, 144 or 127 joints"
+                raise self.wrong(key, f"{stored} joints and no '{key}_mask'; give it, or {sets}")
             return np.arange(stored), stored
         if mask.ndim != 1:
             name = next(name for name in mask_names(key) if self.get(name) is not None)

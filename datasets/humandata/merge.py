@@ -258,11 +258,12 @@ def join_keypoints(parts: Sequence[Part], keep: Keep) -> Entries:
             log.warning("entry '%s' is left out: %s has none", key, lacking)
             continue
         joints, width = complete_keypoints(having[0].path, key, having[0].entries)[0].shape[1:]
+        absent = np.zeros(joints, np.uint8)
         points, masks = zip(
             *(
                 complete_keypoints(part.path, key, part.entries)
                 if key in part.entries
-                else (np.zeros((part.length, joints, width)), np.zeros(joints, np.uint8))
+                else (np.zeros((part.length, joints, width), np.float32), absent)
                 for part in parts
             ),
             strict=True,

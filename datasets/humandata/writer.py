@@ -64,7 +64,7 @@ def write_humandata(
     KEY_mask (190) of `entries`, else their keypoints2d_mask or keypoints3d_mask, else one made of
     the confidences as mmhuman3d does it: a joint exists if any row is confident of it. Compressed
     arrays hold the joints of the mask alone. `__key_strict__` is False, since the extra entries of
-    files in the wild are kept; the other bookkeeping is written again.
+    files in the wild are kept; the other bookkeeping is rewritten.
 
     Raises:
         UserError: an entry does not fit the format or the number of rows.

@@ -249,9 +249,9 @@ class Evaluator(nn.Module):
     ) -> dict[str, SampleErrors]:
         """`SMPL_METRICS`, where the truth is a mesh of SMPL.
 
-        The prediction is placed to the true pelvis, then converted to a mesh of SMPL; joints are
-        those of SMPL's rig on both. Raises ValueError where a point to compare is not a finite
-        number.
+        The prediction is moved so that its pelvis is the true one, then converted to a mesh of
+        SMPL; joints are those of SMPL's rig on both. Raises ValueError where a point to compare is
+        not a finite number.
         """
         predicted, true = predicted_vertices.contiguous(), true_vertices.contiguous()
         with exact_products(predicted.device):

@@ -225,7 +225,7 @@ def rich_sequences(folder: Path, bodies: BodyLibrary) -> Iterator[WorldSequence]
         for view in sorted(scene.glob("cam_*")):
             images = list_images(view)
             if not images or not view.name[4:].isdecimal():
-                raise UserError(f"{view}: no folder cam_NN with the images of a camera in it")
+                raise UserError(f"{view}: is not a folder cam_NN with the images of a camera")
             number = images[0].stem.split("_")[0]
             if not number.isdecimal():
                 raise UserError(f"{images[0]}: its name has no frame number")

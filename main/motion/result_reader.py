@@ -259,7 +259,7 @@ def read_summary(folder: Path) -> Summary:
     except RecursionError as error:
         raise UserError(f"{path} is nested too deeply; {_AGAIN}") from error
     except ValueError as error:
-        raise UserError(f"{path} is no JSON ({_one_line(first_line(error))}); {_AGAIN}") from error
+        raise UserError(f"{path} is not JSON ({_one_line(first_line(error))}); {_AGAIN}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a summary of a result; {_AGAIN}")
     try:

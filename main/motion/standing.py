@@ -322,7 +322,6 @@ class Seen(NamedTuple):
         weight: 1, or less where nobody was detected.
         limbs: `FOOT_JOINTS`, then ankles, knees and hips, relative to the pelvis.
         soles: heights of `FOOT_JOINTS` over the sole.
-        stands: the person stands or walks, because legs and trunk have one direction.
         hidden: the image shows some keypoints, but no ankles.
     """
 
@@ -333,7 +332,6 @@ class Seen(NamedTuple):
     weight: Float[np.ndarray, " N"]
     limbs: Float[np.ndarray, "N 10 3"]
     soles: Float[np.ndarray, "N 4"]
-    stands: Bool[np.ndarray, " N"]
     hidden: Bool[np.ndarray, " N"]
 
 
@@ -343,7 +341,6 @@ def observe(rows: FinalRows, motion: CameraMotion, soles: Float[np.ndarray, "N 4
     centre = -np.einsum("nij,nj->ni", rotation, motion.camera_from_first[frames, :3, 3])
     pelvis = rows.column("joints_3d_m", PELVIS).astype(np.float64)
     limbs = rows.column("joints_3d_m", LIMBS) - pelvis[:, None]
-    neck = rows.column("joints_3d_m", TRUNK[1]) - pelvis
     # A longer lens shows somebody who is farther away at the same size.
     pelvis[:, 2] *= motion.zoom[frames]
     interpolated, scores = rows.column("interpolated"), rows.column("keypoint_score")
@@ -356,7 +353,6 @@ def observe(rows: FinalRows, motion: CameraMotion, soles: Float[np.ndarray, "N 4
         np.where(interpolated, 0.1, 1.0),
         np.einsum("nij,nkj->nki", rotation, limbs),
         soles,
-        _stand(neck, -limbs[:, 4:6].mean(axis=1)),
         np.asarray(shown.any(axis=1) & ~shown[:, LIMBS[4:6]].any(axis=1)),
     )
 

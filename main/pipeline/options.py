@@ -66,8 +66,8 @@ class InferenceOptions:
                 raise UserError(f"--{name} {count}: give a number from 1")
         if self.reuse and (self.boxes or self.preview or isinstance(self.keypoints, Path)):
             raise UserError(
-                "--reuse takes boxes and keypoints from the result: leave --boxes, --preview and "
-                "files of --keypoints away"
+                "--reuse takes boxes and keypoints from the result: leave out --boxes, --preview "
+                "and files of --keypoints"
             )
         if isinstance(self.person, tuple) and min(self.person, default=0) < 1:
             raise UserError("--person: people are numbered from 1")

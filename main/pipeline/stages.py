@@ -21,7 +21,6 @@ from main.motion.camera_motion import CameraTracker
 from main.motion.result_reader import open_result
 from main.motion.results import input_ids
 from main.motion.rows import (
-    KEYPOINT_COLUMNS,
     PARAMETERS,
     RAW_ROW,
     Keypoints,
@@ -406,10 +405,12 @@ def read_estimates(
         needed = "which --refine and --keypoints need"
         raise UserError(f"--reuse: {folder} has no keypoints, {needed}; run without it")
     names = ["score", "box_xywh", "interpolated", *(f"raw_{name}" for name in PARAMETERS)]
-    names += KEYPOINT_COLUMNS if summary.keypoints else ()
+    names += ("keypoints_px", "keypoint_score") if summary.keypoints else ()
     frames: dict[int, list[EstimatedPerson]] = {}
     for number in result.files:
         content = result.read_person(number, names)
+        # Results of earlier versions have none.
+        depths = content.get("keypoint_depth_m", np.zeros((len(content["score"]), 137)))
         kept = np.flatnonzero(~content["interpolated"])
         values = {name: content[f"raw_{name}"][kept].astype(np.float32) for name in PARAMETERS}
         sides = content["box_xywh"][kept, 2:]
@@ -435,8 +436,7 @@ def read_estimates(
                 score = content["keypoint_score"][row].astype(np.float64)
                 found_by = SOURCES if summary.keypoints == "built-in" else KeypointSource.FILE
                 source = np.where(score > 0, found_by, 0).astype(np.uint8)
-                points, depth = content["keypoints_px"][row], content["keypoint_depth_m"][row]
-                keypoints = Keypoints(points, score, depth, source)
+                keypoints = Keypoints(content["keypoints_px"][row], score, depths[row], source)
             one = EstimatedPerson(number, float(content["score"][row]), person, keypoints)
             frames.setdefault(int(content["frame_index"][row]), []).append(one)
     count = summary.frames if summary.frames is not None else max(frames) + 1

@@ -96,7 +96,7 @@ def run_folder(kind: str, job: str, outputs: Path, *, since: str | None, world: 
     date = datetime.now().astimezone().strftime(DATE)
     with failing_together("run folder"):
         if Path(job).name != job:
-            raise UserError(f"JOB_NAME '{job}' becomes a folder's name; leave slashes out")
+            raise UserError(f"JOB_NAME '{job}' becomes a folder's name; leave out slashes")
         if not job or not job.isprintable():
             raise UserError(f"JOB_NAME {job!r} becomes a folder's name; use printable characters")
         found = {} if since is None else _runs(outputs, f"{kind}_{job}_")

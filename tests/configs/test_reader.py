@@ -39,7 +39,7 @@ def test_config_is_a_path_or_a_name_in_configs(tmp_path, monkeypatch):
         CONFIGS[0].parent / "config_smplest_x_h.py"
     )
     Path("config_smplest_x_h.py").write_text("base = 'gone.py'\nconfig = {}")
-    with pytest.raises(UserError, match=r"`base` 'gone\.py' is no file"):
+    with pytest.raises(UserError, match=r"`base` 'gone\.py' is not a file"):
         load_config("config_smplest_x_h.py")  # a file here comes first
     for name in ("none.py", "../configs/config_debug.py", "/none/config_debug.py"):
         with pytest.raises(

@@ -470,7 +470,7 @@ def test_show_without_a_camera_draws_keypoints(command: Command, tmp_path: Path)
         ("6", "rows 0 to 5"),
         ("4-2", "rows 0 to 5"),
         ("x", "'x' is not a row"),
-        ("3-", "no row"),
+        ("3-", "is not a row"),
     ):
         arguments = ("show", ANNOTATION, "--images", IMAGES, "--output", out, "--rows", rows)
         fails(command(*arguments), message)

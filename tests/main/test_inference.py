@@ -324,6 +324,12 @@ def test_estimates_of_a_result_are_used_again(run, tmp_path, model, video):
         refused = run(model, video, "--output", again, "--reuse", *given)
         assert refused.returncode == 2
         assert reason in refused.stderr
+    earlier = load(again / name / "person_001.npz")
+    del earlier["keypoint_depth_m"]  # as a former version wrote it
+    np.savez(again / name / "person_001.npz", **earlier)
+    done = run(model, video, "--output", again, *flags, "--reuse")
+    assert done.returncode == 0, done.stderr
+    assert not load(again / name / "person_001.npz")["keypoint_depth_m"].any()
 
 
 def test_a_damaged_or_outdated_result_is_not_used_again(run, tmp_path, model, video):

@@ -120,9 +120,11 @@ def test_another_plan_is_refused(train, tmp_path, capsys):
     assert "name another --output" in capsys.readouterr().err
 
 
-def test_minutes_are_above_zero(capsys):
-    assert recipe.main(["--minutes", "0"]) == 2
-    assert "--minutes" in capsys.readouterr().err
+@pytest.mark.parametrize("flags", [("--minutes", "0"), ("--seed", "-1"), ("--seed", "77")])
+def test_numbers_out_of_range_are_refused(flags, tmp_path, capsys):
+    assert recipe.main([*flags, "--output", str(tmp_path / "out")]) == 2
+    assert f"{flags[0]} {flags[1]}" in capsys.readouterr().err.replace(".0", "")
+    assert not (tmp_path / "out").exists()
 
 
 def test_network_is_continued_on_people_of_another_seed(train, measured, monkeypatch, tmp_path):

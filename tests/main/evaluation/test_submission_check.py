@@ -178,7 +178,7 @@ MESH = mesh_record()
             {"verts": MESH["verts"] * 1000, "allSmplJoints3d": MESH["allSmplJoints3d"] * 1000},
             "warning: the body measures 1800; verts are wanted in metres",
         ),
-        ({"params": {}}, "warning: params are not looked at"),
+        ({"params": {}}, "warning: params are not checked"),
         ({"joints": ONE}, "error: joints are (1, 144, 2)"),
     ],
 )

@@ -271,7 +271,7 @@ def test_feet_that_are_seen_below_the_floor_come_onto_it_where_the_image_shows_t
     limbs, soles = np.tile([0.0, 0.9, 0.0], (count, 10, 1)), np.full((count, 4), 0.05)
     limbs[60:] *= 0.68  # sole 6 cm below the ground, which touches it
     people, centre = np.zeros(count, int), np.zeros((count, 3))
-    seen = Seen([np.arange(count)], people, pelvis, centre, np.ones(count), limbs, soles, ~no, no)
+    seen = Seen([np.arange(count)], people, pelvis, centre, np.ones(count), limbs, soles, no)
     lifted = world_module._lifted(seen, Plane(up, -1.5), np.zeros(0), FPS)
     feet, before = (one.pelvis[:, None] + one.limbs[:, :4] for one in (lifted, seen))
     assert (feet[:30, :, 1] + 0.05) == pytest.approx(1.5, abs=0.03)
@@ -359,7 +359,7 @@ def test_somebody_whose_feet_never_rest_does_not_outvote_others():
     still = np.zeros(240, bool)
     limbs, soles = np.zeros((240, 10, 3)), np.zeros((240, 4))
     people = np.repeat([1, 2], lengths)
-    seen = Seen(runs, people, pelvis, centre, np.ones(240), limbs, soles, ~still, still)
+    seen = Seen(runs, people, pelvis, centre, np.ones(240), limbs, soles, still)
     scale, _ = find_scale(seen, FPS)
     assert scale == pytest.approx(1, abs=0.01)
 

@@ -446,5 +446,5 @@ def test_broken_fetch_of_a_detector_leaves_nothing(tmp_path, monkeypatch):
 def test_too_many_boxes_in_a_frame_are_one_line(tmp_path):
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps({"0": [[1, 2, 3, 4]] * 1000, "7": [[1, 2, 3, 4]] * 1001}))
-    with pytest.raises(UserError, match="frame 7 has 1001 boxes; at most 1000 are read"):
+    with pytest.raises(UserError, match="frame 7 has 1001 boxes; at most 1000 are allowed"):
         BoxFileDetector(path)

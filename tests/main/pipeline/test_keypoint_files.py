@@ -185,8 +185,8 @@ def test_people_get_the_keypoints_that_overlap_them(tmp_path):
 
 BAD = {
     "nothing": ("", "not readable as JSON"),
-    "number": ("3", "no keypoints of"),
-    "numbers": ("[3]", "no keypoints of"),
+    "number": ("3", "not keypoints of"),
+    "numbers": ("[3]", "not keypoints of"),
     "empty": ("[]", "no keypoints of people in it"),
     "nobody": ('{"people": []}', "no keypoints of people in it"),
     "no pose": ('{"people": [{}]}', "no pose_keypoints_2d"),

@@ -86,7 +86,11 @@ def test_photographs_that_fail_are_named_and_give_status_1(tools, tmp_path, capl
     (tmp_path / "photos.boxes.json").write_text(json.dumps({"0": [[10, 10, 50, 90]]}))
     assert process_photographs(folder, list_images(folder), out, tools) == 1
     assert [path.name for path in out.glob("result_*/")] == ["result_a"]
-    for said in ("left out, as no images: 1 .mp4", "b.png", "1 of 2 images gave no result"):
+    for said in (
+        "skipped, because they are not images: 1 .mp4",
+        "b.png",
+        "1 of 2 images gave no result",
+    ):
         assert said in caplog.text
     (folder / "b.png").unlink()
     assert process_photographs(folder, list_images(folder), out, tools) == 0
