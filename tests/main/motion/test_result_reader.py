@@ -165,14 +165,14 @@ def second_number(folder: Path) -> None:
 
 FAULTS: dict[str, tuple[Fault, str]] = {
     "not a summary of a result": (text("[]"), "not a summary"),
-    "no JSON": (text('{"people": ['), "no JSON"),
+    "no JSON": (text('{"people": ['), "not JSON"),
     "no UTF-8": (
         lambda folder: (folder / "summary.json").write_bytes(b'{"input": "\xff"}'),
-        "no JSON",
+        "not JSON",
     ),
     "deep nesting": (text("[" * 200_000), "nested too deeply"),
     "deep nesting of a field": (inserted('"x": ' + "[" * 200_000 + "]" * 200_000), "too deeply"),
-    "an integer of 5000 digits": (inserted('"x": ' + "1" * 5000), "no JSON"),
+    "an integer of 5000 digits": (inserted('"x": ' + "1" * 5000), "not JSON"),
     "a key twice": (inserted('"fps": 10.0'), "'fps' stands there twice"),
     "huge summary": (inserted('"x": "' + "x" * 16_000_000 + '"'), "larger than"),
     "camera a list": (summary(camera=[1, 2]), "'camera'"),
