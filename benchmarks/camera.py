@@ -31,8 +31,8 @@ from rich.table import Table
 from scipy.spatial.transform import Rotation
 
 from configs.reader import load_config
-from main.motion.camera import Clip, choose_camera
-from main.motion.camera_motion import CameraMotion, CameraTracker
+from main.motion.camera import CameraMotion, Clip, choose_camera
+from main.motion.camera_motion import CameraTracker
 from main.pipeline.detection import Detectors
 from synthetic.rendering import FLIP
 from synthetic.shots import CAMERAS, Shot, make_shot

@@ -63,8 +63,8 @@ from human_models.files import find_model_folder
 from human_models.joints import JOINT_PARTS, JOINTS
 from human_models.safe_pickle import load_npz
 from main.evaluation.metrics import FOOT_POINTS, WORLD_UNITS, world_errors
-from main.motion.camera import Clip, ClipCamera
-from main.motion.camera_motion import CameraMotion, CameraTracker, static_camera
+from main.motion.camera import CameraMotion, Clip, ClipCamera, static_camera
+from main.motion.camera_motion import CameraTracker
 from main.motion.refinement import ERRORS_NAME, NetworkErrors
 from main.motion.result_reader import open_result
 from main.motion.rows import FinalRows, RawRows, WorldRows
