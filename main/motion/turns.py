@@ -22,7 +22,7 @@ _DISAGREE: Final = math.radians(0.3)
 """Measured turns that are farther off the adjusted ones count less and less."""
 _FOCAL_RANGE: Final = (0.45, 2.5)
 """Of focal lengths that are tried, over the assumed one: 96 to 23 degrees across the diagonal."""
-_FOCAL_STEPS: Final = 25
+_FOCAL_STEPS: Final = 16
 _FOCAL_CHANGE, _FOCAL_RISE = 0.1, 0.015
 """A focal length is known if the cost rises by so much when it changes by this share."""
 _EXPLAINED: Final = 0.9
