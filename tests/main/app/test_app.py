@@ -385,7 +385,7 @@ def test_what_nobody_can_serve_with_is_refused(flags, message, tmp_path, caplog)
 def test_boxes_found_in_other_frames_are_not_used(client):
     job = upload(client)
     client.put(f"/api/jobs/{job}/choice", json={"people": [2]})
-    assert "find the people before" in start(client, job, "run").json()["error"]
+    assert "use Find people first" in start(client, job, "run").json()["error"]
     start(client, job, "find", {"--fps": "10"})
     ended(client, job)
     client.put(f"/api/jobs/{job}/choice", json={"people": [2]})
