@@ -106,8 +106,8 @@ def find_model_folder(path: Path, stand_in: Path = STAND_IN) -> ModelFolder:
     if archive is not None:
         raise UserError(f"{archive} is not unpacked; unpack it where it is")
     log.warning(
-        "No SMPL-X files in %s: using the %s in %s. For results with SMPL-X itself, put its files "
-        "(from %s) there.",
+        "no SMPL-X files in %s: using the %s in %s. For results with SMPL-X itself, put its files "
+        "(from %s) there",
         *(path, STAND_IN_NAME, stand_in, _PAGES["smplx"]),
     )
     return ModelFolder(stand_in, STAND_IN_NAME)
@@ -164,8 +164,8 @@ def _names(rig: Rig, gender: Gender) -> tuple[str, ...]:
 
 def _missing(file: Path, rig: Rig) -> UserError:
     return UserError(
-        f"{file.name} is missing: get it from {_PAGES[rig]} (registration, licence) and put it "
-        f"at {file}."
+        f"{file.name} is missing; get it from {_PAGES[rig]} (registration, licence) and put it "
+        f"at {file}"
     )
 
 
@@ -235,7 +235,7 @@ def _components(
         ("expression", num_expression, expressions.shape[-1]),
     ):
         if wanted > available:
-            raise UserError(f"{source} has {available} {kind} components, {wanted} are asked for.")
+            raise UserError(f"{source} has {available} {kind} components, but {wanted} are needed")
     return shapes[..., :num_betas], expressions[..., :num_expression]
 
 
@@ -262,7 +262,7 @@ def _check(
         raise UserError(
             f"{source} is not an {_NAMES[rig]} model of {vertices} vertices and {joints} "
             f"joints (it has {len(arrays['template'])} and {len(parents)}); get it from "
-            f"{_PAGES[rig]}."
+            f"{_PAGES[rig]}"
         )
 
 
@@ -271,7 +271,7 @@ def _read_arrays(source: Path) -> dict[str, object]:
         return dict(load_npz(source))
     content = load_pickle(source)
     if not isinstance(content, dict):
-        raise UserError(f"{source} holds no dictionary of arrays; it is not a body model.")
+        raise UserError(f"{source} contains no dictionary of arrays; it is not a body model")
     return content
 
 
@@ -289,7 +289,7 @@ def _numbers(content: dict[str, object], key: str, source: Path) -> np.ndarray:
         value = value.toarray()
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
         problem = "lacks the array" if value is None else "has no numbers in"
-        raise UserError(f"{source} {problem} '{key}'; it is not a body model, or an old one.")
+        raise UserError(f"{source} {problem} '{key}'; it is not a body model, or an old one")
     return value
 
 
@@ -298,7 +298,7 @@ def _landmarks(
 ) -> Landmarks:
     triangles = _indices(content, f"{prefix}_faces_idx", source)
     if triangles.max() >= len(faces):
-        raise UserError(f"{source} has landmarks on missing faces; download it again.")
+        raise UserError(f"{source} has landmarks on missing faces; download it again")
     return Landmarks(faces[triangles], _array(content, f"{prefix}_bary_coords", source))
 
 

@@ -104,23 +104,25 @@ def load_npy(path: Path) -> np.ndarray:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BufferedReader]:
-    """A file that a user named; all errors of reading it become a `UserError`."""
+    """Open a file; all errors of reading it in the block become a `UserError`."""
     try:
         with open_input(path) as file:
             yield file
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror or first_line(error)}.") from error
+        raise UserError(f"cannot read {path}: {error.strerror or first_line(error)}") from error
     except UnknownNameError as error:
         raise UserError(
-            f"{path}: refused to run '{_printable(str(error))}'; the file is not a body model or "
-            "annotation as published, get it from its official page."
+            f"{path}: refused to run '{_printable(str(error))}'; this is not a published body "
+            "model or annotation file; get it from its official page"
         ) from error
     except _DAMAGE as error:
         reason = _printable(first_line(error))
-        if isinstance(error, LookupError | struct.error):  # a stack, memo or text that is too short
-            reason = "it ends early or refers to what is not there"
+        if isinstance(
+            error, LookupError | struct.error
+        ):  # stack, memo or text is too short
+            reason = "it ends early or has a wrong reference"
         raise UserError(
-            f"{path} is damaged or incomplete ({reason}); download or copy it again."
+            f"{path} is damaged or incomplete ({reason}); download or copy it again"
         ) from error
 
 

@@ -154,7 +154,7 @@ class HumanDataFile:
         if path.suffix in (".pkl", ".pickle"):
             content = load_pickle(path)
             if not isinstance(content, Mapping):
-                raise UserError(f"{path} holds no dictionary; give a HumanData file.")
+                raise UserError(f"{path} contains no dictionary; give a HumanData file")
             self._entries = content
         self.names = names_in_npz(path) if self._entries is None else list(self._entries)
 
@@ -212,7 +212,7 @@ class HumanDataFile:
 
     def wrong(self, key: str, reason: str, row: int | None = None) -> UserError:
         place = f"entry '{key}'" if row is None else f"entry '{key}', row {row}"
-        return UserError(f"{self.path}: {place}: {reason}.")
+        return UserError(f"{self.path}: {place}: {reason}")
 
 
 def texts(file: HumanDataFile, key: str, value: Any, length: int | None) -> np.ndarray:

@@ -125,7 +125,7 @@ def _keypoints(file: HumanDataFile, length: int, interval: int, *, needed: bool)
         rows = len(range(0, length, interval))
         return {"joints_valid": np.zeros((rows, len(JOINTS)), np.uint8)}
     if key is None:
-        raise UserError(f"{file.path}: no 2D keypoints; expected one of {', '.join(KEYPOINTS_2D)}.")
+        raise UserError(f"{file.path}: no 2D keypoints; expected one of {', '.join(KEYPOINTS_2D)}")
     joints_2d, mask_2d, seen = _joints(file, key, value, length, interval, dimensions=2)
     columns, mask_3d = {"joints_2d": joints_2d}, None
     del value  # gigabytes

@@ -87,11 +87,10 @@ _TIPS: Final = {
 def write_bvh(path: Path, character: Character, body: BodyData) -> None:
     """Write 55 joints with fingers, in centimetres, from the person's first frame to the last.
 
-    The rest pose stands upright in the character's world; without a gap in the frames the n-th
-    row is the n-th keyframe.
+    The rest pose stands upright in the character's world. Without gaps, row n is keyframe n.
     """
     character = without_gaps(character)
-    # The rest pose is y up; all frames of the skeleton are turned alike.
+    # The rest pose has y up; all frames of the skeleton are turned by the same rotation.
     turn = np.array(TO_WORLD[character.up]) @ np.array(TO_WORLD["y"]).T
     skeleton = make_skeleton(body, character.betas)
     ends = _ends(body, character.betas, skeleton.positions_m, skeleton.offsets_m)

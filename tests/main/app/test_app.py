@@ -270,7 +270,7 @@ def test_what_holds_no_pictures_is_refused_at_once(client, tmp_path):
         ({"--fps": "nan"}, "--fps nan: give a rate"),
         ({"--focal": "-3"}, "--focal -3: give a focal length"),
         ({"--fps": "many"}, "argument --fps"),
-        ({"--export": "fbx"}, "export format 'fbx' is unknown: choose from"),
+        ({"--export": "fbx"}, "export format 'fbx' is unknown; choose from"),
         ({"--output": "/etc"}, "--output: the app has no such option"),
         ({"--boxes": "/etc/passwd"}, "--boxes: the app has no such option"),
         ({"--set": "inference.detection.model_path=/x"}, "--set: the app has no such option"),
