@@ -320,8 +320,8 @@ class TrainingLoader:
             yield batch
 
     def close(self) -> None:
-        """End the workers. After an error, the garbage collector would close their queues first, and
-        then wait for workers that cannot receive the request to end."""
+        """End the workers. After an error, the garbage collector would close their queues first,
+        and then wait for workers that cannot receive the request to end."""
         iterator = self._loader._iterator
         if isinstance(iterator, _MultiProcessingDataLoaderIter):
             iterator._shutdown_workers()

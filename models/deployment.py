@@ -57,7 +57,7 @@ class StaticNetwork:
         self._lock = threading.Lock()
 
     def __call__(self, images: Float[Tensor, "B 3 H W"]) -> HeadOutputs:
-        """Raises UserError where a program cannot be made."""
+        """Raises UserError if a program cannot be made."""
         count = len(images)
         size = 1 << (count - 1).bit_length()
         if size > count:

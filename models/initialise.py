@@ -227,7 +227,7 @@ def load_keypoint_head(head: KeypointHead, path: Path) -> None:
 
 
 def _read_weights(path: Path) -> Mapping[str, Tensor]:
-    """Raises UserError where the file is missing or damaged, or its content is not weights."""
+    """Raises UserError if the file is missing or damaged, or its content is not weights."""
     content = read_torch(path)
     weights = content.get("state_dict", content)
     if not isinstance(weights, dict):

@@ -373,7 +373,7 @@ class LiftingNetwork(nn.Module):
     """A network whose lifter and heads learn what joints mean in 3D, without pictures."""
 
     def __init__(self, network: SMPLestX) -> None:
-        """Raises ValueError where the network has no lifter."""
+        """Raises ValueError if the network has no lifter."""
         super().__init__()
         if network.lifter is None:
             raise ValueError("a network without a lifter")
