@@ -106,8 +106,8 @@ def _assignments(path: Path) -> dict[str, Any]:
                     ) from None
             case _:
                 raise UserError(
-                    f"{path}:{statement.lineno}: a config file contains only one dict `config` "
-                    "and optionally `base`"
+                    f"{path}:{statement.lineno}: a config file contains one dict `config` "
+                    "(and optionally `base`), nothing else"
                 )
     if not isinstance(found.get("config"), dict):
         raise UserError(f"{path}: there is no dict named `config` in it")
