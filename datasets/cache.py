@@ -319,11 +319,11 @@ def open_dataset(
     if table is not None:
         return table
     try:
-        with _alone(parent) as alone:
+        with _locked(parent) as is_locked:
             table = _existing(folder)  # another process may have made it while we waited
             if table is not None:
                 return table
-            if alone:
+            if is_locked:
                 remove_leftovers(parent, None)
             log.info("%s, %s: writing the cache %s", source.name, split, folder)
             parts = _read_all(source, split, paths, protocol)
@@ -357,7 +357,7 @@ def write_table(folder: Path, parts: Iterator[Columns], key: str = "") -> int:
     rows = 0
     with atomic_path(folder) as partial, contextlib.ExitStack() as stack:
         partial.mkdir()
-        names = (*NUMBER_COLUMNS, *TEXT_COLUMNS, *map(_ends_of, TEXT_COLUMNS))
+        names = (*NUMBER_COLUMNS, *TEXT_COLUMNS, *map(_ends_file, TEXT_COLUMNS))
         files = {name: stack.enter_context((partial / name).open("wb")) for name in names}
         for columns in parts:
             rows += len(columns["row"])
@@ -366,14 +366,14 @@ def write_table(folder: Path, parts: Iterator[Columns], key: str = "") -> int:
             for name in TEXT_COLUMNS:
                 texts = [text.encode() for text in columns[name].tolist()]
                 ends = files[name].tell() + np.cumsum([len(text) for text in texts], dtype=np.int64)
-                files[_ends_of(name)].write(ends.data)
+                files[_ends_file(name)].write(ends.data)
                 files[name].write(b"".join(texts))
         manifest = {"version": VERSION, "rows": rows, "key": key}
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return rows
 
 
-def _ends_of(name: str) -> str:
+def _ends_file(name: str) -> str:
     """The name of the file with the ends of the texts of a column."""
     return f"{name}_ends"
 
@@ -410,7 +410,7 @@ def _existing(folder: Path) -> InstanceTable | None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
+def _locked(folder: Path) -> Iterator[bool]:
     """Wait until no other process writes `folder`; False if the file system has no locks.
 
     Without locks, two processes do the same work, and the second finds the folder of the first.
@@ -439,7 +439,7 @@ class _Texts:
     """Strings, stored as the bytes of all of them and the offset of the end of each."""
 
     def __init__(self, folder: Path, name: str, length: int) -> None:
-        self._ends = _map(folder / _ends_of(name), np.int64, (length,))
+        self._ends = _map(folder / _ends_file(name), np.int64, (length,))
         self._bytes = _map(folder / name, np.uint8, (int(self._ends[-1]) if length else 0,))
 
     def __getitem__(self, i: int) -> str:

@@ -64,12 +64,15 @@ def drop_nan_joints(columns: Columns) -> Columns:
 
 def use_neutral_betas(columns: Columns) -> Columns:
     """Use betas fitted to the neutral body, if the file has them."""
-    return {**columns, "betas": columns.get("betas_neutral", columns.get("betas", _ten(columns)))}
+    return {
+        **columns,
+        "betas": columns.get("betas_neutral", columns.get("betas", _no_betas(columns))),
+    }
 
 
 def zero_betas(columns: Columns) -> Columns:
     """For people whose shape has no betas of SMPL-X (a template mesh, or betas of SMPL)."""
-    return {**columns, "betas": _ten(columns)}
+    return {**columns, "betas": _no_betas(columns)}
 
 
 def hands_only(columns: Columns) -> Columns:
@@ -77,7 +80,7 @@ def hands_only(columns: Columns) -> Columns:
     count = len(columns["row"])
     return {
         **columns,
-        "betas": _ten(columns),
+        "betas": _no_betas(columns),
         "global_orient": np.zeros((count, 3), np.float32),
         "body_pose": np.zeros((count, 21, 3), np.float32),
     }
@@ -93,7 +96,7 @@ def forget_image_size(columns: Columns) -> Columns:
     return {name: column for name, column in columns.items() if name != "image_size"}
 
 
-def _ten(columns: Columns) -> np.ndarray:
+def _no_betas(columns: Columns) -> np.ndarray:
     return np.zeros((len(columns["row"]), 10), np.float32)
 
 

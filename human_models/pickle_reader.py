@@ -53,7 +53,7 @@ class _Machine:
         self.below: list[list[Any]] = []
         """The parts of the stack below the marks, one list per mark."""
         self.memo: dict[int, Any] = {}
-        self.notes_of_dtypes: dict[int, int] = {}
+        self.memo_of_dtypes: dict[int, int] = {}
         """Memo numbers of dtypes, by identity: dtypes are replaced when their state is set."""
 
     def push(self, value: object) -> None:
@@ -73,7 +73,7 @@ class _Machine:
         self.below.append(self.stack)
         self.stack = []
 
-    def to_mark(self) -> list[Any]:
+    def pop_to_mark(self) -> list[Any]:
         """Remove and return everything above the last mark."""
         items, self.stack = self.stack, self.below.pop()
         return items
@@ -82,7 +82,7 @@ class _Machine:
         if self.stack:
             self.stack.pop()
         else:
-            self.to_mark()
+            self.pop_to_mark()
 
     def duplicate(self, _: None) -> None:
         self.stack.append(self.stack[-1])
@@ -95,7 +95,7 @@ class _Machine:
     def put(self, number: int) -> None:
         self.memo[number] = value = self.stack[-1]
         if isinstance(value, np.dtype):
-            self.notes_of_dtypes[id(value)] = number
+            self.memo_of_dtypes[id(value)] = number
 
     def memoize(self, _: None) -> None:
         self.put(len(self.memo))
@@ -168,14 +168,14 @@ class _Machine:
         self.stack.append(self.builder.call(name, tuple(arguments)))
 
     def call_name(self, names: tuple[str, str]) -> None:
-        arguments = tuple(self.to_mark())
+        arguments = tuple(self.pop_to_mark())
         self.stack.append(self.builder.call(find_name(*names), arguments))
 
     def build(self, _: None) -> None:
         state, value = self.stack.pop(), self.stack.pop()
         built = self.builder.with_state(value, state)
         self.stack.append(built)
-        number = self.notes_of_dtypes.pop(id(value), None)
+        number = self.memo_of_dtypes.pop(id(value), None)
         if number is not None:
             self.memo[number] = built
 
@@ -258,7 +258,7 @@ _ACTIONS_TO_MARK: Final[dict[str, Callable[[_Machine, list[Any]], None]]] = {
 
 
 def _to_mark(action: Callable[[_Machine, list[Any]], None]) -> Callable[[_Machine, Any], None]:
-    return lambda machine, _: action(machine, machine.to_mark())
+    return lambda machine, _: action(machine, machine.pop_to_mark())
 
 
 def _nothing(_: BytesIO) -> None:

@@ -309,13 +309,13 @@ class Builder:
             raise ValueError("an array whose size differs from its bytes")
         self.budget.spend(len(raw))
 
-    def check_keys(self, keys: Collection[object], there: int) -> None:
-        """Check that hashing these values is quick; `there`: keys already in the dict or set."""
+    def check_keys(self, keys: Collection[object], existing: int) -> None:
+        """Check that hashing these values is quick; `existing`: keys already in the dict or set."""
         if _FREE_KEYS.issuperset(map(type, keys)):
             return
         for key in keys:
             if type(key) is tuple:
-                if len(key) > _MOST_TUPLE_KEYS or there + len(keys) > _MOST_TUPLE_KEYS:
+                if len(key) > _MOST_TUPLE_KEYS or existing + len(keys) > _MOST_TUPLE_KEYS:
                     raise ValueError("too many keys that are tuples")
                 if tuple in set(map(type, key)):
                     raise ValueError("a key that is a nested tuple")

@@ -264,7 +264,7 @@ def confidences(file: OpenedFile) -> Iterator[Finding]:
                 yield from on_rows("warning", key, bad, "confidence not in 0..1", advice)
 
 
-def places(file: OpenedFile) -> Iterator[Finding]:
+def keypoint_positions(file: OpenedFile) -> Iterator[Finding]:
     """2D keypoints are in the image or near it."""
     size = file.image_size
     known = (size > 0).all(axis=1)
@@ -412,7 +412,7 @@ def stated_sizes(file: OpenedFile) -> Iterator[Finding]:
 _CHECKS: Final = (
     layout.readable,
     layout.required_entries,
-    layout.bookkeeping,
+    layout.container_flags,
     layout.texts,
     layout.row_counts_and_shapes,
     layout.masks,
@@ -426,7 +426,7 @@ _CHECKS: Final = (
     hand_convention,
     duplicates,
     confidences,
-    places,
+    keypoint_positions,
     depths,
     reprojection,
     stated_sizes,

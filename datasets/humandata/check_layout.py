@@ -74,7 +74,7 @@ def required_entries(file: OpenedFile) -> Iterator[Finding]:
         yield Finding("error", "smplx", "no body parameters", f"give an entry {names}")
 
 
-def bookkeeping(file: OpenedFile) -> Iterator[Finding]:
+def container_flags(file: OpenedFile) -> Iterator[Finding]:
     """Flags and counts of the container are right."""
     if file.get("__keypoints_compressed__") is None:
         key = "__keypoints_compressed__"

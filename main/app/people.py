@@ -30,7 +30,7 @@ _LONGEST_STEM: Final = 120
 """Bytes in UTF-8; names of results add a suffix, and file systems allow 255."""
 
 Side = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-Place = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Number = Annotated[int, Field(ge=1, lt=10**6)]
 Flags = dict[str, Annotated[str, Field(max_length=100)]]
 
@@ -44,7 +44,7 @@ class Edit(Strict):
 
     person: Number
     frame: Annotated[int, Field(ge=0, lt=10**7)]
-    box: tuple[Place, Place, Side, Side]
+    box: tuple[Coordinate, Coordinate, Side, Side]
 
 
 class Choice(Strict):

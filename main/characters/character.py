@@ -193,7 +193,7 @@ def without_gaps(character: Character) -> Character:
     )
 
 
-def on_the_spot(character: Character, body: BodyModel) -> Character:
+def at_origin(character: Character, body: BodyModel) -> Character:
     """Move a character so that the pelvis starts above the origin and the feet are at height 0.
 
     The height of the feet is the median over the frames of the lowest joint or surface point.

@@ -22,7 +22,7 @@ from main.characters.character import (
     CHARACTER_FIELDS,
     WORLD_FIELDS,
     Character,
-    on_the_spot,
+    at_origin,
     read_character,
 )
 from main.characters.formats import write_amass, write_bvh, write_glb, write_meshes, write_usd
@@ -193,7 +193,7 @@ def _read_character(
 ) -> Character:
     space = options.space or "camera"
     character = read_character(file, body, options.up or default_up, space)
-    return character if options.origin == "camera" else on_the_spot(character, body)
+    return character if options.origin == "camera" else at_origin(character, body)
 
 
 def _with_people(result: Result, persons: Collection[int] | None) -> Result:

@@ -151,7 +151,7 @@ class Trainer:
         losses = []
         for k, batch in enumerate(batches):
             self._seed(progress, k)
-            with self._exchanging(k + 1 == len(batches)):
+            with self._gradient_exchange(k + 1 == len(batches)):
                 with autocast(self.device, self.config.precision):
                     terms = self.task.objective(self.learner.model, batch)
                 loss = torch.stack([term.mean() for term in terms.values()]).sum() / len(batches)
@@ -176,7 +176,7 @@ class Trainer:
         entropy = (self.config.seed, *progress[:2], batch, self.world.rank)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
-    def _exchanging(self, last: bool) -> AbstractContextManager[None]:
+    def _gradient_exchange(self, last: bool) -> AbstractContextManager[None]:
         """Exchange gradients between processes only with the last batch of an iteration."""
         if isinstance(self.learner.model, DistributedDataParallel) and not last:
             return self.learner.model.no_sync()
