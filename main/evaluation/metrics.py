@@ -101,7 +101,7 @@ class EvaluationProtocol:
         """The protocol of that name; raises UserError where there is none."""
         if name not in PROTOCOLS:
             known = ", ".join(PROTOCOLS)
-            raise UserError(f"There is no protocol '{name}'; choose one of: {known}.")
+            raise UserError(f"there is no protocol '{name}'; choose one of: {known}")
         return PROTOCOLS[name]
 
 
