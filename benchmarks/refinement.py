@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from rich.console import Console
 
+from datasets.humandata.writer import BODY_BOX_SCALE
 from human_models.joints import JOINT_PARTS, JOINTS, JOINTS_FROM_MODEL, RIG_JOINTS, SIDES
 from human_models.safe_pickle import load_npz
 from main.cli import command, command_parser
@@ -34,11 +35,9 @@ from main.pipeline.estimator import Estimator
 from main.pipeline.keypoints import KeypointFinder
 from main.pipeline.pipeline import network_errors
 from main.pipeline.stages import EstimatedPerson, raw_rows
-from utils.camera import Box
+from utils.camera import Box, scaled_boxes
 from utils.geometry import align_similarity, axis_angle_to_matrix, matrix_to_axis_angle
 
-_PADDING = 1.2
-"""Boxes in HumanData files are so much larger than people."""
 _NOISE = 0.015
 """Of true joints, in longer sides of the box."""
 
@@ -124,9 +123,8 @@ def estimate(
     path = arguments.data / "img" / "openpeople" / str(content["image_path"][place])
     image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     assert image is not None, path
-    x, y, width, height = map(float, content["bbox_xywh"][place, :4])
-    inset = (1 - 1 / _PADDING) / 2
-    box = Box(x + width * inset, y + height * inset, width / _PADDING, height / _PADDING)
+    padded = content["bbox_xywh"][place, None, :4].astype(float)
+    box = Box(*scaled_boxes(padded, 1 / BODY_BOX_SCALE)[0].tolist())
     meta = content["meta"].item()
     focal, princpt = meta["focal_length"][place], meta["principal_point"][place]
     camera = ClipCamera(
