@@ -23,11 +23,18 @@ from jaxtyping import Float
 from rich.console import Console
 
 from datasets.humandata.writer import BODY_BOX_SCALE
-from human_models.joints import JOINT_PARTS, JOINTS, JOINTS_FROM_MODEL, RIG_JOINTS, SIDES
+from human_models.joints import (
+    JOINT_PARTS,
+    JOINTS,
+    JOINTS_FROM_MODEL,
+    POSE_PARAMETERS,
+    RIG_JOINTS,
+    SIDES,
+)
 from human_models.safe_pickle import load_npz
 from main.cli import command, command_parser
 from main.motion.camera import Clip, ClipCamera
-from main.motion.kinematics import ROTATING, TURNED, Observed, error_vector
+from main.motion.kinematics import TURNED, Observed, error_vector
 from main.motion.refinement import NetworkErrors, Refinement, observed
 from main.motion.result_reader import open_result
 from main.motion.rows import KeypointSource
@@ -146,8 +153,9 @@ def estimate(
 def true_bodies(content: dict[str, np.ndarray], estimator: Estimator, count: int) -> Bodies:
     """What the annotations say."""
     parameters = content["smplx"].item()
-    names = ("global_orient", *list(ROTATING)[1:])
-    vectors = [np.asarray(parameters[name])[:count].reshape(count, -1, 3) for name in names]
+    vectors = [
+        np.asarray(parameters[name])[:count].reshape(count, -1, 3) for name in POSE_PARAMETERS
+    ]
     turned = torch.from_numpy(np.concatenate(vectors, axis=1).astype(np.float32))
     rotations = torch.eye(3).repeat(count, len(RIG_JOINTS), 1, 1)
     rotations[:, TURNED] = axis_angle_to_matrix(turned + estimator.body.mean_pose[TURNED])
@@ -166,17 +174,10 @@ def distances(one: Bodies, true: Bodies, estimator: Estimator) -> tuple[float, f
 
 def vertices(bodies: Bodies, estimator: Estimator) -> Float[torch.Tensor, "N V 3"]:
     """Relative to the pelvis."""
-    vectors = matrix_to_axis_angle(bodies.rotations) - estimator.body.mean_pose
+    vectors = (matrix_to_axis_angle(bodies.rotations) - estimator.body.mean_pose)[:, TURNED]
+    pose = {name: vectors[:, part].flatten(1) for name, part in POSE_PARAMETERS.items()}
     betas, expression = bodies.shape.split(10, dim=1)
-    posed = estimator.body(
-        global_orient=vectors[:, 0],
-        body_pose=vectors[:, 1:22].flatten(1),
-        jaw_pose=vectors[:, 22],
-        left_hand_pose=vectors[:, 25:40].flatten(1),
-        right_hand_pose=vectors[:, 40:55].flatten(1),
-        betas=betas,
-        expression=expression,
-    )
+    posed = estimator.body(**pose, betas=betas, expression=expression)
     assert posed.vertices is not None
     return posed.vertices - posed.joints[:, :1]
 
