@@ -25,9 +25,9 @@ _EPILOG: Final = (
 def run(arguments: argparse.Namespace) -> int:
     with quick_imports():
         from main.evaluation.run import BenchmarkOptions, run_benchmarks
-        from utils.devices import is_first
+        from utils.devices import world
 
-    if not is_first():
+    if not world().is_first:
         logging.disable()  # the first process reports for all of them
     model_dir, checkpoint_id = _network(arguments)
     names = (arguments.dataset or "").split(",")

@@ -124,7 +124,7 @@ def build_topology() -> Topology:
     ear = raw.selection @ _left_ear(len(mesh.vertices)).astype(float) > 0
     named = _surface_vertices(posed, raw.regions, model.bone_weights, raw.mirror, ear, rig)
     order = _smplx_order(raw.regions, named)
-    places = inverse(order)
+    places = np.argsort(order)  # where each present vertex goes
     ordered = ClosedMesh(
         selection=raw.selection[order],
         faces=places[raw.faces],
@@ -426,11 +426,6 @@ def fill_order(
     return order
 
 
-def inverse(order: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
-    """Where each present vertex goes."""
-    return np.argsort(order)
-
-
 # The vertices that stand in for SMPL: no eyeballs, no tongue, a coarser head.
 
 _NOT_IN_SMPL: Final = ("left_eye", "right_eye", "tongue")
@@ -469,7 +464,7 @@ def _with_smpl_subset(
     return Topology(
         **{field.name: getattr(mesh, field.name) for field in fields(mesh)},
         smpl_vertices=kept[order],
-        smpl_faces=inverse(order)[np.searchsorted(kept, triangles)],
+        smpl_faces=np.argsort(order)[np.searchsorted(kept, triangles)],
     )
 
 

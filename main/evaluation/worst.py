@@ -14,6 +14,7 @@ from torch import Tensor
 from configs.schema import ModelConfig
 from human_models.files import ModelFolder, read_body, read_hand_vertices
 from main.evaluation.metrics import SampleErrors
+from utils.camera import Camera
 from utils.geometry import align_similarity
 from utils.image import write_image
 from utils.render import Colour, MeshRenderer, PlacedMesh, person_colour
@@ -138,11 +139,8 @@ class _Pictures:
     def _over(
         self, crop: UInt8[np.ndarray, "H W 3"], mesh: Float32[np.ndarray, "V 3"], colour: Colour
     ) -> UInt8[np.ndarray, "H W 3"]:
-        focal_x, focal_y = (_ENLARGED * focal for focal in self._model.focal)
-        # Pixels count from their centres, which enlarging moves.
-        x, y = (_ENLARGED * (centre + 0.5) - 0.5 for centre in self._model.princpt)
-        placed = PlacedMesh(mesh, (focal_x, focal_y), (x, y), colour)
-        return self._renderers[len(mesh)].overlay(crop, [placed])
+        camera = Camera(self._model.focal, self._model.princpt).scaled(_ENLARGED)
+        return self._renderers[len(mesh)].overlay(crop, [PlacedMesh(mesh, camera, colour)])
 
 
 def _captioned(text: str, panel: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H2 W 3"]:

@@ -9,6 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from utils.errors import UserError
+from utils.geometry import align_signs
 from utils.mesh import (
     Material,
     Motion,
@@ -17,7 +18,6 @@ from utils.mesh import (
     make_glb,
     merge_vertices,
     read_ply_vertices,
-    without_jumps,
 )
 
 VERTICES = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
@@ -210,6 +210,6 @@ def test_quaternions_without_jumps_are_the_same_rotations():
     rng = np.random.default_rng(0)
     smooth = Rotation.from_rotvec(np.linspace([0, 0, 0], [0, 9, 0], 50)).as_quat()[:, None]
     flipped = smooth * rng.choice([-1, 1], (50, 1, 1))
-    found = without_jumps(flipped)
+    found = align_signs(flipped)
     assert np.abs((found * smooth).sum(-1)) == pytest.approx(1)
     assert (found[1:] * found[:-1]).sum(-1).min() > 0.9
