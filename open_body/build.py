@@ -46,7 +46,7 @@ from open_body.face import (
     landmark_arrays,
     moved_by_expression,
 )
-from open_body.formats import write_npy, write_npz, write_pickle
+from open_body.formats import write_npz, write_pickle
 from open_body.skeleton import (
     MIRRORED_JOINTS,
     axis_rotations,
@@ -329,7 +329,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     if any(os.environ.get(name) != value for name, value in _SAME_EVERYWHERE.items()):
-        return _restart_with_environment(sys.argv[1:] if arguments is None else arguments)
+        # Numerical libraries read their settings when they load, so a new process has to.
+        again = [sys.executable, "-m", "open_body.build"]
+        again += sys.argv[1:] if arguments is None else arguments
+        return subprocess.run(again, env=os.environ | _SAME_EVERYWHERE, check=False).returncode
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         if options.topology_from_scratch:
@@ -339,12 +342,6 @@ def main(arguments: list[str] | None = None) -> int:
         log.error("%s", error)
         return 1
     return 0
-
-
-def _restart_with_environment(arguments: list[str]) -> int:
-    """Numerical libraries read their settings when they load, so a new process has to."""
-    command = [sys.executable, "-m", "open_body.build", *arguments]
-    return subprocess.run(command, env=os.environ | _SAME_EVERYWHERE, check=False).returncode
 
 
 def build_stand_in(folder: Path, topology: Topology) -> None:
@@ -390,7 +387,8 @@ def build_stand_in(folder: Path, topology: Topology) -> None:
     write_pickle(folder / "smplx/SMPLX_to_J14.pkl", joints14)
     write_pickle(folder / "smplx/MANO_SMPLX_vertex_ids.pkl", formats.mano_vertex_ids())
     write_pickle(folder / "smplx/smplx2smpl.pkl", formats.smplx_to_smpl(topology))
-    write_npy(folder / "smplx/SMPL-X__FLAME_vertex_ids.npy", formats.flame_vertex_ids(topology))
+    with atomic_path(folder / "smplx/SMPL-X__FLAME_vertex_ids.npy") as partial:  # head and eyes
+        np.save(partial, topology.in_regions(*assets.FLAME_REGIONS), allow_pickle=False)
     with atomic_path(folder / "build.json") as partial:
         partial.write_text(json.dumps(build_environment(), indent=2) + "\n")
 

@@ -30,7 +30,7 @@ from human_models.joints import (
     SMPLX_SURFACE_VERTICES,
 )
 from open_body.adults import ShapeSpace
-from open_body.assets import FLAME_REGIONS, Clothes
+from open_body.assets import Clothes
 from open_body.topology import HAND_IDS, Topology, fill_order
 from utils.files import atomic_path
 
@@ -107,8 +107,8 @@ def hands_components(side: str) -> Float64[np.ndarray, "45 45"]:
     """
     motions = [
         _curl(_FINGERS),
-        _thumb(),
-        _spread(),
+        _pose({f"thumb{k}": _THUMB_BEND for k in (1, 2, 3)}),
+        _pose({f"{finger}1": np.array([0.0, yaw, 0.0]) for finger, yaw in _SPREAD.items()}),
         *(_curl((finger,)) for finger in _FINGERS),
     ]
     basis: list[np.ndarray] = []
@@ -125,14 +125,6 @@ def hands_components(side: str) -> Float64[np.ndarray, "45 45"]:
 def _curl(fingers: tuple[str, ...]) -> Float64[np.ndarray, "45"]:
     bend = np.array([0.0, 0.0, -1.0])
     return _pose({f"{finger}{k}": bend for finger in fingers for k in (1, 2, 3)})
-
-
-def _thumb() -> Float64[np.ndarray, "45"]:
-    return _pose({f"thumb{k}": _THUMB_BEND for k in (1, 2, 3)})
-
-
-def _spread() -> Float64[np.ndarray, "45"]:
-    return _pose({f"{finger}1": np.array([0.0, yaw, 0.0]) for finger, yaw in _SPREAD.items()})
 
 
 def _pose(rotations: dict[str, Float64[np.ndarray, "3"]]) -> Float64[np.ndarray, "45"]:
@@ -246,11 +238,6 @@ def mano_vertex_ids() -> dict[str, Int64[np.ndarray, "778"]]:
     return ids
 
 
-def flame_vertex_ids(topology: Topology) -> Int64[np.ndarray, "5023"]:
-    """SMPL-X__FLAME_vertex_ids.npy: head, neck, mouth and eyes, ascending."""
-    return topology.in_regions(*FLAME_REGIONS)
-
-
 def smplx_to_smpl(topology: Topology) -> dict[str, sparse.csr_matrix]:
     """smplx2smpl.pkl: SMPL's vertices are some of SMPL-X's, so the matrix only selects."""
     count = len(topology.smpl_vertices)
@@ -303,11 +290,6 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
             archive.writestr(member, buffer.getvalue(), compresslevel=9)
-
-
-def write_npy(path: Path, array: np.ndarray) -> None:
-    with atomic_path(path) as partial:
-        np.save(partial, array, allow_pickle=False)
 
 
 def write_pickle(path: Path, content: Any) -> None:

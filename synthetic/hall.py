@@ -181,7 +181,8 @@ class Hall:
             for group in self._groups
             if group.radius_m >= _SMALL_M and len(group.members) == 1
         ]
-        self.grid = Grid(np.array([_cells(solid) for solid in self.solids]))
+        counts = [cell_counts(solid, _CELL_M) for solid in self.solids]
+        self.grid = Grid(np.clip(counts, 1, 40))
         self.light = self._surface_light(rng)
         xs, zs = (
             np.arange(_LEFT_M + 0.3, _RIGHT_M, _PROBES_M),
@@ -337,27 +338,38 @@ def outside(rays: Rays) -> Rays:
     return (leaves + sky * (blue - leaves)).astype(np.float32)
 
 
-def _cells(solid: Solid) -> Int[np.ndarray, "6 2"]:
-    size = 2 * solid.half
-    count = np.clip(np.ceil(size / _CELL_M), 1, 40).astype(int)
-    return np.array([(count[(axis + 1) % 3], count[(axis + 2) % 3]) for axis in (0, 0, 1, 1, 2, 2)])
+AXES: Final = (0, 0, 1, 1, 2, 2)
+"""Across which the six faces of a solid are."""
+
+
+def cell_counts(solid: Solid, cell_m: float) -> Int[np.ndarray, "6 2"]:
+    """How many cells of a size there are along each face."""
+    count = np.ceil(2 * solid.half / cell_m).astype(int)
+    return np.array([np.roll(count, -axis)[1:] for axis in AXES])
+
+
+def face_points(
+    solid: Solid, face: int, u: np.ndarray, v: np.ndarray, gap_m: float = 0.0
+) -> Float[np.ndarray, "N 3"]:
+    """Places in the world so far before a face; `u` and `v` are 0 to 1 along it."""
+    axis, sign = face // 2, 1 if face % 2 else -1
+    local = np.empty((u.size, 3))
+    local[:, axis] = sign * (solid.half[axis] + gap_m)
+    for other, along in (((axis + 1) % 3, u), ((axis + 2) % 3, v)):
+        local[:, other] = (2 * along.ravel() - 1) * solid.half[other]
+    return local @ solid.rotation.T + solid.middle
 
 
 def cell_points(solids: Sequence[Solid], cells: Int[np.ndarray, "S 6 2"]) -> tuple[Rays, Rays]:
     points, normals = [], []
     for solid, sizes in zip(solids, cells, strict=True):
         for face, (rows, columns) in enumerate(sizes):
-            axis, sign = face // 2, 1 if face % 2 else -1
             u, v = np.meshgrid((np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns,
                                indexing="ij")  # fmt: skip
-            local = np.zeros((rows * columns, 3))
-            local[:, (axis + 1) % 3] = (2 * u.ravel() - 1) * solid.half[(axis + 1) % 3]
-            local[:, (axis + 2) % 3] = (2 * v.ravel() - 1) * solid.half[(axis + 2) % 3]
-            local[:, axis] = sign * (solid.half[axis] + 0.004)
             normal = np.zeros(3)
-            normal[axis] = sign
-            points.append(local @ solid.rotation.T + solid.middle)
-            normals.append(np.tile(solid.rotation @ normal, (len(local), 1)))
+            normal[face // 2] = 1 if face % 2 else -1
+            points.append(face_points(solid, face, u, v, 0.004))
+            normals.append(np.tile(solid.rotation @ normal, (u.size, 1)))
     return np.concatenate(points).astype(np.float32), np.concatenate(normals).astype(np.float32)
 
 
