@@ -106,12 +106,8 @@ def stage_costs(
     yield "detect", frame_cost(count, lambda: [detector(one.index, one.image) for one in frames])
     found = [detector(one.index, one.image) for one in frames]
 
-    def crop() -> None:
-        for frame, detections in zip(frames, found, strict=True):
-            for one in detections:
-                estimator.crop(frame.image, one.box)
-
-    yield "crop", frame_cost(count, crop)
+    pairs = [(frame, one) for frame, many in zip(frames, found, strict=True) for one in many]
+    yield "crop", frame_cost(count, lambda: [estimator.crop(f.image, d.box) for f, d in pairs])
     tracked = track_people(detect_people(frames, detector), Tracker(clip.fps))
     cropped = list(crop_people(tracked, estimator))
     inputs = [batch.crops for batch in batches(cropped, tools.batch_size) if batch.crops]
@@ -158,18 +154,25 @@ def stage_costs(
 
     yield "tracks", frame_cost(count, tracks)
 
-    renderer = tools.renderer
-    posed = list(renderer.people(frames, rows, set(rows.column("person").tolist())))
+    yield from drawing_costs(tools, frames, rows, clip.fps, folder)
     rows.close()
+
+
+def drawing_costs(
+    tools: Tools, frames: list[Frame], rows: FinalRows, fps: float, folder: Path
+) -> Iterator[tuple[str, Cost]]:
+    """Drawing and encoding of people in frames."""
+    renderer, count = tools.renderer, len(frames)
+    posed = list(renderer.people(frames, rows, set(rows.column("person").tolist())))
 
     def draw(given: tuple[Frame, list[DrawnPerson]]) -> np.ndarray:
         return renderer.draw(given[0].image, given[1], with_numbers=True)
 
-    yield "draw", frame_cost(count, lambda: exhaust(parallel_map(draw, posed, workers)))
+    yield "draw", frame_cost(count, lambda: exhaust(parallel_map(draw, posed, tools.workers)))
     drawn = [draw(one) for one in posed]
 
     def encode() -> None:
-        with VideoWriter(folder / "encoded.mp4", clip.fps) as writer:
+        with VideoWriter(folder / "encoded.mp4", fps) as writer:
             for image in drawn:
                 writer.write(image)
 
