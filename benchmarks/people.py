@@ -22,12 +22,7 @@ from rich.console import Console
 from scipy.optimize import linear_sum_assignment
 
 from configs.reader import load_config
-from human_models.joints import (
-    COCO_KEYPOINTS,
-    HAND_KEYPOINTS,
-    SIDES,
-    joint_places,
-)
+from human_models.joints import COCO_KEYPOINTS, HAND_KEYPOINTS, SIDES, joint_places
 from main.cli import command, command_parser
 from main.motion.result_reader import open_result
 from main.pipeline.detection import Detection, Detectors

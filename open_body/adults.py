@@ -95,9 +95,7 @@ def average_adult() -> Phenotypes:
 
 
 def target_weights(
-    phenotypes: Phenotypes,
-    levels: list[tuple[str, ...]],
-    height: Float64[np.ndarray, " n"],
+    phenotypes: Phenotypes, levels: list[tuple[str, ...]], height: Float64[np.ndarray, " n"]
 ) -> Float64[np.ndarray, "n T"]:
     """Weights of macro targets: the product of the weights of the levels in a target's name.
 

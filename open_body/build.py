@@ -40,12 +40,7 @@ from open_body.adults import (
     shape_space,
     symmetric,
 )
-from open_body.face import (
-    closed_eyes,
-    expression_directions,
-    landmark_arrays,
-    moved_by_expression,
-)
+from open_body.face import closed_eyes, expression_directions, landmark_arrays, moved_by_expression
 from open_body.formats import write_npz, write_pickle
 from open_body.skeleton import (
     MIRRORED_JOINTS,

@@ -175,9 +175,7 @@ def _smpl_weights(weights: Float64[np.ndarray, "N 55"]) -> Float64[np.ndarray, "
 
 
 def _smpl_regressor(
-    regressor: Float64[np.ndarray, "55 N"],
-    vertices: Float64[np.ndarray, "N 3"],
-    kept: np.ndarray,
+    regressor: Float64[np.ndarray, "55 N"], vertices: Float64[np.ndarray, "N 3"], kept: np.ndarray
 ) -> Float64[np.ndarray, "24 M"]:
     """SMPL-X's rows, with the weights of dropped vertices given to their nearest kept ones."""
     hands = [

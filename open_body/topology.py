@@ -21,12 +21,7 @@ from human_models.joints import SMPL_SURFACE_VERTICES, SMPLX_SURFACE_VERTICES
 from open_body import assets
 from open_body.adults import AdultModel, average_adult, target_weights
 from open_body.assets import EYE_GROUPS, FLAME_INNER_REGIONS
-from open_body.simplification import (
-    CollapseRules,
-    CollapsibleMesh,
-    decimate,
-    split_quads,
-)
+from open_body.simplification import CollapseRules, CollapsibleMesh, decimate, split_quads
 from open_body.skeleton import FINGER_NUMBERS, SIDE_SUFFIXES, normalized
 
 log = logging.getLogger(__name__)
@@ -185,11 +180,7 @@ def _simplified_body(mesh: assets.BaseMesh, vertices: Float64[np.ndarray, "V 3"]
 
 def _targets(head: int) -> dict[str, int]:
     """How many vertices to leave where; the mouth takes what the untouched face leaves over."""
-    inner = {
-        "tongue": _TONGUE,
-        "left_eye_socket": _EYE_SOCKET,
-        "right_eye_socket": _EYE_SOCKET,
-    }
+    inner = {"tongue": _TONGUE, "left_eye_socket": _EYE_SOCKET, "right_eye_socket": _EYE_SOCKET}
     mouth = _FLAME - 2 * _EYEBALL_VERTICES - head - sum(inner.values())
     return {
         **inner,
@@ -243,9 +234,7 @@ _WEIGHT_STEP: Final = 2.0**-20
 
 
 def _eyeballs(
-    mesh: assets.BaseMesh,
-    vertices: Float64[np.ndarray, "V 3"],
-    triangles: Int64[np.ndarray, "t 3"],
+    mesh: assets.BaseMesh, vertices: Float64[np.ndarray, "V 3"], triangles: Int64[np.ndarray, "t 3"]
 ) -> sparse.csr_matrix:
     """Rows of both eyeballs over the base mesh; the right one is the left one mirrored."""
     old = mesh.groups[EYE_GROUPS["left_eye"]].vertices
@@ -410,9 +399,7 @@ def _smplx_order(
 
 
 def fill_order(
-    count: int,
-    fixed: Mapping[int, int],
-    blocks: Iterable[tuple[Sequence[int], Sequence[int]]],
+    count: int, fixed: Mapping[int, int], blocks: Iterable[tuple[Sequence[int], Sequence[int]]]
 ) -> Int64[np.ndarray, " N"]:
     """A permutation: `fixed` {id: vertex}, then each block's (ids, vertices) in order."""
     order = np.full(count, -1)

@@ -135,10 +135,7 @@ class MeshRenderer:
         )
 
     def overlay(
-        self,
-        image: UInt8[np.ndarray, "H W 3"],
-        meshes: Sequence[PlacedMesh],
-        alpha: float = 0.9,
+        self, image: UInt8[np.ndarray, "H W 3"], meshes: Sequence[PlacedMesh], alpha: float = 0.9
     ) -> UInt8[np.ndarray, "H W 3"]:
         """Draw meshes over a copy of an RGB image.
 
@@ -213,10 +210,7 @@ def _overlapping(surfaces: Sequence[_Surface]) -> list[list[_Surface]]:
 
 
 def _draw(
-    image: UInt8[np.ndarray, "H W 3"],
-    surfaces: Sequence[_Surface],
-    camera: Camera,
-    alpha: float,
+    image: UInt8[np.ndarray, "H W 3"], surfaces: Sequence[_Surface], camera: Camera, alpha: float
 ) -> None:
     """Draw surfaces seen by one camera, in one depth buffer."""
     region = surfaces[0].region

@@ -196,10 +196,7 @@ def run_benchmark(
     """
     with failing_together(source.name) as stop_if_another_failed:
         table = open_dataset(
-            source,
-            "test",
-            data_dir,
-            protocol="published" if protocol == PUBLISHED else "correct",
+            source, "test", data_dir, protocol="published" if protocol == PUBLISHED else "correct"
         )
         truth = "meshes of scans" if scans else _kind_of_truth(source, table)
         match = None

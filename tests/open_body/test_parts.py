@@ -8,13 +8,7 @@ import pytest
 from scipy import sparse
 
 from open_body import assets
-from open_body.adults import (
-    average_adult,
-    random_adults,
-    shape_space,
-    symmetric,
-    target_weights,
-)
+from open_body.adults import average_adult, random_adults, shape_space, symmetric, target_weights
 from open_body.assets import Rig
 from open_body.face import Surface
 from open_body.formats import (

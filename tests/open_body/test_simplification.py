@@ -5,12 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from open_body.simplification import (
-    CollapseRules,
-    CollapsibleMesh,
-    decimate,
-    split_quads,
-)
+from open_body.simplification import CollapseRules, CollapsibleMesh, decimate, split_quads
 
 
 def test_quads_split_symmetrically():

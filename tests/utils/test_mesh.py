@@ -44,11 +44,7 @@ def text() -> bytes:
 
 @pytest.mark.parametrize(
     ("encoding", "body"),
-    [
-        ("binary_little_endian", binary("<")),
-        ("binary_big_endian", binary(">")),
-        ("ascii", text()),
-    ],
+    [("binary_little_endian", binary("<")), ("binary_big_endian", binary(">")), ("ascii", text())],
 )
 def test_vertices_of_every_encoding(tmp_path, encoding, body):
     path = tmp_path / "mesh.ply"
@@ -193,12 +189,7 @@ def test_the_animation_moves_root_joints_and_morphs_at_its_own_times(parts):
         sampler = animation.samplers[channel.sampler]
         assert values(gltf, sampler.input)[:, 0] == pytest.approx([0.5, 0.6, 1.0])
         outputs[channel.target.node, channel.target.path] = values(gltf, sampler.output)
-    assert outputs.keys() == {
-        (0, "translation"),
-        (0, "rotation"),
-        (1, "rotation"),
-        (3, "weights"),
-    }
+    assert outputs.keys() == {(0, "translation"), (0, "rotation"), (1, "rotation"), (3, "weights")}
     assert outputs[0, "translation"][2] == pytest.approx([0, 1, 2])
     assert outputs[3, "weights"].ravel() == pytest.approx([0, 0, 0.5, 0, 1, 0])
     knee = outputs[1, "rotation"]

@@ -131,5 +131,5 @@ def test_pickles_read_back_also_where_numpy_is_old(server, tmp_path):
     opcodes = list(pickletools.genops(content))
     assert max(opcode.proto for opcode, _, _ in opcodes) <= 3
     assert {argument for opcode, argument, _ in opcodes if opcode.name == "GLOBAL"} == {
-        *("numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"),
+        *("numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype")
     }
