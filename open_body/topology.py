@@ -116,7 +116,8 @@ def build_topology() -> Topology:
 
     model = AdultModel(raw.selection, len(raw), mesh, rig, macro, raw.rigid_rows())
     posed = model.posed(adult)[0][0]
-    ear = raw.selection @ _left_ear(len(mesh.vertices)).astype(float) > 0
+    ear_moves = np.abs(assets.read_named_target(_EAR_TARGET, len(mesh.vertices))).max(axis=1)
+    ear = raw.selection @ (ear_moves > _EAR_MOVED_M).astype(float) > 0
     named = _surface_vertices(posed, raw.regions, model.bone_weights, raw.mirror, ear, rig)
     order = _smplx_order(raw.regions, named)
     places = np.argsort(order)  # where each present vertex goes
@@ -324,7 +325,7 @@ def _surface_vertices(
 ) -> dict[str, int]:
     """Vertex of every name of SMPLX_SURFACE_VERTICES: the left half is found, the right mirrored.
 
-    vertices: an average adult in the T-pose; ear: see `_left_ear`.
+    vertices: an average adult in the T-pose; ear: the left one.
     """
     x, y, z = vertices.T
 
@@ -361,11 +362,6 @@ def _surface_vertices(
     found = left | right
     assert found.keys() == SMPLX_SURFACE_VERTICES.keys()
     return found
-
-
-def _left_ear(vertex_count: int) -> Bool[np.ndarray, " V"]:
-    """Vertices of the base mesh that belong to the left ear."""
-    return np.abs(assets.read_named_target(_EAR_TARGET, vertex_count)).max(axis=1) > _EAR_MOVED_M
 
 
 # SMPL-X's vertex numbering: named vertices on their published ids, parts in their id ranges.

@@ -8,7 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, TypedDict
+from typing import Final, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -88,13 +88,11 @@ class EvaluationProtocol:
             only the prediction is relative to its wrist, and the error is about the distance to
             the camera.
         pa_outlier_mm: leave out hands with a larger "pa_mpjpe", and with the left one the right.
-        hand_joints: 20, or 21 with the wrist.
     """
 
     name: str
     gt_wrist_relative: bool = True
     pa_outlier_mm: float | None = None
-    hand_joints: Literal[20, 21] = 20
 
     @staticmethod
     def named(name: str) -> "EvaluationProtocol":
@@ -171,11 +169,10 @@ class Evaluator(nn.Module):
         self.register_buffer("head", torch.from_numpy(read_head_vertices(folder)))
 
         rig = read_body(folder, "smplx").joint_regressor
-        hands = {side: HAND_KEYPOINTS[side][-protocol.hand_joints :] for side in SIDES}
         rows = {
             "roots": _rig_rows(rig, _ROOTS),
             "body": read_j14_regressor(folder),
-            **{part: _rig_rows(rig, hands[side]) for part, side in _HANDS.items()},
+            **{part: _rig_rows(rig, HAND_KEYPOINTS[side][1:]) for part, side in _HANDS.items()},
         }
         self.smplx_joints = nn.ModuleDict({name: _Regressor(group) for name, group in rows.items()})
 
