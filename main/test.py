@@ -15,6 +15,7 @@ from typing import Final
 from main.cli import add_network_flags, as_options, command, command_parser, count, quick_imports
 from utils.errors import UserError
 
+PROTOCOLS: Final = ("correct", "published")
 GROUND_TRUTHS: Final = ("parameters", "meshes")
 _EPILOG: Final = (
     "Several processes share the work: NPROC=4 sh scripts/test.sh ..., or "
@@ -78,7 +79,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, metavar="DIR", help="root of its image paths")
     parser.add_argument("--model", metavar="MODEL_DIR", help="the model, with --humandata")
     parser.add_argument("--checkpoint", metavar="CKPT_ID", help="like CKPT_ID")
-    parser.add_argument("--protocol", default="correct", help="correct or published")
+    parser.add_argument(
+        "--protocol", choices=PROTOCOLS, default="correct", help="rules (default: correct)"
+    )
     parser.add_argument(
         "--gt",
         dest="ground_truth",
