@@ -49,13 +49,7 @@ from open_body.skeleton import (
     joint_weights,
     normalized,
 )
-from open_body.topology import (
-    TOPOLOGY_FILE,
-    Topology,
-    build_topology,
-    read_topology,
-    topology_arrays,
-)
+from open_body.topology import FLAME_REGIONS, Topology, read_topology
 from utils.errors import UserError
 from utils.files import atomic_path
 
@@ -317,11 +311,6 @@ _SAME_EVERYWHERE: Final = {
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=STAND_IN, help="folder for the files")
-    parser.add_argument(
-        "--topology-from-scratch",
-        action="store_true",
-        help=f"simplify MakeHuman's mesh again and replace {TOPOLOGY_FILE.name}",
-    )
     options = parser.parse_args(arguments)
     if any(os.environ.get(name) != value for name, value in _SAME_EVERYWHERE.items()):
         # Numerical libraries read their settings when they load, so a new process has to.
@@ -330,8 +319,6 @@ def main(arguments: list[str] | None = None) -> int:
         return subprocess.run(again, env=os.environ | _SAME_EVERYWHERE, check=False).returncode
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        if options.topology_from_scratch:
-            write_npz(TOPOLOGY_FILE, topology_arrays(build_topology()))
         build_stand_in(options.out, read_topology())
     except UserError as error:
         log.error("%s", error)
@@ -383,7 +370,7 @@ def build_stand_in(folder: Path, topology: Topology) -> None:
     write_pickle(folder / "smplx/MANO_SMPLX_vertex_ids.pkl", formats.mano_vertex_ids())
     write_pickle(folder / "smplx/smplx2smpl.pkl", formats.smplx_to_smpl(topology))
     with atomic_path(folder / "smplx/SMPL-X__FLAME_vertex_ids.npy") as partial:  # head and eyes
-        np.save(partial, topology.in_regions(*assets.FLAME_REGIONS), allow_pickle=False)
+        np.save(partial, topology.in_regions(*FLAME_REGIONS), allow_pickle=False)
     with atomic_path(folder / "build.json") as partial:
         partial.write_text(json.dumps(build_environment(), indent=2) + "\n")
 

@@ -31,7 +31,7 @@ from human_models.joints import (
 )
 from open_body.adults import ShapeSpace
 from open_body.assets import Clothes
-from open_body.topology import HAND_IDS, Topology, fill_order
+from open_body.topology import HAND_IDS, Topology
 from utils.files import atomic_path
 
 _LICENSE: Final = (
@@ -227,12 +227,11 @@ def mano_vertex_ids() -> dict[str, Int64[np.ndarray, "778"]]:
     for hand, block in HAND_IDS.items():
         side = hand.removesuffix("_hand")
         tips = {
-            place: SMPLX_SURFACE_VERTICES[f"{side}_{finger}4"] - block.start
+            place: SMPLX_SURFACE_VERTICES[f"{side}_{finger}4"]
             for finger, place in _MANO_TIPS.items()
         }
-        everything = range(len(block))
-        order = fill_order(len(block), tips, [(everything, everything)])
-        ids[hand] = order + block.start
+        others = iter(sorted(set(block) - set(tips.values())))
+        ids[hand] = np.array([tips.get(place) or next(others) for place in range(len(block))])
     return ids
 
 
