@@ -39,6 +39,8 @@ _SAMPLES: Final = 5
 _SMALL_M, _GROUP_M = 0.3, 0.9
 _FAR_M: Final = 1e4
 _PROBES_M: Final = 0.7
+AXES: Final = (0, 0, 1, 1, 2, 2)
+"""Across which the six faces of a solid are."""
 _PICTURES: Final = (
     ("flower.jpg", -1.75, (1.05, 0.70)), ("rocket.jpg", -0.35, (1.0, 0.67)),
     ("china.jpg", 0.98, (1.05, 0.70)),
@@ -184,11 +186,8 @@ class Hall:
         counts = [cell_counts(solid, _CELL_M) for solid in self.solids]
         self.grid = Grid(np.clip(counts, 1, 40))
         self.light = self._surface_light(rng)
-        xs, zs = (
-            np.arange(_LEFT_M + 0.3, _RIGHT_M, _PROBES_M),
-            np.arange(_BACK_M + 0.3, 0, _PROBES_M),
-        )
-        self._probe_axes = (xs, zs)
+        xs = np.arange(_LEFT_M + 0.3, _RIGHT_M, _PROBES_M)
+        self._probe_axes = (xs, np.arange(_BACK_M + 0.3, 0, _PROBES_M))
         self._probes = self._probe(rng)
 
     def _surface_light(self, rng: Rng) -> Cells:
@@ -204,11 +203,8 @@ class Hall:
         """Each face's cells, smoothed over their neighbours: few rays leave them uneven."""
         for firsts, sizes in zip(self.grid.first, self.grid.sizes, strict=True):
             for first, (rows, columns) in zip(firsts, sizes, strict=True):
-                part = light[first : first + rows * columns]
-                grid = part.reshape(rows, columns, 3)
-                part[:] = cv2.GaussianBlur(
-                    grid, (0, 0), 1.2, borderType=cv2.BORDER_REPLICATE
-                ).reshape(-1, 3)
+                grid = light[first : first + rows * columns].reshape(rows, columns, 3)
+                grid[:] = cv2.GaussianBlur(grid, (0, 0), 1.2, borderType=cv2.BORDER_REPLICATE)
         return light
 
     def _incoming(self, rng: Rng, points: Rays, normals: Rays, light: Cells) -> Rays:
@@ -338,10 +334,6 @@ def outside(rays: Rays) -> Rays:
     return (leaves + sky * (blue - leaves)).astype(np.float32)
 
 
-AXES: Final = (0, 0, 1, 1, 2, 2)
-"""Across which the six faces of a solid are."""
-
-
 def cell_counts(solid: Solid, cell_m: float) -> Int[np.ndarray, "6 2"]:
     """How many cells of a size there are along each face."""
     count = np.ceil(2 * solid.half / cell_m).astype(int)
@@ -452,9 +444,8 @@ def _bookcase(rng: Rng, oak: Material) -> list[Solid]:
             if rng.random() < 0.82:
                 colour = plain(*rng.uniform(0.08, 0.6, 3) * (1.0, 0.85, 0.75))
                 book = (rng.uniform(0.18, 0.24), tall, 1.8 * thick)
-                solids.append(
-                    box((case + 0.03, 0.08 + 0.39 * level, along + 0.9 * thick), book, colour)
-                )
+                middle = (case + 0.03, 0.08 + 0.39 * level, along + 0.9 * thick)
+                solids.append(box(middle, book, colour))
             along += 1.8 * thick + 0.003
     return solids
 

@@ -302,7 +302,7 @@ def _quads(
     Faces are divided: triangles that begin behind a camera are not drawn.
     """
     points, places, faces, first = [], [], [], 0
-    for number, face in np.argwhere(inside):
+    for number, face in np.argwhere(inside).tolist():
         rows, columns = hall.grid.sizes[number, face]
         u, v = np.meshgrid(
             np.linspace(0, 1, rows + 1), np.linspace(0, 1, columns + 1), indexing="ij"
