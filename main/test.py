@@ -15,6 +15,7 @@ from typing import Final
 from main.cli import add_network_flags, as_options, command, command_parser, count, quick_imports
 from utils.errors import UserError
 
+PROTOCOLS: Final = ("correct", "published")
 GROUND_TRUTHS: Final = ("parameters", "meshes")
 _EPILOG: Final = (
     "To share the work among several processes with one GPU each, use NPROC=4 sh scripts/test.sh "
@@ -25,9 +26,9 @@ _EPILOG: Final = (
 def run(arguments: argparse.Namespace) -> int:
     with quick_imports():
         from main.evaluation.run import BenchmarkOptions, run_benchmarks
-        from utils.devices import is_first
+        from utils.devices import world
 
-    if not is_first():
+    if not world().is_first:
         logging.disable()  # the first process reports for all of them
     model_dir, checkpoint_id = _network(arguments)
     names = (arguments.dataset or "").split(",")
@@ -81,7 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--images", type=Path, metavar="DIR", help="with --humandata: root of its image paths")
     add("--model", metavar="MODEL_DIR", help="with --humandata: MODEL_DIR")
     add("--checkpoint", metavar="CKPT_ID", help="with --humandata: CKPT_ID")
-    parser.add_argument("--protocol", default="correct", help="correct (default) or published")
+    add("--protocol", choices=PROTOCOLS, default="correct", help="rules (default: correct)")
     parser.add_argument(
         "--gt",
         dest="ground_truth",

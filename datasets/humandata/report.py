@@ -36,7 +36,7 @@ from datasets.sources import source_of_file
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import JOINT_PARTS, JOINTS, PART_ROOTS, edges
-from utils.camera import have_area
+from utils.camera import Camera, have_area
 from utils.errors import UserError, escape_controls
 from utils.files import path_within
 from utils.image import write_image
@@ -355,8 +355,10 @@ class Pictures:
         assert vertices is not None
         mesh = PlacedMesh(
             vertices_cam_m=vertices[0].numpy(force=True),
-            focal_px=(float(self.focal[row, 0]), float(self.focal[row, 1])),
-            princpt_px=(float(self.center[row, 0]), float(self.center[row, 1])),
+            camera=Camera(
+                (float(self.focal[row, 0]), float(self.focal[row, 1])),
+                (float(self.center[row, 0]), float(self.center[row, 1])),
+            ),
             colour=_MESH_COLOUR,
         )
         return self.renderer.overlay(picture, [mesh], _MESH_OPACITY)

@@ -29,7 +29,7 @@ from datasets.sources import find_source
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS, edges
 from main.evaluation.benchmark import run_benchmark
-from main.evaluation.metrics import CORRECT, MILLIMETRES, SMPLX_METRICS
+from main.evaluation.metrics import MILLIMETRES, SMPLX_METRICS
 from main.pipeline.estimator import Estimator
 from main.training.state import Learner, Progress, Run
 from models.losses import LiftingNetwork, SupervisedSMPLestX, places_in_crop
@@ -306,7 +306,7 @@ class BodyValidator(DatasetValidator):
         assert isinstance(whole, SupervisedSMPLestX)
         estimator = Estimator(self._config, whole.network, self._run.bodies, self._run.device)
         for source in self._sources:
-            result = run_benchmark(source, estimator, CORRECT, self._run.data_dir)
+            result = run_benchmark(source, estimator, "correct", self._run.data_dir)
             if result is not None:
                 means = {name: value["mean"] for name, value in result.means.items()}
                 yield source.name, {name: mean for name, mean in means.items() if mean is not None}
