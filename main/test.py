@@ -65,46 +65,42 @@ def _network(arguments: argparse.Namespace) -> tuple[str, str | None]:
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("test", "Evaluate a network on the test split of a dataset.")
     parser.epilog = _EPILOG
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "dataset",
         metavar="DATASET",
         nargs="?",
         help="a name in datasets/sources.csv or in the config, or several, such as EHF,PW3D",
     )
-    parser.add_argument(
-        "model_dir", metavar="MODEL_DIR", nargs="?", help="as for inference, or a training run"
-    )
-    parser.add_argument(
-        "checkpoint_id", metavar="CKPT_ID", nargs="?", help="an epoch of the run, from 0"
-    )
-    add = parser.add_argument
+    add("model_dir", metavar="MODEL_DIR", nargs="?", help="as for inference, or a training run")
+    add("checkpoint_id", metavar="CKPT_ID", nargs="?", help="an epoch of the run, from 0")
     add("--humandata", type=Path, metavar="FILE", help="a HumanData file instead of DATASET")
     add("--images", type=Path, metavar="DIR", help="with --humandata: root of its image paths")
     add("--model", metavar="MODEL_DIR", help="with --humandata: MODEL_DIR")
     add("--checkpoint", metavar="CKPT_ID", help="with --humandata: CKPT_ID")
     add("--protocol", choices=PROTOCOLS, default="correct", help="rules (default: correct)")
-    parser.add_argument(
+    add(
         "--gt",
         dest="ground_truth",
         choices=GROUND_TRUTHS,
         default="parameters",
         help="meshes: compare with meshes registered to scans, beside the images (EHF)",
     )
-    parser.add_argument(
+    add(
         "--worst",
         dest="worst_count",
         type=partial(count, least=0),
         metavar="K",
         help="draw the K samples with the largest errors (default: 8)",
     )
-    parser.add_argument(
+    add(
         "--detections",
         type=Path,
         metavar="FILE",
         help="boxes of a detector instead of the dataset's, as JSON {image path: [[x, y, width, "
         "height], ...]}; adds F1, and errors divided by F1",
     )
-    parser.add_argument("--output", type=Path, help="folder for log/ and result/")
+    add("--output", type=Path, help="folder for log/ and result/")
     add_network_flags(parser)
     return parser
 
