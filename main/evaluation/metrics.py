@@ -79,9 +79,9 @@ _SMPL_COMPARED: Final = (
 EvaluationProtocol = Literal["correct", "published"]
 """Rules in which evaluations of the same predictions differ.
 
-For "mpjpe" of the hands, "published" matches the wrist of the prediction only, so that the error is
-about the distance to the camera. Hands with a "pa_mpjpe" over `_OUTLIER_MM` are left out, and with
-the left one the right.
+"published" repeats two faults of the published code. For "mpjpe" of the hands, only the prediction
+is relative to its wrist, so that the error is about the distance to the camera. Hands with more
+than `_OUTLIER_MM` "pa_mpjpe" are left out of its mean, and with the left hand the right one.
 """
 _OUTLIER_MM: Final = 100.0
 

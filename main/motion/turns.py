@@ -21,7 +21,7 @@ _TURN_PASSES: Final = 8
 _DISAGREE: Final = math.radians(0.3)
 """Measured turns that are farther off the adjusted ones count less and less."""
 _FOCAL_RANGE: Final = (0.45, 2.5)
-"""Of focal lengths that are tried, over the assumed one: 96 to 23 degrees across the diagonal."""
+"""Focal lengths to try, over the assumed one: 96 to 23 degrees across the diagonal."""
 _FOCAL_STEPS: Final = 16
 _FOCAL_CHANGE, _FOCAL_RISE = 0.1, 0.015
 """A focal length is known if the cost rises by so much when it changes by this share."""
@@ -99,12 +99,12 @@ def fit_turn(
 
 
 class TurnedPoints(NamedTuple):
-    """What is seen of a turn.
+    """Points that are seen in two frames between which the camera turned.
 
     Attributes:
         before, after: from the principal point, pixels.
-        turn: about what happened, with an assumed focal length.
-        zoom: the focal length of the first frame over that of the clip's first frame.
+        turn: fitted with an assumed focal length.
+        zoom: focal length where they are `before`, over that of the clip's first frame.
     """
 
     before: Points
@@ -119,8 +119,8 @@ def find_focal(seen: list[TurnedPoints], assumed: float) -> float | None:
     When a camera turns, points near the edges of its image move farther than those in the middle,
     the more so the shorter its focal length is (self-calibration of a rotating camera; Hartley,
     IJCV 1997). The focal length minimises the mean of Geman and McClure's costs of all distances,
-    where each turn and its zoom are fitted again. With a wrong focal length, turns seem to zoom, so
-    it is also tried whether the camera does not zoom between the frames that turns begin at.
+    where each turn is fitted again. With a wrong assumed focal length, turns look as if the camera
+    zoomed, too, so `TurnedPoints.zoom` may be wrong: it is also tried as 1.
 
     Args:
         assumed: the focal length in pixels that turns and zooms were found with.

@@ -85,9 +85,10 @@ def process_clip(
 ) -> ClipResult:
     """Estimate the people of a clip and write the folder `result` and the overlay beside it.
 
-    The source is read twice: once to estimate, and once to draw. The folder gets its name when all
-    else is written. With `options.preview` only a sheet of the people is written, `preview_of`;
-    with `options.reuse` the network's estimates are those of the result that is there.
+    The source is read to estimate, once more if the camera shows its focal length, and to draw. The
+    folder gets its name when all else is written. With `options.preview` only a sheet of the people
+    is written, `preview_of`; with `options.reuse` the network's estimates are those of the result
+    that is there.
 
     Args:
         detector: where people are; None: what the options say, or a file of boxes.
@@ -213,8 +214,8 @@ def _with_found_focal(
 ) -> tuple[Clip, CameraTracker]:
     """The clip, and what has seen it, with the focal length that the camera's turns show.
 
-    Where it was assumed until now and differs, everybody is placed again, and the frames are read
-    once more.
+    If it was only assumed so far and turns show it, everybody is placed again, and the frames are
+    read once more.
     """
     focal = camera.find_focal() if clip.camera.origin == ASSUMED else None
     if focal is None:
