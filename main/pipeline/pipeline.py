@@ -117,12 +117,14 @@ def process_clip(
             )
             frame_count, keypoints = before.frame_count, before.keypoints
             place_people(before.frames, clip, raw)
+            people = raw.column("track")
             _watch_again(source, raw, camera)
         else:
             frame_count = _estimate(source, clip, detector, tools, camera, raw)
+            # Before a focal length is found, so that people have the numbers that a preview shows.
+            people = stitch(raw, clip.camera, clip.fps)
         if camera is not None:
             clip, camera = _with_found_focal(source, clip, camera, raw, tools)
-        people = raw.column("track") if options.reuse else stitch(raw, clip.camera, clip.fps)
 
         # The clip as a whole: raw rows become final ones.
         motion = static_camera(frame_count) if camera is None else camera.finish()
