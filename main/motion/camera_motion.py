@@ -176,7 +176,7 @@ class CameraTracker:
         """Each frame's keyframe, its turn from there, and the confidence."""
         self._parallax: list[bool] = []
         self._widest: dict[int, tuple[float, _Match]] = {}
-        """Of each keyframe, the match that is farthest off, and how far in reduced pixels."""
+        """Of some keyframes, the match that is farthest off, and how far in reduced pixels."""
         self._corner_count = 0
         self._observations: list[tuple[np.ndarray, np.ndarray]] = []
         """Of each frame, numbers of corners and where they are, `_FINE` parts of a pixel."""
@@ -205,6 +205,8 @@ class CameraTracker:
             moved = self._displacement(self._turn)
             if moved > self._widest.get(self._current, (0.0, match))[0]:
                 self._widest[self._current] = moved, match
+                if len(self._widest) > _WIDEST:
+                    del self._widest[min(self._widest, key=lambda one: self._widest[one][0])]
             if frame_index % self._check_interval == 0:
                 self._parallax.append(self._has_parallax(match))
         if match is None or match.share < _KEPT:
@@ -403,10 +405,9 @@ class CameraTracker:
         it."""
         if self.kind == "moving":
             return None
-        widest = sorted(self._widest.items(), key=lambda one: -one[1][0])[:_WIDEST]
         seen = [
             TurnedPoints(match.before, match.after, match.fit.turn, self._absolute[number].zoom)
-            for number, (moved, match) in widest
+            for number, (moved, match) in self._widest.items()
             if moved > _LEAST_WIDTH
         ]
         focal = find_focal(seen, self._focal)
