@@ -88,7 +88,7 @@ _SOURCES: Final = {
     KeypointSource.BODY: _SourceErrors(0.015, 0.02, 0.045),
     KeypointSource.FEET: _SourceErrors(0.045, 0.045, 0.13),
     KeypointSource.HAND: _SourceErrors(0.0375, 0.03, 0.08),
-    KeypointSource.FACE: _SourceErrors(0.1, 0.08, 0.08),
+    KeypointSource.FACE: _SourceErrors(0.2, 0.16, 0.08),
     KeypointSource.FILE: _SourceErrors(0.015, 0.015, 0.04),
 }
 _VAGUE: Final = {"hip": 2.5, "shoulder": 2.0}
