@@ -1,6 +1,6 @@
 """How well the camera's motion is found: orientation, kind, and what it costs.
 
-    python -m benchmarks.camera [--frames 300] [--video FILE] [--seed 0]
+    python -m benchmarks.camera [--frames 300] [--video FILE] [--seed 0] [--find-focal]
 
 A hall with textured walls, floor, ceiling and boards is seen by cameras that move in known ways,
 with people drawn as boxes of noise that walk through it. With --video, of a camera that stands
@@ -13,6 +13,9 @@ its frames. Boxes of people are then found by the built-in detector.
     way      for cameras that move: error of the place, with the best scale, over the length of
              the way, in percent
     ms       of one core, for each frame
+
+With --find-focal, the focal length is assumed to be the image's diagonal, and what is found is
+compared with the true one.
 """
 
 import argparse
@@ -31,8 +34,8 @@ from rich.table import Table
 from scipy.spatial.transform import Rotation
 
 from configs.reader import load_config
-from main.motion.camera import Clip, choose_camera
-from main.motion.camera_motion import CameraMotion, CameraTracker
+from main.motion.camera import CameraMotion, Clip, choose_camera
+from main.motion.camera_motion import CameraTracker
 from main.pipeline.detection import Detectors
 from synthetic.rendering import FLIP
 from synthetic.shots import CAMERAS, Shot, make_shot
@@ -161,23 +164,29 @@ def film(shot: Shot, rng: np.random.Generator, people: int = 2) -> Filmed:
         yield np.clip(noisy, 0, 255).astype(np.uint8), np.array(boxes, float)
 
 
-class Measured(NamedTuple):
-    motion: CameraMotion
-    ms: float
+class Case(NamedTuple):
+    """A camera whose motion is known, and what it sees; the focal length is in pixels."""
 
+    name: str
+    shot: Shot
+    filmed: Filmed
+    size: tuple[int, int]
+    focal: float
+    fps: float
 
-def follow(filmed: Filmed, width: int, height: int, focal: float, fps: float) -> Measured:
-    """What the tracker says, and milliseconds of this process for a frame."""
-    camera = choose_camera(width, height, focal_px=focal, fov_deg=None, image=None)
-    tracker, spent = CameraTracker(Clip(camera, (width, height), fps)), 0.0
-    count = 0
-    for count, (image, boxes) in enumerate(filmed, 1):
-        start = time.process_time()
-        tracker.add(count - 1, image, boxes)
-        spent += time.process_time() - start
-    start = time.process_time()
-    motion = tracker.finish()
-    return Measured(motion, 1000 * (spent + time.process_time() - start) / count)
+    def follow(self, focal: float | None) -> tuple[CameraTracker, float]:
+        """What has seen all frames, and milliseconds of this process for each.
+
+        Args:
+            focal: in pixels; None: the image's diagonal.
+        """
+        camera = choose_camera(*self.size, focal_px=focal, fov_deg=None, image=None)
+        tracker, spent = CameraTracker(Clip(camera, self.size, self.fps)), 0.0
+        for number, (image, boxes) in enumerate(self.filmed):
+            start = time.process_time()
+            tracker.add(number, image, boxes)
+            spent += time.process_time() - start
+        return tracker, 1000 * spent / len(self.shot.zoom)
 
 
 def turn_errors(
@@ -250,37 +259,52 @@ def over_video(video: Path, people: list[Float[np.ndarray, "P 4"]], shot: Shot |
             yield cv2.warpPerspective(frame.image, warp, WINDOW, flags=cv2.INTER_LINEAR), seen
 
 
-def rows_of_video(video: Path, frame_count: int) -> Iterator[tuple[str, Shot, Measured, float]]:
+def cases_of_video(video: Path, frame_count: int) -> Iterator[Case]:
     """The video itself, a pan over it, and a pan with zoom."""
     with open_source(video) as source:
         info = source.info
     people = boxes_in(video, frame_count)
     fps, count = float(info.fps), len(people)
-    diagonal = math.hypot(info.width, info.height)
+    size, diagonal = (info.width, info.height), math.hypot(info.width, info.height)
     t = np.arange(count) / fps
-    still = make_shot("static", t)
-    yield (
-        "video",
-        still,
-        follow(over_video(video, people, None), info.width, info.height, diagonal, fps),
-        fps,
+    yield Case(
+        "video", make_shot("static", t), over_video(video, people, None), size, diagonal, fps
     )
     yaw, roll = 3.5 * np.sin(2 * np.pi * t / 6), 2 * np.sin(2 * np.pi * t / 4)
     for name, zoom in (("pan of it", 1.0), ("pan, zoom", np.exp(0.15 * (1 - np.cos(t))))):
         shot = make_shot("rotating", t, yaw=yaw, pitch=np.sin(t), roll=roll, zoom=zoom)
-        filmed = over_video(video, people, shot)
-        yield name, shot, follow(filmed, *WINDOW, WINDOW_FOCAL, fps), fps
+        yield Case(name, shot, over_video(video, people, shot), WINDOW, WINDOW_FOCAL, fps)
 
 
-def rows_of_hall(
-    frame_count: int, seed: int, only: str | None
-) -> Iterator[tuple[str, Shot, Measured, float]]:
+def cases_of_hall(frame_count: int, seed: int, only: str | None) -> Iterator[Case]:
     time_s = np.arange(frame_count) / FPS
     for name, way in WAYS.items():
         if only in (None, name):
             rng = np.random.default_rng(seed)
             shot = way(time_s, rng)
-            yield name, shot, follow(film(shot, rng), WIDTH, HEIGHT, FOCAL, FPS), FPS
+            yield Case(name, shot, film(shot, rng), (WIDTH, HEIGHT), FOCAL, FPS)
+
+
+def motion_row(case: Case) -> list[str]:
+    tracker, ms = case.follow(case.focal)
+    start = time.process_time()
+    motion = tracker.finish()
+    ms += 1000 * (time.process_time() - start) / len(case.shot.zoom)
+    degrees, drift, off = errors_of(motion, case.shot, case.fps)
+    zoom = 100 * float(np.abs(motion.zoom / (case.shot.zoom / case.shot.zoom[0]) - 1).max())
+    kind = motion.kind if motion.kind == case.shot.kind else f"{motion.kind} (is {case.shot.kind})"
+    way = "" if off is None else f"{off:.1f}"
+    return [case.name, kind, f"{degrees:.3f}", f"{drift:.4f}", way, f"{zoom:.2f}", f"{ms:.1f}"]
+
+
+def focal_row(case: Case) -> list[str]:
+    tracker, _ = case.follow(None)
+    start = time.process_time()
+    focal = tracker.find_focal()
+    seconds = f"{time.process_time() - start:.2f}"
+    true = f"{case.focal * case.shot.zoom[0]:.0f}"
+    assumed = f"{math.hypot(*case.size):.0f}"
+    return [case.name, true, assumed, "none" if focal is None else f"{focal:.0f}", seconds]
 
 
 def main() -> None:
@@ -289,19 +313,19 @@ def main() -> None:
     parser.add_argument("--video", type=Path, help="of a camera that stands still")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=WAYS, help="one of the cameras in the hall")
+    parser.add_argument("--find-focal", action="store_true", help="as if it were unknown")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     if arguments.video is None:
-        rows = rows_of_hall(arguments.frames, arguments.seed, arguments.only)
+        cases = cases_of_hall(arguments.frames, arguments.seed, arguments.only)
     else:
-        rows = rows_of_video(arguments.video, arguments.frames)
-    table = Table("camera", "kind", "deg", "deg/s", "way %", "zoom %", "ms")
-    for name, shot, (motion, ms), fps in rows:
-        degrees, drift, off = errors_of(motion, shot, fps)
-        zoom = 100 * float(np.abs(motion.zoom / (shot.zoom / shot.zoom[0]) - 1).max())
-        kind = motion.kind if motion.kind == shot.kind else f"{motion.kind} (is {shot.kind})"
-        cells = (f"{degrees:.3f}", f"{drift:.4f}", "" if off is None else f"{off:.1f}")
-        table.add_row(name, kind, *cells, f"{zoom:.2f}", f"{ms:.1f}")
+        cases = cases_of_video(arguments.video, arguments.frames)
+    if arguments.find_focal:
+        table, row = Table("camera", "true", "assumed", "found", "seconds"), focal_row
+    else:
+        table, row = Table("camera", "kind", "deg", "deg/s", "way %", "zoom %", "ms"), motion_row
+    for case in cases:
+        table.add_row(*row(case))
     Console().print(table)
 
 

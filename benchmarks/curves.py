@@ -2,7 +2,6 @@
 
 Each RUN is a folder in outputs/; a column a run, its loss and its terms above, below what its
 validations found. The metrics.jsonl of a run that was resumed elsewhere holds all of it.
-`--together body_px`: instead, what the validations of all runs found of that, in one picture.
 """
 
 import argparse
@@ -16,7 +15,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
 
 from configs.reader import load_config
 from main.cli import command, command_parser
@@ -96,35 +94,9 @@ def draw_columns(runs: Sequence[Path], processes: int) -> Figure:
     return figure
 
 
-def draw_together(runs: Sequence[Path], processes: int, name: str) -> Figure:
-    """One value of all runs over samples, both axes logarithmic: a power law is a line."""
-    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
-    for folder in runs:
-        at, values = validated(folder, processes, name)
-        if not np.isfinite(values).any():
-            raise UserError(f"{folder}: no validation has '{name}'")
-        axes.plot(at, values, "o-", label=_job(folder))
-    axes.set(xscale="log", yscale="log", xlabel="thousand samples", ylabel=name)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(ScalarFormatter())
-        axis.set_minor_formatter(ScalarFormatter())
-    axes.grid(alpha=0.3, which="both")
-    axes.legend()
-    return figure
-
-
-def _job(run: Path) -> str:
-    """What a run is called: KIND_JOB_DATE_TIME without kind and date."""
-    return "_".join(run.name.split("_")[1:-2]) or run.name
-
-
 def run(arguments: argparse.Namespace) -> None:
     runs, processes = arguments.runs, arguments.processes
-    figure = (
-        draw_together(runs, processes, arguments.together)
-        if arguments.together
-        else draw_columns(runs, processes)
-    )
+    figure = draw_columns(runs, processes)
     with atomic_path(arguments.picture) as partial:
         figure.savefig(partial, dpi=90)
 
@@ -134,7 +106,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.prog = "python -m benchmarks.curves"
     parser.add_argument("picture", metavar="PICTURE.png", type=Path)
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+")
-    parser.add_argument("--together", metavar="VALUE", help="this of all runs in one picture")
     parser.add_argument("--processes", type=int, default=1, help="that the runs had (default: 1)")
     return parser
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from configs.reader import load_config
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import ModelFolder
-from main.evaluation.metrics import PUBLISHED, Evaluator
+from main.evaluation.metrics import Evaluator
 from main.pipeline.estimator import PRECISIONS
 from main.training.recipes import autocast
 from models.checkpoint import load_network, to_published
@@ -130,7 +130,7 @@ def _geometry_errors(device: torch.device, folder: ModelFolder) -> Iterator[tupl
     known = _read(PARITY / "data" / "eval_smplx.npz")
     names = ("pred", "gt", "lhand_valid", "rhand_valid")
     predicted, true, left, right = (known[name].to(device) for name in names)
-    evaluator = Evaluator(folder, PUBLISHED).to(device)
+    evaluator = Evaluator(folder, "published").to(device)
     errors = evaluator.smplx(predicted, true, left, right)
     yield (
         "metrics",

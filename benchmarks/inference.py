@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,16 +26,17 @@ from models.smplest_x import SMPLestX
 from utils.devices import pick_device
 
 
-class Product(NamedTuple):
-    """A matrix product of (rows x inner) with (inner x columns)."""
+class Cost(NamedTuple):
+    """Seconds of a run: of wall-clock time, and of all cores together."""
 
-    rows: int
-    inner: int
-    columns: int
+    wall_s: float
+    cpu_s: float
 
-    @property
-    def flops(self) -> int:
-        return 2 * self.rows * self.inner * self.columns
+
+def cost(work: Callable[[], object]) -> Cost:
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def network_flops(config: ModelConfig, batch: int) -> int:
@@ -46,9 +49,19 @@ def network_flops(config: ModelConfig, batch: int) -> int:
     return counter.get_total_flops()
 
 
-def patch_count(config: EncoderConfig) -> int:
-    height, width = config.img_size
-    return (height // config.patch_size) * (width // config.patch_size)
+def largest_product(
+    config: EncoderConfig,
+    batch: int,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Float[Tensor, "T D"], Float[Tensor, "D H"]]:
+    """Factors of the encoder's largest product: all tokens, and a weight of an MLP."""
+    height, width = (side // config.patch_size for side in config.img_size)
+    rows, dim = batch * (config.task_tokens_num + height * width), config.embed_dim
+    left = torch.rand(rows, dim, device=device, dtype=dtype)
+    # Laid out as a layer's weight is; without bf16 units the other layout is 20 times slower.
+    right = torch.rand(int(config.mlp_ratio * dim), dim, device=device, dtype=dtype).mT
+    return left, right
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -64,14 +77,11 @@ def measure(
     network: SMPLestX, config: ModelConfig, batch: int, repeats: int, device: torch.device
 ) -> tuple[float, float, float]:
     """Seconds of the network for a batch, and operations a second of network and of matmul."""
-    dtype, encoder, flops = network.precision, config.encoder_config, network_flops(config, batch)
+    dtype, flops = network.precision, network_flops(config, batch)
     images = torch.rand(batch, 3, *config.input_body_shape, device=device, dtype=dtype)
-    tokens = batch * (encoder.task_tokens_num + patch_count(encoder))
-    product = Product(tokens, encoder.embed_dim, int(encoder.embed_dim * encoder.mlp_ratio))
-    left = torch.rand(product.rows, product.inner, device=device, dtype=dtype)
-    # Laid out as a layer's weight is; without bf16 units the other layout is 20 times slower.
-    right = torch.rand(product.columns, product.inner, device=device, dtype=dtype).mT
-    products = max(1, flops // product.flops // 8)
+    left, right = largest_product(config.encoder_config, batch, device, dtype)
+    product_flops = 2 * left.numel() * right.shape[1]
+    products = max(1, flops // product_flops // 8)
 
     def multiply() -> None:
         for _ in range(products):
@@ -84,7 +94,7 @@ def measure(
         for _ in range(repeats)
     ]
     network_s, matmul_s = (statistics.median(times) for times in zip(*pairs, strict=True))
-    return network_s, flops / network_s, products * product.flops / matmul_s
+    return network_s, flops / network_s, products * product_flops / matmul_s
 
 
 def main() -> None:

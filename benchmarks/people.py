@@ -1,11 +1,9 @@
-"""Whom and what the built-in networks find: on labelled photographs, and in a video with its truth.
+"""Whom and what the built-in networks find on labelled photographs, and how fast a video is.
 
     python -m benchmarks.people photographs COCO [--bodies] [--model smplest_x_demo]
-    python -m benchmarks.people video VIDEO TRUTH.npz [--detector movenet]
     python -m benchmarks.people speed VIDEO --out FOLDER
 
-COCO is a folder of images with the labels of COCO-WholeBody (wholebody.json). TRUTH is a HumanData
-file of the video, as `main.synthesize --video` writes it.
+COCO is a folder of images with the labels of COCO-WholeBody (wholebody.json).
 """
 
 import argparse
@@ -13,7 +11,6 @@ import resource
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,14 +22,7 @@ from rich.console import Console
 from scipy.optimize import linear_sum_assignment
 
 from configs.reader import load_config
-from human_models.joints import (
-    COCO_KEYPOINTS,
-    HAND_KEYPOINTS,
-    JOINTS_FROM_MODEL,
-    SIDES,
-    joint_places,
-)
-from human_models.safe_pickle import load_npz
+from human_models.joints import COCO_KEYPOINTS, HAND_KEYPOINTS, SIDES, joint_places
 from main.cli import command, command_parser
 from main.motion.result_reader import open_result
 from main.pipeline.detection import Detection, Detectors
@@ -41,7 +31,6 @@ from main.pipeline.keypoints import KeypointFinder
 from main.pipeline.model_files import find_model
 from main.pipeline.options import BUILT_IN, InferenceOptions
 from main.pipeline.pipeline import Tools, process_clip
-from main.pipeline.stages import INTERVAL_S, KeypointDetector
 from utils.camera import intersection_over_union
 from utils.files import read_json
 from utils.image import read_image
@@ -49,109 +38,27 @@ from utils.source import open_source
 
 _BODY: Final = joint_places(COCO_KEYPOINTS)
 _HANDS: Final = [joint_places(HAND_KEYPOINTS[side]) for side in SIDES]
-_LIMBS: Final = [_BODY[k] for k in range(5, 17)]
-"""Joints by which it is judged on whom a keypoint lies."""
-_MIRRORED: Final = np.array([*range(12)]) ^ 1
-"""The other side of each of `_LIMBS`."""
 _SIGMAS: Final = np.array(
     [26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89], np.float64
 )
 """COCO's tolerances of the keypoints, in thousandths."""
-_MATCH: Final = 0.5
-_OFF: Final = 0.06
-"""Sides of a person's box from which a keypoint may be on somebody else."""
+_MATCH: Final = 0.3
+"""Least overlap of a found and a labelled box."""
 
 console = Console()
 
 
-class Truth(NamedTuple):
-    """People of one frame."""
-
-    people: Float[np.ndarray, " P"]
-    boxes: Float[np.ndarray, "P 4"]
-    joints: Float[np.ndarray, "P 137 2"]
-    occlusion: Float[np.ndarray, " P"]
-
-
-def read_truth(path: Path) -> dict[int, Truth]:
-    content = load_npz(path)
-    meta = content["meta"].item()
-    joints = content["keypoints2d_smplx"][:, list(JOINTS_FROM_MODEL), :2].astype(np.float64)
-    boxes = content["bbox_xywh"][:, :4].astype(np.float64)
-    frames = np.asarray(meta["frame_index"])
-    return {
-        int(frame): Truth(
-            *(
-                np.asarray(values)[frames == frame]
-                for values in (meta["person"], boxes, joints, meta["occlusion"])
-            )
-        )
-        for frame in np.unique(frames)
-    }
-
-
 def matches(
-    ours: Float[np.ndarray, "N 4"], theirs: Float[np.ndarray, "M 4"], least: float = _MATCH
+    ours: Float[np.ndarray, "N 4"], theirs: Float[np.ndarray, "M 4"]
 ) -> Iterator[tuple[int, int]]:
     overlap = intersection_over_union(ours.reshape(-1, 4), theirs.reshape(-1, 4))
     for row, column in zip(*linear_sum_assignment(-overlap), strict=True):
-        if overlap[row, column] >= least:
+        if overlap[row, column] >= _MATCH:
             yield int(row), int(column)
 
 
 def boxes_of(detections: Sequence[Detection]) -> Float[np.ndarray, "N 4"]:
     return np.array([one.box for one in detections], np.float64).reshape(-1, 4)
-
-
-def measure_video(arguments: argparse.Namespace) -> None:
-    """Errors of keypoints by person, and how many lie on somebody else."""
-    truth = read_truth(arguments.truth)
-    config = load_config(find_model(arguments.model).config).inference.detection
-    detectors = Detectors(None, arguments.detector, config, torch.device("cpu"))
-    errors: dict[int, list[np.ndarray]] = defaultdict(list)
-    strange: dict[int, list[np.ndarray]] = defaultdict(list)
-    found = extra = 0
-    with open_source(arguments.video) as source:
-        detector = detectors.for_source(arguments.video)
-        interval = round(INTERVAL_S * float(source.info.fps))
-        following = KeypointDetector(detector, KeypointFinder(1), interval)
-        for frame in source:
-            detections = following(frame.index, frame.image)
-            true = truth.get(frame.index)
-            if true is None:
-                continue
-            together = list(matches(boxes_of(detections), true.boxes))
-            found, extra = found + len(together), extra + len(detections) - len(together)
-            for ours, theirs in together:
-                keypoints = detections[ours].keypoints
-                assert keypoints is not None
-                side = max(true.boxes[theirs, 2:])
-                px = np.where(keypoints.score[_LIMBS, None] > 0, keypoints.px[_LIMBS], np.nan)
-                own = np.linalg.norm(px - true.joints[theirs][_LIMBS], axis=1) / side
-                others = [
-                    np.linalg.norm(px - joints[_LIMBS][order], axis=1) / side
-                    for number, joints in enumerate(true.joints)
-                    if number != theirs
-                    for order in (np.arange(12), _MIRRORED)
-                ]
-                nearest = np.min(others, axis=0) if others else np.full(12, np.inf)
-                person = int(true.people[theirs])
-                errors[person].append(own)
-                strange[person].append(
-                    np.where(np.isnan(own), np.nan, (own > _OFF) & (nearest < own / 2))
-                )
-    total = sum(len(one.people) for one in truth.values())
-    console.print(f"{found} of {total} people in frames found, {extra} boxes besides")
-    for person in [*sorted(errors), None]:
-        chosen = sorted(errors) if person is None else [person]
-        off = np.concatenate([one for key in chosen for one in errors[key]])
-        on_others = np.concatenate([one for key in chosen for one in strange[key]])
-        name = "all" if person is None else f"person {person}"
-        console.print(
-            f"{name}: {np.isfinite(off).mean():.1%} of limbs found, error median "
-            f"{np.nanmedian(off):.4f}, mean {np.nanmean(off):.4f} sides of the box; "
-            f"{np.nanmean(on_others):.2%} on somebody else"
-        )
 
 
 class Found(NamedTuple):
@@ -211,8 +118,8 @@ def judge(name: str, labels: dict[str, Any], images: Iterator[Found]) -> None:
         true, all_true = (
             np.array([one["bbox"] for one in people], np.float64) for people in (mine, everyone)
         )
-        extra += len(here.boxes) - len(list(matches(here.boxes, all_true, 0.3)))
-        for ours, theirs in matches(here.boxes, true, 0.3):
+        extra += len(here.boxes) - len(list(matches(here.boxes, all_true)))
+        for ours, theirs in matches(here.boxes, true):
             found += 1
             oks_of, near_of = judged_body(here.px[ours], mine[theirs])
             oks.append(oks_of)
@@ -285,16 +192,11 @@ def measure_speed(arguments: argparse.Namespace) -> None:
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("people", "Whom and what the built-in networks find.")
     parser.prog = "python -m benchmarks.people"
-    commands = parser.add_subparsers(required=True, metavar="photographs | video | speed")
+    commands = parser.add_subparsers(required=True, metavar="photographs | speed")
     photographs = commands.add_parser("photographs")
     photographs.add_argument("data", type=Path, help="folder with wholebody.json and its images")
     photographs.add_argument("--bodies", action="store_true", help="also those of inference")
     photographs.set_defaults(measure=measure_photographs)
-    video = commands.add_parser("video")
-    video.add_argument("video", type=Path)
-    video.add_argument("truth", type=Path)
-    video.add_argument("--detector", default="auto")
-    video.set_defaults(measure=measure_video)
     speed = commands.add_parser("speed")
     speed.add_argument("video", type=Path)
     speed.add_argument("--out", type=Path, required=True, help="folder for results")
@@ -302,7 +204,7 @@ def make_parser() -> argparse.ArgumentParser:
     speed.add_argument("--runs", type=int, default=2)
     speed.add_argument("--overlay", action="store_true")
     speed.set_defaults(measure=measure_speed)
-    for of_model in (photographs, speed, video):
+    for of_model in (photographs, speed):
         of_model.add_argument("--model", default="smplest_x_demo")
     return parser
 

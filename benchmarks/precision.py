@@ -13,14 +13,13 @@ place.
 import argparse
 import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from torch.ao.quantization import default_dynamic_qconfig, quantize_dynamic
 from torch.utils.data import default_collate
 
+from benchmarks.inference import Cost, cost
 from configs.reader import load_config
 from configs.schema import Config
 from datasets.cache import open_dataset
@@ -46,19 +46,6 @@ from utils.files import ROOT
 Network = Any
 """Called with a batch of images; what `Estimator` takes."""
 _CPU: Final = torch.device("cpu")
-
-
-class Cost(NamedTuple):
-    """Seconds of a run: of wall-clock time, and of all cores together."""
-
-    wall_s: float
-    cpu_s: float
-
-
-def cost(work: Callable[[], object]) -> Cost:
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def _int8(network: SMPLestX, _: Config) -> Network:

@@ -22,11 +22,19 @@ import torch
 from jaxtyping import Float
 from rich.console import Console
 
-from human_models.joints import JOINT_PARTS, JOINTS, JOINTS_FROM_MODEL, RIG_JOINTS, SIDES
+from datasets.humandata.writer import BODY_BOX_SCALE
+from human_models.joints import (
+    JOINT_PARTS,
+    JOINTS,
+    JOINTS_FROM_MODEL,
+    POSE_PARAMETERS,
+    RIG_JOINTS,
+    SIDES,
+)
 from human_models.safe_pickle import load_npz
 from main.cli import command, command_parser
 from main.motion.camera import Clip, ClipCamera
-from main.motion.kinematics import ROTATING, TURNED, Observed, error_vector
+from main.motion.kinematics import TURNED, Observed, error_vector
 from main.motion.refinement import NetworkErrors, Refinement, observed
 from main.motion.result_reader import open_result
 from main.motion.rows import KeypointSource
@@ -34,11 +42,9 @@ from main.pipeline.estimator import Estimator
 from main.pipeline.keypoints import KeypointFinder
 from main.pipeline.pipeline import network_errors
 from main.pipeline.stages import EstimatedPerson, raw_rows
-from utils.camera import Box
+from utils.camera import Box, scaled_boxes
 from utils.geometry import align_similarity, axis_angle_to_matrix, matrix_to_axis_angle
 
-_PADDING = 1.2
-"""Boxes in HumanData files are so much larger than people."""
 _NOISE = 0.015
 """Of true joints, in longer sides of the box."""
 
@@ -124,9 +130,8 @@ def estimate(
     path = arguments.data / "img" / "openpeople" / str(content["image_path"][place])
     image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     assert image is not None, path
-    x, y, width, height = map(float, content["bbox_xywh"][place, :4])
-    inset = (1 - 1 / _PADDING) / 2
-    box = Box(x + width * inset, y + height * inset, width / _PADDING, height / _PADDING)
+    padded = content["bbox_xywh"][place, None, :4].astype(float)
+    box = Box(*scaled_boxes(padded, 1 / BODY_BOX_SCALE)[0].tolist())
     meta = content["meta"].item()
     focal, princpt = meta["focal_length"][place], meta["principal_point"][place]
     camera = ClipCamera(
@@ -148,8 +153,9 @@ def estimate(
 def true_bodies(content: dict[str, np.ndarray], estimator: Estimator, count: int) -> Bodies:
     """What the annotations say."""
     parameters = content["smplx"].item()
-    names = ("global_orient", *list(ROTATING)[1:])
-    vectors = [np.asarray(parameters[name])[:count].reshape(count, -1, 3) for name in names]
+    vectors = [
+        np.asarray(parameters[name])[:count].reshape(count, -1, 3) for name in POSE_PARAMETERS
+    ]
     turned = torch.from_numpy(np.concatenate(vectors, axis=1).astype(np.float32))
     rotations = torch.eye(3).repeat(count, len(RIG_JOINTS), 1, 1)
     rotations[:, TURNED] = axis_angle_to_matrix(turned + estimator.body.mean_pose[TURNED])
@@ -168,17 +174,10 @@ def distances(one: Bodies, true: Bodies, estimator: Estimator) -> tuple[float, f
 
 def vertices(bodies: Bodies, estimator: Estimator) -> Float[torch.Tensor, "N V 3"]:
     """Relative to the pelvis."""
-    vectors = matrix_to_axis_angle(bodies.rotations) - estimator.body.mean_pose
+    vectors = (matrix_to_axis_angle(bodies.rotations) - estimator.body.mean_pose)[:, TURNED]
+    pose = {name: vectors[:, part].flatten(1) for name, part in POSE_PARAMETERS.items()}
     betas, expression = bodies.shape.split(10, dim=1)
-    posed = estimator.body(
-        global_orient=vectors[:, 0],
-        body_pose=vectors[:, 1:22].flatten(1),
-        jaw_pose=vectors[:, 22],
-        left_hand_pose=vectors[:, 25:40].flatten(1),
-        right_hand_pose=vectors[:, 40:55].flatten(1),
-        betas=betas,
-        expression=expression,
-    )
+    posed = estimator.body(**pose, betas=betas, expression=expression)
     assert posed.vertices is not None
     return posed.vertices - posed.joints[:, :1]
 

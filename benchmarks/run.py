@@ -97,11 +97,7 @@ class Outcome(NamedTuple):
 
 def machine() -> dict[str, Any]:
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "cpu": _cpu_model(),
-        "cores": usable_cores(),
-        "memory_gb": round(pages / 2**30, 1),
-    }
+    return {"cpu": _cpu_model(), "cores": usable_cores(), "memory_gb": round(pages / 2**30, 1)}
 
 
 def _cpu_model() -> str:

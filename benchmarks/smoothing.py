@@ -30,7 +30,8 @@ from jaxtyping import Float, Int
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.walkers import Walker, read_clip, video_of
+from benchmarks.walkers import Walker, draw_clips, read_clip, video_of
+from datasets.humandata.writer import BODY_BOX_SCALE
 from human_models.joints import JOINT_PARTS
 from main.motion.camera import Clip, ClipCamera
 from main.motion.rows import FinalRows, RawRows
@@ -47,9 +48,8 @@ from main.pipeline.stages import (
     place_people,
     track_people,
 )
-from synthetic.production import SynthesisOptions, synthesize
-from utils.camera import Box, intersection_over_union
-from utils.devices import usable_cores
+from synthetic.production import SynthesisOptions
+from utils.camera import Box, intersection_over_union, scaled_boxes
 from utils.files import ROOT
 from utils.geometry import align_similarity
 from utils.iteration import with_progress
@@ -58,10 +58,7 @@ from utils.source import open_source
 SMOOTH: Final = ("off", "0.5", "auto", "2")
 """What --smooth may say."""
 _SIZE: Final = (1280, 720)
-_PADDING: Final = 1.2
-"""Boxes in HumanData files are so much larger than people."""
 _BODY: Final = JOINT_PARTS["body"]
-_MOST_WORKERS: Final = 4
 _LEAST_SEEN: Final = 0.25
 _LEAST_OVERLAP: Final = 0.5
 
@@ -84,19 +81,6 @@ class Errors(NamedTuple):
     jitter_in_place: Float[np.ndarray, " M"]
 
 
-def draw_clips(data: Path, people: int, frames: int, seed: int) -> list[Path]:
-    """Annotation files of clips with so many people together; drawn unless they are there."""
-    name = f"smoothing-{seed}-{people}x{frames}"
-    options = SynthesisOptions("clips", name, "test", seed, people, _SIZE, frames)
-    annotations = f"{name}_test_clip_*.npz"
-    if len(list((data / "annot").glob(annotations))) < options.picture_count():
-        workers = min(_MOST_WORKERS, usable_cores())
-        pictures = synthesize(options, data, workers)
-        for _ in with_progress(pictures, options.picture_count(), "clips"):
-            pass
-    return sorted((data / "annot").glob(annotations))
-
-
 def estimate(
     estimator: Estimator, video: Path, people: list[Walker], camera: ClipCamera, rows: RawRows
 ) -> float:
@@ -107,7 +91,7 @@ def estimate(
         if index >= frame_count:  # nobody is seen at the end
             return []
         there = [one.boxes[index] for one in people if one.covered[index] < 1]
-        return [Detection(_unpadded(box), 1.0) for box in there]
+        return [Detection(Box(*box.tolist()), 1.0) for box in there]
 
     with open_source(video) as media:
         fps = float(media.info.fps)
@@ -119,12 +103,6 @@ def estimate(
     return fps
 
 
-def _unpadded(box: Float[np.ndarray, "4"]) -> Box:
-    x, y, width, height = map(float, box)
-    spare_x, spare_y = (side * (1 - 1 / _PADDING) / 2 for side in (width, height))
-    return Box(x + spare_x, y + spare_y, width - 2 * spare_x, height - 2 * spare_y)
-
-
 def series_of(
     rows: RawRows | FinalRows, joints: Float[np.ndarray, "N 137 3"], people: list[Walker]
 ) -> Iterator[Series]:
@@ -133,7 +111,7 @@ def series_of(
     scores, found_boxes = rows.column("score"), rows.column("box_xywh")
     for frame, mine in rows.by_frame():
         mine = mine[scores[mine] > 0]  # interpolated rows have none
-        boxes = np.stack([_unpadded(one.boxes[frame]) for one in people])
+        boxes = np.stack([one.boxes[frame] for one in people])
         table = intersection_over_union(boxes, found_boxes[mine])
         for k, one in enumerate(people):
             share = (1 - one.covered[frame]) * one.in_image[frame]
@@ -205,8 +183,12 @@ def main(command_line: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     estimator = Estimator.load(arguments.model, device=arguments.device)
     found: dict[str, list[Errors]] = {}
-    for file in draw_clips(arguments.data, arguments.people, arguments.frames, arguments.seed):
-        people, camera, _ = read_clip(file, estimator.body)
+    people, frames, seed = arguments.people, arguments.frames, arguments.seed
+    name = f"smoothing-{seed}-{people}x{frames}"
+    options = SynthesisOptions("clips", name, "test", seed, people, _SIZE, frames)
+    for file in draw_clips(options, arguments.data):
+        padded, camera, _ = read_clip(file, estimator.body)
+        people = [one._replace(boxes=scaled_boxes(one.boxes, 1 / BODY_BOX_SCALE)) for one in padded]
         for word, errors in compare(estimator, video_of(file), people, camera):
             found.setdefault(word, []).append(errors)
     Console().print(table_of(found))

@@ -1,4 +1,4 @@
-"""Simulated clips: whether people keep their identity, match the crops, and move smoothly.
+"""Simulated clips: whether people keep their identity, and match the crops.
 
     python -m benchmarks.tracking [--clips 10] [--frames 300] [--annotations FILE.npz ...]
 
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 
 from benchmarks.walkers import (
@@ -39,7 +38,7 @@ from main.motion.rows import FinalRows, RawRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
 from main.pipeline.detection import Detection
-from main.pipeline.stages import EstimatedFrame, EstimatedPerson, Tracker, place_people, raw_rows
+from main.pipeline.stages import EstimatedFrame, EstimatedPerson, Tracker, place_people
 from utils.camera import Box, intersection_over_union
 from utils.files import ROOT
 
@@ -188,45 +187,6 @@ def match_clips(body: BodyModel, clips: int, frames: int, seed: int) -> None:
     print(f"depth error {100 * depth_error:.2f} %; placing: {milliseconds:.2f} ms a row")
 
 
-def acceleration(joints: Float[np.ndarray, "T 137 3"]) -> Float[np.ndarray, "T-2 137 3"]:
-    """mm a squared frame."""
-    return 1e3 * (joints[2:] - 2 * joints[1:-1] + joints[:-2])
-
-
-def smooth_clips(body: BodyModel, clips: int, frames: int, seed: int) -> None:
-    """Errors of raw and smoothed bodies that are never covered or out of view."""
-    table: dict[str, list[tuple[float, float, float]]] = {}
-    for clip in range(clips):
-        rng = np.random.default_rng((seed, clip, 1))
-        people = walkers(body, rng, 1, frames, crossing=False)
-        seen = estimates(body, rng, people)
-        for name, factor in (("raw", 0.0), ("half", 0.5), ("default", 1.0), ("double", 2.0)):
-            with tempfile.TemporaryDirectory() as folder:
-                raw, final = RawRows(Path(folder)), FinalRows(Path(folder))
-                given = [(one.frame, EstimatedPerson(1, one.score, one.person)) for one in seen]
-                raw.append(raw_rows(given, clip_of(CAMERA)))
-                everyone = np.ones(len(raw), np.int32)
-                smoothing = Smoothing().times(factor)
-                build_trajectories(raw, raw, everyone, clip_of(CAMERA), body, smoothing, final)
-                ours = final.column("joints_3d_m")
-                truth = people[0].joints[final.column("frame_index")]
-                raw.close()
-                final.close()
-            place = 1e3 * np.linalg.norm(ours - truth, axis=-1)
-            pose = 1e3 * np.linalg.norm((ours - ours[:, :1]) - (truth - truth[:, :1]), axis=-1)
-            jitter = np.linalg.norm(acceleration(ours) - acceleration(truth), axis=-1)
-            body_joints = slice(0, 25)
-            table.setdefault(name, []).append(
-                tuple(float(one[:, body_joints].mean()) for one in (pose, place, jitter))  # type: ignore[arg-type]
-            )
-    for name, values in table.items():
-        pose_mm, place_mm, jitter_mm = np.mean(values, axis=0)
-        print(
-            f"{name:8} pose error {pose_mm:.1f} mm, with place {place_mm:.1f} mm, "
-            f"acceleration error {jitter_mm:.1f} mm/frame^2"
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=10)
@@ -239,7 +199,6 @@ def main() -> None:
     body = library.smplx()
     track_clips(body, arguments.annotations, arguments.clips, arguments.frames, arguments.seed)
     match_clips(body, arguments.clips, arguments.frames // 5, arguments.seed)
-    smooth_clips(body, min(arguments.clips, 5), arguments.frames, arguments.seed)
 
 
 if __name__ == "__main__":

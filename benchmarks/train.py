@@ -34,6 +34,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.data import make_instance, write_photograph
+from benchmarks.inference import cost, largest_product
 from configs.reader import load_config
 from configs.schema import Config, EncoderConfig
 from datasets.cache import Instance
@@ -258,15 +259,9 @@ def _rate_of_one(config: Config, workers: int, steps: int) -> Rate:
 
 
 def _matmul_gflop_s(config: EncoderConfig, batch_size: int) -> float:
-    height, width = (side // config.patch_size for side in config.img_size)
-    rows, dim = batch_size * (config.task_tokens_num + height * width), config.embed_dim
-    left, right = torch.rand(rows, dim), torch.rand(int(config.mlp_ratio * dim), dim).mT
-    times = []
-    for _ in range(5):
-        start = time.process_time()
-        torch.matmul(left, right)
-        times.append(time.process_time() - start)
-    return 2e-9 * rows * right.numel() / statistics.median(times)
+    left, right = largest_product(config, batch_size)
+    times = [cost(lambda: torch.matmul(left, right)).cpu_s for _ in range(5)]
+    return 2e-9 * left.numel() * right.shape[1] / statistics.median(times)
 
 
 def _one_thread(worker: int) -> None:

@@ -24,12 +24,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import av
 import numpy as np
 import torch
 
+from benchmarks.inference import Cost, cost
 from main.motion.rows import FinalRows, RawRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import build_trajectories, pose_vertices
@@ -56,13 +57,6 @@ DEMO: Final = ROOT / "demo" / "test_video.mp4"
 REPEATS: Final = 3
 
 
-class Cost(NamedTuple):
-    """Seconds for a frame of the video: of wall-clock time, and of all cores together."""
-
-    wall_s: float
-    cpu_s: float
-
-
 def repeated_demo(folder: Path, seconds: float, people: int) -> Path:
     """The demo's video and boxes, over and over; packets are copied, nothing is encoded anew."""
     path = folder / f"demo_{seconds:g}_s.mp4"
@@ -84,18 +78,10 @@ def repeated_demo(folder: Path, seconds: float, people: int) -> Path:
     return path
 
 
-def cost(frames: int, work: Callable[[], object], repeats: int = REPEATS) -> Cost:
-    """Median of some repetitions."""
-    costs = []
-    for _ in range(repeats):
-        wall, cpu = time.perf_counter(), time.process_time()
-        work()
-        costs.append((time.perf_counter() - wall, time.process_time() - cpu))
+def frame_cost(frames: int, work: Callable[[], object]) -> Cost:
+    """Of one of some frames: the median of some repetitions."""
+    costs = [cost(work) for _ in range(REPEATS)]
     return Cost(*(statistics.median(times) / frames for times in zip(*costs, strict=True)))
-
-
-def mean_cost(*costs: Cost) -> Cost:
-    return Cost(*(statistics.mean(values) for values in zip(*costs, strict=True)))
 
 
 def exhaust(items: Iterable[object]) -> None:
@@ -113,19 +99,15 @@ def stage_costs(
         frames = list(itertools.islice(media, count))
         count = len(frames)
         readings = 2  # once to estimate, once to draw
-        decoded = cost(count, lambda: exhaust(itertools.islice(media, count)))
+        decoded = frame_cost(count, lambda: exhaust(itertools.islice(media, count)))
         yield "decode, twice", Cost(*(readings * value for value in decoded))
 
     detector = tools.detectors.for_source(path)
-    yield "detect", cost(count, lambda: [detector(one.index, one.image) for one in frames])
+    yield "detect", frame_cost(count, lambda: [detector(one.index, one.image) for one in frames])
     found = [detector(one.index, one.image) for one in frames]
 
-    def crop() -> None:
-        for frame, detections in zip(frames, found, strict=True):
-            for one in detections:
-                estimator.crop(frame.image, one.box)
-
-    yield "crop", cost(count, crop)
+    pairs = [(frame, one) for frame, many in zip(frames, found, strict=True) for one in many]
+    yield "crop", frame_cost(count, lambda: [estimator.crop(f.image, d.box) for f, d in pairs])
     tracked = track_people(detect_people(frames, detector), Tracker(clip.fps))
     cropped = list(crop_people(tracked, estimator))
     inputs = [batch.crops for batch in batches(cropped, tools.batch_size) if batch.crops]
@@ -135,7 +117,7 @@ def stage_costs(
         return estimator.heads(crops)
 
     outputs = list(parallel_map(network, inputs, workers))
-    yield "network", cost(count, lambda: exhaust(parallel_map(network, inputs, workers)))
+    yield "network", frame_cost(count, lambda: exhaust(parallel_map(network, inputs, workers)))
 
     estimated = list(estimate_people(cropped, estimator, tools.batch_size, workers))
 
@@ -161,7 +143,7 @@ def stage_costs(
         exhaust(parallel_map(body, zip(inputs, outputs, strict=True), workers))
         exhaust(prefetch(meshes(), 1))
 
-    yield "body, twice", cost(count, all_bodies)
+    yield "body, twice", frame_cost(count, all_bodies)
 
     def tracks() -> None:
         tracker = Tracker(clip.fps)
@@ -170,24 +152,31 @@ def stage_costs(
         with closing(FinalRows(folder)) as final:
             people_of_clip(final)
 
-    yield "tracks", cost(count, tracks)
+    yield "tracks", frame_cost(count, tracks)
 
-    renderer = tools.renderer
-    posed = list(renderer.people(frames, rows, set(rows.column("person").tolist())))
+    yield from drawing_costs(tools, frames, rows, clip.fps, folder)
     rows.close()
+
+
+def drawing_costs(
+    tools: Tools, frames: list[Frame], rows: FinalRows, fps: float, folder: Path
+) -> Iterator[tuple[str, Cost]]:
+    """Drawing and encoding of people in frames."""
+    renderer, count = tools.renderer, len(frames)
+    posed = list(renderer.people(frames, rows, set(rows.column("person").tolist())))
 
     def draw(given: tuple[Frame, list[DrawnPerson]]) -> np.ndarray:
         return renderer.draw(given[0].image, given[1], with_numbers=True)
 
-    yield "draw", cost(count, lambda: exhaust(parallel_map(draw, posed, workers)))
+    yield "draw", frame_cost(count, lambda: exhaust(parallel_map(draw, posed, tools.workers)))
     drawn = [draw(one) for one in posed]
 
     def encode() -> None:
-        with VideoWriter(folder / "encoded.mp4", clip.fps) as writer:
+        with VideoWriter(folder / "encoded.mp4", fps) as writer:
             for image in drawn:
                 writer.write(image)
 
-    yield "encode", cost(count, encode)
+    yield "encode", frame_cost(count, encode)
 
 
 def cores_of_others(work: Callable[[], object]) -> float:
@@ -225,10 +214,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
             frames = process_clip(media, folder / "result_whole", tools).frames or 0
 
     costs: list[Cost] = []
-    others = cores_of_others(lambda: costs.append(cost(1, whole, repeats=1)))
+    others = cores_of_others(lambda: costs.append(cost(whole)))
     wall_s, cpu_s = (value / frames for value in costs[0])
     after = dict(stage_costs(tools, cores, path, folder, arguments.frames))
-    stages = {name: mean_cost(one, after[name]) for name, one in before.items()}
+    stages = {name: Cost(*(np.array(one) + after[name]) / 2) for name, one in before.items()}
     for name, one in stages.items():
         print(
             f"{name:14} {1 / one.wall_s:8.1f} frames/s alone {one.cpu_s * 1e3:8.2f} CPU ms a frame"

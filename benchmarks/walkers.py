@@ -24,8 +24,11 @@ from main.motion.kinematics import PLACE, SHAPE, TURNS
 from main.motion.refinement import NetworkErrors
 from main.pipeline.estimator import Person
 from synthetic.poses import walk_cycle
+from synthetic.production import SynthesisOptions, synthesize
 from synthetic.skeleton import JOINT, turn
 from utils.camera import Box, Camera, person_box
+from utils.devices import usable_cores
+from utils.iteration import with_progress
 
 WIDTH, HEIGHT, FPS = 1280, 720, 30
 CAMERA: Final = ClipCamera((1300.0, 1300.0), (WIDTH / 2, HEIGHT / 2), "simulation")
@@ -252,6 +255,18 @@ def _person(
         joints_2d_px=camera.project(placed),
         vertices_m=None,
     )
+
+
+def draw_clips(options: SynthesisOptions, folder: Path) -> list[Path]:
+    """Annotation files of rendered clips; drawn unless they are there."""
+    count = options.picture_count()
+    name = f"{options.name}_{options.split}_clip"
+    wanted = [folder / "annot" / f"{name}_{number:03d}.npz" for number in range(count)]
+    if not all(path.is_file() for path in wanted):
+        pictures = synthesize(options, folder, min(4, usable_cores()))
+        for _ in with_progress(pictures, count, "clips"):
+            pass
+    return wanted
 
 
 def video_of(file: Path) -> Path:

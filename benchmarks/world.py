@@ -53,18 +53,20 @@ from benchmarks.walkers import (
     WIDTH,
     Estimate,
     Walker,
+    draw_clips,
     estimates,
     joints_of,
     read_clip,
     video_of,
 )
+from datasets.humandata.writer import BODY_BOX_SCALE
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from human_models.joints import JOINT_PARTS, JOINTS
 from human_models.safe_pickle import load_npz
 from main.evaluation.metrics import FOOT_POINTS, WORLD_UNITS, world_errors
-from main.motion.camera import Clip, ClipCamera
-from main.motion.camera_motion import CameraMotion, CameraTracker, static_camera
+from main.motion.camera import CameraMotion, Clip, ClipCamera, static_camera
+from main.motion.camera_motion import CameraTracker
 from main.motion.refinement import ERRORS_NAME, NetworkErrors
 from main.motion.result_reader import open_result
 from main.motion.rows import FinalRows, RawRows, WorldRows
@@ -73,14 +75,13 @@ from main.motion.trajectories import Smoothing, build_trajectories, pose_joints
 from main.motion.world import solve_world
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import process_input
-from synthetic.ground_truth import BODY_BOX_SCALE
 from synthetic.motion import FPS, Physique, Script
-from synthetic.production import SynthesisOptions, synthesize
+from synthetic.production import SynthesisOptions
 from synthetic.rendering import FLIP
 from synthetic.shots import CAMERAS, PEOPLE
 from synthetic.skeleton import Skeleton, turn
+from utils.camera import scaled_boxes
 from utils.files import PRETRAINED, ROOT
-from utils.iteration import with_progress
 from utils.source import open_source
 
 SIMULATED: Final = ("static", "pan", "hand-held", "walk-along")
@@ -386,9 +387,7 @@ def read_truth(file: Path, body: BodyModel) -> Truth:
         # A longer lens shows somebody as if nearer.
         as_if = one.joints.copy()
         as_if[..., 2] /= zoom[:, None]
-        boxes = one.boxes.copy()
-        boxes[:, :2] += boxes[:, 2:] * (1 - 1 / BODY_BOX_SCALE) / 2
-        boxes[:, 2:] /= BODY_BOX_SCALE
+        boxes = scaled_boxes(one.boxes, 1 / BODY_BOX_SCALE)
         seen.append(one._replace(joints=as_if, boxes=boxes))
     known = [one.in_image > 0 for one in walkers]
     return Truth(joints, seen, np.linalg.inv(poses), zoom, known, camera)
@@ -408,17 +407,6 @@ def follow_camera(video: Path, truth: Truth, clip: Clip) -> CameraMotion:
     return tracker.finish()
 
 
-def draw_clips(folder: Path, camera: str, clips: int, frames: int, seed: int) -> list[Path]:
-    """Annotation files of rendered clips; drawn unless they are there."""
-    name = f"world-{camera}-{seed}-{frames}"
-    options = SynthesisOptions("clips", name, "test", seed, clips * PEOPLE, _SIZE, frames, camera)
-    wanted = [folder / "annot" / f"{name}_test_clip_{k:03d}.npz" for k in range(clips)]
-    if not all(path.is_file() for path in wanted):
-        for _ in with_progress(synthesize(options, folder, 1), clips, f"clips: {camera}"):
-            pass
-    return wanted
-
-
 def clips_of(
     body: BodyModel, arguments: argparse.Namespace, camera: str
 ) -> Iterator[tuple[Truth, Solution]]:
@@ -436,8 +424,11 @@ def clips_of(
             change = partial(make_true, truth=truth, ingredient=arguments.true, body=body)
             yield truth, solve(body, seen, clip_of(CAMERA), motion, arguments.frames, change)
         return
-    given = arguments.rendered, camera, arguments.clips, arguments.frames, arguments.seed
-    for number, file in enumerate(draw_clips(*given)):
+    seed, frames = arguments.seed, arguments.frames
+    people = arguments.clips * PEOPLE
+    name = f"world-{camera}-{seed}-{frames}"
+    options = SynthesisOptions("clips", name, "test", seed, people, _SIZE, frames, camera)
+    for number, file in enumerate(draw_clips(options, arguments.rendered)):
         truth, video = read_truth(file, body), video_of(file)
         if of == "network":
             yield truth, infer(video, truth.camera, arguments.rendered / "results" / file.stem)

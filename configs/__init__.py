@@ -1,1 +1,1 @@
-"""One Python file a model (data, never executed), the typed schema and the safe reader."""
+"""One Python file per model (data, never executed), the typed schema and the safe reader."""

@@ -1,4 +1,4 @@
-"""A tiny network for tests and for trying things out on a CPU."""
+"""A tiny network for tests and experiments on a CPU."""
 
 base = "config_smplest_x_h.py"
 config = {

@@ -36,9 +36,9 @@ _LARGEST_FILE: Final = 1 << 20
 """Bytes."""
 _LARGEST_NUMBER: Final = 10**18
 _DEEPEST_KEY: Final = 10
-"""Dots in the key of a change."""
+"""Most dots in the key of an override."""
 _LONGEST_CHAIN: Final = 20
-"""Of files that name each other as `base`."""
+"""Most files that name each other as `base`."""
 
 
 class _NotDataError(ValueError):
@@ -87,7 +87,7 @@ def _assignments(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not readable as a config file (nested too deeply)") from None
     except SyntaxError as error:
         raise UserError(f"{path}:{error.lineno or 1}: not valid Python ({error.msg})") from None
-    except ValueError as error:  # no UTF-8, or a NUL
+    except ValueError as error:  # not UTF-8, or a NUL character
         raise UserError(f"{path}: not readable as a config file ({error})") from None
     found: dict[str, Any] = {}
     for statement in tree.body:
@@ -102,11 +102,11 @@ def _assignments(path: Path) -> dict[str, Any]:
                 except (_NotDataError, TypeError, ArithmeticError) as error:
                     line = getattr(error, "line", statement.lineno)
                     raise UserError(
-                        f"{path}:{line}: `{error}` is not plain data; a config is read, never run"
+                        f"{path}:{line}: `{error}` is not plain data; configs are not executed"
                     ) from None
             case _:
                 raise UserError(
-                    f"{path}:{statement.lineno}: a config file holds one dict `config` "
+                    f"{path}:{statement.lineno}: a config file contains one dict `config` "
                     "(and optionally `base`), nothing else"
                 )
     if not isinstance(found.get("config"), dict):
@@ -126,7 +126,7 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def _read_dict(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in seen:
-        raise UserError(f"{path}: its `base` files form a circle")
+        raise UserError(f"{path}: its `base` files form a cycle")
     if len(seen) >= _LONGEST_CHAIN:
         raise UserError(f"{path}: more than {_LONGEST_CHAIN} files name each other as `base`")
     found = _assignments(path)
@@ -139,11 +139,11 @@ def _read_dict(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _find_base(path: Path, base: str) -> Path:
-    """The file that a config names as its `base`."""
-    places = [path.parent / base]  # which an absolute path does not change
+    """Find the file that a config names as its `base`."""
+    places = [path.parent / base]  # an absolute path stays as it is
     if is_below(base):
         places.append(_FOLDER / base)
-    with suppress(OSError):  # too long a name
+    with suppress(OSError):  # a name that is too long
         for place in places:
             if base.isprintable() and place.exists():
                 return place
@@ -154,7 +154,7 @@ def _find_base(path: Path, base: str) -> Path:
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
-    """ "train.lr=1e-5" -> (["train", "lr"], 1e-5); what is no literal is taken as a string."""
+    """ "train.lr=1e-5" -> (["train", "lr"], 1e-5); values that are not literals are strings."""
     key, separator, value_text = text.partition("=")
     if not separator or not all(key.split(".")):
         raise UserError(f"{text}: write it as section.key=value, e.g. train.lr=1e-5", setting="set")
@@ -170,10 +170,10 @@ def parse_override(text: str) -> tuple[list[str], Any]:
 
 
 def find_config(name: str | Path) -> Path:
-    """The config file of a path, or of a name in this folder, as the published commands give it.
+    """The config file with this path, or with this name in configs/.
 
     Raises:
-        UserError: there is neither.
+        UserError: there is none.
     """
     path = Path(name)
     if path.exists() and not path.is_dir():
@@ -189,7 +189,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read, merge with its `base`, apply `overrides` ("section.key=value") and validate.
 
     Args:
-        path: of `find_config`.
+        path: as for `find_config`.
 
     Raises:
         UserError: the file is missing or not plain data, or a key or value is wrong.
@@ -202,7 +202,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             value = {key: value}
         values = _merge(values, with_current_keys(value))
     if _holds_nul(values):
-        raise UserError(f"{path}: a text in it, or in the overrides, holds a NUL; leave it out")
+        raise UserError(f"{path}: a text in it or in --set contains a NUL character; remove it")
     return validate(values, source=f"{path} with overrides" if overrides else str(path))
 
 
@@ -215,7 +215,7 @@ def _holds_nul(value: object) -> bool:
 
 
 def save_config(config: Config, path: str | Path) -> None:
-    """Write the resolved config as a config file that `load_config` reads back equal."""
+    """Write the resolved config as a file from which `load_config` reads an equal config."""
     text = pprint.pformat(config.model_dump(), width=96, sort_dicts=False)
     with atomic_path(Path(path)) as partial:
         partial.write_text(f"config = {text}\n", encoding="utf-8")

@@ -32,49 +32,49 @@ IGNORED_KEYS = {
     "model.encoder_config.num_classes": "a ViT without classes",
     "log": "each run makes its own folders",
 }
-"""Keys of published config files that mean nothing here, and why."""
+"""Keys of published config files that are ignored here, and why."""
 RENAMED_KEYS = {"train.first_glance_weight": "attention_weight"}
-"""Keys of older config files, and their last parts now."""
+"""Keys of older config files, and the current names of their last parts."""
 
 
 class Section(BaseModel):
-    """What the sections of a config share: frozen, and unknown keys are errors."""
+    """Base of all sections of a config: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DatasetConfig(Section):
-    """A dataset that datasets/sources.py lacks, or what of its row there is another here."""
+    """A dataset that is not in datasets/sources.csv, or changes of its row there."""
 
     train: tuple[str, ...] | None = None
-    """HumanData files in data_dir/annot, or anywhere by absolute paths; * stands for any text."""
+    """HumanData files in data_dir/annot, or absolute paths; * stands for any text."""
     test: tuple[str, ...] | None = None
     images: str | None = None
-    """Folder of images in data_dir/img, or anywhere by an absolute path."""
+    """Folder of images in data_dir/img, or an absolute path."""
     flat_hands: bool | None = None
-    """Hands are given from the flat hand, where the files do not say; else from the mean hand."""
+    """Whether hand poses are relative to the flat or to the mean hand, unless the files say so."""
     like: str | None = None
-    """A dataset of the table whose row says all that is not said here, e.g. "UBody"."""
+    """A dataset of the table, such as "UBody", whose row gives all other values."""
 
 
 class DataConfig(Section):
     data_dir: str = "./data"
-    """Folder that holds the datasets. Relative paths in a config, as here, are counted from the
-    project's folder, wherever a command is started; those of other options from where it is."""
+    """Folder of the datasets. Relative paths in a config start from the project's folder, those of
+    other options from the current folder."""
     trainset_humandata: tuple[str, ...] = ()
     testset: str = "EHF"
     datasets: dict[str, DatasetConfig] = Field(default={})
-    """Dataset name -> its files, for sets of one's own and for files of other names."""
+    """Dataset name -> its files, for your own datasets and for files with other names."""
     bbox_ratio: Positive = 1.25
-    """How much larger than the person's box a crop is cut."""
+    """Size of a crop relative to the box of the person."""
     no_aug: bool = False
     aug_strength: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the usual turns and changes of size; mirroring and colours stay as they are."""
+    """Scales the random rotations and changes of size; mirroring and colours are not affected."""
     data_strategy: Literal["concat", "balance", "weighted"] = "balance"
     total_data_len: Count | Literal["auto"] = "auto"
-    """Samples per epoch for the mixture `balance`; auto: as many as there are."""
+    """Samples per epoch for the mixture `balance`; auto: the number of rows."""
     train_sample_interval: dict[str, Count] = Field(default={})
-    """Dataset name -> keep every k-th row; published files say NAME_train_sample_interval = k."""
+    """Dataset name -> use every k-th row; published files have NAME_train_sample_interval = k."""
     test_sample_interval: dict[str, Count] = Field(default={})
     dataset_lengths: dict[str, Count] = Field(default={})
     """Dataset name -> samples per epoch, for the mixture `weighted`."""
@@ -102,77 +102,77 @@ class TrainConfig(Section):
     # train_batch_size * accumulate_batches * processes samples.
     end_epoch: Count = 5
     train_batch_size: Count = 16
-    """Samples that a process takes through the network at once."""
+    """Samples per batch and process."""
     accumulate_batches: Count = 1
-    """Batches per process and iteration: large iterations on small memory."""
+    """Batches per process and iteration, for large iterations with little memory."""
     num_thread: NotNegative = 2
-    """Loader workers per process; 0 loads in the process itself."""
+    """Loader workers per process; 0: the process itself loads."""
     lifting_samples: Count = 200_000
-    """Samples per epoch of lifting pre-training, which makes its own; see main/pretrain.py."""
+    """Synthetic samples per epoch of lifting pre-training; see main/pretrain.py."""
     lifting_poses: Count = 20_000
-    """Poses that are drawn at its start; every sample mixes and varies some of them."""
+    """Poses drawn at the start of lifting; every sample mixes and varies some of them."""
     seed: int = 2023
-    """Of the mixture's order, the augmentation and the stochastic depth."""
+    """Seed of the order of samples, the augmentation and stochastic depth."""
 
     # Optimizer: Adam, a cosine from lr to min_lr over all iterations.
     lr: Positive = 1e-5
     min_lr: Annotated[float, Field(ge=0)] = 1e-6
     warmup_iters: NotNegative = 0
-    """Iterations of linear rise to lr; networks without pre-training need some."""
+    """Iterations of linear increase to lr; networks without pre-training need some."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled (AdamW), of matrices only."""
+    """Decoupled weight decay (AdamW), only for matrices."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Each encoder block learns so much slower than the one behind it; for fine-tuning."""
+    """Learning rate of each encoder block relative to the next one; for fine-tuning."""
     frozen_blocks: NotNegative = 0
-    """So many first encoder blocks, and the embedding of patches, keep their weights."""
+    """Number of first encoder blocks that are frozen, with the patch embedding."""
     clip_grad_norm: Positive | None = None
-    """Longest gradient of an iteration; stays off where published numbers are wanted."""
+    """Largest norm of the gradients of an iteration; None, as published: no limit."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Average the weights over iterations (e.g. 0.9995); snapshots then hold the average."""
+    """Average the weights over iterations (e.g. 0.9995); snapshots then contain the average."""
 
     # Speed and memory.
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: autocast of the network's products; weights, heads and losses stay float32."""
+    """bf16: autocast of matrix products in the network; weights, heads and losses are float32."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """fsdp shards weights and optimizer over the processes: less memory, more traffic."""
+    """fsdp shards weights and optimizer over the processes: less memory, more communication."""
     compile: bool = False
-    """torch.compile: minutes at the start, then faster."""
+    """Use torch.compile, which takes minutes at the start and is faster then."""
 
     # Where training starts.
     continue_train: bool = False
-    """Go on with the run of this name whose state was written last."""
+    """Continue the run of this name whose state was written last."""
     start_over: bool = True
-    """From model.pretrained_model_path only the network is taken (fine-tuning); false takes the
-    optimizer and the epoch too."""
+    """Load only the network from model.pretrained_model_path (fine-tuning); False: also load the
+    optimizer and the epoch."""
     interpolate_pos_embed: bool = False
-    """Allow encoder weights of another input size."""
+    """Allow encoder weights for another input size."""
     deepen_encoder: bool = False
-    """Allow encoder weights of fewer blocks; those behind them begin as the identity."""
+    """Allow encoder weights with fewer blocks; the following blocks start as the identity."""
 
-    # What is kept and logged.
+    # Snapshots and validation.
     save_epoch: Count = 1
     """Epochs between snapshots; the last epoch always has one."""
     save_iters: Count | None = None
-    """Iterations between states within an epoch, for machines that may vanish."""
+    """Iterations between states within an epoch, for machines that may be interrupted."""
     remove_checkpoint: bool = False
-    """Remove all but the newest `keep_last` snapshots, and the best."""
+    """Keep only the best and the newest `keep_last` snapshots."""
     keep_last: Count = 1
     time_limit_s: Positive | None = None
-    """Seconds of a run from its start, set-up and earlier pieces included. The learning rate falls
-    so that it is at its end by then, and a snapshot is the last thing that the run writes."""
+    """Duration of a run in seconds, including its start and interrupted parts. The learning rate
+    falls to its end by then, and the run ends by writing a snapshot."""
     print_iters: Count = 100
     validate_on: tuple[str, ...] = ()
     """Datasets whose test split is evaluated during training."""
     validate_epochs: Count = 1
     validate_metric: str = "mpvpe_all"
-    """Its mean over those datasets decides which snapshot is the best."""
+    """The mean over these datasets decides which snapshot is the best."""
 
-    # What is borne.
+    # Tolerance of errors.
     bad_loss: Literal["stop", "skip"] = "stop"
-    """At a loss or gradients that are no finite numbers, or a loss above `bad_loss_above`."""
+    """What to do if a loss or gradients are not finite, or a loss is above `bad_loss_above`."""
     bad_loss_above: Positive | None = None
     unreadable_share: Fraction = 0.01
-    """Share of samples whose image may be missing or damaged; another row takes their place."""
+    """Share of samples whose image may be missing or damaged; other rows replace them."""
 
     # Losses; see models/losses.py.
     hand_loss: bool = False
@@ -186,29 +186,29 @@ class TrainConfig(Section):
     hand_root_weight: float = 1.0
     hand_consist_weight: float = 1.0
     keypoint_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Of finding every joint on the encoder's feature map; see models/losses.py."""
+    """Weight of joints found on the feature map of the encoder; see models/losses.py."""
     token_joint_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Of every pose token's estimate of where its joint is."""
+    """Weight of the joint positions estimated by the pose tokens."""
     attention_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Of every pose token's attention going to its joint."""
+    """Weight of supervising the attention of pose tokens by their joints."""
 
 
 class DetectionConfig(Section):
     model_path: str = "./pretrained_models/yolov8x.pt"
-    """Weights of the person detector, fetched by name when absent and the name is known."""
+    """Weights of the person detector; ultralytics can download files with known names."""
     conf: Fraction = 0.5
-    """Least confidence of a detection."""
+    """Lowest confidence of a detection."""
     iou_thr: Fraction = 0.5
-    """Overlap from which two detections are one person."""
+    """IoU from which two detections are the same person."""
 
 
 class InferenceConfig(Section):
     detection: DetectionConfig = DetectionConfig()
     refine: Literal["never", "images", "always"] = "never"
-    """Which bodies are moved onto keypoints where --refine and --no-refine are absent."""
+    """Which bodies are moved onto keypoints by default, without --refine or --no-refine."""
     error_scale: Positive = 1.0
-    """How much larger the network's errors are than errors.npz beside its weights says, or, where
-    there is none, than half of the demo network's: the larger, the more keypoints count."""
+    """Size of the network's errors relative to errors.npz beside its weights, or else to half of
+    those of the demo network. With larger values, keypoints have more weight."""
 
 
 class TestConfig(Section):
@@ -221,16 +221,16 @@ class EncoderConfig(Section):
     task_tokens_num: Literal[80] = 80
     img_size: Shape2 = (256, 192)
     patch_size: Annotated[int, Field(ge=5)] = 16
-    """Pixels; images are padded by 2 on each side, which smaller patches would see as a patch."""
+    """Pixels; images are padded by 2 on each side, which must not form a patch."""
     stem: Literal["patch", "conv", "blazepose"] = "patch"
     """How pixels become image tokens: by one convolution (the published model), by a small
-    convolutional network, from which little ViTs learn far sooner, or by one that has seen
-    photographs of people and is not trained further (`models.vit.BlazePoseStem`)."""
+    convolutional network, with which small ViTs learn much faster, or by one that was trained on
+    photographs of people and is frozen (`models.vit.BlazePoseStem`)."""
     embed_dim: Count
     depth: Count
     num_heads: Count
     ratio: Literal[1] = 1
-    """Patches do not overlap more than the published padding makes them."""
+    """Patches do not overlap, except by the published padding."""
     use_checkpoint: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     mlp_ratio: Positive = 4
@@ -263,9 +263,9 @@ class DecoderConfig(Section):
     """Transformer over task tokens and image tokens, and the heads."""
 
     feat_dim: Count
-    """Width; equals the encoder's embed_dim."""
+    """Width; equals embed_dim of the encoder."""
     dim_out: Count = 512
-    """Width of a task token as the heads read it."""
+    """Width of task tokens for the heads."""
     task_tokens_num: Literal[80] = 80
     depth: Count = 6
     num_heads: Count = 8
@@ -273,18 +273,18 @@ class DecoderConfig(Section):
 
 
 class LifterConfig(Section):
-    """A network that says what 2D joints mean in 3D; see models/smplest_x.py."""
+    """A network that lifts 2D joints to 3D; see models/smplest_x.py."""
 
     width: Count = 1024
     depth: Count = 3
     """Residual blocks of two layers each."""
     token_rank: Count = 16
-    """Numbers that make up a task token."""
+    """Numbers from which a task token is composed."""
 
 
 class ModelConfig(Section):
     model_type: str = "vit_huge"
-    """A label; the sizes below decide."""
+    """Only a label; the sizes below define the model."""
     pretrained_model_path: str | None = None
     """Checkpoint to start training from."""
     human_model_path: str = "./human_models/human_model_files"
@@ -293,9 +293,9 @@ class ModelConfig(Section):
     encoder_config: EncoderConfig
     decoder_config: DecoderConfig
     lifter_config: LifterConfig | None = None
-    """Begin from the joints that the encoder finds; the published networks have no such part."""
+    """Lift joints that the encoder finds; published networks have no such part."""
     input_img_shape: Shape2 = (512, 384)
-    """Shape of the crop that the published data pipeline speaks of; sets the crop's aspect."""
+    """Shape of the crop in the published data pipeline; decides the aspect ratio of crops."""
     input_body_shape: Shape2 = (256, 192)
     """Shape of the network's input."""
     output_hm_shape: tuple[Count, Count, Count] = (16, 16, 12)
@@ -309,7 +309,7 @@ class ModelConfig(Section):
     hand_3d_size: Positive = 0.3
     face_3d_size: Positive = 0.3
     camera_3d_size: Positive = 2.5
-    """Size in metres of what the crop shows at the middle of the camera head's range."""
+    """Size in metres that the crop covers at the middle of the range of the camera head."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -339,7 +339,7 @@ def _without_ignored(values: dict[str, Any], prefix: str = "") -> dict[str, Any]
 
 
 def with_current_keys(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The same values; older names of keys are replaced by the current ones."""
+    """The same values, with current names of keys instead of older ones."""
     current = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
@@ -374,14 +374,14 @@ def _explain(error: ValidationError) -> str:
 
 
 def validate(values: dict[str, Any], source: str) -> Config:
-    """Check a plain dict and make it a `Config`; `source` names it in errors.
+    """Validate a plain dict and make a `Config`; `source` is its name in errors.
 
     Raises:
-        UserError: a key is unknown (the nearest known one is named) or a value does not fit.
+        UserError: a key is unknown (the message suggests the nearest one) or a value is invalid.
     """
     ignored = sorted(name for name in IGNORED_KEYS if _has(values, name.split(".")))
     if ignored:
-        log.debug("%s: keys without meaning here: %s", source, ", ".join(ignored))
+        log.debug("%s: ignored keys: %s", source, ", ".join(ignored))
     try:
         return Config.model_validate(_without_ignored(values))
     except ValidationError as error:

@@ -1,7 +1,7 @@
-"""HumanData files -> samples: formats, the table of sources, columns in a cache, targets, loader.
+"""From HumanData files to samples: the table of sources, columns in a cache, targets, loader.
 
 - `sources.find_source`: a dataset by its name; `cache.open_dataset`: its people.
 - `training_set.TrainingSet`, `training_set.TrainingLoader`: batches of a mixture of datasets.
-- `sample.training_sample`, `sample.evaluation_sample`: one person as the network takes it.
+- `sample.training_sample`, `sample.evaluation_sample`: the network's input for one person.
 - `humandata`: annotation files.
 """

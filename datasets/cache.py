@@ -1,11 +1,11 @@
-"""Datasets as columns on disk, mapped into memory: opened at once, shared by all processes.
+"""Datasets as columns on disk, mapped into memory: opened quickly, shared by all processes.
 
-`read_columns` completes the columns of an annotation file, `InstanceTable` gives a row of them.
+`read_columns` completes the columns of an annotation file, `InstanceTable` returns their rows.
 
-A dataset's split is read from its annotation files once and written into a folder of its own: the
-bytes of each column, texts as one blob with offsets, and a manifest. The folder's name is a
-digest of all that its content depends on, so another interval or a changed file gets another
-folder. A folder appears complete or not at all; what a killed process leaves is never looked at.
+The split of a dataset is read from its annotation files once and written to a folder of its own:
+the bytes of each column, texts as one blob with offsets, and a manifest. The name of the folder is
+a digest of everything that its content depends on, so another interval or a changed file results in
+another folder. A folder appears only when it is complete; remains of killed processes are ignored.
 """
 
 import contextlib
@@ -34,16 +34,16 @@ from utils.image import natural_key
 log = logging.getLogger(__name__)
 
 ReadingProtocol = Literal["correct", "published"]
-"""published: whether hands are given from the flat hand is decided by the table alone, as in the
-published code; correct: a file's own statement comes first."""
+"""published: only the table decides whether hands are relative to the flat hand, as in the
+published code; correct: the file decides, if it contains this information."""
 
 
 class Instance(NamedTuple):
-    """One person in one image: a row of a dataset after its own fixes, before any augmentation.
+    """One person in one image: a row of a dataset after its fixes, before any augmentation.
 
-    Pixels are those of the image as it is stored, before any turn by EXIF; metres and rotations are
-    in the camera's frame (x right, y down, z forward). Rotations are axis-angle vectors in radians,
-    hands relative to the mean hand. What a dataset lacks is zero and marked as not valid.
+    Pixels are those of the stored image, before it is turned according to EXIF data. Metres and
+    rotations are in the camera's frame (x right, y down, z forward). Rotations are axis-angle
+    vectors in radians, hands relative to the mean hand. Missing values are zero and not valid.
     """
 
     row: int
@@ -51,7 +51,7 @@ class Instance(NamedTuple):
     image_path: str
     """Relative to the dataset's folder of images."""
     image_size: tuple[int, int]
-    """Width and height in pixels; (0, 0) where only the image itself has it."""
+    """Width and height in pixels; (0, 0) if they must be read from the image."""
     body_box: Float32[np.ndarray, "4"]
     """x, y, width, height; already padded by the dataset."""
     joints_2d: Float32[np.ndarray, "137 2"]
@@ -66,14 +66,14 @@ class Instance(NamedTuple):
     expression_valid: bool
     transl: Float32[np.ndarray, "3"]
     hand_roots: Float32[np.ndarray, "2 3"]
-    """Global orientation of the left and right hand; hand-only datasets have nothing else."""
+    """Global orientation of the left and right hand; only hand-only datasets have it."""
     gender: str
-    """neutral, male or female; of the SMPL parameters where there are any."""
+    """neutral, male or female; that of the SMPL parameters if there are any."""
     smpl_pose: Float32[np.ndarray, "24 3"]
     smpl_betas: Float32[np.ndarray, "10"]
     has_smpl: bool
     vertices_path: str
-    """File of ground-truth vertices, relative to the images; empty where there is none."""
+    """File of ground-truth vertices, relative to the images; empty if there is none."""
 
 
 NUMBER_COLUMNS: Final[dict[str, tuple[type[np.generic], tuple[int, ...]]]] = {
@@ -95,7 +95,7 @@ NUMBER_COLUMNS: Final[dict[str, tuple[type[np.generic], tuple[int, ...]]]] = {
     "smpl_betas": (np.float32, (10,)),
     "has_smpl": (np.bool_, ()),
 }
-"""Type and shape of a row of every column of complete numbers; the texts are:"""
+"""Type and shape of a row of each numeric column; the columns of texts are:"""
 TEXT_COLUMNS: Final = ("image_path", "gender", "vertices_path")
 _GENDERS = {"m": "male", "f": "female"}
 
@@ -103,38 +103,38 @@ _GENDERS = {"m": "male", "f": "female"}
 def read_columns(
     source: Source, split: Split, path: Path, *, interval: int, protocol: ReadingProtocol
 ) -> tuple[Columns, int]:
-    """Complete columns of one file of a dataset, and the number of rows that the file has.
+    """The complete columns of one file of a dataset, and the number of rows of the file.
 
-    Raises UserError, naming the file, the key and where possible the row, for what is wrong.
+    Raises UserError, which names the file, the key and if possible the row, if something is wrong.
     """
     families = source.test_families if split == "test" else FAMILIES
     needs_truth = not source.without_truth
     data = read_humandata(path, interval=interval, families=families, need_joints=needs_truth)
     if not data.family and needs_truth:
         names = " or ".join(families)
-        raise UserError(f"{path}: no body parameters; expected an entry '{names}'.")
+        raise UserError(f"{path}: no body parameters; expected an entry '{names}'")
     columns = complete(data, source, protocol)
     _check_paths(path, columns)
     return columns, data.length
 
 
 def _check_paths(path: Path, columns: Columns) -> None:
-    """Raises UserError where a row names a file that is not below the folder of images."""
+    """Raises UserError if a row names a file that is not below the folder of images."""
     for key, entry in (("image_path", "image_path"), ("vertices_path", "vertices3d_path")):
         names = columns[key].astype(str)
         suspect = np.strings.find(names, "..") >= 0
-        for mark in ("/", "\\", ":"):  # a path's beginning, or a drive
+        for mark in ("/", "\\", ":"):  # of absolute paths and drives
             suspect |= np.strings.find(names, mark, 0, 2) >= 0
         for place in np.flatnonzero(suspect):
             if not is_below(str(names[place])):
                 raise UserError(
                     f"{path}: entry '{entry}', row {columns['row'][place]}: '{names[place]}' is "
-                    "not a path within the folder of images; give it relative to that folder."
+                    "not a path within the folder of images; give it relative to that folder"
                 )
 
 
 def complete(data: HumanData, source: Source, protocol: ReadingProtocol) -> Columns:
-    """The dataset's fixes applied, and a column for everything that an `Instance` holds."""
+    """Apply the fixes of the dataset, and make a column for every field of `Instance`."""
     columns = data.columns
     dropping = () if source.without_truth else DROPPING_FIXES
     for fix in (*dropping, use_neutral_betas, *source.fixes):
@@ -156,7 +156,7 @@ def complete(data: HumanData, source: Source, protocol: ReadingProtocol) -> Colu
         "joints_valid": _joints_valid(columns["joints_valid"], pose_valid),
         "pose": pose,
         "pose_valid": pose_valid,
-        "betas": betas if data.family == "smplx" else zeros,  # the others' mean other bodies
+        "betas": betas if data.family == "smplx" else zeros,  # betas of other models do not apply
         "expression": _face_part(columns, "expression"),
         "expression_valid": _has_face(columns),
         "hand_roots": np.stack(
@@ -177,7 +177,7 @@ def complete(data: HumanData, source: Source, protocol: ReadingProtocol) -> Colu
 
 
 def instance(columns: Mapping[str, np.ndarray], i: int, texts: Mapping[str, str]) -> Instance:
-    """Row `i`; its arrays are copies, so that no change to one row shows in another."""
+    """Row `i`, with copies of its arrays."""
     values: dict[str, Any] = {
         name: columns[name][i].copy() if shape else columns[name][i].item()
         for name, (_, shape) in NUMBER_COLUMNS.items()
@@ -194,7 +194,7 @@ def _optional(columns: Columns, name: str, shape: tuple[int, ...]) -> np.ndarray
 
 
 def _image_size(columns: Columns, source: Source) -> Float32[np.ndarray, "N 2"]:
-    """What the file states, else the table; zero where only the image itself has it."""
+    """Sizes from the file, else from the table; zero if they must be read from the image."""
     sizes = np.nan_to_num(_optional(columns, "image_size", (2,)))
     stated = (sizes > 0).all(axis=1, keepdims=True)
     return np.where(stated, sizes, np.array(source.image_size or (0, 0), np.float32))
@@ -203,7 +203,7 @@ def _image_size(columns: Columns, source: Source) -> Float32[np.ndarray, "N 2"]:
 def _pose(
     columns: Columns,
 ) -> tuple[Float32[np.ndarray, "N 53 3"], Bool[np.ndarray, "N 53"]]:
-    """Rotations and which are known: a body or hand that is all zero is not."""
+    """Rotations, and which of them are known: bodies and hands that are all zero are not."""
     count = len(columns["row"])
     pose = np.zeros((count, len(POSE_JOINTS), 3), np.float32)
     valid = np.zeros((count, len(POSE_JOINTS)), bool)
@@ -222,7 +222,7 @@ def _pose(
 
 
 def _has_face(columns: Columns) -> Bool[np.ndarray, " N"]:
-    """Jaw and expression are only known together."""
+    """Rows with a known face: jaw and expression are only known together."""
     return np.full(len(columns["row"]), {"jaw_pose", "expression"} <= columns.keys())
 
 
@@ -234,7 +234,7 @@ def _face_part(columns: Columns, name: str) -> np.ndarray:
 def _joints_valid(
     mask: UInt8[np.ndarray, "N 137"], pose_valid: Bool[np.ndarray, "N 53"]
 ) -> UInt8[np.ndarray, "N 137"]:
-    """The file's mask; but a hand and its wrist are known where the hand's rotations are."""
+    """The mask of the file; a hand and its wrist are also known if its rotations are known."""
     valid = mask.copy()
     for side in SIDES:
         known = pose_valid[:, POSE_PARTS[f"{side}_hand"].start]
@@ -255,16 +255,16 @@ def _genders(columns: Columns) -> np.ndarray:
 
 
 VERSION: Final = 3
-"""Of the columns and of the rules that fill them; a change invalidates all caches."""
+"""Version of the columns and of the rules that fill them; a change invalidates all caches."""
 
 
 class InstanceTable:
-    """The people of a dataset's split. Goes to other processes as no more than its folder."""
+    """The people of a dataset's split. Pickling stores only the path of the folder."""
 
     def __init__(self, folder: Path) -> None:
         """Map a folder that `open_dataset` or `write_table` made.
 
-        Raises UserError where it is incomplete or of another version.
+        Raises UserError if it is incomplete or has another version.
         """
         self.folder = folder
         try:
@@ -278,7 +278,7 @@ class InstanceTable:
             }
             self._texts = {name: _Texts(folder, name, self._length) for name in TEXT_COLUMNS}
         except (UserError, OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder} is not a complete cache ({error}); delete it.") from error
+            raise UserError(f"{folder} is not a complete cache ({error}); delete it") from error
 
     def __reduce__(self) -> tuple[type["InstanceTable"], tuple[Path]]:
         return InstanceTable, (self.folder,)
@@ -290,7 +290,7 @@ class InstanceTable:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> Instance:
-        """A person; negative indices count from the end. Raises IndexError beyond the rows."""
+        """A person; negative indices count from the end. Raises IndexError if out of range."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         i = int(index) % len(self)
@@ -305,11 +305,11 @@ def open_dataset(
     protocol: ReadingProtocol = "correct",
     cache_dir: Path | None = None,
 ) -> InstanceTable:
-    """The people of a dataset, from its cache; the first call of all makes that.
+    """The people of a dataset, from its cache, which the first call writes.
 
     `data_dir` has the folders annot and img; the cache is in `cache_dir`, else in data_dir/cache.
 
-    Raises UserError where files are missing or wrong, or the cache cannot be written.
+    Raises UserError if files are missing or damaged, or the cache cannot be written.
     """
     paths = annotation_files(source, split, data_dir / "annot")
     key = _key(source, split, paths, protocol)
@@ -319,45 +319,45 @@ def open_dataset(
     if table is not None:
         return table
     try:
-        with _alone(parent) as alone:
+        with _locked(parent) as is_locked:
             table = _existing(folder)  # another process may have made it while we waited
             if table is not None:
                 return table
-            if alone:
+            if is_locked:
                 remove_leftovers(parent, None)
-            log.info("%s, %s: making the cache in %s", source.name, split, folder)
+            log.info("%s, %s: writing the cache %s", source.name, split, folder)
             parts = _read_all(source, split, paths, protocol)
             rows = write_table(folder, parts, key)
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f"Cannot write the cache {folder}: {reason}; make room there.") from error
+        raise UserError(f"cannot write the cache {folder}: {reason}; make room there") from error
     log.info("%s, %s: %d people", source.name, split, rows)
     return InstanceTable(folder)
 
 
 def annotation_files(source: Source, split: Split, folder: Path) -> list[Path]:
-    """The split's files in `folder`, slices in the order of their numbers.
+    """The files of a split in `folder`, slices in the order of their numbers.
 
-    Raises UserError where the dataset has no such split or a file is missing.
+    Raises UserError if the dataset has no such split or a file is missing.
     """
     paths = []
     for name in source.files(split):
-        path = folder / name  # `name` itself where it is absolute
+        path = folder / name  # `name` itself if it is absolute
         pattern = "*" in path.name
         found = sorted(path.parent.glob(path.name), key=natural_key) if pattern else [path]
         if not found or not found[0].is_file():
             like = "a file named like " if pattern else ""
-            raise UserError(f"{source.name} needs {like}{path}; put its HumanData file there.")
+            raise UserError(f"{source.name} needs {like}{path}; put its HumanData file there")
         paths += found
     return paths
 
 
 def write_table(folder: Path, parts: Iterator[Columns], key: str = "") -> int:
-    """Write complete columns, given part by part, as a table; gives the number of rows."""
+    """Write complete columns, given part by part, as a table; returns the number of rows."""
     rows = 0
     with atomic_path(folder) as partial, contextlib.ExitStack() as stack:
         partial.mkdir()
-        names = (*NUMBER_COLUMNS, *TEXT_COLUMNS, *map(_ends_of, TEXT_COLUMNS))
+        names = (*NUMBER_COLUMNS, *TEXT_COLUMNS, *map(_ends_file, TEXT_COLUMNS))
         files = {name: stack.enter_context((partial / name).open("wb")) for name in names}
         for columns in parts:
             rows += len(columns["row"])
@@ -366,22 +366,22 @@ def write_table(folder: Path, parts: Iterator[Columns], key: str = "") -> int:
             for name in TEXT_COLUMNS:
                 texts = [text.encode() for text in columns[name].tolist()]
                 ends = files[name].tell() + np.cumsum([len(text) for text in texts], dtype=np.int64)
-                files[_ends_of(name)].write(ends.data)
+                files[_ends_file(name)].write(ends.data)
                 files[name].write(b"".join(texts))
         manifest = {"version": VERSION, "rows": rows, "key": key}
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return rows
 
 
-def _ends_of(name: str) -> str:
-    """The file of where the texts of a column end."""
+def _ends_file(name: str) -> str:
+    """The name of the file with the ends of the texts of a column."""
     return f"{name}_ends"
 
 
 def _read_all(
     source: Source, split: Split, paths: Sequence[Path], protocol: ReadingProtocol
 ) -> Iterator[Columns]:
-    """Complete columns, file by file, so that no more than one is in memory."""
+    """Complete columns, file by file, so that only one is in memory."""
     before, interval = 0, source.interval(split)
     for path in paths:
         columns, length = read_columns(source, split, path, interval=interval, protocol=protocol)
@@ -391,10 +391,10 @@ def _read_all(
 
 
 def _key(source: Source, split: Split, paths: Sequence[Path], protocol: ReadingProtocol) -> str:
-    """Everything that decides the cache's content."""
+    """A key of everything that the content of the cache depends on."""
     facts = source._asdict() | {"fixes": [fix.__name__ for fix in source.fixes]}
     for name in ("train", "test", "train_interval", "test_interval"):
-        del facts[name]  # what of them matters is in `stats` and here
+        del facts[name]  # `stats` has the relevant part of them
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     return json.dumps([VERSION, facts, split, stats, source.interval(split), protocol])
 
@@ -405,15 +405,15 @@ def _existing(folder: Path) -> InstanceTable | None:
     try:
         return InstanceTable(folder)
     except UserError as error:
-        log.warning("%s It is made again.", error)
+        log.warning("%s; it is replaced now", error)
         return None
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Wait until no other process builds in `folder`; False where its disk knows no locks.
+def _locked(folder: Path) -> Iterator[bool]:
+    """Wait until no other process writes `folder`; False if the file system has no locks.
 
-    Without locks two processes do the same work, and the same folder appears twice.
+    Without locks, two processes do the same work, and the second finds the folder of the first.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as file:
@@ -426,7 +426,7 @@ def _alone(folder: Path) -> Iterator[bool]:
 
 
 def _map(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.ndarray:
-    """A column as a plain array, whose rows are taken faster than a memmap's."""
+    """A column as a plain array, whose rows are read faster than those of a memmap."""
     require_regular_file(path)
     size, expected = path.stat().st_size, math.prod(shape) * np.dtype(dtype).itemsize
     if size != expected:
@@ -436,10 +436,10 @@ def _map(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.ndar
 
 
 class _Texts:
-    """Strings as the bytes of all and the offset behind each."""
+    """Strings, stored as the bytes of all of them and the offset of the end of each."""
 
     def __init__(self, folder: Path, name: str, length: int) -> None:
-        self._ends = _map(folder / _ends_of(name), np.int64, (length,))
+        self._ends = _map(folder / _ends_file(name), np.int64, (length,))
         self._bytes = _map(folder / name, np.uint8, (int(self._ends[-1]) if length else 0,))
 
     def __getitem__(self, i: int) -> str:

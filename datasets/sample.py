@@ -1,8 +1,8 @@
-"""One row of a dataset -> one sample: read the image, cut the person out, make the targets.
+"""From a row of a dataset to a sample: read the image, crop the person, make the targets.
 
 Samples are flat dictionaries of arrays, which torch's default collate batches. Their keys are
-those of the published code; `input_img` keeps its channels last and its range of 0..255, as
-everywhere here before the network.
+those of the published code; `input_img` has its channels last and values of 0..255, as all images
+have here before the network.
 
 An augmentation mirrors and turns the image in its plane. The joints and rotations of the row
 follow: mirrored (left and right swap), then turned about the camera's viewing axis (z).
@@ -68,7 +68,7 @@ class Augmentation(NamedTuple):
 
     @property
     def crop(self) -> CropAugmentation:
-        """The part of it that moves pixels."""
+        """The part that moves pixels."""
         return CropAugmentation(self.scale, self.rotation_deg, self.flip)
 
 
@@ -80,9 +80,9 @@ def draw_augmentation(
 ) -> Augmentation:
     """The augmentation of sample `index` in `epoch`.
 
-    It depends on these numbers alone, so neither the process that makes the sample nor an
-    interruption of training changes it. `strength` (`data.aug_strength`) weakens turns and changes
-    of size; `off` (`data.no_aug`) gives the plain crop.
+    It depends only on these numbers, so that neither the number of processes nor an interruption of
+    training changes it. `strength` (`data.aug_strength`) scales changes of angle and size; `off`
+    (`data.no_aug`) gives the plain crop.
     """
     if off:
         return NO_AUGMENTATION
@@ -108,18 +108,18 @@ _MIRRORED_ROTATION: Final = np.array([1, -1, -1], np.float32)
 
 
 class Targets(TypedDict):
-    """Targets and what of them is known (1) or not (0); the keys are those of the published code.
+    """Targets, and masks of what is known (1) or not (0), with the keys of the published code.
 
     Joints are `joints.JOINTS`. Metres are in the camera's frame as the crop shows it: x right,
-    y down, z forward. What is not known is zero.
+    y down, z forward. Unknown values are zero.
     """
 
     target_joint_img: Float32[np.ndarray, "137 3"]
-    """x, y in cells of the grid on the crop; depth in cells, the pelvis in the middle."""
+    """x, y and depth in cells of the grid on the crop; the depth of the pelvis is in the middle."""
     target_joint_cam: Float32[np.ndarray, "137 3"]
     """Metres from the pelvis."""
     target_smplx_joint_cam: Float32[np.ndarray, "137 3"]
-    """Metres: the body's from the pelvis, a hand's from its wrist, the face's from the neck."""
+    """Metres: the body from the pelvis, a hand from its wrist, the face from the neck."""
     target_smplx_pose: Float32[np.ndarray, "159"]
     """`joints.POSE_JOINTS`, axis-angle in radians, hands relative to the mean hand."""
     target_smplx_shape: Float32[np.ndarray, "10"]
@@ -147,9 +147,9 @@ def training_targets(
     """Targets of one person.
 
     `to_crop` maps pixels of the image to pixels of the network's input, mirroring included
-    (`crop.image_to_crop`). `body_joints` (metres, camera frame) replace the dataset's 3D joints
-    where these are not to be trusted; depths in the grid stay the dataset's. Nothing of the
-    instance's memory is handed on: it may be a read-only file.
+    (`crop.image_to_crop`). `body_joints` (metres, camera frame) replace unreliable 3D joints of the
+    dataset; depths in the grid remain those of the dataset. The targets share no memory with the
+    instance, which may be a read-only file.
     """
     flip = augmentation.flip
     joints = _JOINTS_MIRRORED if flip else slice(None)
@@ -199,7 +199,7 @@ def _turn(rotation_deg: float) -> Float32[np.ndarray, "3 3"]:
 def _grid_joints(
     instance: Instance, to_crop: Float[np.ndarray, "2 3"], model: ModelConfig
 ) -> Float32[np.ndarray, "137 3"]:
-    """2D joints and depths in cells of the grid, in the image's order; NaN where unknown."""
+    """2D joints and depths in cells of the grid; NaN where unknown."""
     cells, grid_height, grid_width = model.output_hm_shape
     height, width = model.input_body_shape
     crop_px = instance.joints_2d @ to_crop[:, :2].T + to_crop[:, 2]
@@ -214,7 +214,7 @@ def _grid_joints(
 def _in_crop(
     joint_img: Float32[np.ndarray, "137 3"], model: ModelConfig
 ) -> Float32[np.ndarray, "137"]:
-    """Where a joint counts as seen.
+    """Which joints count as visible.
 
     As in the published code, cells are compared with the size of the crop in pixels, so that
     joints right of or below the crop count too.
@@ -238,7 +238,7 @@ def _pose(
 def _hand_roots(
     instance: Instance, flip: bool, turn: Float32[np.ndarray, "3 3"]
 ) -> Float32[np.ndarray, "2 1 3"]:
-    """Left and right; zero means "not known" and stays."""
+    """Of the left and right hand; zero means unknown and remains zero."""
     roots = instance.hand_roots
     if flip:
         roots = roots[_SIDES_MIRRORED] * _MIRRORED_ROTATION
@@ -248,14 +248,14 @@ def _hand_roots(
 def _turned(
     rotation: Float32[np.ndarray, "3"], turn: Float32[np.ndarray, "3 3"]
 ) -> Float32[np.ndarray, "3"]:
-    """An axis-angle vector, followed by `turn`."""
+    """The rotation of an axis-angle vector, followed by `turn`."""
     turned = cv2.Rodrigues(turn @ cv2.Rodrigues(rotation)[0])[0]
     return turned.ravel().astype(np.float32)
 
 
 _FILE_PADDING: Final = 0.833
-"""What undoes the padding of 1.2 that the boxes in dataset files already have."""
-# Annotations count pixels as they are stored, before any turn that EXIF data asks for.
+"""Undoes the padding of 1.2 that the boxes in dataset files already have."""
+# Annotations are in pixels of the stored image, before it is turned according to EXIF data.
 _DECODE: Final = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _SMPLX_VERTICES: Final = 10475
 _LARGEST_IMAGE: Final = 1 << 30
@@ -265,22 +265,22 @@ _WRISTS: Final = [POSE_JOINTS.index(f"{side}_wrist") for side in SIDES]
 
 
 class TrainingSample(Targets):
-    """What a step of training takes."""
+    """The input and targets of a training step."""
 
     input_img: Float32[np.ndarray, "H W 3"]
 
 
 class EvaluationSample(TypedDict):
-    """What an evaluation takes: the plain crop, the true mesh, and where the crop was."""
+    """A sample for evaluation: the plain crop, the true mesh, and the place of the crop."""
 
     input_img: Float32[np.ndarray, "H W 3"]
     target_smplx_mesh_cam: Float32[np.ndarray, "V 3"]
-    """Metres, camera frame; SMPL's 6890 vertices where the dataset has SMPL, else SMPL-X's."""
+    """Metres, camera frame; 6890 vertices if the dataset has SMPL, else those of SMPL-X."""
     meta_lhand_valid: np.float32
-    """Whether the dataset knows this hand's pose."""
+    """Whether the pose of this hand is known."""
     meta_rhand_valid: np.float32
     meta_focal: Float32[np.ndarray, "2"]
-    """The crop's camera in pixels of the image."""
+    """The camera of the crop, in pixels of the image."""
     meta_principal_pt: Float32[np.ndarray, "2"]
     meta_image_size: Float32[np.ndarray, "2"]
     """Width and height in pixels."""
@@ -295,10 +295,9 @@ def training_sample(
     augmentation: Augmentation,
     body_joints: Float32[np.ndarray, "137 3"] | None = None,
 ) -> TrainingSample:
-    """Sample of one row as `augmentation` shows it.
+    """The sample of one row with an augmentation.
 
-    `body_joints` replace the dataset's 3D joints where its joints are those of the body model
-    (`joints_of_body`).
+    `body_joints` (`joints_of_body`) replace the 3D joints of datasets that need it.
 
     Raises:
         UserError: the image cannot be read, or the row's box has no area inside it.
@@ -322,8 +321,8 @@ def evaluation_sample(
     bodies: BodyLibrary,
     scans: Scans | None = None,
 ) -> EvaluationSample:
-    """Sample of one row without augmentation, and the mesh to compare with: of `scans`, or else
-    what the row stands for (`true_mesh`).
+    """The sample of one row without augmentation, and the true mesh: of `scans`, or else of the
+    annotation (`true_mesh`).
 
     Raises:
         UserError: a file cannot be read, or the row's box has no area inside the image.
@@ -348,7 +347,7 @@ def evaluation_sample(
 
 
 def read_pixels(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    """The pixels of an image file as they are stored, as RGB.
+    """The stored pixels of an image file, as RGB.
 
     Raises:
         UserError: the file is missing or no image.
@@ -356,15 +355,15 @@ def read_pixels(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     content = read_input(path, _LARGEST_IMAGE)
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), _DECODE) if content else None
-    except cv2.error:  # more pixels than OpenCV takes
+    except cv2.error:  # more pixels than OpenCV accepts
         image = None
-    if image is None:  # Pillow is slower, but reads HEIC, and what OpenCV finds odd
+    if image is None:  # Pillow is slower, but reads HEIC and some irregular files
         return decode_image(content, str(path), as_stored=True)
     return cast(np.ndarray, image)
 
 
 def body_box(instance: Instance, width: int, height: int, config: Config) -> Box:
-    """What of the image the network sees for a row; raises UserError where that has no area."""
+    """The part of the image that the network sees; raises UserError if it has no area."""
     ratio = config.data.bbox_ratio * _FILE_PADDING
     aspect = config.model.input_img_shape[1] / config.model.input_img_shape[0]
     stated = Box(*instance.body_box.tolist())
@@ -372,7 +371,7 @@ def body_box(instance: Instance, width: int, height: int, config: Config) -> Box
     if box is None:
         raise UserError(
             f"row {instance.row}: the box {tuple(stated)} has no area inside "
-            f"'{instance.image_path}' ({width}x{height}); correct it or leave the row out"
+            f"'{instance.image_path}' ({width}x{height}); correct it or remove the row"
         )
     return box
 
@@ -382,7 +381,7 @@ def _coloured(
 ) -> Float32[np.ndarray, "H W 3"]:
     if augmentation.colour == NO_AUGMENTATION.colour:
         return crop
-    rows = crop.reshape(len(crop), -1)  # long rows: numpy is slow along an axis of three
+    rows = crop.reshape(len(crop), -1)  # long rows, because NumPy is slow along an axis of three
     rows *= np.tile(np.array(augmentation.colour, np.float32), crop.shape[1])
     np.minimum(rows, 255, out=rows)
     return crop
@@ -391,10 +390,10 @@ def _coloured(
 def true_mesh(
     instance: Instance, image_folder: Path, bodies: BodyLibrary
 ) -> Float32[np.ndarray, "V 3"]:
-    """The vertices that a row stands for, metres in the camera's frame.
+    """The true vertices of a row, in metres in the camera's frame.
 
-    From the file of vertices that the row names, else from its SMPL parameters (of its gender),
-    else from its SMPL-X parameters (neutral). Where only hands are known, they are turned by
+    They come from the file of vertices that the row names, else from its SMPL parameters (of its
+    gender), else from its SMPL-X parameters (neutral). If only hands are known, they are turned by
     their global orientation about the wrists of a body at rest.
 
     Raises:
@@ -417,7 +416,7 @@ def true_mesh(
 
 
 def scanned_mesh(image: Path, scans: Scans) -> Float32[np.ndarray, "10475 3"]:
-    """The mesh of an image: metres, axes of the camera, origin of the scanner.
+    """The registered mesh of an image: metres, axes of the camera, origin of the scanner.
 
     Raises:
         UserError: the file is missing, damaged, or no mesh of SMPL-X.
@@ -434,7 +433,7 @@ def scanned_mesh(image: Path, scans: Scans) -> Float32[np.ndarray, "10475 3"]:
 
 
 def joints_of_body(instance: Instance, bodies: BodyLibrary) -> Float32[np.ndarray, "137 3"]:
-    """The body model's own joints for a row's SMPL-X parameters, metres in the camera's frame."""
+    """The body model's joints for the SMPL-X parameters of a row, in metres, camera frame."""
     joints = _smplx(instance, bodies, want_vertices=False).joints[0].numpy(force=True)
     return joints[_JOINTS_FROM_MODEL]
 
@@ -455,5 +454,5 @@ def _smplx(instance: Instance, bodies: BodyLibrary, *, want_vertices: bool) -> B
 
 
 def _row(values: Float32[np.ndarray, "*N"]) -> Float32[Tensor, "1 M"]:
-    """A batch of one."""
+    """One row as a batch."""
     return torch.tensor(values.reshape(1, -1))

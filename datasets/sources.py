@@ -1,7 +1,7 @@
-"""The known datasets: where their files are, and what is particular about them.
+"""The known datasets: where their files are, and how they differ.
 
-They are the rows of `sources.csv`. An annotation file whose name has a * is a pattern: the name of
-the published file is not known, only how its public converter or this project calls it.
+They are the rows of `sources.csv`. The name of an annotation file may be a pattern with *, if the
+exact name of the published file is not known.
 """
 
 import csv
@@ -23,21 +23,21 @@ Fix = Callable[[Columns], Columns]
 
 
 def keep(columns: Columns, kept: Bool[np.ndarray, " N"]) -> Columns:
-    """Only the rows that are marked."""
+    """Only the marked rows."""
     if kept.all():
         return columns
     return {name: column[kept] for name, column in columns.items()}
 
 
 def drop_invalid_annotations(columns: Columns) -> Columns:
-    """AGORA marks people whose annotation cannot be trusted."""
+    """AGORA marks people with unreliable annotations."""
     if "annot_valid" not in columns:
         return columns
     return keep(columns, columns["annot_valid"] != 0)
 
 
 def drop_crowds(columns: Columns) -> Columns:
-    """COCO and UBody mark groups, people without a keypoint, and (UBody) labels that failed."""
+    """COCO and UBody mark groups, people without keypoints, and (UBody) failed labels."""
     if "iscrowd" not in columns and "valid_label" not in columns:
         return columns
     kept = np.ones(len(columns["row"]), bool)
@@ -48,14 +48,14 @@ def drop_crowds(columns: Columns) -> Columns:
 
 
 def drop_kids(columns: Columns) -> Columns:
-    """Children have a shape between SMPL-X and SMIL, which ten betas do not describe."""
+    """The shapes of children are between SMPL-X and SMIL, which ten betas cannot describe."""
     if "betas_extra" not in columns:
         return columns
     return keep(columns, ~columns["betas_extra"])
 
 
 def drop_nan_joints(columns: Columns) -> Columns:
-    """Rows with any NaN (or infinity) among the 3D joints."""
+    """Drop rows with NaN or infinity among the 3D joints."""
     if "joints_3d" not in columns:
         return columns
     finite = np.isfinite(columns["joints_3d"])
@@ -63,37 +63,40 @@ def drop_nan_joints(columns: Columns) -> Columns:
 
 
 def use_neutral_betas(columns: Columns) -> Columns:
-    """Betas fitted again for the neutral body, where the file has them."""
-    return {**columns, "betas": columns.get("betas_neutral", columns.get("betas", _ten(columns)))}
+    """Use betas fitted to the neutral body, if the file has them."""
+    return {
+        **columns,
+        "betas": columns.get("betas_neutral", columns.get("betas", _no_betas(columns))),
+    }
 
 
 def zero_betas(columns: Columns) -> Columns:
-    """For people whose shape no betas of SMPL-X describe (a template mesh, or SMPL's betas)."""
-    return {**columns, "betas": _ten(columns)}
+    """For people whose shape has no betas of SMPL-X (a template mesh, or betas of SMPL)."""
+    return {**columns, "betas": _no_betas(columns)}
 
 
 def hands_only(columns: Columns) -> Columns:
-    """Datasets of hands know nothing of shape, orientation and body."""
+    """Datasets of hands contain no shape, orientation or body pose."""
     count = len(columns["row"])
     return {
         **columns,
-        "betas": _ten(columns),
+        "betas": _no_betas(columns),
         "global_orient": np.zeros((count, 3), np.float32),
         "body_pose": np.zeros((count, 21, 3), np.float32),
     }
 
 
 def strip_leading_slash(columns: Columns) -> Columns:
-    """Paths meant as relative to the images that begin as if they were absolute."""
+    """For paths that look absolute but are relative to the folder of images."""
     return {**columns, "image_path": np.strings.lstrip(columns["image_path"], "/")}
 
 
 def forget_image_size(columns: Columns) -> Columns:
-    """For files whose sizes of images are wrong; the table knows the right one."""
+    """For files with wrong image sizes; the table has the right one."""
     return {name: column for name, column in columns.items() if name != "image_size"}
 
 
-def _ten(columns: Columns) -> np.ndarray:
+def _no_betas(columns: Columns) -> np.ndarray:
     return np.zeros((len(columns["row"]), 10), np.float32)
 
 
@@ -103,17 +106,17 @@ DROPPING_FIXES: Final[tuple[Fix, ...]] = (
     drop_kids,
     drop_nan_joints,
 )
-"""For every dataset that knows its people's truth: they act by what the file says."""
+"""Applied to all datasets with ground truth; the content of the file decides what they drop."""
 
 
 Split = Literal["train", "test"]
 
 
 class Scans(NamedTuple):
-    """Where a dataset has its meshes, and how they stand."""
+    """The location and orientation of the meshes of a dataset."""
 
     ending: str
-    """What the image's name has instead of its last _word: 01_img.jpg -> 01_align.ply."""
+    """Replaces the last _word of the image's name: 01_img.jpg -> 01_align.ply."""
     to_camera: tuple[float, float, float]
     """Axis-angle rotation (radians) from the scanner's frame into the camera's."""
 
@@ -122,7 +125,7 @@ class Scans(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A dataset as its files are published."""
+    """A dataset with its published files."""
 
     name: str
     train: tuple[str, ...] | None
@@ -131,35 +134,35 @@ class Source(NamedTuple):
     images: str
     """Folder in the folder `img`."""
     image_size: tuple[int, int] | None = None
-    """Width and height of all images; the sizes that a file states come first."""
+    """Width and height of all images; sizes in a file have priority."""
     train_interval: int = 1
-    """Every k-th row is taken unless the config says otherwise."""
+    """Every k-th row is used unless the config says otherwise."""
     test_interval: int = 1
     flat_hands: bool = False
-    """Hands are given from the flat hand; what a file states comes first."""
+    """Hand poses are relative to the flat hand; a statement in the file has priority."""
     fixes: tuple[Fix, ...] = ()
     test_families: tuple[str, ...] = ("smplx", "smpl", "smplh")
-    """Body parameters of the test split, the most wanted first; training has this order."""
+    """Body parameters of the test split, in order of preference; this is the order of training."""
     without_truth: bool = False
-    """Files need no body parameters and no keypoints, and every row counts: what is known of these
-    people stays with a test server, or is no body."""
+    """Files need no body parameters and no keypoints, and every row is used: the truth is on a test
+    server, or is not a body."""
     joints_from_body: bool = False
-    """3D training targets are the body model's joints; those of the files are not used."""
+    """3D training targets are the joints of the body model instead of those in the files."""
     visible_only: bool = False
-    """People are judged by what of them the image shows."""
+    """Evaluation counts only what the image shows."""
     scans: Scans | None = None
-    """Meshes beside the images, which can stand for the parameters in a test."""
+    """Meshes beside the images, with which a test can compare instead of the parameters."""
 
     @property
     def hands_alone(self) -> bool:
-        """The dataset knows nothing of the body but its hands."""
+        """The dataset contains only hands."""
         return hands_only in self.fixes
 
     def files(self, split: Split) -> tuple[str, ...]:
-        """Raises UserError where the dataset has no such split."""
+        """The files of a split. Raises UserError if the dataset has no such split."""
         files = self.train if split == "train" else self.test
         if files is None:
-            raise UserError(f"{self.name} has no {split} split; choose another dataset.")
+            raise UserError(f"{self.name} has no {split} split; choose another dataset")
         return files
 
     def interval(self, split: Split) -> int:
@@ -175,11 +178,11 @@ _MORE: Final[dict[str, dict[str, Any]]] = {
     "EHF": {"scans": _EHF_SCANS},
     "EHF (AiOS)": {"scans": _EHF_SCANS},
 }
-"""What single datasets have that is no column of the table."""
+"""Properties of single datasets that are not in the table."""
 
 
 def _read_table(path: Path) -> dict[str, Source]:
-    """The rows of sources.csv by their names; docs/datasets.md says what its columns mean."""
+    """The rows of sources.csv by their names; docs/datasets.md explains its columns."""
     with path.open(encoding="utf-8", newline="") as file:
         sources = [_source(**row) for row in csv.DictReader(file)]
     return {source.name: source for source in sources}
@@ -220,7 +223,7 @@ SOURCES: Final = _read_table(Path(__file__).with_name("sources.csv"))
 
 
 def find_source(name: str, config: DataConfig) -> Source:
-    """The dataset of that name with the files and intervals that the config states for it.
+    """The dataset of this name, with the files and intervals of the config.
 
     Raises:
         UserError: the name is neither in the table nor in `config.datasets`, or an entry there is
@@ -237,8 +240,8 @@ def find_source(name: str, config: DataConfig) -> Source:
     elif entry is None:
         known = [*SOURCES, *config.datasets]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        advice = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}."
-        raise UserError(f"Unknown dataset '{name}'; {advice}")
+        advice = f"did you mean '{near[0]}'?" if near else f"choose one of: {', '.join(known)}"
+        raise UserError(f"unknown dataset '{name}'; {advice}")
     elif entry.images is None or (entry.train is None and entry.test is None):
         raise UserError(
             f"data.datasets: '{name}' needs 'images', and files as 'train' or 'test' or both"
@@ -256,7 +259,7 @@ def find_source(name: str, config: DataConfig) -> Source:
 
 
 def source_of_file(path: Path) -> Source | None:
-    """The dataset that a file belongs to by its name; None if none or several differing ones."""
+    """The dataset to which a file belongs by its name; None if none, or if it is ambiguous."""
     found = [
         source
         for source in SOURCES.values()

@@ -1,7 +1,7 @@
 """Samples of a mixture of datasets, batch by batch, for one of several processes.
 
-Which rows an epoch takes, and in what order, is a function of the seed and the epoch: it is the
-same for every number of processes, and training that was stopped continues where it was.
+The rows of an epoch and their order are a function of the seed and the epoch: they are the same for
+any number of processes, and interrupted training continues where it stopped.
 """
 
 import logging
@@ -32,34 +32,34 @@ from utils.errors import UserError
 log = logging.getLogger(__name__)
 
 _TRIES: Final = 20
-"""Rows that may fail in a row before a dataset is taken to be absent."""
+"""Successive rows that may fail before a dataset counts as missing."""
 _GRACE_S: Final = 20
-"""How long a worker serves on when a signal has asked it to end."""
+"""How long a worker continues after a signal to end."""
 _PATIENCE_S: Final = 600
-"""How long a batch may take: longer than the slowest storage, but not for ever."""
+"""How long a batch may take, even on slow storage."""
 _CHECK_S: Final = 5
-"""How often workers are looked after while a batch is waited for."""
+"""How often workers are checked while waiting for a batch."""
 _BATCHES_AHEAD: Final = 3
-"""Of each worker: two that the loader asks for, and one on its way."""
+"""Per worker: two that the loader requests, and one in transit."""
 _FILES_OF_WORKER: Final = 8
 """Pipes and locks between a worker and its process."""
 _OTHER_FILES: Final = 128
 _SHARED_MEMORY: Final = Path("/dev/shm")
 
 
-# What the generators of an order begin with, beside the seed.
+# The first numbers of the seeds of random orders.
 _ROWS: Final = 0
 _EPOCH: Final = 1
 
 
 class Mixture:
-    """Rows of several datasets, numbered through: those of the first dataset come first."""
+    """Rows of several datasets, numbered consecutively from the first dataset on."""
 
     def __init__(self, lengths: Mapping[str, int], config: DataConfig, seed: int) -> None:
         """`lengths`: dataset name -> rows.
 
         Raises:
-            UserError: a dataset is empty, or `weighted` lacks or does not know a dataset.
+            UserError: a dataset is empty, or `weighted` lacks one or names an unknown one.
         """
         if not lengths:
             raise UserError("data.trainset_humandata is empty; name the datasets to train on")
@@ -86,8 +86,8 @@ class Mixture:
     def epoch(self, epoch: int) -> Int64[np.ndarray, " N"]:
         """The numbers of an epoch's rows, in the order of training.
 
-        A dataset gives its rows in turn, in an order of its own that never changes, and goes on in
-        the next epoch where it stopped: no row is taken a second time before all were once.
+        Each dataset gives its rows in a fixed order and continues in the next epoch where it
+        stopped: no row is repeated before all have been used once.
         """
         generator = np.random.default_rng((self.seed, _EPOCH, epoch))
         if self._takes_all:
@@ -99,16 +99,16 @@ class Mixture:
         return generator.permutation(np.concatenate(parts))
 
     def locate(self, number: int) -> tuple[int, int]:
-        """Which dataset (its place in `names`) a numbered row is of, and which row there."""
+        """The dataset (its index in `names`) of a numbered row, and the row in this dataset."""
         dataset = int(np.searchsorted(self._starts, number, side="right")) - 1
         return dataset, int(number - self._starts[dataset])
 
     def _span(self, dataset: int, epoch: int) -> tuple[int, int]:
-        """How many rows a dataset gave before this epoch, and gives up to its end."""
+        """How many rows a dataset has given before this epoch, and by its end."""
         if self._shares:
             share = self._shares[self.names[dataset]]
             return epoch * share, (epoch + 1) * share
-        # What does not divide goes to other datasets in every epoch.
+        # The remainder goes to other datasets in every epoch.
         count = len(self.names)
         ends = [(k * self._epoch_length + dataset) // count for k in (epoch, epoch + 1)]
         return ends[0], ends[1]
@@ -129,17 +129,17 @@ def _weighted(lengths: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str
 
 
 class Key(NamedTuple):
-    """What a sample is a function of, beside the seed."""
+    """What a sample depends on, besides the seed."""
 
     epoch: int
     position: int
-    """In the epoch's order; also draws the augmentation."""
+    """In the order of the epoch; also the seed of the augmentation."""
     dataset: int
     row: int
 
 
 class Share(NamedTuple):
-    """Which of `size` processes this one is, and how its batches make up iterations."""
+    """The share of one of `size` processes, and how its batches form iterations."""
 
     rank: int
     size: int
@@ -158,25 +158,25 @@ class Share(NamedTuple):
 
 
 class TrainingBatch(TrainingSample):
-    """A sample as the loader gives it; batches have an axis more, in front."""
+    """A sample of the loader; batches have one more axis in front."""
 
     dataset: np.int64
-    """Its place in `TrainingSet.names`."""
+    """Index in `TrainingSet.names`."""
     unreadable: np.int64
-    """Rows that were tried before because their image or box was unusable."""
+    """Rows tried before this one, whose image or box was unusable."""
 
 
 class TrainingSet(Dataset[TrainingBatch | UserError]):
     """The train splits that a config names, each with its table and folder of images.
 
-    What the user must know comes as a value: torch would bury it in a traceback.
+    A UserError is returned as a value, because torch would hide it in a traceback.
     """
 
     def __init__(self, config: Config, data_dir: Path, body_folder: ModelFolder) -> None:
-        """Opens (the first time: makes) the caches.
+        """Open the caches, or write them at the first time.
 
         Raises:
-            UserError: a dataset is unknown, missing, wrong or named twice.
+            UserError: a dataset is unknown, missing, damaged or named twice.
         """
         self.config = config
         self.sources: list[Source] = []
@@ -186,7 +186,7 @@ class TrainingSet(Dataset[TrainingBatch | UserError]):
         if twice:
             raise UserError(
                 f"data.trainset_humandata names {twice[0]} twice; name it once, and give it more "
-                "samples by data_strategy = 'weighted'"
+                "samples with data_strategy = 'weighted'"
             )
         for name in names:
             source = find_source(name, config.data)
@@ -203,7 +203,7 @@ class TrainingSet(Dataset[TrainingBatch | UserError]):
     def __getitem__(self, key: Key) -> TrainingBatch | UserError:
         """The sample of a key, or of the next row of its dataset that can be read.
 
-        An error where too many rows in turn cannot be.
+        An error if too many rows in succession cannot be read.
         """
         table = self.tables[key.dataset]
         for skipped in range(_TRIES):
@@ -239,7 +239,7 @@ class TrainingSet(Dataset[TrainingBatch | UserError]):
 
 
 class BatchKeys(Sampler[list[Key]]):
-    """The keys of one process' batches, from an iteration of an epoch to the epoch's end."""
+    """The keys of the batches of one process, from an iteration to the end of its epoch."""
 
     def __init__(self, mixture: Mixture, share: Share) -> None:
         self.mixture, self.share = mixture, share
@@ -258,10 +258,10 @@ class BatchKeys(Sampler[list[Key]]):
 
 
 class TrainingLoader:
-    """Batches of one process, made ahead by workers that stay alive from epoch to epoch."""
+    """Batches of one process, prepared by workers that persist over epochs."""
 
     def __init__(self, samples: TrainingSet, share: Share, *, workers: int, pin: bool) -> None:
-        """Raises UserError where the system allows too few open files for the workers."""
+        """Raises UserError if the system allows too few open files for the workers."""
         if workers:
             _raise_file_limit(workers)
         self.names = samples.names
@@ -287,8 +287,8 @@ class TrainingLoader:
         """The batches of each iteration of an epoch, from `first_iteration` on.
 
         Raises:
-            UserError: a dataset has too many rows in turn that cannot be read, or the system lets
-                the workers do no more.
+            UserError: too many rows of a dataset in succession cannot be read, or the system ended
+                the workers.
         """
         self._keys.epoch, self._keys.first_iteration = epoch, first_iteration
         batches: list[dict[str, Tensor]] = []
@@ -301,7 +301,7 @@ class TrainingLoader:
                 batches = []
 
     def _loaded(self) -> Iterator[dict[str, Tensor] | UserError]:
-        """The loader's batches; what ends the workers is said in one line."""
+        """The batches of the loader; a UserError of one line if workers end."""
         batches, checks = iter(self._loader), 0
         while True:
             try:
@@ -320,30 +320,30 @@ class TrainingLoader:
             yield batch
 
     def close(self) -> None:
-        """End the workers. They must not be left to the garbage collector, which after an error
-        closes their queues first, so that they hear nothing and have to be waited for."""
+        """End the workers. After an error, the garbage collector would close their queues first,
+        and then wait for workers that cannot receive the request to end."""
         iterator = self._loader._iterator
         if isinstance(iterator, _MultiProcessingDataLoaderIter):
             iterator._shutdown_workers()
 
 
 def _collated(samples: Sequence[TrainingBatch | UserError]) -> dict[str, Tensor] | UserError:
-    """A batch, or what is wrong with the first sample that has something wrong."""
+    """A batch, or the error of the first sample that has one."""
     wrong = [sample for sample in samples if isinstance(sample, UserError)]
     if wrong:
         return wrong[0]
     batch: dict[str, Tensor] = default_collate(list(samples))
     if get_worker_info() is not None:
-        # On its way it would be shared too, but where there is no room for that it would get lost.
+        # Sharing it in transit would lose it without an error if shared memory is full.
         for tensor in batch.values():
             tensor.share_memory_()
     return batch
 
 
 def _raise_file_limit(workers: int) -> None:
-    """Let this process have as many open files as batches under way need: one for each tensor.
+    """Allow as many open files as batches in transit need: one for each tensor.
 
-    Where they lack, batches are lost on their way without an error, and are waited for in vain.
+    Without them, batches are lost without an error, and the process waits for them in vain.
     """
     tensors = len(get_type_hints(TrainingBatch))
     needed = _OTHER_FILES + workers * (_FILES_OF_WORKER + _BATCHES_AHEAD * tensors)
@@ -352,14 +352,14 @@ def _raise_file_limit(workers: int) -> None:
         return
     if most != resource.RLIM_INFINITY and most < needed:
         raise UserError(
-            f"train.num_thread = {workers} needs {needed} open files and the system allows {most}; "
+            f"train.num_thread = {workers} needs {needed} open files but the system allows {most}; "
             f"raise the limit (ulimit -n {needed}), or set a smaller train.num_thread"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
 
 
 def _problem_of_workers(error: str, workers: int) -> str | None:
-    """What an error of the loader means and what to do; None: it is none of the system's."""
+    """What an error of the loader means and what to do; None: it does not come from the system."""
     remedy = f"or set a smaller train.num_thread (now {workers})"
     if "Too many open files" in error:
         return f"the loader's workers have too many open files; raise ulimit -n, {remedy}"
@@ -383,9 +383,9 @@ def _problem_of_workers(error: str, workers: int) -> str | None:
 
 
 def _begin_worker(worker: int) -> None:
-    """Workers share the machine's cores among themselves already: each has one thread.
+    """Give a worker one thread, because workers already share the cores.
 
-    A scheduler signals every process of a run; workers serve on until theirs has saved its state.
+    A scheduler signals all processes of a run; workers continue until theirs has saved its state.
     """
     del worker
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))

@@ -1,6 +1,6 @@
 """SMPL-X and SMPL as differentiable layers: pose and shape in, mesh and joints out.
 
-Written from the papers (Loper et al. 2015, Pavlakos et al. 2019); the numbers are those of the
+Implemented from the papers (Loper et al. 2015, Pavlakos et al. 2019); results equal those of the
 `smplx` package with use_pca=False, flat_hand_mean=False, use_face_contour=True.
 """
 
@@ -16,7 +16,7 @@ from human_models.files import BodyData, Gender, ModelFolder, Rig, read_body
 from human_models.joints import RIG_JOINTS, SMPL_SURFACE_VERTICES, SMPLX_SURFACE_VERTICES
 from utils.geometry import axis_angle_to_matrix
 
-# Parameters that rotate joints, in the order of the rig, and how many joints each rotates.
+# Parameters that rotate joints, in the order of the rig, with the number of joints of each.
 _POSE_PARTS: Final = {
     "smplx": {
         "global_orient": 1,
@@ -33,7 +33,7 @@ _SURFACE_VERTICES: Final = {"smplx": SMPLX_SURFACE_VERTICES, "smpl": SMPL_SURFAC
 
 
 class BodyOutput(NamedTuple):
-    """Metres, in the body model's frame (y up at zero rotation) moved by `transl`.
+    """Joints and vertices in metres, in the frame of the model (y up), moved by `transl`.
 
     Joints are `joints.MODEL_JOINTS` (144) for SMPL-X; the rig's 24 and 21 surface points for SMPL.
     """
@@ -43,10 +43,10 @@ class BodyOutput(NamedTuple):
 
 
 class BodyModel(nn.Module):
-    """SMPL-X or SMPL, as its data says. It has buffers only, which are not saved with a network.
+    """SMPL-X or SMPL, depending on its data. It has only buffers, which are not saved.
 
-    Joints alone cost a fraction of the mesh: the rig's joints are linear in the shape, and of
-    the surface only the few hundred vertices are posed that joints are made of.
+    Joints without the mesh are much faster: the joints of the rig are linear in the shape, and only
+    the few hundred vertices that other joints are computed from need to be posed.
     """
 
     def __init__(self, data: BodyData) -> None:
@@ -121,16 +121,16 @@ class BodyModel(nn.Module):
         transl: Float[Tensor, "B 3"] | None = None,
         want_vertices: bool = True,
     ) -> BodyOutput:
-        """Pose the body; what is left out is zero.
+        """Pose the body; omitted parameters are zero.
 
         Rotations are axis-angle vectors in radians, relative to the parent joint; those of the
         hands are relative to the model's mean hand. body_pose has 21 joints for SMPL-X (63
         numbers) and 23 for SMPL (69). transl is in metres and moves everything.
 
-        With want_vertices=False only the joints are computed; they are the same numbers.
-        Computed in the precision of the model (float32 unless changed) also under autocast.
+        With want_vertices=False only the joints are computed, with the same result. The precision
+        is that of the model (float32 by default), also under autocast.
 
-        Raises ValueError where a parameter's shape is wrong or the model has no such parameter.
+        Raises ValueError if a parameter's shape is wrong or the model has no such parameter.
         """
         given = {
             "global_orient": global_orient,
@@ -169,7 +169,7 @@ class BodyModel(nn.Module):
         """Joints as `forward` returns them, and the transform [R | t] of each joint of the rig.
 
         Args:
-            rotations: of all joints of the rig relative to their parents; the mean hand is in them.
+            rotations: of all joints of the rig relative to their parents, including the mean hand.
         """
         world, transforms, features = self._posed(
             rotations, self._shape(betas, expression, len(rotations))
@@ -244,7 +244,7 @@ class BodyModel(nn.Module):
 
 
 class _SkinnedPoints(nn.Module):
-    """Some vertices of a body, with all that moves them."""
+    """Some vertices of a body, with the data for posing them."""
 
     template: Float[Tensor, " 3*V"]
     directions: Float[Tensor, "K 3*V"]  # K shape, expression and pose features
@@ -283,7 +283,7 @@ def _mean_pose(data: BodyData) -> Float[np.ndarray, "J 3"]:
 
 
 class BodyLibrary:
-    """Body models of one folder, each read when it is first asked for."""
+    """Body models of one folder, each read on first use."""
 
     def __init__(
         self,
@@ -312,15 +312,14 @@ class BodyLibrary:
 
 # ---- posing: from joint rotations and blend weights to points in space
 #
-# Points are kept with the coordinate before the point, (B, 3, V), so that the arithmetic runs
-# along the vertices; that is what makes it fast.
+# Points have the layout (B, 3, V), so that arithmetic runs along the vertices, which is fast.
 
 
 def ancestor_steps(parents: Sequence[int]) -> Int[Tensor, "S joints_and_world"]:
-    """For each joint its ancestor 1, 2, 4, ... generations up, until all are past the root.
+    """For each joint, its ancestors 1, 2, 4, ... generations up, until all are past the root.
 
-    Number J stands for the world, above the root. `parents` lists parents first, the root's
-    is -1.
+    Index J is the world, above the root. In `parents`, parents precede children, and the parent of
+    the root is -1.
     """
     world = len(parents)
     up = torch.tensor([world if parent < 0 else parent for parent in [*parents, -1]])
@@ -343,8 +342,8 @@ def forward_kinematics(
         rotations: of each joint relative to its parent.
         rest_joints: positions in the rest pose.
         parents: of every joint but the first.
-        steps: of `ancestor_steps`. A chain of products is computed by doubling: after k steps
-            each transform has taken in 2^k generations, so 4 products serve the 11 of SMPL-X.
+        steps: of `ancestor_steps`. Products of chains are computed by doubling: after k steps,
+            each transform includes 2^k generations, so 4 products suffice for the 11 of SMPL-X.
     """
     root, rest = rest_joints[:, :1], rest_joints[:, 1:]
     offsets = torch.cat([root, rest - rest_joints.index_select(1, parents)], dim=1)
@@ -361,7 +360,7 @@ def forward_kinematics(
 def skinning_transforms(
     transforms: Float[Tensor, "B J 3 4"], rest_joints: Float[Tensor, "B J 3"]
 ) -> Float[Tensor, "B J 3 4"]:
-    """Transforms that carry a point of the rest pose along with each joint."""
+    """Transforms that move a point of the rest pose with each joint."""
     rotations, positions = transforms[..., :3], transforms[..., 3:]
     return torch.cat([rotations, positions - rotations @ rest_joints[..., None]], dim=-1)
 
@@ -385,21 +384,21 @@ def interpolate(
     corners: Int[Tensor, "B L 3"],
     barycentrics: Float[Tensor, "B L 3"],
 ) -> Float[Tensor, "B 3 L"]:
-    """Points inside triangles, given by three vertices each and their weights."""
+    """Points inside triangles, from their three vertices and barycentric weights."""
     index = corners.flatten(1)[:, None].expand(-1, 3, -1)
     return (points.gather(2, index).unflatten(2, (-1, 3)) * barycentrics[:, None]).sum(-1)
 
 
 def contour_row(neck: Float[Tensor, "B 3 3"], rows: int = 79) -> Int[Tensor, " B"]:
-    """Row of the table of contour points that fits the turn of the head.
+    """The row of the table of contour points for the rotation of the head.
 
     The outline of a face moves over the skin as the head turns about the vertical axis. Rows
-    0 to 39 are for turns of 0 to -39 degrees and rows 40 to 78 for +1 to +39 degrees; further
-    turns take the last row of their side.
+    0 to 39 are for 0 to -39 degrees, and rows 40 to 78 for +1 to +39 degrees; larger angles use the
+    last row of their side.
 
     Args:
-        neck: rotation of the neck in the body's frame (the head's own is not counted).
-        rows: of the table: one more than twice the largest turn.
+        neck: rotation of the neck in the body's frame (the rotation of the head is ignored).
+        rows: of the table: one more than twice the largest angle.
     """
     neck = neck.detach()
     turn = torch.atan2(-neck[:, 2, 0], torch.hypot(neck[:, 0, 0], neck[:, 1, 0]))

@@ -1,14 +1,14 @@
-"""The files of body models: where they are, their names, what is in them.
+"""The files of body models: their places, names and content.
 
-Two sets of files are known: the licensed ones of SMPL-X and SMPL, which users bring, and the open
-body in `human_models/stand_in`, which takes their place where they are missing. Both have
+There are two sets of files: the licensed ones of SMPL-X and SMPL, which users provide, and the open
+body in `human_models/stand_in`, which replaces them if they are missing. Both have
 
     smplx/SMPLX_{NEUTRAL,MALE,FEMALE}.npz or .pkl        smpl/SMPL_{...}.pkl or .npz
     smplx/SMPLX_to_J14.pkl                               smplx/MANO_SMPLX_vertex_ids.pkl
     smplx/SMPL-X__FLAME_vertex_ids.npy                   smplx/smplx2smpl.pkl
 
-Files that lie elsewhere in the folder, as archives unpack them (models/smplx/, ...), are found, and
-so are names in other letters; those above go first.
+Files elsewhere in the folder, where archives unpack them (models/smplx/, ...), are found as well,
+and so are names in other cases; those above have priority.
 """
 
 import logging
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
-import scipy  # its parts are loaded when they are first used: most files need none
+import scipy  # loads its parts on first use; most files need none
 from jaxtyping import Float, Int
 
 from human_models.joints import RIG_PARENTS, SMPL_PARENTS
@@ -41,7 +41,7 @@ _PAGES: Final = {"smplx": "https://smpl-x.is.tue.mpg.de", "smpl": "https://smpl.
 _NAMES: Final = {"smplx": "SMPL-X", "smpl": "SMPL"}
 _DEEPEST: Final = 4
 _MOST_FOLDERS: Final = 1000
-"""In which files are looked for below the folder of body models."""
+"""Largest number of folders to search for files of body models."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +54,10 @@ class Landmarks:
 
 @dataclass(frozen=True, eq=False)
 class BodyData:
-    """A body model as its file gives it; float32, metres, y up, facing +z.
+    """The content of a body model file; float32, metres, y up, facing +z.
 
     V vertices, J joints, S shape and E expression components, P = (J - 1) * 9 pose features.
-    What only SMPL-X has (expressions, mean hands, landmarks) is empty or None for SMPL.
+    Parts that only SMPL-X has (expressions, mean hands, landmarks) are empty or None for SMPL.
     """
 
     rig: Rig
@@ -79,18 +79,18 @@ class BodyData:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder of body models and the name that results give to the body they were made with."""
+    """A folder of body models, and the name of the body model in results."""
 
     path: Path
     name: str
 
 
 def find_model_folder(path: Path, stand_in: Path = STAND_IN) -> ModelFolder:
-    """The folder of the licensed files if they are there, else (with a warning) the open body's.
+    """The folder of the licensed files if it has them, else (with a warning) that of the open body.
 
-    Files in smplx/ or models/ beside the folder count as well: that is where archives unpack them.
+    Files in smplx/ or models/ beside the folder, where archives unpack them, are found as well.
 
-    Raises UserError where neither is there, or an archive of the licensed files is not unpacked.
+    Raises UserError if both are missing, or an archive of the licensed files is not unpacked.
     """
     chose_stand_in = path.resolve() == stand_in.resolve()
     beside = () if chose_stand_in else (path.parent / "smplx", path.parent / "models")
@@ -106,8 +106,8 @@ def find_model_folder(path: Path, stand_in: Path = STAND_IN) -> ModelFolder:
     if archive is not None:
         raise UserError(f"{archive} is not unpacked; unpack it where it is")
     log.warning(
-        "No SMPL-X files in %s: using the %s in %s. For results with SMPL-X itself, put its files "
-        "(from %s) there.",
+        "no SMPL-X files in %s: using the %s in %s. For results with SMPL-X itself, put its files "
+        "(from %s) there",
         *(path, STAND_IN_NAME, stand_in, _PAGES["smplx"]),
     )
     return ModelFolder(stand_in, STAND_IN_NAME)
@@ -122,7 +122,7 @@ def _find_smplx(folder: Path) -> Path | None:
 
 
 def _find(folder: Path, subfolder: str, names: Sequence[str]) -> Path | None:
-    """The first of the names that is a file in the subfolder, else the nearest one elsewhere."""
+    """The first of these names in the subfolder, else the nearest file elsewhere."""
     for name in names:
         if (folder / subfolder / name).is_file():
             return folder / subfolder / name
@@ -136,7 +136,7 @@ def _find(folder: Path, subfolder: str, names: Sequence[str]) -> Path | None:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """Files in a folder and in those within it, not deeper and not more than archives go."""
+    """Files in a folder and its subfolders, up to the depth and number that archives have."""
     for count, (place, folders, files) in enumerate(os.walk(folder)):
         if count >= _MOST_FOLDERS:
             return
@@ -147,7 +147,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def _names(rig: Rig, gender: Gender) -> tuple[str, ...]:
-    """Names of a model's file, ours first, then those under which it is downloaded."""
+    """Possible names of a model file: first ours, then those of downloads."""
     if rig == "smplx":
         usual = [f"SMPLX_{gender.upper()}.{suffix}" for suffix in ("npz", "pkl")]
         return (*usual, f"SMPLX_{gender.upper()}_2020.npz")
@@ -164,8 +164,8 @@ def _names(rig: Rig, gender: Gender) -> tuple[str, ...]:
 
 def _missing(file: Path, rig: Rig) -> UserError:
     return UserError(
-        f"{file.name} is missing: get it from {_PAGES[rig]} (registration, licence) and put it "
-        f"at {file}."
+        f"{file.name} is missing; get it from {_PAGES[rig]} (registration, licence) and put it "
+        f"at {file}"
     )
 
 
@@ -178,14 +178,14 @@ def read_body(
 ) -> BodyData:
     """Read a body model with its first shape and expression components.
 
-    Raises UserError where the file is missing, damaged, of another model, or has fewer components.
+    Raises UserError if the file is missing, damaged, of another model, or has too few components.
     """
     names = _names(rig, gender)
     source = _find(folder.path, rig, names)
     if source is None:
         raise _missing(folder.path / rig / names[0], rig)
     if "_2020" in source.name:
-        log.warning("%s: a later model, with shapes of its own; %s is not there", source, names[0])
+        log.warning("%s: a later model with other shapes; %s is missing", source, names[0])
     content = _read_arrays(source)
 
     shapes, expressions = _components(
@@ -201,7 +201,7 @@ def read_body(
         "faces": _indices(content, "f", source),
     }
     parents = [int(p) for p in _indices(content, "kintree_table", source)[0]]
-    parents[0] = -1  # written as -1 or, in unsigned numbers, as 4294967295
+    parents[0] = -1  # stored as -1 or, in unsigned numbers, as 4294967295
     hands_mean = {
         side: _array(content, f"hands_mean{side[0]}", source)
         for side in ("left", "right")
@@ -225,7 +225,7 @@ def read_body(
 def _components(
     content: dict[str, object], rig: Rig, source: Path, num_betas: int, num_expression: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first directions of shape and of expression. Raises UserError where there are fewer."""
+    """The first directions of shape and expression. Raises UserError if there are too few."""
     directions = _array(content, "shapedirs", source)
     expressions_at = 300 if directions.shape[-1] >= 400 else 10  # large files: 300 + 100
     shapes = directions[..., : expressions_at if rig == "smplx" else None]
@@ -235,7 +235,7 @@ def _components(
         ("expression", num_expression, expressions.shape[-1]),
     ):
         if wanted > available:
-            raise UserError(f"{source} has {available} {kind} components, {wanted} are asked for.")
+            raise UserError(f"{source} has {available} {kind} components, but {wanted} are needed")
     return shapes[..., :num_betas], expressions[..., :num_expression]
 
 
@@ -262,7 +262,7 @@ def _check(
         raise UserError(
             f"{source} is not an {_NAMES[rig]} model of {vertices} vertices and {joints} "
             f"joints (it has {len(arrays['template'])} and {len(parents)}); get it from "
-            f"{_PAGES[rig]}."
+            f"{_PAGES[rig]}"
         )
 
 
@@ -271,7 +271,7 @@ def _read_arrays(source: Path) -> dict[str, object]:
         return dict(load_npz(source))
     content = load_pickle(source)
     if not isinstance(content, dict):
-        raise UserError(f"{source} holds no dictionary of arrays; it is not a body model.")
+        raise UserError(f"{source} contains no dictionary of arrays; it is not a body model")
     return content
 
 
@@ -289,7 +289,7 @@ def _numbers(content: dict[str, object], key: str, source: Path) -> np.ndarray:
         value = value.toarray()
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
         problem = "lacks the array" if value is None else "has no numbers in"
-        raise UserError(f"{source} {problem} '{key}'; it is not a body model, or an old one.")
+        raise UserError(f"{source} {problem} '{key}'; it is not a body model, or an old one")
     return value
 
 
@@ -298,12 +298,12 @@ def _landmarks(
 ) -> Landmarks:
     triangles = _indices(content, f"{prefix}_faces_idx", source)
     if triangles.max() >= len(faces):
-        raise UserError(f"{source} has landmarks on missing faces; download it again.")
+        raise UserError(f"{source} has landmarks on missing faces; download it again")
     return Landmarks(faces[triangles], _array(content, f"{prefix}_bary_coords", source))
 
 
 def read_j14_regressor(folder: ModelFolder) -> Float[np.ndarray, "14 10475"]:
-    """Fourteen joints of LSP as weighted means of SMPL-X vertices (SMPLX_to_J14.pkl)."""
+    """The 14 joints of LSP as weighted means of SMPL-X vertices (SMPLX_to_J14.pkl)."""
     file = _auxiliary_file(folder, "SMPLX_to_J14.pkl")
     return _array({"matrix": load_pickle(file)}, "matrix", file)
 
@@ -322,7 +322,7 @@ def read_head_vertices(folder: ModelFolder) -> Int[np.ndarray, "5023"]:
 
 
 def read_smplx_to_smpl(folder: ModelFolder) -> "scipy.sparse.csr_matrix":
-    """Matrix (6890, 10475), float32, that makes SMPL vertices from SMPL-X vertices."""
+    """The matrix (6890, 10475), float32, that maps SMPL-X vertices to SMPL vertices."""
     file = _auxiliary_file(folder, "smplx2smpl.pkl")
     matrix = _read_arrays(file).get("matrix")
     if not isinstance(matrix, scipy.sparse.csr_matrix):

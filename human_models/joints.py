@@ -1,12 +1,12 @@
 """Joint sets of SMPL-X, SMPL and of the training data.
 
-Names are the only source; every index here is derived from them.
-Names are those of the SMPL-X release ("left_hip", "right_index1"); the tips of fingers go on
-counting ("left_index4"), and the 72 points of the face are "face1" to "face72".
+All indices are derived from names, which are those of the SMPL-X release ("left_hip",
+"right_index1"). Tips of fingers continue the numbering ("left_index4"), and the 72 points of the
+face are "face1" to "face72".
 Sets, in the order in which networks and files hold them:
 
     RIG_JOINTS       55   joints with a rotation: body 22, jaw, eyes, left hand, right hand
-    MODEL_JOINTS    144   what the body model returns: rig, 21 surface points, face landmarks
+    MODEL_JOINTS    144   output of the body model: rig, 21 surface points, face landmarks
     POSE_JOINTS      53   rotations of the training data: body 22, left hand, right hand, jaw
     JOINTS          137   joints of the training data and of the network's outputs
     SMPL_JOINTS      24   rig of SMPL
@@ -65,7 +65,7 @@ def _parents(joints: Sequence[str]) -> tuple[int, ...]:
 RIG_PARENTS: Final = _parents(RIG_JOINTS)
 SMPL_PARENTS: Final = _parents(SMPL_JOINTS)
 
-# Points on the surface that the body model returns behind its rig, and their vertex ids.
+# Points on the surface that the body model returns after its rig, and their vertex ids.
 # fmt: off
 SMPLX_SURFACE_VERTICES: Final = {
     "nose": 9120, "right_eye": 9929, "left_eye": 9448, "right_ear": 616, "left_ear": 6,
@@ -86,7 +86,7 @@ SMPL_SURFACE_VERTICES: Final = {
     "right_ring4": 6016, "right_pinky4": 6133,
 }
 # fmt: on
-_LANDMARKS = tuple(f"face{k}" for k in range(5, 73))  # 51 fixed ones, then 17 of the contour
+_LANDMARKS = tuple(f"face{k}" for k in range(5, 73))  # 51 fixed points, then 17 of the contour
 MODEL_JOINTS: Final = (*RIG_JOINTS, *SMPLX_SURFACE_VERTICES, *_LANDMARKS)
 
 # fmt: off
@@ -101,12 +101,12 @@ JOINTS: Final = (
     *(f"face{k}" for k in range(1, 73)),
 )
 # fmt: on
-# The first four face points are joints and surface points of the head under another name.
-# The network's own order of the eyes (left, right) and HumanData's (right, left) differ.
+# The first four face points are joints and surface points of the head with other names.
+# The order of the eyes differs between the network (left, right) and HumanData (right, left).
 _FACE_ALIASES = {"face1": "jaw", "face2": "head", "face3": "left_eye", "face4": "right_eye"}
 _HUMANDATA_ALIASES = {**_FACE_ALIASES, "face3": "right_eye", "face4": "left_eye"}
 
-# Keypoints of images, in the orders in which others have them, by the names of JOINTS.
+# Keypoint sets of other programs, in their order, by the names of JOINTS.
 # fmt: off
 COCO_KEYPOINTS: Final = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
@@ -120,7 +120,7 @@ FACE_KEYPOINTS: Final = tuple(f"face{k}" for k in (*range(56, 73), *range(5, 56)
 
 
 def joint_places(names: Sequence[str]) -> list[int]:
-    """Numbers of joints in JOINTS."""
+    """Indices of joints in JOINTS."""
     return [JOINTS.index(name) for name in names]
 
 
@@ -131,7 +131,7 @@ JOINTS_FROM_HUMANDATA: Final = tuple(
 
 
 def _parts(joints: Sequence[str], starts: dict[str, str]) -> dict[str, slice]:
-    """Slices of consecutive parts; `starts` gives each part's first joint, in order."""
+    """Slices of consecutive parts; `starts` gives the first joint of each part, in order."""
     begins = [joints.index(first) for first in starts.values()]
     ends = [*begins[1:], len(joints)]
     slices = map(slice, begins, ends)
@@ -149,12 +149,12 @@ POSE_PARAMETERS: Final = {
     "right_hand_pose": POSE_PARTS["right_hand"],
     "jaw_pose": POSE_PARTS["face"],
 }
-"""What of POSE_JOINTS the parameters of the body model rotate."""
+"""The part of POSE_JOINTS that each parameter of the body model rotates."""
 JOINT_PARTS: Final = _parts(
     JOINTS,
     {"body": "pelvis", "left_hand": "left_thumb1", "right_hand": "right_thumb1", "face": "face1"},
 )
-# What a part's joints are relative to when its own pose is judged.
+# The joint that the joints of a part are relative to in errors of the part.
 PART_ROOTS: Final = {
     "body": JOINTS.index("pelvis"),
     "left_hand": JOINTS.index("left_wrist"),
@@ -167,7 +167,7 @@ ROOTS_OF_JOINTS: Final = tuple(
 )
 """For each of JOINTS, the root of its part."""
 
-# Face points that mirror each other.
+# Face points that are mirror images of each other.
 # fmt: off
 _FACE_PAIRS = {
     3: 4, 5: 14, 6: 13, 7: 12, 8: 11, 9: 10,  # eyes; brows
@@ -192,12 +192,12 @@ def _mirror(joint: str) -> str:
 
 
 def mirror_permutation(joints: Sequence[str]) -> tuple[int, ...]:
-    """Index of each joint's mirror image in the same set (itself on the midline)."""
+    """Index of the mirror image of each joint in the same set (itself on the midline)."""
     return tuple(joints.index(_mirror(joint)) for joint in joints)
 
 
 def edges(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Bones to draw between joints of a set: each joint to its nearest ancestor in the set."""
+    """Bones between joints of a set: from each joint to its nearest ancestor in the set."""
     pairs = []
     for joint in joints:
         parent = f"{joint[:-1]}3" if joint[-1] == "4" and "_" in joint else _rig_parent(joint)
@@ -221,8 +221,8 @@ def _rig_parent(joint: str) -> str | None:
     return anchor if anchor == "head" else f"{side}_{anchor}"
 
 
-# MANO's mean hand pose in SMPL-X's rig (15 joints, axis-angle, radians). Published parameters are
-# relative to it (flat_hand_mean=False); the right hand is the left one mirrored.
+# Mean hand pose of MANO in the rig of SMPL-X (15 joints, axis-angle, radians). Published parameters
+# are relative to it (flat_hand_mean=False); the right hand mirrors the left one.
 # fmt: off
 _HANDS_MEAN_LEFT = (
     (0.11167871, 0.04289218, -0.41644183), (0.10881133, -0.06598568, -0.75622),

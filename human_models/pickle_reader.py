@@ -1,9 +1,9 @@
-"""Reads the operations of a pickle and does only what makes plain values and arrays.
+"""Executes those operations of a pickle that make plain values and arrays.
 
-A pickle is a program for a machine with a stack and numbered notes (the memo). Python's own
-machine calls what the program names; this one knows the operations themselves and leaves names to
-`pickle_values`, which has a short list of them. The arguments of operations are parsed by
-`pickletools` of the standard library, which makes nothing but numbers, texts and bytes.
+A pickle is a program for a machine with a stack and numbered variables (the memo). Python's own
+machine calls any function that the program names; this one implements the operations, and leaves
+names to `pickle_values`, which allows a short list of them. Arguments of operations are parsed by
+`pickletools` of the standard library, which returns only numbers, texts and bytes.
 """
 
 import codecs
@@ -30,8 +30,7 @@ def read_pickle(file: Source, size: int, budget: Budget) -> object:
 
     Raises:
         UnknownNameError: it names something that is not on the list of `pickle_values`.
-        ValueError, TypeError, LookupError, EOFError, OverflowError: it is damaged, or no honest
-            program wrote it.
+        ValueError, TypeError, LookupError, EOFError, OverflowError: it is damaged or malicious.
     """
     content = BytesIO(file.read(size))
     machine = _Machine(Builder(budget))
@@ -39,23 +38,23 @@ def read_pickle(file: Source, size: int, budget: Budget) -> object:
         if not code:
             raise EOFError("it ends early")
         if code not in _OPERATIONS:
-            raise ValueError(f"0x{code.hex()} is not an operation of a pickle that holds values")
+            raise ValueError(f"0x{code.hex()} is not an operation of a pickle that contains values")
         read_argument, do = _OPERATIONS[code]
         do(machine, read_argument(content))
     return machine.stack.pop()
 
 
 class _Machine:
-    """The stack and the memo, and what operations do with them and with their argument."""
+    """The stack, the memo, and the operations."""
 
     def __init__(self, builder: Builder) -> None:
         self.builder = builder
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
-        """What lies below the marks, one list per mark."""
+        """The parts of the stack below the marks, one list per mark."""
         self.memo: dict[int, Any] = {}
-        self.notes_of_dtypes: dict[int, int] = {}
-        """Where dtypes are noted, by identity: they are replaced when their state comes."""
+        self.memo_of_dtypes: dict[int, int] = {}
+        """Memo numbers of dtypes, by identity: dtypes are replaced when their state is set."""
 
     def push(self, value: object) -> None:
         self.stack.append(value)
@@ -68,14 +67,14 @@ class _Machine:
             raise ValueError("a pickle of an unknown protocol")
 
     def skip(self, _: object) -> None:
-        """Frames say how much to read ahead."""
+        """Ignore frames, which only say how much to read ahead."""
 
     def mark(self, _: None) -> None:
         self.below.append(self.stack)
         self.stack = []
 
-    def to_mark(self) -> list[Any]:
-        """Everything above the last mark."""
+    def pop_to_mark(self) -> list[Any]:
+        """Remove and return everything above the last mark."""
         items, self.stack = self.stack, self.below.pop()
         return items
 
@@ -83,7 +82,7 @@ class _Machine:
         if self.stack:
             self.stack.pop()
         else:
-            self.to_mark()
+            self.pop_to_mark()
 
     def duplicate(self, _: None) -> None:
         self.stack.append(self.stack[-1])
@@ -96,7 +95,7 @@ class _Machine:
     def put(self, number: int) -> None:
         self.memo[number] = value = self.stack[-1]
         if isinstance(value, np.dtype):
-            self.notes_of_dtypes[id(value)] = number
+            self.memo_of_dtypes[id(value)] = number
 
     def memoize(self, _: None) -> None:
         self.put(len(self.memo))
@@ -105,7 +104,7 @@ class _Machine:
 
     def tuple_of(self, count: int) -> None:
         if len(self.stack) < count:
-            raise ValueError("a tuple of things that are not there")
+            raise ValueError("a tuple of missing items")
         self.stack[-count:] = [tuple(self.stack[-count:])]
 
     def push_tuple(self, items: list[Any]) -> None:
@@ -146,7 +145,7 @@ class _Machine:
         self.builder.check_keys(items, len(target))
         target.update(items)
 
-    # ---- names, calls and states; calls of functions and the making of objects are the same here
+    # ---- names, calls and states; functions are called and objects are made in the same way here
 
     def name(self, names: tuple[str, str]) -> None:
         self.stack.append(find_name(*names))
@@ -169,14 +168,14 @@ class _Machine:
         self.stack.append(self.builder.call(name, tuple(arguments)))
 
     def call_name(self, names: tuple[str, str]) -> None:
-        arguments = tuple(self.to_mark())
+        arguments = tuple(self.pop_to_mark())
         self.stack.append(self.builder.call(find_name(*names), arguments))
 
     def build(self, _: None) -> None:
         state, value = self.stack.pop(), self.stack.pop()
         built = self.builder.with_state(value, state)
         self.stack.append(built)
-        number = self.notes_of_dtypes.pop(id(value), None)
+        number = self.memo_of_dtypes.pop(id(value), None)
         if number is not None:
             self.memo[number] = built
 
@@ -193,7 +192,7 @@ def _two_lines(content: BytesIO) -> tuple[str, str]:
 
 
 def _quoted(content: BytesIO) -> str:
-    """A string of Python 2, as protocol 0 writes it."""
+    """A Python 2 string in protocol 0."""
     line = _line(content)
     if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
         raise ValueError("a string without quotes")
@@ -218,7 +217,7 @@ _READERS: Final[dict[str, Callable[[BytesIO], object]]] = {
     "TUPLE2": lambda _: 2,
     "TUPLE3": lambda _: 3,
 }
-"""Of arguments that `pickletools` does not read, or reads as text of ASCII."""
+"""Readers of arguments that `pickletools` does not read, or reads as ASCII."""
 _ACTIONS: Final[dict[str, Callable[[_Machine, Any], None]]] = {
     **dict.fromkeys(_CONSTANTS, _Machine.push),
     **dict.fromkeys(("FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING"), _Machine.push),
@@ -255,15 +254,15 @@ _ACTIONS_TO_MARK: Final[dict[str, Callable[[_Machine, list[Any]], None]]] = {
     "ADDITEMS": _Machine.add_items,
     "OBJ": _Machine.call_first,
 }
-"""Those that take everything above the last mark."""
+"""Operations that take everything above the last mark."""
 
 
 def _to_mark(action: Callable[[_Machine, list[Any]], None]) -> Callable[[_Machine, Any], None]:
-    return lambda machine, _: action(machine, machine.to_mark())
+    return lambda machine, _: action(machine, machine.pop_to_mark())
 
 
 def _nothing(_: BytesIO) -> None:
-    """Of operations without an argument."""
+    """The reader of operations without an argument."""
 
 
 _OPERATIONS: Final = {

@@ -1,12 +1,12 @@
-"""The values that a pickle may hold, made from descriptions that are checked.
+"""The values that a pickle may contain, made from checked descriptions.
 
-A pickle names classes and functions that its reader shall call. Nothing is looked up by these
-names but an entry of the table at the end of this file; each entry makes one kind of value.
+A pickle names classes and functions for its reader to call. These names are only looked up in the
+table at the end of this module; each of its entries makes one kind of value.
 
 NumPy trusts the state of a pickled dtype: offsets outside of the item, or objects that are not
-marked as such, let a file read and write memory. Here only codes, names, types and offsets of
-fields are taken from the file; NumPy computes everything else itself. A dtype that holds objects is
-either plain `object` or refused.
+marked as such, allow a file to read and write memory. Here only codes, names, types and offsets of
+fields are taken from the file, and NumPy computes everything else. A dtype with objects is either
+plain `object` or refused.
 """
 
 import math
@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 _MOST_BITS: Final = 1000
-"""Of an integer: all of them can become floats."""
+"""Most bits of an integer, so that it can be converted to a float."""
 _BUILDS_PER_BYTE: Final = 4
 _ALWAYS_ALLOWED: Final = 1 << 20
 _EXPANDED_ALWAYS_ALLOWED: Final = 20_000_000
@@ -29,9 +29,9 @@ _MOST_FIELDS: Final = 1000
 _MOST_CODE_POINT: Final = 0x10FFFF
 _OBJECT_ARRAYS_IN_EACH_OTHER: Final = 16
 _MOST_INT_KEY: Final = 2**60
-"""Integers up to this have different hashes."""
+"""Integers up to this one have different hashes."""
 _MOST_TUPLE_KEYS: Final = 256
-"""Hashes of tuples are easily made to collide."""
+"""A limit, because collisions of tuple hashes are easy to construct."""
 _OBJECT: Final = np.dtype(object)
 _CODE: Final = re.compile(
     r"[<>|=]?(?:[biufcSUV][0-9]{0,9}|[mM]8(?:\[[0-9]{0,9}[a-zA-Z]+\])?|(?P<object>O[48]?)|\?)"
@@ -44,29 +44,29 @@ Field = tuple[str, np.dtype, int]
 
 
 class UnknownNameError(Exception):
-    """A pickle names something that is not on the list; the message is the name."""
+    """A pickle contains a name that is not on the list; the message is the name."""
 
 
 class Budget:
-    """Counts what is built from the values of a file, which may name the same value repeatedly.
+    """Limits what is built from a file, which may refer to the same value repeatedly.
 
-    Work and memory stay in proportion to the file's own size.
+    Work and memory remain proportional to the size of the file.
     """
 
     def __init__(self, file_bytes: int) -> None:
         self.left = _BUILDS_PER_BYTE * file_bytes + _ALWAYS_ALLOWED
         self.most_expanded = file_bytes + _EXPANDED_ALWAYS_ALLOWED
-        """Items of the content where each reference to a shared list counts as a list."""
+        """Most items of the content, if each reference to a shared list counts as a list."""
 
     def spend(self, amount: int) -> None:
-        """Raises ValueError where more is built than an honest file of this size holds."""
+        """Raises ValueError if more is built than a file of this size can need."""
         self.left -= amount
         if self.left < 0:
-            raise ValueError("it builds more than a file of its size holds")
+            raise ValueError("it builds more than a file of its size can need")
 
 
 def checked_integer(value: int) -> int:
-    """Raises ValueError where an integer has too many digits."""
+    """The integer. Raises ValueError if it has too many digits."""
     if value.bit_length() > _MOST_BITS:
         raise ValueError("a number of too many digits")
     return value
@@ -75,7 +75,7 @@ def checked_integer(value: int) -> int:
 def checked_shape(shape: object, itemsize: int) -> tuple[int, ...]:
     """The shape of an array whose items have `itemsize` bytes.
 
-    Raises ValueError where no array can have it.
+    Raises ValueError if it is not a possible shape.
     """
     if not (
         isinstance(shape, tuple)
@@ -83,7 +83,7 @@ def checked_shape(shape: object, itemsize: int) -> tuple[int, ...]:
         and all(type(length) is int and 0 <= length < _MOST_BYTES for length in shape)
     ):
         raise ValueError("an array of an impossible shape")
-    # NumPy multiplies the lengths other than zero, for empty arrays as well.
+    # NumPy multiplies all lengths that are not zero, also for empty arrays.
     if math.prod(filter(None, shape)) * max(itemsize, 1) >= _MOST_BYTES:
         raise ValueError("an array of an impossible size")
     if itemsize == 0 and 0 not in shape:
@@ -95,9 +95,9 @@ def checked_shape(shape: object, itemsize: int) -> tuple[int, ...]:
 
 
 def dtype_of_code(code: object) -> np.dtype:
-    """The dtype that a code such as '<f4' names, as an object of its own.
+    """A new dtype from a code such as '<f4'.
 
-    Raises ValueError (or TypeError, by NumPy) where it is no such code.
+    Raises ValueError (or TypeError, by NumPy) if the code is unknown.
     """
     found = _CODE.fullmatch(_text(code))
     if found is None:
@@ -106,9 +106,9 @@ def dtype_of_code(code: object) -> np.dtype:
 
 
 def dtype_of_fields(fields: Sequence[Field], itemsize: int, budget: Budget) -> np.dtype:
-    """A structured dtype; its fields lie behind each other and may have fields themselves, once.
+    """A structured dtype, whose fields are in order and may be structured themselves once.
 
-    Raises ValueError where they do not fit, overlap, nest deeper or hold objects.
+    Raises ValueError if they do not fit, overlap, nest deeper or hold objects.
     """
     if len(fields) > _MOST_FIELDS or len({name for name, _, _ in fields}) < len(fields):
         raise ValueError("a dtype of too many or equal fields")
@@ -126,14 +126,14 @@ def dtype_of_fields(fields: Sequence[Field], itemsize: int, budget: Budget) -> n
 
 
 def dtype_of_subarray(base: object, shape: object) -> np.dtype:
-    """The dtype of a field that is an array itself. Raises ValueError where there is none."""
+    """The dtype of a field that is an array. Raises ValueError if it is not possible."""
     if not isinstance(base, np.dtype) or base.hasobject or base.subdtype is not None:
         raise ValueError("a dtype of arrays of something unknown")
     return np.dtype((base, checked_shape(shape, base.itemsize)))
 
 
 def _dtype_of_state(dtype: np.dtype, state: object, budget: Budget) -> np.dtype:
-    """The dtype which pickle describes in two steps: by its code, then by a state."""
+    """Set the state of a dtype, which pickles describe by a code and then by a state."""
     if not isinstance(state, tuple) or (state[:1], len(state)) not in (((3,), 8), ((4,), 9)):
         raise ValueError("a dtype of an unknown layout")
     _, order, subarray, names, fields, itemsize, _, _, *metadata = state
@@ -168,7 +168,7 @@ def _fields(names: object, fields: object) -> list[Field]:
     described: list[Field] = []
     for name in names:
         match name, fields.get(name):
-            case str(), (np.dtype() as dtype, int(offset)):  # a third one would be a title
+            case str(), (np.dtype() as dtype, int(offset)):  # a third element would be a title
                 described.append((name, dtype, offset))
             case _:
                 raise ValueError("a dtype of fields of an unknown layout")
@@ -184,7 +184,7 @@ def _date_unit(metadata: Sequence[object]) -> str:
 
 
 def _text(value: object) -> str:
-    """Codes are bytes in pickles of Python 3 that Python 2 can read."""
+    """A code as text; it is bytes in pickles of Python 3 that Python 2 can read."""
     if isinstance(value, bytes):
         return value.decode("latin-1")
     if not isinstance(value, str):
@@ -193,9 +193,9 @@ def _text(value: object) -> str:
 
 
 def check_raw_items(array: np.ndarray) -> None:
-    """Raise ValueError where bytes from a file are no booleans, or no characters.
+    """Raise ValueError if bytes from a file are not valid booleans or characters.
 
-    NumPy counts True by adding bytes, and Python relies on characters being in Unicode's range.
+    NumPy counts True by adding bytes, and Python assumes that characters are valid Unicode.
     """
     if array.dtype.fields is not None:
         for name in array.dtype.fields:
@@ -207,21 +207,21 @@ def check_raw_items(array: np.ndarray) -> None:
             raise ValueError("an array of impossible booleans or characters")
 
 
-# ---- what names make
+# ---- names and objects
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Name:
-    """A name that a pickle gave, after it was found on the list; does nothing by itself."""
+    """A name in a pickle that is on the list; it does nothing by itself."""
 
     text: str
     make: "Callable[[Builder, Arguments], object] | None"
-    """None: an object of this class is a placeholder."""
+    """None: objects of this class are placeholders."""
 
 
 @dataclass(eq=False, slots=True, repr=False)
 class Placeholder:
-    """Stands for an object of a class that is not loaded; `state` is what was pickled of it."""
+    """Stands for an object of a class that is not loaded; `state` is its pickled state."""
 
     class_name: str
     state: object = None
@@ -231,14 +231,14 @@ class Placeholder:
 
 
 _FREE_KEYS: Final = frozenset({str, bytes, float, bool, type(None), Placeholder})
-"""Types whose hashes a file cannot make collide, or hardly."""
+"""Types for which collisions of hashes are hard or impossible to construct."""
 
 
 class Builder:
-    """Makes the values of one pickle. All methods raise ValueError where it is not as it should.
+    """Makes the values of one pickle. All methods raise ValueError if it is invalid.
 
-    An array or dtype takes two steps, as pickle describes it: made by a name, then given a state,
-    once. `unbuilt` has those between the steps.
+    An array or dtype is made in two steps: by a name, and then by a state, which can be set once.
+    `unbuilt` has those without a state.
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -247,20 +247,20 @@ class Builder:
         self._object_depths: dict[int, tuple[np.ndarray, int]] = {}
 
     def call(self, name: object, arguments: object) -> object:
-        """What a call of `name` makes."""
+        """The value that a call of `name` makes."""
         if not isinstance(name, Name) or not isinstance(arguments, tuple):
-            raise ValueError("a call of something that is no name")
+            raise ValueError("a call of something that is not a name")
         if name.make is not None:
             return name.make(self, arguments)
         return Placeholder(name.text)
 
     def with_state(self, value: object, state: object) -> object:
-        """The value in its second step, the same object except for dtypes."""
+        """Set the state of a value; returns the same object, except for dtypes."""
         if isinstance(value, Placeholder):
             value.state = state
             return value
         if self.unbuilt.pop(id(value), None) is None:
-            raise ValueError("a state of something that takes none, or took one before")
+            raise ValueError("a state for something that has none, or has one already")
         if isinstance(value, np.ndarray):
             self._fill(value, state)
             return value
@@ -277,11 +277,11 @@ class Builder:
             self._check_objects(array, dtype, items, math.prod(shape))
         elif isinstance(items, str | bytes):
             self._check_raw(items, dtype, math.prod(shape))
-            items = items.encode("latin-1") if isinstance(items, str) else items  # by Python 2
+            items = items.encode("latin-1") if isinstance(items, str) else items  # from Python 2
         else:
             raise ValueError("an array of an unknown layout")
-        # All that NumPy takes over is checked: it puts the list's items into the array, or keeps
-        # the bytes, whose number is that of shape and dtype, as the array's memory.
+        # Everything that NumPy uses is checked: it copies the items of the list into the array, or
+        # uses the bytes, whose number fits shape and dtype, as the memory of the array.
         array.__setstate__((1, shape, dtype, bool(fortran_order), items))  # type: ignore[arg-type]
         check_raw_items(array)
 
@@ -293,7 +293,7 @@ class Builder:
         self.budget.spend(count)
         depth = 0
         if np.ndarray in set(map(type, items)):
-            # NumPy frees an array of arrays by recursion.
+            # NumPy frees nested arrays by recursion.
             for item in items:
                 if id(item) in self.unbuilt or item is array:
                     raise ValueError("an array that contains itself")
@@ -309,13 +309,13 @@ class Builder:
             raise ValueError("an array whose size differs from its bytes")
         self.budget.spend(len(raw))
 
-    def check_keys(self, keys: Collection[object], there: int) -> None:
-        """Whether hashing these values is quick, where `there` are keys of the same dict or set."""
+    def check_keys(self, keys: Collection[object], existing: int) -> None:
+        """Check that hashing these values is quick; `existing`: keys already in the dict or set."""
         if _FREE_KEYS.issuperset(map(type, keys)):
             return
         for key in keys:
             if type(key) is tuple:
-                if len(key) > _MOST_TUPLE_KEYS or there + len(keys) > _MOST_TUPLE_KEYS:
+                if len(key) > _MOST_TUPLE_KEYS or existing + len(keys) > _MOST_TUPLE_KEYS:
                     raise ValueError("too many keys that are tuples")
                 if tuple in set(map(type, key)):
                     raise ValueError("a key that is a nested tuple")
@@ -328,7 +328,7 @@ class Builder:
             ):
                 raise ValueError("a key of an unexpected type")
 
-    # ---- what names make
+    # ---- functions and classes by name
 
     def new_array(self, arguments: Arguments) -> np.ndarray:
         match arguments:
@@ -372,7 +372,7 @@ class Builder:
         return array if axes is None else array.transpose(axes)
 
     def latin1_bytes(self, arguments: Arguments) -> bytes:
-        """Python 3 writes bytes into old pickles as a call of `_codecs.encode`."""
+        """Bytes, which Python 3 writes in old protocols as a call of `_codecs.encode`."""
         match arguments:
             case (str() as text, "latin1" | "latin-1") | (str() as text,):
                 self.budget.spend(len(text))
@@ -398,7 +398,7 @@ class Builder:
         return items
 
     def object_of_class(self, arguments: Arguments) -> object:
-        """Pickle's oldest way to make an object without calling its class."""
+        """An object made by the oldest pickle protocol, without calling its class."""
         match arguments:
             case (Name(make=None) as name, Name(text="builtins.object"), state):
                 return Placeholder(name.text, state)
@@ -454,9 +454,9 @@ _NAMES: Final[dict[tuple[str, str], Name]] = {
 
 
 def find_name(module: object, name: object) -> Name:
-    """The entry of a name. Raises UnknownNameError where it is not on the list."""
+    """The entry of a name on the list. Raises UnknownNameError if there is none."""
     if not isinstance(module, str) or not isinstance(name, str):
-        raise ValueError("a name that is no text")
+        raise ValueError("a name that is not text")
     if (module, name) in _NAMES:
         return _NAMES[module, name]
     if module.split(".")[0] == "chumpy" and name.isidentifier():

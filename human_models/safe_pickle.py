@@ -1,11 +1,11 @@
-"""Reading pickles, .npy and .npz files of others without running what they say.
+"""Reads pickles, .npy and .npz files from strangers without executing them.
 
-Body models and HumanData annotations are published as pickles, or as .npz files that hold
-pickled objects. A pickle is a program: whoever made the file chooses which functions Python's
-own reader calls, and with which bytes NumPy fills its memory. Here a reader of our own
-(`pickle_reader`) knows a short list of values (`pickle_values`) and makes them itself; anything
-else ends the reading with a `UserError`. Objects that are only containers for arrays (chumpy,
-scipy.sparse) become inert placeholders that keep their state, and the arrays are taken from it.
+Body models and HumanData annotations are published as pickles, or as .npz files with pickled
+objects. A pickle is a program: its author chooses which functions Python's own reader calls, and
+with which bytes NumPy fills its memory. Our reader (`pickle_reader`) makes only a short list of
+values (`pickle_values`); anything else is a `UserError`. Objects that are only containers for
+arrays (chumpy, scipy.sparse) become inert placeholders that keep their state, from which the arrays
+are taken.
 """
 
 import json
@@ -45,7 +45,7 @@ __all__ = ["Placeholder", "load_npy", "load_npz", "load_pickle", "names_in_npz"]
 
 _DAMAGE: Final = (
     ValueError,
-    TypeError,  # NumPy and SciPy, of arguments that do not fit together
+    TypeError,  # from NumPy and SciPy, for incompatible arguments
     LookupError,
     EOFError,
     OverflowError,
@@ -54,31 +54,31 @@ _DAMAGE: Final = (
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
-    NotImplementedError,  # zipfile, of features that it lacks
+    NotImplementedError,  # from zipfile, for unsupported features
 )
 _MOST_CHARACTERS: Final = 120
-"""Of what a message repeats from a file."""
+"""Most characters from a file that a message repeats."""
 
 
 def load_pickle(path: Path) -> object:
-    """Read a pickle of Python 2 or 3 that holds arrays and plain values.
+    """Read a pickle of Python 2 or 3 with arrays and plain values.
 
-    chumpy objects become numpy arrays (those that hold no array stay `Placeholder`s), sparse
+    chumpy objects become NumPy arrays (those without an array remain `Placeholder`s), sparse
     matrices become `scipy.sparse.csr_matrix`, Python 2 strings are decoded as latin-1.
 
-    Raises UserError where the file is missing, damaged, or asks for anything else to be loaded.
+    Raises UserError if the file is missing, damaged, or contains anything else.
     """
     with _opened(path) as file:
         return _read_content(file, _size(file))
 
 
 def load_npz(path: Path, keys: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """Read the arrays of an .npz file, all or those of `keys` that it has.
+    """Read the arrays of an .npz file, all of them or those of `keys` that exist.
 
-    Object arrays (dictionaries and lists that numpy pickles) are read by the same rules as
-    `load_pickle` and come as object arrays, a single dictionary as one of shape ().
+    Object arrays (dictionaries and lists that NumPy pickles) are read by the rules of
+    `load_pickle` and returned as object arrays; a single dictionary has the shape ().
 
-    Raises UserError where the file is missing, damaged, or asks for anything else to be loaded.
+    Raises UserError if the file is missing, damaged, or contains anything else.
     """
     arrays = {}
     with _opened(path) as file, zipfile.ZipFile(file) as archive:
@@ -91,7 +91,7 @@ def load_npz(path: Path, keys: Collection[str] | None = None) -> dict[str, np.nd
 
 
 def names_in_npz(path: Path) -> list[str]:
-    """What `load_npz` would read. Raises UserError where the file is missing or damaged."""
+    """The names of the arrays in an .npz file. Raises UserError if it is missing or damaged."""
     with _opened(path) as file, zipfile.ZipFile(file) as archive:
         return list(_checked_members(archive))
 
@@ -104,23 +104,23 @@ def load_npy(path: Path) -> np.ndarray:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BufferedReader]:
-    """A file that a user named; all errors of reading it become a `UserError`."""
+    """Open a file; all errors of reading it in the block become a `UserError`."""
     try:
         with open_input(path) as file:
             yield file
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror or first_line(error)}.") from error
+        raise UserError(f"cannot read {path}: {error.strerror or first_line(error)}") from error
     except UnknownNameError as error:
         raise UserError(
-            f"{path}: refused to run '{_printable(str(error))}'; the file is not a body model or "
-            "annotation as published, get it from its official page."
+            f"{path}: refused to run '{_printable(str(error))}'; this is not a published body "
+            "model or annotation file; get it from its official page"
         ) from error
     except _DAMAGE as error:
         reason = _printable(first_line(error))
-        if isinstance(error, LookupError | struct.error):  # a stack, memo or text that is too short
-            reason = "it ends early or refers to what is not there"
+        if isinstance(error, LookupError | struct.error):  # stack, memo or text is too short
+            reason = "it ends early or has a wrong reference"
         raise UserError(
-            f"{path} is damaged or incomplete ({reason}); download or copy it again."
+            f"{path} is damaged or incomplete ({reason}); download or copy it again"
         ) from error
 
 
@@ -133,12 +133,12 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-# ---- archives, checked against what they can hold
+# ---- archives, checked for impossible sizes
 
 _COMPRESSIONS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Those that NumPy writes."""
+"""Methods that NumPy uses."""
 _DEFLATE_RATIO: Final = 1032
-"""No deflated byte becomes more bytes than this."""
+"""Largest possible ratio."""
 _LOCAL_HEADER: Final = 30
 _ENCRYPTED: Final = 1
 
@@ -147,8 +147,8 @@ def _checked_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The members by their names without '.npy', in the archive's order.
 
     Raises:
-        ValueError: two have the same name, a name does not fit on a line, or the archive cannot
-            hold what it says: its members overlap, or inflate to more than is possible.
+        ValueError: two have the same name, a name does not fit on a line, members overlap, or their
+            sizes are impossible.
     """
     members: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
@@ -165,7 +165,7 @@ def _checked_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             )
         ratio = 1 if info.compress_type == zipfile.ZIP_STORED else _DEFLATE_RATIO
         if info.file_size > ratio * info.compress_size:
-            raise ValueError(f"member '{name[:100]}' is said to be larger than it can be")
+            raise ValueError(f"member '{name[:100]}' has an impossible size")
         members[name] = info
     end = 0
     for info in sorted(members.values(), key=lambda info: info.header_offset):
@@ -177,11 +177,11 @@ def _checked_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return members
 
 
-# ---- arrays in NumPy's format: a header in Python's notation, then bytes or a pickle
+# ---- the format of NumPy: a header that is a Python literal, then bytes or a pickle
 
 _MAGIC: Final = b"\x93NUMPY"
 _LENGTH_LAYOUTS: Final = {b"\x01\x00": "<H", b"\x02\x00": "<I", b"\x03\x00": "<I"}
-"""Of the header's length, by the version of the format."""
+"""Layouts of the length of the header, by the version of the format."""
 _MOST_HEADER_BYTES: Final = 1 << 16
 _CHUNK: Final = 1 << 20
 _TOKEN: Final = re.compile(
@@ -189,7 +189,7 @@ _TOKEN: Final = re.compile(
     r"""|(?P<mark>True|False|[][(){},:]|\s+)|(?P<other>.)""",
     re.DOTALL,
 )
-"""Python 2 wrote numbers as 3L."""
+"""Numbers that Python 2 wrote as 3L."""
 _JSON_MARKS: Final = {"(": "[", ")": "]", "True": "true", "False": "false"}
 
 
@@ -198,7 +198,7 @@ class _Header(NamedTuple):
     fortran_order: bool
     shape: tuple[int, ...]
     size: int
-    """Bytes of the file that it takes."""
+    """Its length in the file, in bytes."""
 
 
 def _read_npy(file: Source, size: int) -> np.ndarray:
@@ -211,7 +211,7 @@ def _read_npy(file: Source, size: int) -> np.ndarray:
             raise ValueError("an object array differs from its header")
         return array
     needed = math.prod(header.shape) * header.dtype.itemsize
-    is_member = isinstance(file, zipfile.ZipExtFile)  # these hold no more than the array
+    is_member = isinstance(file, zipfile.ZipExtFile)  # these contain only the array
     if needed > there or (needed < there and is_member):
         raise EOFError("the size of an array does not fit its data")
     array = np.empty(header.shape, header.dtype, "F" if header.fortran_order else "C")
@@ -248,7 +248,7 @@ def _read_header(file: Source, size: int) -> _Header:
 
 
 def _described_dtype(descr: object, budget: Budget) -> np.dtype:
-    """The dtype that a header describes: a code, or a list of fields."""
+    """The dtype in a header: a code, or a list of fields."""
     if not isinstance(descr, list):
         return dtype_of_code(descr)
     fields: list[Field] = []
@@ -268,9 +268,9 @@ def _described_dtype(descr: object, budget: Budget) -> np.dtype:
 
 
 def _literal(text: str) -> object:
-    """The value of a literal of dictionaries, lists, tuples, strings, numbers and booleans.
+    """Evaluate a literal of dictionaries, lists, tuples, strings, numbers and booleans.
 
-    It is rewritten as JSON, whose reader knows nothing else. Tuples become lists.
+    It is converted to JSON, so that nothing else can be read. Tuples become lists.
     """
     try:
         return json.loads(
@@ -289,7 +289,7 @@ def _json_token(found: re.Match[str]) -> str:
             return token
         case "text":
             return json.dumps(token[1:-1])
-        case "last":  # a comma that Python allows behind the last item
+        case "last":  # Python allows a comma after the last item
             return ""
         case "mark":
             return _JSON_MARKS.get(token, token)
@@ -302,28 +302,28 @@ def _dictionary(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return dict(pairs)
 
 
-# ---- from what a pickle holds to what its reader wants: bounded, and without placeholders
+# ---- from the content of a pickle to plain values: bounded, and without placeholders
 
 _MOST_DEPTH: Final = 100
-"""Of lists in lists: Python and NumPy recurse into them."""
+"""Nesting of lists, into which Python and NumPy recurse."""
 _CONTAINERS: Final = frozenset(
     {dict, OrderedDict, list, tuple, set, frozenset, np.ndarray, Placeholder}
 )
 _KINDS_OF_NUMBERS: Final = "fiub"
 _MOST_MATRIX_ITEMS: Final = 100_000_000
-"""Rows times columns of a sparse matrix: its users may want it dense."""
+"""Rows times columns of a sparse matrix, as callers may make it dense."""
 
 
 def _read_content(file: Source, size: int) -> object:
-    """What is in a pickle of at most `size` bytes, as its users want it.
+    """The content of a pickle of at most `size` bytes.
 
-    Arrays and matrices take the place of the placeholders that hold them. Values that are
-    referred to more than once stay shared.
+    Arrays and matrices replace the placeholders that contain them. Values with several references
+    remain shared.
 
     Raises:
         UnknownNameError and the errors of `_DAMAGE`: see `read_pickle`; or it contains itself, is
-            nested deeper than its users can follow, is far larger than its file where they
-            follow every reference, or a placeholder is not as its class writes it.
+            nested too deeply, is far larger than its file if every reference is followed, or has a
+            placeholder with an unknown layout.
     """
     budget = Budget(size)
     return _Walk(budget).finish(read_pickle(file, size, budget), 0)[0]
@@ -333,11 +333,11 @@ class _Walk:
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self.known: dict[int, tuple[object, int] | None] = {}
-        """By identity, the finished values and how many items they hold with those inside; None
-        while their insides are looked at."""
+        """By identity: finished values and their number of items, including nested ones; None while
+        they are being processed."""
 
     def finish(self, content: object, depth: int) -> tuple[object, int]:
-        """The finished value, and how many items it holds with those inside."""
+        """The finished value, and its number of items, including nested ones."""
         if type(content) not in _CONTAINERS:
             return content, 1
         try:
@@ -368,7 +368,7 @@ class _Walk:
             kind = type(item)
             if kind not in _CONTAINERS:
                 continue
-            # Most are lists and dictionaries of annotations, without others inside.
+            # Most are lists and dictionaries of annotations, without nesting.
             inner = item.values() if kind is dict else item if kind is list else None
             if inner is not None and _CONTAINERS.isdisjoint(map(type, inner)):
                 size += 1 + len(inner)
@@ -384,7 +384,7 @@ class _Walk:
         return content, size
 
     def _array_of(self, placeholder: Placeholder, depth: int) -> tuple[object, int]:
-        """The array of a chumpy variable, or of a selection from one; other expressions stay."""
+        """The array of a chumpy variable, or of a selection from one; others remain unchanged."""
         fields = placeholder.fields()
         if placeholder.class_name.startswith("scipy.sparse."):
             return _sparse_matrix(placeholder.class_name, fields, self.budget), 1
@@ -402,7 +402,7 @@ class _Walk:
 
 
 def _items(content: Any) -> Sequence[Any]:
-    """The values inside; keys and members of sets are checked when they are hashed."""
+    """The nested values, without keys and members of sets, which are checked when hashed."""
     if isinstance(content, dict):
         return list(content.values())
     if isinstance(content, list | tuple):
@@ -441,7 +441,7 @@ def _dimensions(shape: object) -> tuple[int, ...]:
 def _sparse_matrix(
     class_name: str, fields: dict[str, Any], budget: Budget
 ) -> scipy.sparse.csr_matrix:
-    """A sparse matrix of any layout, built again so that wrong indices are found, not followed."""
+    """A sparse matrix of any layout, rebuilt so that wrong indices are found, not followed."""
     rows, columns = _dimensions(fields.get("_shape", fields.get("shape")))
     if min(rows, columns) < 0 or max(rows, 1) * max(columns, 1) > _MOST_MATRIX_ITEMS:
         raise ValueError("a sparse matrix of an impossible size")

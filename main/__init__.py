@@ -6,9 +6,9 @@ from typing import Any
 
 
 def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package that imports the module of a name when it is asked for.
+    """The `__getattr__` of a package that imports the module of a name on first use.
 
-    PyTorch takes seconds to load, and reading a command line does not need it.
+    PyTorch takes seconds to load, and parsing a command line does not need it.
     """
 
     def find(name: str) -> Any:

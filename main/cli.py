@@ -1,7 +1,7 @@
 """What all commands share: one-line errors, log format, common flags.
 
-A command's own module is its parser and a `run` that imports what does the work: arguments are
-parsed, and --help is answered, before PyTorch and others are loaded, which takes seconds.
+The module of a command contains its parser and `run`, which imports the code that does the work.
+Arguments are thus parsed, and --help is answered, before large packages such as PyTorch are loaded.
 """
 
 import argparse
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 Options = TypeVar("Options")
 PRECISIONS = ("fp32", "bf16")
 _NO_MEMORY = (
-    "failed to map segment from shared object",  # of the loader, for a library of an import
+    "failed to map segment from shared object",  # from the dynamic loader, during an import
     "Cannot allocate memory",
-    "can't allocate memory",  # of PyTorch, on the CPU
+    "can't allocate memory",  # from PyTorch on the CPU
     "can't start new thread",
 )
 _PACKAGES = (
@@ -41,8 +41,7 @@ _NUMBER: Final = re.compile(r"-\d+|-\d*\.\d+")
 class _OneLineParser(argparse.ArgumentParser):
     """Errors are `UserError`s; flags may stand before, between and after positional arguments.
 
-    Python's own parser gives positional arguments that it has not met yet their defaults as soon
-    as it comes to a flag.
+    argparse itself gives all remaining positional arguments their defaults when it meets a flag.
     """
 
     def error(self, message: str) -> None:  # type: ignore[override]
@@ -51,17 +50,17 @@ class _OneLineParser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """What is parsed and what is left over, as argparse has it."""
+        """Return the parsed arguments and the unrecognised ones, as argparse does."""
         arguments = list(sys.argv[1:] if args is None else args)
         kinds = {action.nargs for action in self._actions if not action.option_strings}
-        if argparse.REMAINDER in kinds:  # they belong to another command, flags and all
+        if argparse.REMAINDER in kinds:  # the rest, including flags, belongs to another command
             return super().parse_known_args(arguments, namespace)
         if argparse.PARSER in kinds:
             return self._parse_with_command(arguments, namespace)
         return super().parse_known_args(self._flags_first(arguments), namespace)
 
     def _parse_with_command(self, arguments: list[str], namespace: Any) -> tuple[Any, list[str]]:
-        """Parse a line that has a command's name in it, flags of that command before it or not."""
+        """Parse a command line with a subcommand, whose flags may come before its name."""
         commands = next(action for action in self._actions if action.nargs == argparse.PARSER)
         own = [argument for argument in arguments if self._is_switch(argument)]
         arguments = [argument for argument in arguments if argument not in own]
@@ -82,14 +81,14 @@ class _OneLineParser(argparse.ArgumentParser):
         return super().parse_known_args([*own, *arguments], namespace)
 
     def _is_switch(self, argument: str) -> bool:
-        """Whether it is a flag of this parser without a value; each command has a --help."""
+        """Whether it is a flag of this parser without a value; --help is the subcommand's."""
         return any(
             argument in action.option_strings and action.nargs == 0 and action.dest != "help"
             for action in self._actions
         )
 
     def _flags_first(self, arguments: list[str]) -> list[str]:
-        """The same arguments, flags with their values first, then `--` and all others."""
+        """The same arguments in another order: flags with their values, `--`, then the others."""
         flags: list[str] = []
         others: list[str] = []
         rest = iter(arguments)
@@ -105,16 +104,16 @@ class _OneLineParser(argparse.ArgumentParser):
         return [*flags, "--", *others] if others else flags
 
     def _takes_value(self, flag: str) -> bool:
-        """Whether a flag, which may be shortened, is followed by its value."""
+        """Whether a flag, which may be abbreviated, is followed by its value."""
         actions = {name: action for action in self._actions for name in action.option_strings}
-        meant = [flag] if flag in actions else [name for name in actions if name.startswith(flag)]
-        return len(meant) == 1 and actions[meant[0]].nargs is None
+        names = [flag] if flag in actions else [name for name in actions if name.startswith(flag)]
+        return len(names) == 1 and actions[names[0]].nargs is None
 
 
 def command_parser(module: str, description: str) -> argparse.ArgumentParser:
     """A parser whose errors are one line, with the flags that every command has."""
     parser = _OneLineParser(prog=f"python -m main.{module}", description=description)
-    parser.add_argument("--verbose", action="store_true", help="log more, with time stamps")
+    parser.add_argument("--verbose", action="store_true", help="log in detail, with time stamps")
     return parser
 
 
@@ -134,7 +133,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="change the config, e.g. --set inference.detection.conf=0.3; relative paths in it "
-        "are counted from the project's folder",
+        "start from the project's folder",
     )
 
 
@@ -149,7 +148,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 def as_options(
     kind: Callable[..., Options], arguments: argparse.Namespace, /, **others: object
 ) -> Options:
-    """Options of which each is an argument of its name, or one of `others`."""
+    """Build options from the arguments of the same names, and from `others`."""
     for name in signature(kind).parameters.keys() - others.keys():
         value = getattr(arguments, name)
         others[name] = tuple(value) if isinstance(value, list) else value
@@ -158,27 +157,29 @@ def as_options(
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import much in the block: it stays, and looking for garbage among it takes a tenth of the
-    time."""
+    """Switch garbage collection off while the block imports large modules.
+
+    This saves a tenth of the time, and imported modules are never freed anyway.
+    """
     gc.disable()
     try:
         yield
     finally:
-        if not gc.get_freeze_count():  # of a process that runs many commands, what it holds may go
+        if not gc.get_freeze_count():  # only once, as freezing keeps the garbage of later commands
             gc.freeze()
         gc.enable()
 
 
 def count(text: str, least: int = 1) -> int:
-    """A number of things as a type of argparse: digits alone, from `least` on."""
+    """An argparse type for whole numbers that are not less than `least`."""
     if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text}: give a number from {least}")
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number, {least} or more")
     return int(text)
 
 
 @contextmanager
 def logging_to_stderr() -> Iterator[logging.Handler]:
-    """Show what the project's folders log, as bare messages, while the block runs."""
+    """Write log messages of the project to stderr, without any prefix, while the block runs."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLineFormatter())
     for package in _PACKAGES:
@@ -191,7 +192,7 @@ def command(
     make_parser: Callable[[], argparse.ArgumentParser],
     run: Callable[[argparse.Namespace], int | None],
 ) -> Callable[..., int]:
-    """A command's `main`: runs it with a command line, the process' own by default."""
+    """The `main` of a command, which takes a command line (default: that of the process)."""
 
     def main(command_line: Sequence[str] | None = None) -> int:
         return run_command(make_parser(), run, command_line)
@@ -204,12 +205,12 @@ def run_command(
     main: Callable[[argparse.Namespace], int | None],
     command_line: Sequence[str] | None = None,
 ) -> int:
-    """Parse, run, and return an exit status; what the user must know is one line on stderr.
+    """Parse, run, and return an exit status; an error is one line on stderr.
 
-    A process that fails among others ends here, at once: see `utils.devices.process_group`.
+    If one of several processes fails, it ends here at once: see `utils.devices.process_group`.
 
     Args:
-        command_line: None: the process' own.
+        command_line: None: that of the process.
     """
     _exit_on_signals()
     try:
@@ -225,7 +226,7 @@ def run_command(
 
 
 def _end_among_others(status: int, error: BaseException | None = None) -> None:
-    distributed = sys.modules.get("utils.devices")  # loads PyTorch, as few commands do at once
+    distributed = sys.modules.get("utils.devices")  # importing it would load PyTorch
     if status and distributed is not None:
         distributed.end_process(status, error)
 
@@ -254,7 +255,7 @@ def _run(
                 raise
             log.error("error: %s", shortage, exc_info=log.isEnabledFor(logging.DEBUG))
             return 2
-        except OSError as error:  # the system's refusal: a full disk, no permission, no such place
+        except OSError as error:  # such as a full disk, no permission, or a missing folder
             log.error("error: %s", refusal(error), exc_info=log.isEnabledFor(logging.DEBUG))
             return 2
         except KeyboardInterrupt:
@@ -263,20 +264,20 @@ def _run(
 
 
 def _exit_on_signals() -> None:
-    """Being ended by a scheduler, or with the terminal, cleans up like any other end."""
+    """Clean up when a scheduler, or closing the terminal, ends the process."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # else nohup asks to go on
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has set it
             signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def _memory_shortage(error: BaseException) -> str | None:
-    """What to say if an error means that memory lacks; None if it means something else."""
+    """The message for an error that means a lack of memory; None for other errors."""
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
         return (
-            "this process gets no more memory; close other programs, raise the limit "
-            "(ulimit -v, or the container's), or choose smaller batches"
+            "out of memory; close other programs, raise the limit (ulimit -v, or that of the "
+            "container), or choose smaller batches"
         )
-    torch = sys.modules.get("torch")  # loaded where an error of a device comes from
+    torch = sys.modules.get("torch")  # loaded if the error comes from a device
     if torch is not None and isinstance(error, getattr(torch, "OutOfMemoryError", ())):
         return "the device's memory is full; choose a smaller --batch-size"
     return None

@@ -1,8 +1,8 @@
-"""The network alone, as a file: `python -m main.convert MODEL_DIR [--precision fp16 | --onnx]`.
+"""Convert a checkpoint: `python -m main.convert MODEL_DIR [--precision bf16|fp16 | --onnx]`.
 
-A training checkpoint carries the optimizer's state, two thirds of its bytes. The safetensors file
-written beside it holds the network alone and is found first by every command. With --onnx it is an
-ONNX file for other programs, and for `main.inference --backend onnx`.
+Two thirds of a training checkpoint are the state of the optimizer. The safetensors file that is
+written beside it contains only the network, and all commands prefer it. --onnx writes an ONNX file
+instead, for other programs and for `main.inference --backend onnx`.
 """
 
 import argparse
@@ -29,9 +29,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, help="default: beside the weights")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
-        "--precision", choices=(*PRECISIONS, "fp16"), default="fp32", help="of weights"
+        "--precision", choices=(*PRECISIONS, "fp16"), default="fp32", help="of the weights"
     )
-    kind.add_argument("--onnx", action="store_true", help="write ONNX, in fp32")
+    kind.add_argument("--onnx", action="store_true", help="write ONNX (fp32)")
     return parser
 
 

@@ -1,14 +1,14 @@
-"""Health check: `python -m main.doctor [MODEL_DIR]` says what is there and what works.
+"""Health check: `python -m main.doctor [MODEL_DIR]` lists which files exist and what works.
 
 The exit status is 0 if everything can run, else the sum of 1 (inference cannot), 2 (training
-cannot) and 4 (testing cannot); 64 if this machine computes wrong numbers.
+cannot), 4 (evaluation cannot) and 64 (the device computes wrong numbers).
 """
 
 import argparse
 import sys
 
 from main.cli import add_network_flags, command, command_parser
-from utils.files import PRETRAINED
+from utils.files import CONFIG_NAME, PRETRAINED
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -20,9 +20,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = command_parser("doctor", "Check which files are there and whether everything can run.")
-    known = sorted(path.name for path in PRETRAINED.glob("*/")) or ["smplest_x_h"]
-    parser.add_argument("model_dir", metavar="MODEL_DIR", nargs="?", default=known[0])
+    parser = command_parser("doctor", "Check which files exist and whether everything can run.")
+    known = sorted(path.parent.name for path in PRETRAINED.glob(f"*/{CONFIG_NAME}"))
+    default = known[0] if known else "smplest_x_h"
+    parser.add_argument(
+        "model_dir", metavar="MODEL_DIR", nargs="?", default=default, help=f"default: {default}"
+    )
     add_network_flags(parser)
     return parser
 

@@ -1,4 +1,4 @@
-"""Results of inference as characters that other programs open, and as a page for browsers.
+"""Export results of inference as characters for other programs, and as a page for browsers.
 
 python -m main.export RESULT --format glb,bvh,amass,obj,ply,usd,viewer|all [--person N] [flags]
 """
@@ -39,10 +39,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def find_result(name: str) -> Path:
-    """RESULT as a path, or in demo/.
+    """The folder RESULT, as a path or as a name in demo/.
 
     Raises:
-        UserError: it is in neither place.
+        UserError: neither exists.
     """
     for folder in (Path(name), DEMO / name):
         if folder.is_dir():
@@ -58,14 +58,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format",
         default="glb",
-        help=f"{','.join(FORMATS)}, or {ALL}: all that need no extra package (default: glb)",
+        help=f"{','.join(FORMATS)}, or {ALL} (those without extra packages); default: glb",
     )
     parser.add_argument(
         "--person",
         type=count,
         action="append",
         metavar="N",
-        help="only this person; may be repeated",
+        help="only this person (may be repeated)",
     )
     parser.add_argument(
         "--up",
@@ -76,27 +76,27 @@ def make_parser() -> argparse.ArgumentParser:
         "--origin",
         choices=get_args(Origin),
         default="camera",
-        help="person: start above the origin with the feet at height 0",
+        help="person: each starts above the origin with the feet at height 0",
     )
     parser.add_argument(
         "--space",
         choices=get_args(Space),
-        help="where people stand; default: in the world if the result has one",
+        help="coordinates (default: world if the result has them)",
     )
     parser.add_argument(
         "--every", type=count, default=1, metavar="K", help="obj, ply: every K-th frame"
     )
     parser.add_argument(
-        "--no-clothes", dest="clothes", action="store_false", help="glb, usd, viewer: undressed"
+        "--no-clothes", dest="clothes", action="store_false", help="glb, usd, viewer: no clothes"
     )
     parser.add_argument(
         "--input",
         type=Path,
         metavar="FILE",
-        help="viewer: the video or image (default: by its name, beside RESULT or in demo/)",
+        help="viewer: the video or image (default: the one beside RESULT or in demo/)",
     )
     parser.add_argument(
-        "--body-folder", type=Path, metavar="DIR", help="SMPL-X files, if not where the config says"
+        "--body-folder", type=Path, metavar="DIR", help="SMPL-X files (default: the config's)"
     )
     parser.add_argument(
         "--output",

@@ -1,7 +1,7 @@
-"""The command for HumanData files: `python -m main.humandata check|stats|show|convert`.
+"""Tools for HumanData files: `python -m main.humandata check|stats|show|convert`.
 
-check reports what is wrong with files, stats what is in them, show draws rows on their images, and
-convert writes such files: from others, from results of inference, from plain parameters.
+check reports errors, stats summarises the content, show draws rows on their images, and convert
+writes HumanData files from others, from results of inference, or from SMPL-X parameters.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def _add_reports(tools: Any) -> None:
     add.set_defaults(tool=_check)
     add.add_argument("files", nargs="+", type=Path, metavar="FILE")
     add.add_argument("--images", type=Path, metavar="DIR", help="also check the images")
-    add.add_argument("--images-sample", type=count, metavar="K", help="only K of the images")
+    add.add_argument("--images-sample", type=count, metavar="K", help="check only K images")
     add.add_argument("--json", action="store_true", help="print findings as JSON")
     add = tools.add_parser("stats", help="summarise the content of files")
     add.set_defaults(tool=_stats)
@@ -71,7 +71,7 @@ def _add_cuts(converters: Any) -> None:
         "--keep",
         choices=("common", "all"),
         default="common",
-        help="joints and entries that all files have, or that any file has (zeros elsewhere)",
+        help="joints and entries that all files have (default), or that any has (else zeros)",
     )
     _add_output(add)
     add = converters.add_parser("slice", help="take rows START:STOP[:STEP]")
@@ -89,19 +89,19 @@ def _add_cuts(converters: Any) -> None:
 
 
 def _add_sources(converters: Any) -> None:
-    add = converters.add_parser("from-results", help="pseudo-labels from results of inference")
+    add = converters.add_parser("from-results", help="write pseudo-labels from inference results")
     add.set_defaults(tool=_from_results)
     add.add_argument("results", type=Path, metavar="RESULT_DIR", help="result folder of inference")
-    add.add_argument("--images", type=Path, metavar="DIR", help="root of image_path")
+    add.add_argument("--images", type=Path, metavar="DIR", help="root of image paths")
     add.add_argument(
         "--input", type=Path, metavar="FILE", help="input of the inference, if it was moved"
     )
     add.add_argument(
         "--extract-frames", type=Path, metavar="DIR", help="write frames as JPEG files into DIR"
     )
-    add.add_argument("--min-score", type=float, default=0.0, help="of detections, 0 to 1")
+    add.add_argument("--min-score", type=float, default=0.0, help="lowest detection score, 0 to 1")
     _add_output(add)
-    add = converters.add_parser("from-params", help="from .json or .npz files of SMPL-X parameters")
+    add = converters.add_parser("from-params", help="convert .json or .npz files of parameters")
     add.set_defaults(tool=_from_parameters)
     add.add_argument("parameters", nargs="+", type=Path, metavar="FOLDER|FILE")
     add.add_argument("--images", type=Path, metavar="DIR", required=True)
@@ -121,7 +121,7 @@ def _add_body_folder(parser: argparse.ArgumentParser) -> None:
 
 def _npz(text: str) -> Path:
     if not text.endswith(".npz"):
-        raise argparse.ArgumentTypeError(f"{text}: name it .npz")
+        raise argparse.ArgumentTypeError(f"{text}: give a name that ends in .npz")
     return Path(text)
 
 

@@ -36,15 +36,15 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError("FILE_NAME is missing (or --input, for many clips); see --help")
         return process_input(arguments.file_name, arguments.output or DEMO, options)
     if arguments.file_name is not None:
-        raise UserError("FILE_NAME and --input: give one of them (the frame rate is --fps here)")
+        raise UserError("FILE_NAME and --input: give only one of them (frame rate: --fps)")
     if arguments.output is None:
         raise UserError("--input needs --output FOLDER")
     if options.reuse:
-        raise UserError("--reuse is for one input")
+        raise UserError("--reuse works with a single input; give FILE_NAME instead of --input")
     if options.boxes is not None:
-        raise UserError("--boxes is for one input; put NAME.boxes.json beside each clip")
+        raise UserError("--boxes works with a single input; put NAME.boxes.json beside each clip")
     if options.keypoints not in (None, BUILT_IN):
-        raise UserError(f"--keypoints FILE is for one input; --keypoints {BUILT_IN} is for many")
+        raise UserError(f"--keypoints FILE works with a single input; use --keypoints {BUILT_IN}")
     return process_clips(
         arguments.input,
         arguments.output,
@@ -55,15 +55,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def options_of(arguments: argparse.Namespace) -> InferenceOptions:
-    """What a command line asks for.
+    """The options that a command line gives.
 
     Raises:
         UserError: a value is wrong, or two contradict each other.
     """
     if arguments.floor and arguments.camera not in ("auto", "static"):
-        raise UserError("--floor means --world --camera static: leave one of them out")
+        raise UserError("--floor means --world --camera static; leave out --floor or --camera")
     if arguments.fps is not None and arguments.rate is not None:
-        raise UserError("FPS and --fps: give one of them")
+        raise UserError("FPS and --fps: give only one of them")
     keypoints = arguments.keypoints
     return as_options(
         InferenceOptions,
@@ -79,7 +79,7 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("inference", "People in a video, image or folder of images, as SMPL-X.")
     add = parser.add_argument
-    add("model_dir", metavar="MODEL_DIR", help="name in pretrained_models/, folder or file")
+    add("model_dir", metavar="MODEL_DIR", help="a name in pretrained_models/, a folder or a file")
     add("file_name", metavar="FILE_NAME", nargs="?", help="a file in demo/, or any path")
     add("fps", metavar="FPS", nargs="?", type=float, help="frame rate (default: the input's)")
     add("--output", type=Path, help="folder for the results (default: demo/)")
@@ -103,7 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--refine",
         action=argparse.BooleanOptionalAction,
-        help="move bodies onto keypoints (default: as the model's config says)",
+        help="move bodies onto keypoints (default: inference.refine of the model's config)",
     )
     add(
         "--person",
@@ -112,15 +112,15 @@ def make_parser() -> argparse.ArgumentParser:
         help="only these people (default: everyone)",
     )
     add("--keep-longest", type=count, metavar="N", help="only the N people with the most frames")
-    add("--preview", action="store_true", help="only a picture of each person")
-    add("--reuse", action="store_true", help="take estimates from the existing result")
+    add("--preview", action="store_true", help="only write a picture with each person")
+    add("--reuse", action="store_true", help="use the estimates of the existing result")
     add(
         "--smooth",
         dest="smoothing",
         type=parse_smoothing,
         default="auto",
         metavar="auto|off|FACTOR",
-        help="temporal smoothing",
+        help="temporal smoothing of videos; 2 is twice as strong as auto",
     )
     add("--focal", dest="focal_px", type=float, metavar="PX", help="focal length in pixels")
     add("--fov", dest="fov_deg", type=float, metavar="DEG", help="or the horizontal angle of view")
@@ -130,7 +130,7 @@ def make_parser() -> argparse.ArgumentParser:
         default="auto",
         help="with --world: how the camera moves (default: auto, found from the background)",
     )
-    add("--world", action="store_true", help="also place people in a world with a floor")
+    add("--world", action="store_true", help="also write motion in world coordinates with a floor")
     add("--floor", action="store_true", help="the same as --world --camera static")
     add(
         "--export",
@@ -140,10 +140,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="characters for other programs: glb, bvh, ..., all",
     )
     add("--backend", choices=get_args(Backend), default="torch", help="what runs the network")
-    add("--batch-size", type=count, help="people per batch (default: 8 on a CPU, else 32)")
-    add("--overlay", choices=get_args(OverlayMode), default="mesh", help="what to draw")
-    add("--no-overlay", action="store_true", help="parameters only")
-    add("--download", action="store_true", help="download a published model if missing")
+    add("--batch-size", type=count, help="people per batch (default: 8 on a CPU, 32 on a GPU)")
+    add("--overlay", choices=get_args(OverlayMode), default="mesh", help="what is drawn")
+    add("--no-overlay", action="store_true", help="do not draw anything")
+    add("--download", action="store_true", help="download a published model if it is missing")
     _add_batch_flags(parser)
     add_network_flags(parser)
     return parser
@@ -158,11 +158,11 @@ def _add_batch_flags(parser: argparse.ArgumentParser) -> None:
         "--input",
         type=Path,
         metavar="FOLDER|LIST.txt",
-        help="all videos under a folder, or a list with one path per line",
+        help="all videos below a folder, or a list with one path per line",
     )
     add("--fps", dest="rate", type=float, metavar="FPS", help="the same as FPS, for --input")
     add("--engine", choices=("local", "ray"), default="local", help="one process, or Ray workers")
-    add("--workers", type=count, metavar="N", help="with Ray (default: one per GPU or two cores)")
+    add("--workers", type=count, metavar="N", help="of Ray (default: one per GPU or two CPU cores)")
 
 
 main = command(make_parser, run)

@@ -1,7 +1,7 @@
 """Make an untrained model: `python -m main.initialise CONFIG_FILE MODEL_DIR [--seed N]`.
 
-Its weights are random and its heads say an average person who stands and fills the box. Training
-can start from it, and every command runs with it where no trained weights are at hand.
+Its weights are random, and its output is an average person who stands and fills the box. Training
+can start from it, and all commands can be tried with it if there are no trained weights.
 """
 
 import argparse
@@ -14,10 +14,10 @@ from utils.files import CONFIG_NAME, PRETRAINED, ROOT, atomic_path
 
 
 def initialise(config_file: str, model_dir: str, seed: int) -> Path:
-    """Write weights and config as a new model folder (a name: under pretrained_models/).
+    """Write weights and config to a new model folder; a plain name is one in pretrained_models/.
 
     Raises:
-        UserError: the config cannot be read, or the folder is there already.
+        UserError: the config cannot be read, or the folder exists already.
     """
     import torch
 
@@ -28,7 +28,7 @@ def initialise(config_file: str, model_dir: str, seed: int) -> Path:
     from models.initialise import initial_network
 
     folder = Path(model_dir) if "/" in model_dir else PRETRAINED / model_dir
-    if folder.exists() or folder.is_symlink():  # also where the name is empty, or leads upwards
+    if folder.exists() or folder.is_symlink():  # also if the name is empty or ".."
         raise UserError(f"{folder} exists already; name a new folder")
     config = load_config(config_file)
     body = BodyLibrary(find_model_folder(ROOT / config.model.human_model_path)).smplx()

@@ -1,10 +1,10 @@
-"""Starts the processes of a run on this machine: `python -m main.launch N MODULE [ARGUMENTS]`.
+"""Start the processes of a run on this machine: `python -m main.launch N MODULE [ARGUMENTS]`.
 
-It is torchrun (torch.distributed.run) without its traceback: the process that found what went wrong
-has reported it. Its environment variables set what a cluster needs: NNODES, NODE_RANK,
+This is torchrun (torch.distributed.run) without its traceback, because the process that failed has
+reported the error already. Environment variables set what a cluster needs: NNODES, NODE_RANK,
 RDZV_ENDPOINT (host:port, the same on all machines), RDZV_ID, MAX_RESTARTS, and
-TORCH_ELASTIC_SHUTDOWN_TIMEOUT, the seconds that processes have to save their work when a signal
-ends them (600).
+TORCH_ELASTIC_SHUTDOWN_TIMEOUT, the seconds that processes have to save their work after a signal
+(default: 600).
 """
 
 import argparse
@@ -32,7 +32,7 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
         from utils.devices import DATE, LAUNCH_DATE, usable_cores
 
     if processes < 1:
-        raise UserError(f"{processes} processes; start 1 or more")
+        raise UserError(f"{processes} processes; give 1 or more")
     if not module:
         raise UserError("MODULE is empty; give main.train, main.pretrain or main.test")
     environment = os.environ
@@ -42,7 +42,7 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
     threads = max(1, usable_cores() // processes)
     environment.setdefault("OMP_NUM_THREADS", str(threads))
     if not torch.cuda.is_available():
-        # On CPUs a quarter of a step is glibc giving memory back that the next step asks for.
+        # Else, on CPUs, glibc spends a quarter of a step returning memory that the next one needs.
         environment.setdefault("MALLOC_MMAP_MAX_", "0")
         environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**40))
     environment.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
@@ -60,7 +60,7 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
 def _torchrun_flags(processes: int, environment: MutableMapping[str, str]) -> list[str]:
     restarts = environment.get("MAX_RESTARTS", "0")
     if restarts != "0":
-        # Else restarted processes meet in the old ones' store, and look for those.
+        # Else restarted processes join the store of the old ones and wait for them.
         environment.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     flags = [
         f"--nproc-per-node={processes}",
@@ -79,10 +79,10 @@ def _torchrun_flags(processes: int, environment: MutableMapping[str, str]) -> li
 
 
 def _status(codes: Mapping[int, int]) -> int:
-    """Exit status for those of failed ranks; where signals ended all, 128 and the signal.
+    """The exit status for the codes of failed ranks; 128 plus the signal if signals ended all.
 
-    When one has failed, torchrun ends the others by SIGTERM, and they may still report 128 and that
-    signal. SIGKILL is another's, such as that of the system when memory is short.
+    When one has failed, torchrun ends the others by SIGTERM, and they may report 128 plus that
+    signal. SIGKILL comes from elsewhere, for example from the system when memory runs out.
     """
     killed = [rank for rank, code in codes.items() if code == -signal.SIGKILL]
     for rank in killed:

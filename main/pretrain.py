@@ -1,12 +1,12 @@
 """Pre-training: `python -m main.pretrain JOB_NAME CONFIG_FILE [flags]`.
 
---stage keypoints: the ViT of the config learns to find joints in the crops of any HumanData sets,
-without task tokens, as ViTPose does. At the end of a run outputs/pretrain_JOB_DATE/model_dump/
-encoder.pth is a file of ViTPose's form, for `model.encoder_pretrained_model_path`.
+--stage keypoints: the ViT of the config learns to find joints in the crops of any HumanData files,
+without task tokens, as ViTPose does. The run ends by writing outputs/pretrain_JOB_DATE/model_dump/
+encoder.pth in the format of ViTPose, for `model.encoder_pretrained_model_path`.
 
---stage lifting: the lifter of the config (`model.lifter_config`) and the heads learn what joints
-mean in 3D, from endless synthetic poses without pictures. Snapshots are of the whole network, for
-`model.pretrained_model_path`; its encoder is that of `model.encoder_pretrained_model_path`.
+--stage lifting: the lifter of the config (`model.lifter_config`) and the heads learn to lift 2D
+joints to 3D, from synthetic poses without pictures. Snapshots contain the whole network, for
+`model.pretrained_model_path`, with the encoder of `model.encoder_pretrained_model_path`.
 
 scripts/pretrain.sh starts the processes.
 """

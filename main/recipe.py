@@ -301,7 +301,7 @@ class TimedTraining:
                 stop = StopRequest()
                 with _signals_restored():
                     status = run_training(recipe, options, stop)
-                if status or stop.made:
+                if status or stop.requested:
                     raise SystemExit(status or 128 + signal.SIGTERM)
         (run,) = runs.glob(f"*_{stage}_*")
         found = (run / "model_dump").glob("snapshot_[0-9]*.pth.tar")

@@ -1,8 +1,8 @@
-"""How near a result is to the truth: `python -m main.score RESULT TRUTH.npz`.
+"""Compare a result with the ground truth of its video: `python -m main.score RESULT TRUTH.npz`.
 
-RESULT is a folder of inference, TRUTH a HumanData file of the same video whose `meta.frame_index`
-says which frame a row belongs to, as `main.synthesize --video` writes it. In every frame, results
-are assigned to people by the overlap of their boxes.
+RESULT is a result folder of inference, TRUTH a HumanData file of the same video whose
+`meta.frame_index` gives the frame of each row, as in files of `main.synthesize --video`. In every
+frame, estimated people are assigned to true ones by the overlap of their boxes.
 """
 
 import argparse
@@ -19,10 +19,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = command_parser("score", "Compare a result of inference with the truth.")
-    parser.add_argument("result", metavar="RESULT", type=Path, help="result folder of inference")
+    parser = command_parser("score", "Compare a result of inference with the ground truth.")
+    parser.add_argument("result", metavar="RESULT", type=Path, help="a result folder of inference")
     parser.add_argument(
-        "truth", metavar="TRUTH.npz", type=Path, help="truth of the video: HumanData, EMDB, RICH"
+        "truth", metavar="TRUTH.npz", type=Path, help="the truth, as HumanData, EMDB or RICH"
     )
     parser.add_argument(
         "--body-folder", default="human_models/human_model_files", help="folder of SMPL-X files"

@@ -1,4 +1,7 @@
-"""The local app: `python -m main.serve`, then a browser. scripts/app.sh installs what it needs."""
+"""Start the local app for a browser: `python -m main.serve`.
+
+scripts/app.sh installs what it needs.
+"""
 
 import argparse
 import re
@@ -23,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     if token is not None and not re.fullmatch(r"[A-Za-z0-9_-]{8,}", token):
         raise UserError("--token: give at least eight letters, digits, - or _, or leave it out")
     if arguments.limit_mb < 1:
-        raise UserError(f"--limit-mb {arguments.limit_mb}: give a number from 1")
+        raise UserError(f"--limit-mb {arguments.limit_mb}: give 1 or more")
     if token is None and arguments.host not in LOOPBACK:
         token = secrets.token_urlsafe(24)
     serve(
@@ -42,8 +45,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("serve", "Start the local app for a browser (docs/app.md).")
     add = parser.add_argument
     add("--port", type=int, default=7860, help="default: 7860; 0: any free port")
-    add("--host", default=LOOPBACK[0], help="address to listen at (default: 127.0.0.1)")
-    add("--token", help="for other computers (default: a new one, shown at the start)")
+    add("--host", default=LOOPBACK[0], help="address to listen on (default: 127.0.0.1)")
+    add("--token", help="access token for other computers (default: a new one, which is printed)")
     add("--model", default="smplest_x_demo", metavar="MODEL_DIR", help="selected at the start")
     add("--limit-mb", type=int, default=300, metavar="MB", help="largest upload (default: 300)")
     add("--output", type=Path, default=OUTPUTS / "app", metavar="DIR", help="folder of the jobs")

@@ -1,9 +1,9 @@
 """Draw synthetic people: `python -m main.synthesize --people N --seed S [flags]`.
 
-Draws dressed open people with exact ground truth into OUT/annot/NAME_SPLIT.npz (HumanData) and
-OUT/img/NAME/SPLIT; with --video clips, each with an annotation file of its own. The same seed gives
-the same pictures and annotations whatever the number of workers; a run that was stopped goes on
-when it is started again.
+Writes dressed people with exact ground truth to OUT/annot/NAME_SPLIT.npz (HumanData) and
+OUT/img/NAME/SPLIT; with --video, each clip has its own annotation file. The same seed gives the
+same pictures and annotations for any number of workers; a run that was stopped continues when it
+is started again.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
     from utils.iteration import with_progress
 
     options = _options(arguments)
-    bundled_photographs()  # before any worker starts: they may be missing
+    bundled_photographs()  # they may be missing; find out before any worker starts
     counts = synthesize(options, arguments.out, arguments.workers)
     pictures = (None for count in counts for _ in range(count))
     for _ in with_progress(pictures, options.picture_count(), options.kind):
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _options(arguments: argparse.Namespace) -> "SynthesisOptions":
-    """Raises UserError where a flag's value is out of its range."""
+    """Raises UserError if the value of a flag is out of its range."""
     from synthetic.production import SynthesisOptions
 
     kind: Kind = "scenes"
@@ -67,7 +67,7 @@ def _parsed_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     size = (int(match[1]), int(match[2])) if match else (0, 0)
     if not all(32 <= side <= _LARGEST_SIDE for side in size):
-        raise UserError(f"--size {text}: give WIDTHxHEIGHT in pixels, as 192x256")
+        raise UserError(f"--size {text}: give WIDTHxHEIGHT in pixels, such as 192x256")
     return size
 
 
@@ -81,14 +81,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=1, help="number of processes")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--crops", action="store_true", help="one person per picture (fast)")
-    what.add_argument("--video", action="store_true", help="clips (mp4) with annotations")
-    what.add_argument("--demo", action="store_true", help="like demo/test_video.mp4: 3 people")
+    what.add_argument("--video", action="store_true", help="clips (mp4)")
+    what.add_argument("--demo", action="store_true", help="a clip like demo/test_video.mp4")
     parser.add_argument(
         "--camera",
         choices=_CAMERAS,
-        help="with --video: three people in a room, seen by a camera that moves in this way",
+        help="with --video: three people in a room, and how the camera moves",
     )
-    parser.add_argument("--frames", type=int, default=90, help="per clip, 30 per s (default: 90)")
+    parser.add_argument("--frames", type=int, default=90, help="per clip, at 30 fps (default: 90)")
     parser.add_argument(
         "--size", metavar="WxH", help="picture size (default: 192x256 with --crops, else 1280x720)"
     )

@@ -1,8 +1,8 @@
 """Benchmarks of a network: `python -m main.test DATASET MODEL_DIR [CKPT_ID] [flags]`.
 
-DATASET is a name of datasets/sources.csv or of the config, or several with commas between them.
-MODEL_DIR is what inference takes; with CKPT_ID it is a training run, whose snapshot of that epoch
-is tested. Results go to outputs/test_DATASET_epID_DATE/{log,result}.
+DATASET is a name from datasets/sources.csv or from the config, or several separated by commas.
+MODEL_DIR is the same as for inference; with CKPT_ID it is a training run, whose snapshot of that
+epoch is tested. Results go to outputs/test_DATASET_epID_DATE/{log,result}.
 """
 
 import argparse
@@ -15,19 +15,20 @@ from typing import Final
 from main.cli import add_network_flags, as_options, command, command_parser, count, quick_imports
 from utils.errors import UserError
 
+PROTOCOLS: Final = ("correct", "published")
 GROUND_TRUTHS: Final = ("parameters", "meshes")
 _EPILOG: Final = (
-    "Several processes share the work: NPROC=4 sh scripts/test.sh ..., or "
-    "torchrun --nproc-per-node 4 -m main.test ...; each takes a GPU of its own."
+    "To share the work among several processes with one GPU each, use NPROC=4 sh scripts/test.sh "
+    "... or torchrun --nproc-per-node 4 -m main.test ..."
 )
 
 
 def run(arguments: argparse.Namespace) -> int:
     with quick_imports():
         from main.evaluation.run import BenchmarkOptions, run_benchmarks
-        from utils.devices import is_first
+        from utils.devices import world
 
-    if not is_first():
+    if not world().is_first:
         logging.disable()  # the first process reports for all of them
     model_dir, checkpoint_id = _network(arguments)
     names = (arguments.dataset or "").split(",")
@@ -46,61 +47,60 @@ def _network(arguments: argparse.Namespace) -> tuple[str, str | None]:
     """MODEL_DIR and CKPT_ID, which are flags with --humandata.
 
     Raises:
-        UserError: what is given does not go together.
+        UserError: arguments are missing or contradict each other.
     """
     if arguments.humandata is not None:
         if arguments.dataset or not (arguments.images and arguments.model):
-            raise UserError("--humandata FILE needs --images DIR and --model MODEL_DIR; no DATASET")
+            raise UserError(
+                "--humandata FILE needs --images DIR and --model MODEL_DIR, and no DATASET"
+            )
         return arguments.model, arguments.checkpoint
     if arguments.images or arguments.model or arguments.checkpoint:
-        raise UserError("--images, --model and --checkpoint belong to --humandata FILE; see --help")
+        raise UserError("--images, --model and --checkpoint need --humandata FILE; see --help")
     if not arguments.model_dir:
-        raise UserError("DATASET and MODEL_DIR are needed, or --humandata FILE; see --help")
+        raise UserError("give DATASET and MODEL_DIR, or --humandata FILE; see --help")
     return arguments.model_dir, arguments.checkpoint_id
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("test", "Evaluate a network on the test split of a dataset.")
     parser.epilog = _EPILOG
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "dataset",
         metavar="DATASET",
         nargs="?",
-        help="a name in datasets/sources.csv or in the config, or several: EHF,PW3D",
+        help="a name in datasets/sources.csv or in the config, or several, such as EHF,PW3D",
     )
-    parser.add_argument(
-        "model_dir", metavar="MODEL_DIR", nargs="?", help="as for inference, or a training run"
-    )
-    parser.add_argument(
-        "checkpoint_id", metavar="CKPT_ID", nargs="?", help="an epoch of the run, from 0"
-    )
-    parser.add_argument("--humandata", type=Path, metavar="FILE", help="instead of DATASET")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="root of its image paths")
-    parser.add_argument("--model", metavar="MODEL_DIR", help="the model, with --humandata")
-    parser.add_argument("--checkpoint", metavar="CKPT_ID", help="like CKPT_ID")
-    parser.add_argument("--protocol", default="correct", help="correct or published")
-    parser.add_argument(
+    add("model_dir", metavar="MODEL_DIR", nargs="?", help="as for inference, or a training run")
+    add("checkpoint_id", metavar="CKPT_ID", nargs="?", help="an epoch of the run, from 0")
+    add("--humandata", type=Path, metavar="FILE", help="a HumanData file instead of DATASET")
+    add("--images", type=Path, metavar="DIR", help="with --humandata: root of its image paths")
+    add("--model", metavar="MODEL_DIR", help="with --humandata: MODEL_DIR")
+    add("--checkpoint", metavar="CKPT_ID", help="with --humandata: CKPT_ID")
+    add("--protocol", choices=PROTOCOLS, default="correct", help="rules (default: correct)")
+    add(
         "--gt",
         dest="ground_truth",
         choices=GROUND_TRUTHS,
         default="parameters",
         help="meshes: compare with meshes registered to scans, beside the images (EHF)",
     )
-    parser.add_argument(
+    add(
         "--worst",
         dest="worst_count",
         type=partial(count, least=0),
         metavar="K",
-        help="worst samples to draw (default: 8)",
+        help="draw the K samples with the largest errors (default: 8)",
     )
-    parser.add_argument(
+    add(
         "--detections",
         type=Path,
         metavar="FILE",
         help="boxes of a detector instead of the dataset's, as JSON {image path: [[x, y, width, "
-        "height], ...]}; adds F1 and errors divided by it",
+        "height], ...]}; adds F1, and errors divided by F1",
     )
-    parser.add_argument("--output", type=Path, help="folder for log/ and result/")
+    add("--output", type=Path, help="folder for log/ and result/")
     add_network_flags(parser)
     return parser
 

@@ -1,7 +1,7 @@
 """Training: `python -m main.train JOB_NAME CONFIG_FILE [flags]`, one process of a run.
 
-scripts/train.sh starts as many as there are GPUs. A run lives in outputs/train_JOB_DATE: `log`
-(train.log, metrics.jsonl, TensorBoard), `model_dump` (snapshots), `code` (command, commit,
+scripts/train.sh starts one process per GPU. The folder of a run is outputs/train_JOB_DATE, with
+`log` (train.log, metrics.jsonl, TensorBoard), `model_dump` (snapshots), `code` (command, commit,
 changes) and config_base.py.
 """
 

@@ -1,9 +1,9 @@
-"""Weights from files into a network, and back; nothing from a file is executed.
+"""Loads and saves the weights of networks; nothing from a file is executed.
 
-Files carry the published names of weights, which the key table translates to those of our modules.
-Two forms are read: the published one (`torch.save` of {'epoch', 'network', 'optimizer'}) and
-safetensors. Both are mapped into memory, not copied: of an 8.2 GB training checkpoint only the
-network's pages are ever read, and only once.
+Files contain the published names of weights, which the key table translates to those of our
+modules. Two formats are read: the published one (`torch.save` of {'epoch', 'network', 'optimizer'})
+and safetensors. Both are mapped into memory, not copied: of an 8.2 GB training checkpoint, only the
+pages of the network are read, and only once.
 """
 
 import logging
@@ -48,28 +48,28 @@ _FLOAT8: Final = (
     torch.float8_e5m2fnuz,
 )
 _SCALE: Final = ".scale"
-"""Behind the name of a weight of 8 bits: its scales."""
+"""Suffix of the name of the scales of a weight in 8 bits."""
 _BYTEARRAY: Final = b"bytearray"
 _BESIDE_WEIGHTS: Final = re.compile(
     r"numpy\.(_?core\.multiarray\.(scalar|_reconstruct)|ndarray|dtype|dtypes\.\w+)"
     r"|argparse\.Namespace|pathlib(\._local)?\.\w*Path"
 )
-"""What training runs keep beside weights: numbers of NumPy, their arguments, paths."""
+"""Values that training runs save beside weights: NumPy numbers, arguments, paths."""
 _NETWORK_NAMES: Final = (
     *("network", "state_dict", "model_state_dict", "model"),
     *("ema", "model_ema", "ema_state_dict", "state_dict_ema"),
 )
-"""Under which files keep their weights, the best first."""
+"""Names of the weights in files, in order of preference."""
 
 
 class Placeholder:
-    """Stands for an object of a class that is not loaded; it keeps the object's state."""
+    """Stands for an object of a class that is not loaded, with its state."""
 
     def __new__(cls, *_: object) -> "Placeholder":
         return super().__new__(cls)
 
     def __init__(self, *_: object) -> None:
-        """Take the arguments of any constructor and do nothing with them."""
+        """Accept and ignore the arguments of any constructor."""
 
     def __setstate__(self, state: object) -> None:
         self.state = state if isinstance(state, dict) else {}
@@ -77,7 +77,7 @@ class Placeholder:
     state: Mapping[str, Any] = {}
 
 
-# What wrappers of networks (data parallel, torch.compile, FSDP, checkpointing) put into keys.
+# Parts of keys that wrappers (data parallel, torch.compile, FSDP, checkpointing) add.
 _WRAPPERS: Final = re.compile(
     r"^((module|_orig_mod)\.)+|(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
@@ -90,8 +90,8 @@ _OLD_PREFIXES: Final = (
 # Buffers of the body model, which are read from its own files.
 _NOT_WEIGHTS: Final = ("smplx_layer.",)
 
-# (published, ours), one-to-one, so that what is saved carries the published names. The first rule
-# that fits the beginning of a key applies; {i} is the index of a decoder layer.
+# (published, ours), one-to-one, so that saved files have the published names. The first rule that
+# matches the beginning of a key applies; {i} is the index of a decoder layer.
 _LAYER: Final = "decoder.transformer.transformer.layers.{i}."
 KEY_TABLE: Final = (
     (_LAYER + "0.norm.", "decoder.layers.{i}.self_norm."),
@@ -114,11 +114,11 @@ def read_torch(path: Path) -> dict[str, Any]:
     """The content of a file of `torch.save`, on the CPU, mapped from the file; weights only.
 
     Raises:
-        UserError: the file is missing, damaged, holds no dictionary, or would execute code.
+        UserError: the file is missing, damaged, not a dictionary, or would execute code.
     """
     with _damage_reported(path):
         require_regular_file(path, "checkpoint")
-        # Files from before torch 1.6 are no zip archives and cannot be mapped.
+        # Files from before PyTorch 1.6 are not zip archives and cannot be mapped.
         mappable = zipfile.is_zipfile(path)
         if mappable:
             check_archive(path)
@@ -126,23 +126,23 @@ def read_torch(path: Path) -> dict[str, Any]:
             _check_stream(path)
         content = load_inert(path, _BESIDE_WEIGHTS, mmap=mappable)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no dictionary of weights; is it a checkpoint?")
+        raise UserError(f"{path}: contains no dictionary of weights; is it a checkpoint?")
     return content
 
 
 def load_inert(path: Path, names: re.Pattern[str], *, mmap: bool = False) -> Any:
-    """The content of a file of `torch.save`, where objects of other classes are `Placeholder`s.
+    """The content of a file of `torch.save`, with `Placeholder`s for objects of other classes.
 
-    Nothing that the file names is loaded or called, but for what makes PyTorch's tensors.
+    Nothing that the file names is loaded or called, except for making tensors.
 
     Args:
-        names: of classes and functions that may be in it.
+        names: classes and functions that the file may name.
 
     Raises:
-        pickle.UnpicklingError: it names another.
+        pickle.UnpicklingError: it names another one.
         RuntimeError, ValueError, ...: it is damaged, see `DAMAGE`.
     """
-    others = get_safe_globals()  # that libraries may have given PyTorch for the whole process
+    others = get_safe_globals()  # registered by libraries for the whole process
     clear_safe_globals()
     try:
         found = get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
@@ -153,7 +153,7 @@ def load_inert(path: Path, names: re.Pattern[str], *, mmap: bool = False) -> Any
             (type(name.rpartition(".")[2], (Placeholder,), {}), name) for name in found
         ]
         with safe_globals(placeholders), warnings.catch_warnings():
-            # Of pickles with other protocols than those of torch.save; errors say enough.
+            # These warn of pickles with other protocols than that of torch.save; errors are enough.
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     finally:
@@ -176,11 +176,11 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
 
 
 def _network_in(path: Path, content: dict[Any, Any]) -> dict[Any, Any]:
-    """The weights of a network among what a file holds, or the file's whole content."""
+    """The weights of a network in the content of a file, or the whole content."""
     for name in _NETWORK_NAMES:
         if isinstance(content.get(name), dict) and content[name]:
             if name != "network":
-                log.info("%s: weights are taken from its '%s'", path, name)
+                log.info("%s: using the weights in its '%s'", path, name)
             return content[name]
     if content and all(isinstance(value, Tensor) for value in content.values()):
         return content
@@ -192,10 +192,10 @@ def _network_in(path: Path, content: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def require_weights(path: Path, state: dict[Any, Any]) -> dict[str, Tensor]:
-    """What a file gives as weights, if that is what it is.
+    """Check that values from a file are weights.
 
     Raises:
-        UserError: a key is no name, or a value no plain tensor that lies wholly in the file.
+        UserError: a key is not a name, or a value is not a plain tensor entirely in the file.
     """
     for key, value in state.items():
         if not isinstance(key, str) or not is_stored(value):
@@ -204,7 +204,7 @@ def require_weights(path: Path, state: dict[Any, Any]) -> dict[str, Tensor]:
 
 
 def is_stored(value: object) -> bool:
-    """Whether a value that was read is a dense tensor of which every number was in the file."""
+    """Whether a value is a dense tensor whose numbers were all in the file."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
@@ -215,14 +215,14 @@ def is_stored(value: object) -> bool:
 
 
 def check_archive(path: Path) -> None:
-    """Refuse what `torch.save` never writes and `torch.load` does not read well.
+    """Refuse content that `torch.save` never writes and `torch.load` does not read safely.
 
-    Compressed numbers would be taken for numbers when they are mapped, and may be a million times
-    as long as the file. A bytearray is made as long as the file says, with nothing behind it.
+    Compressed numbers would be read as numbers when mapped, and may be a million times as long as
+    the file. A bytearray is allocated with the length that the file gives, whatever it contains.
 
     Raises:
-        ValueError: there is such a thing in it.
-        zipfile.BadZipFile: it is not a zip archive, or a damaged one.
+        ValueError: it has such content.
+        zipfile.BadZipFile: it is not a zip archive, or is damaged.
     """
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
@@ -255,12 +255,12 @@ DAMAGE: Final = (
     MemoryError,
     struct.error,
 )
-"""What PyTorch and safetensors raise on damaged or ill-meant files."""
+"""Errors that PyTorch and safetensors raise for damaged or malicious files."""
 
 
 @contextmanager
 def _damage_reported(path: Path) -> Iterator[None]:
-    """What reading a file can fail of, as one line."""
+    """Turn errors of reading a file into a UserError of one line."""
     try:
         yield
     except (pickle.UnpicklingError, *DAMAGE) as error:
@@ -278,7 +278,7 @@ def _damage_reported(path: Path) -> Iterator[None]:
 
 
 def _refusal(error: pickle.UnpicklingError) -> str:
-    """Why a pickle was refused, without PyTorch's advice to read it without restriction."""
+    """Why a pickle was refused, without PyTorch's advice to load it unsafely."""
     text = str(error)
     named = re.search(r"GLOBAL (\S{1,80})", text)
     if named:
@@ -303,9 +303,9 @@ def _mismatch(network: SMPLestX, state: dict[str, Tensor]) -> str | None:
 
 
 def small_state(network: SMPLestX) -> dict[str, Tensor]:
-    """A network's weights in fp16; in 8 bits those 1 x 1 convolutions that are never trained.
+    """The weights of a network in fp16, and 1 x 1 convolutions that are never trained in 8 bits.
 
-    Weights of 8 bits have a scale for each output channel, under their name and `.scale`.
+    Weights in 8 bits have a scale for each output channel, with `.scale` after their name.
     """
     state = {key: value.half() for key, value in network.state_dict().items()}
     for name, module in network.named_modules():
@@ -321,7 +321,7 @@ def small_state(network: SMPLestX) -> dict[str, Tensor]:
 
 
 def _scaled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of 8 bits times their scales, see `small_state`."""
+    """Weights in 8 bits multiplied by their scales, see `small_state`."""
     scales = {
         key: state[key + _SCALE]
         for key, value in state.items()
@@ -340,13 +340,13 @@ def load_network(
 ) -> SMPLestX:
     """The network of `config` with the weights of a checkpoint, strictly, in evaluation mode.
 
-    In the file's own precision the parameters are the file's pages (copied on write); another
-    precision or device copies them one by one. Either way memory holds the network once.
+    In the precision of the file, the parameters are pages of the file (copied on write); another
+    precision or device copies them one by one. In both cases, memory contains the network once.
 
     Raises:
-        UserError: see `read_network`; or the weights are not those of `config`.
+        UserError: see `read_network`; or the weights do not fit `config`.
     """
-    with torch.device("meta"):  # no memory behind its weights
+    with torch.device("meta"):  # weights without memory
         network = SMPLestX(config)
     state = _fitting(read_network(path), network, path)
     network.load_state_dict(state, strict=True, assign=True)
@@ -354,7 +354,7 @@ def load_network(
 
 
 def load_weights(network: SMPLestX, path: str | Path) -> None:
-    """Copy a checkpoint's weights into a network, strictly.
+    """Copy the weights of a checkpoint into a network, strictly.
 
     Raises:
         UserError: see `load_network`.
@@ -374,7 +374,7 @@ def _fitting(state: dict[str, Tensor], network: SMPLestX, path: str | Path) -> d
 
 
 def save_safetensors(state: dict[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
-    """Write a state dict (our names) under the published names, whole or not at all."""
+    """Write a state dict (our names) under the published names, atomically."""
     published = {key: value.contiguous() for key, value in to_published(state).items()}
     with atomic_path(Path(path)) as partial:
         partial.touch()
@@ -383,17 +383,17 @@ def save_safetensors(state: dict[str, Tensor], path: str | Path, metadata: dict[
             save_file(published, partial, metadata={"format": "pt", **metadata})
         except SafetensorError as error:
             raise _not_written(error, path) from error
-        partial.chmod(usual_mode)  # the library makes it readable by its owner alone
+        partial.chmod(usual_mode)  # the library makes it readable only by its owner
 
 
 def save_torch(content: Any, path: Path, *, durable: bool = False) -> None:
-    """Write a file that `torch.load` reads with weights_only, whole or not at all.
+    """Write a file that `torch.load` can read with weights_only, atomically.
 
     Args:
         durable: see `atomic_path`.
 
     Raises:
-        OSError: it cannot be written, as on a full disk.
+        OSError: it cannot be written, for example because the disk is full.
     """
     with atomic_path(path, durable=durable) as partial:
         try:
@@ -404,7 +404,7 @@ def save_torch(content: Any, path: Path, *, durable: bool = False) -> None:
 
 
 def _not_written(error: Exception, path: str | Path) -> OSError:
-    """The system's refusal, which libraries keep in their text or as what they were handling."""
+    """The OSError behind an error of a library, from its context or its text."""
     found = re.search(r"os error (\d+)", str(error))
     number = int(found[1]) if found else 0
     for cause in (error, error.__context__):
@@ -424,7 +424,7 @@ def _translate(key: str, table: Iterable[tuple[str, str]]) -> str:
 
 
 def from_published(state: Mapping[str, Value]) -> dict[str, Value]:
-    """A published (or older) state dict under our names; buffers of the body model left out."""
+    """A published (or older) state dict under our names, without buffers of the body model."""
     ours = {}
     for key, value in state.items():
         key = _WRAPPERS.sub("", key)

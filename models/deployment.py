@@ -1,6 +1,6 @@
 """Networks for deployment: compiled, as CUDA graphs, and as ONNX files.
 
-What ONNX needs beside PyTorch is in requirements-onnx.txt.
+requirements-onnx.txt has the packages that ONNX needs in addition to PyTorch.
 """
 
 import logging
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 TOLERANCE: Final = 1e-4
 """Largest difference between head outputs in onnxruntime and in PyTorch; they are of order 3."""
 LARGEST_FILE: Final = 2**31 - 2**24
-"""Bytes of weights from which they get a file of their own: ONNX files end at 2 GB."""
+"""Bytes of weights from which they go into a separate file: ONNX files are limited to 2 GB."""
 _INPUT: Final = "images"
 _MAKE_IT: Final = "make it with: .venv/bin/python -m main.convert MODEL_DIR --onnx"
 _REFUSALS: Final = (
@@ -40,24 +40,24 @@ _REFUSALS: Final = (
     "NotImplemented",
     "RuntimeException",
 )
-"""onnxruntime's errors about files."""
+"""Errors of onnxruntime about files."""
 _BATCH: Final = 2
-"""Of the example by which the network is traced; one would be taken for a constant."""
+"""Batch size of the example for tracing; a size of one would become a constant."""
 Program = Callable[[Tensor], HeadOutputs]
-"""What a network does with batches of one size."""
+"""A network for batches of one size."""
 
 
 class StaticNetwork:
-    """Called as SMPLestX is; batches are padded to powers of two, one program for each size."""
+    """Called like SMPLestX; batches are padded to powers of two, with one program per size."""
 
     def __init__(self, network: SMPLestX, prepare: Callable[[SMPLestX, Tensor], Program]) -> None:
-        """`prepare` makes a program from the network and a batch of the size that it is for."""
+        """`prepare` makes a program from the network and a batch of its size."""
         self._network, self._prepare = network, prepare
         self._programs: dict[int, Program] = {}
         self._lock = threading.Lock()
 
     def __call__(self, images: Float[Tensor, "B 3 H W"]) -> HeadOutputs:
-        """Raises UserError where a program cannot be made."""
+        """Raises UserError if a program cannot be made."""
         count = len(images)
         size = 1 << (count - 1).bit_length()
         if size > count:
@@ -69,25 +69,25 @@ class StaticNetwork:
 
 
 def compiled(network: SMPLestX, images: Float[Tensor, "B 3 H W"]) -> Program:
-    """By torch.compile, for this size alone."""
+    """Compile the network with torch.compile, only for this size."""
     program: Program = torch.compile(network, dynamic=False)
     try:
         program(images)
-    except RuntimeError as error:  # no compiler, or one that fails
+    except RuntimeError as error:  # the compiler is missing or fails
         line = str(error).strip().splitlines()[0]
         raise UserError(f"compile: {line}; leave it out", setting="backend") from error
     return program
 
 
 def captured(network: SMPLestX, images: Float[Tensor, "B 3 H W"]) -> Program:
-    """As a CUDA graph on the images' device: all kernels of the network are launched at once.
+    """Capture a CUDA graph on the device of the images, to launch all kernels at once.
 
     After https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
     """
     given, lock = images.clone(), threading.Lock()
-    # Streams are those of the thread's current device, which need not be the images'.
+    # Streams belong to the current device of the thread, which may differ from that of the images.
     with torch.cuda.device(given.device):
-        # Without a stream `torch.cuda.graph` takes one of the device on which it captured first.
+        # Without a stream, `torch.cuda.graph` uses one of the device of its first capture.
         beside, capturing = torch.cuda.Stream(), torch.cuda.Stream()
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
@@ -109,11 +109,11 @@ def captured(network: SMPLestX, images: Float[Tensor, "B 3 H W"]) -> Program:
 
 
 PROGRAMS: Final = {"compile": compiled, "cuda-graphs": captured}
-"""By the names of backends."""
+"""Programs by the names of backends."""
 
 
 def save_onnx(network: SMPLestX, shape: tuple[int, int], path: Path) -> float:
-    """Write a network (float32, in evaluation mode) with a free batch size, and try it.
+    """Write a network (float32, in evaluation mode) with a variable batch size, and test it.
 
     Input `images` (batch, 3, height, width), RGB in 0..1; outputs are named as HeadOutputs. Weights
     over 2 GB go into PATH.data beside it.
@@ -122,15 +122,15 @@ def save_onnx(network: SMPLestX, shape: tuple[int, int], path: Path) -> float:
         shape: height and width of the input.
 
     Returns:
-        The largest difference from PyTorch in any output, for a batch of another size.
+        The largest difference from PyTorch in all outputs, for a batch of another size.
 
     Raises:
-        UserError: a package of requirements-onnx.txt is missing, or the file computes otherwise.
+        UserError: a package of requirements-onnx.txt is missing, or the results differ.
     """
     for name in ("onnxscript", "onnxruntime"):
         _package(name)
     example = torch.rand(_BATCH, 3, *shape)
-    # Strict tracing knows that the length of a tensor may vary; the other kind makes it a constant.
+    # Strict tracing keeps lengths of tensors variable; otherwise they become constants.
     traced = torch.export.export(
         network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=True
     )
@@ -156,9 +156,9 @@ def save_onnx(network: SMPLestX, shape: tuple[int, int], path: Path) -> float:
 
 
 class OnnxNetwork:
-    """A network in an ONNX file, called as SMPLestX is, by any number of threads at a time.
+    """A network in an ONNX file, called like SMPLestX, by any number of threads at a time.
 
-    It runs on the GPU where the device is one and onnxruntime-gpu is installed, else on the CPU.
+    It runs on the GPU if the device is one and onnxruntime-gpu is installed, else on the CPU.
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:
@@ -173,13 +173,13 @@ class OnnxNetwork:
             log.warning("onnxruntime computes on the CPU: onnxruntime-gpu is not installed")
 
     def __call__(self, images: Float[Tensor, "B 3 H W"]) -> HeadOutputs:
-        """RGB crops in 0..1, as SMPLestX takes them."""
+        """Run the network on RGB crops in 0..1, like SMPLestX."""
         given = {_INPUT: np.ascontiguousarray(images.cpu().numpy())}
         outputs = self._session().run(list(HeadOutputs._fields), given)
         return HeadOutputs(*(torch.from_numpy(value).to(images.device) for value in outputs))
 
     def _check_file(self) -> None:
-        """Refuse pipes, devices and what `read_description` refuses."""
+        """Refuse pipes, devices and files that `read_description` refuses."""
         require_regular_file(self.path, f"file; {_MAKE_IT}")
         try:
             read_description(self.path)
@@ -190,7 +190,7 @@ class OnnxNetwork:
         return UserError(f"{self.path}: damaged; {_MAKE_IT}")
 
     def _session(self) -> Any:
-        """The one that takes as many threads as PyTorch would in the caller's thread."""
+        """The session with as many threads as PyTorch would use in the calling thread."""
         threads = torch.get_num_threads()
         with self._lock:
             if threads not in self._sessions:
@@ -220,13 +220,13 @@ class OnnxNetwork:
 
 
 def read_description(path: Path) -> dict[str, str]:
-    """What an ONNX file says of itself, if its weights are in it or in PATH.data.
+    """The metadata of an ONNX file, if its weights are in it or in PATH.data.
 
-    onnxruntime maps whatever file the weights are said to lie in.
+    onnxruntime would map any file that the ONNX file names for its weights.
 
     Raises:
-        UserError: a package is missing, or weights lie in another file.
-        ValueError: it is no ONNX file, or damaged.
+        UserError: a package is missing, or weights are in another file.
+        ValueError: it is not an ONNX file, or is damaged.
     """
     onnx = _package("onnx")
     decode_error = import_module("google.protobuf.message").DecodeError

@@ -1,12 +1,11 @@
 """Weights to start training from: random ones, and those of encoders pre-trained on poses.
 
-The heads of an untrained network predict an average person: regressing from the average pose and a
-camera that frames it is learned far sooner than from a random one (Kanazawa et al., CVPR 2018,
-start their regressor there).
+The heads of an untrained network predict an average person, because learning is much faster from an
+average pose and a camera that frames it than from random ones (as in Kanazawa et al., CVPR 2018).
 
 A pre-trained encoder comes from ViTPose or from `main.pretrain`. Its file is `torch.save` of
-{'state_dict': ...}, whose encoder keys may begin with `backbone.` and which may carry heads that
-mean nothing here. The convolutions of a `BlazePoseStem` are those of the bundled network.
+{'state_dict': ...}, whose encoder keys may begin with `backbone.`; other heads in it are ignored.
+The convolutions of a `BlazePoseStem` are those of the bundled network.
 """
 
 import logging
@@ -33,16 +32,16 @@ from utils.files import PRETRAINED
 from utils.geometry import axis_angle_to_matrix
 
 _BUNDLED: Final = PRETRAINED / "smplest_x_demo" / "smplest_x_demo.safetensors"
-_WEIGHT_STD: Final = 0.02  # of ViTs since BERT
+_WEIGHT_STD: Final = 0.02  # as usual for ViTs since BERT
 _HEAD_STD: Final = 1e-3
 _FRAMED: Final = 0.8
-"""Share of the crop's height that the average person fills."""
+"""Share of the height of the crop that the average person fills."""
 _LOWERED_ARM_RAD: Final = 1.1
 _LOWERED_ARMS: Final = {"left_shoulder": -_LOWERED_ARM_RAD, "right_shoulder": _LOWERED_ARM_RAD}
 
 
 def initial_network(config: ModelConfig, body: BodyModel) -> SMPLestX:
-    """Random weights from torch's generator; heads at the average person, see `average_person`."""
+    """A network with random weights whose heads output the average person (`average_person`)."""
     network = SMPLestX(config)
     for module in network.modules():
         if isinstance(module, nn.Linear):
@@ -84,7 +83,7 @@ def _load_convolutions(stem: BlazePoseStem) -> None:
 def _places(height: int, width: int, dim: int) -> Float[Tensor, "N D"]:
     """Sines and cosines of the rows and columns of patches (He et al., CVPR 2022).
 
-    Where places are known from the start, finding joints is learned much sooner.
+    With such a position embedding from the start, finding joints is learned much faster.
     """
     waves = 10_000 ** -(torch.arange(dim // 4) / (dim / 4))
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -95,12 +94,12 @@ def _places(height: int, width: int, dim: int) -> Float[Tensor, "N D"]:
 
 @torch.no_grad()
 def average_person(body: BodyModel, config: ModelConfig) -> BodyParameters:
-    """Someone of mean shape who stands upright, arms lowered, facing and filling the crop."""
+    """A person of mean shape who stands upright with lowered arms, faces and fills the crop."""
     pose = torch.zeros(len(BODY_JOINTS) - 1, 3)
     for joint, angle in _LOWERED_ARMS.items():
         pose[BODY_JOINTS.index(joint) - 1, 2] = angle
     person = BodyParameters(
-        # Half a turn about x: the body's y points up, the camera's down.
+        # Half a turn about x: y points up for the body and down for the camera.
         global_orient=torch.tensor([[math.pi, 0, 0]]),
         body_pose=pose.reshape(1, -1),
         left_hand_pose=torch.zeros(1, 45),
@@ -129,7 +128,7 @@ def _set_heads(heads: Heads, person: BodyParameters, config: ModelConfig) -> Non
         smallest = float(config.camera_3d_size * depth / furthest)
         raise UserError(
             f"model.camera_3d_size = {config.camera_3d_size:g}: a person who fills a crop of "
-            f"{config.input_body_shape} stands further away than the camera head can express; "
+            f"{config.input_body_shape} is farther away than the camera head can express; "
             f"set it above {smallest:.2f}"
         )
     camera = torch.stack([x, y, torch.logit(depth / furthest)])
@@ -159,7 +158,7 @@ log = logging.getLogger(__name__)
 _PREFIX: Final = "backbone."
 _HEAD: Final = "keypoint_head."
 _BLOCK: Final = re.compile(r"blocks\.(\d+)\.")
-# What no such file has: it belongs to the body, not to the image.
+# Not in these files, as it belongs to the body, not to the image.
 _OWN: Final = frozenset({"task_tokens"})
 
 
@@ -167,15 +166,15 @@ _OWN: Final = frozenset({"task_tokens"})
 def load_encoder(
     encoder: ViT, path: Path, *, interpolate: bool = False, deepen: bool = False
 ) -> None:
-    """Give an encoder the weights of a file, all but its task tokens; logs what was left over.
+    """Load the weights of an encoder, except its task tokens; logs what is left over.
 
     Args:
-        interpolate: resize the position embedding where it is of another input size.
-        deepen: the file may end before the encoder does: blocks behind its last one begin as the
-            identity (Net2Net, Chen et al., ICLR 2016).
+        interpolate: resize the position embedding of another input size.
+        deepen: allow fewer blocks in the file; the following ones start as the identity (Net2Net,
+            Chen et al., ICLR 2016).
 
     Raises:
-        UserError: the file is missing or damaged, or an encoder's weight is missing in it or of
+        UserError: the file is missing or damaged, or a weight of the encoder is missing or has
             another shape.
     """
     given = {key.removeprefix(_PREFIX): value for key, value in _read_weights(path).items()}
@@ -211,9 +210,9 @@ def load_encoder(
 
 @torch.no_grad()
 def load_keypoint_head(head: KeypointHead, path: Path) -> None:
-    """Give a head the weights with which the encoder of a file of `main.pretrain` learned.
+    """Load the weights of the keypoint head from a file of `main.pretrain`.
 
-    Files of ViTPose have other heads, and the head keeps its weights.
+    Files of ViTPose have other heads; the head then keeps its weights.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -223,11 +222,11 @@ def load_keypoint_head(head: KeypointHead, path: Path) -> None:
     if {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in wanted.items()}:
         head.load_state_dict(state)
     else:
-        log.warning("keypoint head: begins with random weights, %s has none for it", path)
+        log.warning("the keypoint head starts from random weights, as %s has none for it", path)
 
 
 def _read_weights(path: Path) -> Mapping[str, Tensor]:
-    """Raises UserError where the file is missing or damaged, or its content is not weights."""
+    """Read a file. Raises UserError if it is missing or damaged, or has no weights."""
     content = read_torch(path)
     weights = content.get("state_dict", content)
     if not isinstance(weights, dict):
@@ -236,7 +235,7 @@ def _read_weights(path: Path) -> Mapping[str, Tensor]:
 
 
 def _blocks_behind(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the blocks behind the last one that is given."""
+    """Weights of the blocks after the last given one."""
     depth = max((1 + int(block[1]) for key in given if (block := _BLOCK.match(key))), default=0)
     return {
         key: value
@@ -246,7 +245,7 @@ def _blocks_behind(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) ->
 
 
 def _as_identity(blocks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What blocks add to their input begins as zero."""
+    """Set blocks to the identity: what they add to their input is zero."""
     return {
         key: torch.zeros_like(value) if ".attn.proj." in key or ".mlp.fc2." in key else value
         for key, value in blocks.items()
@@ -254,14 +253,14 @@ def _as_identity(blocks: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_encoder(network: KeypointNetwork, path: Path) -> None:
-    """Write a pre-trained encoder, and the head it learned with, as ViTPose writes its own."""
+    """Write a pre-trained encoder and its head in the format of ViTPose."""
     encoder = {_PREFIX + k: v for k, v in network.encoder.state_dict().items() if k not in _OWN}
     head = {_HEAD + k: v for k, v in network.keypoint_head.state_dict().items()}
     save_torch({"state_dict": {**encoder, **head}}, path)
 
 
 def _resized(embedding: Float[Tensor, "1 N D"], height: int, width: int) -> Float[Tensor, "1 M D"]:
-    """A position embedding for another grid; its shape was 4 to 3, as ViTPose's inputs are."""
+    """A position embedding resized to another grid, from one of 4 to 3 as in ViTPose."""
     whole, patches = embedding[:, :1], embedding[:, 1:]
     old_height = math.isqrt(patches.shape[1] * 4 // 3)
     if old_height * 3 // 4 * old_height != patches.shape[1]:

@@ -1,16 +1,15 @@
-"""What training minimises: distances of predictions from a batch of targets, term by term.
+"""Losses: distances between predictions and a batch of targets, term by term.
 
-All are mean absolute differences of what is known; the mean is over all elements of a sample,
-those that are not known (mask 0) included as zeros. Targets and masks are those of a training
-sample, collated: `target_*`, `meta_*` of the published code.
+All are mean absolute differences; the mean is over all elements of a sample, including unknown ones
+(mask 0) as zeros. Targets and masks are those of collated training samples: `target_*`, `meta_*` of
+the published code.
 
-The second half is auxiliary supervision. A network that regresses rotations alone from random
-weights stays with the mean pose for long. What finds joints in the image is learned in minutes,
-and rotations are learned from it. So the config can have three things supervised beside the
-parameters: the feature map finds joints (as ViTPose, Xu et al., NeurIPS 2022, learns), the
-decoder's pose tokens say where their joints are, and the pose tokens' attention goes to their
-joints. Cross-attention from random weights takes long to find its places (Meng et al.,
-Conditional DETR, ICCV 2021).
+The second half is auxiliary supervision. A network that regresses only rotations from random
+weights predicts the mean pose for a long time. Finding joints in the image is learned in minutes,
+and helps to learn rotations. The config can therefore add three kinds of supervision: joints on the
+feature map (as in ViTPose, Xu et al., NeurIPS 2022), positions of joints in the pose tokens of the
+decoder, and attention of the pose tokens to their joints, which learns slowly from random weights
+(Meng et al., Conditional DETR, ICCV 2021).
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,7 +52,7 @@ LossProtocol = Literal["correct", "published"]
 
 
 def _from_pelvis(joint: str) -> list[int]:
-    """Indices of the joints whose rotations turn this one, the pelvis first."""
+    """Indices of this joint and its ancestors, the pelvis first."""
     chain = [BODY_JOINTS.index(joint)]
     while (parent := RIG_PARENTS[chain[0]]) >= 0:
         chain.insert(0, parent)
@@ -76,12 +75,12 @@ def training_losses(
 ) -> dict[str, Float[Tensor, " B"]]:
     """Each term of the loss for each sample, weighted by `config.train`.
 
-    The loss is the sum of the terms' means. `posed` is the body that the heads mean
-    (`posing.pose_body`); its vertices are not read. Computed in float32 also under autocast.
+    The loss is the sum of the means of the terms. `posed` is the body of the heads (`pose_body`);
+    its vertices are not needed. Computed in float32 also under autocast.
 
-    With "published", samples without 3D joints are pulled to zero in part-relative joints, and
-    the hands' global rotations are compared with both kinds of truth whatever the sample has, in
-    the proportion that the batch has them.
+    With "published", part-relative joints of samples without 3D joints are pulled to zero, and
+    global rotations of hands are compared with both kinds of ground truth, whichever the sample
+    has, in the proportion of the batch.
     """
     train = config.train
     with torch.autocast(heads.body_root_pose.device.type, enabled=False):
@@ -96,7 +95,7 @@ def training_losses(
         hand_roots = rotation_6d_to_matrix(heads.hand_root_pose.unflatten(1, (2, 6)))
         terms["hand_root"] = train.hand_root_weight * wrists.loss(hand_roots)
         if not train.no_chain_hand_loss:
-            # The root has its own terms; here only what is below it learns.
+            # The root has its own terms; this one is only for its descendants.
             chained = _wrist_rotations(torch.cat([pose[:, :1].detach(), pose[:, 1:]], dim=1))
             terms["hand_root_chain"] = train.hand_root_weight * wrists.loss(chained)
     return terms
@@ -111,8 +110,8 @@ def _masked_l1(
 def _pose_matrices(heads: HeadOutputs) -> Float[Tensor, "B 53 3 3"]:
     """Rotations of `joints.POSE_JOINTS`.
 
-    Straight from the six numbers: the same as by way of the axis-angle vectors, but smooth where
-    the angle is pi.
+    They are computed directly from the 6D representation, because axis-angle vectors are not
+    smooth at an angle of pi.
     """
     parts = (heads.body_root_pose, heads.body_pose, heads.hand_pose, heads.face_jaw_pose)
     return rotation_6d_to_matrix(torch.cat(parts, dim=1).unflatten(1, (-1, 6)))
@@ -178,7 +177,7 @@ def _joint_losses(
 
 
 def _in_grid(joints_px: Float[Tensor, "B 137 2"], model: ModelConfig) -> Float[Tensor, "B 137 2"]:
-    """From pixels of the network's input to cells of the grid that 2D joints are supervised in."""
+    """From pixels of the network's input to cells of the grid for supervising 2D joints."""
     _, grid_height, grid_width = model.output_hm_shape
     height, width = model.input_body_shape
     x, y = joints_px.unbind(2)
@@ -186,21 +185,21 @@ def _in_grid(joints_px: Float[Tensor, "B 137 2"], model: ModelConfig) -> Float[T
 
 
 def _wrist_rotations(pose: Float[Tensor, "B J 3 3"]) -> Float[Tensor, "B 2 3 3"]:
-    """Rotations of left and right wrist in the camera's frame: products down from the pelvis."""
+    """Rotations of the wrists in the camera's frame: products along the chain from the pelvis."""
     local = pose.unbind(1)
     both_sides = zip(*_WRIST_CHAINS, strict=True)
     return reduce(torch.matmul, (_stacked(local, joints) for joints in both_sides))
 
 
 def _stacked(by_joint: Sequence[Tensor], joints: Sequence[int]) -> Float[Tensor, "B J ..."]:
-    """Some joints, picked without an index tensor, which would make the device wait for it."""
+    """Some joints, selected without an index tensor, for which the device would have to wait."""
     return torch.stack([by_joint[joint] for joint in joints], dim=1)
 
 
 class _WristTargets(NamedTuple):
-    """True rotations of left and right wrist in the camera's frame, of bodies and of hands alone.
+    """True rotations of the wrists in the camera's frame, from bodies and from hands alone.
 
-    A weight is 0 where a hand is not known.
+    Weights of unknown hands are 0.
     """
 
     of_body: Float[Tensor, "B 2 3 3"]
@@ -218,7 +217,7 @@ class _WristTargets(NamedTuple):
 def _wrist_targets(
     true_pose: Float[Tensor, "B 53 3 3"], targets: Mapping[str, Tensor], protocol: LossProtocol
 ) -> _WristTargets:
-    """Samples with their pelvis in the crop have bodies, the others hands alone."""
+    """Targets from bodies for samples with the pelvis in the crop, else from hands alone."""
     hand_roots = torch.cat([targets["target_lhand_root"], targets["target_rhand_root"]], dim=1)
     known = targets["meta_smplx_pose_valid"][:, ::9].unbind(1)
     body_weight, hand_weight = _stacked(known, _WRISTS), _stacked(known, _THUMBS)
@@ -226,7 +225,7 @@ def _wrist_targets(
     if protocol == "published":
         has_body = has_body.mean(0, keepdim=True)
     else:
-        hand_weight = hand_weight * hand_roots.any(2)  # a root of zeros is "not known"
+        hand_weight = hand_weight * hand_roots.any(2)  # a root of zeros is unknown
     return _WristTargets(
         of_body=_wrist_rotations(true_pose),
         of_hand=axis_angle_to_matrix(hand_roots),
@@ -236,13 +235,13 @@ def _wrist_targets(
 
 
 NETWORK: Final = "network."
-"""Begins the names of all weights that are part of the published network."""
+"""Prefix of the names of weights of the published network."""
 _TOKENS_OF_JOINTS: Final = ("body_root_pose", "body_pose", "hand_pose", "face_jaw_pose")
-"""Heads whose tokens stand for one joint each, in the order of `joints.POSE_JOINTS`."""
+"""Heads with one token per joint, in the order of `joints.POSE_JOINTS`."""
 _PLACED: Final = [name for name in POSE_JOINTS if name in JOINTS]
 PLACED_JOINTS: Final = [JOINTS.index(name) for name in _PLACED]
 PLACED_POSES: Final = [POSE_JOINTS.index(name) for name in _PLACED]
-"""Joints that are both regressed as rotations and supervised as points; as points, as rotations."""
+"""Joints that are both regressed as rotations and supervised as points: indices of either."""
 
 
 def _pose_tokens() -> list[int]:
@@ -256,20 +255,20 @@ def _pose_tokens() -> list[int]:
 POSE_TOKENS: Final = _pose_tokens()
 """The task token of each rotation, in the order of `joints.POSE_JOINTS`."""
 _PLACED_TOKENS: Final = runs_of([POSE_TOKENS[pose] for pose in PLACED_POSES])
-"""The task tokens whose joints are supervised as points."""
+"""Task tokens of joints that are supervised as points."""
 _PLACED_JOINTS, _PLACED_POSES = runs_of(PLACED_JOINTS), runs_of(PLACED_POSES)
 _ALL_POSE_TOKENS: Final = runs_of(POSE_TOKENS)
 
 
 class TokenJointHead(nn.Module):
-    """Where the joint of each pose token is."""
+    """Estimates the position of the joint of each pose token."""
 
     def __init__(self, token_dim: int) -> None:
         super().__init__()
         self.place = nn.Linear(token_dim, 3)
 
     def forward(self, tokens: Float[Tensor, "B 80 O"]) -> Float[Tensor, "B 53 3"]:
-        """x, y from the crop's middle in its widths and heights; depth from the pelvis, metres.
+        """x, y from the middle of the crop in its width and height; depth from the pelvis, metres.
 
         Computed in float32 also under autocast.
         """
@@ -278,10 +277,10 @@ class TokenJointHead(nn.Module):
 
 
 class AttentionScores:
-    """Scores that the first head of each cross-attention gave in the last forward pass.
+    """Scores of the first head of each cross-attention in the last forward pass.
 
-    Before the softmax they are scores of the image tokens, that is of the cells of the crop in
-    which a token's joint may be, and are supervised as such.
+    Scores of image tokens before the softmax are scores of the cells of the crop that may contain
+    the joint of a token, and are supervised as such.
     """
 
     def __init__(self, decoder: TokenDecoder, head_dim: int) -> None:
@@ -319,7 +318,7 @@ class SupervisedOutputs(NamedTuple):
 
 
 class SupervisedSMPLestX(nn.Module):
-    """The network, and those auxiliary heads that the config gives a weight."""
+    """The network, with the auxiliary heads that have a weight in the config."""
 
     def __init__(self, network: SMPLestX, config: Config) -> None:
         super().__init__()
@@ -350,10 +349,10 @@ class SupervisedSMPLestX(nn.Module):
 
 
 class KeypointNetwork(nn.Module):
-    """An encoder that learns to find joints, without task tokens: pre-training as ViTPose's."""
+    """An encoder that learns to find joints, without task tokens, as pre-training in ViTPose."""
 
     def __init__(self, encoder: ViT, channels: int, head: KeypointHead | None = None) -> None:
-        """`head`: one that the encoder has already."""
+        """`head`: an existing head of the encoder."""
         super().__init__()
         self.network = nn.ModuleDict({"encoder": encoder})
         encoder.task_tokens.requires_grad_(False)
@@ -370,16 +369,16 @@ class KeypointNetwork(nn.Module):
 
 
 class LiftingNetwork(nn.Module):
-    """A network whose lifter and heads learn what joints mean in 3D, without pictures."""
+    """A network whose lifter and heads learn to lift joints to 3D, without pictures."""
 
     def __init__(self, network: SMPLestX) -> None:
-        """Raises ValueError where the network has no lifter."""
+        """Raises ValueError if the network has no lifter."""
         super().__init__()
         if network.lifter is None:
             raise ValueError("a network without a lifter")
         self.network = network.requires_grad_(False)
         network.lifter.requires_grad_(True)
-        network.lifter.to_query.requires_grad_(False)  # for the decoder, which is not asked
+        network.lifter.to_query.requires_grad_(False)  # for the decoder, which is not used
         for name, head in network.heads.items():
             head.requires_grad_(name not in UNSUPERVISED_HEADS)
 
@@ -390,9 +389,9 @@ class LiftingNetwork(nn.Module):
 def keypoint_loss(
     predicted: Float[Tensor, "B 137 4 h w"], targets: Mapping[str, Tensor], config: ModelConfig
 ) -> Float[Tensor, " B"]:
-    """Cross-entropy of the right cell, and the errors of place (cells) and depth (half metres).
+    """Cross-entropy of the right cell, and errors of position (cells) and depth (half metres).
 
-    Body, hands and face weigh alike; depth counts where there are 3D joints.
+    Body, hands and face have equal weights; depth counts if there are 3D joints.
     """
     height, width = predicted.shape[-2:]
     places, known = places_in_crop(targets, config)
@@ -415,7 +414,7 @@ def keypoint_loss(
 def token_joint_loss(
     predicted: Float[Tensor, "B 53 3"], targets: Mapping[str, Tensor], config: ModelConfig
 ) -> Float[Tensor, " B"]:
-    """Mean absolute error of places in the crop, and of depths where there are 3D joints."""
+    """Mean absolute error of positions in the crop, and of depths if there are 3D joints."""
     places, known = places_in_crop(targets, config)
     depth = picked(targets["target_joint_cam"], _PLACED_JOINTS)[..., 2:]
     target = torch.cat([picked(places, _PLACED_JOINTS) - 0.5, depth], dim=2)
@@ -427,7 +426,7 @@ def token_joint_loss(
 def attention_loss(
     scores: Float[Tensor, "L B J N"], targets: Mapping[str, Tensor], config: ModelConfig
 ) -> Float[Tensor, " B"]:
-    """Cross-entropy of the cell with the joint, mean over joints in the crop and layers."""
+    """Cross-entropy of the cell with the joint, averaged over joints in the crop and layers."""
     encoder = config.encoder_config
     grid = [side // encoder.patch_size for side in encoder.img_size]
     places, known = places_in_crop(targets, config)
@@ -441,7 +440,7 @@ def attention_loss(
 def places_in_crop(
     targets: Mapping[str, Tensor], config: ModelConfig
 ) -> tuple[Float[Tensor, "B 137 2"], Bool[Tensor, "B 137"]]:
-    """Places of the joints as shares of the crop's width and height, and which are in it."""
+    """Positions of joints as shares of the crop's width and height, and which are inside."""
     _, height, width = config.output_hm_shape
     joints = targets["target_joint_img"][..., :2]
     places = joints / constants((width, height), joints)

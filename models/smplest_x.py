@@ -1,12 +1,12 @@
-"""The network: a crop of a person in, a body in front of the crop's camera out.
+"""The network, from the crop of a person to a body in the camera of the crop.
 
-Task tokens attend to each other and to the image, and become parameters: each head reads its own
-task tokens and regresses one group. Rotations are 6D (see utils.geometry); a camera is
-(x, y, gamma), see `camera_translation`.
+Task tokens attend to each other and to the image, and each head regresses one group of parameters
+from its own task tokens. Rotations are 6D (see utils.geometry); a camera is (x, y, gamma), see
+`camera_translation`.
 
-A network with a lifter finds the joints on the encoder's feature map, begins from what their places
-mean in 3D, which poses alone teach without pictures, and corrects that with what the decoder sees.
-The keypoint head alone is also what pre-training and auxiliary supervision use.
+A network with a lifter finds joints on the feature map of the encoder and lifts them to 3D, which
+it can learn from poses without pictures; the decoder then corrects the result. Pre-training and
+auxiliary supervision use the same keypoint head.
 
 Shapes: B images, T task tokens, N image tokens, D channels, O channels of a decoded token.
 """
@@ -46,7 +46,7 @@ class SelfAttention(nn.Module):
         self.to_out = nn.Linear(self.inner, dim)
 
     def forward(self, tokens: Float[Tensor, "B K D"], keep: int | None) -> Float[Tensor, "B Q D"]:
-        """The first `keep` tokens (all of them: None) attend to all tokens."""
+        """The first `keep` tokens (None: all) attend to all tokens."""
         to_q, to_kv = self.to_qkv.weight.split([self.inner, 2 * self.inner])
         q, kv = F.linear(tokens[:, :keep], to_q), F.linear(tokens, to_kv)
         return self.to_out(attend(q, kv, self.num_heads))
@@ -85,7 +85,7 @@ class Layer(nn.Module):
         image_tokens: Float[Tensor, "B N D"],
         keep: int | None = None,
     ) -> Float[Tensor, "B Q D"]:
-        """`keep`: only the first so many tokens are computed; all of them are attended to."""
+        """`keep`: compute only this many first tokens; they attend to all tokens."""
         x = tokens[:, :keep] + self.self_attention(self.self_norm(tokens), keep)
         x = x + self.cross_attention(self.cross_norm(x), image_tokens)
         return x + self.feed_forward(self.feed_forward_norm(x))
@@ -96,7 +96,7 @@ class TokenDecoder(nn.Module):
         super().__init__()
         dim, self.task_tokens_num = config.feat_dim, config.task_tokens_num
         self.pos_embedding = nn.Parameter(torch.zeros(1, 1, dim))
-        # Published checkpoints carry it and nothing uses it.
+        # Published checkpoints contain it, but nothing uses it.
         self.to_token_embedding = nn.Linear(config.task_tokens_num, dim).requires_grad_(False)
         self.layers = nn.ModuleList([Layer(config) for _ in range(config.depth)])
         self.token_projection = nn.Linear(dim, config.dim_out)
@@ -133,11 +133,11 @@ HEADS: Final = (
 """In the order of the task tokens."""
 TASK_TOKENS: Final = sum(head.tokens for head in HEADS)
 UNSUPERVISED_HEADS: Final = ("hand_cam", "face_root_pose", "face_cam")
-"""No loss reads them; they are kept because checkpoints hold them."""
+"""No loss reads them; they are kept because checkpoints contain them."""
 
 
 class HeadOutputs(NamedTuple):
-    """What the network regresses, one row per person. Hands: left half, then right half."""
+    """Outputs of the network, one row per person. Hands: left half, then right half."""
 
     body_root_pose: Float[Tensor, "B 6"]
     body_pose: Float[Tensor, "B 126"]
@@ -170,37 +170,37 @@ class Heads(nn.ModuleDict):
 
 DEPTH_UNIT_M: Final = 0.5
 _UNSURE: Final = 0.1
-"""Expected error at which a joint counts e times less than a certain one."""
+"""Expected error at which the weight of a joint is 1/e."""
 _PLACE_UNIT: Final = 0.25
-"""Unit of x and y as the lifter takes them."""
+"""Unit of x and y in the lifter."""
 
 
 class KeypointHead(nn.Module):
-    """Scores of the feature map's cells for every joint, the place within the cell, the depth."""
+    """For each joint: scores of the cells of the feature map, position in the cell, and depth."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.final_layer = nn.Conv2d(channels, 4 * len(JOINTS), kernel_size=1)
 
     def forward(self, feature_map: Float[Tensor, "B D h w"]) -> Float[Tensor, "B 137 4 h w"]:
-        """Score; x and y from the cell's middle in cells; depth from the pelvis in half metres."""
+        """Score; x, y in cells from the cell's middle; depth in half metres from the pelvis."""
         return self.final_layer(feature_map).float().unflatten(1, (len(JOINTS), 4))
 
 
 def found_keypoints(
     predicted: Float[Tensor, "B 137 4 h w"], config: ModelConfig
 ) -> Float[Tensor, "B 137 2"]:
-    """Where each joint is, in pixels of the network's input."""
+    """The position of each joint, in pixels of the network's input."""
     input_height, input_width = config.input_body_shape
     places = observed_keypoints(predicted)[..., :2] + 0.5
     return places * constants((input_width, input_height), places)
 
 
 def observed_keypoints(predicted: Float[Tensor, "B 137 4 h w"]) -> Float[Tensor, "B 137 4"]:
-    """What the keypoint head says of each joint, as a `Lifter` takes it.
+    """The joints of the keypoint head as input of a `Lifter`.
 
-    Means over the cells by their scores (integral regression: Sun et al., ECCV 2018): of a joint
-    that may be at two places, the error of the mean is smaller than that of the better guess.
+    They are means over the cells, weighted by scores (integral regression: Sun et al., ECCV 2018):
+    if a joint may be in two places, the expected error of the mean is smaller.
     """
     height, width = predicted.shape[-2:]
     scores, offset_x, offset_y, depths = predicted.flatten(3).unbind(2)
@@ -208,14 +208,14 @@ def observed_keypoints(predicted: Float[Tensor, "B 137 4 h w"]) -> Float[Tensor,
     columns, rows = middles(torch.arange(height * width, device=scores.device), width).unbind(1)
     every_x, every_y = columns + offset_x, rows + offset_y
     x, y, depth = ((weights * values).sum(2) for values in (every_x, every_y, depths))
-    # A cell is as wide as it is high; at zero a root has no gradient.
+    # Cells are square; the square root has no gradient at zero.
     squared = (every_x - x[..., None]).square() + (every_y - y[..., None]).square()
     error = (weights * squared.clamp(min=1e-12).sqrt()).sum(2) / height
     return torch.stack([x / width - 0.5, y / height - 0.5, DEPTH_UNIT_M * depth, error], 2)
 
 
 def cell_of(places: Float[Tensor, "B J 2"], height: int, width: int) -> Int[Tensor, "B J"]:
-    """The cell of a grid over the crop, row by row; places outside have the nearest."""
+    """Indices of cells of a grid over the crop, row by row; the nearest cell if outside."""
     column, row = (
         (places[..., k] * size).floor().clamp(0, size - 1).long()
         for k, size in enumerate((width, height))
@@ -224,7 +224,7 @@ def cell_of(places: Float[Tensor, "B J 2"], height: int, width: int) -> Int[Tens
 
 
 def middles(cells: Int[Tensor, "*B"], width: int) -> Float[Tensor, "*B 2"]:
-    """x, y of cells' middles, in cells."""
+    """x, y of the middles of cells, in cells."""
     return torch.stack([cells % width, cells // width], dim=-1) + 0.5
 
 
@@ -242,13 +242,13 @@ class _Block(nn.Module):
 class Lifter(nn.Module):
     """A residual network over all joints at once (Martinez et al., ICCV 2017).
 
-    A keypoint is four numbers: x and y as shares of the crop's width and height from its middle,
-    the depth in metres from the pelvis, and the error to expect as a share of the crop's height,
-    which is infinite for a joint of which nothing is known.
+    A keypoint is four numbers: x and y from the middle of the crop as shares of its width and
+    height, depth from the pelvis in metres, and the expected error as a share of the crop's height,
+    which is infinite for unknown joints.
     """
 
     def __init__(self, config: LifterConfig, query_dim: int, token_dim: int) -> None:
-        """Widths of the decoder's queries and of decoded tokens."""
+        """`query_dim`, `token_dim`: widths of the decoder's queries and of decoded tokens."""
         super().__init__()
         self.embed = nn.Linear(4 * len(JOINTS), config.width)
         self.blocks = nn.ModuleList([_Block(config.width) for _ in range(config.depth)])
@@ -260,7 +260,7 @@ class Lifter(nn.Module):
     def forward(
         self, keypoints: Float[Tensor, "B 137 4"]
     ) -> tuple[Float[Tensor, "B 80 O"], Float[Tensor, "B 80 D"]]:
-        """What the keypoints mean: as decoded tokens, and as queries for the decoder to begin.
+        """Lift keypoints: to decoded tokens, and to initial queries of the decoder.
 
         Computed in float32 also under autocast, as in inference.
         """
@@ -278,9 +278,9 @@ class Lifter(nn.Module):
 
 class NetworkTokens(NamedTuple):
     decoded: Float[Tensor, "B 80 O"]
-    """Task tokens as the heads read them."""
+    """Task tokens for the heads."""
     keypoints: Float[Tensor, "B 137 4 h w"] | None
-    """What the lifter began from, of networks that have one."""
+    """Output of the keypoint head in networks with a lifter."""
     feature_map: Float[Tensor, "B D h w"]
 
 
@@ -300,7 +300,7 @@ class SMPLestX(nn.Module):
             self.lifter = Lifter(config.lifter_config, decoder.feat_dim, decoder.dim_out)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> HeadOutputs:
-        """RGB crops in 0..1 of the config's input_body_shape, any precision."""
+        """Run the network on RGB crops in 0..1 of the config's input_body_shape, any precision."""
         return self.regress(self.tokens(images).decoded)
 
     def tokens(self, images: Float[Tensor, "B 3 H W"]) -> NetworkTokens:
@@ -315,12 +315,12 @@ class SMPLestX(nn.Module):
         return NetworkTokens(decoded, keypoints, feature_map)
 
     def lift(self, keypoints: Float[Tensor, "B 137 4"]) -> HeadOutputs:
-        """What joints alone mean, without a picture; `keypoints` as `Lifter` takes them."""
+        """Head outputs from joints without a picture; `keypoints` as for `Lifter`."""
         assert self.lifter is not None
         return self.regress(self.lifter(keypoints)[0])
 
     def regress(self, tokens: Float[Tensor, "B 80 O"]) -> HeadOutputs:
-        """What decoded task tokens say, computed in float32 also under autocast."""
+        """Head outputs from decoded task tokens, computed in float32 also under autocast."""
         with torch.autocast(tokens.device.type, enabled=False):
             return self.heads(tokens.float())
 
@@ -331,8 +331,8 @@ class SMPLestX(nn.Module):
     def to_precision(self, dtype: torch.dtype) -> "SMPLestX":
         """Encoder, decoder and keypoint head in `dtype`; lifter and heads stay float32.
 
-        The camera's depth is the head output that bf16's 8 bits would spoil; the heads are under
-        1 % of the work. The lifter needs places of joints more finely than bf16 has them.
+        The 8 bits of bf16 are not enough for the depth of the camera, and the heads are under 1 %
+        of the work. The lifter needs more precise positions of joints than bf16 has.
         """
         self.encoder.to(dtype)
         self.decoder.to(dtype)
@@ -349,7 +349,7 @@ _FROM_MODEL: Final = runs_of(JOINTS_FROM_MODEL)
 class BodyParameters(NamedTuple):
     """SMPL-X parameters, one row per person.
 
-    Rotations are axis-angle vectors in radians, joint after joint in the order of the rig; those of
+    Rotations are axis-angle vectors in radians, joint by joint in the order of the rig; those of
     hands are relative to the mean hand (flat_hand_mean=False). `transl` is in metres in the crop's
     camera frame: x right, y down, z forward.
     """
@@ -389,8 +389,8 @@ def camera_translation(camera: Float[Tensor, "B 3"], config: ModelConfig) -> Flo
 
 
 def body_parameters(heads: HeadOutputs, config: ModelConfig) -> BodyParameters:
-    """What the heads mean, in the units that the body model takes."""
-    # All joints at once: in small batches the number of calls decides, not the arithmetic.
+    """The head outputs in the units of the body model."""
+    # All joints at once: small batches are limited by the number of calls, not by arithmetic.
     parts = (heads.body_root_pose, heads.body_pose, heads.hand_pose, heads.face_jaw_pose)
     rotations = _axis_angles(torch.cat(parts, dim=1))
     sizes = [part.shape[1] // 2 for part in parts]
@@ -411,7 +411,7 @@ def body_parameters(heads: HeadOutputs, config: ModelConfig) -> BodyParameters:
 def pose_body(
     parameters: BodyParameters, body: BodyModel, config: ModelConfig, *, want_vertices: bool
 ) -> PosedBody:
-    """Run the body model and project the 137 joints with the crop's camera."""
+    """Run the body model and project the 137 joints by the camera of the crop."""
     output = body(**parameters._asdict(), want_vertices=want_vertices)
     joints = picked(output.joints, _FROM_MODEL)
     focal, princpt = constants(config.focal, joints), constants(config.princpt, joints)

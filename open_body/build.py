@@ -40,13 +40,8 @@ from open_body.adults import (
     shape_space,
     symmetric,
 )
-from open_body.face import (
-    closed_eyes,
-    expression_directions,
-    landmark_arrays,
-    moved_by_expression,
-)
-from open_body.formats import write_npy, write_npz, write_pickle
+from open_body.face import closed_eyes, expression_directions, landmark_arrays, moved_by_expression
+from open_body.formats import write_npz, write_pickle
 from open_body.skeleton import (
     MIRRORED_JOINTS,
     axis_rotations,
@@ -54,13 +49,7 @@ from open_body.skeleton import (
     joint_weights,
     normalized,
 )
-from open_body.topology import (
-    TOPOLOGY_FILE,
-    Topology,
-    build_topology,
-    read_topology,
-    topology_arrays,
-)
+from open_body.topology import FLAME_REGIONS, Topology, read_topology
 from utils.errors import UserError
 from utils.files import atomic_path
 
@@ -322,29 +311,19 @@ _SAME_EVERYWHERE: Final = {
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=STAND_IN, help="folder for the files")
-    parser.add_argument(
-        "--topology-from-scratch",
-        action="store_true",
-        help=f"simplify MakeHuman's mesh again and replace {TOPOLOGY_FILE.name}",
-    )
     options = parser.parse_args(arguments)
     if any(os.environ.get(name) != value for name, value in _SAME_EVERYWHERE.items()):
-        return _restart_with_environment(sys.argv[1:] if arguments is None else arguments)
+        # Numerical libraries read their settings when they load, so a new process has to.
+        again = [sys.executable, "-m", "open_body.build"]
+        again += sys.argv[1:] if arguments is None else arguments
+        return subprocess.run(again, env=os.environ | _SAME_EVERYWHERE, check=False).returncode
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        if options.topology_from_scratch:
-            write_npz(TOPOLOGY_FILE, topology_arrays(build_topology()))
         build_stand_in(options.out, read_topology())
     except UserError as error:
         log.error("%s", error)
         return 1
     return 0
-
-
-def _restart_with_environment(arguments: list[str]) -> int:
-    """Numerical libraries read their settings when they load, so a new process has to."""
-    command = [sys.executable, "-m", "open_body.build", *arguments]
-    return subprocess.run(command, env=os.environ | _SAME_EVERYWHERE, check=False).returncode
 
 
 def build_stand_in(folder: Path, topology: Topology) -> None:
@@ -390,7 +369,8 @@ def build_stand_in(folder: Path, topology: Topology) -> None:
     write_pickle(folder / "smplx/SMPLX_to_J14.pkl", joints14)
     write_pickle(folder / "smplx/MANO_SMPLX_vertex_ids.pkl", formats.mano_vertex_ids())
     write_pickle(folder / "smplx/smplx2smpl.pkl", formats.smplx_to_smpl(topology))
-    write_npy(folder / "smplx/SMPL-X__FLAME_vertex_ids.npy", formats.flame_vertex_ids(topology))
+    with atomic_path(folder / "smplx/SMPL-X__FLAME_vertex_ids.npy") as partial:  # head and eyes
+        np.save(partial, topology.in_regions(*FLAME_REGIONS), allow_pickle=False)
     with atomic_path(folder / "build.json") as partial:
         partial.write_text(json.dumps(build_environment(), indent=2) + "\n")
 

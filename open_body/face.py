@@ -152,9 +152,7 @@ def _cross(a: Float64[np.ndarray, "f 2"], b: Float64[np.ndarray, "f 2"]) -> np.n
 
 
 def landmark_arrays(
-    template: Float64[np.ndarray, "N 3"],
-    topology: Topology,
-    jaw_weight: Float64[np.ndarray, " N"],
+    template: Float64[np.ndarray, "N 3"], topology: Topology, jaw_weight: Float64[np.ndarray, " N"]
 ) -> dict[str, np.ndarray]:
     """Landmarks found on the neutral template."""
     surface = Surface(template, topology.faces, topology.mirror)
@@ -211,9 +209,7 @@ _LOWER_LIP_JAW_WEIGHT: Final = 0.35
 
 
 def _fixed_landmarks(
-    surface: Surface,
-    head: Bool[np.ndarray, " N"],
-    jaw_weight: Float64[np.ndarray, " N"],
+    surface: Surface, head: Bool[np.ndarray, " N"], jaw_weight: Float64[np.ndarray, " N"]
 ) -> list[SurfacePoint]:
     """51 points in the order of the 68-point markup without its contour.
 

@@ -30,8 +30,8 @@ from human_models.joints import (
     SMPLX_SURFACE_VERTICES,
 )
 from open_body.adults import ShapeSpace
-from open_body.assets import FLAME_REGIONS, Clothes
-from open_body.topology import HAND_IDS, Topology, fill_order
+from open_body.assets import Clothes
+from open_body.topology import HAND_IDS, Topology
 from utils.files import atomic_path
 
 _LICENSE: Final = (
@@ -107,8 +107,8 @@ def hands_components(side: str) -> Float64[np.ndarray, "45 45"]:
     """
     motions = [
         _curl(_FINGERS),
-        _thumb(),
-        _spread(),
+        _pose({f"thumb{k}": _THUMB_BEND for k in (1, 2, 3)}),
+        _pose({f"{finger}1": np.array([0.0, yaw, 0.0]) for finger, yaw in _SPREAD.items()}),
         *(_curl((finger,)) for finger in _FINGERS),
     ]
     basis: list[np.ndarray] = []
@@ -125,14 +125,6 @@ def hands_components(side: str) -> Float64[np.ndarray, "45 45"]:
 def _curl(fingers: tuple[str, ...]) -> Float64[np.ndarray, "45"]:
     bend = np.array([0.0, 0.0, -1.0])
     return _pose({f"{finger}{k}": bend for finger in fingers for k in (1, 2, 3)})
-
-
-def _thumb() -> Float64[np.ndarray, "45"]:
-    return _pose({f"thumb{k}": _THUMB_BEND for k in (1, 2, 3)})
-
-
-def _spread() -> Float64[np.ndarray, "45"]:
-    return _pose({f"{finger}1": np.array([0.0, yaw, 0.0]) for finger, yaw in _SPREAD.items()})
 
 
 def _pose(rotations: dict[str, Float64[np.ndarray, "3"]]) -> Float64[np.ndarray, "45"]:
@@ -183,9 +175,7 @@ def _smpl_weights(weights: Float64[np.ndarray, "N 55"]) -> Float64[np.ndarray, "
 
 
 def _smpl_regressor(
-    regressor: Float64[np.ndarray, "55 N"],
-    vertices: Float64[np.ndarray, "N 3"],
-    kept: np.ndarray,
+    regressor: Float64[np.ndarray, "55 N"], vertices: Float64[np.ndarray, "N 3"], kept: np.ndarray
 ) -> Float64[np.ndarray, "24 M"]:
     """SMPL-X's rows, with the weights of dropped vertices given to their nearest kept ones."""
     hands = [
@@ -237,18 +227,12 @@ def mano_vertex_ids() -> dict[str, Int64[np.ndarray, "778"]]:
     for hand, block in HAND_IDS.items():
         side = hand.removesuffix("_hand")
         tips = {
-            place: SMPLX_SURFACE_VERTICES[f"{side}_{finger}4"] - block.start
+            place: SMPLX_SURFACE_VERTICES[f"{side}_{finger}4"]
             for finger, place in _MANO_TIPS.items()
         }
-        everything = range(len(block))
-        order = fill_order(len(block), tips, [(everything, everything)])
-        ids[hand] = order + block.start
+        others = iter(sorted(set(block) - set(tips.values())))
+        ids[hand] = np.array([tips.get(place) or next(others) for place in range(len(block))])
     return ids
-
-
-def flame_vertex_ids(topology: Topology) -> Int64[np.ndarray, "5023"]:
-    """SMPL-X__FLAME_vertex_ids.npy: head, neck, mouth and eyes, ascending."""
-    return topology.in_regions(*FLAME_REGIONS)
 
 
 def smplx_to_smpl(topology: Topology) -> dict[str, sparse.csr_matrix]:
@@ -303,11 +287,6 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
             archive.writestr(member, buffer.getvalue(), compresslevel=9)
-
-
-def write_npy(path: Path, array: np.ndarray) -> None:
-    with atomic_path(path) as partial:
-        np.save(partial, array, allow_pickle=False)
 
 
 def write_pickle(path: Path, content: Any) -> None:

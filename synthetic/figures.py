@@ -77,11 +77,6 @@ class Figures:
         return [Figure(points[i], joints[i], heads[i]) for i in range(len(people))]
 
     @torch.inference_mode()
-    def joints(self, people: list[BodyParameters]) -> Float32[np.ndarray, "N 144 3"]:
-        """Joints alone, at a fraction of the time of `pose`."""
-        return self.body(**_stacked(people), want_vertices=False).joints.numpy()
-
-    @torch.inference_mode()
     def rest_joints_of(self, betas: Float32[np.ndarray, "10"]) -> Float32[np.ndarray, "55 3"]:
         """Of a body of some shape, metres."""
         return self.body.rest_joints(torch.from_numpy(betas[None]))[0].numpy()

@@ -120,10 +120,7 @@ def _part_box(
 
 
 def _box(
-    pixels: Float[np.ndarray, "K 2"],
-    shape: tuple[int, ...],
-    confidence: float,
-    scale: float = 1.0,
+    pixels: Float[np.ndarray, "K 2"], shape: tuple[int, ...], confidence: float, scale: float = 1.0
 ) -> Box:
     """x, y, width, height of the box around pixels, enlarged and clipped to the picture, and its
     confidence; zeros where nothing of it is in the picture."""

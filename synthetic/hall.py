@@ -39,6 +39,8 @@ _SAMPLES: Final = 5
 _SMALL_M, _GROUP_M = 0.3, 0.9
 _FAR_M: Final = 1e4
 _PROBES_M: Final = 0.7
+AXES: Final = (0, 0, 1, 1, 2, 2)
+"""Across which the six faces of a solid are."""
 _PICTURES: Final = (
     ("flower.jpg", -1.75, (1.05, 0.70)), ("rocket.jpg", -0.35, (1.0, 0.67)),
     ("china.jpg", 0.98, (1.05, 0.70)),
@@ -181,13 +183,11 @@ class Hall:
             for group in self._groups
             if group.radius_m >= _SMALL_M and len(group.members) == 1
         ]
-        self.grid = Grid(np.array([_cells(solid) for solid in self.solids]))
+        counts = [cell_counts(solid, _CELL_M) for solid in self.solids]
+        self.grid = Grid(np.clip(counts, 1, 40))
         self.light = self._surface_light(rng)
-        xs, zs = (
-            np.arange(_LEFT_M + 0.3, _RIGHT_M, _PROBES_M),
-            np.arange(_BACK_M + 0.3, 0, _PROBES_M),
-        )
-        self._probe_axes = (xs, zs)
+        xs = np.arange(_LEFT_M + 0.3, _RIGHT_M, _PROBES_M)
+        self._probe_axes = (xs, np.arange(_BACK_M + 0.3, 0, _PROBES_M))
         self._probes = self._probe(rng)
 
     def _surface_light(self, rng: Rng) -> Cells:
@@ -203,11 +203,8 @@ class Hall:
         """Each face's cells, smoothed over their neighbours: few rays leave them uneven."""
         for firsts, sizes in zip(self.grid.first, self.grid.sizes, strict=True):
             for first, (rows, columns) in zip(firsts, sizes, strict=True):
-                part = light[first : first + rows * columns]
-                grid = part.reshape(rows, columns, 3)
-                part[:] = cv2.GaussianBlur(
-                    grid, (0, 0), 1.2, borderType=cv2.BORDER_REPLICATE
-                ).reshape(-1, 3)
+                grid = light[first : first + rows * columns].reshape(rows, columns, 3)
+                grid[:] = cv2.GaussianBlur(grid, (0, 0), 1.2, borderType=cv2.BORDER_REPLICATE)
         return light
 
     def _incoming(self, rng: Rng, points: Rays, normals: Rays, light: Cells) -> Rays:
@@ -337,27 +334,34 @@ def outside(rays: Rays) -> Rays:
     return (leaves + sky * (blue - leaves)).astype(np.float32)
 
 
-def _cells(solid: Solid) -> Int[np.ndarray, "6 2"]:
-    size = 2 * solid.half
-    count = np.clip(np.ceil(size / _CELL_M), 1, 40).astype(int)
-    return np.array([(count[(axis + 1) % 3], count[(axis + 2) % 3]) for axis in (0, 0, 1, 1, 2, 2)])
+def cell_counts(solid: Solid, cell_m: float) -> Int[np.ndarray, "6 2"]:
+    """How many cells of a size there are along each face."""
+    count = np.ceil(2 * solid.half / cell_m).astype(int)
+    return np.array([np.roll(count, -axis)[1:] for axis in AXES])
+
+
+def face_points(
+    solid: Solid, face: int, u: np.ndarray, v: np.ndarray, gap_m: float = 0.0
+) -> Float[np.ndarray, "N 3"]:
+    """Places in the world so far before a face; `u` and `v` are 0 to 1 along it."""
+    axis, sign = face // 2, 1 if face % 2 else -1
+    local = np.empty((u.size, 3))
+    local[:, axis] = sign * (solid.half[axis] + gap_m)
+    for other, along in (((axis + 1) % 3, u), ((axis + 2) % 3, v)):
+        local[:, other] = (2 * along.ravel() - 1) * solid.half[other]
+    return local @ solid.rotation.T + solid.middle
 
 
 def cell_points(solids: Sequence[Solid], cells: Int[np.ndarray, "S 6 2"]) -> tuple[Rays, Rays]:
     points, normals = [], []
     for solid, sizes in zip(solids, cells, strict=True):
         for face, (rows, columns) in enumerate(sizes):
-            axis, sign = face // 2, 1 if face % 2 else -1
             u, v = np.meshgrid((np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns,
                                indexing="ij")  # fmt: skip
-            local = np.zeros((rows * columns, 3))
-            local[:, (axis + 1) % 3] = (2 * u.ravel() - 1) * solid.half[(axis + 1) % 3]
-            local[:, (axis + 2) % 3] = (2 * v.ravel() - 1) * solid.half[(axis + 2) % 3]
-            local[:, axis] = sign * (solid.half[axis] + 0.004)
             normal = np.zeros(3)
-            normal[axis] = sign
-            points.append(local @ solid.rotation.T + solid.middle)
-            normals.append(np.tile(solid.rotation @ normal, (len(local), 1)))
+            normal[face // 2] = 1 if face % 2 else -1
+            points.append(face_points(solid, face, u, v, 0.004))
+            normals.append(np.tile(solid.rotation @ normal, (u.size, 1)))
     return np.concatenate(points).astype(np.float32), np.concatenate(normals).astype(np.float32)
 
 
@@ -440,9 +444,8 @@ def _bookcase(rng: Rng, oak: Material) -> list[Solid]:
             if rng.random() < 0.82:
                 colour = plain(*rng.uniform(0.08, 0.6, 3) * (1.0, 0.85, 0.75))
                 book = (rng.uniform(0.18, 0.24), tall, 1.8 * thick)
-                solids.append(
-                    box((case + 0.03, 0.08 + 0.39 * level, along + 0.9 * thick), book, colour)
-                )
+                middle = (case + 0.03, 0.08 + 0.39 * level, along + 0.9 * thick)
+                solids.append(box(middle, book, colour))
             along += 1.8 * thick + 0.003
     return solids
 

@@ -322,11 +322,7 @@ _ARM_JOINTS: Final = [
     for j in group.joints
 ]
 _MIRRORED_JOINTS: Final = mirror_permutation(JOINTS)
-SWAPPED_SIDES: Final = (
-    (list(range(len(JOINTS))), 0.05),
-    (_LEG_JOINTS, 0.06),
-    (_ARM_JOINTS, 0.035),
-)
+SWAPPED_SIDES: Final = ((list(range(len(JOINTS))), 0.05), (_LEG_JOINTS, 0.06), (_ARM_JOINTS, 0.035))
 """Joints whose left and right are taken for each other, and how often."""
 _SUBSET: Final = 0.15
 """How often a sample has one of `_SUBSETS` alone, without depths."""

@@ -232,10 +232,7 @@ class Script:
 
     def face(self, at_s: float, smile: float, talk_s: float = 0.0) -> "Script":
         """Smile so much (0 to 1) from a time on, and talk for so long."""
-        self._smiles += [
-            (at_s, self._smiles[-1][1] if self._smiles else 0.0),
-            (at_s + 0.5, smile),
-        ]
+        self._smiles += [(at_s, self._smiles[-1][1] if self._smiles else 0.0), (at_s + 0.5, smile)]
         if talk_s:
             self._talks.append((at_s, at_s + talk_s))
         return self

@@ -82,11 +82,7 @@ def draw_focal_mm(rng: Rng) -> float:
 
 
 def place(
-    stage: Stage,
-    figure: Figure,
-    right_m: float,
-    away_m: float,
-    lift_m: float = 0.0,
+    stage: Stage, figure: Figure, right_m: float, away_m: float, lift_m: float = 0.0
 ) -> Float32[np.ndarray, "3"]:
     """The translation that puts a person's lowest point on the floor (`lift_m` over it), the pelvis
     `right_m` and `away_m` from the camera along the floor. `figure` is turned to the camera frame.

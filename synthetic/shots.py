@@ -20,6 +20,7 @@ from synthetic.clips import Frame
 from synthetic.demo import EmptyHall, draw_actor, film, hall_around
 from synthetic.ground_truth import Row
 from synthetic.hall import (
+    AXES,
     BRIGHTEST,
     ROOM_M,
     TO_SUN,
@@ -27,7 +28,9 @@ from synthetic.hall import (
     Hall,
     Hits,
     Solid,
+    cell_counts,
     cell_points,
+    face_points,
     outside,
 )
 from synthetic.motion import FPS, Motion, Physique, Script
@@ -217,8 +220,7 @@ class PaintedHall:
     def __init__(self, hall: Hall, steps_m: Sequence[float]) -> None:
         """`steps_m` are heights over the floor that people stand on, too."""
         self._in_room = np.array([_faces_in_room(solid) for solid in hall.solids])
-        sizes = [np.ceil(2 * solid.half / _TEXEL_M).astype(int) for solid in hall.solids]
-        cells = np.array([[np.roll(size, -axis)[1:] for axis in _AXES] for size in sizes])
+        cells = np.array([cell_counts(solid, _TEXEL_M) for solid in hall.solids])
         self._grid = Grid(np.where(self._in_room[..., None], np.maximum(cells, 1), 1))
         paint = [_light_of_cells(hall, number, self._grid) for number in range(len(hall.solids))]
         self._paint = np.concatenate(paint)
@@ -269,15 +271,13 @@ def _sky(pixels: np.ndarray, width: int, camera: Camera, stage: Stage) -> Float[
     return np.minimum(outside(rays), BRIGHTEST)
 
 
-_AXES: Final = (0, 0, 1, 1, 2, 2)
-"""Across which the six faces of a solid are."""
 _UP: Final = 3
 """The face on top."""
 
 
 def _faces_in_room(solid: Solid) -> np.ndarray:
     """Which of the six faces are in the room."""
-    steps = np.array([[-1, 1][face % 2] * np.eye(3)[axis] for face, axis in enumerate(_AXES)])
+    steps = np.array([[-1, 1][face % 2] * np.eye(3)[axis] for face, axis in enumerate(AXES)])
     middles = solid.middle + (steps * (solid.half + 0.01)) @ solid.rotation.T
     low, high = np.array(ROOM_M).T
     return ((middles > low) & (middles < high)).all(axis=1)
@@ -302,19 +302,15 @@ def _quads(
     Faces are divided: triangles that begin behind a camera are not drawn.
     """
     points, places, faces, first = [], [], [], 0
-    for number, face in np.argwhere(inside):
-        solid, axis, sign = hall.solids[number], face // 2, 1 if face % 2 else -1
+    for number, face in np.argwhere(inside).tolist():
         rows, columns = hall.grid.sizes[number, face]
         u, v = np.meshgrid(
             np.linspace(0, 1, rows + 1), np.linspace(0, 1, columns + 1), indexing="ij"
         )
-        local = np.empty((u.size, 3))
-        local[:, axis] = sign
-        local[:, (axis + 1) % 3], local[:, (axis + 2) % 3] = 2 * u.ravel() - 1, 2 * v.ravel() - 1
-        points.append((local * solid.half) @ solid.rotation.T + solid.middle)
+        points.append(face_points(hall.solids[number], face, u, v))
         places.append(np.c_[u.ravel(), v.ravel(), np.full(u.size, 6 * number + face)])
         corner = first + np.add.outer(np.arange(rows) * (columns + 1), np.arange(columns)).ravel()
-        near, far = (1, columns + 1) if sign < 0 else (columns + 1, 1)
+        near, far = (columns + 1, 1) if face % 2 else (1, columns + 1)
         beyond = corner + columns + 2
         faces += [np.c_[corner, corner + near, beyond], np.c_[corner, beyond, corner + far]]
         first += u.size

@@ -158,33 +158,22 @@ class Wardrobe:
         """All points of the mean person in the rest pose."""
 
     @lru_cache(maxsize=4096)  # noqa: B019 - a process has one wardrobe, for as long as it lives
-    def _garment(self, kind: Kind, *choice: int | None) -> Piece:
-        """One garment; its callers list the choices that it depends on."""
+    def _garment(self, kind: Kind, *ends_m: float) -> Piece:
+        """One garment, and where it ends."""
         arm, height, neck, front = self._face_fields
         suit = ~self._is_skirt & (height < _COLLAR_M)
         if kind == "shirt":
-            sleeve, neckline, hem = choice
-            assert sleeve is not None
-            assert hem is not None
-            radius = NECKLINES_M[neckline] if neckline is not None else 0.0
-            chosen = suit & (arm < SLEEVES_M[sleeve]) & (neck > radius)
-            chosen &= height > SHIRT_HEMS_M[hem]
+            sleeve, radius, hem = ends_m
+            chosen = suit & (arm < sleeve) & (neck > radius) & (height > hem)
         elif kind == "jacket":
             chosen = suit & (arm < SLEEVES_M[-1]) & (neck > NECKLINES_M[1])
             chosen &= (height > SHIRT_HEMS_M[-1]) & (front > _JACKET_GAP_M)
         elif kind == "bottoms":
-            legs, shoes = choice
-            assert legs is not None
-            end = LEGS_M[legs] if shoes is None else max(LEGS_M[legs], SHOES_M[shoes])
-            chosen = suit & (height < WAIST_M) & (height > end) & (arm < 0.3)
+            chosen = suit & (height < WAIST_M) & (height > ends_m[0]) & (arm < 0.3)
         elif kind == "skirt":
-            (skirt,) = choice
-            assert skirt is not None
-            chosen = self._is_skirt & (height > SKIRT_HEMS_M[skirt])
+            chosen = self._is_skirt & (height > ends_m[0])
         else:
-            (shoes,) = choice
-            assert shoes is not None
-            chosen = suit & (height < SHOES_M[shoes])
+            chosen = suit & (height < ends_m[0])
         faces = self._faces[chosen] + self.body_count
         return make_piece(kind, faces, self.rest, is_open=kind == "skirt")
 
@@ -195,18 +184,20 @@ class Wardrobe:
         ends = [SHIRT_HEMS_M[hem]]
         ends += [] if legs is None else [LEGS_M[legs]]
         ends += [] if skirt is None else [SKIRT_HEMS_M[skirt] + 0.05]
+        radius = 0.0 if neckline is None else NECKLINES_M[neckline]
         pieces = [
             self._skin(longest, neckline, min(ends), shoes, bald, fine),
-            self._garment("shirt", sleeve, neckline, hem),
+            self._garment("shirt", SLEEVES_M[sleeve], radius, SHIRT_HEMS_M[hem]),
         ]
         if legs is not None:
-            pieces.append(self._garment("bottoms", legs, shoes))
+            end = LEGS_M[legs] if shoes is None else max(LEGS_M[legs], SHOES_M[shoes])
+            pieces.append(self._garment("bottoms", end))
         if skirt is not None:
-            pieces.append(self._garment("skirt", skirt))
+            pieces.append(self._garment("skirt", SKIRT_HEMS_M[skirt]))
         if jacket:
             pieces.append(self._garment("jacket"))
         if shoes is not None:
-            pieces.append(self._garment("shoes", shoes))
+            pieces.append(self._garment("shoes", SHOES_M[shoes]))
         return tuple(pieces)
 
     @lru_cache(maxsize=256)  # noqa: B019 - as above

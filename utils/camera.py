@@ -113,10 +113,7 @@ PLAIN = CropAugmentation()
 
 
 def image_to_crop(
-    box: Box,
-    crop_shape: tuple[int, int],
-    image_width: int,
-    augmentation: CropAugmentation = PLAIN,
+    box: Box, crop_shape: tuple[int, int], image_width: int, augmentation: CropAugmentation = PLAIN
 ) -> Float[np.ndarray, "2 3"]:
     """Affine map from image pixels to pixels of a crop of shape (height, width).
 
@@ -233,8 +230,7 @@ class Camera(NamedTuple):
         """
         (fx, fy), (cx, cy) = self
         return Camera(
-            (fx * factor, fy * factor),
-            ((cx + 0.5) * factor - 0.5, (cy + 0.5) * factor - 0.5),
+            (fx * factor, fy * factor), ((cx + 0.5) * factor - 0.5, (cy + 0.5) * factor - 0.5)
         )
 
     def project(self, points: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 2"]:

@@ -116,11 +116,6 @@ def world() -> World:
     return World(int(rank), int(size), int(local))
 
 
-def is_first() -> bool:
-    """Whether this process writes and reports what all of them did."""
-    return world().is_first
-
-
 def device_of_process(name: str = "auto") -> torch.device:
     """`pick_device`, and with several processes one GPU each.
 

@@ -63,10 +63,10 @@ def open_input(path: Path, what: str | None = None) -> BufferedReader:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         if what is not None and isinstance(error, FileNotFoundError):
             raise UserError(f"{path}: no such {what}") from error
-        raise UserError(f"Cannot read {path}: {_reason(error)}.") from error
+        raise UserError(f"cannot read {path}: {_reason(error)}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise UserError(f"Cannot read {path}: it is {_kind(path)}, not a file.")
+        raise UserError(f"cannot read {path}: it is {_kind(path)}, not a file")
     return os.fdopen(descriptor, "rb")
 
 
@@ -102,12 +102,12 @@ def read_input(path: Path, most_bytes: int, what: str | None = None) -> bytes:
         try:
             content = file.read(most_bytes + 1)
         except OSError as error:
-            raise UserError(f"Cannot read {path}: {_reason(error)}.") from error
+            raise UserError(f"cannot read {path}: {_reason(error)}") from error
         size = os.fstat(file.fileno()).st_size
     if len(content) > most_bytes:
         raise UserError(
-            f"Cannot read {path}: {size} bytes are too many for such a file "
-            f"(at most {most_bytes >> 20} MiB)."
+            f"cannot read {path}: {size} bytes are too many for such a file "
+            f"(at most {most_bytes >> 20} MiB)"
         )
     return content
 

@@ -290,9 +290,7 @@ def axis_angles_of(quaternions: Float[np.ndarray, "T J 4"]) -> Float[np.ndarray,
 
 
 def interpolate_axis_angles(
-    first: Float[np.ndarray, " J3"],
-    last: Float[np.ndarray, " J3"],
-    shares: Float[np.ndarray, " T"],
+    first: Float[np.ndarray, " J3"], last: Float[np.ndarray, " J3"], shares: Float[np.ndarray, " T"]
 ) -> Float[np.ndarray, "T J3"]:
     """Rotations between two, joint after joint on the shortest way at constant speed (slerp).
 

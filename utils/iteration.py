@@ -119,21 +119,17 @@ def with_progress(items: Iterable[T], total: int | None, what: str) -> Iterator[
         what: their name in the plural.
     """
     console = Console(stderr=True)
-    if console.is_terminal:
-        yield from _with_bar(items, total, what, console)
-    else:
+    if not console.is_terminal:
         yield from _with_log(items, total, what)
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(what), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield from progress.track(items, total=total)
 
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> str:
         return f"{task.speed:.1f}/s" if task.speed else ""
-
-
-def _with_bar(items: Iterable[T], total: int | None, what: str, console: Console) -> Iterator[T]:
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(what), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield from progress.track(items, total=total)
 
 
 def _with_log(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:

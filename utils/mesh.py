@@ -16,6 +16,7 @@ from jaxtyping import Float, Float32, Int
 
 from utils.errors import UserError
 from utils.files import read_input
+from utils.geometry import align_signs
 
 # fmt: off
 _TYPES: Final = {
@@ -359,7 +360,7 @@ def _animation(
         samplers.append({"input": times, "interpolation": "LINEAR", "output": values})
 
     add(0, "translation", buffer.add(_float32(motion.root_m)))
-    quaternions = _float32(without_jumps(motion.rotations)[..., [1, 2, 3, 0]])
+    quaternions = _float32(align_signs(motion.rotations)[..., [1, 2, 3, 0]])
     for joint in range(quaternions.shape[1]):
         add(joint, "rotation", buffer.add(quaternions[:, joint]))
     if morphing:
@@ -367,13 +368,6 @@ def _animation(
         for node in morphing:
             add(node, "weights", morphs)
     return {"name": name, "samplers": samplers, "channels": channels}
-
-
-def without_jumps(quaternions: Float[np.ndarray, "T J 4"]) -> Float[np.ndarray, "T J 4"]:
-    """The same rotations, each quaternion on its predecessor's side of the sphere."""
-    cosines = (quaternions[1:] * quaternions[:-1]).sum(axis=-1)
-    signs = np.cumprod(np.where(cosines < 0, -1.0, 1.0), axis=0)
-    return np.concatenate([quaternions[:1], quaternions[1:] * signs[..., None]])
 
 
 def _index_type(count: int) -> type[np.unsignedinteger]:

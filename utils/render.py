@@ -54,8 +54,7 @@ class PlacedMesh:
 
     Attributes:
         vertices_cam_m: metres in the camera frame: x right, y down, z forward.
-        focal_px: focal lengths (fx, fy) in pixels of the whole image.
-        princpt_px: principal point (cx, cy) in pixels of the whole image.
+        camera: of the whole image.
         colour: RGB, 0-255.
         depth_m: how far away the person is, for the order of drawing where cameras measure depth
             differently. None: by their own depths in one camera, else by apparent size (median
@@ -63,20 +62,15 @@ class PlacedMesh:
     """
 
     vertices_cam_m: Float[np.ndarray, "V 3"]
-    focal_px: tuple[float, float]
-    princpt_px: tuple[float, float]
+    camera: Camera
     colour: Colour
     depth_m: float | None = None
-
-    @property
-    def camera(self) -> Camera:
-        return Camera(self.focal_px, self.princpt_px)
 
     @property
     def drawing_depth(self) -> float:
         if self.depth_m is not None:
             return self.depth_m
-        return float(np.median(self.vertices_cam_m[:, 2])) / self.focal_px[1]
+        return float(np.median(self.vertices_cam_m[:, 2])) / self.camera.focal[1]
 
 
 class _Region(NamedTuple):
@@ -141,10 +135,7 @@ class MeshRenderer:
         )
 
     def overlay(
-        self,
-        image: UInt8[np.ndarray, "H W 3"],
-        meshes: Sequence[PlacedMesh],
-        alpha: float = 0.9,
+        self, image: UInt8[np.ndarray, "H W 3"], meshes: Sequence[PlacedMesh], alpha: float = 0.9
     ) -> UInt8[np.ndarray, "H W 3"]:
         """Draw meshes over a copy of an RGB image.
 
@@ -158,9 +149,13 @@ class MeshRenderer:
             alpha: opacity of the meshes, 0 to 1.
         """
         result = image.copy()
-        drawable = [mesh for mesh in meshes if _is_finite(mesh)]
+        drawable = [
+            mesh
+            for mesh in meshes
+            if np.isfinite(mesh.vertices_cam_m).all() and np.isfinite(mesh.camera).all()
+        ]
         drawable.sort(key=lambda mesh: mesh.drawing_depth, reverse=True)
-        cameras = {(mesh.focal_px, mesh.princpt_px, mesh.depth_m) for mesh in drawable}
+        cameras = {(mesh.camera, mesh.depth_m) for mesh in drawable}
         one_camera = len(cameras) == 1 and drawable[0].depth_m is None
         size = (image.shape[1], image.shape[0])
         seen = [(mesh, self._surface(mesh, size)) for mesh in drawable]
@@ -168,8 +163,8 @@ class MeshRenderer:
         if one_camera and len(groups) > 1:
             surfaces = [surface for group, _ in groups for surface in group]
             groups = [(group, drawable[0]) for group in _overlapping(surfaces)]
-        for group, camera in groups:
-            _draw(result, group, camera, alpha)
+        for group, mesh in groups:
+            _draw(result, group, mesh.camera, alpha)
         return result
 
     def _surface(self, mesh: PlacedMesh, image_size: tuple[int, int]) -> _Surface | None:
@@ -215,10 +210,7 @@ def _overlapping(surfaces: Sequence[_Surface]) -> list[list[_Surface]]:
 
 
 def _draw(
-    image: UInt8[np.ndarray, "H W 3"],
-    surfaces: Sequence[_Surface],
-    camera: PlacedMesh,
-    alpha: float,
+    image: UInt8[np.ndarray, "H W 3"], surfaces: Sequence[_Surface], camera: Camera, alpha: float
 ) -> None:
     """Draw surfaces seen by one camera, in one depth buffer."""
     region = surfaces[0].region
@@ -232,7 +224,7 @@ def _draw(
     )
     room = _SUPERSAMPLED_PIXELS * len(surfaces)
     scale = 2 if region.width * region.height <= room else 1
-    view = camera.camera.cropped(region.left, region.top).scaled(scale)
+    view = camera.cropped(region.left, region.top).scaled(scale)
     shape = (scale * region.height, scale * region.width)
     raster = rasterize(vertices, faces.astype(np.int32), colours, view, shape, _NEAR_M)
     drawn = cv2.convertScaleAbs(raster.values[0], alpha=255)
@@ -241,11 +233,6 @@ def _draw(
     opacity = coverage.astype(np.float32) * np.float32(alpha / 255)
     background = np.ascontiguousarray(image[region.slices])
     image[region.slices] = cv2.blendLinear(background, drawn, 1 - opacity, opacity)
-
-
-def _is_finite(mesh: PlacedMesh) -> bool:
-    camera = (*mesh.focal_px, *mesh.princpt_px)
-    return bool(np.isfinite(mesh.vertices_cam_m).all()) and all(map(math.isfinite, camera))
 
 
 def _covered_region(

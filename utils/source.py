@@ -6,7 +6,6 @@ import re
 from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -105,12 +104,7 @@ class FrameSource:
     def __enter__(self) -> "FrameSource":
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -165,16 +159,22 @@ def advice_on_name(name: str) -> str:
     return ""
 
 
+def _info_of_images(
+    kind: Literal["image", "folder"], file: Path, image: np.ndarray, fps: float | None, count: int
+) -> SourceInfo:
+    """What `file`, the first of them, says of images."""
+    height, width = image.shape[:2]
+    sizes, fps = image_sizes(file), fps or _FOLDER_FPS
+    reduction = 1 if sizes is None else sizes.reduction
+    return SourceInfo(kind, width, height, fps, fps, count, False, reduction)
+
+
 class _StillImage:
     def __init__(self, path: Path, fps: float | None) -> None:
         self._image = read_image(path)
-        height, width = self._image.shape[:2]
-        sizes = image_sizes(path)
-        reduction = 1 if sizes is None else sizes.reduction
-        if reduction > 1:
-            logger.info("'%s' is large and read at 1/%d of its size", path, reduction)
-        fps = fps or _FOLDER_FPS
-        self.info = SourceInfo("image", width, height, fps, fps, 1, False, reduction)
+        self.info = _info_of_images("image", path, self._image, fps, 1)
+        if self.info.reduction > 1:
+            logger.info("'%s' is large and read at 1/%d of its size", path, self.info.reduction)
 
     def images(self) -> Generator[UInt8[np.ndarray, "H W 3"], None, None]:
         yield self._image.copy()
@@ -190,12 +190,7 @@ class _ImageFolder:
         first = next(_readable(self._files), None)
         if first is None:
             raise UserError(f"none of the {len(self._files)} images in '{path}' can be read")
-        height, width = first[1].shape[:2]
-        sizes = image_sizes(first[0])
-        reduction = 1 if sizes is None else sizes.reduction
-        fps = fps or _FOLDER_FPS
-        count = len(self._files)
-        self.info = SourceInfo("folder", width, height, fps, fps, count, False, reduction)
+        self.info = _info_of_images("folder", *first, fps, len(self._files))
 
     def images(self) -> Generator[UInt8[np.ndarray, "H W 3"], None, None]:
         size = (self.info.width, self.info.height)

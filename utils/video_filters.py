@@ -93,6 +93,19 @@ class RgbConverter:
         return self._reformatter.reformat(mapped, format="rgb24", threads=1).to_ndarray()
 
 
+def _filter_graph(frame: VideoFrame, time_base: Fraction, name: str, **options: str) -> Graph:
+    """One filter of FFmpeg's for frames of the size and format of `frame`."""
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=time_base
+    )
+    between, sink = graph.add(name, **options), graph.add("buffersink")
+    source.link_to(between)
+    between.link_to(sink)
+    graph.configure()
+    return graph
+
+
 class _ToneMapping:
     """The filter that looks every pixel up in a table of colours."""
 
@@ -100,24 +113,14 @@ class _ToneMapping:
         """Prepare for frames of the size and format of `frame`."""
         self._time_base = Fraction(1)
         self._count = 0
-        self._graph = Graph()
-        source = self._graph.add_buffer(
-            width=frame.width,
-            height=frame.height,
-            format=frame.format,
-            time_base=self._time_base,
-        )
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "table.cube")
             rows = (
                 f"{red:.6f} {green:.6f} {blue:.6f}" for red, green, blue in table.reshape(-1, 3)
             )
             file.write_text("\n".join([f"LUT_3D_SIZE {len(table)}", *rows]), encoding="ascii")
-            mapping = self._graph.add("lut3d", file=str(file), interp="tetrahedral")
-        sink = self._graph.add("buffersink")
-        source.link_to(mapping)
-        mapping.link_to(sink)
-        self._graph.configure()
+            options = {"file": str(file), "interp": "tetrahedral"}
+            self._graph = _filter_graph(frame, self._time_base, "lut3d", **options)
 
     def apply(self, frame: VideoFrame) -> VideoFrame:
         frame.pts, frame.time_base = self._count, self._time_base
@@ -200,19 +203,10 @@ class _Deinterlacer:
 
     def __init__(self, first: VideoFrame) -> None:
         self._kind = (first.width, first.height, first.format.name)
-        self._graph = Graph()
-        source = self._graph.add_buffer(
-            width=first.width,
-            height=first.height,
-            format=first.format,
-            time_base=first.time_base or Fraction(1, 1000),
-        )
+        time_base = first.time_base or Fraction(1, 1000)
         # One frame for each, not one for each field; whole frames pass as they are.
-        deinterlace = self._graph.add("bwdif", "mode=send_frame:deint=interlaced")
-        sink = self._graph.add("buffersink")
-        source.link_to(deinterlace)
-        deinterlace.link_to(sink)
-        self._graph.configure()
+        options = {"mode": "send_frame", "deint": "interlaced"}
+        self._graph = _filter_graph(first, time_base, "bwdif", **options)
 
     def fits(self, frame: VideoFrame) -> bool:
         return self._kind == (frame.width, frame.height, frame.format.name)

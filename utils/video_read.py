@@ -49,10 +49,7 @@ _CONTAINERS: Final = (
     "flv",
     "ogg",
 )
-_RESTRICTIONS: Final = {
-    "protocol_whitelist": "file",
-    "format_whitelist": ",".join(_CONTAINERS),
-}
+_RESTRICTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": ",".join(_CONTAINERS)}
 
 SLOWEST_FPS: Final = 1e-5  # a frame a day
 FASTEST_FPS: Final = 1000

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import av
 import cv2
@@ -134,13 +133,8 @@ class VideoWriter:
             self._partial = self._block.__enter__()
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        return self._block.__exit__(error_type, error, traceback)
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._block.__exit__(*error)
 
     @contextmanager
     def _whole_file(self) -> Iterator[Path]:

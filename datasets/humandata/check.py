@@ -1,7 +1,7 @@
-"""Whether a HumanData file is what training and testing can rely on.
+"""Checks of HumanData files.
 
-Here are the checks of values (numbers, hands, keypoints, images); those of entries, their rows and
-shapes are in `check_layout`.
+This module checks values (numbers, hands, keypoints, images); `check_layout` checks entries, their
+rows and shapes.
 """
 
 from collections.abc import Iterator
@@ -38,9 +38,9 @@ _LARGEST_COEFFICIENT: Final = 5.0
 _FARTHEST_M: Final = 200.0
 _LARGEST_BODY_M: Final = 5.0
 _LARGEST_ERROR: Final = 0.03
-"""Of reprojection, as a share of the longer side of a person's box."""
+"""Largest reprojection error, as a share of the longer side of a person's box."""
 _FEWEST_HANDS: Final = 10
-"""Hands below which their mean says nothing of the convention."""
+"""Number of hands from which their mean shows the convention."""
 _GENDERS: Final = "mfn"
 _SEED: Final = 0
 
@@ -48,12 +48,11 @@ _SEED: Final = 0
 def check_humandata(
     path: Path, images_folder: Path | None = None, *, images_sample: int | None = None
 ) -> list[Finding]:
-    """Everything that is wrong or odd in a file, the worst first; see `Finding` for the severities.
+    """Everything that is wrong or suspicious in a file, the worst first.
 
     Args:
-        images_folder: what image_path counts from; None: the images are not looked at.
-        images_sample: look at so many images, drawn at random but always the same; None: at all of
-            them.
+        images_folder: root of image_path; None: images are not checked.
+        images_sample: number of images to check, drawn with a fixed seed; None: all.
 
     Raises:
         UserError: the container itself cannot be read.
@@ -89,7 +88,7 @@ def finite(file: OpenedFile) -> Iterator[Finding]:
 
 
 def boxes(file: OpenedFile) -> Iterator[Finding]:
-    """Boxes have an area, and some of it in the image."""
+    """Boxes have an area, which is at least partly in the image."""
     for key in BOXES:
         values = file.boxes(key)
         if values is None:
@@ -113,15 +112,15 @@ def boxes(file: OpenedFile) -> Iterator[Finding]:
 def _is_outside(
     values: Float32[np.ndarray, "N 4"], image_size: Float32[np.ndarray, "N 2"]
 ) -> Bool[np.ndarray, " N"]:
-    """Beyond an edge of the image, or what loaders leave out (they push boxes in from the left and
-    the top); an image of unknown size (0) has only these two edges."""
+    """Boxes beyond an edge of the image, which loaders leave out. Images of unknown size (0) have
+    only a left and an upper edge, into which loaders shift boxes."""
     last = np.where(image_size > 0, image_size, np.inf)
     beyond = (values[:, :2] >= last) | (values[:, :2] + values[:, 2:] <= 0)
     return np.logical_or.reduce(beyond, axis=1) | ~have_area(values, image_size)
 
 
 def rotations(file: OpenedFile) -> Iterator[Finding]:
-    """Axis-angle vectors in radians turn by less than a full circle."""
+    """Angles of axis-angle vectors are below a full turn (in radians)."""
     names = [f"{f}.{name}" for f in FAMILIES for name in TRIPLES[f] if name != "transl"]
     for entry, values in file.known_numbers(names):
         if values[0].size % 3 == 0:
@@ -132,7 +131,7 @@ def rotations(file: OpenedFile) -> Iterator[Finding]:
 
 
 def coefficients(file: OpenedFile) -> Iterator[Finding]:
-    """Shape and expression count standard deviations."""
+    """Coefficients of shape and expression are plausible numbers of standard deviations."""
     names = [f"{f}.{name}" for f in FAMILIES for name in ("betas", "betas_neutral", "expression")]
     for entry, values in file.known_numbers(names):
         largest = np.abs(values.reshape(len(values), -1)).max(axis=1, initial=0)
@@ -146,7 +145,7 @@ def coefficients(file: OpenedFile) -> Iterator[Finding]:
 
 
 def translations(file: OpenedFile) -> Iterator[Finding]:
-    """People stand before the camera; rows of zeros say that nothing is known."""
+    """People are in front of the camera; rows of zeros are unknown."""
     for entry, values in file.known_numbers([f"{family}.transl" for family in FAMILIES]):
         if values.shape[1:] != (3,):
             continue
@@ -181,7 +180,7 @@ def genders(file: OpenedFile) -> Iterator[Finding]:
 
 
 def hand_convention(file: OpenedFile) -> Iterator[Finding]:
-    """flat_hand_mean is stated, agrees with what is known of the dataset, and with the poses."""
+    """flat_hand_mean is present, and agrees with the table of datasets and with the poses."""
     known = source_of_file(file.path)
     try:
         flat = file.flat_hands()
@@ -210,7 +209,7 @@ def hand_convention(file: OpenedFile) -> Iterator[Finding]:
 def _plausible(
     entry: str, poses: Float32[np.ndarray, "N ..."], side: str, *, is_flat: bool
 ) -> Iterator[Finding]:
-    """Relaxed hands are curled like the mean hand: an average hand that is flat is suspect."""
+    """Relaxed hands are curled like the mean hand, so a flat average is suspicious."""
     share = mean_hand_share(poses, side)
     if share is None:
         return
@@ -225,11 +224,11 @@ def _plausible(
 
 
 def mean_hand_share(poses: Float[np.ndarray, "N ..."], side: str) -> float | None:
-    """How much of the mean hand is in the average of hand poses (15 rotations per row).
+    """The share of the mean hand in the average of hand poses (15 rotations per row).
 
-    About 0 for hands given from the mean hand, 1 for hands given from the flat hand, -1 for flat
-    hands given from the mean hand. Rows that are zero or not finite do not count; None if too few
-    are left.
+    It is about 0 for poses relative to the mean hand, 1 for poses relative to the flat hand, and -1
+    for flat hands relative to the mean hand. Rows that are zero or not finite are ignored; None if
+    too few remain.
     """
     flat = np.asarray(poses, np.float64).reshape(len(poses), -1)
     known = flat[np.isfinite(flat).all(axis=1) & (flat != 0).any(axis=1)]
@@ -240,7 +239,7 @@ def mean_hand_share(poses: Float[np.ndarray, "N ..."], side: str) -> float | Non
 
 
 def duplicates(file: OpenedFile) -> Iterator[Finding]:
-    """The same person twice: one image, one box, one place."""
+    """No person occurs twice: in the same image, with the same box and position."""
     paths, values = file.image_paths(), file.boxes("bbox_xywh")
     if values is None or paths is None:
         return
@@ -265,7 +264,7 @@ def confidences(file: OpenedFile) -> Iterator[Finding]:
                 yield from on_rows("warning", key, bad, "confidence not in 0..1", advice)
 
 
-def places(file: OpenedFile) -> Iterator[Finding]:
+def keypoint_positions(file: OpenedFile) -> Iterator[Finding]:
     """2D keypoints are in the image or near it."""
     size = file.image_size
     known = (size > 0).all(axis=1)
@@ -282,7 +281,7 @@ def places(file: OpenedFile) -> Iterator[Finding]:
 
 
 def depths(file: OpenedFile) -> Iterator[Finding]:
-    """3D keypoints are metres before the camera."""
+    """3D keypoints are in metres, in front of the camera."""
     root_aligned = bool(file.dictionary("misc").get("kps3d_root_aligned"))
     for key in KEYPOINTS_3D:
         found = file.keypoints(key)
@@ -301,7 +300,7 @@ def depths(file: OpenedFile) -> Iterator[Finding]:
 
 
 def reprojection(file: OpenedFile) -> Iterator[Finding]:
-    """3D keypoints, seen by the camera that the file states, lie on its 2D keypoints."""
+    """3D keypoints, projected by the camera of the file, match its 2D keypoints."""
     focal, center = file.camera("focal_length"), file.camera("principal_point")
     boxes = file.boxes("bbox_xywh")
     if focal is None or center is None or boxes is None:
@@ -343,7 +342,7 @@ def _pairs(file: OpenedFile) -> Iterator[tuple[str, str]]:
 
 
 def _confident(points: np.ndarray, dimensions: int) -> np.ndarray:
-    """Which joints a row knows: those of positive confidence, if it has any, and finite."""
+    """Which joints of a row are known: finite ones, with positive confidence if there is one."""
     finite = np.isfinite(points).all(axis=2)
     if points.shape[2] == dimensions:
         return finite & (points != 0).any(axis=2)
@@ -351,7 +350,7 @@ def _confident(points: np.ndarray, dimensions: int) -> np.ndarray:
 
 
 def images(file: OpenedFile, folder: Path, sample: int | None) -> Iterator[Finding]:
-    """Images are there, can be opened, and have the stated size; `sample`: of so many alone.
+    """Images exist, can be opened, and have the stated size; `sample`: number of images to check.
 
     Only their headers are read.
     """
@@ -392,7 +391,7 @@ def images(file: OpenedFile, folder: Path, sample: int | None) -> Iterator[Findi
 
 
 def _sizes(file: OpenedFile, real: Int[np.ndarray, "N 2"]) -> Iterator[Finding]:
-    """The sizes that meta states are those of the images."""
+    """Sizes in meta are those of the images."""
     stated = file.image_size
     known = (stated > 0).all(axis=1) & (real > 0).all(axis=1)
     wrong = known & (stated != real).any(axis=1)
@@ -404,7 +403,7 @@ def _sizes(file: OpenedFile, real: Int[np.ndarray, "N 2"]) -> Iterator[Finding]:
 
 
 def stated_sizes(file: OpenedFile) -> Iterator[Finding]:
-    """Sizes of images are stated."""
+    """Sizes of images are present."""
     unknown = np.logical_or.reduce(file.image_size <= 0, axis=1)
     advice = "the published code needs it, unless its class knows the size of all images"
     yield from on_rows("warning", "meta.height", unknown, "size of the image unknown", advice)
@@ -413,7 +412,7 @@ def stated_sizes(file: OpenedFile) -> Iterator[Finding]:
 _CHECKS: Final = (
     layout.readable,
     layout.required_entries,
-    layout.bookkeeping,
+    layout.container_flags,
     layout.texts,
     layout.row_counts_and_shapes,
     layout.masks,
@@ -427,7 +426,7 @@ _CHECKS: Final = (
     hand_convention,
     duplicates,
     confidences,
-    places,
+    keypoint_positions,
     depths,
     reprojection,
     stated_sizes,

@@ -1,4 +1,4 @@
-"""What a check finds, and the checks of a file's entries: their presence, rows and shapes."""
+"""Findings, and checks of the entries of a file: their presence, rows and shapes."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from datasets.humandata.file import (
 from datasets.sources import source_of_file
 
 Severity = Literal["error", "warning", "info"]
-"""error: a loader fails or trains on something wrong; warning: rows are lost, or it looks wrong."""
+"""error: a loader fails or reads wrong values; warning: rows are lost, or values look wrong."""
 
 _SHOWN_ROWS: Final = 5
 
@@ -41,7 +41,7 @@ class Finding:
     what: str
     advice: str = ""
     rows: int = 0
-    """How many rows it concerns; 0 where it concerns the file."""
+    """Number of rows concerned; 0 if it concerns the file."""
     first_rows: tuple[int, ...] = ()
 
 
@@ -56,7 +56,7 @@ def on_rows(
 
 
 def required_entries(file: OpenedFile) -> Iterator[Finding]:
-    """What loaders cannot do without."""
+    """Entries that loaders need are present."""
     for key in ("image_path", "bbox_xywh"):
         if file.get(key) is None:
             advice = file.advice_on_format() if key == "image_path" else "every row needs one"
@@ -74,8 +74,8 @@ def required_entries(file: OpenedFile) -> Iterator[Finding]:
         yield Finding("error", "smplx", "no body parameters", f"give an entry {names}")
 
 
-def bookkeeping(file: OpenedFile) -> Iterator[Finding]:
-    """Flags and counts that the container's own reader goes by."""
+def container_flags(file: OpenedFile) -> Iterator[Finding]:
+    """Flags and counts of the container are right."""
     if file.get("__keypoints_compressed__") is None:
         key = "__keypoints_compressed__"
         yield Finding("warning", key, "missing", "the published code stops; write the file again")
@@ -92,7 +92,7 @@ def bookkeeping(file: OpenedFile) -> Iterator[Finding]:
 
 
 def readable(file: OpenedFile) -> Iterator[Finding]:
-    """Damaged entries of an intact container."""
+    """All entries of the container are readable."""
     for name in file.names:
         file.get(name)
         if name in file.unreadable:
@@ -105,7 +105,7 @@ def readable(file: OpenedFile) -> Iterator[Finding]:
 
 
 def texts(file: OpenedFile) -> Iterator[Finding]:
-    """Paths and other texts: one string per row."""
+    """Paths and other texts have one string per row."""
     for entry in (*ROW_TEXTS, *(f"meta.{name}" for name in META_TEXTS)):
         value = file.find(entry)
         if value is None:
@@ -124,7 +124,7 @@ def texts(file: OpenedFile) -> Iterator[Finding]:
 
 
 def row_counts_and_shapes(file: OpenedFile) -> Iterator[Finding]:
-    """Every entry of numbers has N rows of its shape."""
+    """Every numeric entry has N rows of the right shape."""
     for key in BOXES:
         yield from _shape(file, key, ((5,), (4,)), "x, y, width, height, confidence per row")
         boxes = as_numbers(file.get(key))
@@ -160,7 +160,7 @@ def row_counts_and_shapes(file: OpenedFile) -> Iterator[Finding]:
 
 
 def masks(file: OpenedFile) -> Iterator[Finding]:
-    """Which joints exist: of 0 and 1, and as many as are stored."""
+    """Masks of joints contain 0 and 1, and fit the stored joints."""
     for key in (*KEYPOINTS_2D, *KEYPOINTS_3D):
         points, mask = file.numbers(key), file.mask(key)
         if points is None or points.ndim != 3:

@@ -1,7 +1,7 @@
 """The entries of a HumanData file: their names and shapes, and how they are read.
 
-Entries are read one by one, all at once, or from a faulty file. Rotations of fingers count from the
-flat hand or from MANO's mean hand.
+Entries are read one by one, all at once, or from a damaged file. Rotations of fingers are relative
+to the flat hand or to the mean hand of MANO.
 """
 
 import logging
@@ -19,9 +19,9 @@ from utils.errors import UserError
 log = logging.getLogger(__name__)
 
 JOINTS: Final = 190
-"""Joints of a keypoint array; smaller sets are its beginning."""
+"""Joints of a keypoint array; smaller sets are its first joints."""
 JOINT_COUNTS: Final = (127, 144, JOINTS)
-"""Of full sets; each begins with the smaller ones."""
+"""Sizes of joint sets; each begins with the smaller ones."""
 KEYPOINTS_2D: Final = (
     "keypoints2d",
     "keypoints2d_smplx",
@@ -47,11 +47,11 @@ TRIPLES: Final = {
     "smpl": _ROTATIONS | {"body_pose": 23},
     "smplh": _ROTATIONS | {"body_pose": 21} | _HANDS | _HAND_ROOTS,
 }
-"""Parameters of a family that are vectors of three, and how many per row."""
+"""Parameters of a family that consist of vectors of three, with their number per row."""
 COEFFICIENTS: Final = ("betas", "betas_neutral", "betas_extra", "expression")
 FAMILIES: Final = tuple(TRIPLES)
 LARGEST_TRAINED_BETA: Final = 3.0
-"""A row whose shape goes beyond this is taken as badly fitted, and its shape is not learned."""
+"""Larger betas count as a bad fit, and the shape of the row is not learned."""
 
 ROW_TEXTS: Final = ("image_path", "segmentation", "depth_path", "vertices3d_path")
 ROW_OTHERS: Final = ("image_id", "vertices")
@@ -65,21 +65,21 @@ FILE_WIDE: Final = (
     *("keypoints2d_convention", "keypoints3d_convention"),
     *BOOKKEEPING,
 )
-"""Entries that are no rows of people."""
+"""Entries that have no row per person."""
 KNOWN: Final = frozenset(
     (*KEYPOINTS_2D, *KEYPOINTS_3D, *BOXES, *FAMILIES, "meta", *ROW_TEXTS, *ROW_OTHERS, *FILE_WIDE)
 )
 
 Entries = dict[str, Any]
-"""A file's entries by name: dictionaries as such, keypoints with all their joints."""
+"""The entries of a file by name: dictionaries as they are, keypoints with all joints."""
 
 _ROWS_ELSEWHERE: Final = ("frame_range", "mano")
-"""Entries that count or list rows in a way of their own, so they do not outlive a new order."""
+"""Entries that refer to row numbers, so they become invalid when rows change."""
 _LARGE_BYTES: Final = 32_000_000
 _LARGE_REMEMBERED: Final = 2
-"""Large entries kept in memory: a keypoint array is gigabytes, and two are compared."""
+"""Large entries kept in memory: keypoint arrays have gigabytes, and two are compared."""
 _OTHER_NAMES: Final = {"focal_length": "focal_length", "principal_point": "princpt"}
-"""What cameras of entire files are called in `misc`."""
+"""Names in `misc` of the camera of a whole file."""
 
 
 def is_mask(key: str) -> bool:
@@ -87,18 +87,18 @@ def is_mask(key: str) -> bool:
 
 
 def is_keypoints(key: str, value: object) -> bool:
-    """The arrays that compression concerns."""
+    """Whether an entry is a keypoint array, which may be compressed."""
     is_array = isinstance(value, np.ndarray) and value.ndim == 3
     return "keypoints" in key and not is_mask(key) and is_array
 
 
 def is_list(value: object) -> TypeGuard[np.ndarray | list[Any] | tuple[Any, ...]]:
-    """Whether a value has a length, so that it may have one row per person."""
+    """Whether a value is a sequence, which may have one row per person."""
     return value.ndim > 0 if isinstance(value, np.ndarray) else isinstance(value, list | tuple)
 
 
 def mask_names(key: str) -> tuple[str, str]:
-    """A keypoint array's own mask, and the one that stands for it where that is absent."""
+    """The name of the mask of a keypoint array, and of the one that replaces it if it is absent."""
     return f"{key}_mask", f"{key[: len('keypoints2d')]}_mask"
 
 
@@ -116,7 +116,7 @@ def expanded(
 
 
 def stated_flat_hands(entries: Mapping[str, Any]) -> Bool[np.ndarray, " N"] | None:
-    """What a file says of each row: of the rows first, else of the file; None if nothing."""
+    """flat_hand_mean of each row, from its rows or else from the file; None if it has neither."""
     for family in FAMILIES:
         of_rows = entries.get(family, {}).get("flat_hand_mean")
         if of_rows is not None:
@@ -131,8 +131,8 @@ def stated_flat_hands(entries: Mapping[str, Any]) -> Bool[np.ndarray, " N"] | No
 def subtract_mean_hand(
     parameters: Mapping[str, Any], flat: Bool[np.ndarray, " N"]
 ) -> dict[str, Any]:
-    """Parameters (or columns) with the hands of the marked rows, which count from the flat hand,
-    given from the mean hand: (N, 15, 3). What the parameters themselves state of it is left out."""
+    """Parameters (or columns) with hands (N, 15, 3) of the marked rows converted from relative to
+    the flat hand to relative to the mean hand. Their flat_hand_mean is left out."""
     changed = {name: value for name, value in parameters.items() if name != "flat_hand_mean"}
     for side in SIDES:
         pose = changed.get(f"{side}_hand_pose")
@@ -145,21 +145,21 @@ def subtract_mean_hand(
 
 
 class HumanDataFile:
-    """The entries of an .npz or pickle; those of an .npz are read when they are asked for."""
+    """The entries of an .npz or pickle; those of an .npz are read on first use."""
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError where the file is missing or is no .npz (or pickle of a dictionary)."""
+        """Raises UserError if the file is missing or not an .npz or a pickle of a dictionary."""
         self.path = path
         self._entries: Mapping[str, Any] | None = None
         if path.suffix in (".pkl", ".pickle"):
             content = load_pickle(path)
             if not isinstance(content, Mapping):
-                raise UserError(f"{path} holds no dictionary; give a HumanData file.")
+                raise UserError(f"{path} contains no dictionary; give a HumanData file")
             self._entries = content
         self.names = names_in_npz(path) if self._entries is None else list(self._entries)
 
     def get(self, key: str) -> Any:
-        """None where the file has no such entry, or an empty one."""
+        """None if the file has no such entry, or an empty one."""
         entries = load_npz(self.path, {key}) if self._entries is None else self._entries
         value = entries.get(key)
         return value.item() if isinstance(value, np.ndarray) and value.shape == () else value
@@ -171,7 +171,7 @@ class HumanDataFile:
         return value
 
     def advice_on_format(self) -> str:
-        """What to give in place of a file that is no HumanData."""
+        """Advice for a file that is not a HumanData file."""
         if self.get("imgname") is not None and self.get("pose_cam") is not None:
             return "these are BEDLAM's own labels, give its HumanData file (docs/datasets.md)"
         return "give a HumanData file"
@@ -190,9 +190,9 @@ class HumanDataFile:
         return next((np.asarray(mask) for mask in masks if mask is not None), None)
 
     def stored_joints(self, key: str, stored: int) -> tuple[Int[np.ndarray, " K"], int]:
-        """Which joints a keypoint array of so many has, and the number of joints of its full set.
+        """The joints that a keypoint array of `stored` joints has, and the size of its full set.
 
-        Raises UserError where its mask is missing or does not fit.
+        Raises UserError if its mask is missing or does not fit.
         """
         mask = self.mask(key)
         if mask is None:
@@ -203,7 +203,7 @@ class HumanDataFile:
         if mask.ndim != 1:
             name = next(name for name in mask_names(key) if self.get(name) is not None)
             raise self.wrong(name, f"has shape {mask.shape}, expected (joints,)")
-        # An array as long as its mask has all joints, whatever the file's flag says.
+        # An array as long as its mask has all joints, whatever the flag of the file is.
         present = np.arange(stored) if len(mask) == stored else np.flatnonzero(mask == 1)
         if len(present) != stored:
             found = f"{stored} joints; the mask has {len(present)} of {len(mask)}"
@@ -212,13 +212,13 @@ class HumanDataFile:
 
     def wrong(self, key: str, reason: str, row: int | None = None) -> UserError:
         place = f"entry '{key}'" if row is None else f"entry '{key}', row {row}"
-        return UserError(f"{self.path}: {place}: {reason}.")
+        return UserError(f"{self.path}: {place}: {reason}")
 
 
 def texts(file: HumanDataFile, key: str, value: Any, length: int | None) -> np.ndarray:
     """An array of `length` strings (None: of any length).
 
-    Raises UserError where it is not, naming the row.
+    Raises UserError if it is not, naming the row.
     """
     texts = np.asarray(value) if np.ndim(value) == 1 else np.asarray(None)
     if texts.ndim != 1:
@@ -233,7 +233,7 @@ def texts(file: HumanDataFile, key: str, value: Any, length: int | None) -> np.n
 
 
 def numbers(file: HumanDataFile, key: str, value: Any, length: int) -> Float32[np.ndarray, "N ..."]:
-    """An array of numbers of `length` rows. Raises UserError where it is not, naming the row."""
+    """An array of numbers of `length` rows. Raises UserError if it is not, naming the row."""
     try:
         array = np.asarray(value, dtype=np.float32)
     except (ValueError, TypeError) as error:
@@ -245,7 +245,7 @@ def numbers(file: HumanDataFile, key: str, value: Any, length: int) -> Float32[n
 
 
 def _uneven(file: HumanDataFile, key: str, value: Any) -> UserError:
-    """Which row of a list is not made of numbers, or other in shape than the first."""
+    """An error that names the row of a list that is not numeric, or has a different shape."""
     shape = None
     for row, item in enumerate(value):
         try:
@@ -265,9 +265,9 @@ def _check_length(file: HumanDataFile, key: str, column: np.ndarray, length: int
 
 
 def read_entries(path: Path) -> Entries:
-    """All entries of a file; empty ones and the bookkeeping are left out.
+    """All entries of a file, except empty ones and flags of the container.
 
-    Raises UserError, naming the file and the entry, for what does not have one row per person.
+    Raises UserError, which names the entry, if an entry does not have one row per person.
     """
     file = HumanDataFile(path)
     entries = {key: file.get(key) for key in file.names if key not in BOOKKEEPING}
@@ -293,21 +293,21 @@ def _rows_of_dictionary(file: HumanDataFile, key: str, length: int) -> dict[str,
 
 
 def _with_all_joints(file: HumanDataFile, key: str, points: np.ndarray) -> np.ndarray:
-    """Keypoints with every joint that their mask speaks of, zero where it has none."""
+    """Keypoints with all joints of the full set, zero where the mask has none."""
     if key not in (*KEYPOINTS_2D, *KEYPOINTS_3D) and file.mask(key) is None:
         return points
     return expanded(points, *file.stored_joints(key, points.shape[1]))
 
 
 def is_row_entry(key: str, value: Any, length: int) -> bool:
-    """Whether a top-level entry has one value per row; of unknown entries the length decides."""
+    """Whether a top-level entry has one value per row; for unknown entries, the length decides."""
     if key in FILE_WIDE or is_mask(key):
         return False
     return is_list(value) and len(value) == length
 
 
 def take_rows(entries: Entries, rows: Int[np.ndarray, " K"]) -> Entries:
-    """The same file with only some rows, in the given order; masks stay as they are."""
+    """The entries with only some rows, in the given order, and unchanged masks."""
     length = len(entries["image_path"])
     taken: Entries = {}
     for key, value in without_own_rows(entries).items():
@@ -322,7 +322,7 @@ def take_rows(entries: Entries, rows: Int[np.ndarray, " K"]) -> Entries:
 
 
 def without_own_rows(entries: Entries) -> Entries:
-    """Without entries that refer to rows of the file as it was, with a warning for each."""
+    """Remove entries that refer to row numbers, with a warning for each."""
     for key in _ROWS_ELSEWHERE:
         if key in entries:
             log.warning("entry '%s' is left out: it refers to the rows of its file", key)
@@ -336,9 +336,9 @@ def _taken(column: Any, rows: Int[np.ndarray, " K"]) -> Any:
 
 
 class OpenedFile(HumanDataFile):
-    """Entries of a file, of which any may be wrong: those that are not as they should be are None.
+    """The entries of a file that may have errors: invalid entries are None.
 
-    Why they are None is reported by the checks of the layout.
+    The checks of the layout report why.
     """
 
     def __init__(self, path: Path) -> None:
@@ -349,7 +349,7 @@ class OpenedFile(HumanDataFile):
         self.length = next((len(value) for value in row_entries if is_list(value)), 0)
 
     def get(self, key: str) -> Any:
-        """None where the file has no such entry, an empty one, or one that cannot be read."""
+        """None if the file has no such entry, an empty one, or one that cannot be read."""
         if key not in self._remembered:
             self._remembered[key] = self._read(key)
             large = [k for k, value in self._remembered.items() if _is_large(value)]
@@ -376,7 +376,7 @@ class OpenedFile(HumanDataFile):
         return self.dictionary(key).get(name) if name else self.get(key)
 
     def numbers(self, entry: str) -> Float32[np.ndarray, "N ..."] | None:
-        """An entry that has one row of numbers per person; None if it is absent or has not."""
+        """An entry that has one row of numbers per person; None if it is absent or invalid."""
         array = as_numbers(self.find(entry))
         fits = array is not None and self.length and array.shape[:1] == (self.length,)
         return array if fits else None
@@ -384,14 +384,14 @@ class OpenedFile(HumanDataFile):
     def known_numbers(
         self, entries: Iterable[str]
     ) -> Iterator[tuple[str, Float32[np.ndarray, "N ..."]]]:
-        """The entries that have one row of numbers per person, with these rows."""
+        """The valid entries that have one row of numbers per person, with their names."""
         for entry in entries:
             values = self.numbers(entry)
             if values is not None:
                 yield entry, values
 
     def flat_hands(self) -> Bool[np.ndarray, " N"] | None:
-        """What the file states (`stated_flat_hands`)."""
+        """flat_hand_mean of each row (`stated_flat_hands`)."""
         entries = {key: self.dictionary(key) for key in (*FAMILIES, "misc")}
         return stated_flat_hands({**entries, "image_path": range(self.length)})
 
@@ -401,7 +401,7 @@ class OpenedFile(HumanDataFile):
             yield from (f"{family}.{name}" for name in self.dictionary(family))
 
     def image_paths(self) -> np.ndarray | None:
-        """One text for every row; None if they are not that."""
+        """One text per row; None if the entry is invalid."""
         value = self.get("image_path")
         if not is_list(value) or len(value) != self.length:
             return None
@@ -439,7 +439,7 @@ class OpenedFile(HumanDataFile):
     def keypoints(
         self, key: str
     ) -> tuple[Float32[np.ndarray, "N 190 D"], Bool[np.ndarray, "190"]] | None:
-        """All joints of an array and which of them it has; None where its mask does not fit."""
+        """All joints of an array, and which of them exist; None if its mask does not fit."""
         points = self.numbers(key)
         if points is None or points.ndim != 3 or points.shape[1] > JOINTS:
             return None
@@ -460,7 +460,7 @@ def _is_large(value: Any) -> bool:
 
 
 def as_numbers(value: Any) -> Float32[np.ndarray, "..."] | None:
-    """Numbers as an array; None if the value is absent, has others than numbers, or is uneven."""
+    """Numbers as an array; None if the value is absent, not numeric, or ragged."""
     if value is None or isinstance(value, Mapping | str):
         return None
     try:

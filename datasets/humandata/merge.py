@@ -1,9 +1,8 @@
-"""HumanData files from HumanData files: joined, cut, chosen from.
+"""HumanData files from HumanData files: merging, slicing, selecting.
 
-What not all of several files have cannot be said row by row in this format: masks of joints and the
-absence of a parameter hold for a whole file, and loaders take a zero of a joint that the mask has
-for a point at the image's corner. So by default only what is common to all is kept, and what is
-left out is logged.
+In this format, the mask of joints and the list of parameters apply to all rows of a file, and
+loaders read zeros of a joint in the mask as a point in the corner of the image. By default, only
+the joints and entries that all files have are therefore kept, and the others are logged.
 """
 
 import logging
@@ -40,8 +39,8 @@ from utils.errors import UserError
 log = logging.getLogger(__name__)
 
 Keep = Literal["common", "all"]
-"""common: joints and entries that all files have; all: those of any, with zeros (confidence 0)
-for the rows that lack them."""
+"""common: joints and entries that all files have; all: those that any file has, with zeros
+(confidence 0) for rows without them."""
 
 _ZERO_IS_UNKNOWN: Final = frozenset(
     {
@@ -52,13 +51,13 @@ _ZERO_IS_UNKNOWN: Final = frozenset(
         *("transl", "betas", "betas_extra", "iscrowd"),
     }
 )
-"""Entries of which loaders take zeros (or empty texts) as not known."""
+"""Entries in which zeros (or empty texts) mean unknown to loaders."""
 _DEFAULTS: Final = {"gender": "neutral", "annot_valid": 1, "valid_label": 1, "num_keypoints": 1}
-"""What stands for an absent entry: loaders keep such rows."""
+"""Values for absent entries, with which loaders keep the row."""
 
 
 class Part(NamedTuple):
-    """One of the files."""
+    """One of the files to merge."""
 
     path: Path
     entries: Entries
@@ -69,11 +68,11 @@ class Part(NamedTuple):
 
 
 def merge(parts: Sequence[Part], keep: Keep = "common") -> Entries:
-    """All rows, file after file. Hands given in both ways are brought to the mean hand.
+    """All rows, file after file. If conventions differ, hands become relative to the mean hand.
 
     Raises:
-        UserError: the files do not go together: body parameters of different models, no common 2D
-            keypoints, 3D keypoints relative to the root and not.
+        UserError: the files are incompatible: body parameters of different models, no common 2D
+            keypoints, or 3D keypoints of which only some are relative to the root.
     """
     families = [[family for family in FAMILIES if family in part.entries] for part in parts]
     for part, of_part in zip(parts, families, strict=True):
@@ -110,7 +109,7 @@ def _one_hand_convention(parts: list[Part]) -> tuple[list[Part], bool]:
             stated = np.full(part.length, known.flat_hands if known else False)
             if any(family in part.entries for family in FAMILIES):
                 taken = bool(stated[0])
-                log.warning("%s does not state flat_hand_mean: %s is taken", part.path, taken)
+                log.warning("%s has no flat_hand_mean; %s is assumed", part.path, taken)
         flats.append(stated)
     everywhere = np.concatenate(flats)
     differ = bool(everywhere.any() and not everywhere.all())
@@ -121,13 +120,13 @@ def _one_hand_convention(parts: list[Part]) -> tuple[list[Part], bool]:
             if family in entries:
                 entries[family] = subtract_mean_hand(entries[family], flat & differ)
         if differ and flat.any():
-            log.warning("%s: hands from the flat hand now count from the mean hand", part.path)
+            log.warning("%s: hand poses become relative to the mean hand", part.path)
         converted.append(Part(part.path, entries))
     return converted, bool(everywhere.all())
 
 
 def _cameras_by_row(parts: Sequence[Part]) -> list[Part]:
-    """Cameras of whole files become cameras of their rows, unless it is one camera."""
+    """Give each row the camera of its file, unless all files have the same one."""
     parts = list(parts)
     for name in META_PAIRS:
         of_files = [part.entries.get("misc", {}).get(name) for part in parts]
@@ -178,8 +177,8 @@ def _misc(parts: Sequence[Part], merged: Entries) -> dict[str, Any]:
     aligned = {bool(misc.get("kps3d_root_aligned")) for misc in of_files}
     if len(aligned) > 1 and any(key.startswith("keypoints3d") for key in merged):
         raise UserError(
-            f"{parts[0].path} and others differ in misc.kps3d_root_aligned: their 3D keypoints do "
-            "not go together; merge files that agree in it"
+            f"{parts[0].path} and others differ in misc.kps3d_root_aligned, so their 3D keypoints "
+            "are incompatible; merge files that agree in it"
         )
     names = dict.fromkeys(name for misc in of_files for name in misc if name != "flat_hand_mean")
     agreed = {}
@@ -193,7 +192,7 @@ def _misc(parts: Sequence[Part], merged: Entries) -> dict[str, Any]:
 
 
 def join_columns(where: str, parts: Sequence[Part], lengths: Sequence[int], keep: Keep) -> Entries:
-    """Columns one below the other; `parts` have nothing but columns (or single values)."""
+    """Concatenate columns; `parts` contain only columns or single values."""
     merged: Entries = {}
     names = dict.fromkeys(name for part in parts for name in part.entries)
     for name in names:
@@ -206,7 +205,7 @@ def join_columns(where: str, parts: Sequence[Part], lengths: Sequence[int], keep
             else:
                 log.warning("entry '%s' is left out: the files differ in it", entry)
             continue
-        if name == "betas_neutral":  # where it is absent, the betas are those of the neutral body
+        if name == "betas_neutral":  # if it is absent, `betas` are for the neutral body
             found = [part.entries.get(name, part.entries.get("betas")) for part in parts]
         lacking = [part.path for part, value in zip(parts, found, strict=True) if value is None]
         fillable = name in _ZERO_IS_UNKNOWN or name in _DEFAULTS
@@ -225,7 +224,7 @@ def join_columns(where: str, parts: Sequence[Part], lengths: Sequence[int], keep
 
 
 def _concatenated(entry: str, columns: Sequence[Any], parts: Sequence[Part]) -> Any:
-    """One column of all; triples and flat rows are the same, shorter coefficients get zeros."""
+    """Concatenate one column: triples and flat rows are equal, coefficients are zero-padded."""
     if all(isinstance(column, list) for column in columns):
         return [value for column in columns for value in column]
     arrays = [np.asarray(column) for column in columns]
@@ -240,7 +239,7 @@ def _concatenated(entry: str, columns: Sequence[Any], parts: Sequence[Part]) -> 
         if array.shape[1:] != arrays[0].shape[1:]:
             shapes = f"{array.shape[1:]} per row, in {parts[0].path} {arrays[0].shape[1:]}"
             raise UserError(
-                f"{part.path}: entry '{entry}' has shape {shapes}; they do not go together"
+                f"{part.path}: entry '{entry}' has shape {shapes}; they are incompatible"
             )
     return np.concatenate(arrays)
 
@@ -276,7 +275,7 @@ def join_keypoints(parts: Sequence[Part], keep: Keep) -> Entries:
         elif partly:
             log.warning(
                 "'%s': %d joints are absent from some files and have confidence 0 there; loaders "
-                "that look at the mask alone take them as (0, 0)",
+                "that only use the mask read them as (0, 0)",
                 *(key, partly),
             )
         merged[mask_names(key)[0]] = (common if keep == "common" else union).astype(np.uint8)
@@ -290,9 +289,9 @@ def same(one: Any, other: Any) -> bool:
 
 
 def slice_rows(text: str, length: int) -> Int[np.ndarray, " K"]:
-    """The rows that START:STOP[:STEP] names, as in Python; each of the three may be left out.
+    """The rows of START:STOP[:STEP], as in Python; each of the three may be left out.
 
-    Raises UserError for what is no slice, or one without rows.
+    Raises UserError if it is not a slice, or selects no rows.
     """
     pieces = text.split(":")
     try:
@@ -310,16 +309,16 @@ def slice_rows(text: str, length: int) -> Int[np.ndarray, " K"]:
 def subset_rows(
     file: Path, image_path: Sequence[str], pattern: str | None, count: int | None, seed: int
 ) -> Int[np.ndarray, " K"]:
-    """The rows whose image is like the pattern, and `count` of them drawn by the seed; None: all.
+    """The rows whose image matches the pattern, or `count` of them at random; None: all.
 
-    Raises UserError, naming the file, where no image is like the pattern.
+    Raises UserError if no image matches the pattern.
     """
     rows = np.arange(len(image_path))
     if pattern is not None:
         rows = np.array([i for i, path in enumerate(image_path) if fnmatch(path, pattern)], int)
         if not len(rows):
             raise UserError(
-                f"{file}: no image_path is like '{pattern}'; the first is '{image_path[0]}'"
+                f"{file}: no image_path matches '{pattern}'; the first is '{image_path[0]}'"
             )
     if count is not None and count < len(rows):
         rows = np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))

@@ -1,11 +1,11 @@
-"""Plain files of SMPL-X parameters, one per image -> HumanData.
+"""Converts files of SMPL-X parameters, one per image, to HumanData.
 
-A .json file holds one person or a list of them, each a dictionary of numbers; an .npz has arrays of
-one person, or of several with a row each. Names, and how many numbers a person has:
+A .json file contains one person or a list of people, each a dictionary of numbers; an .npz has
+arrays of one person, or of several with one row each. Names, and numbers per person:
 
     global_orient 3, body_pose 63, betas 10, transl 3, focal 1 or 2, princpt 2: always
-    left_hand_pose 45, right_hand_pose 45, jaw_pose 3, expression 10, bbox_xywh 4: where known
-    flat_hand_mean (false), image (relative to the images; else the image of the file's name)
+    left_hand_pose 45, right_hand_pose 45, jaw_pose 3, expression 10, bbox_xywh 4: if known
+    flat_hand_mean (default: false), image (relative to the images; default: that of the same name)
 """
 
 import logging
@@ -40,7 +40,7 @@ _SMPLX: Final = {
     "betas": 10,
     "transl": 3,
 }
-"""SMPL-X's parameters by the names of the format, and their numbers for one person."""
+"""Parameters of SMPL-X by the names of the format, and their numbers per person."""
 _NUMBERS: Final = _SMPLX | {"princpt": 2, "focal": 2, "bbox_xywh": 4}
 _OPTIONAL: Final = {*_HANDS, *_FACE, "bbox_xywh"}
 _KNOWN: Final = {*_NUMBERS, "flat_hand_mean", "image"}
@@ -53,14 +53,14 @@ class ParameterRow(NamedTuple):
     file: Path
     image: Path
     numbers: dict[str, np.ndarray]
-    """By the names above, flat; those that the person has."""
+    """The known values, flat, by the names above."""
     flat_hands: bool
 
 
 def entries_of_parameters(
     places: Sequence[Path], images: Path, body_folder: Path
 ) -> tuple[Entries, int]:
-    """What `write_humandata` takes, and the number of files that it comes from.
+    """Entries for `write_humandata`, and the number of files that they come from.
 
     Args:
         places: files of parameters, and folders of such files.
@@ -68,7 +68,7 @@ def entries_of_parameters(
         body_folder: folder of the SMPL-X files.
 
     Raises:
-        UserError: a file or its image is missing or wrong, or nobody is inside an image.
+        UserError: a file or its image is missing or damaged, or nobody is inside an image.
     """
     files = list(_files(places))
     stems = _images_by_stem(images)
@@ -101,26 +101,26 @@ def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
 def read_parameters(
     file: Path, images: Path, stems: Mapping[str, Sequence[Path]]
 ) -> Iterator[ParameterRow]:
-    """People of one file.
+    """Read the people of one file.
 
     Args:
-        images: folder from which the files' "image" counts.
-        stems: its images by their names without endings.
+        images: folder that "image" is relative to.
+        stems: its images by their names without suffixes.
 
     Raises:
-        UserError: the file cannot be read, lacks something, or has no image.
+        UserError: the file cannot be read, is incomplete, or has no image.
     """
     for number, person in enumerate(_persons(file)):
         where = f"{file}, person {number}"
         unknown = sorted(person.keys() - _KNOWN)
         if unknown and number == 0:
-            log.warning("%s: '%s' is not known and ignored", file, "', '".join(unknown))
+            log.warning("%s: '%s' is unknown and ignored", file, "', '".join(unknown))
         numbers = {}
         for name, size in _NUMBERS.items():
             if person.get(name) is not None:
                 numbers[name] = _numbers(where, name, person[name], size)
             elif name not in _OPTIONAL:
-                raise UserError(f"{where}: '{name}' is missing; it takes {size} numbers")
+                raise UserError(f"{where}: '{name}' is missing; give {size} numbers")
         if person.get("image"):
             image = _named_image(where, images, str(person["image"]))
         else:
@@ -143,7 +143,7 @@ def _persons(file: Path) -> Iterator[Mapping[str, Any]]:
 def _persons_of_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> Iterator[Mapping[str, Any]]:
     orient = arrays.get("global_orient")
     if orient is None or orient.ndim == 0:
-        raise UserError(f"{file}: 'global_orient' is missing; it takes 3 numbers per person")
+        raise UserError(f"{file}: 'global_orient' is missing; give 3 numbers per person")
     count = max(1, orient.size // 3)
     for i in range(count):
         person = {}
@@ -174,7 +174,7 @@ def _numbers(where: str, name: str, value: Any, size: int) -> np.ndarray:
 
 def _named_image(where: str, images: Path, name: str) -> Path:
     if not is_below(name):
-        raise UserError(f"{where}: 'image' is '{name}', give a path within {images}")
+        raise UserError(f"{where}: 'image' is '{name}'; give a path within {images}")
     return images / name
 
 
@@ -187,13 +187,13 @@ def _image_of_stem(file: Path, images: Path, stems: Mapping[str, Sequence[Path]]
 
 
 def _check_faces(rows: Sequence[ParameterRow]) -> None:
-    """The format knows jaw and expression of all rows or of none."""
+    """The format can have jaw and expression only for all rows or for none."""
     having = [row for row in rows if set(_FACE) <= row.numbers.keys()]
     without = [row for row in rows if not set(_FACE) <= row.numbers.keys()]
     if having and without:
         raise UserError(
-            f"{without[0].file} lacks jaw_pose or expression, which {having[0].file} has: a file "
-            "of HumanData has faces for all or for none; convert them separately"
+            f"{without[0].file} lacks jaw_pose or expression, but {having[0].file} has them; in a "
+            "HumanData file, all people have faces or none; convert them separately"
         )
 
 
@@ -210,7 +210,7 @@ def _people(rows: Sequence[ParameterRow], images: Path, bodies: BodyLibrary) -> 
         {name: column(name) for name in _SMPLX if name in names},
         np.array([row.flat_hands for row in rows]),
     )
-    for name in names & set(_HANDS):  # the mean hand was subtracted from unknown hands as well
+    for name in names & set(_HANDS):  # the mean hand was also subtracted from unknown hands
         parameters[name][[name not in row.numbers for row in rows]] = 0
     focal, princpt = column("focal"), column("princpt")
     joints = expanded(joints_of_smplx(bodies, parameters), np.arange(len(MODEL_JOINTS)), JOINTS)
@@ -231,10 +231,10 @@ def _people(rows: Sequence[ParameterRow], images: Path, bodies: BodyLibrary) -> 
 def _size(row: ParameterRow) -> tuple[int, int]:
     sizes = image_sizes(row.image)
     if sizes is None:
-        raise UserError(f"{row.file}: its image {row.image} is missing or no image")
+        raise UserError(f"{row.file}: its image {row.image} is missing or not an image")
     if sizes.is_turned:
         log.warning(
-            "%s is turned by its EXIF data: boxes and camera must be in pixels of the stored image",
+            "%s is turned by its EXIF data; boxes and camera must be in pixels of the stored image",
             row.image,
         )
     return sizes.stored
@@ -243,7 +243,7 @@ def _size(row: ParameterRow) -> tuple[int, int]:
 def joints_of_smplx(
     bodies: BodyLibrary, parameters: Mapping[str, np.ndarray]
 ) -> Float32[np.ndarray, "N 144 3"]:
-    """Joints of the neutral body (MODEL_JOINTS, HumanData's first 144), metres."""
+    """Joints of the neutral body in metres (MODEL_JOINTS, the first 144 of HumanData)."""
     body, count = bodies.smplx(), len(parameters["global_orient"])
     batches = [slice(start, start + _BATCH) for start in range(0, count, _BATCH)]
     posed = [pose_smplx(body, parameters, rows, want_vertices=False) for rows in batches]
@@ -257,10 +257,10 @@ def pose_smplx(
     *,
     want_vertices: bool = True,
 ) -> BodyOutput:
-    """Bodies of rows, metres in the camera's frame.
+    """The posed bodies of rows, in metres in the camera's frame.
 
-    Parameters are columns by the names of the format; others are not looked at, and what is
-    absent is zero.
+    Parameters are columns by the names of the format; unknown columns are ignored, and missing ones
+    are zero.
     """
     count = len(parameters["global_orient"][rows])
     inputs = {

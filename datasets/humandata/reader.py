@@ -1,8 +1,8 @@
-"""Reading HumanData annotation files, in every variant met in the wild, into plain columns.
+"""Reads HumanData annotation files, in all variants that are in use, into plain columns.
 
 A HumanData file describes N people, one per row: an .npz, or a pickle of the same dictionary. Its
-joints are the 190 of HumanData, or the first 144 or 127 of them, stored whole or compressed (only
-those of the mask). All columns are read at once, with no loop over rows.
+joints are the 190 of HumanData, or the first 144 or 127 of them, all of them or compressed (only
+those of the mask). Columns are read without loops over rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,20 +28,20 @@ from human_models.joints import JOINTS, JOINTS_FROM_HUMANDATA
 from utils.errors import UserError
 
 Columns = dict[str, np.ndarray]
-"""Arrays with the people on the first axis; what a file lacks has no column."""
+"""Arrays with the people on the first axis; missing entries have no column."""
 
-_UNREAD = ("leye_pose", "reye_pose")  # nothing regresses eyes
+_UNREAD = ("leye_pose", "reye_pose")  # the network does not estimate eyes
 _COLUMN_NAMES = {"lhand_root": "left_hand_root", "rhand_root": "right_hand_root"}
-"""Of columns that are not called as in the file."""
-_COEFFICIENTS = ("betas", "betas_neutral", "expression")  # brought to ten: cut, or zeros behind
+"""Names of columns that differ from those in the file."""
+_COEFFICIENTS = ("betas", "betas_neutral", "expression")  # truncated or zero-padded to ten
 _META_NUMBERS = ("annot_valid", "iscrowd", "num_keypoints", "valid_label")
 
 
 class HumanData(NamedTuple):
-    """One file's people.
+    """The people of one file.
 
     `columns`: row (N), image_path (N) of str, body_box (N 4), part_boxes (N 3 5: left hand, right
-    hand, face), joints_2d (N 137 2), joints_valid (N 137), and, where the file has them,
+    hand, face), joints_2d (N 137 2), joints_valid (N 137), and, if the file has them,
     joints_3d (N 137 3), image_size (N 2: width, height), gender (N), vertices_path (N),
     flat_hands (N), the numbers of meta and the parameters: global_orient (N 3), body_pose
     (N 21|23 3), left_hand_pose, right_hand_pose (N 15 3), jaw_pose (N 3), betas, betas_neutral,
@@ -49,7 +49,7 @@ class HumanData(NamedTuple):
     """
 
     family: str
-    """smplx, smpl or smplh; empty where the file has no body parameters."""
+    """smplx, smpl or smplh; empty if the file has no body parameters."""
     length: int
     """Rows of the file before the interval was applied."""
     columns: Columns
@@ -62,11 +62,11 @@ def read_humandata(
     families: Sequence[str] = FAMILIES,
     need_joints: bool = True,
 ) -> HumanData:
-    """Every `interval`-th row of a file, from its first; parameters of the first family it has.
+    """Read every `interval`-th row of a file, with parameters of the first family that it has.
 
     Without `need_joints` a file may lack keypoints.
 
-    Raises UserError, naming the file, the key and where possible the row, for what is wrong.
+    Raises UserError, which names the file, the key and if possible the row, if something is wrong.
     """
     file = HumanDataFile(path)
     image_path = texts(file, "image_path", file.require("image_path"), None)
@@ -119,13 +119,13 @@ def _part_boxes(file: HumanDataFile, length: int) -> Float32[np.ndarray, "N 3 5"
 
 
 def _keypoints(file: HumanDataFile, length: int, interval: int, *, needed: bool) -> Columns:
-    """The 137 joints, and which of them the file has: by its 3D points, else by its 2D ones."""
+    """The 137 joints, and which of them exist: according to 3D points if any, else to 2D ones."""
     key, value = _first(file, KEYPOINTS_2D)
     if key is None and not needed:
         rows = len(range(0, length, interval))
         return {"joints_valid": np.zeros((rows, len(JOINTS)), np.uint8)}
     if key is None:
-        raise UserError(f"{file.path}: no 2D keypoints; expected one of {', '.join(KEYPOINTS_2D)}.")
+        raise UserError(f"{file.path}: no 2D keypoints; expected one of {', '.join(KEYPOINTS_2D)}")
     joints_2d, mask_2d, seen = _joints(file, key, value, length, interval, dimensions=2)
     columns, mask_3d = {"joints_2d": joints_2d}, None
     del value  # gigabytes
@@ -151,8 +151,8 @@ def _joints(
 ) -> tuple[
     Float32[np.ndarray, "N 137 D"], UInt8[np.ndarray, "137"] | None, UInt8[np.ndarray, "137"]
 ]:
-    """Points of the 137 joints (zero where absent), the file's mask of them, if it has one, and
-    which of them any row is confident of: mmhuman3d's way to make a mask."""
+    """Points of the 137 joints (zero if absent), their mask if the file has one, and a mask of
+    joints that have positive confidence in any row, as mmhuman3d makes it."""
     points = numbers(file, key, value, length)
     if points.ndim != 3 or points.shape[2] < dimensions:
         expected = f"({length}, joints, {dimensions} or {dimensions + 1})"
@@ -173,7 +173,7 @@ def _joints(
 def _chosen(
     values: Shaped[np.ndarray, "N K ..."], present: Int[np.ndarray, " K"]
 ) -> Shaped[np.ndarray, "N 137 ..."]:
-    """Values of the joints `present` of HumanData as those of the 137 joints."""
+    """Values of the 137 joints, from those of the joints `present` of HumanData."""
     return expanded(values, present, max(JOINT_COUNTS)).take(JOINTS_FROM_HUMANDATA, axis=1)
 
 

@@ -1,4 +1,4 @@
-"""What HumanData files hold and what is wrong with them: as text, as JSON, and drawn on images."""
+"""Errors and content of HumanData files: as text, as JSON, and drawn on images."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ from datasets.sources import source_of_file
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import JOINT_PARTS, JOINTS, PART_ROOTS, edges
-from utils.camera import have_area
+from utils.camera import Camera, have_area
 from utils.errors import UserError, escape_controls
 from utils.files import path_within
 from utils.image import write_image
@@ -55,9 +55,9 @@ _SIZES_SHOWN: Final = 5
 def report_checks(
     files: Sequence[Path], images: Path | None, images_sample: int | None, *, as_json: bool
 ) -> int:
-    """Write what is wrong with files to standard output.
+    """Write the findings about files to standard output.
 
-    Returns the exit status: 0 where no file has errors, 1: errors, 2: a file cannot be read.
+    Returns the exit status: 0: no errors, 1: errors, 2: a file cannot be read.
     """
     status = 0
     reports: list[dict[str, Any]] = []
@@ -107,7 +107,7 @@ def _rows(finding: Finding) -> str:
 
 
 def report_statistics(files: Sequence[Path], *, as_json: bool) -> None:
-    """Write what is in files to standard output; raises UserError where one is wrong."""
+    """Write statistics of files to standard output; raises UserError if one is damaged."""
     reports = {str(path): humandata_statistics(path) for path in files}
     if as_json:
         _write_json([{"file": path, **report} for path, report in reports.items()])
@@ -129,7 +129,7 @@ def _as_text(value: Any, separator: str = "\n") -> str:
 
 
 def _shown(text: str) -> str:
-    """The text for a console: names from outside may hold control characters, or markup."""
+    """A text made safe for a console: names may contain control characters or markup."""
     return escape(escape_controls(text, keep="\n"))
 
 
@@ -140,9 +140,9 @@ def _write_json(content: object) -> None:
 
 
 def humandata_statistics(path: Path) -> dict[str, Any]:
-    """Numbers of a file, as JSON takes them. Lengths in pixels and metres, rotations in degrees.
+    """Statistics of a file, for JSON. Lengths in pixels and metres, rotations in degrees.
 
-    Raises UserError where the file is wrong.
+    Raises UserError if the file is damaged.
     """
     file = OpenedFile(path)
     _, length, columns = read_humandata(path)
@@ -181,7 +181,7 @@ def humandata_statistics(path: Path) -> dict[str, Any]:
 
 
 def _image_sizes(columns: Columns) -> dict[str, int]:
-    """How many rows have images of a size, the most frequent sizes first."""
+    """The number of rows with each image size, the most frequent first."""
     if "image_size" not in columns:
         return {}
     sizes, counts = np.unique(columns["image_size"].astype(int), axis=0, return_counts=True)
@@ -190,7 +190,7 @@ def _image_sizes(columns: Columns) -> dict[str, int]:
 
 
 def _known(columns: Columns) -> dict[str, float]:
-    """Share of rows that know a part: hands that are all zero are unknown."""
+    """The share of rows with each known part; hands that are all zero are unknown."""
     known = {
         name.removesuffix("_pose"): _share((columns[name] != 0).any(axis=(1, 2)))
         for name in ("body_pose", "left_hand_pose", "right_hand_pose")
@@ -207,7 +207,7 @@ def _hand_convention(file: OpenedFile) -> str:
 
 
 def _rotation(pose: Float[np.ndarray, "N ..."]) -> dict[str, float]:
-    """How far joints are turned, and how much that differs over the rows."""
+    """Statistics of the angles of joints, and of their variation over the rows."""
     angles = np.degrees(np.linalg.norm(pose.reshape(len(pose), -1, 3), axis=2))
     spread = pose.reshape(len(pose), -1, 3).std(axis=0)
     return {
@@ -259,7 +259,7 @@ _PART_COLOURS: Final[dict[str, Colour]] = dict(
 _MESH_COLOUR: Final[Colour] = (200, 205, 215)
 _MESH_OPACITY: Final = 0.7
 _TILE: Final = 480
-"""Pixels of the longer side of a picture in the contact sheet."""
+"""Longer side of a picture in the contact sheet, in pixels."""
 _FEW_ROWS: Final = 8
 
 
@@ -269,7 +269,7 @@ def draw_rows(
     """Write one picture for each row, and all of them on a contact sheet if there are several.
 
     Raises:
-        UserError: the file is wrong, an image cannot be read, or the body model is missing.
+        UserError: the file is damaged, an image cannot be read, or the body model is missing.
     """
     pictures = Pictures(file, images, body_folder)
     drawn = []
@@ -282,9 +282,9 @@ def draw_rows(
 
 
 def choose_rows(text: str | None, count: int | None, seed: int, length: int) -> list[int]:
-    """Rows that "0,5,10-20" names (both ends included), or `count` of them drawn by the seed.
+    """The rows of a list such as "0,5,10-20" (ends included), or `count` of them at random.
 
-    Raises UserError for what is no such list, or rows that the file has not.
+    Raises UserError if it is not such a list, or the file does not have these rows.
     """
     if text is None:
         count = min(_FEW_ROWS if count is None else count, length)
@@ -303,10 +303,10 @@ def choose_rows(text: str | None, count: int | None, seed: int, length: int) -> 
 
 
 class Pictures:
-    """Draws rows of one file."""
+    """Draws the rows of one file."""
 
     def __init__(self, path: Path, images: Path, body_folder: Path) -> None:
-        """Raises UserError where the file is wrong or the body model is missing."""
+        """Raises UserError if the file is damaged or the body model is missing."""
         self.images = images
         self.family, _, columns = read_humandata(path)
         known = source_of_file(path)
@@ -316,7 +316,7 @@ class Pictures:
         self.focal, self.center = file.camera("focal_length"), file.camera("principal_point")
         self.bodies: BodyLibrary | None = None
         if self.family != "smplx" or "global_orient" not in columns:
-            log.info("no parameters of SMPL-X: boxes and keypoints alone are drawn")
+            log.info("no parameters of SMPL-X: only boxes and keypoints are drawn")
         elif self.focal is None or self.center is None:
             log.info("no focal_length and principal_point: the body is not drawn")
         else:
@@ -325,7 +325,7 @@ class Pictures:
             self.renderer = MeshRenderer(body.faces.numpy(), body.vertex_count)
 
     def draw(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
-        """Raises UserError where the image cannot be read."""
+        """The picture of a row. Raises UserError if the image cannot be read."""
         picture = read_pixels(path_within(self.images, str(self.columns["image_path"][row])))
         picture = self._with_body(picture, row)
         joints = np.full((len(JOINTS), 2), np.nan)
@@ -355,8 +355,10 @@ class Pictures:
         assert vertices is not None
         mesh = PlacedMesh(
             vertices_cam_m=vertices[0].numpy(force=True),
-            focal_px=(float(self.focal[row, 0]), float(self.focal[row, 1])),
-            princpt_px=(float(self.center[row, 0]), float(self.center[row, 1])),
+            camera=Camera(
+                (float(self.focal[row, 0]), float(self.focal[row, 1])),
+                (float(self.center[row, 0]), float(self.center[row, 1])),
+            ),
             colour=_MESH_COLOUR,
         )
         return self.renderer.overlay(picture, [mesh], _MESH_OPACITY)

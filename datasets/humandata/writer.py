@@ -1,4 +1,4 @@
-"""Writing HumanData files, and making their entries of people with parameters, joints, cameras."""
+"""Writes HumanData files, and makes their entries from parameters, joints and cameras."""
 
 import logging
 import pickle
@@ -30,9 +30,9 @@ from utils.files import atomic_path
 log = logging.getLogger(__name__)
 
 _PICKLE_PROTOCOL: Final = 3
-"""NumPy's own for .npz files up to its version 1.26, by which the published files are written."""
+"""That of NumPy up to 1.26 for .npz files, which wrote the published files."""
 BODY_BOX_SCALE: Final = 1.2
-"""By how much the format has body boxes padded."""
+"""Padding of body boxes in the format."""
 MISC: Final[Entries] = {
     "flat_hand_mean": False,
     "kps3d_root_aligned": False,
@@ -41,7 +41,7 @@ MISC: Final[Entries] = {
     "bbox_face_scale": 1.0,
     "cam_param_type": "perspective",
 }
-"""Settings of the files that are made here."""
+"""Settings in files that are written here."""
 _PART_JOINTS: Final = {
     part: [MODEL_JOINTS.index(name) for name in names]
     for part, names in (
@@ -55,16 +55,16 @@ _PART_JOINTS: Final = {
 def write_humandata(
     path: Path, entries: Mapping[str, Any], *, compress_keypoints: bool = True
 ) -> None:
-    """Write an .npz as mmhuman3d and the published code read it, completely or not at all.
+    """Write an .npz that mmhuman3d and the published code can read, atomically.
 
     `entries` are those of the format, one row per person: image_path (N) of str, bbox_xywh (N 5),
-    keypoints2d_* (N J 3), keypoints3d_* (N J 4), dictionaries smplx, meta, misc and so on; None is
-    left out. Keypoints have all 190 joints, or the first 144 or 127, which are brought to 190;
-    those without a confidence are confident (1). A keypoint array KEY gets the mask
-    KEY_mask (190) of `entries`, else their keypoints2d_mask or keypoints3d_mask, else one made of
-    the confidences as mmhuman3d does it: a joint exists if any row is confident of it. Compressed
-    arrays hold the joints of the mask alone. `__key_strict__` is False, since the extra entries of
-    files in the wild are kept; the other bookkeeping is rewritten.
+    keypoints2d_* (N J 3), keypoints3d_* (N J 4), dictionaries smplx, meta, misc and so on; values
+    that are None are left out. Keypoints have all 190 joints, or the first 144 or 127, which are
+    padded to 190; a missing confidence becomes 1. The mask of a keypoint array KEY is KEY_mask
+    (190) of `entries`, else their keypoints2d_mask or keypoints3d_mask, else made from confidences
+    as in mmhuman3d: a joint exists if its confidence is positive in any row. Compressed arrays
+    contain only the joints of the mask. `__key_strict__` is False, because extra entries are kept;
+    the other flags of the container are rewritten.
 
     Raises:
         UserError: an entry does not fit the format or the number of rows.
@@ -106,7 +106,7 @@ def write_humandata(
 
 
 def _plain(key: str, value: Any) -> np.ndarray:
-    """The array that numpy would save for a value: a dictionary as an object of no dimensions."""
+    """The array that NumPy saves for a value: a dictionary is an object without dimensions."""
     if isinstance(value, Mapping):
         array = np.empty((), dtype=object)
         array[()] = dict(value)
@@ -127,7 +127,7 @@ def complete_keypoints(
 ) -> tuple[np.ndarray, UInt8[np.ndarray, " J"]]:
     """A keypoint array with all joints and confidences, and its mask.
 
-    Raises UserError, naming `path`, where the mask has another number of joints.
+    Raises UserError, naming `path`, if the mask has another number of joints.
     """
     points = entries[key]
     if points.shape[2] == (2 if key.startswith("keypoints2d") else 3):
@@ -146,7 +146,7 @@ def complete_keypoints(
 
 
 def _all_joints(values: np.ndarray) -> np.ndarray:
-    """Joints on the second axis: the known smaller sets are padded with zeros, others kept."""
+    """Pad the known smaller joint sets (on the second axis) with zeros; keep others."""
     count = values.shape[1]
     if count not in JOINT_COUNTS or count == JOINTS:
         return values
@@ -154,7 +154,7 @@ def _all_joints(values: np.ndarray) -> np.ndarray:
 
 
 def _pickled(array: np.ndarray) -> bytes:
-    """A pickle that NumPy 1 reads as well: its module `numpy.core` became `numpy._core` in 2."""
+    """A pickle that NumPy 1 can also read, in which `numpy._core` was called `numpy.core`."""
     content = pickle.dumps(array, protocol=_PICKLE_PROTOCOL)
     pieces, done = [], 0
     for opcode, argument, position in pickletools.genops(content):
@@ -173,33 +173,33 @@ class People(NamedTuple):
     image_size: Int[np.ndarray, "N 2"]
     """Width and height."""
     parameters: dict[str, np.ndarray]
-    """Of SMPL-X, by the names of the format; hands relative to the mean hand."""
+    """SMPL-X parameters by the names of the format; hands relative to the mean hand."""
     joints_2d: Float[np.ndarray, "N 190 2"]
     joints_3d: Float[np.ndarray, "N 190 3"]
     joints_known: Bool[np.ndarray, "190"]
     focal: Float[np.ndarray, "N 2"]
     princpt: Float[np.ndarray, "N 2"]
     boxes: Float[np.ndarray, "N 5"]
-    """x, y, width, height, confidence of bodies, not padded; NaN: that of the joints is taken."""
+    """x, y, width, height, confidence of bodies, not padded; NaN: use the box of the joints."""
 
 
 def scatter_network_joints(
     joints: Float[np.ndarray, "N 137 D"],
 ) -> tuple[Float[np.ndarray, "N 190 D"], Bool[np.ndarray, "190"]]:
-    """The network's joints at their places in HumanData, and which places they fill.
+    """The joints of the network at their indices in HumanData, and which indices they fill.
 
-    By the order of the network (JOINTS_FROM_MODEL): the table by which files are read has the eye
-    points of the face crosswise, and would put each eye into the other's place.
+    This uses the order of the network (JOINTS_FROM_MODEL), because the table for reading files
+    swaps the eyes.
     """
     known = np.isin(np.arange(JOINTS), JOINTS_FROM_MODEL)
     return expanded(joints.astype(np.float32), np.array(JOINTS_FROM_MODEL), JOINTS), known
 
 
 def humandata_entries(people: People) -> Entries:
-    """What `write_humandata` takes. Body boxes are padded by 1.2 and clipped to the image, boxes of
-    hands and faces enclose their joints; people whose box is outside the image are left out.
+    """Entries for `write_humandata`. Body boxes are padded by 1.2 and clipped to the image, boxes
+    of hands and faces enclose their joints; people with boxes outside the image are left out.
 
-    Raises UserError where nobody is left.
+    Raises UserError if nobody is left.
     """
     in_front = (people.joints_3d[..., 2] > 0) & people.joints_known
     confidence = in_front[..., None].astype(np.float32)
@@ -243,7 +243,7 @@ def humandata_entries(people: People) -> Entries:
 
 
 def _enclosing(joints: Float[np.ndarray, "N J 3"]) -> Float[np.ndarray, "N 5"]:
-    """Boxes about the confident joints; without an area where there are none."""
+    """Boxes around confident joints; without an area if there are none."""
     seen = joints[..., 2:] > 0
     first = np.where(seen, joints[..., :2], np.inf).min(axis=1)
     last = np.where(seen, joints[..., :2], -np.inf).max(axis=1)
@@ -262,9 +262,9 @@ def _padded(boxes: Float[np.ndarray, "N 5"]) -> Float[np.ndarray, "N 5"]:
 def _clipped(
     boxes: Float[np.ndarray, "N 5"], image_size: Int[np.ndarray, "N 2"]
 ) -> Float[np.ndarray, "N 5"]:
-    """The part inside the image; all zero where there is none."""
+    """The part inside the image; all zero if there is none."""
     start = np.clip(boxes[:, :2], 0, image_size)
     end = np.clip(boxes[:, :2] + boxes[:, 2:4], 0, image_size)
     clipped = np.concatenate([start, end - start, boxes[:, 4:]], axis=1)
-    empty = ((end - start) < 2).any(axis=1)  # less than two pixels bound no area
+    empty = ((end - start) < 2).any(axis=1)  # boxes of less than two pixels have no area
     return np.where(empty[:, None], 0, clipped).astype(np.float32)

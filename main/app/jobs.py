@@ -1,7 +1,7 @@
 """Jobs on the disk and the queue that runs their tasks, one at a time, each in its own process.
 
-A job is one video or photograph, and a folder: job.json, input/, what was found/, a trial/ of the
-first seconds, log.txt, and the results. Whoever opens the folder again finds all of it.
+A job belongs to one video or photograph. Its folder contains job.json, input/, found/ (people and
+their boxes), trial/ (the first seconds), log.txt, and the results.
 """
 
 import json
@@ -55,12 +55,12 @@ STAGES: Final = {
     "frames read": "Saving frames",
     "meshes": "Writing meshes",
 }
-"""What the commands are doing while they count these."""
+"""What a command is doing while its log counts these."""
 _SHOWN_LINES: Final = 200
 
 
 class Task(BaseModel):
-    """What is or was last done for a job.
+    """The current or last task of a job.
 
     Attributes:
         arguments: of main.inference or main.export, as on a command line.
@@ -77,13 +77,13 @@ class Task(BaseModel):
 
 
 class Job(BaseModel):
-    """A job as job.json has it.
+    """The content of job.json.
 
     Attributes:
-        name: of the file as it was uploaded, to be shown.
-        file: its harmless name in input/.
-        flags: options that were chosen last, by name.
-        found_with: those that people were found with; None: nobody has looked yet.
+        name: of the uploaded file, as the page shows it.
+        file: its safe name in input/.
+        flags: the options chosen last, by name.
+        found_with: the options with which people were found; None: not searched yet.
     """
 
     id: str
@@ -108,7 +108,7 @@ class Job(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> "Job":
-        """Raises UserError where there is none, or a damaged one."""
+        """Read job.json of a folder. Raises UserError if it is missing or damaged."""
         try:
             return cls.model_validate(read_json(folder / RECORD, "job"))
         except ValidationError:
@@ -120,7 +120,7 @@ class Job(BaseModel):
 
 
 class Jobs:
-    """All jobs of a folder, and the thread that runs what is queued."""
+    """All jobs of a folder, and the thread that runs queued tasks."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -133,10 +133,10 @@ class Jobs:
 
     @contextmanager
     def opened(self) -> Iterator["Jobs"]:
-        """Read what is there, clean up what a killed server left, and run the queue meanwhile.
+        """Read the jobs, remove remains of a killed server, and run the queue during the block.
 
         Raises:
-            UserError: another server has the folder.
+            UserError: another server uses the folder.
         """
         busy = f"{self.folder}: another app uses it; end that one, or give --output DIR"
         with exclusive(self.folder / ".lock", busy):
@@ -161,7 +161,7 @@ class Jobs:
             log.warning("left out: %s", error)
             return
         if job.task is not None and job.task.state == "running":
-            # Its process ends by itself when the server has gone, and holds the lock until then.
+            # The process of a task ends after its server, and holds the lock until then.
             with suppress(UserError), exclusive(folder / ".running", "", patience_s=5):
                 remove_leftovers(folder, None)
             job.task.state, job.task.error = "failed", "the app was stopped while this ran"
@@ -176,17 +176,17 @@ class Jobs:
             return [job.model_copy(deep=True) for job in jobs]
 
     def get(self, job_id: str) -> Job:
-        """A copy of a job. Raises KeyError where there is none."""
+        """A copy of a job. Raises KeyError if there is none."""
         with self._changed:
             return self._jobs[job_id].model_copy(deep=True)
 
     def path(self, job_id: str) -> Path:
-        """The folder of a job. Raises KeyError where there is none."""
+        """The folder of a job. Raises KeyError if there is none."""
         return self.folder / self._jobs[job_id].id
 
     @contextmanager
     def new(self, name: str, file: str, model: str) -> Iterator[Path]:
-        """Make a job; the block writes its input to the path that it is given."""
+        """Create a job; the block writes the input to the path that it receives."""
         unique = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(8)}"
         job = Job(id=unique, name=name, file=file, created=time.time(), model=model)
         with atomic_path(self.folder / unique) as partial:
@@ -198,7 +198,7 @@ class Jobs:
             self._jobs[unique] = job
 
     def choose(self, job_id: str, choice: Choice) -> None:
-        """Keep who is wanted. Raises KeyError, or UserError while the job runs."""
+        """Save the chosen people. Raises KeyError, or UserError while the job runs."""
         with self._changed:
             job = self._idle(job_id)
             job.choice = choice
@@ -241,15 +241,15 @@ class Jobs:
     def _idle(self, job_id: str) -> Job:
         job = self._jobs[job_id]
         if job.is_active:
-            raise UserError(f"{job.name} has a running task: cancel it, or wait")
+            raise UserError(f"{job.name} has a running task; cancel it, or wait")
         return job
 
     def _arguments(self, job: Job, kind: Kind, formats: str) -> list[str]:
-        """What to give to the command, checked; a file of boxes is written where one is needed."""
+        """The checked arguments of the command; writes the file of boxes if one is needed."""
         folder = self.path(job.id)
         flags, source = job.flags, str(folder / "input" / job.file)
         if kind in ("export", "again") and not (folder / job.result).is_dir():
-            raise UserError("there is no result yet: run the job first")
+            raise UserError("there is no result yet; run the job first")
         if kind == "export":
             check([job.model, source, f"--export={formats}"])
             return [str(folder / job.result), f"--format={formats}", f"--input={source}"]
@@ -269,10 +269,10 @@ class Jobs:
         check(arguments)
         if job.choice.needs_boxes:
             if job.found_with is None:
-                raise UserError("find the people before you choose among them")
+                raise UserError("no people have been found yet; use Find people first")
             if job.found_with != {name: flags[name] for name in FINDING if name in flags}:
                 wanted = ", ".join(FINDING[:2])
-                raise UserError(f"{wanted} or certainty has changed: find the people again")
+                raise UserError(f"{wanted} or certainty has changed; find the people again")
             content = json.dumps(as_box_file(read_choice(folder, job)))
             with atomic_path(folder / "chosen.boxes.json") as partial:
                 partial.write_text(content, encoding="utf-8")
@@ -280,7 +280,7 @@ class Jobs:
         return arguments
 
     def _work(self) -> None:
-        """Run what is queued, the oldest first, until the server ends."""
+        """Run queued tasks, the oldest first, until the server ends."""
         while True:
             with self._changed:
                 job = self._next()
@@ -297,12 +297,12 @@ class Jobs:
                     job.write(folder)
                     with (folder / "log.txt").open("wb") as output:
                         self._process = _start_worker(folder, output)
-                except OSError as refused:  # a full disk, no permission
+                except OSError as refused:  # such as a full disk, or no permission
                     self._running = None
                     self._finish(job, "failed", refusal(refused))
                     continue
             status = self._process.wait()
-            _kill_group(self._process, signal.SIGKILL)  # what it may have started
+            _kill_group(self._process, signal.SIGKILL)  # processes that it may have started
             remove_leftovers(folder, None)
             with self._changed:
                 self._process = self._running = None
@@ -328,7 +328,7 @@ class Jobs:
         try:
             job.bytes = _size(self.path(job.id))
             job.write(self.path(job.id))
-        except OSError as failure:  # what is on the disk says that it runs; the queue goes on
+        except OSError as failure:  # job.json stays as it was; the queue continues
             log.warning("%s: %s", job.name, refusal(failure))
 
     def _end_process(self) -> None:
@@ -341,7 +341,7 @@ class Jobs:
 
 
 def _start_worker(folder: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
-    """The process of a task: a group of its own, which ends when this end of its stdin closes."""
+    """Start the process of a task, with a group of its own; it ends when its stdin is closed."""
     return subprocess.Popen(
         **python_command("main.app.worker", str(folder)),
         stdin=subprocess.PIPE,
@@ -352,7 +352,7 @@ def _start_worker(folder: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def python_command(module: str, *arguments: str) -> dict[str, Any]:
-    """What `subprocess` needs to run a module of the project, wherever the app was started."""
+    """Arguments of `subprocess` to run a module of the project from any current folder."""
     return {
         "args": [sys.executable, "-P", "-m", module, *arguments],
         "cwd": ROOT,
@@ -366,10 +366,10 @@ def _kill_group(process: subprocess.Popen[bytes], number: signal.Signals) -> Non
 
 
 def _failure(folder: Path, status: int) -> str:
-    """Why a task failed: what its command said last, or how it ended."""
+    """Why a task failed: the last error of its command, or how it ended."""
     errors = [line for line in _tail(folder / "log.txt") if line.startswith("error: ")]
     if errors:
-        # Nobody knows the folder from which the app speaks of the file.
+        # Users do not know the folder in which the app keeps their file.
         return errors[-1].removeprefix("error: ").replace(f"{folder / 'input'}/", "")
     how = f"by signal {-status}" if status < 0 else f"with status {status}"
     return f"the process ended {how}; its log may say more"
@@ -385,7 +385,7 @@ def _tail(path: Path) -> list[str]:
 
 
 def progress_of(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """How far a running task is, as its log says, and the other lines of the log."""
+    """The progress of a running task, from its log, and the other lines of the log."""
     progress, lines = None, []
     for line in _tail(folder / "log.txt"):
         if match := _PROGRESS.fullmatch(line):
@@ -398,7 +398,7 @@ def progress_of(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
 
 def command_of(task: Task) -> str:
-    """The command line that does the same, as typed in the project's folder."""
+    """The equivalent command line, to be run in the project's folder."""
     arguments = [argument.replace(f"{ROOT}/", "") for argument in task.arguments]
     if task.kind == "export":
         return shlex.join([".venv/bin/python", "-m", "main.export", *arguments])
@@ -406,7 +406,7 @@ def command_of(task: Task) -> str:
 
 
 def read_choice(folder: Path, job: Job) -> dict[int, dict[int, list[float]]]:
-    """The boxes of everybody who is wanted, by number and frame. Raises UserError."""
+    """The boxes of the chosen people, by number and frame. Raises UserError."""
     found = read_json(folder / "found" / "boxes.json", "boxes that were found")
     people = {
         int(number): {int(frame): box for frame, box in boxes.items()}

@@ -1,4 +1,4 @@
-"""What a job is asked for, checked as it comes in: options, who is wanted, corrected boxes.
+"""Validation of what a job is asked for: options, chosen people, corrected boxes.
 
 Boxes are x, y, width, height in pixels of the file, and frames count from 0, as in files of boxes.
 """
@@ -17,7 +17,7 @@ from utils.errors import UserError
 from utils.source import open_source
 
 Boxes = dict[int, dict[int, list[float]]]
-"""Of each person by number: the box in each frame."""
+"""The box in each frame, by the number of the person."""
 
 FINDING: Final = ("--fps", "--detector", "--conf")
 """Options that decide which boxes are found, and in which frames."""
@@ -27,10 +27,10 @@ _SWITCHES: Final = ("--refine", "--no-refine", "--world", "--floor", "--no-overl
 _CONFIDENCE: Final = "inference.detection.conf"
 _MOST_EDITS: Final = 10_000
 _LONGEST_STEM: Final = 120
-"""Bytes in UTF-8; names of results are longer by an ending, and systems allow 255."""
+"""Bytes in UTF-8; names of results add a suffix, and file systems allow 255."""
 
 Side = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-Place = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Number = Annotated[int, Field(ge=1, lt=10**6)]
 Flags = dict[str, Annotated[str, Field(max_length=100)]]
 
@@ -40,15 +40,15 @@ class Strict(BaseModel):
 
 
 class Edit(Strict):
-    """A box that was drawn, or a found one that was corrected, in one frame."""
+    """A drawn or corrected box in one frame."""
 
     person: Number
     frame: Annotated[int, Field(ge=0, lt=10**7)]
-    box: tuple[Place, Place, Side, Side]
+    box: tuple[Coordinate, Coordinate, Side, Side]
 
 
 class Choice(Strict):
-    """Who is wanted, by the numbers of the people found; drawn people have the numbers after."""
+    """The chosen people, by the numbers of those found; the numbers of drawn people follow."""
 
     people: Literal["all", "largest"] | Annotated[list[Number], Field(max_length=1000)] = "all"
     edits: Annotated[list[Edit], Field(max_length=_MOST_EDITS)] = []
@@ -59,13 +59,13 @@ class Choice(Strict):
 
 
 def flags_of(flags: Mapping[str, str], names: Sequence[str] | None = None) -> list[str]:
-    """Options as arguments of `main.inference`; a value never becomes another option.
+    """Options as arguments of `main.inference`; no value can act as another option.
 
     Args:
-        names: of the options to take; None: all.
+        names: names of the options to include; None: all.
 
     Raises:
-        UserError: there is no such option in the app.
+        UserError: the app has no such option.
     """
     arguments = []
     for name, value in flags.items():
@@ -86,22 +86,22 @@ def flags_of(flags: Mapping[str, str], names: Sequence[str] | None = None) -> li
 
 
 def check(arguments: Sequence[str]) -> None:
-    """Raises UserError where `main.inference` would refuse the arguments."""
+    """Raise the UserError that `main.inference` would raise for these arguments."""
     options_of(make_parser().parse_args(list(arguments)))
 
 
 def boxes_of(found: Boxes, choice: Choice, step: int) -> Boxes:
-    """The boxes of everybody who is wanted, with the corrections.
+    """The boxes of the chosen people, with corrections.
 
-    A correction moves the found boxes of the frames around it as well, less and less, up to the
-    next frame that can be corrected; between two frames for which the same person's box was drawn,
-    boxes move in straight lines.
+    A correction also moves the found boxes in the frames around it, less with distance, up to the
+    next frame that can be corrected. Between two frames in which a box was drawn for the same
+    person, the box moves in a straight line.
 
     Args:
-        step: between frames that can be corrected; those between them cannot be seen in the app.
+        step: distance between frames that the app shows and that can be corrected.
 
     Raises:
-        UserError: nobody is wanted, or nobody has a number that is wanted.
+        UserError: nobody is chosen, or a chosen number does not exist.
     """
     edits: Boxes = {}
     for edit in choice.edits:
@@ -152,7 +152,7 @@ def _between(edits: Mapping[int, list[float]]) -> dict[int, list[float]]:
 
 
 def as_box_file(people: Boxes) -> dict[str, list[list[float]]]:
-    """Boxes as the content of a file for --boxes."""
+    """Boxes in the format of --boxes."""
     frames: dict[int, list[list[float]]] = {}
     for boxes in people.values():
         for frame, box in boxes.items():
@@ -161,18 +161,18 @@ def as_box_file(people: Boxes) -> dict[str, list[list[float]]]:
 
 
 def safe_name(name: str, suffixes: Sequence[str]) -> str:
-    """A name for an uploaded file that is harmless in every folder, page and command line.
+    """A name for an uploaded file that is safe in folders, pages and command lines.
 
     Raises:
-        UserError: it does not end like a video or an image.
+        UserError: its suffix is not that of a video or an image.
     """
     path = Path(name.replace("\\", "/"))
     suffix = path.suffix.lower()
     if suffix not in suffixes:
         shown = path.name[:60] or "a file without a name"
         raise UserError(f"{shown}: give a video or a photograph, one of {' '.join(suffixes)}")
-    # Letters with their marks, and digits, of any alphabet. Control characters, quotation marks,
-    # separators and what turns the direction of writing are of other categories.
+    # Keep letters, marks and numbers of any alphabet. Control characters, quotation marks,
+    # separators and changes of the writing direction are in other Unicode categories.
     composed = unicodedata.normalize("NFC", path.stem)
     kept = (c if c in "-_" or unicodedata.category(c)[0] in "LMN" else "_" for c in composed)
     stem = "".join(kept).strip("-_").encode()[:_LONGEST_STEM].decode(errors="ignore")
@@ -180,9 +180,9 @@ def safe_name(name: str, suffixes: Sequence[str]) -> str:
 
 
 def require_pictures(path: Path) -> None:
-    """Raise a UserError, which speaks of the file by its name, unless it can be decoded."""
+    """Raise a UserError, which gives the name of the file without folders, if it is unreadable."""
     try:
-        # At any rate: a file whose own one is out of range can be used with another.
+        # With a fixed frame rate, as the user can choose one if that of the file is out of range.
         open_source(path, fps=30.0).close()
     except UserError as error:
         raise UserError(str(error).replace(f"{path.parent}/", "")) from None

@@ -1,9 +1,8 @@
-"""Requests of the app's page: who may ask, uploads, jobs, files of results.
+"""Requests of the app's page: access control, uploads, jobs, files of results.
 
-Other pages in the same browser can send requests here, too, and names of theirs can be made to
-lead here (DNS rebinding). So a request must name this server as its host; one that changes
-anything must come from a page of this server, if it comes from a page; and beyond this machine
-everyone needs the token.
+Other pages in the same browser can send requests here, too, also under their own host name (DNS
+rebinding). A request must therefore name this server as its host; one that changes anything and
+comes from a page must come from a page of this server; and other computers need the token.
 """
 
 import asyncio
@@ -63,14 +62,14 @@ _TYPES: Final = {
     ".mov": "video/mp4",
     ".webm": "video/webm",
 }
-"""Everything else is for download only."""
+"""Files of other types are sent only as downloads."""
 _POLICY: Final = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
 _VIEWER_POLICY: Final = (
     "sandbox allow-scripts allow-downloads; default-src 'none'; img-src * data: blob:; "
     "media-src 'self' data: blob:; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; "
     "connect-src 'none'; worker-src blob:"
 )
-"""The viewer stands alone: it may neither read nor ask for anything else here."""
+"""The viewer is isolated: it can neither read other files here nor send requests."""
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _COOKIE: Final = "token"
 _CHUNK: Final = 1 << 20
@@ -82,11 +81,11 @@ class Settings:
 
     Attributes:
         folder: of the jobs.
-        host: address to listen at; beyond loopback a token is needed.
-        port: 0: any that is free.
-        model: MODEL_DIR that is chosen at first.
+        host: address to listen on; any but loopback addresses needs a token.
+        port: 0: any free port.
+        model: MODEL_DIR that is selected at the start.
         limit_mb: the largest upload in megabytes.
-        token: what everyone must know; None: nobody needs one.
+        token: required of everyone; None: no token is needed.
     """
 
     folder: Path
@@ -98,7 +97,7 @@ class Settings:
 
 
 class _App(NamedTuple):
-    """What requests work with; `checks` is what the doctor says of models, by name."""
+    """The state that requests share; `checks` are the doctor's findings, by model name."""
 
     settings: Settings
     jobs: Jobs
@@ -106,7 +105,7 @@ class _App(NamedTuple):
 
 
 class _Start(Strict):
-    """What the page sends to start a task."""
+    """The request that starts a task."""
 
     kind: Kind
     model: str = Field(max_length=1000)
@@ -115,7 +114,7 @@ class _Start(Strict):
 
 
 def create_app(settings: Settings, jobs: Jobs) -> Starlette:
-    """The application; `jobs` are open."""
+    """The application; `jobs` must be open."""
     app = Starlette(
         routes=[
             Route("/", _page_file),
@@ -144,7 +143,7 @@ def serve(settings: Settings) -> None:
     """Run the app until it is interrupted.
 
     Raises:
-        UserError: the port is taken, or another app has the folder.
+        UserError: the port is taken, or another app uses the folder.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
@@ -169,17 +168,17 @@ def serve(settings: Settings) -> None:
         uvicorn.Server(config).run(sockets=[listener])
 
 
-# Who may ask.
+# Access control.
 
 
 async def _guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Refuse what does not come from this server's own page; headers for all that goes out."""
+    """Refuse requests that are not from this server's own page; add headers to all responses."""
     settings = _app_of(request).settings
     reason = _reason_to_refuse(request, settings)
     if reason is not None:
         response: Response = JSONResponse({"error": reason}, 403)
     elif settings.token is not None and not _knows_token(request, settings.token):
-        response = JSONResponse({"error": "open the address with ?token= that the app shows"}, 401)
+        response = JSONResponse({"error": "open the address with ?token= that the app prints"}, 401)
     elif settings.token is not None and "token" in request.query_params:
         response = RedirectResponse(request.url.path, 303)
         response.set_cookie(_COOKIE, settings.token, httponly=True, samesite="strict")
@@ -207,7 +206,7 @@ def _reason_to_refuse(request: Request, settings: Settings) -> str | None:
     site = request.headers.get("sec-fetch-site", "none")
     if request.headers.get("origin", own) == own and site in ("same-origin", "none"):
         return None
-    return "this request comes from the page of somebody else"
+    return "this request comes from another page"
 
 
 def _knows_token(request: Request, token: str) -> bool:
@@ -223,14 +222,14 @@ def _app_of(request: Request) -> _App:
 def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return JSONResponse({"error": error.detail}, error.status_code)
-    if isinstance(error, OSError):  # a full disk, no permission
+    if isinstance(error, OSError):  # such as a full disk, or no permission
         return JSONResponse({"error": refusal(error)}, 500)
     if isinstance(error, KeyError):
         return JSONResponse({"error": "there is no such job; it may have been deleted"}, 404)
     return JSONResponse({"error": str(error)}, 422)
 
 
-# The page, and what it must know.
+# The page, and information for it.
 
 
 def _page_file(request: Request) -> Response:
@@ -260,7 +259,7 @@ def _models(settings: Settings) -> list[str]:
 
 
 def _check_model(request: Request) -> Response:
-    """What the doctor says of a model; it looks once, in a process of its own."""
+    """The doctor's finding about a model, examined once, in a process of its own."""
     app, model = _app_of(request), request.query_params.get("name", "")
     if model not in _models(app.settings):
         raise HTTPException(404, "there is no such model")
@@ -274,7 +273,7 @@ def _check_model(request: Request) -> Response:
 def _network_line(report: str) -> str:
     found = re.search(r"^. network [^\n]*?: (.*)\n( {4}.*)?", report, re.MULTILINE)
     if found is None:
-        return "the doctor could not look at it; see python -m main.doctor"
+        return "the doctor could not examine it; run python -m main.doctor"
     return ": ".join(part.strip() for part in found.groups() if part)
 
 
@@ -328,7 +327,7 @@ def _open_job(request: Request) -> Response:
 
 
 def _address(folder: Path, *names: str) -> str | None:
-    """Where the first file that is there can be had; another address when it is written again."""
+    """The address of the first of these files that exists; it changes when the file changes."""
     for name in names:
         if (folder / name).is_file():
             return f"/files/{folder.name}/{name}?{(folder / name).stat().st_mtime_ns}"
@@ -336,7 +335,7 @@ def _address(folder: Path, *names: str) -> str | None:
 
 
 def _results(folder: Path, job: Job) -> list[Path]:
-    """The files that a user takes away."""
+    """The files for the user to download."""
     there = [*folder.glob(f"{job.result}.*"), *(folder / job.result).rglob("*")]
     return [
         path
@@ -346,7 +345,7 @@ def _results(folder: Path, job: Job) -> list[Path]:
 
 
 async def _upload(request: Request) -> Response:
-    """A new job of the request's body, whose name is in the query."""
+    """Create a job from the body of the request; the query has the name of the file."""
     app = _app_of(request)
     name = request.query_params.get("name", "")
     file = safe_name(name, IMAGE_SUFFIXES + VIDEO_SUFFIXES)
@@ -377,7 +376,7 @@ def _too_large(name: str, limit_mb: int) -> str:
 
 
 def _bundled_files() -> dict[str, Path]:
-    """The video and the photograph that everybody has, by name."""
+    """The bundled video and photograph, by name."""
     files = {"video": DEMO / "test_video.mp4"}
     skimage = importlib.util.find_spec("skimage")
     if skimage is not None and skimage.origin is not None:
@@ -395,7 +394,7 @@ def _bundled(request: Request) -> Response:
 
 
 async def _content(request: Request, kind: type[Any]) -> Any:
-    """The request's JSON, checked. Raises UserError with one line about the first fault."""
+    """The validated JSON of a request. Raises UserError with one line about the first error."""
     try:
         return kind.model_validate_json(await request.body())
     except ValidationError as error:
@@ -435,13 +434,13 @@ def _delete(request: Request) -> Response:
 
 
 def _file(request: Request) -> Response:
-    """A file in the folder of a job, with ranges; nothing that a link leads out to."""
+    """A file in the folder of a job, with range requests; links out of it are not followed."""
     folder = _app_of(request).jobs.path(request.path_params["id"]).resolve()
     name = request.path_params["path"]
     path = folder / name
     try:
         inside = path.resolve().is_relative_to(folder) and path.is_file()
-    except (OSError, ValueError):  # a NUL, or too long a name
+    except (OSError, ValueError):  # a NUL character, or a name that is too long
         inside = False
     if not inside or path.is_symlink() or any(part[0] == "." for part in Path(name).parts):
         raise HTTPException(404, "there is no such file")
@@ -454,7 +453,7 @@ def _file(request: Request) -> Response:
 
 
 def _zip(request: Request) -> Response:
-    """All results of a job as one archive, which is never on the disk."""
+    """All results of a job as one archive, which is not stored on the disk."""
     jobs = _app_of(request).jobs
     job = jobs.get(request.path_params["id"])
     folder = jobs.path(job.id)
@@ -467,7 +466,7 @@ def _zip(request: Request) -> Response:
 
 
 class _Chunks(io.RawIOBase):
-    """A file that cannot be read: what is written waits until it is taken."""
+    """A write-only file that keeps what is written until it is taken."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """The process of one task: `python -m main.app.worker JOB_FOLDER`, started by the queue.
 
-It does what the commands do, in the same way, and ends when the server that started it ends.
+It runs the code of the commands, and ends when the server that started it ends.
 """
 
 import argparse
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FINDER: Final = "smplest_x_demo"
-"""Looks for people whatever the model is: it is small, and boxes are all that is kept."""
+"""The model that finds people, whichever is chosen: it is small, and only boxes are kept."""
 TRIAL_S: Final = 2.0
 _MOST_SHOWN: Final = 120
 """Frames of a video in which boxes can be corrected."""
 _SHOWN_WIDTH: Final = 960
 _QUALITY: Final = 82
 _SAME_BOX: Final = 0.5
-"""Shared area from which a person of the result is one of those that were found."""
+"""IoU of boxes from which a person of the result counts as one of those found."""
 
 
 def run(arguments: argparse.Namespace) -> None:
     folder = arguments.folder
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with exclusive(folder / ".running", "this job is under way already"):
+    with exclusive(folder / ".running", "this job is running already"):
         job = Job.read(folder)
         assert job.task is not None
         match job.task.kind:
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _end_with_parent() -> None:
-    """The other end of stdin closes when the server has gone, however it went."""
+    """Wait until stdin is closed, as it is when the server ends in any way, then end."""
     while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
@@ -106,7 +106,7 @@ def _open(source: Path, job: Job) -> "FrameSource":
 
 
 def _write_shown_frames(frames: "FrameSource", folder: Path, step: int) -> tuple[list[int], int]:
-    """Write 000000.jpg and so on; the numbers of those frames, and how many there are in all."""
+    """Write 000000.jpg and so on; return the numbers of these frames, and the count of all."""
     import cv2
 
     from utils.iteration import with_progress
@@ -129,12 +129,12 @@ def _write_shown_frames(frames: "FrameSource", folder: Path, step: int) -> tuple
 def _describe_found(
     source: Path, job: Job, output: Path, people: Mapping[int, Mapping[str, Any]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Write the frames that the page shows; what else it shows, and all boxes."""
+    """Write the frames that the page shows; return its other content, and all boxes."""
     with _open(source, job) as frames:
         info = frames.info
         step = max(1, math.ceil((info.frame_count_estimate or 0) / _MOST_SHOWN))
         shown, total = _write_shown_frames(frames, output / "frames", step)
-    # Boxes of a file are in pixels of the file, of which huge photographs are read reduced.
+    # Files of boxes are in pixels of the original image, and huge photographs are read reduced.
     boxes = {
         number: {
             int(frame): [round(float(side) * info.reduction, 2) for side in box]
@@ -166,14 +166,14 @@ def _describe_found(
 
 
 def _portrait(boxes: Mapping[int, list[float]], shown: list[int]) -> dict[str, Any]:
-    """The frame with somebody's largest box, of those that are shown if there is any."""
+    """The frame with a person's largest box, if possible one of the frames shown."""
     here = [frame for frame in shown if frame in boxes] or list(boxes)
     best = max(here, key=lambda frame: boxes[frame][2] * boxes[frame][3])
     return {"best": min(shown, key=lambda frame: abs(frame - best)), "portrait": boxes[best]}
 
 
 def try_beginning(folder: Path, job: Job, arguments: list[str]) -> None:
-    """Write trial/: the first seconds, with the overlay."""
+    """Write trial/: the overlay of the first seconds."""
     from utils.video_write import VideoWriter
 
     model, source, _, *flags = arguments
@@ -182,7 +182,7 @@ def try_beginning(folder: Path, job: Job, arguments: list[str]) -> None:
         beginning = (partial / "beginning").with_suffix(".mp4")
         with _open(Path(source), job) as frames:
             if frames.info.kind == "image":
-                raise UserError("a photograph has no first two seconds: run it")
+                raise UserError("a photograph has no first two seconds; use Run")
             count = math.ceil(TRIAL_S * frames.info.fps)
             with VideoWriter(beginning, frames.info.fps) as video:
                 for frame in islice(frames, count):
@@ -194,7 +194,7 @@ def try_beginning(folder: Path, job: Job, arguments: list[str]) -> None:
 
 
 def describe(folder: Path, job: Job) -> None:
-    """Write people.json: the people of the result, and who of those found they are."""
+    """Write people.json: the people of the result, with their numbers among those found."""
     chosen = read_choice(folder, job) if job.choice.needs_boxes else {}
     table = []
     for number, rows in _read_people(folder / job.result).items():
@@ -239,7 +239,7 @@ def _remove(folder: Path) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = command_parser("app.worker", "One task of the app.")
+    parser = command_parser("app.worker", "Run one task of the app.")
     parser.add_argument("folder", metavar="JOB_FOLDER", type=Path)
     return parser
 

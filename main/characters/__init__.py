@@ -4,12 +4,12 @@ from main.characters import export_result
 
 export_result(folder, ["glb", "bvh"], persons=[1])
 
-options.py        the formats, and what can be chosen about them
+options.py        the formats, and options of exports
 export.py         a result folder -> files of every format
 character.py      a person's results as one shape and rotations over time, and skinned surfaces:
-                  body, clothes, hair, morphs of the face
+                  body, clothes, hair, morph targets of the face
 formats.py        a character as GLB, USD, BVH, AMASS, or one mesh per frame
-viewer.py         the page; scene.py holds what it draws people from, page/ its JavaScript
+viewer.py         the page; scene.py: its data about people, page/: its JavaScript
 """
 
 from typing import TYPE_CHECKING

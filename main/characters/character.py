@@ -1,6 +1,6 @@
 """A person's results as a character: one shape, rotations of 55 joints over time, and surfaces.
 
-Surfaces are skinned: the body, clothes and hair, with morphs of the face.
+Surfaces are skinned: the body, clothes and hair, with morph targets of the face.
 """
 
 from collections.abc import Mapping
@@ -42,23 +42,23 @@ _POSE_SIZES: Final = {
     "left_hand_pose": 45,
     "right_hand_pose": 45,
 }
-"""Rotations of BodyModel in the order of RIG_JOINTS. Results have none of the eyes."""
+"""Rotations of BodyModel in the order of RIG_JOINTS. Results have no rotations of the eyes."""
 _ESTIMATED: Final = tuple(name for name in _POSE_SIZES if "eye" not in name)
 _PARAMETERS: Final = (*_ESTIMATED, "betas", "expression", "transl")
 CHARACTER_FIELDS: Final = (*_PARAMETERS, "fps", "body_model", "flat_hand_mean")
-"""What a file of results must hold, so that it can become a character."""
+"""Fields of a file of results that a character needs."""
 _IN_WORLD: Final = {name: f"world_{name}" for name in ("global_orient", "body_pose", "transl")}
 WORLD_FIELDS: Final = (*_IN_WORLD.values(), "world_from_camera")
-"""What it must hold beside them, so that the character can stand in the world."""
+"""Further fields that a character in world coordinates needs."""
 _MAX_FILLED: Final = 100_000
-"""Missing frames that are filled in, at most: an hour, where a person leaves and comes back."""
+"""The largest number of missing frames that are filled in: an hour, if a person comes back."""
 
 
 @dataclass(frozen=True, eq=False)
 class Character:
-    """A person through T keyframes, in a world that is `up` up (see TO_WORLD). Metres.
+    """A person in T keyframes, in a world with the vertical axis `up` (see TO_WORLD). Metres.
 
-    Rotations are absolute: the mean hand is in them, and the eyes look straight ahead.
+    Hand rotations include the mean hand, and the eyes look straight ahead.
     """
 
     name: str
@@ -66,18 +66,18 @@ class Character:
     fps: float
     up: UpAxis
     frame_index: Int[np.ndarray, " T"]
-    """Frames of the video, rising; some may be missing."""
+    """Ascending frame numbers of the video; some may be missing."""
     interpolated: Bool[np.ndarray, " T"]
     betas: Float[np.ndarray, "10"]
     """The person's shape: the mean over the track."""
     expression: Float[np.ndarray, "T 10"]
     rotations: Float[np.ndarray, "T 55 3 3"]
-    """Of each joint relative to its parent; the root's to the world."""
+    """Of each joint relative to its parent; of the root relative to the world."""
     pelvis_m: Float[np.ndarray, "T 3"]
 
     @property
     def times_s(self) -> Float[np.ndarray, " T"]:
-        """Of the keyframes, from the beginning of the video."""
+        """Times of the keyframes, from the beginning of the video."""
         return self.frame_index / self.fps
 
     @property
@@ -92,7 +92,7 @@ class Character:
         return vectors.flatten(1).numpy()
 
     def body_parameters(self, body: BodyModel) -> dict[str, torch.Tensor]:
-        """What BodyModel takes; its hands are relative to the mean hand."""
+        """The arguments of BodyModel, with hands relative to the mean hand."""
         rest = body.rest_joints(torch.from_numpy(self.betas)[None].float())[0, 0].numpy()
         pose = torch.from_numpy(self.poses).unflatten(1, (55, 3))
         pose = (pose - body.mean_pose).flatten(1).float()
@@ -110,10 +110,10 @@ def read_character(
 ) -> Character:
     """Read a person_001.npz as main.motion.results writes it.
 
-    The pelvis stays where the estimate of each frame has it; the one shape is the mean.
+    The shape is the mean over all frames; the pelvis keeps its position in each frame.
 
     Raises:
-        UserError: the file is unreadable, lacks something or holds values that are not valid.
+        UserError: the file is unreadable or incomplete, or contains invalid values.
     """
     needed = (*CHARACTER_FIELDS, *(WORLD_FIELDS if space == "world" else ()))
     return make_character(file.stem, read_person(file, needed), body, up, space)
@@ -126,9 +126,9 @@ def make_character(
     up: UpAxis = "y",
     space: Space = "camera",
 ) -> Character:
-    """A character out of the fields that `result_reader.read_person` gives.
+    """Make a character from fields that `result_reader.read_person` returns.
 
-    Those are CHARACTER_FIELDS and, for one in the world, WORLD_FIELDS.
+    These are CHARACTER_FIELDS and, for world coordinates, WORLD_FIELDS.
     """
     to_up = np.array(TO_WORLD[up], np.float64)
     if space == "world":
@@ -160,12 +160,12 @@ def make_character(
 
 
 def without_gaps(character: Character) -> Character:
-    """Every frame from the first to the last; in missing ones joints turn along the shortest arc.
+    """Fill in missing frames, in which joints turn along the shortest arc.
 
-    For formats with a fixed frame rate; the frames that were filled in are `interpolated`.
+    This is for formats with a fixed frame rate; the frames filled in are marked `interpolated`.
 
     Raises:
-        UserError: too many are missing.
+        UserError: too many frames are missing.
     """
     known = character.frame_index
     missing = int(known[-1] - known[0]) + 1 - len(known)
@@ -193,8 +193,8 @@ def without_gaps(character: Character) -> Character:
     )
 
 
-def on_the_spot(character: Character, body: BodyModel) -> Character:
-    """Moved so that the pelvis starts above the origin and the feet are at height 0.
+def at_origin(character: Character, body: BodyModel) -> Character:
+    """Move a character so that the pelvis starts above the origin and the feet are at height 0.
 
     The height of the feet is the median over the frames of the lowest joint or surface point.
     """
@@ -207,14 +207,14 @@ def on_the_spot(character: Character, body: BodyModel) -> Character:
 
 
 _INFLUENCES: Final = 4
-"""Joints per vertex: what three.js and game engines read."""
+"""Joints per vertex, as three.js and game engines read them."""
 _CLOTHING: Final = Clothing(
     sleeve=1, neckline=1, shirt_hem=2, legs=3, skirt=None, shoes=0, jacket=False
 )
 _FIT: Final = 0.35
 _HAIR: Final = "short"
 _HAIRLINE: Final = 0.4
-"""Share of the scalp at which hair covers the skin."""
+"""Scalp weight from which hair covers the skin."""
 # Linear RGB. Shirts differ from person to person.
 _SKIN: Final = (0.62, 0.36, 0.25)
 _BARE: Final = (0.55, 0.55, 0.55)
@@ -238,13 +238,13 @@ _PAINT: Final = {
     "iris": ((0.07, 0.12, 0.22), 1.0),
     "pupil": ((0.005, 0.005, 0.005), 1.0),
 }
-"""Colours of the open body's face, one over the other, and how much they cover."""
+"""Colours of the open body's face, painted over each other, and their opacity."""
 
 
 class Morphs(NamedTuple):
-    """Expressions for programs that keep a morph's weight between 0 and 1, as Blender does.
+    """Expressions for programs that limit weights of morph targets to 0...1, as Blender does.
 
-    Every coefficient has two morphs, one for each sign. The full morph stands for `scale`.
+    Every coefficient has two morph targets, one for each sign. A weight of 1 stands for `scale`.
     """
 
     scale: float
@@ -253,19 +253,19 @@ class Morphs(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A surface, and which of the person's points (the body's, then the clothes') it shows."""
+    """A surface, and the points of the person that it uses (the body's, then the clothes')."""
 
     surface: Surface
     points: Int[np.ndarray, " V"]
 
 
 class RestPoints(NamedTuple):
-    """A person's points in the rest pose, first those of the body. Metres, y up, facing +z."""
+    """Points of a person in the rest pose, first those of the body. Metres, y up, facing +z."""
 
     positions_m: Float[np.ndarray, "N 3"]
     weights: Float[np.ndarray, "N 55"]
     expressions_m: Float[np.ndarray, "N 3 E"]
-    """What one unit of each expression moves them by."""
+    """Displacements of the points by one unit of each expression."""
     body_count: int
 
 
@@ -279,7 +279,7 @@ def make_skeleton(body: BodyData, betas: Float[np.ndarray, " S"]) -> Skeleton:
 def make_morphs(expression: Float[np.ndarray, "T E"]) -> Morphs:
     """Weights in [0, 1] of two morphs per coefficient: first all positive, then all negative ones.
 
-    Where a player interpolates, their difference is what the coefficient would have been.
+    If a player interpolates them, their difference is the interpolated coefficient.
     """
     scale = max(1.0, float(np.abs(expression).max()))
     names = [f"expression{k + 1}" for k in range(expression.shape[1])]
@@ -295,11 +295,11 @@ def make_layers(
     *,
     clothes: bool,
 ) -> tuple[list[Layer], RestPoints]:
-    """Everything that is drawn of a person, the body with the morphs first; and its points.
+    """The surfaces of a person, the body with the morphs first, and their points.
 
     Args:
-        person: from 1; it chooses the colour of the shirt.
-        clothes: dress the open body, whose skin under them is left out. SMPL-X has no clothes.
+        person: number from 1; decides the colour of the shirt.
+        clothes: dress the open body and leave out the skin underneath. SMPL-X has no clothes.
     """
     features = face_features(body) if body.name == STAND_IN_NAME else None
     if features is None or not clothes:
@@ -340,7 +340,7 @@ def _body_layer(
     colors: Float[np.ndarray, "V 3"] | None,
     morphs: Morphs,
 ) -> Layer:
-    """The body's faces that are seen, its vertices parted where the texture has a seam."""
+    """The visible faces of the body, with vertices duplicated along seams of the texture."""
     normals = vertex_normals(rest.positions_m[: len(body.template)], body.faces)
     corners = _texture_corners(body, faces)
     if corners is None:
@@ -378,7 +378,7 @@ def _garment_layer(
     positions = rest.positions_m[piece.points]
     normals = vertex_normals(positions, piece.faces)
     positions = positions + normals * thickness_m[:, None]
-    # Bare feet touch the ground of the world, so no sole is below them.
+    # Bare feet touch the ground of the world, so soles must not be below them.
     positions[:, 1] = np.maximum(positions[:, 1], rest.positions_m[: rest.body_count, 1].min())
     joints, weights = strongest(rest.weights[piece.points])
     surface = Surface(
@@ -394,7 +394,7 @@ def _garment_layer(
 
 
 def _hair_layer(hair: Scalp, rest: RestPoints, scalp: Float[np.ndarray, " V"]) -> Layer:
-    """Hair whose edge takes on the colour of the skin, so that no border of triangles shows."""
+    """Hair, blended into the colour of the skin at its edge to hide the border of triangles."""
     thickness, _ = hair.shape(STYLES[_HAIR])
     layer = _garment_layer(hair.piece, rest, thickness, (1.0, 1.0, 1.0))
     share = np.clip(scalp[hair.piece.points] / _HAIRLINE, 0, 1)[:, None]
@@ -405,7 +405,7 @@ def _hair_layer(hair: Scalp, rest: RestPoints, scalp: Float[np.ndarray, " V"]) -
 def strongest(
     weights: Float[np.ndarray, "V J"],
 ) -> tuple[Int[np.ndarray, "V 4"], Float[np.ndarray, "V 4"]]:
-    """The four joints that move each vertex most, and their weights scaled to a sum of one."""
+    """The four joints with the largest weights of each vertex, and their normalised weights."""
     joints = np.argsort(-weights, axis=1, kind="stable")[:, :_INFLUENCES]
     kept = np.take_along_axis(weights, joints, axis=1)
     kept = kept / kept.sum(axis=1, keepdims=True)
@@ -415,7 +415,7 @@ def strongest(
 def _texture_corners(
     body: BodyData, faces: Int[np.ndarray, "F 3"]
 ) -> tuple[Int[np.ndarray, "F 3"], Float[np.ndarray, "U 2"]] | None:
-    """Texture coordinates of the corners of some of the body's faces, where its file has any."""
+    """Texture coordinates of corners of the given faces; None if the body file has none."""
     if body.source.suffix != ".npz":
         return None
     content = load_npz(body.source, ("vt", "ft"))

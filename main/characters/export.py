@@ -1,4 +1,4 @@
-"""A folder of results -> characters in the formats that were asked for, and the viewer."""
+"""Export a folder of results as characters in the chosen formats, and as the viewer."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ from main.characters.character import (
     CHARACTER_FIELDS,
     WORLD_FIELDS,
     Character,
-    on_the_spot,
+    at_origin,
     read_character,
 )
 from main.characters.formats import write_amass, write_bvh, write_glb, write_meshes, write_usd
@@ -49,7 +49,7 @@ _DEFAULT_BODIES: Final = "human_models/human_model_files"
 
 @dataclass(frozen=True, eq=False)
 class _Person:
-    """What the writers need to know of one person."""
+    """The data of one person that the writers need."""
 
     number: int
     character: Character
@@ -59,11 +59,11 @@ class _Person:
 
 
 class _Format(NamedTuple):
-    """How a format that has one file or folder per person is written.
+    """How to write a format that has one file or folder per person.
 
     Attributes:
-        ending: of the file's or folder's name, after the person's.
-        up: the vertical axis that the format's readers expect.
+        ending: end of the name of the file or folder, after that of the person.
+        up: the vertical axis that readers of the format expect.
     """
 
     ending: str
@@ -107,19 +107,19 @@ assert set(FORMATS) == {*_FORMATS, VIEWER}
 
 
 def exported_paths(folder: Path, people: Iterable[Path], formats: Sequence[str]) -> list[Path]:
-    """What `export_result` writes into a result folder for people's files."""
+    """The paths that `export_result` writes for the files of people in a result folder."""
     endings = [_FORMATS[name].ending for name in formats if name != VIEWER]
     paths = [folder / "export" / f"{file.stem}{ending}" for file in people for ending in endings]
     return paths + ([folder / _PAGE] if VIEWER in formats else [])
 
 
 def keep_exports(old: Path, new: Path, formats: Sequence[str]) -> None:
-    """Keep the exports of an older result folder in the new one until they are written anew.
+    """Keep the exports of an older result folder in the new one until they are overwritten.
 
-    What is not written anew does not fit the new results: it is named, since it goes with the old.
+    Exports that will not be overwritten do not fit the new results; they are removed and logged.
 
     Args:
-        formats: that will be written of the new results.
+        formats: those that will be written for the new results.
     """
     kept = exported_paths(Path(), person_files(new).values(), formats)
     for path in kept:
@@ -145,17 +145,17 @@ def export_result(
     source: Path | None = None,
     bodies: Path | None = None,
 ) -> list[Path]:
-    """Write the people of a result folder as characters; the files and folders that were written.
+    """Write the people of a result folder as characters; returns the new files and folders.
 
     The viewer is one page of all people, written last, so that it offers the other formats.
-    Everything is read once before anything is written: a faulty folder leaves nothing behind.
+    All files are read before anything is written, so a damaged folder leaves no incomplete output.
 
     Args:
-        formats: names of FORMATS.
-        persons: their numbers; None: all.
+        formats: names from FORMATS.
+        persons: numbers of people; None: all.
         output: None: `folder`/export, and `folder` for the viewer.
-        source: the video or image that the results are of, for the viewer; None: what the summary
-            names, if it lies beside `folder` or in demo/.
+        source: the video or image of the results, for the viewer; None: the one that the summary
+            names, if it is beside `folder` or in demo/.
         bodies: the folder of body models; None: see `_read_body`.
 
     Raises:
@@ -193,11 +193,11 @@ def _read_character(
 ) -> Character:
     space = options.space or "camera"
     character = read_character(file, body, options.up or default_up, space)
-    return character if options.origin == "camera" else on_the_spot(character, body)
+    return character if options.origin == "camera" else at_origin(character, body)
 
 
 def _with_people(result: Result, persons: Collection[int] | None) -> Result:
-    """The result with some of its people only."""
+    """The result with only some of its people."""
     absent = sorted(set(persons or ()) - result.files.keys())
     if absent:
         people = ", ".join(map(str, result.files))
@@ -207,10 +207,10 @@ def _with_people(result: Result, persons: Collection[int] | None) -> Result:
 
 
 def _check_people(result: Result, viewer: bool, space: Space | None) -> tuple[str, Space]:
-    """Read every person's file; the body that all of them were made with, and where they stand.
+    """Read the file of each person; returns the name of their body model, and the coordinates.
 
     Args:
-        space: that is asked for; None: the world, if all files have it.
+        space: the requested coordinates; None: those of the world, if all files have them.
     """
     names, outside = {}, []
     for number, file in result.files.items():
@@ -231,10 +231,10 @@ def _check_people(result: Result, viewer: bool, space: Space | None) -> tuple[st
 
 
 def _read_body(folder: Path, name: str, bodies: Path | None) -> BodyData:
-    """The body that the results were made with.
+    """The body model of the results.
 
-    Without `bodies`, the config in the result folder says where it lies. As the config may be a
-    stranger's, it is followed within the project only; elsewhere the default folder is used.
+    Without `bodies`, the config in the result folder gives its folder. As the config may come from
+    a stranger, it is followed only within the project; otherwise the default folder is used.
     """
     if name == STAND_IN_NAME:
         return read_body(ModelFolder(STAND_IN, STAND_IN_NAME), "smplx")

@@ -1,7 +1,7 @@
-"""A character in files of other programs: GLB, USD, BVH, AMASS, and one mesh per frame.
+"""Writers of a character as GLB, USD, BVH, AMASS, and one mesh per frame.
 
-BVH and AMASS have a fixed frame rate, so frames that are missing are filled in. BVH (Biovision
-hierarchy) is a skeleton of offsets and Euler angles per frame; it defines neither unit nor axes.
+BVH and AMASS have a fixed frame rate, so missing frames are filled in. BVH (Biovision hierarchy)
+is a skeleton of offsets, and Euler angles per frame; it defines neither unit nor axes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,9 +34,9 @@ from utils.mesh import Motion, Skeleton, Surface, make_glb, obj_maker, ply_maker
 def write_glb(
     path: Path, character: Character, body: BodyData, person: int, *, clothes: bool = True
 ) -> None:
-    """Write a character whose world is y up; keyframes at the video's own times.
+    """Write a character in a world with y up; keyframes are at the times of the video's frames.
 
-    The shape is baked into the rest mesh; expressions are morphs, the jaw and the fingers joints.
+    The shape is baked into the rest mesh; expressions are morph targets, jaw and fingers joints.
     """
     assert character.up == "y"
     skeleton = make_skeleton(body, character.betas)
@@ -87,11 +87,10 @@ _TIPS: Final = {
 def write_bvh(path: Path, character: Character, body: BodyData) -> None:
     """Write 55 joints with fingers, in centimetres, from the person's first frame to the last.
 
-    The rest pose stands upright in the character's world; without a gap in the frames the n-th
-    row is the n-th keyframe.
+    The rest pose stands upright in the character's world. Without gaps, row n is keyframe n.
     """
     character = without_gaps(character)
-    # The rest pose is y up; all frames of the skeleton are turned alike.
+    # The rest pose has y up; all frames of the skeleton are turned by the same rotation.
     turn = np.array(TO_WORLD[character.up]) @ np.array(TO_WORLD["y"]).T
     skeleton = make_skeleton(body, character.betas)
     ends = _ends(body, character.betas, skeleton.positions_m, skeleton.offsets_m)
@@ -116,9 +115,9 @@ def _ends(
     joints: Float[np.ndarray, "55 3"],
     offsets: Float[np.ndarray, "55 3"],
 ) -> Float[np.ndarray, "55 3"]:
-    """Where bones without a further joint end, from their joint.
+    """The ends of bones without a child joint, relative to their joint.
 
-    The jaw's, which has no point at its end, continues the bone above it.
+    The bone of the jaw, which has no point at its end, continues the bone above it.
     """
     ends = offsets.copy()
     for joint, tip in _TIPS.items():
@@ -131,10 +130,9 @@ def _ends(
 def write_amass(path: Path, character: Character, body: BodyData) -> None:
     """Write parameters (SMPL-X with N frames per file, stageii) from the first frame to the last.
 
-    The SMPL-X add-on for Blender reads the file as it is; docs/animation.md says what other
-    readers take from it. Poses are absolute, as in AMASS: they contain the mean hand, so they are
-    for a model with flat_hand_mean=True. `trans` is what moves the model, as `transl` of the smplx
-    package.
+    The SMPL-X add-on for Blender reads the file; docs/animation.md describes other readers. As in
+    AMASS, poses include the mean hand, so they need a model with flat_hand_mean=True. `trans` is
+    the `transl` of the smplx package.
     """
     character = without_gaps(character)
     pelvis = make_skeleton(body, character.betas).positions_m[0]
@@ -154,9 +152,9 @@ def write_amass(path: Path, character: Character, body: BodyData) -> None:
         "gender": np.array(body.gender),
         "surface_model_type": np.array("smplx"),
         "mocap_frame_rate": np.float64(character.fps),
-        "mocap_framerate": np.float64(character.fps),  # the older name, which some readers want
+        "mocap_framerate": np.float64(character.fps),  # the older name, which some readers need
         "mocap_time_length": np.float64(count / character.fps),
-        # Beyond AMASS.
+        # Not part of AMASS.
         "frame_index": character.frame_index,
         "interpolated": character.interpolated,
         "up_axis": np.array(character.up),
@@ -183,15 +181,15 @@ def make_bvh(
 ) -> str:
     """The text of a .bvh file.
 
-    A joint's children follow it in the order of `names`. Angles are degrees, R = Rz Rx Ry, and run
-    on past 180 instead of jumping.
+    The children of a joint follow it in the order of `names`. Angles are in degrees, R = Rz Rx Ry,
+    and unwrapped, so that they do not jump at 180.
 
     Args:
         names: without spaces.
         parents: -1 for the root, which is the first.
-        offsets: from the parent's joint, in the rest pose; the root's is written as zero, since
-            its channels are its whole position.
-        ends: for joints without children, where their bone ends, from the joint.
+        offsets: from the parent's joint, in the rest pose; that of the root is written as zero,
+            since its channels are its position.
+        ends: the ends of bones without a child joint, relative to their joint.
         rotations: relative to the parent.
     """
     children: list[list[int]] = [[] for _ in names]
@@ -228,7 +226,7 @@ def make_bvh(
 def euler_zxy(rotations: Float[np.ndarray, "*B 3 3"]) -> Float[np.ndarray, "*B 3"]:
     """Angles (z, x, y) in radians with R = Rz(z) Rx(x) Ry(y); x in [-pi/2, pi/2].
 
-    Where x is a right angle only the sum of z and y (or their difference) counts: y is 0 there.
+    If x is a right angle, only the sum or difference of z and y is defined, and y is set to 0.
     """
     R = rotations.astype(np.float64)
     sine = np.clip(R[..., 2, 1], -1, 1)
@@ -259,7 +257,7 @@ except ModuleNotFoundError:
 
 
 def require_usd() -> None:
-    """Raises UserError where usd-core is not installed."""
+    """Raises UserError if usd-core is not installed."""
     if Usd is None:
         raise UserError(
             "the export format usd needs the package usd-core: .venv/bin/pip install usd-core"
@@ -269,10 +267,10 @@ def require_usd() -> None:
 def write_usd(
     path: Path, character: Character, body: BodyData, person: int, *, clothes: bool = True
 ) -> None:
-    """Write a .usdc of a character whose world is y up: metres, time codes are the video's frames.
+    """Write a .usdc of a character in a world with y up, in metres; time codes are video frames.
 
     Raises:
-        UserError: usd-core is not installed, or the path is not in UTF-8.
+        UserError: usd-core is not installed, or the path is not valid UTF-8.
     """
     require_usd()
     assert character.up == "y"
@@ -284,7 +282,7 @@ def write_usd(
             stage = Usd.Stage.CreateNew(str(partial))
         except UnicodeEncodeError:
             raise UserError(
-                f"{path}: USD files take names in UTF-8 only; give --output DIR"
+                f"{path}: names of USD files must be valid UTF-8; give --output DIR"
             ) from None
         UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)
         UsdGeom.SetStageMetersPerUnit(stage, 1.0)
@@ -310,7 +308,7 @@ def _define_skeleton(stage: Any, root: Any, skeleton: Skeleton) -> Any:
         paths.append(f"{paths[parent]}/{name}" if parent >= 0 else name)
     rig.CreateJointsAttr(paths)
     bind = np.tile(np.eye(4), (len(paths), 1, 1))
-    bind[:, 3, :3] = skeleton.positions_m  # rows are what USD multiplies from the left
+    bind[:, 3, :3] = skeleton.positions_m  # USD multiplies row vectors from the left
     rest = np.tile(np.eye(4), (len(paths), 1, 1))
     rest[:, 3, :3] = skeleton.offsets_m
     rig.CreateBindTransformsAttr(Vt.Matrix4dArray.FromNumpy(bind))
@@ -392,12 +390,12 @@ def write_meshes(
     *,
     every: int = 1,
 ) -> None:
-    """Write frame_000000.obj, ... numbered as in the video; the folder appears when it is whole.
+    """Write frame_000000.obj, ... numbered as in the video; the folder appears when complete.
 
-    Metres, in the character's world. Frames that do not show the person have no file.
+    Vertices are in metres, in the character's world. Frames without the person have no file.
 
     Args:
-        every: the step in frames of the video, from the character's first.
+        every: step in frames of the video, from the first frame of the character.
     """
     make_file = {"obj": obj_maker, "ply": ply_maker}[kind](body.faces.numpy())
     chosen = np.flatnonzero((character.frame_index - character.frame_index[0]) % every == 0)
@@ -411,7 +409,7 @@ def write_meshes(
 def _vertices(
     character: Character, body: BodyModel, chosen: Int[np.ndarray, " K"]
 ) -> Iterator[tuple[int, Float32[np.ndarray, "V 3"]]]:
-    """The vertices of each chosen keyframe, and its number in the video."""
+    """The number of each chosen keyframe in the video, and its vertices."""
     parameters = character.body_parameters(body)
     for start in range(0, len(chosen), _BATCH):
         rows = chosen[start : start + _BATCH]

@@ -1,4 +1,4 @@
-"""The formats of exports, and what can be chosen about them; quick to import."""
+"""The formats and options of exports; quick to import."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ VIEWER: Final = "viewer"
 """One page of all people; every other format has one file or folder per person."""
 FORMATS: Final = ("amass", "glb", "bvh", "obj", "ply", "usd", VIEWER)
 ALL: Final = "all"
-"""Stands for every format that needs no package beyond those of requirements.txt."""
+"""Stands for all formats that need no package beyond those of requirements.txt."""
 _NEEDS_A_PACKAGE: Final = ("usd",)
 _Y_UP: Final = {"glb", "usd", VIEWER}
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What can be chosen beside the formats."""
+    """Options other than the formats."""
 
     up: UpAxis | None = None
-    """None: as each format's readers expect it, z for amass, y for the others."""
+    """None: as readers of each format expect it, z for amass, y for the others."""
     origin: Origin = "camera"
-    """person: the pelvis starts above the origin, feet at height 0."""
+    """person: the pelvis starts above the origin, with the feet at height 0."""
     space: Space | None = None
-    """Where people stand: in front of the camera, or in the world of --world; None: in the world
-    if the result has one."""
+    """Coordinates of the camera, or the world coordinates of --world; None: world coordinates if
+    the result has them."""
     every: int = 1
     """Step between the frames of obj and ply."""
     clothes: bool = True
@@ -40,7 +40,7 @@ DEFAULTS: Final = ExportOptions()
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
-    """The formats of a list such as "glb,bvh" or "all"; each of them once, unchecked."""
+    """The formats of a list such as "glb,bvh" or "all", each of them once, not yet checked."""
     names: list[str] = []
     for name in text.split(","):
         simple = [one for one in FORMATS if one not in _NEEDS_A_PACKAGE]
@@ -49,11 +49,11 @@ def parse_formats(text: str) -> tuple[str, ...]:
 
 
 def check_formats(formats: Sequence[str], options: ExportOptions = DEFAULTS) -> None:
-    """Raises UserError where a format is unknown or cannot be written as asked."""
+    """Raises UserError if a format is unknown or cannot be written with these options."""
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         choices = ",".join((*FORMATS, ALL))
-        raise UserError(f"export format '{','.join(unknown)}' is unknown: choose from {choices}")
+        raise UserError(f"export format '{','.join(unknown)}' is unknown; choose from {choices}")
     if options.up == "z" and _Y_UP & set(formats):
         reason = "glTF is y up by its standard, usd and the viewer as we write them"
         raise UserError(f"--up z: {reason}; leave --up out")

@@ -1,6 +1,6 @@
-"""What the page draws people from: the one skinned body; each one's shape, clothes, motion, flags.
+"""The page's data about people: the skinned body, and each person's shape, clothes, motion, flags.
 
-Arrays go into one compressed block of bytes, a `Pack`, and JSON holds references into it.
+Arrays go into one compressed block of bytes, a `Pack`, and JSON contains references into it.
 """
 
 import base64
@@ -39,16 +39,16 @@ from utils.mesh import merge_vertices, vertex_normals
 from utils.render import person_colour
 
 VIEWED_FIELDS: Final = (*CHARACTER_FIELDS, "image_size", "focal", "princpt", "joints_3d_m")
-"""What a file of results must hold, so that the page can show the person."""
+"""Fields of a file of results that the page needs to show the person."""
 _VISIBLE_M: Final = 1e-5
-"""One unit of an expression that moves a vertex less leaves it where it is."""
+"""Displacements of vertices by one unit of an expression that are smaller are left out."""
 _FEET: Final = [
     JOINTS.index(f"{side}_{end}") for side in ("left", "right") for end in ("heel", "big_toe")
 ]
 _SHARES: Final = ("truncation", "occlusion", "score")
 _MARKS: Final = ("interpolated", "out_of_range")
 _FLIP: Final = np.diag([*np.diag(np.array(TO_WORLD["y"], np.float64)), 1.0])
-"""Between the camera's frame and the page's (y up)."""
+"""Conversion between the coordinates of the camera and those of the page (y up)."""
 _RAW_FIELDS: Final = tuple(f"raw_{name}" for name in PARAMETERS)
 _BATCH: Final = 256
 _CELL_M: Final = 0.04
@@ -62,7 +62,7 @@ _LARGEST_INT16: Final = 32767
 
 @dataclass(frozen=True, eq=False)
 class ViewedPerson:
-    """A person of a result: the number, and what `read_person` gives of the file."""
+    """A person of a result: the number, and the fields that `read_person` returns."""
 
     number: int
     name: str
@@ -70,10 +70,10 @@ class ViewedPerson:
 
 
 def read_viewed(result: Result, number: int) -> ViewedPerson:
-    """A person of a result folder.
+    """Read a person of a result folder.
 
     Raises:
-        UserError: the file is unreadable or lacks something.
+        UserError: the file is unreadable or incomplete.
     """
     return ViewedPerson(
         number, result.files[number].stem, result.read_person(number, VIEWED_FIELDS)
@@ -81,10 +81,10 @@ def read_viewed(result: Result, number: int) -> ViewedPerson:
 
 
 class Pack:
-    """Collects arrays; equal ones are kept once, so that what people share is not repeated.
+    """Collects arrays; equal ones are stored once, so that data shared by people is not repeated.
 
-    A reference is {"$": [type, offset, length, scale]}: numpy's name of the little-endian type,
-    the byte it begins at, how many numbers, and what they are multiplied with (1: as they are).
+    A reference is {"$": [type, offset, length, scale]}: NumPy's name of the little-endian type, the
+    first byte, the count of numbers, and the factor that they are multiplied by.
     """
 
     def __init__(self) -> None:
@@ -93,11 +93,11 @@ class Pack:
         self._offsets: dict[str, int] = {}
 
     def exact(self, array: Shaped[np.ndarray, "..."]) -> dict[str, Any]:
-        """A reference to the numbers as they are; float64 becomes float32, bool and int shrink."""
+        """A reference to exact numbers; float64 becomes float32, bool and int a smaller type."""
         return self._add(_narrowed(array), 1.0)
 
     def rounded(self, array: Shaped[np.ndarray, "..."]) -> dict[str, Any]:
-        """A reference to 16-bit steps of 1/32767 of the largest magnitude."""
+        """A reference to numbers in 16 bits, in steps of 1/32767 of the largest magnitude."""
         scale = max(float(np.abs(array).max(initial=0)), 1e-9) / _LARGEST_INT16
         return self._add(np.round(array / scale).astype("<i2"), scale)
 
@@ -112,12 +112,12 @@ class Pack:
         return {"$": [array.dtype.str[1:], self._offsets[key], array.size, scale]}
 
     def encoded(self) -> str:
-        """All bytes as the page inflates them."""
+        """All bytes, encoded for the page."""
         return encoded(b"".join(self._parts))
 
 
 def encoded(content: bytes) -> str:
-    """Bytes deflated (zlib) and in base64, as the page inflates them."""
+    """Bytes compressed by zlib, in base64, as the page decodes them."""
     return base64.b64encode(zlib.compress(content)).decode("ascii")
 
 
@@ -142,7 +142,7 @@ def describe_people(
     pack: Pack,
     options: ExportOptions,
 ) -> dict[str, Any]:
-    """What the page draws people from: `template`, which all share, and `people`."""
+    """The page's data about people: `template`, which all share, and `people`."""
     space, clothes = options.space or "camera", options.clothes
     described = []
     template: dict[str, Any] = {}
@@ -151,7 +151,7 @@ def describe_people(
         raw = raw_character(person.name, person.content, body)
         if raw is not None and space == "world":
             raw = _in_world(raw, person.content["world_from_camera"])
-        # A scale of one: the page's expressions are coefficients, of both signs.
+        # A scale of one: expressions on the page are signed coefficients.
         morphs = make_morphs(np.zeros((1, character.expression.shape[1])))
         layers, rest = make_layers(data, character.betas, person.number, morphs, clothes=clothes)
         skeleton = make_skeleton(data, character.betas)
@@ -176,7 +176,7 @@ def describe_people(
 
 
 def _template(data: BodyData, layers: list[Layer], rest: RestPoints, pack: Pack) -> dict[str, Any]:
-    """The body without clothes, its part that clothes leave bare, and its face's motions."""
+    """The body without clothes, the part that clothes leave bare, and motions of the face."""
     count = len(data.template)
     joints, weights = strongest(rest.weights[:count])
     body = layers[0].surface
@@ -226,13 +226,13 @@ def simplified_faces(
 ) -> Int[np.ndarray, "C 3"]:
     """Fewer triangles over the same vertices, for machines that draw without a graphics card.
 
-    Of each cell of space the vertex nearest to the cell's mean remains. Vertices of different
-    joints are never merged, so fingers stay apart. After J. Rossignac, P. Borrel,
+    Vertices in a cell of a grid are merged into the one nearest to their mean. Vertices of
+    different joints are never merged, so fingers stay apart. After J. Rossignac, P. Borrel,
     "Multi-resolution 3D approximations for rendering complex scenes", 1993.
 
     Args:
         positions_m: in the rest pose, metres.
-        joints: the one that moves each vertex most.
+        joints: for each vertex, the joint with the largest weight.
     """
     sizes_m = np.where(np.isin(joints, _FACE_JOINTS), _FACE_CELL_M, _CELL_M)
     cells = np.floor(positions_m / sizes_m[:, None]).astype(np.int64)
@@ -247,7 +247,7 @@ def simplified_faces(
 
 
 def _motion(character: Character, pack: Pack) -> dict[str, Any]:
-    """Quaternions (x, y, z, w) of the 55 joints, position of the pelvis, expressions; by row."""
+    """Per row: quaternions (x, y, z, w) of the 55 joints, position of the pelvis, expressions."""
     return {
         "rotations": pack.rounded(character.quaternions[..., [1, 2, 3, 0]]),
         "pelvis": pack.exact(character.pelvis_m),
@@ -256,7 +256,7 @@ def _motion(character: Character, pack: Pack) -> dict[str, Any]:
 
 
 def _flags(content: Mapping[str, np.ndarray], pack: Pack) -> dict[str, Any]:
-    """Shares as whole percent, marks as 0 or 1; what an older file lacks is left out."""
+    """Shares in whole percent, flags as 0 or 1; fields that older files lack are left out."""
     percent = {
         name: pack.exact(np.round(100 * np.clip(content[name], 0, 1)).astype(np.int64))
         for name in _SHARES
@@ -269,16 +269,16 @@ def _flags(content: Mapping[str, np.ndarray], pack: Pack) -> dict[str, Any]:
 def raw_character(
     name: str, content: Mapping[str, np.ndarray], body: BodyModel
 ) -> Character | None:
-    """What the network gave, frame by frame, only moved into the clip's camera.
+    """The output of the network, frame by frame, moved into the clip's camera.
 
-    Every frame has its own shape there, which the camera's depth depends on; poses are drawn on the
-    one shape of the person. None where the file has no raw values.
+    Raw frames have different shapes, on which the camera's depth depends; poses are drawn with the
+    final shape of the person. None if the file has no raw values.
 
     Args:
-        content: of `main.motion.result_reader.read_person`.
+        content: returned by `main.motion.result_reader.read_person`.
 
     Raises:
-        UserError: the raw values are in no camera's view.
+        UserError: the raw values are not in front of a camera.
     """
     if any(key not in content for key in (*_RAW_FIELDS, "focal", "princpt")):
         return None
@@ -304,7 +304,7 @@ def raw_character(
 
 
 def _in_world(character: Character, world_from_camera: Float[np.ndarray, "*T 4 4"]) -> Character:
-    """A character (y up) in front of the camera, in the world; still moved frame by frame."""
+    """A character (y up) in front of the camera, moved into the world frame by frame."""
     poses = world_from_camera @ _FLIP
     rotations = character.rotations.copy()
     rotations[:, 0] = poses[..., :3, :3] @ rotations[:, 0]
@@ -315,9 +315,9 @@ def _in_world(character: Character, world_from_camera: Float[np.ndarray, "*T 4 4
 def camera_path(
     people: list[ViewedPerson], frames: int
 ) -> tuple[Float[np.ndarray, "F 4 4"], Float[np.ndarray, " F"]]:
-    """The camera (y up) in the world, and its zoom, in each frame of the clip.
+    """The pose (y up) of the camera in the world, and its zoom, in each frame of the clip.
 
-    Where nobody is, the camera is where it was in the nearest frame that shows somebody.
+    Frames without people get the values of the nearest frame with people.
     """
     known = np.concatenate([person.content["frame_index"] for person in people])
     known, rows = np.unique(known, return_index=True)
@@ -335,7 +335,7 @@ def camera_path(
 def _joints_in_crops(
     raw: Mapping[str, np.ndarray], body: BodyModel
 ) -> Float[np.ndarray, "T 137 3"]:
-    """In the cameras of the crops, metres."""
+    """Joints in the cameras of the crops, in metres."""
     names = [name for name in PARAMETERS if name not in ("focal", "princpt")]
     parts = []
     with torch.inference_mode():
@@ -348,10 +348,10 @@ def _joints_in_crops(
 
 
 def world_of(people: list[ViewedPerson]) -> tuple[Float[np.ndarray, "4 4"], bool]:
-    """From the page's camera frame (y up) to a world whose floor is y = 0; whether it is estimated.
+    """The transform from the camera (y up) to a world with floor y = 0; whether it is estimated.
 
-    Without a world, or where the camera moves, the camera's own up is taken, and the height at
-    which most feet are.
+    Without world coordinates, or if the camera moves, up is the camera's up, and the floor is at
+    the height of most feet.
     """
     for person in people:
         poses = person.content.get("world_from_camera")
@@ -359,5 +359,5 @@ def world_of(people: list[ViewedPerson]) -> tuple[Float[np.ndarray, "4 4"], bool
             return poses[0] @ _FLIP, True
     world = np.eye(4)
     depths = [person.content["joints_3d_m"][:, _FEET, 1].max(axis=1) for person in people]
-    world[1, 3] = float(np.median(np.concatenate(depths)))  # the camera's y points down
+    world[1, 3] = float(np.median(np.concatenate(depths)))  # y of the camera points down
     return world, False

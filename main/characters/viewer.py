@@ -1,4 +1,4 @@
-"""A result as one page that opens from the disk, offline: viewer.html."""
+"""Writes a result as a single page that works offline: viewer.html."""
 
 import base64
 import html
@@ -32,7 +32,7 @@ from utils.files import atomic_path
 log = logging.getLogger(__name__)
 
 PAGE_BYTES: Final = 38_000_000
-"""Size up to which pictures and exports go into the page; the others stay beside it."""
+"""Size of the page up to which pictures and exports are embedded; others are linked."""
 _PARTS: Final = Path(__file__).parent / "page"
 _PLACEHOLDER: Final = re.compile(r"\{\{(\w+)\}\}")
 _TYPES: Final = {
@@ -45,7 +45,7 @@ _TYPES: Final = {
     ".png": "image/png",
     ".webp": "image/webp",
 }
-"""What browsers show, by the files' endings."""
+"""Types of files that browsers show, by their suffixes."""
 _OVERLAYS: Final = (".mp4", ".jpg", ".png")
 _LABELS: Final = {
     ".glb": "Animated character, glTF",
@@ -58,7 +58,7 @@ _LABELS: Final = {
     ".json": "Summary",
 }
 _OFFERED: Final = re.compile(r"person_[0-9]+(_[a-z]+)?(\.[a-z]+)?|summary\.json")
-"""Names of what inference and export write."""
+"""Names of files that inference and export write."""
 
 
 def write_viewer(
@@ -74,12 +74,12 @@ def write_viewer(
 
     Args:
         result: with the people to show.
-        data: the body they were made with.
-        options: whether the open body can be dressed, and where people stand.
-        source: the video or image that the results are of; None: see `_find_source`.
+        data: the body model of the results.
+        options: whether to dress the open body, and which coordinates to use.
+        source: the video or image of the results; None: see `_find_source`.
 
     Raises:
-        UserError: a file of results is unreadable or lacks something.
+        UserError: a file of results is unreadable or incomplete.
     """
     people = [read_viewed(result, number) for number in result.files]
     summary, folder = result.require_summary(), result.folder
@@ -144,7 +144,7 @@ def _about_clip(
 
 
 def _find_source(folder: Path, summary: Summary) -> Path | None:
-    """What the summary names as the input, if it lies where results of it are put."""
+    """The input that the summary names, if it is beside the result folder or in demo/."""
     found = find_input(folder, summary.input)
     if found is None and summary.input:
         message = (
@@ -157,7 +157,7 @@ def _find_source(folder: Path, summary: Summary) -> Path | None:
 def _embed(
     page: Path, folder: Path, source: Path | None, room: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
-    """Descriptions of pictures and exports, and those that fit as elements of the page."""
+    """Descriptions of pictures and exports, and page elements with those that fit."""
     elements: list[str] = []
 
     def place(file: PageFile, *, deflate: bool) -> dict[str, Any]:
@@ -186,13 +186,13 @@ def _embed(
 
 
 class PageFile(NamedTuple):
-    """A file, or a folder of meshes, that the page shows or offers."""
+    """A file, or a folder of meshes, that the page shows or offers for download."""
 
     path: Path
     label: str
 
     def describe(self, page: Path) -> dict[str, Any]:
-        """As JSON; `path` leads there from the page."""
+        """As JSON; `path` is relative to the page."""
         away = Path(os.path.relpath(self.path, page.parent)).as_posix()
         is_folder = self.path.is_dir()
         return {
@@ -206,7 +206,7 @@ class PageFile(NamedTuple):
 
 
 def find_pictures(folder: Path, source: Path | None) -> list[PageFile]:
-    """The overlay beside the folder, then the source, if they are there and browsers show them."""
+    """The overlay beside the folder, then the source, if they exist and browsers can show them."""
     folder = folder.resolve()
     beside = [folder.with_name(folder.name + suffix) for suffix in _OVERLAYS]
     found = [PageFile(path, "overlay") for path in beside if _is_within(path, folder.parent)]
@@ -216,7 +216,7 @@ def find_pictures(folder: Path, source: Path | None) -> list[PageFile]:
 
 
 def find_exports(folder: Path) -> list[PageFile]:
-    """What was exported, and the parameters themselves."""
+    """The exports, and the result files themselves."""
     return [*_offered(folder / "export", folder), *_offered(folder, folder)]
 
 
@@ -228,18 +228,18 @@ def _offered(folder: Path, result: Path) -> Iterator[PageFile]:
 
 
 def _is_within(path: Path, folder: Path) -> bool:
-    """Whether a file or folder is there and lies in `folder`, not as a link to somewhere else."""
+    """Whether a file or folder exists in `folder` and is not a link to somewhere else."""
     there = path.is_file() or path.is_dir()  # neither a pipe nor a device
     return there and path.resolve().is_relative_to(folder.resolve())
 
 
 def _valid_text(name: str) -> str:
-    """A file's name as text that UTF-8 can hold; bytes of the name that are none become '?'."""
+    """The name of a file as valid UTF-8; invalid bytes become '?'."""
     return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _script_safe(about: Mapping[str, Any]) -> str:
-    """JSON inside a script element, which nothing in it can end."""
+    """JSON for a script element, escaped so that it cannot end the element."""
     return json.dumps(about, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 

@@ -25,7 +25,6 @@ from human_models.files import ModelFolder
 from human_models.joints import POSE_PARTS, SIDES
 from main.evaluation.metrics import (
     HAND_SET_METRICS,
-    PUBLISHED,
     SMPLX_METRICS,
     EvaluationProtocol,
     Evaluator,
@@ -195,12 +194,7 @@ def run_benchmark(
         UserError: files of the dataset or of the body are missing or wrong.
     """
     with failing_together(source.name) as stop_if_another_failed:
-        table = open_dataset(
-            source,
-            "test",
-            data_dir,
-            protocol="published" if protocol == PUBLISHED else "correct",
-        )
+        table = open_dataset(source, "test", data_dir, protocol=protocol)
         truth = "meshes of scans" if scans else _kind_of_truth(source, table)
         match = None
         if detections is not None:
@@ -219,7 +213,7 @@ def run_benchmark(
     facing = {number: facing for share in shares for number, facing in share.facing.items()}
     predicted = torch.cat([facing[number] for number in sorted(facing)]).numpy()
     pose, known = (table.columns[name][samples.places] for name in ("pose", "pose_valid"))
-    breakdown = {} if protocol == PUBLISHED else break_down(errors_mm, predicted, pose, known)
+    breakdown = {} if evaluation.published else break_down(errors_mm, predicted, pose, known)
     return BenchmarkResult(
         means,
         errors_mm,
@@ -350,7 +344,7 @@ class _Evaluation:
         self.evaluator = Evaluator(estimator.bodies.folder, protocol).to(self.device)
         self.metrics = HAND_SET_METRICS if source.hands_alone else SMPLX_METRICS
         # The published loop counts every hand, known or not, and every point, in view or not.
-        self.published = protocol == PUBLISHED
+        self.published = self.evaluator.published
         self.visible_only = source.visible_only and not self.published
 
     @torch.inference_mode()

@@ -7,7 +7,6 @@ Names of metrics: "pa_" is after similarity alignment, otherwise the part's root
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypedDict
 
 import numpy as np
@@ -31,7 +30,6 @@ from human_models.joints import (
     SMPLX_SURFACE_VERTICES,
     joint_places,
 )
-from utils.errors import UserError
 from utils.geometry import (
     CentredPoints,
     align_similarity,
@@ -78,36 +76,14 @@ _SMPL_COMPARED: Final = (
 # fmt: on
 
 
-@dataclass(frozen=True)
-class EvaluationProtocol:
-    """Rules in which evaluations of the same predictions differ.
+EvaluationProtocol = Literal["correct", "published"]
+"""Rules in which evaluations of the same predictions differ.
 
-    Attributes:
-        name: as reports call it.
-        gt_wrist_relative: for "mpjpe" of the hands, match the wrist of the truth too. Otherwise
-            only the prediction is relative to its wrist, and the error is about the distance to
-            the camera.
-        pa_outlier_mm: leave out hands with a larger "pa_mpjpe", and with the left one the right.
-        hand_joints: 20, or 21 with the wrist.
-    """
-
-    name: str
-    gt_wrist_relative: bool = True
-    pa_outlier_mm: float | None = None
-    hand_joints: Literal[20, 21] = 20
-
-    @staticmethod
-    def named(name: str) -> "EvaluationProtocol":
-        """The protocol of that name; raises UserError where there is none."""
-        if name not in PROTOCOLS:
-            known = ", ".join(PROTOCOLS)
-            raise UserError(f"There is no protocol '{name}'; choose one of: {known}.")
-        return PROTOCOLS[name]
-
-
-CORRECT: Final = EvaluationProtocol("correct")
-PUBLISHED: Final = EvaluationProtocol("published", gt_wrist_relative=False, pa_outlier_mm=100.0)
-PROTOCOLS: Final = {protocol.name: protocol for protocol in (CORRECT, PUBLISHED)}
+For "mpjpe" of the hands, "published" matches the wrist of the prediction only, so that the error is
+about the distance to the camera. Hands with a "pa_mpjpe" over `_OUTLIER_MM` are left out, and with
+the left one the right.
+"""
+_OUTLIER_MM: Final = 100.0
 
 
 class SampleErrors(NamedTuple):
@@ -162,20 +138,19 @@ class Evaluator(nn.Module):
     head: Int[Tensor, "5023"]
     smplx_to_smpl: Float[Tensor, "6890 10475"]  # sparse
 
-    def __init__(self, folder: ModelFolder, protocol: EvaluationProtocol = CORRECT) -> None:
+    def __init__(self, folder: ModelFolder, protocol: EvaluationProtocol = "correct") -> None:
         """Raises UserError where a file of the folder is missing or damaged."""
         super().__init__()
-        self.protocol = protocol
+        self.published = protocol == "published"
         for side, vertices in read_hand_vertices(folder).items():
             self.register_buffer(f"{side}_hand", torch.from_numpy(vertices))
         self.register_buffer("head", torch.from_numpy(read_head_vertices(folder)))
 
         rig = read_body(folder, "smplx").joint_regressor
-        hands = {side: HAND_KEYPOINTS[side][-protocol.hand_joints :] for side in SIDES}
         rows = {
             "roots": _rig_rows(rig, _ROOTS),
             "body": read_j14_regressor(folder),
-            **{part: _rig_rows(rig, hands[side]) for part, side in _HANDS.items()},
+            **{part: _rig_rows(rig, HAND_KEYPOINTS[side][1:]) for part, side in _HANDS.items()},
         }
         self.smplx_joints = nn.ModuleDict({name: _Regressor(group) for name, group in rows.items()})
 
@@ -211,7 +186,7 @@ class Evaluator(nn.Module):
         unknown = sorted(set(only) - set(SMPLX_METRICS))
         if unknown:
             raise ValueError(f"no such metric: {', '.join(unknown)}")
-        needed = _with_hands_behind(only, self.protocol)
+        needed = _with_hands_behind(only, published=self.published)
         hands_valid = {"l_hand": left_hand_valid.bool(), "r_hand": right_hand_valid.bool()}
         meshes = (predicted_vertices.contiguous(), true_vertices.contiguous())
         result: dict[str, SampleErrors] = {}
@@ -225,7 +200,7 @@ class Evaluator(nn.Module):
                 shown = None if in_view is None else in_view((true.points + true.centroid).mT)
                 k = _ROOTS.index(_PART_ROOTS[part])
                 root = (predicted_roots[..., k, None], true_roots[..., k, None])
-                if kind == "mpjpe" and part in _HANDS and not self.protocol.gt_wrist_relative:
+                if kind == "mpjpe" and part in _HANDS and self.published:
                     root = (root[0], torch.zeros_like(root[1]))
                 for prefix in wanted:
                     if prefix:
@@ -286,11 +261,10 @@ class Evaluator(nn.Module):
         errors = torch.stack([left.error_mm, right.error_mm])
         valid = torch.stack([left.valid, right.valid])
         keep = valid
-        limit = self.protocol.pa_outlier_mm
-        if metric == "pa_mpjpe" and limit is not None:
-            left_ends_sample, right_ends_sample = valid & (errors > limit)
+        if metric == "pa_mpjpe" and self.published:
+            left_ends_sample, right_ends_sample = valid & (errors > _OUTLIER_MM)
             valid = valid & ~left_ends_sample & ~right_ends_sample
-            keep = keep & (errors < limit)
+            keep = keep & (errors < _OUTLIER_MM)
             keep[1] &= ~left_ends_sample
         mean = (errors * valid).sum(0) / valid.sum(0).clamp(min=1)
         result[f"{metric}_l_hand"], result[f"{metric}_r_hand"] = (
@@ -333,12 +307,12 @@ def _rig_rows(
     return rows
 
 
-def _with_hands_behind(only: Collection[str], protocol: EvaluationProtocol) -> set[str]:
+def _with_hands_behind(only: Collection[str], *, published: bool) -> set[str]:
     """The metrics asked for and those they are made of."""
     needed = set(only)
     for metric in (f"{prefix}{kind}" for prefix in ("", "pa_") for kind in PARTS):
         hands = {f"{metric}_{hand}" for hand in _HANDS}
-        drops_outliers = metric == "pa_mpjpe" and protocol.pa_outlier_mm is not None
+        drops_outliers = metric == "pa_mpjpe" and published
         if f"{metric}_hand" in needed or (drops_outliers and needed & hands):
             needed |= hands
     return needed

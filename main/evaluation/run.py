@@ -200,7 +200,7 @@ class BenchmarkOptions:
     datasets: tuple[str, ...] = ()
     humandata: Path | None = None
     images: Path | None = None
-    protocol: str = "correct"
+    protocol: EvaluationProtocol = "correct"
     ground_truth: Literal["parameters", "meshes"] = "parameters"
     worst_count: int | None = None
     detections: Path | None = None
@@ -220,7 +220,6 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
         run_world_benchmark(options)
         return 0
     worst_count = _WORST_COUNT if options.worst_count is None else options.worst_count
-    protocol = EvaluationProtocol.named(options.protocol)
     weights = find_weights(options.model_dir, options.checkpoint_id).weights
     device = device_of_process(options.device)
     with process_group(device), kept_log() as logged:
@@ -235,7 +234,7 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
             file = options.detections
             detections = None if file is None else read_detections(file)
         date = datetime.now().astimezone()
-        about_run = {"protocol": protocol.name, **_about_network(weights, estimator, date)}
+        about_run = {"protocol": options.protocol, **_about_network(weights, estimator, date)}
         several = len(sources) > 1
         log_of_loading = logged.getvalue()
         means: dict[str, Means] = {}
@@ -246,7 +245,7 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
                 result = run_benchmark(
                     source,
                     estimator,
-                    protocol,
+                    options.protocol,
                     ROOT / estimator.config.data.data_dir,
                     scans=source.scans if options.ground_truth == "meshes" else None,
                     detections=detections,
@@ -262,7 +261,7 @@ def run_benchmarks(options: BenchmarkOptions) -> int:
                     folder = _result_folder(source.name, options, date, several=several)
                     log_text = log_of_loading + logged.getvalue()[begin:]
                     write_results(folder, about_run, source, result, estimator, log_text)
-                    _report(folder, f"{source.name}, {protocol.name} protocol", result)
+                    _report(folder, f"{source.name}, {options.protocol} protocol", result)
                     means[source.name] = result.means
         folder = _result_folder("MPE", options, date, several=several)
         _report_mean(means, folder, about_run, logged.getvalue())

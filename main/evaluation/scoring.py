@@ -437,9 +437,8 @@ def score_result(result_folder: Path, truth: Path, body_folder: str) -> None:
         scored = score(*people, bodies)
         written |= scored._asdict()
         found, right = f"{scored.recall:.0%}", f"{scored.precision:.0%}"
-        table = Table(title=f"{found} of the true people found, {right} of results right")
-        for column in ("metric", "mean, mm", "people"):
-            table.add_column(column)
+        title = f"{found} of the true people found, {right} of results right"
+        table = Table("metric", "mean, mm", "people", title=title)
         for name, mean in scored.metrics.items():
             table.add_row(name, f"{mean['mean']:.1f}", str(mean["count"]))
         Console().print(table)

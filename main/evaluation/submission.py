@@ -254,30 +254,6 @@ def person_name(stem: str, k: int) -> str:
     return f"{stem}_personId_{k}.pkl"
 
 
-class PersonNames:
-    """File names of a submission: the people of an image are numbered from 0 as they come."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.images: dict[str, Path] = {}
-        self.people: Counter[str] = Counter()
-
-    def next(self, image_path: Path) -> str:
-        """Name for one more person of an image.
-
-        Raises:
-            UserError: another image has the same name for the server.
-        """
-        stem = self.server.stem(image_path)
-        other = self.images.setdefault(stem, image_path)
-        if other != image_path:
-            raise UserError(
-                f"{image_path} and {other} are both '{stem}' for the server; leave one out"
-            )
-        self.people[stem] += 1
-        return person_name(stem, self.people[stem] - 1)
-
-
 def pickled(record: Record) -> bytes:
     """A pickle that NumPy 1 reads too.
 
@@ -288,16 +264,26 @@ def pickled(record: Record) -> bytes:
 
 
 def write_submission(path: Path, people: Iterable[Prediction], server: Server) -> None:
-    """Write the zip, person by person.
+    """Write the zip, person by person; the people of an image are numbered from 0 as they come.
 
     Raises:
-        UserError: there is nobody, or an image is none of the server's by its name or size.
+        UserError: there is nobody, an image is none of the server's by its name or size, or two
+            images have the same name for the server.
     """
-    names = PersonNames(server)
+    images: dict[str, Path] = {}
+    counts: Counter[str] = Counter()
     with atomic_path(path) as partial_path:
         with zipfile.ZipFile(partial_path, "w", zipfile.ZIP_DEFLATED) as archive:
             for person in people:
-                name = names.next(person.image_path)
+                stem = server.stem(person.image_path)
+                other = images.setdefault(stem, person.image_path)
+                if other != person.image_path:
+                    raise UserError(
+                        f"{person.image_path} and {other} are both '{stem}' for the server; "
+                        "leave one out"
+                    )
+                name = person_name(stem, counts[stem])
+                counts[stem] += 1
                 archive.writestr(f"{FOLDER}/{name}", pickled(server.record(person)))
-        if not names.people:
+        if not counts:
             raise UserError("nobody was found; try --set inference.detection.conf=0.3, or --boxes")

@@ -12,11 +12,12 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
 from configs.schema import ModelConfig
-from human_models.files import ModelFolder, read_body, read_hand_vertices
+from human_models.files import BodyData, ModelFolder, read_body, read_hand_vertices
 from main.evaluation.metrics import SampleErrors
+from utils.camera import Camera
 from utils.geometry import align_similarity
 from utils.image import write_image
-from utils.render import Colour, MeshRenderer, PlacedMesh, person_colour
+from utils.render import MeshRenderer, PlacedMesh, person_colour
 
 _RANKED_BY: Final = ("mpvpe_all", "pa_mpvpe_hand")
 _PELVIS: Final = 0
@@ -91,58 +92,46 @@ def draw_worst(
     Args:
         names: captions of the samples in the pictures.
     """
-    draw = _Pictures(model, body_folder, hands_alone)
+    bodies = {10475: read_body(body_folder, "smplx"), 6890: read_body(body_folder, "smpl")}
+    hands = list(read_hand_vertices(body_folder).values()) if hands_alone else []
+    camera = Camera(model.focal, model.princpt).scaled(_ENLARGED)
+    renderers = {}
+    for count, body in bodies.items():
+        faces = body.faces
+        if hands_alone:
+            faces = faces[np.isin(faces, np.concatenate(hands)).all(axis=1)]
+        renderers[count] = MeshRenderer(faces, count)
     for number, (sample, name) in enumerate(zip(samples, names, strict=True), start=1):
-        write_image(folder / f"{number:02d}_{sample.error_mm:.0f}mm.jpg", draw(sample, name))
-
-
-class _Pictures:
-    def __init__(self, model: ModelConfig, folder: ModelFolder, hands_alone: bool) -> None:
-        self._bodies = {10475: read_body(folder, "smplx"), 6890: read_body(folder, "smpl")}
-        self._hands = list(read_hand_vertices(folder).values()) if hands_alone else []
-        self._model = model
-        self._renderers = {}
-        for count, body in self._bodies.items():
-            faces = body.faces
-            if hands_alone:
-                faces = faces[np.isin(faces, np.concatenate(self._hands)).all(axis=1)]
-            self._renderers[count] = MeshRenderer(faces, count)
-
-    def __call__(self, sample: WorstSample, name: str) -> UInt8[np.ndarray, "H W 3"]:
         crop = cv2.resize(sample.pixels, None, fx=_ENLARGED, fy=_ENLARGED)
-        panels = {
-            f"{name}": crop,
-            f"prediction, {sample.metric} {sample.error_mm:.1f} mm": self._over(
-                crop, sample.predicted_m, person_colour(0)
-            ),
-            "truth": self._over(crop, self._placed_truth(sample), person_colour(2)),
-        }
-        return np.concatenate([_captioned(*panel) for panel in panels.items()], axis=1)
+        panels = [_captioned(name, crop)]
+        for title, mesh, colour in (
+            (f"prediction, {sample.metric} {sample.error_mm:.1f} mm", sample.predicted_m, 0),
+            ("truth", _placed_truth(sample, bodies, hands), 2),
+        ):
+            placed = PlacedMesh(mesh, camera, person_colour(colour))
+            panels.append(_captioned(title, renderers[len(mesh)].overlay(crop, [placed])))
+        picture = np.concatenate(panels, axis=1)
+        write_image(folder / f"{number:02d}_{sample.error_mm:.0f}mm.jpg", picture)
 
-    def _placed_truth(self, sample: WorstSample) -> Float32[np.ndarray, "V 3"]:
-        placed = sample.true_m.copy()
-        if self._hands:
-            for hand, valid in zip(self._hands, sample.hands_valid, strict=True):
-                if not valid:
-                    placed[hand] = _BEHIND_THE_CAMERA
-                    continue
-                points = (torch.from_numpy(v[None, hand]) for v in (placed, sample.predicted_m))
-                placed[hand] = align_similarity(*points)[0].numpy()
-            return placed
-        predicted, true = (
-            (self._bodies[len(mesh)].joint_regressor[_PELVIS] @ mesh).astype(np.float32)
-            for mesh in (sample.predicted_m, placed)
-        )
-        return placed + (predicted - true)
 
-    def _over(
-        self, crop: UInt8[np.ndarray, "H W 3"], mesh: Float32[np.ndarray, "V 3"], colour: Colour
-    ) -> UInt8[np.ndarray, "H W 3"]:
-        focal_x, focal_y = (_ENLARGED * focal for focal in self._model.focal)
-        # Pixels count from their centres, which enlarging moves.
-        x, y = (_ENLARGED * (centre + 0.5) - 0.5 for centre in self._model.princpt)
-        placed = PlacedMesh(mesh, (focal_x, focal_y), (x, y), colour)
-        return self._renderers[len(mesh)].overlay(crop, [placed])
+def _placed_truth(
+    sample: WorstSample, bodies: Mapping[int, BodyData], hands: Sequence[np.ndarray]
+) -> Float32[np.ndarray, "V 3"]:
+    """Where the prediction is; `hands` are the vertices of each in sets of hands alone."""
+    placed = sample.true_m.copy()
+    if hands:
+        for hand, valid in zip(hands, sample.hands_valid, strict=True):
+            if not valid:
+                placed[hand] = _BEHIND_THE_CAMERA
+                continue
+            points = (torch.from_numpy(v[None, hand]) for v in (placed, sample.predicted_m))
+            placed[hand] = align_similarity(*points)[0].numpy()
+        return placed
+    predicted, true = (
+        (bodies[len(mesh)].joint_regressor[_PELVIS] @ mesh).astype(np.float32)
+        for mesh in (sample.predicted_m, placed)
+    )
+    return placed + (predicted - true)
 
 
 def _captioned(text: str, panel: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H2 W 3"]:

@@ -1,7 +1,8 @@
 """The people of a clip over time: from estimates of single frames to identity and motion.
 
 rows.py     raw and final rows of all people, on the disk
-camera.py   the clip's camera, bodies placed in it, and its turns and zoom as points show them
+camera.py   the clip's camera and how it moves, and bodies placed in it
+turns.py    rotation, zoom and focal length of a camera that stays in its place, from corners
 camera_motion.py  how the camera turns, zooms and moves, from what is behind people
 odometry.py  the path of a camera that moves
 stitch.py   which tracks are one person

@@ -8,19 +8,29 @@ keyframes are made to agree at the end, so errors do not add up where the camera
 
 import logging
 import math
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
 from scipy.spatial.transform import Rotation
 
-from main.motion.camera import INLIER_PX, NO_TURN, Clip, Edge, Fit, Points, Turn, adjusted, fit_turn
-from main.motion.odometry import CameraPath, Observation, find_path
+from main.motion.camera import CameraKind, CameraMotion, Clip, static_camera
+from main.motion.odometry import CameraPath, Observation, agrees_with_motion, find_path
+from main.motion.turns import (
+    INLIER_PX,
+    NO_TURN,
+    Edge,
+    Fit,
+    Points,
+    Turn,
+    TurnedPoints,
+    adjusted,
+    find_focal,
+    fit_turn,
+)
 
 log = logging.getLogger(__name__)
-
-CameraKind = Literal["static", "rotating", "moving"]
 
 _LONGEST_SIDE: Final = 640
 """Frames are reduced to this many pixels; all distances below are in these pixels."""
@@ -44,6 +54,8 @@ _MOST_IMAGES: Final = 64
 """Keyframes whose image is kept, to look back at."""
 _LOOKS_BACK: Final = 2
 """At so many older keyframes, when the keyframe changes."""
+_WIDEST, _LEAST_WIDTH = 12, 5
+"""Matches that the focal length is found from, and how far off the image is in them at least."""
 _LEAST_INLIERS: Final = 0.35
 _SURE: Final = 0.5
 """With less confidence, another guess of where corners went is tried."""
@@ -73,43 +85,6 @@ _LK: Final[dict[str, Any]] = {
     "maxLevel": 3,
     "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01),
 }
-
-
-class CameraMotion(NamedTuple):
-    """Where the camera is in every frame, relative to the first; T frames.
-
-    Attributes:
-        camera_from_first: points of the first frame's camera (x right, y down, z forward) in each
-            frame's camera. Translations are in metres if `scale_known`; of a camera that only
-            turns they are 0.
-        zoom: the focal length over that of the first frame.
-        confidence: 0 to 1, how far the pose of each frame can be trusted.
-        scale_known: translations are in metres; else their unit is unknown.
-    """
-
-    kind: CameraKind
-    camera_from_first: Float[np.ndarray, "T 4 4"]
-    zoom: Float[np.ndarray, " T"]
-    confidence: Float[np.ndarray, " T"]
-    scale_known: bool
-
-
-def static_camera(frame_count: int, confidence: float = 1.0) -> CameraMotion:
-    """A camera that stands still."""
-    return CameraMotion(
-        "static",
-        np.tile(np.eye(4), (frame_count, 1, 1)),
-        np.ones(frame_count),
-        np.full(frame_count, confidence),
-        True,
-    )
-
-
-def scaled(motion: CameraMotion, factor: float) -> CameraMotion:
-    """The motion with its translations times `factor`, which makes metres of its unit."""
-    poses = motion.camera_from_first.copy()
-    poses[:, :3, 3] *= factor
-    return motion._replace(camera_from_first=poses, scale_known=True)
 
 
 def as_dolly(motion: CameraMotion) -> CameraMotion:
@@ -175,7 +150,7 @@ class CameraTracker:
     """
 
     def __init__(self, clip: Clip, kind: CameraKind | None = None) -> None:
-        self._kind = kind
+        self.kind = kind
         width, height = clip.image_size
         self._scale = min(1.0, _LONGEST_SIDE / max(width, height))
         self._size = (round(width * self._scale), round(height * self._scale))
@@ -200,6 +175,8 @@ class CameraTracker:
         self._frames: list[tuple[int, Turn, float]] = []
         """Each frame's keyframe, its turn from there, and the confidence."""
         self._parallax: list[bool] = []
+        self._widest: dict[int, tuple[float, _Match]] = {}
+        """Of each keyframe, the match that is farthest off, and how far in reduced pixels."""
         self._corner_count = 0
         self._observations: list[tuple[np.ndarray, np.ndarray]] = []
         """Of each frame, numbers of corners and where they are, `_FINE` parts of a pixel."""
@@ -225,6 +202,9 @@ class CameraTracker:
         if match is not None:
             self._step = self._turn.back().then(match.fit.turn)
             self._turn = match.fit.turn
+            moved = self._displacement(self._turn)
+            if moved > self._widest.get(self._current, (0.0, match))[0]:
+                self._widest[self._current] = moved, match
             if frame_index % self._check_interval == 0:
                 self._parallax.append(self._has_parallax(match))
         if match is None or match.share < _KEPT:
@@ -410,22 +390,31 @@ class CameraTracker:
         if explained > 1 - _UNEXPLAINED:
             return False
         focal = self._focal * self._absolute[self._current].zoom
-        matrix, inliers = cv2.findEssentialMat(
+        agree = agrees_with_motion(
             match.before / focal,
             match.after / (focal * match.fit.turn.zoom),
-            np.eye(3),
-            method=cv2.USAC_MAGSAC,
-            threshold=INLIER_PX / 2 / focal,
+            INLIER_PX / 2 / focal,
         )
-        if matrix is None or inliers is None:
-            return False
-        agree = inliers.ravel() > 0
         others = agree[~match.fit.inliers]
         return bool(min(agree.mean(), others.mean()) > _EXPLAINED)
 
+    def find_focal(self) -> float | None:
+        """The focal length in the first frame, in pixels of the clip, if the camera's turns show
+        it."""
+        if self.kind == "moving":
+            return None
+        widest = sorted(self._widest.items(), key=lambda one: -one[1][0])[:_WIDEST]
+        seen = [
+            TurnedPoints(match.before, match.after, match.fit.turn, self._absolute[number].zoom)
+            for number, (moved, match) in widest
+            if moved > _LEAST_WIDTH
+        ]
+        focal = find_focal(seen, self._focal)
+        return None if focal is None else focal / self._scale
+
     def finish(self) -> CameraMotion:
         """The camera's motion over all frames that were added; one line of the log says which."""
-        kind = self._kind
+        kind = self.kind
         count = len(self._frames)
         if count < 2:
             return static_camera(count)

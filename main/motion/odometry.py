@@ -63,6 +63,21 @@ def find_path(
     return _every_frame(structure, observations, rotations)
 
 
+def agrees_with_motion(
+    before: Float[np.ndarray, "N 2"], after: Float[np.ndarray, "N 2"], noise: float
+) -> Bool[np.ndarray, " N"]:
+    """Which corners one motion of the camera explains, by their essential matrix.
+
+    Args:
+        before, after: from the principal point, over the focal length.
+        noise: of corners, over the focal length.
+    """
+    _, agree = cv2.findEssentialMat(
+        before, after, np.eye(3), method=cv2.USAC_MAGSAC, threshold=noise
+    )
+    return np.zeros(len(before), bool) if agree is None else agree.ravel() > 0
+
+
 class _Structure:
     """Frames and points whose places agree."""
 

@@ -15,8 +15,8 @@ from scipy.sparse.linalg import spsolve
 
 from human_models.body import BodyModel
 from human_models.joints import JOINTS, SIDES
-from main.motion.camera import PELVIS
-from main.motion.camera_motion import CameraMotion, as_dolly
+from main.motion.camera import PELVIS, CameraMotion
+from main.motion.camera_motion import as_dolly
 from main.motion.rows import FINAL_ROW, FinalRows
 from main.motion.trajectories import pose_joints, pose_vertices
 from utils.geometry import smooth

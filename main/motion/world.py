@@ -24,8 +24,7 @@ from scipy.spatial.transform import Rotation
 
 from human_models.body import BodyModel
 from human_models.joints import SIDES
-from main.motion.camera import PELVIS, Clip
-from main.motion.camera_motion import CameraMotion, scaled
+from main.motion.camera import PELVIS, CameraMotion, Clip, scaled
 from main.motion.legs import bend_leg, between, of_nearest, turn_between
 from main.motion.rows import BLOCK, WORLD_ROW, FinalRows, WorldRows
 from main.motion.standing import (

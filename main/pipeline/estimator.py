@@ -20,6 +20,7 @@ from configs.reader import load_config
 from configs.schema import Config
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
+from human_models.joints import JOINTS_FROM_MODEL
 from main.pipeline.model_files import ModelFiles, find_model
 from models.checkpoint import load_network
 from models.deployment import PROGRAMS, OnnxNetwork, StaticNetwork
@@ -39,6 +40,7 @@ from utils.files import ROOT
 log = logging.getLogger(__name__)
 
 Network = SMPLestX | OnnxNetwork | StaticNetwork
+_POSED_AT_ONCE: Final = 256
 PRECISIONS: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -219,6 +221,24 @@ class Estimator:
                 )
             )
         return people
+
+    @torch.inference_mode()
+    def joints_of(self, parameters: dict[str, np.ndarray]) -> Float[np.ndarray, "T 137 3"]:
+        """The joints of bodies that were estimated before, in the cameras of their crops, metres.
+
+        Args:
+            parameters: fields of `Person` by name, of T people; those of the cameras are ignored.
+        """
+        joints = []
+        for start in range(0, len(parameters["transl"]), _POSED_AT_ONCE):
+            given = {
+                name: torch.from_numpy(value[start : start + _POSED_AT_ONCE]).to(self.device)
+                for name, value in parameters.items()
+                if name not in ("focal", "princpt")
+            }
+            posed = self.body(**given, want_vertices=False).joints
+            joints.append(posed[:, list(JOINTS_FROM_MODEL)].cpu().numpy())
+        return np.concatenate(joints)
 
     def _regress(self, pixels: Float[Tensor, "B h w 3"]) -> HeadOutputs:
         if self.device.type == "cuda":

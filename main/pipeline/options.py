@@ -63,7 +63,7 @@ class InferenceOptions:
     def __post_init__(self) -> None:
         for name, count in (("batch-size", self.batch_size), ("keep-longest", self.keep_longest)):
             if count is not None and count < 1:
-                raise UserError(f"--{name} {count}: give a number from 1")
+                raise UserError(f"--{name} {count}: give 1 or more")
         if self.reuse and (self.boxes or self.preview or isinstance(self.keypoints, Path)):
             raise UserError(
                 "--reuse takes boxes and keypoints from the result: leave out --boxes, --preview "
@@ -76,13 +76,13 @@ class InferenceOptions:
         if self.fps is not None:
             _require_rate(self.fps)
         if self.focal_px is not None and self.fov_deg is not None:
-            raise UserError("--focal and --fov: give one of them")
+            raise UserError("--focal and --fov: give only one of them")
         if self.focal_px is not None and not 1 <= self.focal_px <= 1e6:
             raise UserError(f"--focal {self.focal_px:g}: give a focal length of 1 to 1e6 pixels")
         if self.fov_deg is not None and not 0.1 <= self.fov_deg <= 179:
             raise UserError(f"--fov {self.fov_deg:g}: give an angle of 0.1 to 179 degrees")
         if self.camera != "auto" and not self.world:
-            raise UserError(f"--camera {self.camera} is for --world: give both, or neither")
+            raise UserError(f"--camera {self.camera} needs --world; give both or neither")
         if self.export:
             check_formats(self.export)
 

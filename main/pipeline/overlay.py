@@ -16,7 +16,7 @@ from main.motion.camera import PELVIS
 from main.motion.rows import FinalRows
 from main.motion.trajectories import confidence, pose_vertices
 from main.pipeline.stages import READ_AHEAD
-from utils.camera import Box, project
+from utils.camera import Box, Camera, project
 from utils.image import write_image
 from utils.iteration import parallel_map, prefetch, with_progress
 from utils.render import MeshRenderer, PlacedMesh, draw_skeleton, draw_vertices, person_colour
@@ -132,8 +132,10 @@ def _placed(one: DrawnPerson) -> PlacedMesh:
     assert one.vertices_m is not None
     return PlacedMesh(
         vertices_cam_m=one.vertices_m,
-        focal_px=(float(one.focal[0]), float(one.focal[1])),
-        princpt_px=(float(one.princpt[0]), float(one.princpt[1])),
+        camera=Camera(
+            (float(one.focal[0]), float(one.focal[1])),
+            (float(one.princpt[0]), float(one.princpt[1])),
+        ),
         colour=person_colour(one.identity),
     )
 

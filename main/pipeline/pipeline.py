@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from configs.reader import save_config
-from main.motion.camera import Clip, choose_camera
-from main.motion.camera_motion import CameraTracker, static_camera
+from main.motion.camera import ASSUMED, Clip, choose_camera, static_camera
+from main.motion.camera_motion import CameraTracker
 from main.motion.refinement import ERRORS_NAME, NetworkErrors, Refinement
 from main.motion.results import (
     as_given,
@@ -40,6 +40,7 @@ from main.pipeline.stages import (
     crop_people,
     detect_people,
     estimate_people,
+    place_again,
     place_people,
     read_estimates,
     track_people,
@@ -115,11 +116,12 @@ def process_clip(
             )
             frame_count, keypoints = before.frame_count, before.keypoints
             place_people(before.frames, clip, raw)
-            people = raw.column("track")
             _watch_again(source, raw, camera)
         else:
             frame_count = _estimate(source, clip, detector, tools, camera, raw)
-            people = stitch(raw, clip.camera, clip.fps)
+        if camera is not None:
+            clip, camera = _with_found_focal(source, clip, camera, raw, tools)
+        people = raw.column("track") if options.reuse else stitch(raw, clip.camera, clip.fps)
 
         # The clip as a whole: raw rows become final ones.
         motion = static_camera(frame_count) if camera is None else camera.finish()
@@ -204,6 +206,29 @@ def _watch_again(source: FrameSource, raw: RawRows, camera: CameraTracker | None
             for frame in frames:
                 here = rows.get(frame.index, np.zeros(0, int))
                 camera.add(frame.index, frame.image, raw.take(here, "box_xywh").astype(float))
+
+
+def _with_found_focal(
+    source: FrameSource, clip: Clip, camera: CameraTracker, raw: RawRows, tools: "Tools"
+) -> tuple[Clip, CameraTracker]:
+    """The clip, and what has seen it, with the focal length that the camera's turns show.
+
+    Where it was assumed until now and differs, everybody is placed again, and the frames are read
+    once more.
+    """
+    focal = camera.find_focal() if clip.camera.origin == ASSUMED else None
+    if focal is None:
+        return clip, camera
+    log.info(
+        "camera: its turns show a focal length of %.0f pixels (assumed before: %.0f)",
+        *(focal, clip.camera.focal[0]),
+    )
+    known = clip.camera._replace(focal=(focal, focal), origin="the camera's turns")
+    clip = clip._replace(camera=known)
+    place_again(raw, clip, tools.estimator)
+    camera = CameraTracker(clip, camera.kind)
+    _watch_again(source, raw, camera)
+    return clip, camera
 
 
 class Tools:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 
-from human_models.joints import JOINTS_FROM_MODEL
 from main.motion.camera import PELVIS, Clip, place_bodies, truncation
 from main.motion.camera_motion import CameraTracker
 from main.motion.result_reader import open_result
@@ -413,7 +412,7 @@ def read_estimates(
         if not len(kept) or not (sides > 0).all():
             what = "'box_xywh' has boxes without size" if len(kept) else "all is 'interpolated'"
             raise UserError(f"--reuse: {result.files[number]}: {what}; run without it")
-        joints = _posed_joints(values, estimator)
+        joints = estimator.joints_of(values)
         depth = joints[:, PELVIS, 2]
         if not ((depth > 0) & (depth < _FARTHEST_M)).all():
             where = f"{result.files[number]}: 'raw_transl' is in no camera's view"
@@ -440,23 +439,6 @@ def read_estimates(
     return EarlierEstimates(ordered, count, summary.keypoints)
 
 
-@torch.inference_mode()
-def _posed_joints(
-    values: dict[str, np.ndarray], estimator: Estimator
-) -> Float[np.ndarray, "T 137 3"]:
-    """The joints of the network's bodies, in the cameras of their crops."""
-    posed = []
-    for start in range(0, len(values["transl"]), _PLACED_AT_ONCE):
-        given = {
-            name: torch.from_numpy(value[start : start + _PLACED_AT_ONCE]).to(estimator.device)
-            for name, value in values.items()
-            if name not in ("focal", "princpt")
-        }
-        joints = estimator.body(**given, want_vertices=False).joints
-        posed.append(joints[:, list(JOINTS_FROM_MODEL)].cpu().numpy())
-    return np.concatenate(posed)
-
-
 def place_people(frames: Iterable[EstimatedFrame], clip: Clip, rows: RawRows) -> int:
     """Place everyone in the clip's camera and write them down; the number of frames."""
     waiting: list[tuple[int, EstimatedPerson]] = []
@@ -481,10 +463,23 @@ def raw_rows(estimates: list[tuple[int, EstimatedPerson]], clip: Clip) -> np.nda
             row[name] = getattr(person, name)
         if keypoints is not None:
             keypoints.write(row)
+    _place(rows, np.stack([one.person.joints_3d_m for _, one in estimates]), clip)
+    return rows
+
+
+def place_again(rows: RawRows, clip: Clip, estimator: Estimator) -> None:
+    """Place everyone anew, in a camera of which more is known by now."""
+    for _, block in rows.blocks():
+        joints = estimator.joints_of({name: block[name].copy() for name in PARAMETERS})
+        _place(block, joints, clip)
+
+
+def _place(rows: np.ndarray, joints_3d_m: Float[np.ndarray, "N 137 3"], clip: Clip) -> None:
+    """Fill in the columns `PLACED` of rows whose joints are in the cameras of their crops."""
     placed = place_bodies(
         global_orient=rows["global_orient"],
         transl=rows["transl"],
-        joints_3d_m=np.stack([one.person.joints_3d_m for _, one in estimates]),
+        joints_3d_m=joints_3d_m,
         joints_2d_px=rows["joints_2d_px"],
         princpt=rows["princpt"],
         camera=clip.camera,
@@ -493,4 +488,3 @@ def raw_rows(estimates: list[tuple[int, EstimatedPerson]], clip: Clip) -> np.nda
     rows["placed_pelvis_m"] = placed.joints_3d_m[:, PELVIS]
     seen = clip.camera.project(placed.joints_3d_m.astype(np.float32))
     rows["truncation"] = truncation(seen, clip.image_size)
-    return rows

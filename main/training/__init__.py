@@ -1,7 +1,7 @@
 """Training and pre-training: what `main.train` and `main.pretrain` run.
 
-run.py         a run on one page: config, data, network, processes, trainer, epochs
-recipes.py     what is learned: networks at their start, batches, objectives
+run.py         a run from start to end: config, data, network, processes, trainer, epochs
+recipes.py     what differs between objectives: initial networks, batches, losses
 trainer.py     the loop over iterations
 optimizer.py   groups of parameters, the learning rate, averaged weights
 state.py       a run's folder, snapshots, resuming

@@ -1,4 +1,4 @@
-"""What moves the weights: groups of parameters, the learning rate, and averaged weights."""
+"""The optimizer: groups of parameters, the learning rate, and averaged weights."""
 
 import math
 import re
@@ -18,10 +18,10 @@ _BEFORE_BLOCKS: Final = ("encoder.patch_embed.", "encoder.pos_embed", "encoder.t
 
 
 def freeze(network: SMPLestX, config: TrainConfig) -> None:
-    """Stop the gradients of what nothing supervises, and of the config's `frozen_blocks`.
+    """Stop the gradients of parameters that no loss reads, and of the config's `frozen_blocks`.
 
     Raises:
-        UserError: there are not so many blocks.
+        UserError: the encoder has fewer blocks.
     """
     depth = len(network.encoder.blocks)
     if config.frozen_blocks > depth:
@@ -36,7 +36,7 @@ def freeze(network: SMPLestX, config: TrainConfig) -> None:
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam over what learns; `lr_scale` of a group is its share of the learning rate."""
+    """Adam over the trained parameters; `lr_scale` of a group multiplies the learning rate."""
     blocks = [_BLOCK.search(name) for name, _ in network.named_parameters()]
     depth = 2 + max((int(block[1]) for block in blocks if block), default=0)
     groups: dict[tuple[int, bool], list[Tensor]] = {}
@@ -57,7 +57,7 @@ def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optim
 
 
 def _layer(name: str, behind: int) -> int:
-    """0 before the encoder's blocks, 1 for the first one; `behind` for all that follows them."""
+    """0 before the encoder's blocks, 1 for the first block, `behind` after the last one."""
     block = _BLOCK.search(name)
     if block:
         return 1 + int(block[1])
@@ -67,9 +67,10 @@ def _layer(name: str, behind: int) -> int:
 def learning_rate(
     iteration: int, iterations: int, config: TrainConfig, spent: float = 0.0
 ) -> float:
-    """Of an iteration, counted from 0 over all epochs: a linear rise, then a half cosine.
+    """The rate of an iteration, counted from 0 over all epochs: a linear rise, then a half cosine.
 
-    `spent`: share of `train.time_limit_s`, which moves along the cosine where it is ahead.
+    `spent`: share of `train.time_limit_s` that has passed. The position on the cosine is this share
+    or that of the iterations, whichever is larger.
     """
     if iteration < config.warmup_iters:
         return config.lr * (iteration + 1) / config.warmup_iters
@@ -84,10 +85,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 class AveragedWeights:
-    """Exponential moving average of a network's learning parameters (Polyak averaging).
+    """Exponential moving average of a network's trained parameters (Polyak averaging).
 
-    The average begins as the mean of all iterations so far, so that the random start is soon
-    forgotten, and becomes the exponential one.
+    It begins as the mean of all iterations so far, so that the random start soon loses its
+    influence.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -98,20 +99,20 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Count the present weights in."""
+        """Include the current weights in the average."""
         self.updates += 1
         decay = min(self._decay, self.updates / (self.updates + 9))
         torch._foreach_lerp_(self._average, [p.detach() for p in self._learning], 1 - decay)
 
     def restart(self, updates: int) -> None:
-        """The network's present weights are the average of so many iterations."""
+        """Take the current weights as the average of `updates` iterations."""
         self.updates = updates
         for average, parameter in zip(self._average, self._learning, strict=True):
             average.copy_(parameter.detach())
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The network has the averaged weights while the block runs."""
+        """Give the network the averaged weights while the block runs."""
         self._swap()
         try:
             yield

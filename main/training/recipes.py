@@ -1,7 +1,7 @@
-"""What a run learns, from what, and how it is judged.
+"""Recipes: what a run learns, from which data, and how it is evaluated.
 
 `REGRESSION` learns bodies from crops (main.train). `KEYPOINTS` and `LIFTING` are pre-training
-(main.pretrain): an encoder learns to find joints, a lifter learns what joints mean in 3D.
+(main.pretrain): an encoder learns to find joints, a lifter learns to lift 2D joints to 3D.
 """
 
 import logging
@@ -50,7 +50,7 @@ from utils.files import ROOT
 log = logging.getLogger(__name__)
 
 Objective = Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Float[Tensor, " B"]]]
-"""From a network and a batch to the terms of the loss, one value per sample."""
+"""Computes the terms of the loss of a network and a batch, one value per sample."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,18 @@ class Recipe:
     """The parts of a run that depend on what is learned."""
 
     kind: str
-    """Begins the names of its runs' folders."""
+    """Prefix of the names of run folders."""
     network: Callable[[Run, Snapshots], nn.Module]
-    """The network that learns, as it is at the start, on the CPU; raises UserError where the config
-    has none, or where weights do not fit."""
+    """The initial network, on the CPU; raises UserError if the config does not describe one, or
+    weights do not fit."""
     loader: Callable[[Run], "BatchLoader"]
-    """What it learns from; raises UserError where that is missing."""
+    """The training data; raises UserError if they are missing."""
     objective: Callable[[BodyModel, Config], Objective]
     validator: Callable[[Run, Learner, TrainLog], Validator]
     preview: Callable[[BodyModel, Config], Preview] | None = None
-    """Pictures of what the network makes of a batch."""
+    """Pictures of the network's predictions for a batch."""
     finish: Callable[[Run, Learner], None] = lambda run, learner: None
-    """What the first process does at the end."""
+    """Called by the first process at the end."""
 
 
 def _regression_network(run: Run, snapshots: Snapshots) -> SupervisedSMPLestX:
@@ -81,7 +81,7 @@ def _regression_network(run: Run, snapshots: Snapshots) -> SupervisedSMPLestX:
 def _keypoint_network(run: Run, snapshots: Snapshots) -> KeypointNetwork:
     if run.config.train.parallel == "fsdp":
         raise UserError(
-            "pre-training has no train.parallel = 'fsdp'; use 'ddp', encoders are small"
+            "pre-training does not support train.parallel = 'fsdp'; use 'ddp', encoders are small"
         )
     network, width = _initial_network(run, snapshots), run.config.model.encoder_config.embed_dim
     return KeypointNetwork(network.encoder, width, network.keypoint_head)
@@ -89,28 +89,28 @@ def _keypoint_network(run: Run, snapshots: Snapshots) -> KeypointNetwork:
 
 def _lifting_network(run: Run, snapshots: Snapshots) -> LiftingNetwork:
     if run.config.train.parallel == "fsdp":
-        raise UserError("lifting has no train.parallel = 'fsdp'; use 'ddp', lifters are small")
+        raise UserError("lifting does not support train.parallel = 'fsdp'; use 'ddp' instead")
     if run.config.model.lifter_config is None:
         raise UserError(
-            "lifting trains the part that model.lifter_config describes, and the config has none; "
-            "take configs/config_smplest_x_demo.py"
+            "lifting trains the part that model.lifter_config describes, but the config has none; "
+            "start from configs/config_smplest_x_demo.py"
         )
     return LiftingNetwork(_initial_network(run, snapshots))
 
 
 def _initial_network(run: Run, snapshots: Snapshots) -> SMPLestX:
-    """The network as training from epoch 0 begins: published weights, or a pre-trained encoder.
+    """The network at epoch 0, with published weights or a pre-trained encoder.
 
-    A run that is resumed needs no such files.
+    A resumed run needs no such files.
 
     Raises:
-        UserError: a weights file is missing or of another network.
+        UserError: a weights file is missing, or belongs to another network.
     """
     config, model = run.config, run.config.model
     begins = next(snapshots.newest_first(), None) is None
     encoder = model.encoder_pretrained_model_path
     path = None if encoder is None else ROOT / encoder
-    # Before the network: many processes of a large one may not fit into memory.
+    # Check this before making the network: many large ones may not fit into memory.
     if begins and model.pretrained_model_path is None and path is not None and not path.is_file():
         raise UserError(
             f"{path} is missing; put the pre-trained encoder there, or set "
@@ -133,7 +133,7 @@ def _initial_network(run: Run, snapshots: Snapshots) -> SMPLestX:
         if network.keypoint_head is not None:
             load_keypoint_head(network.keypoint_head, path)
     else:
-        log.warning("the encoder begins with random weights: no file of pre-trained ones is named")
+        log.warning("the encoder starts from random weights, as the config names no weights file")
     return network
 
 
@@ -150,7 +150,7 @@ def crop_loader(run: Run) -> TrainingLoader:
 
 
 class LiftingLoader:
-    """Batches of people who are joints alone, made on the device."""
+    """Batches of synthetic people without pictures, made on the device."""
 
     def __init__(self, run: Run) -> None:
         self.names: Final = ("lifting",)
@@ -178,7 +178,7 @@ class LiftingLoader:
 
 
 BatchLoader = TrainingLoader | LiftingLoader
-"""Batches of each iteration of an epoch, functions of the iteration's number."""
+"""The batches of each iteration of an epoch, as functions of the iteration's number."""
 
 
 class Regression:
@@ -207,7 +207,7 @@ class Regression:
 
 
 class Keypoints:
-    """Joints on the encoder's feature map: pre-training."""
+    """Joints on the encoder's feature map, for pre-training."""
 
     def __init__(self, body: BodyModel, config: Config) -> None:
         del body
@@ -220,7 +220,7 @@ class Keypoints:
 
 
 class Lifting:
-    """SMPL-X parameters from joints alone: pre-training of a lifter."""
+    """SMPL-X parameters from 2D joints, for pre-training of a lifter."""
 
     def __init__(self, body: BodyModel, config: Config) -> None:
         """`body` is on the device of the batches."""
@@ -236,7 +236,7 @@ class Lifting:
 
 @contextmanager
 def autocast(device: torch.device, precision: str) -> Iterator[None]:
-    """The context of a forward pass in `train.precision`."""
+    """Run a forward pass in `train.precision`."""
     is_half = precision == "bf16"
     # On CPUs, the gradient of fused attention is four times slower in bf16 than in fp32.
     plain = sdpa_kernel(SDPBackend.MATH) if is_half and device.type == "cpu" else nullcontext()
@@ -245,7 +245,7 @@ def autocast(device: torch.device, precision: str) -> Iterator[None]:
 
 
 def _write_encoder(run: Run, learner: Learner) -> None:
-    """Write the encoder; its averaged weights, if the run averages them."""
+    """Write the encoder, with averaged weights if the run averages them."""
     assert isinstance(learner.network, KeypointNetwork)
     path = run.folder / "model_dump" / "encoder.pth"
     with learner.average.in_place() if learner.average else nullcontext():

@@ -1,4 +1,4 @@
-"""A training run on one page: config, data, network, processes, trainer, epochs."""
+"""A training run from start to end: config, data, network, processes, trainer, epochs."""
 
 import logging
 import os
@@ -44,15 +44,15 @@ _LOCK_PATIENCE_S: Final = 30
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the command line says of a run; all else is in its config."""
+    """The command line of a run; everything else is in its config."""
 
     job_name: str
     config_file: str
     output: Path
-    """Where runs have their folders."""
+    """Parent of the run's folder."""
     device: str
     overrides: tuple[str, ...]
-    """Changes of the config, "section.key=value"."""
+    """Changes of the config, as "section.key=value"."""
 
 
 def run_training(recipe: Recipe, options: RunOptions, stop: StopRequest | None = None) -> int:
@@ -61,15 +61,15 @@ def run_training(recipe: Recipe, options: RunOptions, stop: StopRequest | None =
     Every process of the run calls it.
 
     Args:
-        stop: is made by signals from here on.
+        stop: set by SIGTERM and SIGHUP from now on.
 
     Raises:
-        UserError: the config, the data or the weights are not usable, or training went wrong.
+        UserError: the config, the data or the weights are not usable, or training failed.
     """
     stop = stop or StopRequest()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, stop.make)
+            signal.signal(number, stop.request)
     if not world().is_first:
         logging.disable()  # the first process logs for all of them
     device = device_of_process(options.device)
@@ -84,7 +84,7 @@ def run_training(recipe: Recipe, options: RunOptions, stop: StopRequest | None =
         with (
             log_file(folder / "log" / "train.log"),
             one_error_report(here),
-            _alone_in(folder, here),
+            _locked(folder, here),
         ):
             return _train(recipe, Run(config, folder, device, here), stop)
 
@@ -122,12 +122,12 @@ def _train(recipe: Recipe, run: Run, stop: StopRequest) -> int:
 
 
 @contextmanager
-def _alone_in(folder: Path, here: World) -> Iterator[None]:
-    """Hold the run's folder: two that resume one run would write over each other.
+def _locked(folder: Path, here: World) -> Iterator[None]:
+    """Lock the run's folder, because two processes that resume a run would overwrite its files.
 
-    Loader workers of a process that was killed hold it for some seconds more.
+    Loader workers of a killed process hold the lock for some seconds more.
     """
-    busy = f"{folder} is being trained by another process; wait for its end, or take another name"
+    busy = f"{folder} is being trained by another process; wait for its end, or use another name"
     with failing_together("lock"), ExitStack() as stack:
         if here.is_first:
             stack.enter_context(exclusive(folder / "lock", busy, _LOCK_PATIENCE_S))
@@ -137,14 +137,14 @@ def _alone_in(folder: Path, here: World) -> Iterator[None]:
 
 
 def _date_if_restarted() -> str | None:
-    """A worker that died and was restarted by torchrun resumes the run that it began."""
+    """The launch date of the run that a process resumes after torchrun has restarted it."""
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         return None
     return os.environ.get(LAUNCH_DATE, "")
 
 
 def _learner(network: nn.Module, run: Run) -> Learner:
-    """The network on its device, shared between the processes, and what moves its weights."""
+    """The network on its device, distributed over the processes, with its optimizer."""
     model = _parallel(network.to(run.device), run)
     decay = run.config.train.ema_decay
     average = None if decay is None else AveragedWeights(network, decay)
@@ -152,22 +152,22 @@ def _learner(network: nn.Module, run: Run) -> Learner:
 
 
 def _parallel(network: nn.Module, run: Run) -> nn.Module:
-    """The network as the processes of the run share it; with fsdp the same module, in parts."""
+    """The network distributed over the processes of the run; with fsdp, the same module."""
     train = run.config.train
     if train.compile:
         network.compile(dynamic=False)
     if run.world.size == 1:
-        return network  # there is nobody to share with, whatever train.parallel says
+        return network  # nothing to distribute, whatever train.parallel is
     if train.parallel == "fsdp":
         return sharded(network, run.device, run.world.size)
     return replicated(network, run.device)
 
 
 def sharded(network: nn.Module, device: torch.device, processes: int) -> nn.Module:
-    """The same module, each of whose parts is shared by the processes (FSDP)."""
-    # By default the mesh would be of GPUs wherever the machine has any.
+    """The same module, with its parameters sharded over the processes (FSDP)."""
+    # Without this, the mesh would consist of GPUs if the machine has any.
     mesh = init_device_mesh(device.type, (processes,))
-    # Weights travel as float32: autocast decides what is computed in bf16, as with ddp.
+    # Weights are exchanged as float32: autocast decides what is computed in bf16, as with ddp.
     for part in network.modules():
         if isinstance(part, Block | Layer):
             fully_shard(part, mesh=mesh)
@@ -176,6 +176,6 @@ def sharded(network: nn.Module, device: torch.device, processes: int) -> nn.Modu
 
 
 def replicated(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network, whose gradients are means over the processes (DDP)."""
+    """The network, with gradients averaged over the processes (DDP)."""
     devices = [device] if device.type == "cuda" else None
     return DistributedDataParallel(network, device_ids=devices, gradient_as_bucket_view=True)

@@ -1,7 +1,7 @@
-"""A run and its folder: what is recorded at its start, and snapshots from which it is resumed.
+"""A run and its folder: the record of its start, and snapshots from which it is resumed.
 
-A snapshot is a published checkpoint ({'epoch', 'network', 'optimizer'}) with one entry more,
-'progress'. Random numbers are no state: those of an iteration are functions of its number.
+A snapshot is a published checkpoint ({'epoch', 'network', 'optimizer'}) with one more entry,
+'progress'. It has no state of random generators: random numbers are functions of the iteration.
 """
 
 import json
@@ -59,18 +59,18 @@ _WHOLE: Final = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 @dataclass(frozen=True)
 class Run:
-    """What all parts of a run are given."""
+    """What all parts of a run share."""
 
     config: Config
     folder: Path
     device: torch.device
     world: World
     began: float = field(default_factory=time.monotonic)
-    """When this process took the run up, seconds of the monotonic clock."""
+    """When this process started or resumed the run, in seconds of the monotonic clock."""
 
     @cached_property
     def bodies(self) -> BodyLibrary:
-        """Raises UserError where there are no files of body models."""
+        """The body models. Raises UserError if their files are missing."""
         return BodyLibrary(find_model_folder(ROOT / self.config.model.human_model_path))
 
     @property
@@ -87,8 +87,8 @@ def run_folder(kind: str, job: str, outputs: Path, *, since: str | None, world: 
     """Make the folder of a run, the same for all processes: outputs/KIND_JOB_DATE.
 
     Args:
-        since: take the folder of the job, of this date or a later one, whose state was written
-            last, if there is one: dates in names are of clocks that may have been wrong.
+        since: use an existing folder of the job with this date or a later one, if there is one. Of
+            several, the one whose state was written last is used, as dates may be wrong.
 
     Raises:
         UserError: the job's name is not a folder name, or the folder cannot be made.
@@ -115,7 +115,7 @@ def run_folder(kind: str, job: str, outputs: Path, *, since: str | None, world: 
 
 
 def _new_folder(path: Path) -> Path:
-    """A folder of this name, or with _2, _3 where another run began in the same second."""
+    """Make a folder of this name, or with _2, _3 if another run began in the same second."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for number in count(1):
         folder = path if number == 1 else path.with_name(f"{path.name}_{number}")
@@ -128,7 +128,7 @@ def _new_folder(path: Path) -> Path:
 
 
 def _runs(outputs: Path, prefix: str) -> dict[str, Path]:
-    """Folders of runs whose names have the prefix, by their dates."""
+    """Folders of runs with this prefix, by the dates in their names."""
     named = {path.name.removeprefix(prefix): path for path in outputs.glob(f"{escape(prefix)}*")}
     return {
         date: path
@@ -138,13 +138,13 @@ def _runs(outputs: Path, prefix: str) -> dict[str, Path]:
 
 
 def _last_written(run: Path) -> tuple[bool, int, str]:
-    """Orders runs by when their newest state was written; those without one come first."""
+    """A sort key: the time at which the newest state was written; runs without one come first."""
     states = [path.stat().st_mtime_ns for path in (run / "model_dump").glob("*.pth.tar")]
     return bool(states), max(states, default=0), run.name
 
 
 def record(run: Run, command: list[str]) -> None:
-    """Write into the run's folder what runs: the resolved config, the command, and the code."""
+    """Write the resolved config, the command, and the version of the code to the run's folder."""
     save_config(run.config, run.folder / CONFIG_NAME)
     about = {
         "command": command,
@@ -159,7 +159,7 @@ def record(run: Run, command: list[str]) -> None:
 
 
 def _git(*arguments: str) -> str:
-    """The output of git; nothing where the code is in no repository."""
+    """The output of git; empty if the code is not in a repository."""
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
@@ -170,24 +170,24 @@ def _git(*arguments: str) -> str:
 
 
 class Progress(NamedTuple):
-    """Where training stands."""
+    """The position of training."""
 
     epoch: int = 0
     iteration: int = 0
-    """Iterations of the epoch that are done."""
+    """Completed iterations of the epoch."""
     best: float | None = None
     """Lowest value of the validation metric so far."""
     seconds: float = 0.0
-    """That the run has taken; counted only where it has a time limit."""
+    """Duration of the run so far; counted only if it has a time limit."""
 
 
 class Learner(NamedTuple):
-    """All that training changes."""
+    """Everything that training changes."""
 
     network: nn.Module
-    """As in models.losses: its `network` is what is published."""
+    """As in models.losses; its attribute `network` is the published part."""
     model: nn.Module
-    """The same as the processes of the run share it (DDP)."""
+    """The same network distributed over the processes of the run (DDP)."""
     optimizer: torch.optim.Optimizer
     average: AveragedWeights | None
 
@@ -202,7 +202,7 @@ class Learner(NamedTuple):
             "network": published,
             "progress": progress._asdict(),
         }
-        # By names, which every process has: state dicts are whole in the first one alone.
+        # By names, which every process has: only the first one has complete state dicts.
         has_auxiliary = not all(_is_network(name) for name, _ in self.network.named_parameters())
         if self.average or has_auxiliary:
             whole = get_model_state_dict(self.network, options=_WHOLE)
@@ -216,12 +216,12 @@ class Learner(NamedTuple):
         """Load what `state` returned; every process of the run must call it.
 
         Raises:
-            UserError: the file is damaged or of another network.
+            UserError: the file is damaged, or belongs to another network.
         """
         content = read_torch(path)
         if not {"network", "optimizer", "progress"} <= content.keys():
             raise UserError(
-                f"{path}: a network without the state of a run; "
+                f"{path} contains a network without the state of a run; "
                 "set train.start_over = True to start a run with its weights"
             )
         try:
@@ -248,14 +248,12 @@ class Learner(NamedTuple):
             AttributeError,
             AssertionError,
         ) as error:
-            raise UserError(
-                f"{path}: does not fit the run's config ({first_line(error)})"
-            ) from None
+            raise UserError(f"{path} does not fit the run's config ({first_line(error)})") from None
         return progress
 
 
 def _is_network(key: str) -> bool:
-    """Whether a weight is published, not one of an auxiliary head."""
+    """Whether a weight belongs to the published network, not to an auxiliary head."""
     return key.startswith(NETWORK)
 
 
@@ -264,15 +262,15 @@ def _copied(value: Any) -> Any:
 
 
 class Snapshots:
-    """The folder model_dump of a run; files are written in the background, whole or not at all.
+    """The folder model_dump of a run; files are written atomically, in the background.
 
-    A file and its name are on the disk before older files go, as far as the disk keeps its word.
-    A file's weights are known to be good when an iteration that began with them, or with what they
-    became, had a finite loss and finite gradients. One such file is never removed.
+    A file and its name are flushed to the disk before older files are removed. The weights of a
+    file count as good once an iteration that began with them, or with their successors, had a
+    finite loss and finite gradients. The newest such file is never removed.
     """
 
     def __init__(self, folder: Path, keep: int | None) -> None:
-        """`keep`: how many of the newest snapshots are kept; None: all."""
+        """`keep`: how many of the newest snapshots to keep; None: all."""
         self.folder, self._keep = folder, keep
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
@@ -280,7 +278,7 @@ class Snapshots:
         self._good: frozenset[Path] = frozenset()
 
     def remove_partial(self) -> None:
-        """Remove what killed processes had begun to write."""
+        """Remove incomplete files of killed processes."""
         remove_leftovers(self.folder, None)
 
     def newest_first(self) -> Iterator[Path]:
@@ -290,10 +288,10 @@ class Snapshots:
         return (path for _, path in reversed(ordered))
 
     def write(self, state: dict[str, Any], *, best: bool = False) -> None:
-        """Begin to write a state (of `Learner.state`); waits for the one before.
+        """Begin to write a state (of `Learner.state`), after the previous one is written.
 
         Raises:
-            OSError: the one before could not be written.
+            OSError: the previous one could not be written.
         """
         self.wait()
         progress = Progress(**state["progress"])
@@ -303,26 +301,26 @@ class Snapshots:
         self._writing = self._writer.submit(self._write, state, self._latest, best, self._good)
 
     def resumed(self, path: Path) -> None:
-        """The run goes on from this file."""
+        """Note that the run continues from this file."""
         self._latest = path
 
     def confirm(self) -> None:
-        """The file that was written last, or resumed from, has good weights."""
+        """Note that the file written last, or resumed from, has good weights."""
         if self._latest is not None:
             self._good |= {self._latest}
 
     def wait(self) -> None:
-        """Until all is on disk. Raises OSError where it could not be written."""
+        """Wait until everything is on the disk. Raises OSError if it could not be written."""
         if self._writing is not None:
             writing, self._writing = self._writing, None
             writing.result()
 
     def close(self) -> None:
-        """Wait until what is being written is on disk, or has failed."""
+        """Wait until the current file is written, or has failed."""
         self._writer.shutdown()
 
     def check(self) -> None:
-        """Raises OSError where what was to be written by now could not be; does not wait."""
+        """Raise the OSError of a file that could not be written; does not wait."""
         if self._writing is not None and self._writing.done():
             self.wait()
 
@@ -357,10 +355,10 @@ def _advance(path: Path) -> tuple[int, int] | None:
 
 
 def resume(run: Run, learner: Learner, snapshots: Snapshots) -> Progress:
-    """Load the newest whole state of the run's folder, or what the config says to start from.
+    """Load the newest complete state of the run's folder, or the state that the config names.
 
     Raises:
-        UserError: none of the folder's states can be read, or model.pretrained_model_path holds no
+        UserError: no state of the folder can be read, or model.pretrained_model_path contains no
             state from which a run can be resumed.
     """
     paths = list(snapshots.newest_first())
@@ -371,12 +369,12 @@ def resume(run: Run, learner: Learner, snapshots: Snapshots) -> Progress:
             log.warning("%s; trying an older one", error)
         else:
             snapshots.resumed(path)
-            log.info("continues from %s", path)
+            log.info("continuing from %s", path)
             return progress
     if paths:
         raise UserError(
             f"{snapshots.folder}: none of its {len(paths)} snapshots can be resumed; start a "
-            "run of another name"
+            "run with another name"
         )
     pretrained = run.config.model.pretrained_model_path
     if pretrained is not None and not run.config.train.start_over:

@@ -1,4 +1,4 @@
-"""The training loop: iterations of epochs, from wherever a run stands to its end."""
+"""The training loop: iterations and epochs, from the current position of a run to its end."""
 
 import logging
 import math
@@ -27,38 +27,38 @@ from utils.errors import UserError
 log = logging.getLogger(__name__)
 
 _FEW: Final = 1000
-"""Samples before the share of unreadable ones is judged."""
+"""Samples after which the share of unreadable ones is checked."""
 _BAD_IN_A_ROW: Final = 10
-"""Bad iterations in a row after which the weights themselves must be bad."""
+"""Successive bad iterations after which the weights themselves must be bad."""
 
 
 class Interrupted(Exception):  # noqa: N818 - no error
-    """A signal ended training; where it stood is saved."""
+    """A signal ended training; its state is saved."""
 
 
 class StopRequest:
-    """Set by a signal's handler, read between iterations."""
+    """Set by a signal handler, read between iterations."""
 
     def __init__(self) -> None:
-        self.made = False
+        self.requested = False
 
-    def make(self, *_: object) -> None:
-        self.made = True
+    def request(self, *_: object) -> None:
+        self.requested = True
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is learned from which samples, and how it is judged."""
+    """What is learned from which samples, and how it is evaluated."""
 
     objective: Objective
     loader: BatchLoader
     validator: Validator
     preview: Preview | None
-    """Shows what the network makes of each epoch's last batch."""
+    """Draws the network's predictions for the last batch of each epoch."""
 
 
 class _Status(NamedTuple):
-    """Of an iteration, over all processes."""
+    """Results of an iteration, over all processes."""
 
     loss: float
     gradient_norm: float
@@ -69,7 +69,7 @@ class _Status(NamedTuple):
 
 
 class Trainer:
-    """Runs a learner's iterations; every process of a run has one, and all do the same steps."""
+    """Runs the iterations of training; every process has one, and all take the same steps."""
 
     def __init__(
         self,
@@ -88,18 +88,18 @@ class Trainer:
         self._bad_in_a_row = 0
 
     def train(self, progress: Progress) -> None:
-        """Epoch after epoch, from `progress` on, until the last one or the time limit.
+        """Train from `progress` until the last epoch or the time limit.
 
         Raises:
-            Interrupted: a signal asked for it; a state is saved.
-            UserError: the loss or its gradients are no number, or too many images cannot be read.
+            Interrupted: a signal was received; a state is saved.
+            UserError: the loss or gradients are not finite, or too many images cannot be read.
         """
         epochs, per_epoch = self.config.end_epoch, self.loader.iterations
         self._began -= progress.seconds
         if progress.epoch >= epochs:
             log.info("all %d epochs are done; a larger train.end_epoch trains further", epochs)
-        # A run that was stopped within an epoch as its time ended goes on by one iteration: it has
-        # no snapshot yet.
+        # A run that was stopped within an epoch when its time was over takes one more iteration,
+        # because it has no snapshot yet.
         while progress.epoch < epochs and (self._spent(progress) < 1 or progress.iteration):
             epoch = progress.epoch
             for batches in self._batches(progress):
@@ -127,11 +127,11 @@ class Trainer:
         self.snapshots.wait()
 
     def _spent(self, progress: Progress) -> float:
-        """Share of the time limit; 0 where there is none."""
+        """Share of the time limit that has passed; 0 if there is none."""
         return progress.seconds / self._limit if self._limit else 0.0
 
     def _batches(self, progress: Progress) -> Iterator[list[dict[str, Tensor]]]:
-        """The batches of each iteration that is left of an epoch, on the device."""
+        """The batches of the remaining iterations of an epoch, on the device."""
         batches = self.loader.epoch(progress.epoch, progress.iteration)
         for _ in range(progress.iteration, self.loader.iterations):
             with self.log.waiting_for_data():
@@ -141,9 +141,9 @@ class Trainer:
     def _iterate(
         self, progress: Progress, batches: list[dict[str, Tensor]]
     ) -> tuple[list[dict[str, Float[Tensor, " B"]]], _Status]:
-        """One step of the optimizer; the terms of each batch, and what holds in all processes.
+        """Take one step of the optimizer; returns the loss terms of each batch, and the status.
 
-        There are no terms where the loss or its gradients were bad and no step was taken.
+        There are no terms if the loss or its gradients were bad and no step was taken.
         """
         self.learner.model.train()
         optimizer = self.learner.optimizer
@@ -151,7 +151,7 @@ class Trainer:
         losses = []
         for k, batch in enumerate(batches):
             self._seed(progress, k)
-            with self._exchanging(k + 1 == len(batches)):
+            with self._gradient_exchange(k + 1 == len(batches)):
                 with autocast(self.device, self.config.precision):
                     terms = self.task.objective(self.learner.model, batch)
                 loss = torch.stack([term.mean() for term in terms.values()]).sum() / len(batches)
@@ -172,12 +172,12 @@ class Trainer:
         return losses, status
 
     def _seed(self, progress: Progress, batch: int) -> None:
-        """Stochastic depth depends on the batch's number alone, so that runs resume exactly."""
+        """Seed stochastic depth by the batch's number, so that runs resume exactly."""
         entropy = (self.config.seed, *progress[:2], batch, self.world.rank)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
-    def _exchanging(self, last: bool) -> AbstractContextManager[None]:
-        """Gradients travel between processes once per iteration, with its last batch."""
+    def _gradient_exchange(self, last: bool) -> AbstractContextManager[None]:
+        """Exchange gradients between processes only with the last batch of an iteration."""
         if isinstance(self.learner.model, DistributedDataParallel) and not last:
             return self.learner.model.no_sync()
         if isinstance(self.learner.model, FSDPModule):
@@ -185,7 +185,7 @@ class Trainer:
         return nullcontext()
 
     def _gradient_norm(self) -> Float[Tensor, ""]:
-        """Of all gradients as one vector, the same in all processes; not finite if one is not."""
+        """The norm of all gradients as one vector, the same in all processes."""
         parameters = self.learner.model.parameters()
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
@@ -196,10 +196,10 @@ class Trainer:
         losses: list[dict[str, Tensor]],
         gradient_norm: Float[Tensor, ""],
     ) -> _Status:
-        """The only place at which an iteration waits for the device and the other processes."""
+        """Only here does an iteration wait for the device and for other processes."""
         loss = torch.stack([term.mean() for terms in losses for term in terms.values()]).sum()
         unreadable = torch.stack([batch["unreadable"].sum() for batch in batches]).sum()
-        stop = torch.full_like(loss, float(self.stop.made))
+        stop = torch.full_like(loss, float(self.stop.requested))
         seconds = time.monotonic() - self._began if self._limit else 0.0
         means = loss / len(batches), gradient_norm, torch.full_like(loss, seconds)
         shares = (value / self.world.size for value in means)
@@ -223,7 +223,7 @@ class Trainer:
     def _is_good(
         self, status: _Status, progress: Progress, batches: list[dict[str, Tensor]]
     ) -> bool:
-        """Whether to learn from the iteration; a bad one's batches are saved for inspection."""
+        """Whether to learn from the iteration; batches of bad ones are saved for inspection."""
         loss, norm, above = status.loss, status.gradient_norm, self.config.bad_loss_above
         is_bad_loss = not math.isfinite(loss) or (above is not None and loss > above)
         if not is_bad_loss and math.isfinite(norm):
@@ -237,19 +237,19 @@ class Trainer:
         problem = f"{what} in epoch {progress.epoch}, iteration {progress.iteration}"
         if self._bad_in_a_row == _BAD_IN_A_ROW:
             self._fail(
-                f"{problem}, the {_BAD_IN_A_ROW}th bad one in a row; its batch is in {path}; go on "
-                "from an older snapshot with a lower train.lr, or set train.clip_grad_norm"
+                f"{problem}, the {_BAD_IN_A_ROW}th bad one in a row; its batch is in {path}; "
+                "continue from an older snapshot with a lower train.lr, or set train.clip_grad_norm"
             )
         if self.config.bad_loss == "stop":
             self._fail(
-                f"{problem}; its batch is in {path}, lower train.lr or correct the data "
-                "(train.bad_loss = 'skip' continues)"
+                f"{problem}; its batch is in {path}; lower train.lr, correct the data, or set "
+                "train.bad_loss = 'skip' to continue"
             )
         log.warning("%s; skipped, its batch is in %s", problem, path)
         return False
 
     def _fail(self, message: str) -> NoReturn:
-        """End all processes for what all of them know; the first one reports it."""
+        """End all processes because of an error that all of them know; the first one reports it."""
         if self.world.is_first:
             raise UserError(message)
         raise SystemExit(2)
@@ -262,7 +262,7 @@ class Trainer:
         return min(known, default=None)
 
     def _save_within(self, progress: Progress, *, stop: bool) -> None:
-        """A state within an epoch; at its end only to stop, since a snapshot follows anyway."""
+        """Save a state within an epoch; at its end only when stopping, as a snapshot follows."""
         self.snapshots.check()
         every, at_end = self.config.save_iters, progress.iteration == self.loader.iterations
         due = every is not None and progress.iteration % every == 0 and not at_end

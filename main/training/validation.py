@@ -1,6 +1,6 @@
-"""What a run reports: its log, metrics of test data, and pictures of training samples.
+"""Reports of a run: its log, metrics of test data, and pictures of training samples.
 
-The log is a line on screen, metrics.jsonl and TensorBoard, written by the first process.
+The first process writes the log: to the screen, to metrics.jsonl, and for TensorBoard.
 """
 
 import json
@@ -29,7 +29,7 @@ from datasets.sources import find_source
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS, edges
 from main.evaluation.benchmark import run_benchmark
-from main.evaluation.metrics import CORRECT, MILLIMETRES, SMPLX_METRICS
+from main.evaluation.metrics import MILLIMETRES, SMPLX_METRICS
 from main.pipeline.estimator import Estimator
 from main.training.state import Learner, Progress, Run
 from models.losses import LiftingNetwork, SupervisedSMPLestX, places_in_crop
@@ -43,11 +43,11 @@ from utils.render import PERSON_COLOURS, draw_skeleton
 
 Terms = Mapping[str, Float[Tensor, " B"]]
 _LARGEST_LOG: Final = 2**30
-"""Bytes of metrics.jsonl, of which a line is written every few iterations."""
+"""Largest size of metrics.jsonl, in bytes."""
 
 
 class TrainLog:
-    """Gathers the losses of iterations and logs their means every `train.print_iters` iterations.
+    """Logs the mean losses every `train.print_iters` iterations.
 
     `add` and `close` must be called by every process; only the first one writes.
     """
@@ -55,9 +55,9 @@ class TrainLog:
     def __init__(self, run: Run, datasets: Sequence[str], iterations: int, start: Progress) -> None:
         """
         Args:
-            datasets: names, which batches refer to by number.
-            iterations: of an epoch.
-            start: where the run stands; what its log says of later iterations is removed.
+            datasets: names; batches refer to them by number.
+            iterations: per epoch.
+            start: position of the run; log lines of later iterations are removed.
         """
         self._folder, self._device, self._world = run.folder / "log", run.device, run.world
         self._datasets, self._per_epoch = datasets, iterations
@@ -79,7 +79,7 @@ class TrainLog:
 
     @contextmanager
     def waiting_for_data(self) -> Iterator[None]:
-        """The time that the block takes counts as waiting."""
+        """Count the time of the block as waiting."""
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
@@ -91,9 +91,9 @@ class TrainLog:
         batches: Sequence[Mapping[str, Tensor]],
         losses: Sequence[Terms],
     ) -> None:
-        """Add the iteration after which training stands at `progress`.
+        """Add the iteration after which training is at `progress`.
 
-        Of one that was skipped, `batches` and `losses` are empty.
+        If it was skipped, `batches` and `losses` are empty.
         """
         for batch, terms in zip(batches, losses, strict=True):
             self._names = tuple(terms)
@@ -110,7 +110,7 @@ class TrainLog:
             self._write_means(progress, rate)
 
     def metrics(self, progress: Progress, values: Mapping[str, float], kind: str) -> None:
-        """Log other numbers, e.g. of a validation."""
+        """Log other numbers, such as those of a validation."""
         if self._world.is_first:
             self._write({"kind": kind, **_place(progress), **values})
             for name, value in values.items():
@@ -131,7 +131,7 @@ class TrainLog:
 
     def _write_means(self, progress: Progress, rate: float) -> None:
         if self._sums is None:
-            return  # all were skipped, in all processes
+            return  # all iterations were skipped, in all processes
         step = self._step(progress)
         if self._world.size > 1:
             distributed.all_reduce(self._sums)
@@ -188,7 +188,7 @@ class TrainLog:
 
 @contextmanager
 def log_file(path: Path) -> Iterator[None]:
-    """Append to a file what is logged while the block runs."""
+    """Append log messages to a file while the block runs."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(OneLineFormatter("%(asctime)s %(message)s"))
     with logging_to(handler):
@@ -200,7 +200,7 @@ def _place(progress: Progress) -> dict[str, int]:
 
 
 def _remove_later_lines(path: Path, start: Progress) -> None:
-    """Remove lines of iterations after `start`, which will run again, and a truncated line."""
+    """Remove lines of iterations after `start`, which will be repeated, and a truncated line."""
     if not path.exists():
         return
     kept = []
@@ -221,17 +221,17 @@ log = logging.getLogger(__name__)
 _NEAR: Final = 0.05
 """Distance up to which a keypoint counts as found, as a share of the crop's height."""
 _LIFTING_SEED: Final = 2**32
-"""No seed of training, which configs hold to be smaller."""
+"""Different from all seeds of training, which configs limit to smaller numbers."""
 _LIFTING_POSES: Final = 500
 _LIFTING_SAMPLES: Final = 1000
 _TRUE, _PREDICTED = PERSON_COLOURS[2], PERSON_COLOURS[5]
 _BONES: Final = edges(JOINTS)
 _MOST_CROPS: Final = 8
-"""In a picture."""
+"""Per picture."""
 
 
 Preview = Callable[[nn.Module, Mapping[str, Tensor]], UInt8[Tensor, "3 H W"]]
-"""A picture of what a network makes of a batch; every process of a run must call it."""
+"""Draws the predictions for a batch; every process of a run must call it."""
 
 
 def images_of(batch: Mapping[str, Tensor]) -> Float[Tensor, "B 3 H W"]:
@@ -240,15 +240,15 @@ def images_of(batch: Mapping[str, Tensor]) -> Float[Tensor, "B 3 H W"]:
 
 
 class Validator(ABC):
-    """Evaluates what is learned; where weights are averaged, it evaluates the average."""
+    """Evaluates the network, with averaged weights if there are any."""
 
     def __init__(self, run: Run, learner: Learner, train_log: TrainLog) -> None:
-        """Raises UserError where the config's metric is unknown."""
+        """Raises UserError if the config's metric is unknown."""
         self._run, self._config, self._learner, self._log = run, run.config, learner, train_log
         self._metric = self._metric_of(run.config.train)
 
     def __call__(self, progress: Progress) -> float | None:
-        """Mean of the metric over what is evaluated; None where nothing is."""
+        """The mean of the metric over all evaluations; None if there are none."""
         network, average = self._learner.network, self._learner.average
         network.eval()
         known = []
@@ -268,7 +268,7 @@ class Validator(ABC):
 
     @abstractmethod
     def _evaluations(self) -> Iterator[tuple[str, dict[str, float]]]:
-        """Names of datasets, and all metrics of each; every process of the run iterates."""
+        """The name and the metrics of each dataset; every process of the run must iterate."""
 
     def _of_first_process(self, value: float | None) -> float | None:
         values = [value]
@@ -281,7 +281,7 @@ class DatasetValidator(Validator):
     """Evaluates the datasets of `train.validate_on`."""
 
     def __init__(self, run: Run, learner: Learner, train_log: TrainLog) -> None:
-        """Raises UserError where a dataset or the metric is unknown."""
+        """Raises UserError if a dataset or the metric is unknown."""
         super().__init__(run, learner, train_log)
         config = run.config
         self._sources = [find_source(name, config.data) for name in config.train.validate_on]
@@ -306,7 +306,7 @@ class BodyValidator(DatasetValidator):
         assert isinstance(whole, SupervisedSMPLestX)
         estimator = Estimator(self._config, whole.network, self._run.bodies, self._run.device)
         for source in self._sources:
-            result = run_benchmark(source, estimator, CORRECT, self._run.data_dir)
+            result = run_benchmark(source, estimator, "correct", self._run.data_dir)
             if result is not None:
                 means = {name: value["mean"] for name, value in result.means.items()}
                 yield source.name, {name: mean for name, mean in means.items() if mean is not None}
@@ -333,7 +333,7 @@ class UnchangedSamples(Dataset[TrainingSample]):
 
 
 class KeypointValidator(DatasetValidator):
-    """Median distance of body joints and hands, pixels of the network's input."""
+    """Median distances of body joints and hands, in pixels of the network's input."""
 
     @staticmethod
     def _metric_of(config: TrainConfig) -> str:
@@ -376,7 +376,7 @@ def _summary(
 class LiftingValidator(Validator):
     """Errors of joints in millimetres, relative to the pelvis and after alignment (PA).
 
-    They are those of lifting people whose poses training does not have.
+    The people have poses that do not occur in training.
     """
 
     @staticmethod
@@ -409,7 +409,7 @@ class LiftingValidator(Validator):
 
 
 class JointPreview:
-    """True and predicted joints of a batch's first crops: `joint_pictures`."""
+    """Draws true and predicted joints of the first crops of a batch, see `joint_pictures`."""
 
     def __init__(self, body: BodyModel, config: Config) -> None:
         """`body` is on the device of the batches."""
@@ -423,7 +423,7 @@ class JointPreview:
         heads = network(images_of(few)).heads
         network.train()
         if isinstance(network, FSDPModule):
-            network.reshard()  # else it keeps what it gathered until the next backward pass
+            network.reshard()  # else it keeps all gathered parameters until the next backward pass
         parameters = body_parameters(heads, self._config)
         posed = pose_body(parameters, self._body, self._config, want_vertices=False)
         return joint_pictures(few, posed.joints_2d, self._config)
@@ -432,7 +432,7 @@ class JointPreview:
 def joint_pictures(
     batch: Mapping[str, Tensor], predicted_px: Float[Tensor, "B 137 2"], config: ModelConfig
 ) -> UInt8[Tensor, "3 H W"]:
-    """The first crops of a batch in a row: above the truth in green, below the prediction in red.
+    """The first crops of a batch side by side, truth above in green, prediction below in red.
 
     `predicted_px` are in pixels of the network's input.
     """

@@ -1,5 +1,6 @@
 """What smoothing does to estimates whose truth is known, with walkers in place of a network."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 from benchmarks import smoothing
 from benchmarks.smoothing import Series, compare, errors_of, series_of, table_of
 from benchmarks.tracking import fill_rows
-from benchmarks.walkers import CAMERA, FPS, estimates, video_of, walkers
+from benchmarks.walkers import CAMERA, FPS, draw_clips, estimates, video_of, walkers
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from main.motion.rows import RawRows
+from synthetic.production import SynthesisOptions
 
 
 class StandIn:
@@ -22,16 +24,10 @@ class StandIn:
 
 @pytest.fixture(scope="module")
 def clip():
-    """Two people of 40 frames, their boxes with HumanData's padding, and what is seen of them."""
+    """Two people of 40 frames, and what is seen of them."""
     rng = np.random.default_rng(5)
     people = walkers(StandIn.body, rng, 2, 40, crossing=False)
-    seen = estimates(StandIn.body, rng, people)
-    return [one._replace(boxes=padded(one.boxes)) for one in people], seen
-
-
-def padded(boxes):
-    size = 1.2 * boxes[:, 2:]
-    return np.concatenate([boxes[:, :2] - (size - boxes[:, 2:]) / 2, size], axis=1)
+    return people, estimates(StandIn.body, rng, people)
 
 
 def test_errors_of_a_known_motion():
@@ -109,10 +105,11 @@ def test_clips_that_are_there_are_not_drawn_again(tmp_path, monkeypatch):
             (data / "annot" / f"{order.name}_{order.split}_clip_{number:03d}.npz").touch()
             yield 1
 
-    monkeypatch.setattr(smoothing, "synthesize", synthesize)
-    first = smoothing.draw_clips(tmp_path, 6, 20, 31)
-    assert first == smoothing.draw_clips(tmp_path, 6, 20, 31)
+    monkeypatch.setattr("benchmarks.walkers.synthesize", synthesize)
+    options = SynthesisOptions("clips", "some", "test", 31, 6, (320, 180), 20)
+    first = draw_clips(options, tmp_path)
+    assert first == draw_clips(options, tmp_path)
     assert len(first) == drawn[0].picture_count() > 1
     assert len(drawn) == 1
-    smoothing.draw_clips(tmp_path, 6, 30, 31)
+    draw_clips(replace(options, name="other"), tmp_path)
     assert len(drawn) == 2

@@ -87,7 +87,7 @@ def test_base_is_beside_the_config_or_anywhere_or_in_configs(tmp_path, monkeypat
 def test_base_that_leads_back_is_an_error(tmp_path):
     (tmp_path / "a.py").write_text('base = "b.py"\nconfig = {}')
     (tmp_path / "b.py").write_text('base = "a.py"\nconfig = {}')
-    with pytest.raises(UserError, match="form a circle"):
+    with pytest.raises(UserError, match="form a cycle"):
         load_config(tmp_path / "a.py")
 
 
@@ -139,7 +139,7 @@ def test_code_is_refused_and_not_run(tmp_path, value):
         ("config = {'a': 1e999}", "is not plain data"),
         ("config = {'a': 1 / 0}", "is not plain data"),
         ("config = {'a': 1" + "0" * 400 + " / 3}", "is not plain data"),
-        ("config = {'a': 'b\\0'}", "holds a NUL"),
+        ("config = {'a': 'b\\0'}", "contains a NUL"),
     ],
     ids=range(24),
 )

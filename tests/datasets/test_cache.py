@@ -225,7 +225,7 @@ def test_full_disk_is_told(data_dir: Path) -> None:
     message: multiprocessing.Queue[str] = FORK.Queue()
     process = FORK.Process(target=_build_on_a_full_disk, args=(data_dir, message))
     process.start()
-    assert "Cannot write the cache" in message.get(timeout=60)
+    assert "cannot write the cache" in message.get(timeout=60)
     process.join()
     assert folders(data_dir) == []
     assert leftovers(data_dir) == []

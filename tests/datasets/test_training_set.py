@@ -154,7 +154,7 @@ def test_names_and_targets_of_both_datasets(samples):
     ("names", "message"),
     [
         (("one", "two", "one"), "names one twice"),
-        (("one", "toe"), "Unknown dataset 'toe'; did you mean"),
+        (("one", "toe"), "unknown dataset 'toe'; did you mean"),
         (("BEDLAM",), "bedlam_train.npz"),
         ((), "is empty"),
     ],

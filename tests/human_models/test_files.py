@@ -134,9 +134,9 @@ def test_missing_file_says_which_where_and_whence(tmp_path: Path) -> None:
 
 
 def test_too_few_components(folder: ModelFolder) -> None:
-    with pytest.raises(UserError, match="has 10 shape components, 11 are asked for"):
+    with pytest.raises(UserError, match="has 10 shape components, but 11 are needed"):
         read_body(folder, "smplx", num_betas=11)
-    with pytest.raises(UserError, match="has 10 expression components, 50 are asked for"):
+    with pytest.raises(UserError, match="has 10 expression components, but 50 are needed"):
         read_body(folder, "smplx", num_expression=50)
 
 
@@ -148,7 +148,7 @@ def test_too_few_components(folder: ModelFolder) -> None:
         (lambda c: c | {"v_template": c["v_template"][:100]}, "is not an SMPL model of 6890"),
         (lambda c: c | {"kintree_table": c["kintree_table"][:, ::-1]}, "is not an SMPL model of"),
         (lambda c: c | {"posedirs": c["posedirs"][..., :9]}, "is not an SMPL model of 6890"),
-        (lambda c: [1, 2], "holds no dictionary"),
+        (lambda c: [1, 2], "contains no dictionary"),
     ],
 )
 def test_wrong_content(
@@ -285,7 +285,7 @@ def test_smplx_to_smpl(
 def test_missing_auxiliary_file(tmp_path: Path) -> None:
     folder = ModelFolder(tmp_path, "SMPL-X")
     for read in (read_j14_regressor, read_hand_vertices, read_head_vertices, read_smplx_to_smpl):
-        with pytest.raises(UserError, match=r"is missing: get it from https://smpl-x\."):
+        with pytest.raises(UserError, match=r"is missing; get it from https://smpl-x\."):
             read(folder)
 
 

@@ -80,3 +80,13 @@ def test_a_missing_encoder_comes_with_where_it_is_from(examine, tmp_path):
         status, report = examine(f"--set=model.encoder_pretrained_model_path={path}")
         assert status & health.TASKS["training"]
         assert f"put {source} at {path}, or train without: --set model.encoder_pre" in report
+
+
+@pytest.mark.parametrize(("models", "chosen"), [(("mine", "yours"), "mine"), ((), "smplest_x_h")])
+def test_default_is_a_folder_with_a_model(tmp_path, monkeypatch, models, chosen):
+    (tmp_path / "detectors").mkdir()
+    for name in models:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config_base.py").touch()
+    monkeypatch.setattr(doctor, "PRETRAINED", tmp_path)
+    assert doctor.make_parser().parse_args([]).model_dir == chosen

@@ -486,8 +486,8 @@ def test_show_without_a_camera_draws_keypoints(command: Command, tmp_path: Path)
         (("convert", "slice", ANNOTATION, "--rows", "1", "--output", "a.npz"), "START:STOP"),
         (("convert", "slice", ANNOTATION, "--rows", "1:2:0", "--output", "a.npz"), "START:STOP"),
         (("convert", "slice", ANNOTATION, "--rows", "9:", "--output", "a.npz"), "no such rows"),
-        (("convert", "merge", ANNOTATION, "--output", "a.txt"), "name it .npz"),
-        (("show", ANNOTATION, "--images", IMAGES, "--output", "b", "--sample", "0"), "from 1"),
+        (("convert", "merge", ANNOTATION, "--output", "a.txt"), "ends in .npz"),
+        (("show", ANNOTATION, "--images", IMAGES, "--output", "b", "--sample", "0"), "1 or more"),
         (("convert", "subset", ANNOTATION, "--output", "a.npz", "--seed", "-1"), "seed"),
     ],
 )

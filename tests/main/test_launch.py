@@ -125,7 +125,7 @@ def test_killed_worker_carries_on_and_a_signal_to_all_saves(arguments, straight,
     os.killpg(process.pid, signal.SIGTERM)  # as schedulers do: loader workers get it too
     stderr = process.communicate(timeout=240)[1]
     assert process.returncode in (143, 0), stderr
-    assert "continues from" in stderr
+    assert "continuing from" in stderr
     if process.returncode == 143:
         end(launch(2, [*long, "--set=train.continue_train=True"]), 0)
     (run,) = output.glob("train_*")

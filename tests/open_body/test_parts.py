@@ -8,13 +8,7 @@ import pytest
 from scipy import sparse
 
 from open_body import assets
-from open_body.adults import (
-    average_adult,
-    random_adults,
-    shape_space,
-    symmetric,
-    target_weights,
-)
+from open_body.adults import Phenotypes, random_adults, shape_space, symmetric, target_weights
 from open_body.assets import Rig
 from open_body.face import Surface
 from open_body.formats import (
@@ -25,15 +19,7 @@ from open_body.formats import (
     write_pickle,
 )
 from open_body.skeleton import axis_rotations, posed_heads, skin
-from open_body.topology import (
-    TOPOLOGY_FILE,
-    fill_order,
-    inverse,
-    read_topology,
-    sphere,
-    sphere_weights,
-    topology_arrays,
-)
+from open_body.topology import FLAME_REGIONS, HAND_IDS, read_topology
 
 
 def test_axis_rotations_follow_the_right_hand():
@@ -56,35 +42,17 @@ def test_a_turned_bone_carries_its_child_and_its_skin():
     np.testing.assert_allclose(posed, [[1, 0.5, 0], [2, 1, 0], [1, 1, 0]], atol=1e-15)
 
 
-def test_fine_eyeball_lies_on_the_coarse_one():
-    coarse = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], float)
-    faces = np.array([[a, b, c] for a in (0, 1) for b in (2, 3) for c in (4, 5)])
-    flipped = np.linalg.det(coarse[faces]) < 0
-    faces[flipped] = faces[flipped][:, ::-1]
-    weights = sphere_weights(coarse, faces)
-    directions, sphere_faces = sphere()
-    np.testing.assert_array_equal(weights.sum(axis=1), 1)
-    np.testing.assert_allclose(weights @ coarse, directions, atol=1e-5)
-    a, b, c = np.moveaxis(directions[sphere_faces], 1, 0)
-    assert ((a + b + c) * np.cross(b - a, c - a)).sum(axis=1).min() > 0
-
-
-def test_fixed_vertices_come_first_in_an_order():
-    order = fill_order(5, {2: 4, 0: 1}, [([0, 1, 2], [0, 1, 4]), ([3, 4], [2, 3])])
-    assert order.tolist() == [1, 0, 4, 2, 3]
-    assert order[inverse(order)].tolist() == list(range(5))
-
-
-def test_stored_topology_reads_and_writes_back(tmp_path: Path):
+def test_stored_topology_is_whole():
     topology = read_topology()
     assert len(topology) == 10475
     np.testing.assert_array_equal(topology.selection.sum(axis=1), 1)
-    write_npz(tmp_path / "topology.npz", topology_arrays(topology))
-    with np.load(tmp_path / "topology.npz") as again, np.load(TOPOLOGY_FILE) as stored:
-        assert set(again) == set(stored)
-        for name in stored:
-            np.testing.assert_array_equal(again[name], stored[name])
-            assert again[name].dtype == stored[name].dtype
+    everyone = np.arange(10475)
+    np.testing.assert_array_equal(topology.mirror[topology.mirror], everyone)
+    for faces, count in ((topology.faces, 10475), (topology.smpl_faces, 6890)):
+        np.testing.assert_array_equal(np.unique(faces), np.arange(count))
+    assert len(topology.in_regions(*FLAME_REGIONS)) == 5023
+    for hand, ids in HAND_IDS.items():
+        assert topology.in_regions(hand).tolist() == list(ids)
 
 
 def test_surface_finds_and_mirrors_points():
@@ -111,8 +79,12 @@ def test_phenotypes_weigh_levels_as_shares():
 
 def test_targets_blend_linearly_in_height():
     levels = [("male", "minheight"), ("male", "maxheight"), ("averagemuscle",)]
+    traits = dict.fromkeys(
+        random_adults("male", 1, np.random.default_rng(0)).traits, np.full(1, 0.5)
+    )
+    average = Phenotypes(traits, np.full((1, 3), 1 / 3), np.ones(1), np.zeros((1, 0)))
     low, middle, high = (
-        target_weights(average_adult(), levels, np.array([height])) for height in (0.0, 0.25, 1.5)
+        target_weights(average, levels, np.array([height])) for height in (0.0, 0.25, 1.5)
     )
     np.testing.assert_allclose(low, [[0.5, 0, 1]])
     np.testing.assert_allclose(middle, [[0.375, 0.125, 1]])

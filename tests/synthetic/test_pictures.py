@@ -6,14 +6,7 @@ import pytest
 
 from synthetic.figures import person_mesh
 from synthetic.ground_truth import describe, hidden_share
-from synthetic.pictures import (
-    Studio,
-    draw_crop,
-    draw_scene,
-    generator,
-    plan_crop,
-    plan_scene,
-)
+from synthetic.pictures import Studio, draw_crop, draw_scene, generator, plan_crop, plan_scene
 from synthetic.rendering import (
     draw_lights,
     draw_prop,

@@ -20,7 +20,6 @@ from utils.devices import (
     failing_together,
     gather_to_first,
     has_float64,
-    is_first,
     peak_memory_mib,
     pick_device,
     picked,
@@ -158,7 +157,7 @@ def alone(monkeypatch):
 @pytest.mark.usefixtures("alone")
 def test_one_process_is_alone():
     assert world() == World(0, 1, 0)
-    assert is_first()
+    assert world().is_first
     with process_group(torch.device("cpu")) as here:
         assert here.is_first
         assert not torch.distributed.is_initialized()
@@ -173,7 +172,7 @@ def test_torchrun_tells_who_this_is(monkeypatch):
     for key, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(key, value)
     assert world() == World(5, 8, 1)
-    assert not is_first()
+    assert not world().is_first
     assert device_of_process("cpu") == torch.device("cpu")
     monkeypatch.delenv("RANK")
     with pytest.raises(UserError, match="torchrun"):

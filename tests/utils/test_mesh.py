@@ -9,6 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from utils.errors import UserError
+from utils.geometry import align_signs
 from utils.mesh import (
     Material,
     Motion,
@@ -17,7 +18,6 @@ from utils.mesh import (
     make_glb,
     merge_vertices,
     read_ply_vertices,
-    without_jumps,
 )
 
 VERTICES = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
@@ -44,11 +44,7 @@ def text() -> bytes:
 
 @pytest.mark.parametrize(
     ("encoding", "body"),
-    [
-        ("binary_little_endian", binary("<")),
-        ("binary_big_endian", binary(">")),
-        ("ascii", text()),
-    ],
+    [("binary_little_endian", binary("<")), ("binary_big_endian", binary(">")), ("ascii", text())],
 )
 def test_vertices_of_every_encoding(tmp_path, encoding, body):
     path = tmp_path / "mesh.ply"
@@ -193,12 +189,7 @@ def test_the_animation_moves_root_joints_and_morphs_at_its_own_times(parts):
         sampler = animation.samplers[channel.sampler]
         assert values(gltf, sampler.input)[:, 0] == pytest.approx([0.5, 0.6, 1.0])
         outputs[channel.target.node, channel.target.path] = values(gltf, sampler.output)
-    assert outputs.keys() == {
-        (0, "translation"),
-        (0, "rotation"),
-        (1, "rotation"),
-        (3, "weights"),
-    }
+    assert outputs.keys() == {(0, "translation"), (0, "rotation"), (1, "rotation"), (3, "weights")}
     assert outputs[0, "translation"][2] == pytest.approx([0, 1, 2])
     assert outputs[3, "weights"].ravel() == pytest.approx([0, 0, 0.5, 0, 1, 0])
     knee = outputs[1, "rotation"]
@@ -210,6 +201,6 @@ def test_quaternions_without_jumps_are_the_same_rotations():
     rng = np.random.default_rng(0)
     smooth = Rotation.from_rotvec(np.linspace([0, 0, 0], [0, 9, 0], 50)).as_quat()[:, None]
     flipped = smooth * rng.choice([-1, 1], (50, 1, 1))
-    found = without_jumps(flipped)
+    found = align_signs(flipped)
     assert np.abs((found * smooth).sum(-1)) == pytest.approx(1)
     assert (found[1:] * found[:-1]).sum(-1).min() > 0.9

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from jaxtyping import Bool, Float, Int, UInt8
 
+from utils.camera import Camera
 from utils.render import (
     PERSON_COLOURS,
     MeshRenderer,
@@ -16,7 +17,7 @@ from utils.render import (
     person_colour,
 )
 
-FOCAL, PRINCPT = (420.0, 380.0), (150.3, 97.6)  # fx != fy, off the middle of 320 x 240
+CAMERA = Camera((420.0, 380.0), (150.3, 97.6))  # fx != fy, off the middle of 320 x 240
 WHITE = (255, 255, 255)
 
 
@@ -46,12 +47,11 @@ def drawn_mask(
     vertices: Float[np.ndarray, "V 3"],
     faces: Int[np.ndarray, "F 3"],
     size: tuple[int, int] = (320, 240),
-    focal: tuple[float, float] = FOCAL,
-    princpt: tuple[float, float] = PRINCPT,
+    camera: Camera = CAMERA,
 ) -> Bool[np.ndarray, "H W"]:
     """Pixels at least half covered: where the darkened background is gone by half."""
     renderer = MeshRenderer(faces, len(vertices))
-    mesh = PlacedMesh(vertices, focal, princpt, (0, 0, 0))
+    mesh = PlacedMesh(vertices, camera, (0, 0, 0))
     image = np.full((size[1], size[0], 3), 255, np.uint8)
     # Highlights on black stay far below half of white.
     return renderer.overlay(image, [mesh], alpha=1.0).max(axis=-1) < 128
@@ -61,14 +61,12 @@ def sphere_mask(
     radius: float,
     center: tuple[float, float, float],
     size: tuple[int, int] = (320, 240),
-    focal: tuple[float, float] = FOCAL,
-    princpt: tuple[float, float] = PRINCPT,
+    camera: Camera = CAMERA,
 ) -> Bool[np.ndarray, "H W"]:
     """Pixels whose ray comes nearer to the sphere's centre than its radius."""
     v, u = np.mgrid[: size[1], : size[0]]
-    rays = np.stack(
-        [(u - princpt[0]) / focal[0], (v - princpt[1]) / focal[1], np.ones(u.shape)], -1
-    )
+    (fx, fy), (cx, cy) = camera
+    rays = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones(u.shape)], -1)
     rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
     along = rays @ np.array(center)
     return np.sum(np.square(center)) - along**2 < radius**2
@@ -94,10 +92,10 @@ def test_sphere_lies_where_the_pinhole_camera_sees_it(
 
 def test_large_region_agrees_too() -> None:
     """Above the size up to which regions are drawn at twice the resolution."""
-    camera = ((1500.0, 1430.0), (700.2, 520.7))
+    camera = Camera((1500.0, 1430.0), (700.2, 520.7))
     center = (0.3, 0.1, 4.0)
-    mask = drawn_mask(*sphere(150, 1.0, center), (1280, 960), *camera)
-    expected = sphere_mask(1.0, center, (1280, 960), *camera)
+    mask = drawn_mask(*sphere(150, 1.0, center), (1280, 960), camera)
+    expected = sphere_mask(1.0, center, (1280, 960), camera)
     assert expected.sum() > 300_000
     assert within_a_pixel(mask, expected)
     assert np.count_nonzero(mask != expected) < 400
@@ -106,7 +104,9 @@ def test_large_region_agrees_too() -> None:
 def test_triangle_covers_its_pixels() -> None:
     corners = np.array([(60.0, 40.0), (200.0, 80.0), (90.0, 190.0)])
     depths = np.array([2.0, 3.0, 2.5])
-    vertices = np.column_stack([(corners - PRINCPT) / FOCAL * depths[:, None], depths])
+    vertices = np.column_stack(
+        [(corners - CAMERA.princpt) / CAMERA.focal * depths[:, None], depths]
+    )
     expected = np.zeros((240, 320), np.uint8)
     cv2.fillConvexPoly(expected, np.rint(corners).astype(np.int32), 1)
     towards_camera, away = np.array([[0, 2, 1]]), np.array([[0, 1, 2]])
@@ -120,7 +120,7 @@ def test_only_the_mesh_changes_the_image() -> None:
     renderer = MeshRenderer(faces, len(vertices))
     for depth in np.geomspace(1.5, 60, 40):
         placed = vertices + np.array([0.1, 0.05, depth])
-        mesh = PlacedMesh(placed, (400.0, 400.0), (160.0, 120.0), WHITE)
+        mesh = PlacedMesh(placed, Camera((400.0, 400.0), (160.0, 120.0)), WHITE)
         changed = (renderer.overlay(grey(), [mesh]) != grey()).any(axis=-1)
         u, v = (placed[:, :2] / placed[:, 2:] * 400 + (160, 120)).mean(axis=0)
         rows, columns = np.nonzero(changed)
@@ -130,14 +130,14 @@ def test_only_the_mesh_changes_the_image() -> None:
 def test_nearer_person_hides_the_farther_one() -> None:
     vertices, faces = sphere()
     renderer = MeshRenderer(faces, len(vertices))
-    red = PlacedMesh(vertices, FOCAL, PRINCPT, (255, 0, 0))
-    blue = PlacedMesh(vertices + np.array([0, 0, 1.5]), FOCAL, PRINCPT, (0, 0, 255))
+    red = PlacedMesh(vertices, CAMERA, (255, 0, 0))
+    blue = PlacedMesh(vertices + np.array([0, 0, 1.5]), CAMERA, (0, 0, 255))
     middle = (85, 178)
     for meshes in ([red, blue], [blue, red]):
         shown = renderer.overlay(grey(), meshes, alpha=1.0)[middle]
         assert shown[0] > 2 * int(shown[2])
-    far_red = PlacedMesh(vertices, FOCAL, PRINCPT, (255, 0, 0), depth_m=9.0)
-    near_blue = PlacedMesh(vertices, FOCAL, PRINCPT, (0, 0, 255), depth_m=2.0)
+    far_red = PlacedMesh(vertices, CAMERA, (255, 0, 0), depth_m=9.0)
+    near_blue = PlacedMesh(vertices, CAMERA, (0, 0, 255), depth_m=2.0)
     shown = renderer.overlay(grey(), [near_blue, far_red], alpha=1.0)[middle]
     assert shown[2] > 2 * int(shown[0])
 
@@ -147,21 +147,19 @@ def test_own_front_hides_own_back() -> None:
     near, faces = sphere(30, 0.3, (0.0, 0.0, 2.0))
     far, _ = sphere(30, 0.6, (0.0, 0.0, 4.0))
     alone = MeshRenderer(faces, len(near)).overlay(
-        grey(), [PlacedMesh(near, FOCAL, PRINCPT, WHITE)], alpha=1.0
+        grey(), [PlacedMesh(near, CAMERA, WHITE)], alpha=1.0
     )
     middle = (slice(80, 115), slice(130, 170))
     for parts in ((near, far), (far, near)):
         both = MeshRenderer(np.concatenate([faces, faces + len(near)]), 2 * len(near))
-        image = both.overlay(
-            grey(), [PlacedMesh(np.concatenate(parts), FOCAL, PRINCPT, WHITE)], alpha=1.0
-        )
+        image = both.overlay(grey(), [PlacedMesh(np.concatenate(parts), CAMERA, WHITE)], alpha=1.0)
         assert np.abs(image[middle].astype(int) - alone[middle]).max() <= 2
 
 
 def test_edges_are_soft_and_alpha_blends() -> None:
     vertices, faces = sphere()
     renderer = MeshRenderer(faces, len(vertices))
-    mesh = PlacedMesh(vertices, FOCAL, PRINCPT, (60, 160, 250))
+    mesh = PlacedMesh(vertices, CAMERA, (60, 160, 250))
     shown = [renderer.overlay(grey(), [mesh], alpha).astype(int) for alpha in (0.0, 0.5, 1.0)]
     np.testing.assert_array_equal(shown[0], grey())
     assert np.abs(shown[1] - (shown[2] + 90) / 2).max() <= 1.5
@@ -174,7 +172,7 @@ def test_edges_are_soft_and_alpha_blends() -> None:
 def test_shading_shows_the_form() -> None:
     vertices, faces = sphere()
     image = MeshRenderer(faces, len(vertices)).overlay(
-        grey(), [PlacedMesh(vertices, FOCAL, PRINCPT, (200, 200, 200))], alpha=1.0
+        grey(), [PlacedMesh(vertices, CAMERA, (200, 200, 200))], alpha=1.0
     )
     middle, lower_right_rim = image[85, 178].mean(), image[122, 219].mean()
     assert middle > lower_right_rim + 50
@@ -184,7 +182,7 @@ def test_input_stays_as_it_is() -> None:
     vertices, faces = sphere()
     image, before = grey(), vertices.copy()
     image.flags.writeable = False
-    mesh = PlacedMesh(vertices, FOCAL, PRINCPT, WHITE)
+    mesh = PlacedMesh(vertices, CAMERA, WHITE)
     result = MeshRenderer(faces, len(vertices)).overlay(image, [mesh])
     assert result is not image
     assert (result != image).any()
@@ -196,7 +194,7 @@ def test_input_stays_as_it_is() -> None:
 )
 def test_outside_the_image_or_behind_nothing_is_drawn(offset: tuple[float, float, float]) -> None:
     vertices, faces = sphere()
-    mesh = PlacedMesh(vertices + offset, FOCAL, PRINCPT, WHITE)
+    mesh = PlacedMesh(vertices + offset, CAMERA, WHITE)
     result = MeshRenderer(faces, len(vertices)).overlay(grey(), [mesh])
     np.testing.assert_array_equal(result, grey())
 
@@ -204,13 +202,13 @@ def test_outside_the_image_or_behind_nothing_is_drawn(offset: tuple[float, float
 def test_broken_values_skip_the_person_only() -> None:
     vertices, faces = sphere()
     renderer = MeshRenderer(faces, len(vertices))
-    good = PlacedMesh(vertices, FOCAL, PRINCPT, WHITE)
+    good = PlacedMesh(vertices, CAMERA, WHITE)
     holed = vertices.copy()
     holed[7, 1] = np.nan
     bad = [
-        PlacedMesh(holed, FOCAL, PRINCPT, WHITE),
-        PlacedMesh(vertices, (np.inf, 1.0), PRINCPT, WHITE),
-        PlacedMesh(vertices, FOCAL, (np.nan, 1.0), WHITE),
+        PlacedMesh(holed, CAMERA, WHITE),
+        PlacedMesh(vertices, CAMERA._replace(focal=(np.inf, 1.0)), WHITE),
+        PlacedMesh(vertices, CAMERA._replace(princpt=(np.nan, 1.0)), WHITE),
     ]
     result = renderer.overlay(grey(), [*bad, good])
     np.testing.assert_array_equal(result, renderer.overlay(grey(), [good]))
@@ -223,7 +221,7 @@ def test_camera_inside_or_near_the_mesh_is_fast(depth: float) -> None:
     renderer = MeshRenderer(faces, len(vertices))
     start = time.perf_counter()
     renderer.overlay(
-        grey(1920, 1080), [PlacedMesh(vertices, (1500.0, 1500.0), (960.0, 540.0), WHITE)]
+        grey(1920, 1080), [PlacedMesh(vertices, Camera((1500.0, 1500.0), (960.0, 540.0)), WHITE)]
     )
     assert time.perf_counter() - start < 1.5
 
@@ -231,10 +229,10 @@ def test_camera_inside_or_near_the_mesh_is_fast(depth: float) -> None:
 def test_tiny_mesh_and_tiny_image() -> None:
     vertices, faces = sphere(10, 0.5, (0.0, 0.0, 2000.0))
     renderer = MeshRenderer(faces, len(vertices))
-    mesh = PlacedMesh(vertices, FOCAL, PRINCPT, WHITE)
+    mesh = PlacedMesh(vertices, CAMERA, WHITE)
     changed = (renderer.overlay(grey(), [mesh]) != grey()).any(axis=-1)
     assert changed.sum() <= 9
-    near = PlacedMesh(vertices - (0, 0, 1998), FOCAL, (0.0, 0.0), WHITE)
+    near = PlacedMesh(vertices - (0, 0, 1998), CAMERA._replace(princpt=(0.0, 0.0)), WHITE)
     assert (renderer.overlay(grey(1, 1), [near]) != grey(1, 1)).all()
 
 
@@ -244,14 +242,14 @@ def test_people_of_one_camera_hide_each_other_point_by_point() -> None:
     near_right, _ = sphere(60, 0.5, (0.2, 0.0, 3.0))
     renderer = MeshRenderer(faces, len(near_left))
     meshes = [
-        PlacedMesh(near_left, FOCAL, PRINCPT, (255, 0, 0)),
-        PlacedMesh(near_right, FOCAL, PRINCPT, (0, 0, 255)),
+        PlacedMesh(near_left, CAMERA, (255, 0, 0)),
+        PlacedMesh(near_right, CAMERA, (0, 0, 255)),
     ]
     for order in (meshes, meshes[::-1]):
         shown = renderer.overlay(grey(), order, alpha=1.0).astype(int)
         row = shown[97]
         red, blue = row[:, 0] > 2 * row[:, 2], row[:, 2] > 2 * row[:, 0]
-        middle = round(PRINCPT[0])
+        middle = round(CAMERA.princpt[0])
         assert red[middle - 40 : middle - 2].all()
         assert blue[middle + 3 : middle + 41].all()
 
@@ -260,7 +258,7 @@ def test_people_apart_are_drawn_as_if_alone() -> None:
     left, faces = sphere(40, 0.2, (-0.6, 0.0, 3.0))
     right, _ = sphere(40, 0.2, (0.6, 0.0, 3.0))
     renderer = MeshRenderer(faces, len(left))
-    one, two = (PlacedMesh(v, FOCAL, PRINCPT, (60, 160, 250)) for v in (left, right))
+    one, two = (PlacedMesh(v, CAMERA, (60, 160, 250)) for v in (left, right))
     both = renderer.overlay(grey(), [one, two])
     np.testing.assert_array_equal(both, renderer.overlay(renderer.overlay(grey(), [one]), [two]))
 

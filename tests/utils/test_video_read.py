@@ -356,12 +356,7 @@ def test_wide_gamuts_keep_their_colours(
     signal = pq_signal(100 * light) if transfer == 16 else light ** (1 / 2.4)
     frame = deep_frame(signal, Colorspace.BT2020 if matrix == 9 else Colorspace.ITU709)
     path = write_coloured(
-        tmp_path / "a.mp4",
-        frame,
-        primaries=primaries,
-        transfer=transfer,
-        matrix=matrix,
-        full=False,
+        tmp_path / "a.mp4", frame, primaries=primaries, transfer=transfer, matrix=matrix, full=False
     )
     expected = [[round(0.6 * value) for value in one] for one in (RED, GREEN, BLUE, WHITE)]
     np.testing.assert_allclose(corner_colours(path), expected, atol=6)

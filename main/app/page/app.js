@@ -1,5 +1,5 @@
-// The app's page. The server has all state; the page asks for it again and again, so that it may be
-// closed and opened at any time, and in several browsers at once.
+// The page of the app. The server has all state; the page polls it, so that it may be closed and
+// opened at any time, and in several browsers at once.
 const $ = (selector) => document.querySelector(selector);
 const $$ = (selector) => [...document.querySelectorAll(selector)];
 const COLOURS = ["#ffb000", "#5ad1ff", "#8ee36b", "#ff86b5", "#c7a3ff", "#ffe45e"];
@@ -14,7 +14,7 @@ function element(tag, values = {}, ...children) {
   return made;
 }
 
-// The answer's JSON; an Error with the server's sentence if it refuses.
+// The JSON of the answer; throws an Error with the server's message if it refuses.
 async function ask(method, path, body) {
   let answer;
   try {
@@ -30,7 +30,7 @@ async function ask(method, path, body) {
 const fileOf = (name) => `/files/${job.id}/${name.split("/").map(encodeURIComponent).join("/")}`;
 const megabytes = (bytes) => (bytes < 1e5 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 
-// Puts a sentence beside the control that it begins with, or else at `place`.
+// Shows a message beside the control whose flag it begins with, or else at `place`.
 function complain(message, place) {
   const flag = message.match(/^(?:argument )?(--[a-z-]+)/)?.[1];
   const control = flag && (controlOf(flag) ?? $(`[data-for="${flag}"]`));
@@ -77,7 +77,7 @@ async function upload(file) {
   $("#file").value = "";
 }
 
-// With progress, which fetch has none of.
+// Shows the progress, which fetch does not report.
 function send(file) {
   const [bar, request] = [$("#uploading"), new XMLHttpRequest()];
   bar.hidden = false;
@@ -87,7 +87,7 @@ function send(file) {
     request.upload.onprogress = (event) => (bar.value = event.loaded / event.total);
     request.onload = () =>
       request.status === 201 ? resolve(request.response) : reject(new Error(request.response?.error ?? "refused"));
-    request.onerror = () => reject(new Error("the upload broke off"));
+    request.onerror = () => reject(new Error("the upload was interrupted"));
     request.onloadend = () => (bar.hidden = true);
     request.send(file);
   });
@@ -106,7 +106,7 @@ async function turn() {
   await refresh();
 }
 
-// What the server says, now and again.
+// Polling.
 
 let timer;
 async function refresh() {
@@ -302,7 +302,7 @@ function drawSheet() {
   if (drawnNumbers().includes(Number(kept))) $("#drawn").value = kept;
 }
 
-// Shows a box of a picture in an element of a fixed height.
+// Shows the part of a picture in a box, in an element of a fixed height.
 function crop(image, url, [x, y, width, height]) {
   const [full, tall] = [found.size, 136];
   const scale = Math.min(tall / height, 118 / width);
@@ -373,7 +373,7 @@ function correct(person, box) {
   keep();
 }
 
-// Follows the pointer from a press until it is let go, and corrects the box then.
+// Follows the pointer from press to release, and then corrects the box.
 function drag(event, number, [x, y, width, height], way) {
   event.preventDefault();
   event.stopPropagation();

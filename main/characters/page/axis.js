@@ -1,6 +1,6 @@
-// The axis of time that ruler, lanes and chart share, and canvases that are as sharp as the screen.
+// The time axis that ruler, lanes and chart share, and canvases in the resolution of the screen.
 
-// Every frame has a cell of equal width; the playhead stands in the middle of it.
+// All frames have cells of equal width; the playhead is in the middle of one.
 export const xOf = (frame, frames, width) => ((frame + 0.5) / frames) * width;
 
 export function frameAt(x, frames, width) {
@@ -23,7 +23,7 @@ export function scrubs(element, frames, seek) {
   });
 }
 
-// A context whose units are CSS pixels, emptied; null while the canvas has no size.
+// A cleared context in CSS pixels; null while the canvas has no size.
 export function cleared(canvas) {
   const { clientWidth: width, clientHeight: height } = canvas;
   if (!width || !height) return null;

@@ -43,7 +43,7 @@ export class BoneShapes {
     this.mesh.renderOrder = 3;
   }
 
-  // The bones' world matrices are up to date; `inverse` leads from the world to the mesh's parent.
+  // World matrices of bones must be up to date; `inverse` maps from the world to the mesh's parent.
   update(inverse) {
     for (let joint = 1; joint < this.parents.length; joint++) {
       this.#a.setFromMatrixPosition(this.bones[this.parents[joint]].matrixWorld);

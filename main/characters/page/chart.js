@@ -1,4 +1,4 @@
-// A quantity of a joint over time: a line a person, the selected person's flags behind them.
+// A quantity of a joint over time: one line per person, over the flags of the selected person.
 import { cleared, cssColor, scrubs, ticks, xOf } from "./axis.js";
 import { FLAGS, MEANINGS, shade } from "./flags.js";
 import { QUANTITIES, Series } from "./series.js";

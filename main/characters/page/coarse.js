@@ -1,14 +1,14 @@
-// A person's coarse surface in one piece, for machines without a graphics card: the processor skins
-// each vertex once, where shaders would at each corner, and leaves out what faces away.
+// The coarse surface of a person as one mesh, for machines without a graphics card: the CPU skins
+// each vertex once, not at each corner as shaders do, and leaves out back faces.
 import * as THREE from "three";
 
-const KEPT = 4; // joints a vertex
+const KEPT = 4; // joints per vertex
 
 const changing = (array, size) =>
   new THREE.BufferAttribute(array, size).setUsage(THREE.DynamicDrawUsage);
 
 export class CoarseSurface {
-  // meshes: of one skeleton; `userData.coarse` has the corners of their coarse triangles.
+  // meshes: with one skeleton; `userData.coarse` has the corners of their coarse triangles.
   constructor(meshes, skeleton, material) {
     this.skeleton = skeleton;
     this.parts = [];
@@ -33,11 +33,11 @@ export class CoarseSurface {
     geometry.setAttribute("color", this.colors);
     this.mesh = new THREE.Mesh(geometry, material);
     this.mesh.name = "coarse";
-    this.mesh.frustumCulled = false; // its bounds are never computed
-    this.mesh.matrixWorldAutoUpdate = false; // its vertices are in the world
+    this.mesh.frustumCulled = false; // its bounds are not computed
+    this.mesh.matrixWorldAutoUpdate = false; // its vertices are in world coordinates
   }
 
-  // Takes over the meshes' colours.
+  // Copies the colours of the meshes.
   recolor() {
     const color = new THREE.Color();
     for (const { mesh, points, start } of this.parts) {
@@ -51,7 +51,7 @@ export class CoarseSurface {
     this.colors.needsUpdate = true;
   }
 
-  // The bones' world matrices are up to date. eye: where it is seen from, in the world.
+  // World matrices of bones must be up to date. eye: position of the viewer, in the world.
   update(eye) {
     this.skeleton.update();
     for (const part of this.parts) this.#skin(part);
@@ -83,7 +83,7 @@ export class CoarseSurface {
     this.mesh.geometry.setDrawRange(0, kept);
   }
 
-  // Places and normals are blended as three's shaders do it.
+  // Positions and normals are blended as in the shaders of three.js.
   #skin({ mesh, points, start }) {
     const bones = this.skeleton.boneMatrices;
     const { position, normal, skinIndex, skinWeight } = mesh.geometry.attributes;

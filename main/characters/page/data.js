@@ -1,4 +1,4 @@
-// The clip as it lies in the page: JSON with references into one compressed block of numbers.
+// The clip in the page: JSON with references into one compressed block of numbers.
 
 const TYPES = {
   i1: Int8Array,
@@ -29,7 +29,7 @@ function numbers(buffer, [type, offset, length, scale]) {
   return scale === 1 ? array : Float32Array.from(array, (value) => value * scale);
 }
 
-// Everything that the page shows. People get `rowOf`: their row of each frame, or -1.
+// All data of the page. `rowOf` of a person is the row of each frame, or -1.
 export async function readClip() {
   const buffer = await inflated(bytesOf(textOf("data")));
   const clip = JSON.parse(textOf("about"), (_, value) =>
@@ -42,7 +42,7 @@ export async function readClip() {
   return clip;
 }
 
-// A file that is embedded in the page, as a Blob. `packed`: it was deflated.
+// An embedded file as a Blob. `packed`: it is compressed.
 export async function embeddedFile({ embedded, type }, packed) {
   const bytes = bytesOf(textOf(embedded));
   return new Blob([packed ? await inflated(bytes) : bytes], { type });

@@ -1,4 +1,4 @@
-// Files to take away: what lies in the page, what lies beside it, and what the page shows.
+// Downloads: embedded files, files beside the page, and what the page shows.
 import { embeddedFile } from "./data.js";
 import { QUANTITIES } from "./series.js";
 

@@ -4,7 +4,7 @@ import { BoneShapes } from "./bones.js";
 import { CoarseSurface } from "./coarse.js";
 import { restOffset } from "./series.js";
 
-// Ghosts are seen at their rims, and where they are before the other body by more than a centimetre.
+// Ghosts are visible at their outlines, and where they are over a centimetre in front of the body.
 function asGhost(material) {
   Object.assign(material, { transparent: true, depthWrite: false });
   Object.assign(material, { polygonOffset: true, polygonOffsetUnits: 400 });
@@ -35,9 +35,9 @@ function geometryOf({ positions, normals, joints, weights, colors }, faces) {
 
 export class Figure {
   #expressed = null;
-  #coarseOf = new Map(); // by the first mesh that it replaces
+  #coarseOf = new Map(); // by the first mesh that they replace
 
-  // ghost: translucent and without clothes, to compare with.
+  // ghost: translucent and without clothes, for comparison.
   constructor(clip, person, ghost) {
     const { template } = clip;
     this.person = person;
@@ -92,7 +92,7 @@ export class Figure {
     const mesh = new THREE.SkinnedMesh(geometryOf(surface, faces.fine), material);
     mesh.name = name;
     mesh.userData.coarse = faces.coarse;
-    mesh.frustumCulled = false; // its bounds are those of the rest pose
+    mesh.frustumCulled = false; // its bounds belong to the rest pose
     mesh.bind(this.skeleton, new THREE.Matrix4());
     this.group.add(mesh);
     return mesh;
@@ -113,7 +113,7 @@ export class Figure {
     });
   }
 
-  // motion: rotations, pelvis and expressions of all rows. eye: where it is seen from, in the world.
+  // motion: rotations, pelvis and expressions of all rows. eye: position of the viewer, in the world.
   pose(motion, row, eye) {
     const count = this.bones.length;
     this.bones.forEach((bone, joint) => {
@@ -128,7 +128,7 @@ export class Figure {
     }
   }
 
-  // The few vertices that expressions move are added up here: cheaper than morphs of the whole body.
+  // Computes the few vertices that expressions move, which is faster than morphs of the whole body.
   #express(expressions, row) {
     const { moved, expressions: directions } = this.template;
     const kinds = directions.length / (3 * moved.length);
@@ -164,7 +164,7 @@ export class Figure {
     this.refine(this.coarsely);
   }
 
-  // Shows the surface as it is, or a coarse one in its place.
+  // Shows the fine surface, or a coarse one instead.
   refine(coarsely) {
     this.coarsely = coarsely;
     for (const mesh of [this.body, ...this.clothes]) {
@@ -187,7 +187,7 @@ export class Figure {
     return this.#coarseOf.get(first);
   }
 
-  // Names and places of what is drawn, in the frame of the camera (y up, metres): for tests.
+  // Names and positions of what is drawn, in the camera frame (y up, metres), for tests.
   vertices() {
     const point = new THREE.Vector3();
     const inverse = this.group.parent.matrixWorld.clone().invert();

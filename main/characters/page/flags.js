@@ -1,4 +1,4 @@
-// What to know of a frame before trusting it, and how it is shaded.
+// Flags of doubtful frames, and how they are shaded.
 import { cssColor, xOf } from "./axis.js";
 
 export const FLAGS = {
@@ -14,7 +14,7 @@ export const MEANINGS = {
   occlusion: "share of the body behind somebody nearer: the stronger, the more",
 };
 
-// From 0 to 1; shares are kept as percent.
+// From 0 to 1; shares are stored in percent.
 export function strength(person, flag, row) {
   const values = person.flags[flag];
   if (!values) return 0;

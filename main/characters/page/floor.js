@@ -1,4 +1,4 @@
-// The ground: a grid that fades out, soft shadows under people, and where the camera stood.
+// The ground: a grid that fades out, soft shadows under people, and the camera.
 import * as THREE from "three";
 
 const RADIUS_M = 9;
@@ -6,7 +6,7 @@ const STEP_M = 0.5;
 const STRONG_EVERY = 5;
 const PIECE_M = 1.5;
 
-// Lines in pieces, each end as faint as it is far from the middle.
+// Lines in pieces, whose ends fade with the distance from the middle.
 function gridLines() {
   const [count, pieces] = [Math.round(RADIUS_M / STEP_M), Math.round(RADIUS_M / PIECE_M)];
   const places = [];
@@ -49,7 +49,7 @@ export class Floor {
     });
   }
 
-  // A soft round shadow that is moved under a person.
+  // A soft round shadow to be placed under a person.
   addShadow() {
     const shadow = new THREE.Mesh(new THREE.PlaneGeometry(1.3, 1.3), this.shadowMaterial);
     shadow.rotation.x = -Math.PI / 2;
@@ -79,7 +79,7 @@ function blot() {
   return new THREE.CanvasTexture(canvas);
 }
 
-// Where the camera goes, in the world.
+// The path of the camera, in the world.
 export function cameraPath({ poses }) {
   const places = [];
   for (let at = 0; at < poses.length; at += 16) places.push(...poses.subarray(at + 12, at + 15));

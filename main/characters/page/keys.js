@@ -1,4 +1,4 @@
-// The keyboard, and the panel that explains it and the rest.
+// The keyboard, and the help panel.
 import { FLAGS, MEANINGS } from "./flags.js";
 import { toggleHidden } from "./state.js";
 
@@ -40,7 +40,7 @@ export function listenToKeys(clip, state, { transport, player, scene, options })
     else return;
     event.preventDefault();
   });
-  // A button that was clicked gives the keyboard back, so that space plays.
+  // A clicked button releases the focus, so that Space plays.
   addEventListener("click", (event) => {
     if (event.detail) event.target.closest("button")?.blur();
   });

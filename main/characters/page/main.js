@@ -13,7 +13,7 @@ import { readClip } from "./data.js";
 
 const THEME = "people-viewer-theme";
 
-// Pages from the disk may be denied a memory.
+// Pages on the disk may have no access to local storage.
 function remembered() {
   try {
     return localStorage.getItem(THEME);
@@ -26,7 +26,7 @@ function remember(theme) {
   try {
     localStorage.setItem(THEME, theme);
   } catch {
-    // The next visit begins as the system wants it.
+    // The next visit starts with the setting of the system.
   }
 }
 
@@ -64,7 +64,7 @@ function wireTheme(state) {
   });
 }
 
-// Buttons that choose one of several values, and those that switch something on and off.
+// Buttons that choose one of several values, and toggles.
 function wireButtons(clip, state) {
   for (const group of document.querySelectorAll("[data-choose]")) {
     const name = group.dataset.choose;
@@ -122,7 +122,7 @@ async function start() {
   document.getElementById("home").addEventListener("click", () => scene.views.reset());
   listenToKeys(clip, state, { transport, player, scene, options });
   await new Picture(clip, state, player).start();
-  window.viewer = { clip, state, player, scene, chart }; // for whoever looks from the console
+  window.viewer = { clip, state, player, scene, chart }; // for debugging in the console
   document.body.removeAttribute("aria-busy");
 }
 

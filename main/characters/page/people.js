@@ -1,4 +1,4 @@
-// A row for each person: shown or not, colour, name, and a lane of when they are there.
+// A row for each person: visibility, colour, name, and a timeline of presence.
 import { cleared, cssColor, scrubs, xOf } from "./axis.js";
 import { hatched, stretches } from "./flags.js";
 import { isHidden, toggleHidden } from "./state.js";
@@ -63,7 +63,7 @@ export class People {
     });
   }
 
-  // Where the person is, a bar; strips above and below it for what is hidden, hatching over it.
+  // A bar where the person is present, strips above and below it for hidden parts, and hatching.
   #drawLane({ context, width, height }, person, color) {
     const { frames } = this.clip;
     const tall = Math.min(14, height - 2 * (STRIP_PX + GAP_PX) - 4);

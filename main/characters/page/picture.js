@@ -32,7 +32,7 @@ export class Picture {
     });
   }
 
-  // Shows the chosen picture whenever another is chosen; resolves when the first is there or absent.
+  // Shows the chosen picture on every change; resolves when the first one has loaded or failed.
   start() {
     return new Promise((resolve) => {
       this.state.watch(["picture"], () => this.#load().then(resolve));

@@ -1,17 +1,17 @@
-// Time: the video leads while it plays, a clock where there is none; the scene shows its frame.
+// Time: given by the video while it plays, or by a clock without one; the scene shows its frame.
 
 export class Player {
-  #asked = null; // the frame that was sought last, until the video plays on from it
+  #asked = null; // the last frame that was sought, until the video plays from it
   #clock = 0;
   #pending = false;
 
-  // video: null where there is none.
+  // video: null if there is none.
   constructor(clip, state) {
     Object.assign(this, { clip, state, video: null });
     state.watch(["speed", "loop", "sound"], () => this.#adjust());
   }
 
-  // Takes a <video> that can play, or null; goes on at the frame that is shown.
+  // Takes a <video> that can play, or null; continues at the current frame.
   use(video) {
     this.pause();
     this.video = video;
@@ -60,13 +60,13 @@ export class Player {
     this.#asked = this.state.get("frame");
     this.#clock = this.#asked / this.clip.fps;
     if (!this.video) return;
-    // One seek at a time, the newest wish next: so scrubbing keeps showing frames.
+    // One seek at a time, then the newest request, so that scrubbing keeps showing frames.
     this.#pending = this.video.seeking;
     if (!this.#pending) this.#seekVideo();
   }
 
   #seekVideo() {
-    // The middle of a frame's time is inside it, whatever is rounded on the way.
+    // The middle of a frame's time is inside the frame despite rounding.
     this.video.currentTime = (this.#asked + 0.5) / this.clip.fps;
   }
 
@@ -134,7 +134,7 @@ export class Player {
   }
 }
 
-// Resolves when a <video> or <img> has something to show; fails where it has not.
+// Resolves when a <video> or <img> can be shown; rejects if it cannot.
 export function shown(element, source) {
   return new Promise((resolve, reject) => {
     element.addEventListener("loadedmetadata", resolve, { once: true });

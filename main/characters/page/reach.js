@@ -1,10 +1,10 @@
-// Where people get to over the whole clip.
+// The space that people occupy over the whole clip.
 import { Vector3 } from "three";
 
 const ENDS = /^(head|(left|right)_(elbow|middle3|knee|foot))$/;
-const POSES = 1500; // of a long clip not all are looked at
+const POSES = 1500; // at most, in a long clip
 
-// Of the joints that reach farthest, in the world.
+// The outermost joints, in the world.
 export function placesOf(figures, { joints }) {
   const ends = joints.flatMap((name, joint) => (ENDS.test(name) ? [joint] : []));
   const rows = figures.reduce((sum, { person }) => sum + person.frames.length, 0);

@@ -1,4 +1,4 @@
-// The 3D scene: everyone at one frame, drawn when something has changed.
+// The 3D scene: everyone in one frame, drawn when something has changed.
 import * as THREE from "three";
 import { Figure } from "./figure.js";
 import { Floor, cameraMarker, cameraPath } from "./floor.js";
@@ -11,7 +11,7 @@ const LEAST_PIXEL_RATIO = 0.5;
 const LATE = 1.6; // times the duration of a frame
 const LATE_FRAMES = 8;
 
-// Without a graphics card smooth edges cost more than all people together.
+// Without a graphics card, antialiasing takes longer than drawing all people.
 function drawsInSoftware() {
   const gl = document.createElement("canvas").getContext("webgl2");
   const info = gl?.getExtension("WEBGL_debug_renderer_info");
@@ -161,7 +161,7 @@ export class Scene {
     shadow.position.y = 0.004;
   }
 
-  // Slow machines play and turn coarse surfaces; what stands still is fine and sharp everywhere.
+  // Slow machines use coarse surfaces in motion; still pictures have full quality everywhere.
   #refine() {
     this.hurried = this.slow && (this.state.get("playing") || this.turning);
     for (const figure of [...this.figures, ...this.ghosts]) figure?.refine(this.hurried);
@@ -180,7 +180,7 @@ export class Scene {
     this.#refine();
   }
 
-  // Where frames come late there are coarse surfaces first, then fewer pixels.
+  // If frames are late, first use coarse surfaces, then fewer pixels.
   #adapt() {
     const now = performance.now();
     const { playing, speed } = this.state.values;
@@ -200,7 +200,7 @@ export class Scene {
     this.#resize();
   }
 
-  // The joint that is seen next to a point of the canvas; the person, and the joint, are selected.
+  // Selects the person, and the joint, nearest to a point of the canvas.
   #pick(event) {
     const box = this.canvas.getBoundingClientRect();
     const point = new THREE.Vector3();

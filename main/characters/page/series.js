@@ -1,4 +1,4 @@
-// Numbers over time: where a joint of a person is, how fast it moves, how far it is bent.
+// Numbers over time: position, speed and angle of a joint of a person.
 import { Matrix4, Quaternion, Vector3 } from "three";
 
 export const QUANTITIES = {
@@ -43,7 +43,7 @@ export class Series {
     return places.map((place) => place.clone().applyMatrix4(this.world).y);
   }
 
-  // Of places in the world.
+  // From positions in the world.
   #fromCamera(frames, places) {
     const { poses } = this.clip.cameras;
     const pose = new Matrix4();
@@ -53,7 +53,7 @@ export class Series {
     });
   }
 
-  // In the page's frame, y up, metres: down the chain from the root.
+  // In the frame of the page, y up, metres: along the chain from the root.
   #places(person, motion, joint) {
     const { parents } = this.clip.template;
     const count = parents.length;
@@ -73,7 +73,7 @@ export class Series {
     });
   }
 
-  // Metres a second, between the frames before and after.
+  // Metres per second, between the previous and the next frame.
   #speeds(frames, places) {
     return places.map((place, row) => {
       const [before, after] = neighbours(frames, row);
@@ -105,7 +105,7 @@ function angles(rotations, joint, count) {
   });
 }
 
-// The rows of the frames right before and after, or the row itself where there is none.
+// The rows of the previous and next frames, or the row itself if there is none.
 function neighbours(frames, row) {
   const before = frames[row - 1] === frames[row] - 1 ? row - 1 : row;
   const after = frames[row + 1] === frames[row] + 1 ? row + 1 : row;

@@ -1,4 +1,4 @@
-// What the page shows at the moment, and who is told when it changes.
+// The current state of the page, and notification of its changes.
 const CALM_MS = 120;
 
 export class State {
@@ -33,7 +33,7 @@ export class State {
     tell(this.values);
   }
 
-  // The same for what is read rather than seen: while playing a few times a second are enough.
+  // The same for text, for which a few updates per second are enough while playing.
   watchCalmly(names, tell) {
     let told = 0;
     this.watch([...names, "playing"], (values) => {

@@ -1,4 +1,4 @@
-// Two ways to look at the scene: freely around it, and through the camera that took the picture.
+// Two views of the scene: free, and through the camera of the clip.
 import * as THREE from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
 
@@ -10,7 +10,7 @@ const FILLED = 0.86; // of the canvas
 const SKIN_M = 0.2; // around the joints
 const CENTERING_STEPS = 12;
 
-// The highest score that a place has.
+// The position with the highest score.
 function most(places, score) {
   let highest = -Infinity;
   for (const place of places) highest = Math.max(highest, score(place));
@@ -18,7 +18,7 @@ function most(places, score) {
 }
 
 export class Views {
-  // world: from the camera's frame (y up) to the floor's.
+  // world: from the camera frame (y up) to that of the floor.
   constructor(clip, canvas, world, changed) {
     this.clip = clip;
     this.orbit = new THREE.PerspectiveCamera(38, 1, NEAR, FAR);
@@ -42,7 +42,7 @@ export class Views {
     });
   }
 
-  // Puts the recorded camera where it is in a frame.
+  // Moves the recorded camera to its pose in a frame.
   show(frame) {
     const { poses, zooms } = this.clip.cameras;
     this.recorded.matrix.fromArray(poses, 16 * frame);
@@ -52,7 +52,7 @@ export class Views {
     if (this.margins) this.#project();
   }
 
-  // The free view starts beside the camera's, a little above, with all of `places` in it.
+  // The free view starts beside that of the camera, slightly above, and contains all of `places`.
   start(places) {
     this.places = places;
     this.reset();
@@ -89,7 +89,7 @@ export class Views {
     return { position, target };
   }
 
-  // Where along `axis` the eye sees as much on one side as on the other, by bisection.
+  // The position along `axis` at which both sides have equal margins, by bisection.
   #center(axis, back, distance) {
     const { places } = this;
     let low = -most(places, (place) => -place.dot(axis));
@@ -103,7 +103,7 @@ export class Views {
     return low;
   }
 
-  // Moves the free view so that it looks at `place`, from where it did and at most `distance` away.
+  // Turns the free view to `place`, from the same side and at most `distance` away.
   lookAt(place, distance = Infinity) {
     const offset = this.orbit.position.clone().sub(this.controls.target);
     offset.setLength(Math.min(offset.length(), distance));
@@ -118,7 +118,7 @@ export class Views {
     this.orbit.updateProjectionMatrix();
     if (this.atHome) this.reset();
     const { size } = this.clip;
-    // The picture is as large as fits, in the middle; pixels count from the first one's centre.
+    // The picture is as large as possible, centred; pixels count from the centre of the first one.
     const scale = Math.max(size[0] / width, size[1] / height);
     this.margins = [(width * scale - size[0]) / 2, (height * scale - size[1]) / 2];
     this.#project();

@@ -210,7 +210,7 @@ def test_merged_hands_have_one_convention(caplog: pytest.LogCaptureFixture) -> N
         expected = flat["smplx"][f"{side}_hand_pose"] - np.array(HANDS_MEAN[side], np.float32)
         np.testing.assert_allclose(hands[:N], expected, atol=1e-6)
         np.testing.assert_array_equal(hands[N:], relative["smplx"][f"{side}_hand_pose"])
-    assert "0.npz: hands from the flat hand" in caplog.text
+    assert "0.npz: hand poses become relative to the mean hand" in caplog.text
 
     both_flat = merge(parts(flat, flat))
     assert both_flat["misc"]["flat_hand_mean"] is True

@@ -270,7 +270,7 @@ def test_what_holds_no_pictures_is_refused_at_once(client, tmp_path):
         ({"--fps": "nan"}, "--fps nan: give a rate"),
         ({"--focal": "-3"}, "--focal -3: give a focal length"),
         ({"--fps": "many"}, "argument --fps"),
-        ({"--export": "fbx"}, "export format 'fbx' is unknown: choose from"),
+        ({"--export": "fbx"}, "export format 'fbx' is unknown; choose from"),
         ({"--output": "/etc"}, "--output: the app has no such option"),
         ({"--boxes": "/etc/passwd"}, "--boxes: the app has no such option"),
         ({"--set": "inference.detection.model_path=/x"}, "--set: the app has no such option"),
@@ -372,7 +372,7 @@ def test_what_the_disk_refuses_is_a_line_and_the_queue_goes_on(client, tmp_path)
     [
         (("--host=0.0.0.0", "--token="), "--token: give at least eight"),
         (("--token=short",), "--token: give at least eight"),
-        (("--limit-mb=0",), "--limit-mb 0: give a number from 1"),
+        (("--limit-mb=0",), "--limit-mb 0: give 1 or more"),
         ((f"--host={'é' * 80}",), "cannot listen there"),
         (("--port=65536",), "--port 65536: cannot listen there"),
     ],
@@ -385,7 +385,7 @@ def test_what_nobody_can_serve_with_is_refused(flags, message, tmp_path, caplog)
 def test_boxes_found_in_other_frames_are_not_used(client):
     job = upload(client)
     client.put(f"/api/jobs/{job}/choice", json={"people": [2]})
-    assert "find the people before" in start(client, job, "run").json()["error"]
+    assert "use Find people first" in start(client, job, "run").json()["error"]
     start(client, job, "find", {"--fps": "10"})
     ended(client, job)
     client.put(f"/api/jobs/{job}/choice", json={"people": [2]})

@@ -5,7 +5,7 @@ from scipy.spatial.transform import Rotation
 
 from human_models.joints import RIG_JOINTS
 from human_models.safe_pickle import load_npz
-from main.characters.character import TO_WORLD, on_the_spot, read_character, without_gaps
+from main.characters.character import TO_WORLD, at_origin, read_character, without_gaps
 from utils.errors import UserError
 
 PARAMETERS = (
@@ -90,8 +90,8 @@ def test_gaps_turn_along_the_shortest_arc(file, body):
 
 
 @pytest.mark.parametrize(("up", "height"), [("y", 1), ("z", 2)])
-def test_on_the_spot_the_feet_are_at_height_zero(file, body, up, height):
-    character = on_the_spot(read_character(file, body, up), body)
+def test_at_origin_the_feet_are_at_height_zero(file, body, up, height):
+    character = at_origin(read_character(file, body, up), body)
     lowest = vertices(body, character.body_parameters(body))[..., height].min(dim=1).values
     assert abs(float(lowest.median())) < 0.01
     flat = [axis for axis in range(3) if axis != height]

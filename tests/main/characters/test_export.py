@@ -41,7 +41,7 @@ def test_everyone_is_exported_unless_people_are_named(result, tmp_path):
 @pytest.mark.parametrize(
     ("formats", "arguments", "message"),
     [
-        (["fbx"], {}, "^export format 'fbx' is unknown: choose from"),
+        (["fbx"], {}, "^export format 'fbx' is unknown; choose from"),
         (["glb"], {"persons": [7]}, "--person 7: .* has 1, 2"),
         (["glb"], {"options": ExportOptions(up="z")}, "y up by its standard"),
         ([], {}, "choose from amass,glb"),
@@ -120,7 +120,7 @@ def test_all_are_the_formats_that_need_no_extra_package(result, tmp_path, capsys
     flags = ["--format", "all", "--person", "2", "--output", str(tmp_path)]
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert "all: all that need no extra package" in " ".join(capsys.readouterr().out.split())
+    assert "all (those without extra packages)" in " ".join(capsys.readouterr().out.split())
     content = load_npz(result / "person_002.npz")
     assert "focal" not in content  # what only the viewer needs
     assert main([str(result), *flags]) == 2

@@ -278,8 +278,7 @@ def test_a_network_on_rich(tmp_path, walk, world_benchmark, monkeypatch, capsys)
     given, joints = walk
     root = tmp_path / "img" / "RICH"
     write_images(
-        root / "images" / "test" / "Gym_010_x" / "cam_03",
-        [f"{k:05d}_03.png" for k in range(7, 14)],
+        root / "images" / "test" / "Gym_010_x" / "cam_03", [f"{k:05d}_03.png" for k in range(7, 14)]
     )
     for k in range(5):  # from the third image on
         folder = root / "bodies" / "test" / "Gym_010_x" / f"{k + 9:05d}"

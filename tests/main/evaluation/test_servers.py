@@ -2,6 +2,7 @@
 
 import pickle
 import pickletools
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from main.evaluation.servers import (
     bedlam_record,
     bedlam_stem,
 )
-from main.evaluation.submission import PersonNames, person_name, pickled
+from main.evaluation.submission import person_name, pickled, write_submission
 from utils.errors import UserError
 
 SIZES = {
@@ -69,21 +70,21 @@ def test_bedlam_images_out_of_their_folders_are_reported(image):
         bedlam_stem(Path(image))
 
 
-def test_people_are_counted_by_image_in_whatever_order_they_come():
-    names = PersonNames(AGORA)
-    images = [Path(f"test/{image}.png") for image in "abaab"]
-    assert [names.next(image) for image in images] == [
-        *("a_personId_0.pkl", "b_personId_0.pkl", "a_personId_1.pkl"),
-        *("a_personId_2.pkl", "b_personId_1.pkl"),
-    ]
+def test_people_are_counted_by_image_in_whatever_order_they_come(tmp_path):
+    people = [prediction(f"test/{image}.png", vertices=False) for image in "abaab"]
+    write_submission(tmp_path / "a.zip", people, AGORA)
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert [Path(name).name for name in archive.namelist()] == [
+            *("a_personId_0.pkl", "b_personId_0.pkl", "a_personId_1.pkl"),
+            *("a_personId_2.pkl", "b_personId_1.pkl"),
+        ]
 
 
 @pytest.mark.parametrize("other", ["test/a_1280x720.png", "copy/a.png"])
-def test_two_images_of_one_name_are_reported(other):
-    names = PersonNames(AGORA)
-    names.next(Path("test/a.png"))
+def test_two_images_of_one_name_are_reported(other, tmp_path):
+    people = [prediction(image, vertices=False) for image in ("test/a.png", other)]
     with pytest.raises(UserError, match="leave one out"):
-        names.next(Path(other))
+        write_submission(tmp_path / "a.zip", people, AGORA)
 
 
 @pytest.mark.parametrize("size", [(1280, 720), (3840, 2160), (1920, 1080), (480, 270)])
@@ -131,5 +132,5 @@ def test_pickles_read_back_also_where_numpy_is_old(server, tmp_path):
     opcodes = list(pickletools.genops(content))
     assert max(opcode.proto for opcode, _, _ in opcodes) <= 3
     assert {argument for opcode, argument, _ in opcodes if opcode.name == "GLOBAL"} == {
-        *("numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"),
+        *("numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype")
     }

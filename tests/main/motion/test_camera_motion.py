@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from main.motion.camera import Clip, Turn, choose_camera, fit_turn
-from main.motion.camera_motion import CameraMotion, CameraTracker, scaled
+from main.motion.camera import CameraMotion, Clip, choose_camera, scaled
+from main.motion.camera_motion import CameraTracker
 from main.motion.odometry import Observation, find_path
+from main.motion.turns import Turn, fit_turn
 
 WIDTH, HEIGHT, FPS = 640, 360, 30.0
 CAMERA = choose_camera(WIDTH, HEIGHT, focal_px=600, fov_deg=None, image=None)
@@ -86,6 +87,24 @@ def test_zoom(picture: np.ndarray) -> None:
     motion = follow(turning(picture, vectors, zooms))
     np.testing.assert_allclose(motion.zoom, zooms, rtol=3e-3)
     assert error_deg(motion, vectors).max() < 0.1
+
+
+def focal_of(images: Iterator[np.ndarray]) -> float | None:
+    """Of images that are as if from a camera of which nothing is known."""
+    camera = choose_camera(WIDTH, HEIGHT, focal_px=None, fov_deg=None, image=None)
+    tracker = CameraTracker(Clip(camera, (WIDTH, HEIGHT), FPS))
+    for number, image in enumerate(images):
+        tracker.add(number, image, NOBODY)
+    return tracker.find_focal()
+
+
+def test_turns_show_the_focal_length(picture: np.ndarray) -> None:
+    vectors, zooms = pan(60), np.exp(0.2 * np.sin(np.linspace(0, np.pi, 60)))
+    assert focal_of(turning(picture, vectors)) == pytest.approx(600, rel=0.01)
+    assert focal_of(turning(picture, 0.5 * vectors, zooms)) == pytest.approx(600, rel=0.01)
+    # Those of a camera that turns by less than a degree, or only zooms, do not.
+    assert focal_of(turning(picture, 0.02 * vectors)) is None
+    assert focal_of(turning(picture, 0 * vectors, zooms)) is None
 
 
 def test_noise_is_no_motion_and_neither_is_a_person(
@@ -228,6 +247,7 @@ def test_parallax_says_that_a_camera_moves(
     caplog.set_level(logging.INFO)
     motion = follow(parallax(picture, 75))
     assert motion.kind == "moving"
+    assert focal_of(parallax(picture, 75)) is None
     assert not motion.scale_known
     assert "camera: moves, and turns" in caplog.text
     shift = motion.camera_from_first[:, :3, 3]

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from main.motion import results as results_module
-from main.motion.camera import Clip, ClipCamera
-from main.motion.camera_motion import static_camera
+from main.motion.camera import Clip, ClipCamera, static_camera
 from main.motion.results import FILE_COLUMNS, write_results
 from main.motion.rows import (
     COLUMNS,

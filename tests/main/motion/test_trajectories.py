@@ -11,8 +11,7 @@ from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import JOINTS
 from main.motion import trajectories
-from main.motion.camera import Clip, place_bodies
-from main.motion.camera_motion import static_camera
+from main.motion.camera import Clip, place_bodies, static_camera
 from main.motion.results import choose_people
 from main.motion.rows import FINAL_ROW, PARAMETERS, FinalRows, RawRows, WorldRows
 from main.motion.standing import FOOT_JOINTS

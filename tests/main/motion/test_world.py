@@ -15,7 +15,7 @@ from human_models.joints import BODY_JOINTS, JOINTS
 from main.evaluation.metrics import FOOT_POINTS as FEET
 from main.evaluation.metrics import world_errors
 from main.motion import world as world_module
-from main.motion.camera_motion import static_camera
+from main.motion.camera import static_camera
 from main.motion.legs import bend_leg
 from main.motion.rows import FINAL_ROW, FinalRows, RawRows, WorldRows
 from main.motion.standing import (

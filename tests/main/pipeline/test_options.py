@@ -16,12 +16,12 @@ from utils.errors import UserError
 def test_wrong_cameras_are_refused(focal_px, fov_deg):
     with pytest.raises(UserError, match="--f"):
         InferenceOptions("m", focal_px=focal_px, fov_deg=fov_deg)
-    with pytest.raises(UserError, match="--focal and --fov: give one of them"):
+    with pytest.raises(UserError, match="--focal and --fov: give only one of them"):
         InferenceOptions("m", focal_px=900, fov_deg=60)
 
 
 def test_one_rate_can_be_given():
-    with pytest.raises(UserError, match="FPS and --fps: give one of them"):
+    with pytest.raises(UserError, match="FPS and --fps: give only one of them"):
         options_of(make_parser().parse_args(["m", "FILE", "10", "--fps", "20"]))
 
 
@@ -39,7 +39,7 @@ def test_one_rate_can_be_given():
         ({"keep_longest": 0}, "--keep-longest 0"),
         ({"batch_size": 0}, "--batch-size 0"),
         ({"export": ("glb", "fbx")}, "fbx"),
-        ({"camera": "moving"}, "--camera moving is for --world"),
+        ({"camera": "moving"}, "--camera moving needs --world"),
     ],
 )
 def test_wrong_values_are_refused(values, message):
@@ -76,7 +76,7 @@ def test_the_floor_is_the_world_of_a_camera_that_stands_still():
     for command in ("m FILE --floor", "m FILE --floor --world", "m FILE --floor --camera static"):
         options = options_of(parse(command.split()))
         assert (options.world, options.camera) == (True, "static")
-    with pytest.raises(UserError, match="--floor means --world --camera static: leave"):
+    with pytest.raises(UserError, match="--floor means --world --camera static; leave"):
         options_of(parse(["m", "FILE", "--floor", "--world", "--camera", "moving"]))
 
 

@@ -279,6 +279,42 @@ def test_a_camera_that_turns_is_named_and_one_that_stands_changes_nothing(
         assert contents["auto"] == contents["static"]
 
 
+def test_people_are_placed_with_the_focal_length_that_turns_of_the_camera_show(
+    untrained, tmp_path, caplog
+):
+    video, frames = tmp_path / "hall.mp4", 10
+    noise = np.random.default_rng(0).random((60, 150, 3), np.float32)
+    wide = cv2.resize(255 * noise, (1200, 480), interpolation=cv2.INTER_CUBIC).clip(0, 255)
+    outer = np.array([[250, 0, 600], [0, 250, 240], [0, 0, 1.0]])
+    inner = np.array([[250, 0, 159.5], [0, 250, 95.5], [0, 0, 1.0]])
+    with VideoWriter(video, fps=10) as writer:
+        for angle in np.linspace(-0.4, 0.4, frames):
+            turn = cv2.Rodrigues(np.array([0.0, angle, 0]))[0]
+            seen = cv2.warpPerspective(wide, inner @ turn @ np.linalg.inv(outer), (320, 192))
+            writer.write(seen.astype(np.uint8))
+    boxes = {k: [[200, 20, 60, 150]] for k in range(frames)}
+    video.with_suffix(".boxes.json").write_text(json.dumps(boxes))
+
+    def process(**options):
+        result = tmp_path / "result"
+        given = InferenceOptions(str(untrained), overlay=None, world=True, **options)
+        with open_source(video) as source:
+            process_clip(source, result, Tools.load(given))
+        summary = json.loads((result / "summary.json").read_text())
+        return summary["camera"], load(result / "person_001.npz")
+
+    caplog.set_level("INFO")
+    camera, found = process()
+    assert camera["origin"] == "the camera's turns"
+    assert camera["focal"] == pytest.approx([250, 250], rel=0.03)
+    assert "its turns show a focal length of 2" in caplog.text
+    for again, person in (process(reuse=True), process(focal_px=camera["focal"][0])):
+        assert again["focal"] == camera["focal"]
+        for name in ("transl", "global_orient", "world_transl", "world_from_camera"):
+            np.testing.assert_allclose(person[name], found[name], atol=2e-4, err_msg=name)
+    assert process(focal_px=300.0)[0]["origin"] == "--focal"
+
+
 @pytest.mark.parametrize("frames", [1, 40])
 def test_a_world_of_one_frame_and_of_a_person_who_is_away_for_a_while(frames, untrained, tmp_path):
     video = tmp_path / "hall.mp4"

@@ -219,7 +219,7 @@ def test_runs_of_one_name_in_one_second_have_folders_of_their_own(tmp_path, monk
 def test_second_process_on_a_run_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "_LOCK_PATIENCE_S", 0)
     one = World(0, 1, 0)
-    second = run._alone_in(tmp_path, one)
-    with run._alone_in(tmp_path, one), pytest.raises(UserError, match="trained by another"):
+    second = run._locked(tmp_path, one)
+    with run._locked(tmp_path, one), pytest.raises(UserError, match="trained by another"):
         second.__enter__()
     assert not list(tmp_path.iterdir())

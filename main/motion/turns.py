@@ -1,0 +1,294 @@
+"""What a camera that stays in its place does between two frames: it turns and zooms.
+
+A turn is fitted to corners that are seen in both frames. Turns between many frames are made to
+agree, and the focal length with which they explain the corners is found.
+"""
+
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.optimize import minimize_scalar
+from scipy.sparse import coo_array
+from scipy.sparse.linalg import lsqr
+from scipy.spatial.transform import Rotation
+
+INLIER_PX: Final = 1.5
+"""Points at most so far from where a turn takes them agree with it."""
+_SAMPLES: Final = 48
+_TURN_PASSES: Final = 8
+_DISAGREE: Final = math.radians(0.3)
+"""Measured turns that are farther off the adjusted ones count less and less."""
+_FOCAL_RANGE: Final = (0.45, 2.5)
+"""Of focal lengths that are tried, over the assumed one: 96 to 23 degrees across the diagonal."""
+_FOCAL_STEPS: Final = 16
+_FOCAL_CHANGE, _FOCAL_RISE = 0.1, 0.015
+"""A focal length is known if the cost rises by so much when it changes by this share."""
+_EXPLAINED: Final = 0.9
+"""Share of points that turns must explain."""
+Points = Float[np.ndarray, "N 2"]
+
+
+class Turn(NamedTuple):
+    """What a camera that stays in its place does between two frames.
+
+    Attributes:
+        rotation: directions in the first frame's axes to the second's.
+        zoom: focal length of the second over that of the first.
+    """
+
+    rotation: Float[np.ndarray, "3 3"]
+    zoom: float
+
+    def then(self, other: "Turn") -> "Turn":
+        return Turn(other.rotation @ self.rotation, self.zoom * other.zoom)
+
+    def back(self) -> "Turn":
+        return Turn(self.rotation.T, 1 / self.zoom)
+
+    def of(self, points: Points, focal: float) -> Points:
+        """Where points of the first frame are in the second.
+
+        Args:
+            points: from the principal point, pixels.
+            focal: of the first frame, pixels.
+        """
+        turned = points @ self.rotation[:, :2].T + focal * self.rotation[:, 2]
+        depth = np.maximum(turned[:, 2:], 1e-3 * focal)
+        return turned[:, :2] / depth * (focal * self.zoom)
+
+
+NO_TURN: Final = Turn(np.eye(3), 1.0)
+
+
+class Fit(NamedTuple):
+    turn: Turn
+    inliers: Bool[np.ndarray, " N"]
+    error: float
+    """Root mean square of the inliers' distances, pixels."""
+
+
+def fit_turn(
+    before: Points, after: Points, focal: float, expected: Turn, rng: np.random.Generator
+) -> Fit:
+    """The rotation and zoom that explain most points.
+
+    Random pairs of points give hypotheses, beside the expected turn; the best of them is refined
+    by reweighted least squares (Geman and McClure's weights).
+
+    Args:
+        before, after: from the principal point, pixels.
+        focal: of the first frame, pixels.
+    """
+    count = len(before)
+    best, best_score = expected, _score(expected, before, after, focal)
+    first = rng.integers(count, size=_SAMPLES)
+    second = (first + 1 + rng.integers(count - 1, size=_SAMPLES)) % count
+    for turn in _turns_of_pairs(before, after, first, second, focal):
+        if (score := _score(turn, before, after, focal)) < best_score:
+            best, best_score = turn, score
+    for _ in range(6):
+        best, step = _improved(best, before, after, focal)
+        if step < 1e-6:
+            break
+    distance = np.linalg.norm(best.of(before, focal) - after, axis=1)
+    inliers = distance < INLIER_PX
+    error = float(np.sqrt(np.mean(distance[inliers] ** 2))) if inliers.any() else math.inf
+    return Fit(best, inliers, error)
+
+
+class TurnedPoints(NamedTuple):
+    """What is seen of a turn.
+
+    Attributes:
+        before, after: from the principal point, pixels.
+        turn: about what happened, with an assumed focal length.
+        zoom: the focal length of the first frame over that of the clip's first frame.
+    """
+
+    before: Points
+    after: Points
+    turn: Turn
+    zoom: float
+
+
+def find_focal(seen: list[TurnedPoints], assumed: float) -> float | None:
+    """The focal length of a clip's first frame with which turns explain most points, in pixels.
+
+    When a camera turns, points near the edges of its image move farther than those in the middle,
+    the more so the shorter its focal length is (self-calibration of a rotating camera; Hartley,
+    IJCV 1997). The focal length minimises the mean of Geman and McClure's costs of all distances,
+    where each turn and its zoom are fitted again. With a wrong focal length, turns seem to zoom, so
+    it is also tried whether the camera does not zoom between the frames that turns begin at.
+
+    Args:
+        assumed: the focal length in pixels that turns and zooms were found with.
+
+    Returns: None where the focal length hardly matters, or turns explain too few points.
+    """
+    still = [one._replace(zoom=1.0) for one in seen]
+    found = [_found_focal(points, assumed) for points in (seen, still) if points]
+    return min(found, default=(math.inf, None), key=lambda one: one[0])[1]
+
+
+def _found_focal(seen: list[TurnedPoints], assumed: float) -> tuple[float, float | None]:
+    """The mean cost and the focal length, or infinity and None."""
+
+    def fit(factor: float) -> tuple[float, float]:
+        """Mean cost, and the share of points that are explained."""
+        squares = []
+        for before, after, turn, zoom in seen:
+            focal = assumed * factor * zoom
+            vector = Rotation.from_matrix(turn.rotation).as_rotvec() / factor
+            turn = Turn(Rotation.from_rotvec(vector).as_matrix(), turn.zoom)
+            for _ in range(_TURN_PASSES):
+                turn, _ = _improved(turn, before, after, focal)
+            squares.append(((turn.of(before, focal) - after) ** 2).sum(axis=1))
+        square = np.concatenate(squares)
+        cost = square / (square + (INLIER_PX / 2) ** 2)
+        return float(cost.mean()), float((square < INLIER_PX**2).mean())
+
+    factors = np.geomspace(*_FOCAL_RANGE, _FOCAL_STEPS)
+    best = int(np.argmin([fit(factor)[0] for factor in factors]))
+    if best in (0, _FOCAL_STEPS - 1):
+        return math.inf, None
+    around = factors[best - 1], factors[best + 1]
+    factor = float(minimize_scalar(lambda f: fit(f)[0], bounds=around, method="bounded").x)
+    cost, explained = fit(factor)
+    rise = min(fit(factor * (1 + change))[0] - cost for change in (-_FOCAL_CHANGE, _FOCAL_CHANGE))
+    is_known = explained > _EXPLAINED and rise > _FOCAL_RISE
+    return (cost, assumed * factor) if is_known else (math.inf, None)
+
+
+def _score(turn: Turn, before: Points, after: Points, focal: float) -> float:
+    squares = ((turn.of(before, focal) - after) ** 2).sum(axis=1)
+    return float(np.minimum(squares, (2 * INLIER_PX) ** 2).sum())
+
+
+def _turns_of_pairs(
+    before: Points,
+    after: Points,
+    first: np.ndarray,
+    second: np.ndarray,
+    focal: float,
+) -> list[Turn]:
+    """The turn that each pair of points says: its length gives the zoom, then two directions."""
+    spans = [np.linalg.norm(points[second] - points[first], axis=1) for points in (before, after)]
+    usable = (spans[0] > 20) & (spans[1] > 20)
+    zooms = spans[1][usable] / spans[0][usable]
+    frames = [
+        _frames(
+            _rays(before[first[usable]], focal),
+            _rays(before[second[usable]], focal),
+        ),
+        _frames(
+            _rays(after[first[usable]], focal * zooms[:, None]),
+            _rays(after[second[usable]], focal * zooms[:, None]),
+        ),
+    ]
+    rotations = frames[1] @ frames[0].transpose(0, 2, 1)
+    return [Turn(r, float(z)) for r, z in zip(rotations, zooms, strict=True) if 0.5 < z < 2]
+
+
+def _rays(points: Points, focal: float | np.ndarray) -> Float[np.ndarray, "N 3"]:
+    rays = np.column_stack([points / focal, np.ones(len(points))])
+    return rays / np.linalg.norm(rays, axis=1, keepdims=True)
+
+
+def _frames(
+    one: Float[np.ndarray, "N 3"], other: Float[np.ndarray, "N 3"]
+) -> Float[np.ndarray, "N 3 3"]:
+    """Right-handed axes (columns) spanned by two directions each."""
+    middle = one + other
+    middle /= np.linalg.norm(middle, axis=1, keepdims=True)
+    normal = np.cross(one, other)
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+    return np.stack([middle, normal, np.cross(middle, normal)], axis=-1)
+
+
+def _improved(turn: Turn, before: Points, after: Points, focal: float) -> tuple[Turn, float]:
+    """One Gauss-Newton step on rotation vector and log zoom, and how large it was."""
+    predicted = turn.of(before, focal)
+    residual = (after - predicted) / focal
+    squares = (residual**2).sum(axis=1)
+    scale = (INLIER_PX / 2 / focal) ** 2
+    weights = (scale / (scale + squares)) ** 2
+    u, v = (predicted / (focal * turn.zoom)).T
+    x, y = (predicted / focal).T
+    rows_x = np.stack([-u * v, 1 + u * u, -v], axis=1) * turn.zoom
+    rows_y = np.stack([-(1 + v * v), u * v, u], axis=1) * turn.zoom
+    design = np.concatenate([np.column_stack([rows_x, x]), np.column_stack([rows_y, y])])
+    both = np.concatenate([weights, weights])
+    normal = design.T @ (both[:, None] * design) + 1e-9 * np.eye(4)
+    step = np.linalg.solve(normal, design.T @ (both * residual.T.ravel()))
+    # Fits start from each other: without orthogonalization, rounding errors grow exponentially.
+    rotation = (Rotation.from_rotvec(step[:3]) * Rotation.from_matrix(turn.rotation)).as_matrix()
+    zoom = float(np.clip(turn.zoom * math.exp(step[3]), 0.2, 5))
+    return Turn(rotation, zoom), float(np.abs(step).max())
+
+
+class Edge(NamedTuple):
+    """A measured turn from one keyframe to another."""
+
+    source: int
+    target: int
+    turn: Turn
+    weight: float
+
+
+def adjusted(first: list[Turn], edges: list[Edge]) -> list[Turn]:
+    """Turns of keyframes that agree best with all measured ones; the first keyframe stays.
+
+    Least squares of rotation vectors and log zooms, reweighted where measurements disagree.
+
+    Args:
+        first: where to begin.
+    """
+    if len(first) == 1:
+        return first
+    source = np.array([edge.source for edge in edges])
+    target = np.array([edge.target for edge in edges])
+    measured = np.array([edge.turn.rotation for edge in edges])
+    log_measured = np.log([edge.turn.zoom for edge in edges])
+    weight = np.array([edge.weight for edge in edges])
+    rotations = np.array([turn.rotation for turn in first])
+    log_zooms = np.log([turn.zoom for turn in first])
+    number = np.arange(len(edges))
+    for _ in range(_TURN_PASSES):
+        # exp(step_t) R_t = M exp(step_s) R_s, so that step_t - M step_s = log(M R_s R_t').
+        error = measured @ rotations[source] @ rotations[target].transpose(0, 2, 1)
+        residual = Rotation.from_matrix(error).as_rotvec()
+        angle = np.linalg.norm(residual, axis=1)
+        own = weight / (1 + (angle / _DISAGREE) ** 2)
+        rows, columns, values = [], [], []
+        for axis in range(3):
+            rows.append(3 * number + axis)
+            columns.append(3 * target + axis)
+            values.append(own)
+            for other in range(3):
+                rows.append(3 * number + axis)
+                columns.append(3 * source + other)
+                values.append(-own * measured[:, axis, other])
+        step = _solved(rows, columns, values, residual * own[:, None], 3, len(first))
+        rotations = Rotation.from_rotvec(step).as_matrix() @ rotations
+        zoom_residual = log_measured + log_zooms[source] - log_zooms[target]
+        log_zooms += _solved(
+            [number, number], [target, source], [own, -own], zoom_residual * own, 1, len(first)
+        )[:, 0]
+    return [Turn(r, float(np.exp(z))) for r, z in zip(rotations, log_zooms, strict=True)]
+
+
+def _solved(
+    rows: list[np.ndarray],
+    columns: list[np.ndarray],
+    values: list[np.ndarray],
+    right: np.ndarray,
+    width: int,
+    count: int,
+) -> Float[np.ndarray, "count width"]:
+    """Least squares for `width` unknowns of each of `count` keyframes; the first one's are 0."""
+    index = np.concatenate(rows), np.concatenate(columns)
+    matrix = coo_array((np.concatenate(values), index), (right.size, width * count)).tocsc()
+    free = lsqr(matrix[:, width:], right.ravel(), atol=1e-10, btol=1e-10)[0]
+    return np.concatenate([np.zeros(width), free]).reshape(count, width)
