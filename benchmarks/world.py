@@ -3,6 +3,7 @@
     python -m benchmarks.world [--clips 3] [--frames 300] [--people 1] [--of published|demo]
         [--true pelvis|orientation|pose]
     python -m benchmarks.world --rendered FOLDER [--frames 120] [--of network|published|demo]
+        [--find-focal]
 
 Simulated people walk and turn on planted feet (synthetic/motion.py), and the camera's
 motion is the true one, so that only people are judged; for the moving camera its scale is not
@@ -14,7 +15,7 @@ Bodies are disturbed as `benchmarks.walkers` disturbs them (--of published: nois
 as large as that of published networks) or by the measured errors of the demo network (demo), then
 tracked, placed and smoothed as inference does it. With --of network, the demo network itself runs
 over the frames, and `main.inference --world` does everything; its results stay in FOLDER/results
-and are used again. Compared are
+and are used again; with --find-focal, it is not given the focal length. Compared are
 
     static   the camera is taken to stand still
     placed   each frame where its size puts it, in the true camera
@@ -299,14 +300,17 @@ def solve(
         return Solution(found, motion.kind, solved.levels.tolist())
 
 
-def infer(video: Path, camera: ClipCamera, folder: Path) -> Solution:
+def infer(video: Path, focal_px: float | None, folder: Path) -> Solution:
     """What `main.inference --world` makes of a clip with the demo network and its boxes.
 
     The network's estimates stay in `folder` and are used again.
+
+    Args:
+        focal_px: None: unknown.
     """
     reuse = (folder / f"result_{video.stem}").is_dir()
     options = InferenceOptions(
-        "smplest_x_demo", focal_px=camera.focal[0], world=True, overlay=None, reuse=reuse
+        "smplest_x_demo", focal_px=focal_px, world=True, overlay=None, reuse=reuse
     )
     process_input(str(video), folder, options)
     result = open_result(folder / f"result_{video.stem}")
@@ -431,7 +435,8 @@ def clips_of(
     for number, file in enumerate(draw_clips(options, arguments.rendered)):
         truth, video = read_truth(file, body), video_of(file)
         if of == "network":
-            yield truth, infer(video, truth.camera, arguments.rendered / "results" / file.stem)
+            focal_px = None if arguments.find_focal else truth.camera.focal[0]
+            yield truth, infer(video, focal_px, arguments.rendered / "results" / file.stem)
             continue
         rng = np.random.default_rng((arguments.seed, number))
         clip = Clip(truth.camera, _SIZE, FPS)
@@ -449,6 +454,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cameras", nargs="+", choices=(*CAMERAS,))
     parser.add_argument("--true", choices=("pelvis", "orientation", "pose"), help="simulated")
+    parser.add_argument("--find-focal", action="store_true", help="network: as if unknown")
     parser.add_argument("--rendered", type=Path, metavar="FOLDER", help="gets annot/ and img/")
     arguments = parser.parse_args()
     rendered = arguments.rendered is not None

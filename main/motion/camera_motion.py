@@ -176,7 +176,7 @@ class CameraTracker:
         """Each frame's keyframe, its turn from there, and the confidence."""
         self._parallax: list[bool] = []
         self._widest: dict[int, tuple[float, _Match]] = {}
-        """Of the keyframes with the widest turns: how far the image moved, and the match."""
+        """Of some keyframes, the match that is farthest off, and how far in reduced pixels."""
         self._corner_count = 0
         self._observations: list[tuple[np.ndarray, np.ndarray]] = []
         """Of each frame, numbers of corners and where they are, `_FINE` parts of a pixel."""
@@ -206,7 +206,7 @@ class CameraTracker:
             if moved > self._widest.get(self._current, (0.0, match))[0]:
                 self._widest[self._current] = moved, match
                 if len(self._widest) > _WIDEST:
-                    del self._widest[min(self._widest, key=lambda number: self._widest[number][0])]
+                    del self._widest[min(self._widest, key=lambda one: self._widest[one][0])]
             if frame_index % self._check_interval == 0:
                 self._parallax.append(self._has_parallax(match))
         if match is None or match.share < _KEPT:

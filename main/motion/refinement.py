@@ -77,7 +77,8 @@ class _SourceErrors(NamedTuple):
     """How keypoints of one source err; the first and the last are divided by the score."""
 
     sigma: float
-    """Standard deviation of those that are right, in longer sides of the box."""
+    """Standard deviation of those that are right, in longer sides of the box; of the face's
+    keypoints, in longer sides of theirs, since their network looks at the face alone."""
     least_sigma: float
     wrong: float
     """Share of keypoints that are anywhere in the box."""
@@ -85,9 +86,9 @@ class _SourceErrors(NamedTuple):
 
 _SOURCES: Final = {
     KeypointSource.BODY: _SourceErrors(0.015, 0.02, 0.045),
-    KeypointSource.FEET: _SourceErrors(0.06, 0.06, 0.13),
+    KeypointSource.FEET: _SourceErrors(0.045, 0.045, 0.13),
     KeypointSource.HAND: _SourceErrors(0.0375, 0.03, 0.08),
-    KeypointSource.FACE: _SourceErrors(0.03, 0.024, 0.08),
+    KeypointSource.FACE: _SourceErrors(0.2, 0.16, 0.08),
     KeypointSource.FILE: _SourceErrors(0.015, 0.015, 0.04),
 }
 _VAGUE: Final = {"hip": 2.5, "shoulder": 2.0}
@@ -339,7 +340,11 @@ def keypoint_errors(
         wrong[mine] = np.minimum(errors.wrong / score[mine], _MOST_WRONG)
     own = rows["keypoint_source"] != KeypointSource.FILE
     sigmas *= np.where(own, _VAGUENESS, 1.0)
-    sigmas *= rows["box_xywh"][:, 2:].max(axis=1, keepdims=True)
+    is_face = ((rows["keypoint_source"] == KeypointSource.FACE) & (score > 0))[..., None]
+    first, last = (np.where(is_face, rows["keypoints_px"], end) for end in (np.inf, -np.inf))
+    face, box = last.max(axis=1) - first.min(axis=1), rows["box_xywh"][:, 2:]
+    sizes = np.where(is_face, face.clip(min=1)[:, None], box[:, None])
+    sigmas *= sizes.max(axis=2)
     for side in SIDES:
         part = JOINT_PARTS[f"{side}_hand"]
         wrist = JOINTS.index(f"{side}_wrist")
@@ -484,10 +489,7 @@ def _write(rows: np.ndarray, posed: Posed, body: BodyModel, clip: Clip) -> None:
     for name, joints in ROTATING.items():
         rows[name] = vectors[:, first : first + 3 * len(joints)]
         first += 3 * len(joints)
-    rows["betas"], rows["expression"] = (
-        posed.shape.numpy()[:, :BETAS],
-        posed.shape.numpy()[:, BETAS:],
-    )
+    rows["betas"], rows["expression"] = np.split(posed.shape.numpy(), [BETAS], axis=1)
     rows["placed_pelvis_m"] = posed.pelvis_m.numpy()
     _show(rows, posed, clip)
 

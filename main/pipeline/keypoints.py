@@ -102,7 +102,7 @@ for _places, _source in (
 _FOOT_POINTS: Final = slice(29, 33)
 """The same of BlazePose's points; of the others, some say where hands and face are."""
 _DEEP_POINTS: Final = [11, 12, 25, 26, 27, 28]
-"""BlazePose's points of the joints `DEEP`."""
+"""BlazePose's points of the joints `DEEP`, the last two of which are the ankles."""
 _ONE_JOINT: Final = 0.05
 """Distance up to which a point of BlazePose is the body's, in sides of its square."""
 _HAND_POINTS: Final = ((15, 19, 17), (16, 20, 18))
@@ -200,12 +200,8 @@ class KeypointFinder:
         keypoints.enter(_BODY, body[:, :2], known, KeypointSource.BODY)
 
         pose, feet = self._pose(image, body, None if before is None else before.feet)
-        if pose is not None:
-            points = pose[_FOOT_POINTS]
-            seen = np.where(points[:, 2] > _PRESENT, points[:, 2], 0)
-            keypoints.enter(_FEET, points[:, :2], seen, KeypointSource.FEET)
-            if feet is not None:
-                _enter_depths(keypoints, pose, _ONE_JOINT * feet.side)
+        if pose is not None and feet is not None:
+            _enter_pose(keypoints, pose, _ONE_JOINT * feet.side)
 
         frames = 0 if before is None else before.frames + 1
         # One person alone would leave cores idle: the hands are looked at beside the face.
@@ -230,9 +226,8 @@ class KeypointFinder:
         if face is not None:
             points = face.points[FACE_OF_MESH]
             keypoints.enter(_FACE, points, np.full(len(_FACE), face.score), KeypointSource.FACE)
-        left, right = hands
         following = None if face is None else face.following
-        return FoundPerson(keypoints, body, feet, (left, right), following, frames)
+        return FoundPerson(keypoints, body, feet, (hands[0], hands[1]), following, frames)
 
     def _body(self, image: Image, square: Square, hidden: Sequence[Body] = ()) -> Body:
         """The body in a square, where bodies of other people are painted over."""
@@ -309,9 +304,7 @@ class KeypointFinder:
         self, image: Image, body: Body, pose: Pose | None, before: Square | None
     ) -> Part | None:
         """The face: where it was, else where the body says."""
-        found = None
-        if before is not None:
-            found = self._part(self.face_network, image, before, 1, face_after)
+        found = self._part(self.face_network, image, before, 1, face_after)
         if not _is_face(found, body):
             start = _face_square(body, pose)
             found = self._part(self.face_network, image, start, 2, face_after)
@@ -347,11 +340,18 @@ def _finite(points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
     return np.where(np.isfinite(points).all(axis=1, keepdims=True), points, 0)
 
 
-def _enter_depths(keypoints: Keypoints, pose: Pose, most_apart: float) -> None:
-    """How deep BlazePose sees joints that it has where the body has them, or that only it has."""
-    apart = np.linalg.norm(pose[_DEEP_POINTS, :2] - keypoints.px[DEEP], axis=1)
-    agreed = (apart < most_apart) | (keypoints.score[DEEP] == 0)
-    keypoints.depth_m[DEEP] = np.where(agreed, pose[_DEEP_POINTS, 3], 0)
+def _enter_pose(keypoints: Keypoints, pose: Pose, most_apart: float) -> None:
+    """BlazePose's feet, and its depths of joints that are the body's or that only it has.
+
+    Feet are moved as its ankles are to the body's, because both err alike; far ones are wrong.
+    """
+    offsets = keypoints.px[DEEP] - pose[_DEEP_POINTS, :2]
+    is_near, is_known = np.linalg.norm(offsets, axis=1) < most_apart, keypoints.score[DEEP] > 0
+    keypoints.depth_m[DEEP] = np.where(is_near | ~is_known, pose[_DEEP_POINTS, 3], 0)
+    points, visible = pose[_FOOT_POINTS, :2], pose[_FOOT_POINTS, 2]
+    seen = (visible > _PRESENT) & np.tile((is_near & is_known)[-2:], 2)
+    px = points + np.tile(offsets[-2:], (2, 1))
+    keypoints.enter(_FEET, px, np.where(seen, visible, 0), KeypointSource.FEET)
 
 
 def _trunk_square(body: Body) -> Square | None:

@@ -19,13 +19,7 @@ from main.motion.camera import PELVIS, Clip, place_bodies, truncation
 from main.motion.camera_motion import CameraTracker
 from main.motion.result_reader import open_result
 from main.motion.results import input_ids
-from main.motion.rows import (
-    PARAMETERS,
-    RAW_ROW,
-    Keypoints,
-    KeypointSource,
-    RawRows,
-)
+from main.motion.rows import PARAMETERS, RAW_ROW, Keypoints, KeypointSource, RawRows
 from main.pipeline.detection import Detection, Detector, import_ultralytics, pairs
 from main.pipeline.estimator import Estimator, Person, PersonCrop
 from main.pipeline.keypoints import SOURCES, FoundPerson, KeypointFinder
@@ -43,7 +37,9 @@ _ONE_PERSON: Final = 0.8
 _SURE: Final = 0.2
 """Score of keypoints by which a box is moved."""
 _FEWEST: Final = 3
-"""Such keypoints that move a box; people who are new show as many, unlike things."""
+"""Such keypoints that move a box."""
+_LEAST_CONFIDENCE: Final = 0.15
+"""Mean score of the body's keypoints of somebody new: things such as chairs have 0.07 to 0.13."""
 _LOST: Final = 0.6
 """Share of the keypoints' mean score when the person was detected; below it they are lost."""
 _LARGEST_GROWTH: Final = 1.1
@@ -96,7 +92,7 @@ class KeypointDetector:
         return [
             _Followed(one._replace(keypoints=person.keypoints), person, _confidence(person))
             for one, person, known in zip(detections, found, before, strict=True)
-            if known or self.interval is None or (person.body[:, 2] > _SURE).sum() >= _FEWEST
+            if known or self.interval is None or _confidence(person) > _LEAST_CONFIDENCE
         ]
 
     def _follow(self, image: UInt8[np.ndarray, "H W 3"]) -> list[_Followed] | None:

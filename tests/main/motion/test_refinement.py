@@ -199,6 +199,24 @@ def test_another_hand_is_refused(people, body, errors, tmp_path):
     np.testing.assert_allclose(after["left_hand_pose"], expected["left_hand_pose"], atol=1e-3)
 
 
+def test_keypoints_of_faces_err_by_the_size_of_the_face(people):
+    rows = people[0].copy()
+    face = JOINT_PARTS["face"]
+    rows["keypoint_source"][:, BODY], rows["keypoint_source"][:, face] = (
+        KeypointSource.BODY,
+        KeypointSource.FACE,
+    )
+    rows["keypoint_score"][0, face] = 0
+    sigmas, _ = keypoint_errors(rows)
+    rows["box_xywh"][:, 2:] *= 2
+    wider, _ = keypoint_errors(rows)
+    assert np.isinf(sigmas[0, face]).all()
+    extents = np.ptp(rows["keypoints_px"][1:, face], axis=1).max(axis=1)
+    np.testing.assert_allclose(sigmas[1:, face], 0.2 * extents[:, None] + 0 * sigmas[1:, face])
+    np.testing.assert_array_equal(wider[1:, face], sigmas[1:, face])
+    np.testing.assert_allclose(wider[:, BODY], 2 * sigmas[:, BODY])
+
+
 def test_knees_do_not_bend_backwards(people, body, errors, tmp_path):
     rows = people[0].copy()
     rows["body_pose"][:, [9, 12]] = -0.6

@@ -17,7 +17,7 @@ from main.pipeline.keypoints import (
     Part,
     _Arm,
     _each_hand_once,
-    _enter_depths,
+    _enter_pose,
     _hand_square,
     _without_shared,
 )
@@ -148,12 +148,42 @@ def test_a_new_box_without_keypoints_is_nobody_unless_it_is_of_a_file(interval, 
     assert len(following(0, np.zeros((512, 512, 3), np.uint8))) == people
 
 
+@pytest.mark.parametrize(("others", "people"), [(0.05, 0), (0.2, 1)])
+def test_a_new_box_with_few_keypoints_is_of_a_thing(others, people, finder, monkeypatch):
+    body = np.full((17, 3), others)
+    body[11:15, 2] = 0.3  # as the base of a swivel chair has legs
+    found = FoundPerson(Keypoints.unknown(), body, None, (None, None), None)
+    monkeypatch.setattr(finder, "_find", lambda *_: found)
+    following = KeypointDetector(lambda *_: [Detection(BOX, 0.7)], finder, 4)
+    assert len(following(0, np.zeros((512, 512, 3), np.uint8))) == people
+
+
 def test_depths_are_of_points_that_are_the_joints_of_the_body_or_unknown_to_it():
     keypoints, pose = Keypoints.unknown(), np.zeros((39, 4))
     keypoints.score[DEEP[:2]], keypoints.px[DEEP[0]] = 1, [50, 0]
     pose[[11, 12, 25], 3] = 0.1, 0.2, 0.3
-    _enter_depths(keypoints, pose, 20)
+    _enter_pose(keypoints, pose, 20)
     assert keypoints.depth_m[DEEP].tolist() == [0, 0.2, 0.3, 0, 0, 0]
+
+
+def test_feet_are_seen_from_the_ankles_of_the_body():
+    keypoints, pose = Keypoints.unknown(), np.zeros((39, 4))
+    ankles, feet = (
+        [JOINTS.index(f"{side}_{name}") for name in names for side in SIDES]
+        for names in (("ankle",), ("heel", "big_toe"))
+    )
+    pose[[27, 28], :2], pose[29:33, :2] = (
+        [[10, 90], [40, 90]],
+        [[8, 95], [38, 95], [20, 99], [50, 99]],
+    )
+    pose[29:33, 2] = 0.9
+    keypoints.enter(ankles, pose[[27, 28], :2] + [[3, 4], [30, 0]], np.ones(2), KeypointSource.BODY)
+    _enter_pose(keypoints, pose, 20)
+    assert keypoints.score[feet].tolist() == [0.9, 0, 0.9, 0]
+    assert keypoints.px[feet][::2].tolist() == [[11, 99], [23, 103]]
+    unknown = Keypoints.unknown()
+    _enter_pose(unknown, pose, 200)
+    assert not unknown.score.any()
 
 
 def test_hands_are_in_the_order_of_the_joints():
