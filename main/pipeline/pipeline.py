@@ -11,20 +11,14 @@ import numpy as np
 import torch
 
 from configs.reader import save_config
-from main.motion.camera import ASSUMED, Clip, choose_camera, static_camera
+from main.motion.camera import ASSUMED, CameraMotion, Clip, choose_camera, static_camera
 from main.motion.camera_motion import CameraTracker
 from main.motion.refinement import ERRORS_NAME, NetworkErrors, Refinement
-from main.motion.results import (
-    as_given,
-    choose_people,
-    input_ids,
-    result_names,
-    write_results,
-)
+from main.motion.results import as_given, choose_people, input_ids, result_names, write_results
 from main.motion.rows import RAW_ROW, FinalRows, RawRows, WorldRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories
-from main.motion.world import solve_world
+from main.motion.world import World, solve_world
 from main.pipeline.detection import NETWORKS, Detector, Detectors, fitted
 from main.pipeline.estimator import Estimator
 from main.pipeline.keypoint_files import KeypointFileDetector, read_keypoints
@@ -140,13 +134,7 @@ def process_clip(
         if options.preview:
             write_image(partial, contact_sheet(final, source, chosen))
         else:
-            solved = None
-            if options.world and source.info.kind == "image":
-                log.warning("%s: a photograph shows no motion, so --world is left out", source.path)
-            elif options.world:
-                body, certain = estimator.body, options.camera != "auto"
-                found = solve_world(final, clip, motion, body, world, kind_is_certain=certain)
-                solved = found, world
+            solved = _solve_world(source, final, clip, motion, world, tools)
             if options.overlay is not None:
                 draw_overlay(source, final, chosen, result, tools.renderer, tools.workers)
             save_config(estimator.config, partial / CONFIG_NAME)
@@ -155,7 +143,7 @@ def process_clip(
             write_results(
                 *(partial, final, clip, summary),
                 chosen=chosen,
-                world=solved,
+                world=None if solved is None else (solved, world),
                 with_keypoints=keypoints is not None,
             )
             prepare_exports(result, partial, options.export)
@@ -232,6 +220,25 @@ def _with_found_focal(
     camera = CameraTracker(clip, camera.kind)
     _watch_again(source, raw, camera)
     return clip, camera
+
+
+def _solve_world(
+    source: FrameSource,
+    final: FinalRows,
+    clip: Clip,
+    motion: CameraMotion,
+    world: WorldRows,
+    tools: "Tools",
+) -> World | None:
+    """Write everybody's motion in the world, if it is asked for and the source shows motion."""
+    options = tools.options
+    if not options.world:
+        return None
+    if source.info.kind == "image":
+        log.warning("%s: a photograph shows no motion, so --world is left out", source.path)
+        return None
+    certain = options.camera != "auto"
+    return solve_world(final, clip, motion, tools.estimator.body, world, kind_is_certain=certain)
 
 
 class Tools:
@@ -370,11 +377,7 @@ def smoothing_of(source: FrameSource, options: InferenceOptions) -> Smoothing:
 
 
 def summary_of(
-    source: FrameSource,
-    frame_count: int,
-    clip: Clip,
-    smoothing: Smoothing,
-    tools: Tools,
+    source: FrameSource, frame_count: int, clip: Clip, smoothing: Smoothing, tools: Tools
 ) -> dict[str, object]:
     """What the summary says of a result as a whole."""
     smoothing_s = {name: round(value, 4) for name, value in vars(smoothing).items()}
