@@ -79,10 +79,9 @@ def process_clip(
 ) -> ClipResult:
     """Estimate the people of a clip and write the folder `result` and the overlay beside it.
 
-    The source is read to estimate, once more if the camera shows its focal length, and to draw. The
-    folder gets its name when all else is written. With `options.preview` only a sheet of the people
-    is written, `preview_of`; with `options.reuse` the network's estimates are those of the result
-    that is there.
+    The source is read to estimate, again if turns show a focal length, and to draw. The folder gets
+    its name when all else is written. With `options.preview` only a sheet of people is written
+    (`preview_of`); with `options.reuse` the network's estimates are those of the existing result.
 
     Args:
         detector: where people are; None: what the options say, or a file of boxes.
@@ -115,8 +114,7 @@ def process_clip(
             _watch_again(source, raw, camera)
         else:
             frame_count = _estimate(source, clip, detector, tools, camera, raw)
-            # Before a focal length is found, so that people have the numbers that a preview shows.
-            people = stitch(raw, clip.camera, clip.fps)
+            people = stitch(raw, clip.camera, clip.fps)  # numbers as in a preview
         if camera is not None:
             clip, camera = _with_found_focal(source, clip, camera, raw, tools)
 
@@ -204,8 +202,7 @@ def _with_found_focal(
 ) -> tuple[Clip, CameraTracker]:
     """The clip, and what has seen it, with the focal length that the camera's turns show.
 
-    If it was only assumed so far and turns show it, everybody is placed again, and the frames are
-    read once more.
+    If it was only assumed, everybody is placed again, and the frames are read once more.
     """
     focal = camera.find_focal() if clip.camera.origin == ASSUMED else None
     if focal is None:
