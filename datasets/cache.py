@@ -405,7 +405,7 @@ def _existing(folder: Path) -> InstanceTable | None:
     try:
         return InstanceTable(folder)
     except UserError as error:
-        log.warning("%s; it is replaced now", error)
+        log.warning("%s: a cache that is not complete (%s) is replaced", folder, error.__cause__)
         return None
 
 

@@ -32,7 +32,8 @@ _EXACT: Final = 2e-4
 better."""
 PELVIS: Final = JOINTS.index("pelvis")
 ASSUMED: Final = "default: the image's diagonal"
-"""Origin of a focal length that nothing is known of."""
+TURNS: Final = "the camera's turns"
+"""Origins of a focal length: nothing is known of it, and turns of the camera showed it."""
 
 
 class ClipCamera(NamedTuple):

@@ -40,6 +40,9 @@ MAX_FRAMES: Final = 10_000_000
 """Of a clip: 92 hours at 30 frames per second."""
 _MAX_SIDE_PX: Final = 1 << 20
 """The largest width or height of an image that OpenCV opens."""
+_METRES: Final = 1e12
+_PIXELS: Final = 1e15
+"""Beyond any honest value, and small enough that float32 can still compute with them."""
 PERSON_FILE: Final = re.compile(r"person_([0-9]{1,9})\.npz")
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -52,6 +55,7 @@ def _printable(text: str) -> str:
 
 _Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Focal = Annotated[float, Field(ge=1e-6, le=_PIXELS)]
 _Frames = Annotated[int, Field(ge=0, le=MAX_FRAMES)]
 _Pair = Annotated[list[_Finite], Field(min_length=2, max_length=2)]
 
@@ -65,7 +69,7 @@ class _Checked(BaseModel):
 class CameraSummary(_Checked):
     """Focal length and principal point in pixels."""
 
-    focal: _Pair | None = None
+    focal: Annotated[list[_Focal], Field(min_length=2, max_length=2)] | None = None
     princpt: _Pair | None = None
     origin: _Text | None = None
 
@@ -133,9 +137,6 @@ class ArraySchema(NamedTuple):
     constant: bool = False
 
 
-_METRES: Final = 1e12
-_PIXELS: Final = 1e15
-"""Beyond any honest value, and small enough that float32 can still compute with them."""
 _SHARE: Final = (-0.001, 1.001)
 _LIMITS: Final = {
     **dict.fromkeys((*ROTATIONS, "betas", "expression"), (-1000.0, 1000.0)),

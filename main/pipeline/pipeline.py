@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from configs.reader import save_config
-from main.motion.camera import ASSUMED, CameraMotion, Clip, choose_camera, static_camera
+from main.motion.camera import ASSUMED, TURNS, CameraMotion, Clip, choose_camera, static_camera
 from main.motion.camera_motion import CameraTracker
 from main.motion.refinement import ERRORS_NAME, NetworkErrors, Refinement
 from main.motion.results import as_given, choose_people, input_ids, result_names, write_results
@@ -103,16 +103,17 @@ def process_clip(
     with atomic_path(written) as partial, row_files(partial) as (raw, refined, final, world):
         partial.touch() if options.preview else partial.mkdir()
 
-        camera = camera_tracker(source, clip, options)
         if options.reuse:
             before = read_estimates(
                 result, clip, source.path, estimator, options.model_dir, wants_keypoints
             )
-            frame_count, keypoints = before.frame_count, before.keypoints
+            frame_count, keypoints, clip = before.frame_count, before.keypoints, before.clip
+            camera = camera_tracker(source, clip, options)
             place_people(before.frames, clip, raw)
             people = raw.column("track")
             _watch_again(source, raw, camera)
         else:
+            camera = camera_tracker(source, clip, options)
             frame_count = _estimate(source, clip, detector, tools, camera, raw)
             people = stitch(raw, clip.camera, clip.fps)  # numbers as in a preview
         if camera is not None:
@@ -192,7 +193,7 @@ def _watch_again(source: FrameSource, raw: RawRows, camera: CameraTracker | None
     if camera is not None:
         rows = dict(raw.by_frame())
         with closing(prefetch(source, READ_AHEAD)) as frames:
-            for frame in frames:
+            for frame in with_progress(frames, source.info.frame_count_estimate, "frames"):
                 here = rows.get(frame.index, np.zeros(0, int))
                 camera.add(frame.index, frame.image, raw.take(here, "box_xywh").astype(float))
 
@@ -211,8 +212,7 @@ def _with_found_focal(
         "camera: its turns show a focal length of %.0f pixels (assumed before: %.0f)",
         *(focal, clip.camera.focal[0]),
     )
-    known = clip.camera._replace(focal=(focal, focal), origin="the camera's turns")
-    clip = clip._replace(camera=known)
+    clip = clip._replace(camera=clip.camera._replace(focal=(focal, focal), origin=TURNS))
     place_again(raw, clip, tools.estimator)
     camera = CameraTracker(clip, camera.kind)
     _watch_again(source, raw, camera)

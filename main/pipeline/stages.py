@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 
-from main.motion.camera import PELVIS, Clip, place_bodies, truncation
+from main.motion.camera import ASSUMED, PELVIS, TURNS, Clip, place_bodies, truncation
 from main.motion.camera_motion import CameraTracker
 from main.motion.result_reader import open_result
 from main.motion.results import input_ids
@@ -367,11 +367,13 @@ class EarlierEstimates(NamedTuple):
         frames: those that show anyone; a track's number is the person's.
         frame_count: of the clip.
         keypoints: "built-in", "file", or None: there are none.
+        clip: as it is now, with the focal length that was found then if it is not given.
     """
 
     frames: list[EstimatedFrame]
     frame_count: int
     keypoints: str | None
+    clip: Clip
 
 
 def read_estimates(
@@ -436,7 +438,11 @@ def read_estimates(
             frames.setdefault(int(content["frame_index"][row]), []).append(one)
     count = summary.frames if summary.frames is not None else max(frames) + 1
     ordered = [EstimatedFrame(number, frames[number]) for number in sorted(frames)]
-    return EarlierEstimates(ordered, count, summary.keypoints)
+    earlier = summary.camera
+    if clip.camera.origin == ASSUMED and earlier and earlier.origin == TURNS and earlier.focal:
+        x, y = earlier.focal
+        clip = clip._replace(camera=clip.camera._replace(focal=(x, y), origin=TURNS))
+    return EarlierEstimates(ordered, count, summary.keypoints, clip)
 
 
 def place_people(frames: Iterable[EstimatedFrame], clip: Clip, rows: RawRows) -> int:

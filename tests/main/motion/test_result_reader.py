@@ -178,6 +178,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "camera a list": (summary(camera=[1, 2]), "'camera'"),
     "camera's focal NaN": (summary(camera={"focal": [float("nan"), 1.0]}), "'camera.focal.0'"),
     "camera's focal empty": (summary(camera={"focal": []}), "'camera.focal'"),
+    "camera's focal zero": (summary(camera={"focal": [1.0, 0.0]}), "'camera.focal.1'"),
     "camera's origin a number": (summary(camera={"origin": 5}), "'camera.origin'"),
     "people not a list": (summary(people={"a": 1}), "'people'"),
     "people absent": (text('{"frames": 10}'), "'people'"),
