@@ -41,7 +41,7 @@ _CLIMBED: Final = 0.05
 same share must be elsewhere."""
 _LEAST_STEP_M: Final = 0.12
 """Levels of the ground are so far apart."""
-_MOST_STEP_M: Final = 0.45
+_MOST_STEP_M: Final = 0.55
 """At most so far: two steps, if nobody stands on the first one for long."""
 FOOT_JOINTS: Final = ("left_heel", "left_big_toe", "right_heel", "right_big_toe")
 """What the four columns of `foot_contact` are about."""
@@ -260,7 +260,7 @@ STEADY_S: Final = 0.06
 """Kernel by which feet are smoothed before their speed is judged."""
 _ZOOMED: Final = 0.03
 """Logarithm of a zoom that may be motion instead."""
-_CLEARLY: Final = 0.92
+_CLEARLY: Final = 0.88
 """Of how feet move under a zoom, what they move at most under a motion that is believed."""
 _SHOWN: Final = 0.4
 """Score of a keypoint below which the image may not show the joint at all."""
