@@ -65,8 +65,6 @@ NO_TURN: Final = Turn(np.eye(3), 1.0)
 class Fit(NamedTuple):
     turn: Turn
     inliers: Bool[np.ndarray, " N"]
-    error: float
-    """Root mean square of the inliers' distances, pixels."""
 
 
 def fit_turn(
@@ -93,9 +91,7 @@ def fit_turn(
         if step < 1e-6:
             break
     distance = np.linalg.norm(best.of(before, focal) - after, axis=1)
-    inliers = distance < INLIER_PX
-    error = float(np.sqrt(np.mean(distance[inliers] ** 2))) if inliers.any() else math.inf
-    return Fit(best, inliers, error)
+    return Fit(best, distance < INLIER_PX)
 
 
 class TurnedPoints(NamedTuple):
@@ -128,12 +124,12 @@ def find_focal(seen: list[TurnedPoints], assumed: float) -> float | None:
     Returns: None where the focal length hardly matters, or turns explain too few points.
     """
     still = [one._replace(zoom=1.0) for one in seen]
-    found = [_found_focal(points, assumed) for points in (seen, still) if points]
+    found = [_best_focal(points, assumed) for points in (seen, still) if points]
     return min(found, default=(math.inf, None), key=lambda one: one[0])[1]
 
 
-def _found_focal(seen: list[TurnedPoints], assumed: float) -> tuple[float, float | None]:
-    """The mean cost and the focal length, or infinity and None."""
+def _best_focal(seen: list[TurnedPoints], assumed: float) -> tuple[float, float | None]:
+    """The mean cost with the best focal length, and that; infinity and None if it is unknown."""
 
     def fit(factor: float) -> tuple[float, float]:
         """Mean cost, and the share of points that are explained."""
