@@ -1,4 +1,4 @@
-"""Whom and what the built-in networks find on labelled photographs, and how fast a video is.
+"""Whom and what the built-in networks find on labelled photographs; their speed in a video.
 
     python -m benchmarks.people photographs COCO [--bodies] [--model smplest_x_demo]
     python -m benchmarks.people speed VIDEO --out FOLDER
