@@ -225,9 +225,8 @@ SOURCES: Final = _read_table(Path(__file__).with_name("sources.csv"))
 def find_source(name: str, config: DataConfig) -> Source:
     """The dataset of this name, with the files and intervals of the config.
 
-    Raises:
-        UserError: the name is neither in the table nor in `config.datasets`, or an entry there is
-            incomplete.
+    Raises UserError if the name is neither in the table nor in `config.datasets`, or an entry there
+    is incomplete.
     """
     entry = config.datasets.get(name)
     like = name if entry is None or entry.like is None else entry.like

@@ -16,8 +16,7 @@ from human_models.files import BodyData, Gender, ModelFolder, Rig, read_body
 from human_models.joints import RIG_JOINTS, SMPL_SURFACE_VERTICES, SMPLX_SURFACE_VERTICES
 from utils.geometry import axis_angle_to_matrix
 
-# Parameters that rotate joints, in the order of the rig, with the number of joints of each.
-_POSE_PARTS: Final = {
+ROTATED_JOINTS: Final = {
     "smplx": {
         "global_orient": 1,
         "body_pose": 21,
@@ -29,6 +28,7 @@ _POSE_PARTS: Final = {
     },
     "smpl": {"global_orient": 1, "body_pose": 23},
 }
+"""Parameters that rotate joints, in the order of the rig, with the number of joints of each."""
 _SURFACE_VERTICES: Final = {"smplx": SMPLX_SURFACE_VERTICES, "smpl": SMPL_SURFACE_VERTICES}
 
 
@@ -197,7 +197,7 @@ class BodyModel(nn.Module):
         return joints.unflatten(1, (-1, 3))
 
     def _pose(self, parameters: dict[str, Tensor | None]) -> Float[Tensor, "B J 3"]:
-        parts = _POSE_PARTS[self.rig]
+        parts = ROTATED_JOINTS[self.rig]
         absent = [
             name for name, value in parameters.items() if value is not None and name not in parts
         ]

@@ -147,9 +147,8 @@ _ENCRYPTED: Final = 1
 def _checked_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The members by their names without '.npy', in the archive's order.
 
-    Raises:
-        ValueError: two have the same name, a name does not fit on a line, members overlap, or their
-            sizes are impossible.
+    Raises ValueError if two members have the same name, a name does not fit on a line, members
+    overlap, or their sizes are impossible.
     """
     members: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():

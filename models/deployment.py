@@ -124,8 +124,7 @@ def save_onnx(network: SMPLestX, shape: tuple[int, int], path: Path) -> float:
     Returns:
         The largest difference from PyTorch in all outputs, for a batch of another size.
 
-    Raises:
-        UserError: a package of requirements-onnx.txt is missing, or the results differ.
+    Raises UserError if a package of requirements-onnx.txt is missing, or the results differ.
     """
     for name in ("onnxscript", "onnxruntime"):
         _package(name)

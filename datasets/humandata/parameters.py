@@ -67,8 +67,7 @@ def entries_of_parameters(
         images: folder of the images.
         body_folder: folder of the SMPL-X files.
 
-    Raises:
-        UserError: a file or its image is missing or damaged, or nobody is inside an image.
+    Raises UserError if a file or its image is missing or damaged, or nobody is inside an image.
     """
     files = list(_files(places))
     stems = _images_by_stem(images)
@@ -107,8 +106,7 @@ def read_parameters(
         images: folder that "image" is relative to.
         stems: its images by their names without suffixes.
 
-    Raises:
-        UserError: the file cannot be read, is incomplete, or has no image.
+    Raises UserError if the file cannot be read, is incomplete, or has no image.
     """
     for number, person in enumerate(_persons(file)):
         where = f"{file}, person {number}"

@@ -135,8 +135,7 @@ class Jobs:
     def opened(self) -> Iterator["Jobs"]:
         """Read the jobs, remove remains of a killed server, and run the queue during the block.
 
-        Raises:
-            UserError: another server uses the folder.
+        Raises UserError if another server uses the folder.
         """
         busy = f"{self.folder}: another app uses it; end that one, or give --output DIR"
         with exclusive(self.folder / ".lock", busy):

@@ -64,8 +64,7 @@ def flags_of(flags: Mapping[str, str], names: Sequence[str] | None = None) -> li
     Args:
         names: names of the options to include; None: all.
 
-    Raises:
-        UserError: the app has no such option.
+    Raises UserError if the app has no such option.
     """
     arguments = []
     for name, value in flags.items():
@@ -100,8 +99,7 @@ def boxes_of(found: Boxes, choice: Choice, step: int) -> Boxes:
     Args:
         step: distance between frames that the app shows and that can be corrected.
 
-    Raises:
-        UserError: nobody is chosen, or a chosen number does not exist.
+    Raises UserError if nobody is chosen, or a chosen number does not exist.
     """
     edits: Boxes = {}
     for edit in choice.edits:
@@ -163,8 +161,7 @@ def as_box_file(people: Boxes) -> dict[str, list[list[float]]]:
 def safe_name(name: str, suffixes: Sequence[str]) -> str:
     """A name for an uploaded file that is safe in folders, pages and command lines.
 
-    Raises:
-        UserError: its suffix is not that of a video or an image.
+    Raises UserError if its suffix is not that of a video or an image.
     """
     path = Path(name.replace("\\", "/"))
     suffix = path.suffix.lower()

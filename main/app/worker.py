@@ -78,6 +78,8 @@ def find_people(folder: Path, job: Job, arguments: list[str]) -> None:
     with atomic_path(folder / "found") as partial:
         partial.mkdir()
         flags += ["--no-overlay", "--no-refine", f"--output={partial}"]
+        if "--no-refine" not in job.flags:  # else inference keeps boxes without body keypoints
+            flags.append("--keypoints=built-in")
         people: dict[int, Mapping[str, Any]] = {}
         try:
             infer([FINDER, source, *flags])

@@ -269,8 +269,7 @@ def write_usd(
 ) -> None:
     """Write a .usdc of a character in a world with y up, in metres; time codes are video frames.
 
-    Raises:
-        UserError: usd-core is not installed, or the path is not valid UTF-8.
+    Raises UserError if usd-core is not installed, or the path is not valid UTF-8.
     """
     require_usd()
     assert character.up == "y"

@@ -72,8 +72,7 @@ class ViewedPerson:
 def read_viewed(result: Result, number: int) -> ViewedPerson:
     """Read a person of a result folder.
 
-    Raises:
-        UserError: the file is unreadable or incomplete.
+    Raises UserError if the file is unreadable or incomplete.
     """
     return ViewedPerson(
         number, result.files[number].stem, result.read_person(number, VIEWED_FIELDS)
@@ -277,8 +276,7 @@ def raw_character(
     Args:
         content: returned by `main.motion.result_reader.read_person`.
 
-    Raises:
-        UserError: the raw values are not in front of a camera.
+    Raises UserError if the raw values are not in front of a camera.
     """
     if any(key not in content for key in (*_RAW_FIELDS, "focal", "princpt")):
         return None

@@ -7,13 +7,14 @@ Names of metrics: "pa_" is after similarity alignment, otherwise the part's root
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Final, Literal, NamedTuple, TypedDict
+from typing import Final, NamedTuple, TypedDict
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from configs.schema import Protocol
 from human_models.files import (
     ModelFolder,
     read_body,
@@ -76,13 +77,6 @@ _SMPL_COMPARED: Final = (
 # fmt: on
 
 
-EvaluationProtocol = Literal["correct", "published"]
-"""Rules in which evaluations of the same predictions differ.
-
-"published" repeats two faults of the published code. For "mpjpe" of the hands, only the prediction
-is relative to its wrist, so that the error is about the distance to the camera. Hands with more
-than `_OUTLIER_MM` "pa_mpjpe" are left out of its mean, and with the left hand the right one.
-"""
 _OUTLIER_MM: Final = 100.0
 
 
@@ -138,8 +132,14 @@ class Evaluator(nn.Module):
     head: Int[Tensor, "5023"]
     smplx_to_smpl: Float[Tensor, "6890 10475"]  # sparse
 
-    def __init__(self, folder: ModelFolder, protocol: EvaluationProtocol = "correct") -> None:
-        """Raises UserError where a file of the folder is missing or damaged."""
+    def __init__(self, folder: ModelFolder, protocol: Protocol = "correct") -> None:
+        """Raises UserError where a file of the folder is missing or damaged.
+
+        The protocol "published" repeats two faults of the published code. For "mpjpe" of the hands,
+        only the prediction is relative to its wrist, so that the error is about the distance to the
+        camera. Hands with more than `_OUTLIER_MM` "pa_mpjpe" are left out of its mean, and with the
+        left hand the right one.
+        """
         super().__init__()
         self.published = protocol == "published"
         for side, vertices in read_hand_vertices(folder).items():

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -63,8 +64,7 @@ def run_training(recipe: Recipe, options: RunOptions, stop: StopRequest | None =
     Args:
         stop: set by SIGTERM and SIGHUP from now on.
 
-    Raises:
-        UserError: the config, the data or the weights are not usable, or training failed.
+    Raises UserError if the config, the data or the weights are not usable, or training failed.
     """
     stop = stop or StopRequest()
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -105,8 +105,8 @@ def _train(recipe: Recipe, run: Run, stop: StopRequest) -> int:
         train_log = TrainLog(run, loader.names, loader.iterations, progress)
         validator = recipe.validator(run, learner, train_log)
     logging.disable(logging.NOTSET if is_first else logging.INFO)
-    preview = recipe.preview(run.body, config) if recipe.preview else None
-    task = Task(recipe.objective(run.body, config), loader, validator, preview)
+    preview = partial(recipe.preview, run.body, config) if recipe.preview else None
+    task = Task(partial(recipe.objective, run.body, config), loader, validator, preview)
     trainer = Trainer(run, learner, task, snapshots, train_log, stop)
     try:
         trainer.train(progress)

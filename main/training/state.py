@@ -90,8 +90,7 @@ def run_folder(kind: str, job: str, outputs: Path, *, since: str | None, world: 
         since: use an existing folder of the job with this date or a later one, if there is one. Of
             several, the one whose state was written last is used, as dates may be wrong.
 
-    Raises:
-        UserError: the job's name is not a folder name, or the folder cannot be made.
+    Raises UserError if the job's name is not a folder name, or the folder cannot be made.
     """
     date = datetime.now().astimezone().strftime(DATE)
     with failing_together("run folder"):
@@ -215,8 +214,7 @@ class Learner(NamedTuple):
     def restore(self, path: Path) -> Progress:
         """Load what `state` returned; every process of the run must call it.
 
-        Raises:
-            UserError: the file is damaged, or belongs to another network.
+        Raises UserError if the file is damaged, or belongs to another network.
         """
         content = read_torch(path)
         if not {"network", "optimizer", "progress"} <= content.keys():
@@ -290,8 +288,7 @@ class Snapshots:
     def write(self, state: dict[str, Any], *, best: bool = False) -> None:
         """Begin to write a state (of `Learner.state`), after the previous one is written.
 
-        Raises:
-            OSError: the previous one could not be written.
+        Raises OSError if the previous one could not be written.
         """
         self.wait()
         progress = Progress(**state["progress"])
@@ -357,9 +354,8 @@ def _advance(path: Path) -> tuple[int, int] | None:
 def resume(run: Run, learner: Learner, snapshots: Snapshots) -> Progress:
     """Load the newest complete state of the run's folder, or the state that the config names.
 
-    Raises:
-        UserError: no state of the folder can be read, or model.pretrained_model_path contains no
-            state from which a run can be resumed.
+    Raises UserError if no state of the folder can be read, or model.pretrained_model_path contains
+    no state from which a run can be resumed.
     """
     paths = list(snapshots.newest_first())
     for path in paths:
