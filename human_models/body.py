@@ -285,16 +285,8 @@ def _mean_pose(data: BodyData) -> Float[np.ndarray, "J 3"]:
 class BodyLibrary:
     """Body models of one folder, each read on first use."""
 
-    def __init__(
-        self,
-        folder: ModelFolder,
-        num_betas: int = 10,
-        num_expression: int = 10,
-        device: torch.device | str = "cpu",
-    ) -> None:
+    def __init__(self, folder: ModelFolder) -> None:
         self.folder = folder
-        self._components = {"num_betas": num_betas, "num_expression": num_expression}
-        self._device = device
         self._models: dict[tuple[Rig, Gender], BodyModel] = {}
 
     def smplx(self, gender: Gender = "neutral") -> BodyModel:
@@ -305,8 +297,7 @@ class BodyLibrary:
 
     def _model(self, rig: Rig, gender: Gender) -> BodyModel:
         if (rig, gender) not in self._models:
-            data = read_body(self.folder, rig, gender, **self._components)
-            self._models[rig, gender] = BodyModel(data).to(self._device)
+            self._models[rig, gender] = BodyModel(read_body(self.folder, rig, gender))
         return self._models[rig, gender]
 
 

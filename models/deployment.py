@@ -164,7 +164,11 @@ class OnnxNetwork:
         """Raises UserError: onnxruntime or the file is missing, or the file is damaged."""
         self.path, self.device = path, device
         self._runtime = _package("onnxruntime")
-        self._check_file()
+        require_regular_file(path, f"file; {_MAKE_IT}")
+        try:
+            read_description(path)
+        except ValueError:
+            raise self._damaged() from None
         self._sessions: dict[int, Any] = {}
         self._lock = threading.Lock()
         providers = self._session().get_providers()
@@ -176,14 +180,6 @@ class OnnxNetwork:
         given = {_INPUT: np.ascontiguousarray(images.cpu().numpy())}
         outputs = self._session().run(list(HeadOutputs._fields), given)
         return HeadOutputs(*(torch.from_numpy(value).to(images.device) for value in outputs))
-
-    def _check_file(self) -> None:
-        """Refuse pipes, devices and files that `read_description` refuses."""
-        require_regular_file(self.path, f"file; {_MAKE_IT}")
-        try:
-            read_description(self.path)
-        except ValueError:
-            raise self._damaged() from None
 
     def _damaged(self) -> UserError:
         return UserError(f"{self.path}: damaged; {_MAKE_IT}")

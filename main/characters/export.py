@@ -5,8 +5,9 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from configs.reader import load_config
 from human_models.body import BodyModel
@@ -71,24 +72,12 @@ class _Format(NamedTuple):
     up: UpAxis = "y"
 
 
-def _write_amass(path: Path, one: _Person) -> None:
-    write_amass(path, one.character, one.data)
-
-
 def _write_glb(path: Path, one: _Person) -> None:
     write_glb(path, one.character, one.data, one.number, clothes=one.options.clothes)
 
 
-def _write_bvh(path: Path, one: _Person) -> None:
-    write_bvh(path, one.character, one.data)
-
-
-def _write_obj(path: Path, one: _Person) -> None:
-    write_meshes(path, one.character, one.body, "obj", every=one.options.every)
-
-
-def _write_ply(path: Path, one: _Person) -> None:
-    write_meshes(path, one.character, one.body, "ply", every=one.options.every)
+def _write_meshes(kind: Literal["obj", "ply"], path: Path, one: _Person) -> None:
+    write_meshes(path, one.character, one.body, kind, every=one.options.every)
 
 
 def _write_usd(path: Path, one: _Person) -> None:
@@ -96,11 +85,13 @@ def _write_usd(path: Path, one: _Person) -> None:
 
 
 _FORMATS: Final = {
-    "amass": _Format("_amass.npz", _write_amass, up="z"),
+    "amass": _Format(
+        "_amass.npz", lambda path, one: write_amass(path, one.character, one.data), up="z"
+    ),
     "glb": _Format(".glb", _write_glb),
-    "bvh": _Format(".bvh", _write_bvh),
-    "obj": _Format("_obj", _write_obj),
-    "ply": _Format("_ply", _write_ply),
+    "bvh": _Format(".bvh", lambda path, one: write_bvh(path, one.character, one.data)),
+    "obj": _Format("_obj", partial(_write_meshes, "obj")),
+    "ply": _Format("_ply", partial(_write_meshes, "ply")),
     "usd": _Format(".usdc", _write_usd),
 }
 assert set(FORMATS) == {*_FORMATS, VIEWER}
