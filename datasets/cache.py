@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float32, UInt8
 from configs.schema import Protocol
 from datasets.humandata.file import FAMILIES, subtract_mean_hand
 from datasets.humandata.reader import Columns, HumanData, read_humandata
-from datasets.sources import DROPPING_FIXES, Source, Split, keep, use_neutral_betas
+from datasets.sources import Source, Split, keep, keep_usable, use_neutral_betas
 from human_models.joints import HAND_KEYPOINTS, JOINTS, POSE_JOINTS, POSE_PARTS, SIDES, joint_places
 from utils.camera import have_area
 from utils.errors import UserError
@@ -136,9 +136,8 @@ def complete(data: HumanData, source: Source, protocol: Protocol) -> Columns:
     With the protocol "published", only the table decides whether hands are relative to the flat
     hand; with "correct", the file decides if it says so.
     """
-    columns = data.columns
-    dropping = () if source.without_truth else DROPPING_FIXES
-    for fix in (*dropping, use_neutral_betas, *source.fixes):
+    columns = data.columns if source.without_truth else keep_usable(data.columns)
+    for fix in (use_neutral_betas, *source.fixes):
         columns = fix(columns)
     columns = {**columns, "image_size": _image_size(columns, source)}
     columns = keep(columns, have_area(columns["body_box"], columns["image_size"]))

@@ -159,11 +159,9 @@ class TrainLog:
             for dataset, row in zip(self._datasets, sums, strict=True)
             if row[-1]
         }
-        place_and_loss = {**_place(progress), "loss": loss}
-        self._write(
-            {"kind": "train", **place_and_loss, **means, **numbers, "by_dataset": by_dataset}
-        )
-        for name, value in {"loss": loss, **means, **numbers}.items():
+        values = {"loss": loss, **means, **numbers}
+        self._write({"kind": "train", **_place(progress), **values, "by_dataset": by_dataset})
+        for name, value in values.items():
             self._board.add_scalar(f"train/{name}", value, step)
         for dataset, terms in by_dataset.items():
             for name, value in terms.items():
