@@ -200,9 +200,7 @@ def _image_size(columns: Columns, source: Source) -> Float32[np.ndarray, "N 2"]:
     return np.where(stated, sizes, np.array(source.image_size or (0, 0), np.float32))
 
 
-def _pose(
-    columns: Columns,
-) -> tuple[Float32[np.ndarray, "N 53 3"], Bool[np.ndarray, "N 53"]]:
+def _pose(columns: Columns) -> tuple[Float32[np.ndarray, "N 53 3"], Bool[np.ndarray, "N 53"]]:
     """Rotations, and which of them are known: bodies and hands that are all zero are not."""
     count = len(columns["row"])
     pose = np.zeros((count, len(POSE_JOINTS), 3), np.float32)

@@ -212,11 +212,7 @@ class TrainingSet(Dataset[TrainingBatch | UserError]):
                 log.warning("%s: %s; another row takes its place", self.names[key.dataset], error)
                 last = error
             else:
-                return {
-                    **sample,
-                    "dataset": np.int64(key.dataset),
-                    "unreadable": np.int64(skipped),
-                }
+                return {**sample, "dataset": np.int64(key.dataset), "unreadable": np.int64(skipped)}
         return UserError(
             f"{self.names[key.dataset]}: {_TRIES} rows in succession failed; the last: {last}"
         )

@@ -22,14 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from configs.schema import Config, ModelConfig, Protocol
-from human_models.joints import (
-    BODY_JOINTS,
-    JOINT_PARTS,
-    JOINTS,
-    POSE_JOINTS,
-    RIG_PARENTS,
-    SIDES,
-)
+from human_models.joints import BODY_JOINTS, JOINT_PARTS, JOINTS, POSE_JOINTS, RIG_PARENTS, SIDES
 from models.smplest_x import (
     DEPTH_UNIT_M,
     HEADS,
@@ -139,10 +132,7 @@ def _parameter_losses(
 
 
 def _joint_losses(
-    posed: PosedBody,
-    targets: Mapping[str, Tensor],
-    config: Config,
-    protocol: Protocol,
+    posed: PosedBody, targets: Mapping[str, Tensor], config: Config, protocol: Protocol
 ) -> dict[str, Float[Tensor, " B"]]:
     train = config.train
     in_crop = targets["meta_joint_trunc"]

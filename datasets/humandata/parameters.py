@@ -32,14 +32,7 @@ log = logging.getLogger(__name__)
 
 _HANDS: Final = {"left_hand_pose": 45, "right_hand_pose": 45}
 _FACE: Final = {"jaw_pose": 3, "expression": 10}
-_SMPLX: Final = {
-    "global_orient": 3,
-    "body_pose": 63,
-    **_HANDS,
-    **_FACE,
-    "betas": 10,
-    "transl": 3,
-}
+_SMPLX: Final = {"global_orient": 3, "body_pose": 63, **_HANDS, **_FACE, "betas": 10, "transl": 3}
 """Parameters of SMPL-X by the names of the format, and their numbers per person."""
 _NUMBERS: Final = _SMPLX | {"princpt": 2, "focal": 2, "bbox_xywh": 4}
 _OPTIONAL: Final = {*_HANDS, *_FACE, "bbox_xywh"}

@@ -25,14 +25,7 @@ from pydantic import BaseModel, ValidationError
 
 from main.app.people import FINDING, Choice, as_box_file, boxes_of, check, flags_of
 from utils.errors import UserError, refusal
-from utils.files import (
-    ROOT,
-    atomic_path,
-    exclusive,
-    read_json,
-    remove_folder,
-    remove_leftovers,
-)
+from utils.files import ROOT, atomic_path, exclusive, read_json, remove_folder, remove_leftovers
 
 log = logging.getLogger(__name__)
 

@@ -278,12 +278,7 @@ def make_morphs(expression: Float[np.ndarray, "T E"]) -> Morphs:
 
 
 def make_layers(
-    body: BodyData,
-    betas: Float[np.ndarray, " S"],
-    person: int,
-    morphs: Morphs,
-    *,
-    clothes: bool,
+    body: BodyData, betas: Float[np.ndarray, " S"], person: int, morphs: Morphs, *, clothes: bool
 ) -> tuple[list[Layer], RestPoints]:
     """The surfaces of a person, the body with the morphs first, and their points.
 

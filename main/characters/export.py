@@ -165,7 +165,9 @@ def export_result(
     chosen = [_FORMATS[name] for name in dict.fromkeys(formats) if name != VIEWER]
     for number, file in result.files.items():
         for form in chosen:
-            character = _read_character(file, body, options, form.up)
+            character = read_character(file, body, options.up or form.up, space)
+            if options.origin == "person":
+                character = at_origin(character, body)
             written.append(characters / f"{file.stem}{form.ending}")
             form.write(written[-1], _Person(number, character, data, body, options))
             log.info("%s", written[-1])
@@ -177,14 +179,6 @@ def export_result(
         warning = "the %s has betas and expressions of its own: SMPL-X shows other shapes for them"
         log.warning(warning, STAND_IN_NAME)
     return written
-
-
-def _read_character(
-    file: Path, body: BodyModel, options: ExportOptions, default_up: UpAxis
-) -> Character:
-    space = options.space or "camera"
-    character = read_character(file, body, options.up or default_up, space)
-    return character if options.origin == "camera" else at_origin(character, body)
 
 
 def _with_people(result: Result, persons: Collection[int] | None) -> Result:

@@ -135,11 +135,7 @@ def _narrowed(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
 
 
 def describe_people(
-    people: list[ViewedPerson],
-    data: BodyData,
-    body: BodyModel,
-    pack: Pack,
-    options: ExportOptions,
+    people: list[ViewedPerson], data: BodyData, body: BodyModel, pack: Pack, options: ExportOptions
 ) -> dict[str, Any]:
     """The page's data about people: `template`, which all share, and `people`."""
     space, clothes = options.space or "camera", options.clothes

@@ -34,7 +34,7 @@ from utils.devices import (
     process_group,
     world,
 )
-from utils.files import exclusive
+from utils.files import exclusive, remove_leftovers
 
 INTERRUPTED: Final = 128 + signal.SIGTERM
 """Exit status of a run that a signal ended and that can be resumed."""
@@ -81,11 +81,7 @@ def run_training(recipe: Recipe, options: RunOptions, stop: StopRequest | None =
         folder = run_folder(recipe.kind, name, outputs, since=since, world=here)
         if not here.is_first:
             logging.disable(logging.WARNING)  # `one_error_report` decides who reports errors
-        with (
-            log_file(folder / "log" / "train.log"),
-            one_error_report(here),
-            _locked(folder, here),
-        ):
+        with log_file(folder / "log" / "train.log"), one_error_report(here), _locked(folder, here):
             return _train(recipe, Run(config, folder, device, here), stop)
 
 
@@ -97,7 +93,7 @@ def _train(recipe: Recipe, run: Run, stop: StopRequest) -> int:
         network = recipe.network(run, snapshots)
         loader = recipe.loader(run)
         if is_first:
-            snapshots.remove_partial()
+            remove_leftovers(snapshots.folder, None)
             record(run, sys.argv)
     learner = _learner(network, run)
     with failing_together("start"):

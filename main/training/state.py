@@ -37,17 +37,11 @@ from configs.schema import Config
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from main.training.optimizer import AveragedWeights
-from models.checkpoint import (
-    from_published,
-    read_torch,
-    require_weights,
-    save_torch,
-    to_published,
-)
+from models.checkpoint import from_published, read_torch, require_weights, save_torch, to_published
 from models.losses import NETWORK
 from utils.devices import DATE, World, failing_together
 from utils.errors import UserError, first_line
-from utils.files import CONFIG_NAME, ROOT, atomic_path, remove_leftovers
+from utils.files import CONFIG_NAME, ROOT, atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -274,10 +268,6 @@ class Snapshots:
         self._writing: Future[None] | None = None
         self._latest: Path | None = None
         self._good: frozenset[Path] = frozenset()
-
-    def remove_partial(self) -> None:
-        """Remove incomplete files of killed processes."""
-        remove_leftovers(self.folder, None)
 
     def newest_first(self) -> Iterator[Path]:
         """Snapshots and states, the most advanced first."""
