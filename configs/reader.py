@@ -185,10 +185,7 @@ def find_config(name: str | Path) -> Path:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read, merge with its `base`, apply `overrides` ("section.key=value") and validate.
-
-    Args:
-        path: as for `find_config`.
+    """Find, read, merge with its `base`, apply `overrides` ("section.key=value") and validate.
 
     Raises UserError if the file is missing or not plain data, or a key or value is wrong.
     """

@@ -168,8 +168,7 @@ class BodyModel(nn.Module):
     ) -> tuple[Float[Tensor, "B K 3"], Float[Tensor, "B J 3 4"]]:
         """Joints as `forward` returns them, and the transform [R | t] of each joint of the rig.
 
-        Args:
-            rotations: of all joints of the rig relative to their parents, including the mean hand.
+        `rotations`: of all joints of the rig relative to their parents, including the mean hand.
         """
         world, transforms, features = self._posed(
             rotations, self._shape(betas, expression, len(rotations))

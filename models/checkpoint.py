@@ -134,8 +134,7 @@ def load_inert(path: Path, names: re.Pattern[str], *, mmap: bool = False) -> Any
 
     Nothing that the file names is loaded or called, except for making tensors.
 
-    Args:
-        names: classes and functions that the file may name.
+    `names`: classes and functions that the file may name.
 
     Raises:
         pickle.UnpicklingError: it names another one.
@@ -382,8 +381,7 @@ def save_safetensors(state: dict[str, Tensor], path: str | Path, metadata: dict[
 def save_torch(content: Any, path: Path, *, durable: bool = False) -> None:
     """Write a file that `torch.load` can read with weights_only, atomically.
 
-    Args:
-        durable: see `atomic_path`.
+    `durable`: see `atomic_path`.
 
     Raises OSError if it cannot be written, for example because the disk is full.
     """

@@ -118,8 +118,7 @@ def save_onnx(network: SMPLestX, shape: tuple[int, int], path: Path) -> float:
     Input `images` (batch, 3, height, width), RGB in 0..1; outputs are named as HeadOutputs. Weights
     over 2 GB go into PATH.data beside it.
 
-    Args:
-        shape: height and width of the input.
+    `shape`: height and width of the input.
 
     Returns:
         The largest difference from PyTorch in all outputs, for a batch of another size.

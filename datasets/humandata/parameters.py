@@ -55,10 +55,7 @@ def entries_of_parameters(
 ) -> tuple[Entries, int]:
     """Entries for `write_humandata`, and the number of files that they come from.
 
-    Args:
-        places: files of parameters, and folders of such files.
-        images: folder of the images.
-        body_folder: folder of the SMPL-X files.
+    `places` are files of parameters, and folders of such files.
 
     Raises UserError if a file or its image is missing or damaged, or nobody is inside an image.
     """
@@ -93,11 +90,7 @@ def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
 def read_parameters(
     file: Path, images: Path, stems: Mapping[str, Sequence[Path]]
 ) -> Iterator[ParameterRow]:
-    """Read the people of one file.
-
-    Args:
-        images: folder that "image" is relative to.
-        stems: its images by their names without suffixes.
+    """Read the people of one file; `stems`: the images by their names without suffixes.
 
     Raises UserError if the file cannot be read, is incomplete, or has no image.
     """

@@ -61,8 +61,7 @@ class Choice(Strict):
 def flags_of(flags: Mapping[str, str], names: Sequence[str] | None = None) -> list[str]:
     """Options as arguments of `main.inference`; no value can act as another option.
 
-    Args:
-        names: names of the options to include; None: all.
+    `names`: names of the options to include; None: all.
 
     Raises UserError if the app has no such option.
     """
@@ -96,8 +95,7 @@ def boxes_of(found: Boxes, choice: Choice, step: int) -> Boxes:
     next frame that can be corrected. Between two frames in which a box was drawn for the same
     person, the box moves in a straight line.
 
-    Args:
-        step: distance between frames that the app shows and that can be corrected.
+    `step`: distance between frames that the app shows and that can be corrected.
 
     Raises UserError if nobody is chosen, or a chosen number does not exist.
     """

@@ -109,8 +109,7 @@ def keep_exports(old: Path, new: Path, formats: Sequence[str]) -> None:
 
     Exports that will not be overwritten do not fit the new results; they are removed and logged.
 
-    Args:
-        formats: those that will be written for the new results.
+    `formats`: those that will be written for the new results.
     """
     kept = exported_paths(Path(), person_files(new).values(), formats)
     for path in kept:
@@ -194,8 +193,7 @@ def _with_people(result: Result, persons: Collection[int] | None) -> Result:
 def _check_people(result: Result, viewer: bool, space: Space | None) -> tuple[str, Space]:
     """Read the file of each person; returns the name of their body model, and the coordinates.
 
-    Args:
-        space: the requested coordinates; None: those of the world, if all files have them.
+    `space`: the requested coordinates; None: those of the world, if all files have them.
     """
     names, outside = {}, []
     for number, file in result.files.items():

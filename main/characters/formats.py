@@ -388,8 +388,7 @@ def write_meshes(
 
     Vertices are in metres, in the character's world. Frames without the person have no file.
 
-    Args:
-        every: step in frames of the video, from the first frame of the character.
+    `every`: step in frames of the video, from the first frame of the character.
     """
     make_file = {"obj": obj_maker, "ply": ply_maker}[kind](body.faces.numpy())
     chosen = np.flatnonzero((character.frame_index - character.frame_index[0]) % every == 0)

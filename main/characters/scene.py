@@ -269,8 +269,7 @@ def raw_character(
     Raw frames have different shapes, on which the camera's depth depends; poses are drawn with the
     final shape of the person. None if the file has no raw values.
 
-    Args:
-        content: returned by `main.motion.result_reader.read_person`.
+    `content`: returned by `main.motion.result_reader.read_person`.
 
     Raises UserError if the raw values are not in front of a camera.
     """

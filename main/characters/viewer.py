@@ -61,11 +61,7 @@ def write_viewer(
 ) -> None:
     """Write the page of a folder of results.
 
-    Args:
-        result: with the people to show.
-        data: the body model of the results.
-        options: whether to dress the open body, and which coordinates to use.
-        source: the video or image of the results; None: see `_find_source`.
+    `source`: the video or image of the results; None: see `_find_source`.
 
     Raises UserError if a file of results is unreadable or incomplete.
     """

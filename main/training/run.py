@@ -61,8 +61,7 @@ def run_training(recipe: Recipe, options: RunOptions, stop: StopRequest | None =
 
     Every process of the run calls it.
 
-    Args:
-        stop: set by SIGTERM and SIGHUP from now on.
+    `stop`: set by SIGTERM and SIGHUP from now on.
 
     Raises UserError if the config, the data or the weights are not usable, or training failed.
     """

@@ -80,9 +80,8 @@ class Run:
 def run_folder(kind: str, job: str, outputs: Path, *, since: str | None, world: World) -> Path:
     """Make the folder of a run, the same for all processes: outputs/KIND_JOB_DATE.
 
-    Args:
-        since: use an existing folder of the job with this date or a later one, if there is one. Of
-            several, the one whose state was written last is used, as dates may be wrong.
+    `since`: use an existing folder of the job with this date or a later one, if there is one. Of
+    several, the one whose state was written last is used, as dates may be wrong.
 
     Raises UserError if the job's name is not a folder name, or the folder cannot be made.
     """
