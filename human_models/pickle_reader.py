@@ -19,7 +19,8 @@ class _Unpickler(pickle._Unpickler):
     """The reader of the standard library that is written in Python, with safe operations.
 
     Those that would call something, set a state, or take time or memory without limit are replaced,
-    and those that refer to something outside of the pickle are refused.
+    and those that refer to something outside of the pickle are refused. Of all values on the stack,
+    only lists and bytearrays have the methods `append` and `extend` that the others call.
     """
 
     stack: list[Any]
@@ -86,19 +87,6 @@ class _Unpickler(pickle._Unpickler):
         self.builder.check_keys(items, len(target))
         target.update(items)
 
-    def add_to_list(self) -> None:
-        item = self.stack.pop()
-        self._extend([item])
-
-    def extend_list(self) -> None:
-        self._extend(self.pop_mark())
-
-    def _extend(self, items: list[Any]) -> None:
-        target = self.stack[-1]
-        if type(target) is not list:
-            raise ValueError("items for something that is not a list")
-        target.extend(items)
-
     def refuse(self) -> None:
         raise ValueError("it refers to something outside of it")
 
@@ -128,8 +116,6 @@ _REPLACED: Final[dict[bytes, Callable[[Any], None]]] = {
     pickle.SETITEM: _Unpickler.set_item,
     pickle.SETITEMS: _Unpickler.set_items,
     pickle.ADDITEMS: _Unpickler.add_items,
-    pickle.APPEND: _Unpickler.add_to_list,
-    pickle.APPENDS: _Unpickler.extend_list,
     **{
         code: _checked(pickle._Unpickler.dispatch[code[0]])
         for code in (pickle.INT, pickle.LONG, pickle.LONG1, pickle.LONG4)
@@ -147,7 +133,7 @@ def unpickle(content: bytes, budget: Budget) -> object:
 
     Raises:
         UnknownNameError: it names something that is not on the list.
-        UnpicklingError, ValueError, TypeError, LookupError, EOFError, OverflowError: it is damaged
-            or malicious.
+        UnpicklingError, ValueError, TypeError, AttributeError, LookupError, EOFError,
+            OverflowError: it is damaged or malicious.
     """
     return _Unpickler(content, budget).load()

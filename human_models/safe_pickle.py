@@ -47,6 +47,7 @@ _DAMAGE: Final = (
     pickle.UnpicklingError,
     ValueError,
     TypeError,  # from NumPy and SciPy, for incompatible arguments
+    AttributeError,  # from items for something that is not a list
     LookupError,
     EOFError,
     OverflowError,
