@@ -4,7 +4,6 @@ BVH and AMASS have a fixed frame rate, so missing frames are filled in. BVH (Bio
 is a skeleton of offsets, and Euler angles per frame; it defines neither unit nor axes.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int
-from scipy.spatial.transform import Rotation
 
 from human_models.body import BodyModel
 from human_models.files import BodyData
@@ -169,6 +167,7 @@ def write_amass(path: Path, character: Character, body: BodyData) -> None:
 
 _POSITION: Final = "Xposition Yposition Zposition"
 _ROTATION: Final = "Zrotation Xrotation Yrotation"
+_LOCKED: Final = 1 - 1e-9
 
 
 def make_bvh(
@@ -229,10 +228,16 @@ def euler_zxy(rotations: Float[np.ndarray, "*B 3 3"]) -> Float[np.ndarray, "*B 3
 
     If x is a right angle, only the sum or difference of z and y is defined, and y is set to 0.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of right angles
-        angles = Rotation.from_matrix(rotations.reshape(-1, 3, 3)).as_euler("ZXY")
-    return angles.reshape(*rotations.shape[:-2], 3)
+    R = rotations.astype(np.float64)
+    sine = np.clip(R[..., 2, 1], -1, 1)
+    locked = np.abs(sine) > _LOCKED
+    z = np.where(
+        locked,
+        np.arctan2(R[..., 1, 0], R[..., 0, 0]),
+        np.arctan2(-R[..., 0, 1], R[..., 1, 1]),
+    )
+    y = np.where(locked, 0.0, np.arctan2(-R[..., 2, 0], R[..., 2, 2]))
+    return np.stack([z, np.arcsin(sine), y], axis=-1)
 
 
 def _numbers(values: Float[np.ndarray, "3"]) -> str:
