@@ -63,7 +63,7 @@ class Score(NamedTuple):
 
 
 def identity_score(rows: RawRows | FinalRows, people: list[Walker]) -> Score:
-    """The counts of IDF1, and identity switches as in CLEAR MOT: a match that still fits is kept."""
+    """The counts of IDF1, and switches as in CLEAR MOT, where matches that still fit are kept."""
     together: Counter[tuple[int, int]] = Counter()
     demanded, found, switches = 0, 0, 0
     last: dict[int, int] = {}

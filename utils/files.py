@@ -56,9 +56,8 @@ def open_input(path: Path, what: str | None = None) -> BufferedReader:
         UserError: the file is missing or cannot be read, or is a folder, pipe, socket or device.
     """
     try:
-        # Without O_NONBLOCK, opening a named pipe waits for a writer. O_BINARY exists on Windows.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(path, flags)
+        # Without O_NONBLOCK, opening a named pipe waits for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         if what is not None and isinstance(error, FileNotFoundError):
             raise UserError(f"{path}: no such {what}") from error
@@ -203,7 +202,7 @@ def require_output(path: Path, *, ending: str = "", least_free: int = 0) -> None
     """
     name = os.fsencode(path.name + ending)
     path.parent.mkdir(parents=True, exist_ok=True)
-    longest = os.pathconf(path.parent, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    longest = os.pathconf(path.parent, "PC_NAME_MAX")
     if len(name) > longest:
         raise UserError(
             f"{path.parent}: '{path.name[:20]}...{ending}' is too long for a file name "

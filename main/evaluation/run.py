@@ -106,7 +106,7 @@ def write_results(
     if result.breakdown:
         about["breakdown"] = result.breakdown
         lines += [f"{name}: {_number(mean) or '-'}\n" for name, mean in result.breakdown.items()]
-    # One line of numbers in the order of the published code.
+    # All means on one line, the 14 of the published code first, in its order.
     lines.append(",".join(_number(mean) for _, mean in _in_order(result.means)) + "\n")
 
     with atomic_path(folder / "result") as partial:
