@@ -132,7 +132,7 @@ class Skeleton:
         """
         l1, l2 = limb.first_m, limb.second_m
         length = math.sqrt(float(target @ target))
-        distance = min(max(length, abs(l1 - l2) + 0.03), (l1 + l2) * 0.995)
+        distance = clamp(length, abs(l1 - l2) + 0.03, (l1 + l2) * 0.995)
         toward = unit(target)
         side = unit(pole - toward * (pole @ toward))
         cosine = (l1 * l1 + distance * distance - l2 * l2) / (2 * l1 * distance)
@@ -140,7 +140,7 @@ class Skeleton:
         second = unit((toward * distance - l1 * first) / l2)
         normal = unit(cross(first, second))
         wanted = np.stack([first, normal, cross(first, normal)], axis=1)
-        bend = math.acos(max(-1.0, min(1.0, float(first @ second))))
+        bend = math.acos(clamp(float(first @ second), -1.0, 1.0))
         rotation = wanted @ limb.rest_frame.T
         bent = rotation_about(limb.hinge, bend - limb.rest_bend)
         return rotation, _align(bent @ limb.second_direction, rotation.T @ second) @ bent

@@ -44,6 +44,7 @@ PARTS: Final = {
     "mpvpe": ("all", "l_hand", "r_hand", "hand", "face"),
     "mpjpe": ("body", "l_hand", "r_hand", "hand"),
 }
+_KINDS: Final = tuple(f"{alignment}{kind}" for alignment in ("", "pa_") for kind in PARTS)
 SMPLX_METRICS: Final = tuple(
     f"{alignment}{kind}_{part}"
     for kind, parts in PARTS.items()
@@ -220,7 +221,7 @@ class Evaluator(nn.Module):
                         known = hands_valid[part] & errors.valid
                         errors = SampleErrors(errors.error_mm.where(known, 0.0), known)
                     result[f"{prefix}{kind}_{part}"] = errors
-        for metric in (f"{prefix}{kind}" for prefix in ("", "pa_") for kind in PARTS):
+        for metric in _KINDS:
             if {f"{metric}_{hand}" for hand in _HANDS} <= result.keys():
                 self._add_both_hands(result, metric)
         return {name: result[name] for name in SMPLX_METRICS if name in only}
@@ -320,7 +321,7 @@ def _rig_rows(
 def _with_components(only: Collection[str], *, published: bool) -> set[str]:
     """The requested metrics and those from which they are computed."""
     needed = set(only)
-    for metric in (f"{prefix}{kind}" for prefix in ("", "pa_") for kind in PARTS):
+    for metric in _KINDS:
         hands = {f"{metric}_{hand}" for hand in _HANDS}
         drops_outliers = metric == "pa_mpjpe" and published
         if f"{metric}_hand" in needed or (drops_outliers and needed & hands):
