@@ -49,7 +49,7 @@ from utils.video_write import VideoWriter
 log = logging.getLogger(__name__)
 
 Kind = Literal["crops", "scenes", "clips", "demo"]
-VERSIONS: Final[dict[Kind, int]] = {"crops": 1, "scenes": 1, "clips": 2, "demo": 1}
+VERSIONS: Final[dict[Kind, int]] = {"crops": 2, "scenes": 2, "clips": 3, "demo": 1}
 """Increased whenever the same seed gives other pictures."""
 _BATCH: Final = {"crops": 16, "scenes": 4, "clips": 1, "demo": 1}
 _IMAGES_PER_FOLDER: Final = 1000
