@@ -162,9 +162,8 @@ class VideoFile:
     def images(self, fps: float | None) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """Decode the video: every frame once, or resampled by time stamps to a constant `fps`."""
         frames = self._decode()
-        if fps is None:
-            chosen = (frame for _, frame in frames)
-        else:
+        chosen: Iterator[VideoFrame] = (frame for _, frame in frames)
+        if fps is not None:
             chosen = resample(frames, fps, self.timing.last_duration_s)
         for frame in chosen:
             yield self._to_rgb(frame)
