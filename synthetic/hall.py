@@ -389,7 +389,7 @@ def furnish(rng: Rng, blocks: Sequence[Block]) -> list[Solid]:
     ]
     solids += _windows(white, cream)
     solids += _hung_pictures(dark)
-    # A door, a bookcase, a low cupboard with a plant, and a table in front of them.
+    # An entrance, a bookcase, a low cupboard with a plant, and a table in front of them.
     solids.append(box((2.25, 0, _BACK_M + 0.03), (1.06, 2.16, 0.06), white))
     solids.append(box((2.25, 0, _BACK_M + 0.05), (0.90, 2.06, 0.06), wood(0.95, 0.45)))
     solids.append(box((2.60, 1.0, _BACK_M + 0.12), (0.12, 0.02, 0.05), dark))

@@ -428,7 +428,7 @@ def _hands_valid(batch: dict[str, Tensor]) -> Bool[Tensor, "B 2"]:
 
 
 def visibility(batch: dict[str, Tensor], device: torch.device) -> Visibility:
-    """A function that tells which true points project into the image."""
+    """A function from true points to whether they project into the image."""
     focal, princpt, size = (
         batch[f"meta_{name}"].to(device)[:, None]
         for name in ("focal", "principal_pt", "image_size")

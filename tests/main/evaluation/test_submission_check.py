@@ -236,14 +236,14 @@ def test_pixels_of_the_small_image_are_reported(tmp_path):
         ("predictions/a_personId_0.npz", "error: predictions/a_personId_0.npz: is not called"),
         (
             "predictions/a_1280x720_personId_0.pkl",
-            "error: predictions/a_1280x720_personId_0.pkl: 'a_1280x720' is not a name",
+            "error: predictions/a_1280x720_personId_0.pkl: 'a_1280x720' is not an image name",
         ),
         (
             "predictions/a_pid_3_personId_0.pkl",
-            "error: predictions/a_pid_3_personId_0.pkl: 'a_pid_3' is not a name",
+            "error: predictions/a_pid_3_personId_0.pkl: 'a_pid_3' is not an image name",
         ),
-        ("__MACOSX/predictions/._a", "warning: __MACOSX/predictions/._a: the server does not"),
-        ("predictions/.DS_Store", "warning: predictions/.DS_Store: the server does not look"),
+        ("__MACOSX/predictions/._a", "warning: __MACOSX/predictions/._a: the server ignores this"),
+        ("predictions/.DS_Store", "warning: predictions/.DS_Store: the server ignores this"),
     ],
 )
 def test_names_and_places_are_reported(member, message, tmp_path):
