@@ -159,7 +159,7 @@ def plan_crop(studio: Studio, rng: Rng, shape: Shape) -> Plan:
     """Camera, people and where they stand, for a crop."""
     focal = draw_focal_mm(rng)
     fills = float(np.exp(rng.uniform(np.log(0.3), np.log(1.1))))
-    away = float(np.clip(_PERSON_M * focal / FILM_HEIGHT_MM / fills, 1.4, 30))
+    away = float(np.clip(_PERSON_M * focal / FILM_HEIGHT_MM / fills, 1.4, 60))
     right = away * rng.uniform(-0.42, 0.42) * FILM_WIDTH_MM / focal
     stage = draw_stage(rng, away, focal)
     count = int(rng.choice(3, p=(0.7, 0.21, 0.09)))
@@ -270,7 +270,7 @@ def plan_scene(studio: Studio, rng: Rng, shape: Shape) -> Plan:
     count = people_of_scene(rng)
     focal = draw_focal_mm(rng)
     fills = rng.uniform(0.25, 1.05)
-    away = float(np.clip(1.7 * focal / 22 / fills, 1.8, 25))
+    away = float(np.clip(1.7 * focal / 22 / fills, 1.8, 60))
     stage = draw_stage(rng, away, focal)
     places: list[tuple[float, float]] = []
     for _ in range(20 * count):
