@@ -1,8 +1,9 @@
-"""What other people in a frame, and the frames before and after, say about somebody's estimate.
+"""Whose keypoints somebody has, and what the frames before and after say about the estimate.
 
-A keypoint network that looks at somebody who is covered finds whoever is in front. `judged_frames`
-says whose keypoints those are and who is covered; `joined_over_time` carries bodies from the frames
-in which they are known well into those in which they are not.
+A keypoint network that looks at somebody who is covered finds whoever is in front, and sometimes
+takes the left side for the right one. `own_keypoints` and `judged_frames` notice that, and who is
+covered; `joined_over_time` carries bodies from the frames in which they are known well into those
+in which they are not.
 """
 
 from collections.abc import Iterator
@@ -12,15 +13,40 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation
 
-from human_models.joints import JOINT_PARTS
-from main.motion.kinematics import ROTATING
-from main.motion.rows import RawRows
+from human_models.joints import (
+    COCO_KEYPOINTS,
+    JOINT_PARTS,
+    JOINTS,
+    joint_places,
+    mirror_permutation,
+)
+from main.motion.kinematics import DEEP, ROTATING
+from main.motion.rows import KeypointSource, RawRows
 from main.motion.trajectories import filled_runs, occlusion
 
 _BODY: Final = JOINT_PARTS["body"]
 _SHARED: Final = 0.04
 """Distance in which two people's keypoints are one and the same, in longer sides of the box."""
 _LEAST_SHARED: Final = 4
+_FOUND: Final = list(joint_places(COCO_KEYPOINTS))
+"""What the network of the body's keypoints finds."""
+_LIMBS: Final = np.array(_FOUND[5:])
+"""The same without the head, whose left and right are too near each other."""
+_MIRRORED: Final = np.array(mirror_permutation(JOINTS))
+_MIRRORED[JOINT_PARTS["face"]] = np.arange(len(JOINTS))[JOINT_PARTS["face"]]
+_EXCHANGED: Final = 0.5
+"""Distance of keypoints from the network's joints of the other side, over that from those of their
+own side, up to which left and right are exchanged."""
+_LEAST_APART: Final = 0.08
+"""Distance from those of their own side, in longer sides of the box: below, both sides are near."""
+_CONFIRMED: Final = 0.5
+"""Share of the keypoints with a depth, near which BlazePose finds the same joint."""
+_EXCLUSIVE: Final = 0.15
+"""Distance of keypoints from the network's joints, in longer sides of the box, from which one of
+both is wrong."""
+_WORSE: Final = 1.2
+"""Then, by how much the keypoints' edges are farther than those of the network's joints from those
+of the box if the keypoints are wrong."""
 _COVERED_IS_ANOTHERS: Final = 0.25
 """Logarithm of a ratio of distances by which keypoints are rather of somebody who is not covered,
 times the difference of the covered shares."""
@@ -48,6 +74,67 @@ class FramesJudged(NamedTuple):
 
     covered: Float[np.ndarray, " N"]
     has_anothers: Bool[np.ndarray, " N"]
+
+
+def own_keypoints(rows: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Raw rows with the keypoints that are the person's, as a copy.
+
+    Left and right are exchanged where the keypoint network took one for the other. No keypoint is
+    known where they are of somebody else or of nobody. Keypoints of a file are taken as they are.
+    """
+    rows = rows.copy()
+    found = rows["keypoint_source"][:, _FOUND] == KeypointSource.BODY
+    found &= rows["keypoint_score"][:, _FOUND] > 0
+    mine = np.flatnonzero(found[:, -len(_LIMBS) :].any(axis=1))
+    if not len(mine):
+        return rows
+    found, some = found[mine], rows[mine]
+    apart, mirrored = (
+        _distance(some, found[:, -len(_LIMBS) :], places) for places in (_LIMBS, _MIRRORED[_LIMBS])
+    )
+    known = some["keypoint_score"][:, DEEP] > 0
+    confirmed = known & (some["keypoint_depth_m"][:, DEEP] != 0)
+    is_exchanged = (
+        (mirrored < _EXCHANGED * apart)
+        & (apart > _LEAST_APART)
+        & (confirmed.sum(axis=1) < _CONFIRMED * known.sum(axis=1))
+    )
+    everything = np.ones_like(found)
+    ours, theirs = (
+        _misfit(some["box_xywh"], some[name][:, _FOUND], which, image_size)
+        for name, which in (("keypoints_px", found), ("joints_2d_px", everything))
+    )
+    apart = np.where(is_exchanged, mirrored, apart)
+    is_wrong = (apart > _EXCLUSIVE) & (ours > _WORSE * theirs)
+    for name in ("keypoints_px", "keypoint_score", "keypoint_source", "keypoint_depth_m"):
+        rows[name][mine[is_exchanged]] = some[name][is_exchanged][:, _MIRRORED]
+    for name in ("keypoint_score", "keypoint_depth_m"):
+        rows[name][mine[is_wrong]] = 0
+    return rows
+
+
+def _distance(
+    rows: np.ndarray, known: Bool[np.ndarray, "N L"], places: Int[np.ndarray, " L"]
+) -> Float[np.ndarray, " N"]:
+    """Median distance of the limbs' keypoints from some joints, in longer sides of the box."""
+    off = np.linalg.norm(rows["keypoints_px"][:, _LIMBS] - rows["joints_2d_px"][:, places], axis=-1)
+    size = rows["box_xywh"][:, 2:].max(axis=1)
+    return np.nanmedian(np.where(known, off, np.nan), axis=1) / size
+
+
+def _misfit(
+    box: Float[np.ndarray, "N 4"],
+    points: Float[np.ndarray, "N P 2"],
+    known: Bool[np.ndarray, "N P"],
+    image_size: tuple[int, int],
+) -> Float[np.ndarray, " N"]:
+    """Pixels from the edges of points to those of the box, inside the image, in all."""
+    end = np.array(image_size) - 1
+    points = points.clip(0, end)
+    low, high = (np.where(known[..., None], points, far).clip(0, end) for far in (np.inf, -np.inf))
+    first, last = box[:, :2].clip(0, end), (box[:, :2] + box[:, 2:]).clip(0, end)
+    edges = np.abs(low.min(axis=1) - first) + np.abs(high.max(axis=1) - last)
+    return np.asarray(edges.sum(axis=1))
 
 
 def judged_frames(raw: RawRows) -> FramesJudged:

@@ -38,7 +38,7 @@ from main.motion.kinematics import (
     Skeleton,
     joint_limits,
 )
-from main.motion.neighbours import doubted, joined_over_time, judged_frames
+from main.motion.neighbours import doubted, joined_over_time, judged_frames, own_keypoints
 from main.motion.rows import BLOCK, KeypointSource, RawRows
 from main.motion.trajectories import confidence, fuse_shape
 from utils.errors import UserError
@@ -364,11 +364,7 @@ class Refinement:
     def __init__(
         self, body: BodyModel, errors: NetworkErrors, clip: Clip, workers: int = 1
     ) -> None:
-        """Prepare for a clip.
-
-        Args:
-            workers: threads that solve frames.
-        """
+        """Prepare for a clip, whose frames are solved by `workers` threads."""
         # The matrices are so small that a GPU would wait for its orders.
         self.body = body if body.faces.device.type == "cpu" else copy.deepcopy(body).cpu()
         self.clip, self.skeleton, self.workers = clip, Skeleton(self.body), workers
@@ -388,7 +384,8 @@ class Refinement:
         judged = judged_frames(raw)
         usable = np.zeros(len(raw), bool)
         for block, rows in raw.blocks():
-            usable[block] = np.isfinite(keypoint_errors(rows)[0]).any(axis=1)
+            own = own_keypoints(rows, self.clip.image_size)
+            usable[block] = own["keypoint_score"].any(axis=1)
         usable &= ~judged.has_anothers
         shapes = np.full((len(raw), BETAS), np.nan, np.float32)
         for person in np.unique(people[usable]):
@@ -462,6 +459,7 @@ def outward(rows: np.ndarray, image_size: tuple[int, int]) -> Float[np.ndarray, 
 
 def observed(rows: np.ndarray, body: BodyModel, image_size: tuple[int, int]) -> Observed:
     """Raw rows as the solver takes them."""
+    rows = own_keypoints(rows, image_size)
     rotations = np.tile(np.eye(3), (len(rows), len(RIG_JOINTS), 1, 1))
     vectors = np.concatenate([rows[name] for name in ROTATING], axis=1).reshape(-1, 3)
     vectors = vectors + np.tile(body.mean_pose[TURNED].numpy(), (len(rows), 1))

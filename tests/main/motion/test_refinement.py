@@ -9,7 +9,15 @@ from scipy.spatial.transform import Rotation
 
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
-from human_models.joints import JOINT_PARTS, JOINTS, JOINTS_FROM_MODEL, RIG_JOINTS
+from human_models.joints import (
+    COCO_KEYPOINTS,
+    JOINT_PARTS,
+    JOINTS,
+    JOINTS_FROM_MODEL,
+    RIG_JOINTS,
+    joint_places,
+    mirror_permutation,
+)
 from main.motion.camera import PELVIS, Clip, ClipCamera
 from main.motion.kinematics import (
     DEEP,
@@ -23,7 +31,7 @@ from main.motion.kinematics import (
     Skeleton,
     error_vector,
 )
-from main.motion.neighbours import joined_over_time, judged_frames
+from main.motion.neighbours import joined_over_time, judged_frames, own_keypoints
 from main.motion.refinement import NetworkErrors, Refinement, keypoint_errors, observed
 from main.motion.rows import RAW_ROW, KeypointSource, RawRows
 from main.pipeline.pipeline import network_errors
@@ -197,6 +205,81 @@ def test_another_hand_is_refused(people, body, errors, tmp_path):
     after, _ = refined(swapped[clear], body, errors, tmp_path)
     expected, _ = refined(without[clear], body, errors, tmp_path)
     np.testing.assert_allclose(after["left_hand_pose"], expected["left_hand_pose"], atol=1e-3)
+
+
+@pytest.fixture
+def found(people, body):
+    """The same people with keypoints of the body and hands, 2 pixels from the network's joints."""
+    rows, rng = people[0].copy(), np.random.default_rng(6)
+    rows["joints_2d_px"] = CAMERA.project(joints_of(rows, body))
+    rows["keypoints_px"] = rows["joints_2d_px"] + 2 * rng.standard_normal((len(rows), 137, 2))
+    limbs = [*joint_places(COCO_KEYPOINTS), *range(*LEFT.indices(137)), *range(*RIGHT.indices(137))]
+    rows["keypoint_source"] = KeypointSource.BODY
+    rows["keypoint_source"][:, LEFT] = rows["keypoint_source"][:, RIGHT] = KeypointSource.HAND
+    rows["keypoint_score"] = 0
+    rows["keypoint_score"][:, limbs] = 0.8
+    low, high = (fit(rows["joints_2d_px"][:, limbs], axis=1) for fit in (np.min, np.max))
+    rows["box_xywh"] = np.concatenate([low, high - low], axis=1)
+    return rows
+
+
+def side_by_side(rows):
+    """People whose left and right side are clearly apart in the image."""
+    joints = rows["joints_2d_px"]
+    hips = [JOINTS.index(f"{side}_hip") for side in ("left", "right")]
+    apart = np.linalg.norm(joints[:, hips[0]] - joints[:, hips[1]], axis=-1)
+    return apart > 0.09 * rows["box_xywh"][:, 2:].max(axis=1)
+
+
+def test_exchanged_sides_are_noticed(found, body, errors, tmp_path):
+    rows = found[side_by_side(found)]
+    assert len(rows) > 4
+    exchanged, is_known = rows.copy(), rows["keypoint_score"][0] > 0
+    exchanged["keypoints_px"] = rows["keypoints_px"][:, list(mirror_permutation(JOINTS))]
+    for kind in (rows, exchanged):
+        own = own_keypoints(kind, CLIP.image_size)
+        np.testing.assert_array_equal(
+            own["keypoints_px"][:, is_known], rows["keypoints_px"][:, is_known]
+        )
+        np.testing.assert_array_equal(own["keypoint_score"], rows["keypoint_score"])
+    after, _ = refined(exchanged, body, errors, tmp_path)
+    expected, _ = refined(rows, body, errors, tmp_path)
+    np.testing.assert_allclose(after["body_pose"], expected["body_pose"], atol=1e-5)
+
+
+@pytest.mark.parametrize("reason", ["both networks agree", "keypoints of a file"])
+def test_exchanged_sides_are_believed(reason, found):
+    rows = found[side_by_side(found)]
+    rows["keypoints_px"] = rows["keypoints_px"][:, list(mirror_permutation(JOINTS))]
+    if reason == "both networks agree":
+        rows["keypoint_depth_m"][:, DEEP] = 0.1
+    else:
+        rows["keypoint_source"] = KeypointSource.FILE
+    own = own_keypoints(rows, CLIP.image_size)
+    np.testing.assert_array_equal(own["keypoints_px"], rows["keypoints_px"])
+    np.testing.assert_array_equal(own["keypoint_score"], rows["keypoint_score"])
+
+
+@pytest.mark.parametrize("who_is_beside", ["keypoints", "network", "keypoints of a file"])
+def test_keypoints_that_fit_the_box_worse_than_the_network_are_anothers(
+    who_is_beside, found, body, errors, tmp_path
+):
+    rows = found.copy()
+    beside = "joints_2d_px" if who_is_beside == "network" else "keypoints_px"
+    rows[beside][..., 0] += 90
+    rows["keypoint_depth_m"][:, DEEP] = 0.1  # BlazePose finds the same person
+    if who_is_beside == "keypoints of a file":
+        rows["keypoint_source"] = KeypointSource.FILE
+    own = own_keypoints(rows, CLIP.image_size)
+    is_known = own["keypoint_score"] > 0
+    if who_is_beside == "keypoints":
+        assert not is_known.any()
+        assert not own["keypoint_depth_m"].any()
+        after, moved = refined(rows, body, errors, tmp_path)
+        assert moved == 0
+        np.testing.assert_array_equal(after["body_pose"], rows["body_pose"])
+    else:
+        np.testing.assert_array_equal(is_known, rows["keypoint_score"] > 0)
 
 
 def test_keypoints_of_faces_err_by_the_size_of_the_face(people):
