@@ -1,21 +1,20 @@
-"""How well the camera's motion is found: orientation, kind, and what it costs.
+"""Accuracy and cost of the estimated camera motion.
 
     python -m benchmarks.camera [--frames 300] [--video FILE] [--seed 0] [--find-focal]
 
-A hall with textured walls, floor, ceiling and boards is seen by cameras that move in known ways,
-with people drawn as boxes of noise that walk through it. With --video, of a camera that stands
-still, the video itself is followed instead, and pans over it: windows that turn and zoom inside
-its frames. Boxes of people are then found by the built-in detector.
+Cameras with known motion film a hall with textured walls, floor, ceiling and boards, in which
+people are boxes of noise. With --video, a video of a static camera is used instead: the video
+itself, and windows that pan and zoom inside its frames. The built-in detector then finds people.
 
-    kind     what the camera was taken for, and what it does
-    deg      mean error of the orientation; the camera starts with none
-    deg/s    how fast the error grows: the slope of a line through it, as a magnitude
-    way      for cameras that move: error of the place, with the best scale, over the length of
-             the way, in percent
-    ms       of one core, for each frame
+    kind     estimated kind of motion, and the true one if it differs
+    deg      mean error of the orientation, relative to the first frame
+    deg/s    drift: magnitude of the slope of a line that is fitted to the error
+    way      for moving cameras: error of the position with the best scale, in percent of the length
+             of the path
+    ms       CPU time per frame
 
-With --find-focal, the focal length is assumed to be the image's diagonal, and what is found is
-compared with the true one.
+With --find-focal, the focal length is assumed to be the image's diagonal, and the estimated focal
+length is compared with the true one.
 """
 
 import argparse
@@ -43,17 +42,17 @@ from utils.files import ROOT
 from utils.source import open_source
 
 WAYS: Final = CAMERAS | {"pan round": lambda t, _: make_shot("rotating", t, yaw=36 * t, pitch=3)}
-"""Where each camera is at times in seconds; world: x right, y up, z back, the floor at y = 0."""
+"""Functions from times in seconds to a shot; x is right, y up, z back, and the floor at y = 0."""
 FPS: Final = 30
 WIDTH, HEIGHT, FOCAL = 1280, 720, 1100.0
 WINDOW, WINDOW_FOCAL = (480, 270), 700.0
-"""Of cameras that turn inside a video's frames."""
+"""Size and focal length of cameras that turn inside a video's frames, pixels."""
 _TEXTURE_PX: Final = 1024
 _NEAR_M: Final = 0.1
 
 
 class Board(NamedTuple):
-    """A textured rectangle: a corner, and the two sides from there, metres."""
+    """A textured rectangle: a corner and two sides, metres."""
 
     corner: Float[np.ndarray, "3"]
     right: Float[np.ndarray, "3"]
@@ -62,7 +61,7 @@ class Board(NamedTuple):
 
 
 def hall(rng: np.random.Generator) -> list[Board]:
-    """Walls, floor and ceiling, then boards and blocks in front of them, the far ones first."""
+    """Walls, floor and ceiling, then boards in front of them."""
     x, z, y = 9.0, 11.0, 4.0
     boards = [
         ((-x, 0, -z), (2 * x, 0, 0), (0, 0, 2 * z)),
@@ -74,9 +73,9 @@ def hall(rng: np.random.Generator) -> list[Board]:
     ]
     free = []
     for _ in range(14):
-        angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(4.5, 8)
+        angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(4.5, 8)
         wide, high = rng.uniform(0.5, 1.6), rng.uniform(0.5, 2.2)
-        place = np.array([away * np.sin(angle), high, -away * np.cos(angle)])
+        place = np.array([distance * np.sin(angle), high, -distance * np.cos(angle)])
         side = wide * np.array([np.cos(angle), 0, np.sin(angle)])
         free.append((tuple(place - side / 2), tuple(side), (0, -high, 0)))
     return [
@@ -86,7 +85,7 @@ def hall(rng: np.random.Generator) -> list[Board]:
 
 
 def _texture(rng: np.random.Generator, parts: tuple) -> UInt8[np.ndarray, "H W 3"]:
-    """Spots of many sizes, as large in metres on all boards."""
+    """Random spots of several sizes, which are the same in metres on all boards."""
     sides = [np.linalg.norm(part) for part in parts[1:]]
     per_m = min(_TEXTURE_PX / max(sides), 150)
     width, height = (max(int(side * per_m), 16) for side in sides)
@@ -100,7 +99,7 @@ def _texture(rng: np.random.Generator, parts: tuple) -> UInt8[np.ndarray, "H W 3
 
 
 def see(boards: list[Board], shot: Shot, number: int) -> UInt8[np.ndarray, "H W 3"]:
-    """The hall from a camera; boards are drawn from the farthest to the nearest."""
+    """The hall seen by a camera; boards are drawn from the farthest to the nearest."""
     centre, rotation = shot.centre[number], shot.rotation[number]
     focal = FOCAL * shot.zoom[number]
     matrix = np.array([[focal, 0, (WIDTH - 1) / 2], [0, focal, (HEIGHT - 1) / 2], [0, 0, 1]])
@@ -132,7 +131,7 @@ def see(boards: list[Board], shot: Shot, number: int) -> UInt8[np.ndarray, "H W 
 
 
 def _in_front(corners: Float[np.ndarray, "4 3"]) -> Float[np.ndarray, "N 3"]:
-    """The part of a polygon that is before the camera."""
+    """The part of a polygon that is in front of the camera."""
     kept = []
     for one, other in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         if one[2] > _NEAR_M:
@@ -147,7 +146,7 @@ Filmed = Iterator[tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "P 4"]]]
 
 
 def film(shot: Shot, rng: np.random.Generator, people: int = 2) -> Filmed:
-    """Frames of the hall and boxes of people, who cross them."""
+    """Frames of the hall with people who cross them, and the people's boxes."""
     boards = hall(rng)
     starts = rng.uniform(0, WIDTH, people)
     for number in range(len(shot.zoom)):
@@ -165,7 +164,7 @@ def film(shot: Shot, rng: np.random.Generator, people: int = 2) -> Filmed:
 
 
 class Case(NamedTuple):
-    """A camera whose motion is known, and what it sees; the focal length is in pixels."""
+    """A camera with known motion, and its frames; the focal length is in pixels."""
 
     name: str
     shot: Shot
@@ -175,10 +174,10 @@ class Case(NamedTuple):
     fps: float
 
     def follow(self, focal: float | None) -> tuple[CameraTracker, float]:
-        """What has seen all frames, and milliseconds of this process for each.
+        """A tracker that has read all frames, and CPU milliseconds per frame.
 
         Args:
-            focal: in pixels; None: the image's diagonal.
+            focal: focal length in pixels; None is the image's diagonal.
         """
         camera = choose_camera(*self.size, focal_px=focal, fov_deg=None, image=None)
         tracker, spent = CameraTracker(Clip(camera, self.size, self.fps)), 0.0
@@ -194,7 +193,7 @@ def turn_errors(
     true: Float[np.ndarray, "T 3 3"],
     seconds: Float[np.ndarray, " T"],
 ) -> tuple[float, float]:
-    """Mean error of rotations in degrees, and how fast it grows, in degrees per second."""
+    """Mean error of rotations in degrees, and its drift in degrees per second."""
     off = found @ true.transpose(0, 2, 1)
     vectors = np.degrees(Rotation.from_matrix(off).as_rotvec())
     drift = float(np.linalg.norm(np.polyfit(seconds, vectors, 1)[0]))
@@ -202,7 +201,7 @@ def turn_errors(
 
 
 def errors_of(motion: CameraMotion, shot: Shot, fps: float) -> tuple[float, float, float | None]:
-    """Degrees, degrees per second, and the error of the way in percent of its length."""
+    """Degrees, degrees per second, and error of the path in percent of its length."""
     truth = shot.rotation @ shot.rotation[0].T
     seconds = np.arange(len(truth)) / fps
     degrees, drift = turn_errors(motion.camera_from_first[:, :3, :3], truth, seconds)
@@ -219,7 +218,7 @@ def errors_of(motion: CameraMotion, shot: Shot, fps: float) -> tuple[float, floa
 
 
 def boxes_in(video: Path, frame_count: int) -> list[Float[np.ndarray, "P 4"]]:
-    """Of people in each frame, by the built-in detector."""
+    """Boxes of people in each frame, from the built-in detector."""
     config = load_config(ROOT / "configs" / "config_smplest_x_demo.py").inference.detection
     detector = Detectors(None, "movenet", config, torch.device("cpu")).for_source(video)
     found = []
@@ -234,7 +233,7 @@ def boxes_in(video: Path, frame_count: int) -> list[Float[np.ndarray, "P 4"]]:
 
 
 def over_video(video: Path, people: list[Float[np.ndarray, "P 4"]], shot: Shot | None) -> Filmed:
-    """A video, or what a camera that turns and zooms inside its frames would see of it."""
+    """Frames of a video, or of a camera that turns and zooms inside its frames, and boxes."""
     with open_source(video) as source:
         own = choose_camera(
             source.info.width, source.info.height, focal_px=None, fov_deg=None, image=None
@@ -310,10 +309,10 @@ def focal_row(case: Case) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--frames", type=int, default=300)
-    parser.add_argument("--video", type=Path, help="of a camera that stands still")
+    parser.add_argument("--video", type=Path, help="a video of a static camera")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=WAYS, help="one of the cameras in the hall")
-    parser.add_argument("--find-focal", action="store_true", help="as if it were unknown")
+    parser.add_argument("--find-focal", action="store_true", help="estimate the focal length")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     if arguments.video is None:

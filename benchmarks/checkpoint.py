@@ -1,9 +1,9 @@
-"""Time and memory of loading a checkpoint in the published form, with its optimizer's state.
+"""Time and memory of loading a checkpoint in the published format, with optimizer state.
 
     python -m benchmarks.checkpoint [--config configs/config_smplest_x_h.py] [--folder build]
 
-Writes the file (8.2 GB for Huge) under --folder, loads it in a fresh process and removes it. Memory
-is what loading adds to the process, once every parameter has been read.
+Writes the file (8.2 GB for Huge) to --folder, loads it in a new process and removes it. Memory is
+the increase of the process's memory after every parameter has been read.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def write_checkpoint(config_path: str, path: Path) -> None:
 
 
 def memory_bytes() -> dict[str, int]:
-    """This process' memory: now (VmRSS), at its peak (VmHWM), and what no file backs (RssAnon)."""
+    """Memory of this process: current (VmRSS), peak (VmHWM), and not backed by files (RssAnon)."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {key: int(status[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM", "RssAnon")}
 

@@ -1,7 +1,7 @@
 """Curves of training runs: `python -m benchmarks.curves PICTURE.png RUN...`.
 
-Each RUN is a folder in outputs/; a column a run, its loss and its terms above, below what its
-validations found. The metrics.jsonl of a run that was resumed elsewhere holds all of it.
+Each RUN is a folder in outputs/ and gets a column: loss terms above, validation results below. The
+metrics.jsonl of a resumed run contains the whole run.
 """
 
 import argparse
@@ -35,11 +35,15 @@ _VALIDATED: Final = (
     "pa_mpvpe_hand",
 )
 _SMOOTHED: Final = 5
-"""Lines of the log that a point of the loss is the mean of."""
+"""Number of log lines in the moving average of the loss."""
 
 
 def rows_of(run: Path) -> Iterator[dict[str, Any]]:
-    """Lines of a run's metrics.jsonl; raises UserError where there is none."""
+    """Lines of a run's metrics.jsonl.
+
+    Raises:
+        UserError: there is no such file.
+    """
     path = run / "log" / "metrics.jsonl"
     if not path.is_file():
         raise UserError(f"{path} is missing; name a folder of outputs/")
@@ -48,17 +52,17 @@ def rows_of(run: Path) -> Iterator[dict[str, Any]]:
 
 
 def thousands_seen(run: Path, processes: int, rows: Sequence[dict[str, Any]]) -> np.ndarray:
-    """How many thousand samples the run had seen at each of its rows."""
+    """Number of samples, in thousands, that the run had used at each row."""
     batch = load_config(run / "config_base.py").train.train_batch_size * processes
     iterations = [row["iteration"] for row in rows_of(run) if row["kind"] == "train"]
     if not iterations:
-        raise UserError(f"{run}: nothing in it is of training")
+        raise UserError(f"{run}: it has no log of training")
     per_epoch = max(iterations)
     return batch / 1000 * np.array([row["epoch"] * per_epoch + row["iteration"] for row in rows])
 
 
 def validated(run: Path, processes: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Thousand samples seen, and what the validations then found of `name`."""
+    """Number of samples, in thousands, and the value of the metric `name`, at each validation."""
     found = [row for row in rows_of(run) if row["kind"].startswith("validation/")]
     return thousands_seen(run, processes, found), np.array([row.get(name, np.nan) for row in found])
 
@@ -106,7 +110,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.prog = "python -m benchmarks.curves"
     parser.add_argument("picture", metavar="PICTURE.png", type=Path)
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+")
-    parser.add_argument("--processes", type=int, default=1, help="that the runs had (default: 1)")
+    parser.add_argument("--processes", type=int, default=1, help="of the runs (default: 1)")
     return parser
 
 

@@ -1,8 +1,8 @@
-"""Cost of a training sample next to decoding its image: `python -m benchmarks.data`.
+"""Cost of a training sample relative to decoding its image: `python -m benchmarks.data`.
 
-The image is a JPEG of 1920x1080 with a person's box of about half its height; everything runs in
-one thread, and the candidates take turns, so that whatever else the machine does strikes them
-alike. Claim: a sample costs at most 1.5 times what cv2.imread alone takes (median of ratios).
+The image is a 1920x1080 JPEG with a person of about half its height. Everything runs in one thread,
+and candidates are timed alternately, so that other load affects them equally. Claim: a sample takes
+at most 1.5 times as long as cv2.imread alone (median of ratios).
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def write_photograph(path: Path) -> int:
-    """Smooth shapes and some grain, so that the file is as large as a photograph's; its bytes."""
+    """Write smooth shapes with grain, about as large as a photograph; returns the size in bytes."""
     generator = np.random.default_rng(0)
     coarse = generator.integers(0, 256, (27, 48, 3)).astype(np.uint8)
     smooth = cv2.resize(coarse, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_CUBIC)
@@ -60,7 +60,7 @@ def write_photograph(path: Path) -> int:
 
 
 def make_instance(path: Path) -> Instance:
-    """A row whose every target is known."""
+    """A row with all targets."""
     generator = np.random.default_rng(1)
 
     def normal(*shape: int) -> np.ndarray:
@@ -91,7 +91,7 @@ def make_instance(path: Path) -> Instance:
 
 
 def steps(path: Path, config: Config) -> dict[str, Callable[[int], object]]:
-    """Each takes the number of the sample, which decides its augmentation."""
+    """The candidates, as functions of the sample's index, which determines its augmentation."""
     instance, model, ratio = make_instance(path), config.model, config.data.bbox_ratio
     image = read_pixels(path)
     box = person_box(Box(*instance.body_box.tolist()), _WIDTH, _HEIGHT, ratio=ratio * 0.833)

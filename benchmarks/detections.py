@@ -1,16 +1,16 @@
-"""How an encoder errs in finding joints, and what these errors cost.
+"""Errors of an encoder's joints in the image, and their effect on bodies.
 
     python -m main.synthesize --split train --people 1200 --seed 77 --crops --out DATA
     python -m benchmarks.detections DATA outputs/pretrain_demo_DATE/model_dump/encoder.pth
     python -m benchmarks.detections DATA --weights FILE
 
-The first compares an encoder with `synthetic.lifting.simulate_detections`. Both see the
-same people, whom the encoder must not have been trained with. The table has the numbers of each
-group of joints as the simulation takes them, measured of the encoder and of the simulation: where
-they differ, multiply the simulation's constant by encoder / simulation.
+The first command compares an encoder with `synthetic.lifting.simulate_detections` on the same
+people, with whom the encoder must not have been trained. The tables contain the parameters of the
+simulation, measured for the encoder and for the simulation; if they differ, multiply the constant
+of the simulation by encoder / simulation.
 
-The second gives a whole network the true places or depths of joints in the image, in place of
-those that its encoder finds.
+The second command replaces the places or depths of joints that the encoder finds by the true ones,
+and measures the bodies of the whole network.
 """
 
 import argparse
@@ -48,26 +48,30 @@ _HEIGHTS_PER_WIDTH = 0.75
 _BINS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 1.0)
 """Expected errors, shares of the crop's height."""
 _LEAST_APART = 0.06
-"""Left and right can be distinguished where their joints are so far from each other, in heights."""
+"""Least distance of a left and right joint that counts in swaps, in heights of the crop."""
 _SURE = 0.02
-"""Expected error of a place that is true."""
+"""Expected error that is given with true places."""
 _SHARE_SWAPPED = 0.6
-"""Share of the joints of a set that are nearer to the other side's places."""
+"""Share of joints nearer to the other side's places from which sides count as swapped."""
 
 
 class Detections(NamedTuple):
+    """Joints found in the crops of N people, and the true ones."""
+
     found: Float[Tensor, "N 137 4"]
-    """As `models.smplest_x.Lifter` takes them."""
+    """Input of `models.smplest_x.Lifter`."""
     places: Float[Tensor, "N 137 2"]
-    """True places, shares of the crop."""
+    """True places, as shares of the crop's width and height."""
     depth_m: Float[Tensor, "N 137"]
+    """True depths."""
     inside: Bool[Tensor, "N 137"]
+    """Whether the joint is inside the crop."""
 
     @property
-    def away(self) -> Float[Tensor, "N 137 2"]:
-        """x and y from the true place, in heights of the crop."""
-        off = self.found[..., :2] + 0.5 - self.places
-        return off * torch.tensor([_HEIGHTS_PER_WIDTH, 1.0])
+    def errors(self) -> Float[Tensor, "N 137 2"]:
+        """Errors in x and y, in heights of the crop."""
+        difference = self.found[..., :2] + 0.5 - self.places
+        return difference * torch.tensor([_HEIGHTS_PER_WIDTH, 1.0])
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -79,7 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
     ours = found_by_encoder(arguments.data, arguments.encoder, config)
     draw = Draw(torch.device("cpu"))
     draw.restart(1)
-    # Whole detections: missing joints are a matter of other networks, not of this one.
+    # Without missing joints, which only occur with other keypoint networks.
     simulated = simulate_detections(ours.places, ours.depth_m, ours.inside, draw)
     both = {"encoder": ours, "simulation": ours._replace(found=simulated)}
     console = Console(width=120)
@@ -109,7 +113,7 @@ def batches(data: Path, config: Config) -> Iterable[dict[str, Tensor]]:
 
 @torch.inference_mode()
 def true_joints_table(data: Path, weights: Path, config: Config) -> Table:
-    """MPJPE of the body, relative to the pelvis, with joints of the image made true by turns."""
+    """MPJPE of the body relative to the pelvis, with true places, true depths, or both."""
     network = load_network(config.model, weights).eval()
     assert network.keypoint_head is not None
     assert network.lifter is not None
@@ -131,8 +135,8 @@ def true_joints_table(data: Path, weights: Path, config: Config) -> Table:
             decoded = network.decoder(task_tokens + queries, features.flatten(2).mT)
             parameters = body_parameters(network.regress(lifted + decoded), config.model)
             joints = pose_body(parameters, body, config.model, want_vertices=False).joints
-            away = (joints - joints[:, :1] - true_m)[:, JOINT_PARTS["body"]]
-            each.append(1000 * away.norm(dim=-1).mean(1))
+            difference = (joints - joints[:, :1] - true_m)[:, JOINT_PARTS["body"]]
+            each.append(1000 * difference.norm(dim=-1).mean(1))
     table = Table("true", "MPJPE of the body, mm", title=f"{len(torch.cat(errors['none']))} people")
     for which, each in errors.items():
         table.add_row(which, f"{torch.cat(each).mean():.1f}")
@@ -152,20 +156,20 @@ def groups_table(both: dict[str, Detections]) -> Table:
 
 
 def group_numbers(detections: Detections, joints: list[int]) -> list[float]:
-    """Of joints in the crop: see the columns of `groups_table`."""
+    """Values of the columns of `groups_table`, over joints in the crop."""
     found, inside = detections.found[:, joints], detections.inside[:, joints]
     inside = inside & found[..., 3].isfinite()
-    expected, away = found[..., 3], detections.away[:, joints]
+    expected, errors = found[..., 3], detections.errors[:, joints]
     logs = expected[inside].log()
     shares = []
     for k in range(1, len(joints)):
         pair = inside[:, 0] & inside[:, k]
-        scaled = [away[pair, j] / (0.014 + expected[pair, j, None]) for j in (0, k)]
-        # Ranks, as a few errors are huge.
+        scaled = [errors[pair, j] / (0.014 + expected[pair, j, None]) for j in (0, k)]
+        # Rank correlation, because a few errors are very large.
         ranks = [part.flatten().argsort().argsort().float() for part in scaled]
         shares.append(float(torch.corrcoef(torch.stack(ranks))[0, 1]))
     true, seen = detections.depth_m[:, joints][inside], found[..., 2][inside]
-    given = seen != 0  # a network without depths
+    given = seen != 0  # some networks find no depths
     true, seen = true[given], seen[given]
     slope = float((true * seen).sum() / true.square().sum().clamp(min=1e-9))
     quartiles = logs.quantile(torch.tensor([0.25, 0.5, 0.75]))
@@ -175,13 +179,13 @@ def group_numbers(detections: Detections, joints: list[int]) -> list[float]:
         float(np.mean(shares)) if shares else 0.0,
         slope,
         float((seen - slope * true).std()),
-        128 * float(away[inside].norm(dim=-1).median()),
+        128 * float(errors[inside].norm(dim=-1).median()),
     ]
 
 
 def bins_table(both: dict[str, Detections]) -> Table:
-    """How far joints are from their places by what is expected, which the simulation's `_FINEST`
-    and `_ERROR_OF_EXPECTED` set."""
+    """Distances from the true places by expected error, which depend on the simulation's `_FINEST`
+    and `_ERROR_OF_EXPECTED`."""
     table = Table("expected", title="distance from the true place: encoder / simulation")
     for column in ("share of joints", "mean expected", "median", "90 %"):
         table.add_column(column, justify="right")
@@ -189,7 +193,7 @@ def bins_table(both: dict[str, Detections]) -> Table:
         values = []
         for each in both.values():
             known = each.inside & each.found[..., 3].isfinite()
-            expected, distance = each.found[..., 3][known], each.away.norm(dim=-1)[known]
+            expected, distance = each.found[..., 3][known], each.errors.norm(dim=-1)[known]
             chosen = (expected >= low) & (expected < high)
             quantiles = distance[chosen].quantile(torch.tensor([0.5, 0.9]))
             share = float(chosen.float().mean())
@@ -210,12 +214,12 @@ def swaps_table(both: dict[str, Detections]) -> Table:
 
 
 def swapped(detections: Detections, joints: list[int]) -> float:
-    """Share of people most of whose joints, where the sides are apart, are at the other side."""
+    """Share of people with most joints at the places of the other side, where sides differ."""
     other = detections.places[:, mirror_permutation(JOINTS)]
     scale = torch.tensor([_HEIGHTS_PER_WIDTH, 1.0])
     apart = ((detections.places - other) * scale).norm(dim=-1) > _LEAST_APART
     there = (detections.found[..., :2] + 0.5 - other) * scale
-    nearer = there.norm(dim=-1) < detections.away.norm(dim=-1)
+    nearer = there.norm(dim=-1) < detections.errors.norm(dim=-1)
     counted = (apart & detections.inside & detections.found[..., 3].isfinite())[:, joints]
     enough = counted.sum(1) >= 4
     share = (nearer[:, joints] & counted).sum(1) / counted.sum(1).clamp(min=1)
@@ -223,12 +227,12 @@ def swapped(detections: Detections, joints: list[int]) -> float:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = command_parser("detections", "How an encoder errs in finding joints.")
+    parser = command_parser("detections", "Measure errors of an encoder's joints.")
     parser.prog = "python -m benchmarks.detections"
     parser.add_argument("data", type=Path, help="folder with annot/ and img/ of openpeople")
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("encoder", nargs="?", type=Path, help="encoder.pth of a pre-training")
-    network.add_argument("--weights", type=Path, help="of a whole network, with a lifter")
+    network.add_argument("--weights", type=Path, help="weights of a network with a lifter")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     return parser
 

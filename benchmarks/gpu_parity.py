@@ -1,4 +1,4 @@
-"""The published code's numbers, tests/parity, against those of a device; part of `on_gpu`."""
+"""Comparison of a device's results with the published code's (tests/parity), for `on_gpu`."""
 
 import subprocess
 import sys
@@ -28,13 +28,13 @@ HALVES: Final = ("hand_root_pose", "hand_pose", "hand_cam")
 
 
 def largest_error(found: Tensor, expected: Tensor) -> float:
-    """Over the largest of the expected numbers, or over 1."""
+    """Largest absolute error over the largest expected absolute value (at least 1)."""
     scale = max(1.0, float(expected.abs().max()))
     return float((found.cpu().double() - expected.double()).abs().max()) / scale
 
 
 def make_random_body(folder: Path) -> ModelFolder:
-    """The body models of the parity packs."""
+    """Write the body models with which the files in tests/parity were made."""
     script = [sys.executable, str(PARITY / "make_random_body.py"), str(folder), "7"]
     subprocess.run(script, check=True, cwd=ROOT)
     return ModelFolder(folder, "random")
@@ -43,7 +43,7 @@ def make_random_body(folder: Path) -> ModelFolder:
 def parity_errors(
     device: torch.device, precision: str, random_body: ModelFolder
 ) -> Iterator[tuple[str, float]]:
-    """Errors of head outputs, posed bodies, losses, gradients, and in fp32 of all else."""
+    """Errors of head outputs, bodies, losses, gradients, and in fp32 of rotations and metrics."""
     body = BodyLibrary(random_body).smplx().to(device)
     yield from _forward_errors(device, precision, body)
     yield from _loss_errors(device, precision, body)

@@ -1,11 +1,11 @@
-"""Whether damaged and forged files are read safely: `python -m benchmarks.hostile_files`.
+"""Fuzzing of the readers of pickles and NumPy files: `python -m benchmarks.hostile_files`.
 
     python -m benchmarks.hostile_files [--count 20000] [--seed 0]
 
-Small honest pickles, .npy and .npz files of all forms are changed at random and read in a process
-of its own, which may use 2 s of CPU and 1 GB for each. A file is either read, as values of the
-known types, or refused in one line; anything else (another error, a warning, an import, a process
-that starts, a crash, too much time or memory) is printed, and the exit status is 1.
+Small valid pickles, .npy and .npz files of all forms are changed at random and read in a separate
+process, with at most 2 s of CPU and 1 GB for each. A file must be read, as values of known types,
+or refused in one line; anything else (another error, a warning, an import, a new process, a crash,
+too much time or memory) is printed, and the exit status is 1.
 """
 
 import argparse
@@ -43,11 +43,19 @@ _READERS: Final[dict[str, Callable[[Path], object]]] = {
 _FORBIDDEN_EVENTS: Final = ("import", "exec", "compile", "ctypes", "subprocess", "socket", "pickle")
 _FORBIDDEN_OS_EVENTS: Final = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn")
 _PLAIN: Final = (str, bytes, bytearray, int, float, type(None), set, frozenset, object)
-_PLACE_OF_CHUMPY: Final = (
+_CHUMPY_PICKLE: Final = (
     b"(dS'v'\nccopy_reg\n_reconstructor\n(cchumpy.ch\nCh\nc__builtin__\nobject\nNtR"
     b"(dS'x'\nF1.5\nsS'a'\n(lp1\nI3\nasbsS'w'\n(ichumpy.ch\nCh\n(dS'x'\nI1\nsbs."
 )
-_TELLING: Final = (b"\xff" * 8, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\0" * 8, b"O8", b"|O", b"V8")
+_SPECIAL_BYTES: Final = (
+    b"\xff" * 8,
+    b"\xff" * 4,
+    b"\x7f\xff\xff\xff",
+    b"\0" * 8,
+    b"O8",
+    b"|O",
+    b"V8",
+)
 
 
 class Case(NamedTuple):
@@ -57,12 +65,12 @@ class Case(NamedTuple):
 
 class Outcome(NamedTuple):
     counts: Counter[str]
-    """By "read", "refused" and "other"."""
+    """Number of files by "read", "refused" and "other"."""
     others: list[str]
 
 
-def honest_files() -> list[Case]:
-    """Files of all forms that the project reads, each of them small."""
+def valid_files() -> list[Case]:
+    """Small files of all forms that the project reads."""
     structured = np.zeros(2, [("a", "<f4", (3,)), ("b", "<U3"), ("c", [("d", ">i2")])])
     arrays: dict[str, Any] = {
         "floats": np.arange(6.0).reshape(2, 3),
@@ -84,7 +92,7 @@ def honest_files() -> list[Case]:
         "coo": scipy.sparse.random(3, 4, 0.5, "coo", random_state=0),
     }
     cases = [Case(".pkl", pickle.dumps(content, protocol)) for protocol in range(6)]
-    cases += [Case(".pkl", _PLACE_OF_CHUMPY)]
+    cases += [Case(".pkl", _CHUMPY_PICKLE)]
     cases += [Case(".pkl", pickle.dumps(value, 2)) for value in content.values()]
     for array in arrays.values():
         buffer = io.BytesIO()
@@ -101,11 +109,11 @@ def honest_files() -> list[Case]:
     return cases
 
 
-def hostile_file(honest: Sequence[Case], seed: int, index: int) -> Case:
-    """One of the honest files with some changes, the same ones for the same numbers."""
+def hostile_file(valid: Sequence[Case], seed: int, index: int) -> Case:
+    """A valid file with random changes, which depend only on `seed` and `index`."""
     chance = random.Random(seed * 1_000_003 + index)
-    case = chance.choice(honest)
-    donor = chance.choice(honest).content
+    case = chance.choice(valid)
+    donor = chance.choice(valid).content
     if case.suffix != ".npz" or chance.random() < 0.5:
         return Case(case.suffix, _changed(case.content, donor, chance))
     changed = io.BytesIO()
@@ -137,8 +145,8 @@ def _changed(content: bytes, donor: bytes, chance: random.Random) -> bytes:
             case 4:
                 del changed[at : at + chance.choice((1, 2, 8))]
             case 5:
-                telling = chance.choice(_TELLING)
-                changed[at : at + len(telling)] = telling
+                special = chance.choice(_SPECIAL_BYTES)
+                changed[at : at + len(special)] = special
             case 6:
                 changed[at:at] = changed[at : at + chance.choice((1, 20, 200))] * chance.choice(
                     (1, 3, 50)
@@ -149,7 +157,7 @@ def _changed(content: bytes, donor: bytes, chance: random.Random) -> bytes:
 
 
 def attack(count: int, seed: int) -> Outcome:
-    """Read so many hostile files, in a process that is started anew where it ends early."""
+    """Read `count` hostile files in a process, which is restarted if it crashes."""
     counts: Counter[str] = Counter()
     others: list[str] = []
     begin = 0
@@ -158,7 +166,7 @@ def attack(count: int, seed: int) -> Outcome:
         worker = subprocess.Popen(
             (*command, "--worker", str(begin), "--count", str(count)),
             cwd=ROOT,
-            env=os.environ | {"PYTHONHASHSEED": "0"},  # by which sets are ordered
+            env=os.environ | {"PYTHONHASHSEED": "0"},  # determines the order of sets
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -178,12 +186,12 @@ def attack(count: int, seed: int) -> Outcome:
 
 
 def _work(begin: int, count: int, seed: int) -> None:
-    """Print a line of JSON on each file; time and memory beyond the bounds end the process."""
-    honest = honest_files()
+    """Print a line of JSON for each file; exceeding the limits ends the process."""
+    valid = valid_files()
     events: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         paths = {suffix: Path(folder, f"file{suffix}") for suffix in _READERS}
-        for suffix, content in honest:  # for modules that are imported when they are first used
+        for suffix, content in valid:  # imports all modules that are loaded on first use
             paths[suffix].write_bytes(content)
             for _ in _values(_READERS[suffix](paths[suffix])):
                 pass
@@ -192,7 +200,7 @@ def _work(begin: int, count: int, seed: int) -> None:
         most = pages * resource.getpagesize() + MEMORY_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         for index in range(begin, count):
-            suffix, content = hostile_file(honest, seed, index)
+            suffix, content = hostile_file(valid, seed, index)
             paths[suffix].write_bytes(content)
             events.clear()
             signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
@@ -232,7 +240,7 @@ def _outcome(read: Callable[[Path], object], path: Path) -> tuple[str, str]:
 
 
 def _values(content: object) -> Iterator[object]:
-    """The values in a content that are no lists, tuples or dictionaries, each once."""
+    """All values in a content that are not lists, tuples or dictionaries, each once."""
     waiting, seen = [content], set()
     while waiting:
         value = waiting.pop()

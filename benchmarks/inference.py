@@ -1,10 +1,11 @@
-"""How near encoder and decoder come to this machine's own matrix product.
+"""Speed of encoder and decoder, relative to matrix products on the same machine.
 
     python -m benchmarks.inference [--config configs/config_smplest_x_h.py] [--batch 8]
 
-The weights are random. Both are timed in turn in the same process: encoder and decoder on a batch
-of crops, and torch.matmul on the largest product inside them, in the same precision. Aims: 0.8 of
-its rate in fp32, 0.75 in bf16. Counted are matrix products and convolutions, nothing else.
+The weights are random. Encoder and decoder on a batch of crops, and torch.matmul with the size of
+their largest product, are timed alternately in the same process and precision. The aims are 0.8 of
+the rate of matmul in fp32, and 0.75 in bf16. Only operations of matrix products and convolutions
+are counted.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from utils.devices import pick_device
 
 
 class Cost(NamedTuple):
-    """Seconds of a run: of wall-clock time, and of all cores together."""
+    """Wall-clock time and CPU time of all cores, seconds."""
 
     wall_s: float
     cpu_s: float
@@ -40,10 +41,10 @@ def cost(work: Callable[[], object]) -> Cost:
 
 
 def network_flops(config: ModelConfig, batch: int) -> int:
-    """Operations in the matrix products and convolutions of encoder and decoder."""
+    """Floating-point operations of matrix products and convolutions in encoder and decoder."""
     with torch.device("meta"):
         network, images = SMPLestX(config).eval(), torch.rand(batch, 3, *config.input_body_shape)
-    # Fused attention is not counted on CPUs; its plain form is.
+    # The counter does not support fused attention on CPUs.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         network.tokens(images)
     return counter.get_total_flops()
@@ -55,11 +56,11 @@ def largest_product(
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "D H"]]:
-    """Factors of the encoder's largest product: all tokens, and a weight of an MLP."""
+    """Factors of the encoder's largest matrix product: all tokens, and the weight of an MLP."""
     height, width = (side // config.patch_size for side in config.img_size)
     rows, dim = batch * (config.task_tokens_num + height * width), config.embed_dim
     left = torch.rand(rows, dim, device=device, dtype=dtype)
-    # Laid out as a layer's weight is; without bf16 units the other layout is 20 times slower.
+    # The layout of a layer's weight; without bf16 units, the other layout is 20 times slower.
     right = torch.rand(int(config.mlp_ratio * dim), dim, device=device, dtype=dtype).mT
     return left, right
 
@@ -76,7 +77,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 def measure(
     network: SMPLestX, config: ModelConfig, batch: int, repeats: int, device: torch.device
 ) -> tuple[float, float, float]:
-    """Seconds of the network for a batch, and operations a second of network and of matmul."""
+    """Seconds of the network per batch, and operations per second of the network and of matmul."""
     dtype, flops = network.precision, network_flops(config, batch)
     images = torch.rand(batch, 3, *config.input_body_shape, device=device, dtype=dtype)
     left, right = largest_product(config.encoder_config, batch, device, dtype)

@@ -1,17 +1,17 @@
-"""Whether a GPU computes right numbers, and how fast: one command of at most eight minutes.
+"""Correctness and speed on a GPU, in one command of at most eight minutes.
 
     python -m benchmarks.on_gpu [--output FILE.json] [--device auto] [--minutes 8] [--tiny]
 
-Weights of Huge and Base are random, those of the demo network its own; float32 is without TF32.
-Sections, in order: parity packs of tests/parity in fp32 and bf16; ways to run the network (eager,
-compiled, as CUDA graphs, kinds of attention), each against eager fp32; the same training steps
-plain, by DDP and by FSDP, with one process; training steps of Base and Huge with batches that
-double until the memory is full; inference of the network alone, and of a 720p video with one and
-three people.
+Weights of Huge and Base are random; the demo network has its own. float32 is without TF32. The
+sections are: the files in tests/parity in fp32 and bf16; backends of the network (eager, compiled,
+CUDA graphs, kinds of attention), each compared with eager fp32; training steps without
+distribution, with DDP and with FSDP, in one process; training steps of Base and Huge with batches
+that double until the memory is full; inference of the network alone, and of a 720p video with one
+and three people.
 
-A section that fails is reported and does not end the others, and what no time is left for is
-said to be left out; the exit status is 1 if numbers are wrong or a section failed. On a machine
-without a GPU networks, batches and videos are tiny (--tiny): a test of the program.
+A section that fails is reported and does not end the others; sections for which no time is left
+are reported as left out. The exit status is 1 if a result is wrong or a section failed. On a
+machine without a GPU, networks, batches and videos are tiny (--tiny), which only tests the program.
 """
 
 import argparse
@@ -59,15 +59,15 @@ from utils.files import ROOT, atomic_path
 from utils.source import open_source
 
 TOLERANCES: Final = {"fp32": 1e-3, "bf16": 0.15}
-"""Of errors, relative to the largest expected number."""
+"""Largest allowed errors, relative to the largest expected value."""
 BF16_PEAK_FLOPS: Final = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
-"""Dense products, from the makers' data sheets (SXM), by a part of the device's name."""
+"""Peak rates of dense products from the data sheets (SXM), by a part of the device's name."""
 _DEMO: Final = "smplest_x_demo"
 _STEPS: Final = 4
 
 
 class Row(NamedTuple):
-    """A line of the table: what was measured, and its numbers."""
+    """A row of the table: a measurement and its values."""
 
     section: str
     name: str
@@ -79,9 +79,9 @@ class Sizes(NamedTuple):
     base: str
     huge: str
     batch: int
-    """Of the network's ways, and of inference."""
+    """Batch size of inference."""
     largest_batch: int
-    """In training."""
+    """Largest batch size of training."""
     video_s: float
     repeats: int
 
@@ -91,7 +91,7 @@ TINY: Final = Sizes("config_debug", "config_debug", 2, 2, 0.1, 1)
 
 
 class Bench:
-    """What all sections are given."""
+    """Device, sizes, end time and temporary folder for all sections."""
 
     def __init__(self, device: torch.device, sizes: Sizes, end: float, folder: Path) -> None:
         self.device, self.sizes, self.end, self.folder = device, sizes, end, folder
@@ -110,7 +110,7 @@ class Bench:
         return initial_network(config.model, self.bodies.smplx()).to(self.device).eval()
 
     def release(self) -> None:
-        """Give memory of the GPU back that earlier work held, and count its peak anew."""
+        """Free unused memory of the GPU, and reset its peak."""
         if self.device.type == "cuda":
             gc.collect()
             torch.cuda.empty_cache()
@@ -121,7 +121,7 @@ class Bench:
 
 
 def parity(bench: Bench) -> Iterator[Row]:
-    """The published code's numbers: head outputs, posed bodies, losses, gradients, metrics."""
+    """Comparison with the published code: head outputs, bodies, losses, gradients, metrics."""
     random_body = make_random_body(bench.folder / "random_body")
     for precision, tolerance in TOLERANCES.items():
         for name, error in parity_errors(bench.device, precision, random_body):
@@ -130,7 +130,7 @@ def parity(bench: Bench) -> Iterator[Row]:
 
 
 def ways(bench: Bench) -> Iterator[Row]:
-    """Base by every backend and kind of attention: times, and errors against eager fp32."""
+    """Base with every backend and kind of attention: rates, and errors against eager fp32."""
     config = bench.config(bench.sizes.base)
     network, batch = bench.network(config), bench.sizes.batch
     torch.manual_seed(1)
@@ -150,12 +150,12 @@ def ways(bench: Bench) -> Iterator[Row]:
                         program = prepare(network, images)
                     way = f"{name}, {precision}"
                     yield _way_row(bench, way, program, images, expected, tolerance)
-                except UserError as error:  # no compiler, say
+                except UserError as error:  # for example, there is no compiler
                     yield Row("ways", f"{name}, {precision}", {"result": str(error)}, ok=False)
 
 
 def _kinds_of_attention(device: torch.device, precision: str) -> dict[str, SDPBackend | None]:
-    """By their names; on GPUs flash attention and cuDNN's have no float32."""
+    """Kinds of attention by name; on GPUs, those of flash attention and cuDNN have no float32."""
     kinds: dict[str, SDPBackend | None] = {"eager": None, "attention: math": SDPBackend.MATH}
     if device.type == "cpu" or precision == "bf16":
         kinds["attention: flash"] = SDPBackend.FLASH_ATTENTION
@@ -181,7 +181,7 @@ def _way_row(
 
 
 class Training:
-    """Steps of a network on batches that are on the device, as main/training/trainer.py has."""
+    """Training steps as in main/training/trainer.py, on batches that are on the device."""
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class Training:
         self.optimizer = make_optimizer(self.model, config.train)
 
     def __call__(self, batch: Mapping[str, Tensor], precision: str) -> float:
-        """The loss."""
+        """Perform a step and return the loss."""
         self.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(0)
         with autocast(self.bench.device, precision):
@@ -213,7 +213,7 @@ class Training:
 def batches_of(
     bench: Bench, config: Config, size: int, count: int, workers: int
 ) -> DataLoader[dict[str, Tensor]]:
-    """Batches that are cut from one full-HD photograph."""
+    """Batches of crops of one full-HD photograph."""
     path = bench.folder / "photograph.jpg"
     if not path.exists():
         write_photograph(path)
@@ -224,7 +224,7 @@ def batches_of(
 
 @contextmanager
 def group_of_one(bench: Bench) -> Iterator[None]:
-    """A process group of this process alone: NCCL on a GPU."""
+    """A process group with this process only; NCCL on a GPU."""
     on_gpu = bench.device.type == "cuda"
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     current = torch.cuda.device(bench.device) if on_gpu else nullcontext()
@@ -238,7 +238,7 @@ def group_of_one(bench: Bench) -> Iterator[None]:
 
 
 def parallel(bench: Bench) -> Iterator[Row]:
-    """The same steps plain, by DDP and by FSDP, in a group of one process."""
+    """The same steps without distribution, with DDP and with FSDP, in a group of one process."""
     config = bench.config(bench.sizes.base)
     batch = copied_to(bench.device, next(iter(batches_of(bench, config, 2, 1, 0))))
     device = bench.device
@@ -260,7 +260,7 @@ def parallel(bench: Bench) -> Iterator[Row]:
 
 
 def training(bench: Bench) -> Iterator[Row]:
-    """Steps of Base and Huge in bf16: samples a second and the share of the peak, by batch size."""
+    """Steps of Base and Huge in bf16: samples per second and share of the peak, by batch size."""
     for name in dict.fromkeys((bench.sizes.base, bench.sizes.huge)):
         config, size, largest = bench.config(name), 1, 0
         bench.release()
@@ -286,7 +286,7 @@ def _step_row(bench: Bench, config: Config, steps: Training, name: str, size: in
     step_s = statistics.median(
         seconds(lambda: steps(batch, "bf16"), bench.device) for _ in range(_STEPS)
     )
-    # Backward is twice forward.
+    # The backward pass takes twice the operations of the forward pass.
     flops = 3 * network_flops(config.model, 1) * size / step_s
     numbers: dict[str, float | str] = {
         "samples_per_s": size / step_s,
@@ -299,7 +299,7 @@ def _step_row(bench: Bench, config: Config, steps: Training, name: str, size: in
 
 
 def _waiting_row(bench: Bench, config: Config, steps: Training, name: str, size: int) -> Row:
-    """With data that workers decode meanwhile: how long steps wait for them."""
+    """Time for which steps wait for data that workers decode."""
     workers, count = max(1, usable_cores() - 2), 2 * _STEPS
     batches = iter(batches_of(bench, config, size, count + 2, workers))
     waited = []

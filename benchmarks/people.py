@@ -1,4 +1,4 @@
-"""Whom and what the built-in networks find on labelled photographs; their speed in a video.
+"""Accuracy of the built-in detector and keypoints on labelled photographs, and speed on a video.
 
     python -m benchmarks.people photographs COCO [--bodies] [--model smplest_x_demo]
     python -m benchmarks.people speed VIDEO --out FOLDER
@@ -41,7 +41,7 @@ _HANDS: Final = [joint_places(HAND_KEYPOINTS[side]) for side in SIDES]
 _SIGMAS: Final = np.array(
     [26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89], np.float64
 )
-"""COCO's tolerances of the keypoints, in thousandths."""
+"""COCO's standard deviations of the keypoints, in thousandths."""
 _MATCH: Final = 0.3
 """Least overlap of a found and a labelled box."""
 
@@ -62,12 +62,12 @@ def boxes_of(detections: Sequence[Detection]) -> Float[np.ndarray, "N 4"]:
 
 
 class Found(NamedTuple):
-    """People of one image."""
+    """People found in one image."""
 
     boxes: Float[np.ndarray, "N 4"]
     px: Float[np.ndarray, "N 137 2"]
     score: Float[np.ndarray, "N 137"]
-    """Of keypoints; 0: unknown."""
+    """Scores of the keypoints; 0 if unknown."""
 
 
 def keypoints_of(paths: list[Path], model: str) -> Iterator[Found]:
@@ -85,7 +85,7 @@ def keypoints_of(paths: list[Path], model: str) -> Iterator[Found]:
 
 
 def bodies_of(paths: list[Path], model: str, refine: bool) -> Iterator[Found]:
-    """Joints of the bodies that inference finds, beside the scores of their keypoints."""
+    """Joints of the bodies that inference estimates, with the scores of their keypoints."""
     options = InferenceOptions(
         model, device="cpu", detector="movenet", keypoints=BUILT_IN, refine=refine, overlay=None
     )
@@ -101,7 +101,7 @@ def bodies_of(paths: list[Path], model: str, refine: bool) -> Iterator[Found]:
 
 
 def measure_photographs(arguments: argparse.Namespace) -> None:
-    """People, joints of the body and hands that are found of those that are labelled."""
+    """Compare people, body joints and hands with the labels."""
     labels = read_json(arguments.data / "wholebody.json", "file of labels")
     paths = [arguments.data / one["file_name"] for one in labels["images"]]
     judge("keypoints", labels, keypoints_of(paths, arguments.model))
@@ -139,7 +139,7 @@ def judge(name: str, labels: dict[str, Any], images: Iterator[Found]) -> None:
 def judged_body(
     px: Float[np.ndarray, "137 2"], label: dict[str, Any]
 ) -> tuple[float, Float[np.ndarray, " K"]]:
-    """OKS, and which keypoints are within a tenth of the box's longer side."""
+    """OKS, and whether each keypoint is within a tenth of the box's longer side."""
     true = np.array(label["keypoints"], np.float64).reshape(17, 3)
     known = true[:, 2] > 0
     apart = np.linalg.norm(px[_BODY] - true[:, :2], axis=1)[known]
@@ -150,9 +150,10 @@ def judged_body(
 def judged_hands(
     px: Float[np.ndarray, "137 2"], score: Float[np.ndarray, "137"], label: dict[str, Any]
 ) -> Iterator[tuple[float, bool]]:
-    """Mean error of each labelled hand in longer sides of its box, and whether it has keypoints.
+    """Mean error of each labelled hand over the longer side of its box, and whether it has
+    keypoints.
 
-    Unknown places are those of keypoints that were not found; NaN: of the whole hand.
+    Keypoints without a place do not count; the error is NaN if the whole hand has none.
     """
     for side, places in zip(SIDES, _HANDS, strict=True):
         if label[f"{side}hand_valid"]:
@@ -165,7 +166,7 @@ def judged_hands(
 
 
 def measure_speed(arguments: argparse.Namespace) -> None:
-    """Frames per second of the whole path with the built-in detector, keypoints and refinement."""
+    """Measure the speed of inference with the built-in detector, keypoints and refinement."""
     torch.set_num_threads(arguments.threads)
     options = InferenceOptions(
         arguments.model,
@@ -190,12 +191,12 @@ def measure_speed(arguments: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = command_parser("people", "Whom and what the built-in networks find.")
+    parser = command_parser("people", "Measure the built-in detector and keypoints.")
     parser.prog = "python -m benchmarks.people"
     commands = parser.add_subparsers(required=True, metavar="photographs | speed")
     photographs = commands.add_parser("photographs")
     photographs.add_argument("data", type=Path, help="folder with wholebody.json and its images")
-    photographs.add_argument("--bodies", action="store_true", help="also those of inference")
+    photographs.add_argument("--bodies", action="store_true", help="also measure bodies")
     photographs.set_defaults(measure=measure_photographs)
     speed = commands.add_parser("speed")
     speed.add_argument("video", type=Path)

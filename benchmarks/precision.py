@@ -1,13 +1,13 @@
-"""The network on the CPU in other ways than fp32 eager: what they gain, and what they lose.
+"""Speed and errors of alternatives to fp32 eager mode for the network on a CPU.
 
     python -m benchmarks.precision [--model smplest_x_demo] [--ways bf16,compile,int8,onnx-int8]
     python -m benchmarks.precision --config configs/config_smplest_x_b.py --threads 1
 
-All take turns on the same batch, so that whatever else the machine does strikes them alike; ratios
-are of medians. int8 is dynamic: linear layers' weights are quantised beforehand, activations as
-they come. onnx and onnx-int8 need requirements-onnx.txt. With --model the error on OpenPeople's
-test split is printed as well, and how far vertices are from those of fp32, bodies at the same
-place.
+All are timed alternately on the same batch, so that other load affects them equally; ratios are of
+medians. int8 is dynamic quantisation: weights of linear layers are quantised in advance,
+activations at run time. onnx and onnx-int8 need requirements-onnx.txt. With --model, the error on
+OpenPeople's test split is printed as well, and the distance of vertices from those of fp32, for
+bodies at the same place.
 """
 
 import argparse
@@ -44,12 +44,12 @@ from models.smplest_x import SMPLestX
 from utils.files import ROOT
 
 Network = Any
-"""Called with a batch of images; what `Estimator` takes."""
+"""A network for `Estimator`: a callable with a batch of images."""
 _CPU: Final = torch.device("cpu")
 
 
 def _int8(network: SMPLestX, _: Config) -> Network:
-    # Self-attention of the decoder reads its weight itself, in two parts; heads stay exact.
+    # The decoder's self-attention uses its weight in two parts; heads are not quantised.
     linear = [
         name
         for name, part in network.named_modules()
@@ -66,7 +66,7 @@ def _onnx(network: SMPLestX, config: Config, *, int8: bool = False) -> Network:
             tool = import_module("onnxruntime.quantization")
             tool.quantize_dynamic(path, quantised, op_types_to_quantize=["MatMul"])
         other = OnnxNetwork(quantised if int8 else path, _CPU)
-        other(torch.rand(2, 3, *config.model.input_body_shape))  # opens the file
+        other(torch.rand(2, 3, *config.model.input_body_shape))  # loads the file
         return other
 
 
@@ -81,7 +81,7 @@ WAYS: Final[dict[str, Callable[[SMPLestX, Config], Network]]] = {
 
 @torch.inference_mode()
 def measure(networks: dict[str, Network], images: Tensor, rounds: int) -> dict[str, Cost]:
-    """Median cost of a batch."""
+    """Median cost per batch."""
     runs = {name: partial(network, images) for name, network in networks.items()}
     costs = [{name: cost(run) for name, run in runs.items()} for _ in range(rounds)]
     return {
@@ -92,7 +92,7 @@ def measure(networks: dict[str, Network], images: Tensor, rounds: int) -> dict[s
 
 @torch.inference_mode()
 def evaluate(networks: dict[str, Network], config: Config, batch: int) -> None:
-    """Print what each loses, over full batches: a compiled network has one size."""
+    """Print the errors of each network, over full batches, because compiled networks need them."""
     bodies = BodyLibrary(find_model_folder(ROOT / config.model.human_model_path))
     source, data_dir = find_source("OpenPeople", config.data), ROOT / config.data.data_dir
     table, folder = open_dataset(source, "test", data_dir), data_dir / "img" / source.images
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")  # torch.ao's quantisation warns on every call that it is old
+    warnings.simplefilter("ignore")  # torch.ao warns of its deprecation on every call
 
     files = find_model(arguments.model) if arguments.model else None
     config = load_config(files.config if files else Path(arguments.config))
@@ -138,7 +138,7 @@ def main() -> None:
     print(f"python -m benchmarks.precision --batch {arguments.batch}, {config.model.model_type}")
     for threads in arguments.threads:
         torch.set_num_threads(threads)
-        torch.compiler.reset()  # code is generated for a number of threads
+        torch.compiler.reset()  # compiled code depends on the number of threads
         networks: dict[str, Network] = {"fp32": network}
         first_s = {}
         for way in arguments.ways.split(","):

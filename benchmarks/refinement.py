@@ -1,13 +1,13 @@
-"""What refinement does to estimates of synthetic people, and how a network errs.
+"""Effect of refinement on estimates of synthetic people, and measurement of a network's errors.
 
     python -m main.synthesize --split test --people 500 --seed 99 --crops --out DATA
     python -m benchmarks.refinement DATA                  # true joints with 1.5 % noise
     python -m benchmarks.refinement DATA --own            # keypoints that the networks find
     python -m benchmarks.refinement DATA --split train --write errors.npz    # measure the network
-    python -m benchmarks.refinement demo/result_CLIP --jitter   # of fingertips, of a video's result
+    python -m benchmarks.refinement demo/result_CLIP --jitter   # fingertips in a video's result
 
-PVE and PA-PVE are mean distances of vertices in millimetres, relative to the pelvis and after the
-similarity that fits best. Measure a network on people whom it was not trained with.
+PVE and PA-PVE are mean distances of vertices in millimetres, relative to the pelvis and after
+similarity alignment. A network must be measured on people with whom it was not trained.
 """
 
 import argparse
@@ -46,7 +46,7 @@ from utils.camera import Box, scaled_boxes
 from utils.geometry import align_similarity, axis_angle_to_matrix, matrix_to_axis_angle
 
 _NOISE = 0.015
-"""Of true joints, in longer sides of the box."""
+"""Standard deviation of the noise on true joints, over the longer side of the box."""
 
 
 class Bodies(NamedTuple):
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def show_jitter(folder: Path) -> None:
-    """Accelerations of fingertips in the keypoints of a result and in its bodies."""
+    """Print accelerations of fingertips in the keypoints and in the bodies of a result."""
     result, console = open_result(folder), Console()
     for number in result.files:
         names = ("joints_2d_px", "keypoints_px", "keypoint_score")
@@ -151,7 +151,7 @@ def estimate(
 
 
 def true_bodies(content: dict[str, np.ndarray], estimator: Estimator, count: int) -> Bodies:
-    """What the annotations say."""
+    """Bodies of the annotations."""
     parameters = content["smplx"].item()
     vectors = [
         np.asarray(parameters[name])[:count].reshape(count, -1, 3) for name in POSE_PARAMETERS
@@ -173,7 +173,7 @@ def distances(one: Bodies, true: Bodies, estimator: Estimator) -> tuple[float, f
 
 
 def vertices(bodies: Bodies, estimator: Estimator) -> Float[torch.Tensor, "N V 3"]:
-    """Relative to the pelvis."""
+    """Vertices relative to the pelvis, metres."""
     vectors = (matrix_to_axis_angle(bodies.rotations) - estimator.body.mean_pose)[:, TURNED]
     pose = {name: vectors[:, part].flatten(1) for name, part in POSE_PARAMETERS.items()}
     betas, expression = bodies.shape.split(10, dim=1)
@@ -183,14 +183,14 @@ def vertices(bodies: Bodies, estimator: Estimator) -> Float[torch.Tensor, "N V 3
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = command_parser("refinement", "What refinement does to estimates of people.")
+    parser = command_parser("refinement", "Measure the effect of refinement.")
     parser.prog = "python -m benchmarks.refinement"
     parser.add_argument("data", type=Path, help="folder with annot/ and img/, or a result")
     parser.add_argument("--split", default="test")
     parser.add_argument("--model", default="smplest_x_demo")
-    parser.add_argument("--people", type=int, help="only the first of them")
-    parser.add_argument("--own", action="store_true", help="keypoints that the networks find")
-    parser.add_argument("--jitter", action="store_true", help="of fingertips in a result")
+    parser.add_argument("--people", type=int, help="use only the first N people", metavar="N")
+    parser.add_argument("--own", action="store_true", help="use keypoints that networks find")
+    parser.add_argument("--jitter", action="store_true", help="jitter of fingertips in a result")
     parser.add_argument("--write", type=Path, metavar="FILE", help="measure the network's errors")
     return parser
 

@@ -1,19 +1,19 @@
-"""What smoothing does to a network's estimates of rendered clips, whose truth is known.
+"""Effect of smoothing on a network's estimates of rendered clips.
 
     python -m benchmarks.smoothing [--model MODEL_DIR] [--data FOLDER] [--people 15] [--frames 150]
 
-Clips of people who cross each other are drawn into --data unless they are there (15 people, 150
-frames: some minutes). The network runs once over each with true boxes and the true camera; tracks
-and people are made of its estimates as inference does it, without smoothing and with it. Of the
-25 joints of the body, of people of whom at least a quarter is seen, in millimetres:
+Clips of people who cross each other are rendered into --data if they do not exist (15 people, 150
+frames: some minutes). The network runs once over each clip with true boxes and the true camera.
+Tracks and people are computed as in inference, with several strengths of smoothing. The table has
+mean errors of the 25 body joints in millimetres, for people of whom at least a quarter is visible:
 
-    PA        after the similarity that fits best
+    PA        after similarity alignment
     pose      relative to the pelvis
-    place     in the camera
+    place     in the camera frame
     jitter    error of the acceleration of joints relative to the pelvis, mm/frame^2
-    in place  the same in the camera
+    in place  error of the acceleration in the camera frame, mm/frame^2
 
-`raw` is what the network says, in the cameras of its crops.
+`raw` is the output of the network, in the cameras of the crops.
 """
 
 import argparse
@@ -56,7 +56,7 @@ from utils.iteration import with_progress
 from utils.source import open_source
 
 SMOOTH: Final = ("off", "0.5", "auto", "2")
-"""What --smooth may say."""
+"""Compared values of --smooth."""
 _SIZE: Final = (1280, 720)
 _BODY: Final = JOINT_PARTS["body"]
 _LEAST_SEEN: Final = 0.25
@@ -64,7 +64,7 @@ _LEAST_OVERLAP: Final = 0.5
 
 
 class Series(NamedTuple):
-    """One person's estimates beside the truth, in the order of frames; metres, pelvis first."""
+    """Estimated and true body joints of one person, by frame; metres, the pelvis first."""
 
     frames: Int[np.ndarray, " T"]
     ours: Float[np.ndarray, "T 25 3"]
@@ -72,7 +72,7 @@ class Series(NamedTuple):
 
 
 class Errors(NamedTuple):
-    """Of every joint of every row, or of every three consecutive frames; mm or mm/frame^2."""
+    """Errors of all joints and frames (mm), or of three consecutive frames each (mm/frame^2)."""
 
     pa: Float[np.ndarray, " N"]
     pose: Float[np.ndarray, " N"]
@@ -84,11 +84,11 @@ class Errors(NamedTuple):
 def estimate(
     estimator: Estimator, video: Path, people: list[Walker], camera: ClipCamera, rows: RawRows
 ) -> float:
-    """Fill a file with the network's rows, by true boxes; frames per second of the video."""
+    """Write the network's rows for true boxes to a file; returns the video's frame rate."""
     frame_count = len(people[0].boxes)
 
     def detector(index: int, image: np.ndarray) -> list[Detection]:
-        if index >= frame_count:  # nobody is seen at the end
+        if index >= frame_count:  # nobody is visible at the end
             return []
         there = [one.boxes[index] for one in people if one.covered[index] < 1]
         return [Detection(Box(*box.tolist()), 1.0) for box in there]
@@ -106,7 +106,10 @@ def estimate(
 def series_of(
     rows: RawRows | FinalRows, joints: Float[np.ndarray, "N 137 3"], people: list[Walker]
 ) -> Iterator[Series]:
-    """What rows, and joints in their order, say of each true person where that is well seen."""
+    """Estimates and truth of each true person, in frames in which the person is well visible.
+
+    `joints` are those of the rows, in the same order.
+    """
     of_person: dict[int, list[tuple[int, int]]] = {k: [] for k in range(len(people))}
     scores, found_boxes = rows.column("score"), rows.column("box_xywh")
     for frame, mine in rows.by_frame():
@@ -144,7 +147,7 @@ def errors_of(series: Series) -> Errors:
 def compare(
     estimator: Estimator, video: Path, people: list[Walker], camera: ClipCamera
 ) -> Iterator[tuple[str, Errors]]:
-    """Of one clip: errors of raw values and for every value of --smooth, a person at a time."""
+    """Errors of one clip: of the raw estimates and with each value of --smooth, per person."""
     with tempfile.TemporaryDirectory() as folder, closing(RawRows(Path(folder))) as raw:
         fps = estimate(estimator, video, people, camera, raw)
         parameters = raw.take(np.arange(len(raw)))
@@ -165,7 +168,7 @@ def table_of(found: dict[str, list[Errors]]) -> Table:
     for word, errors in found.items():
         means = [float(np.concatenate(values).mean()) for values in zip(*errors, strict=True)]
         cells = [f"{mean:.1f}" for mean in means]
-        if word == "raw":  # has no place in the clip's camera
+        if word == "raw":  # raw estimates are not in the clip's camera
             cells[2] = cells[4] = ""
         table.add_row(word, *cells)
     return table
@@ -174,10 +177,10 @@ def table_of(found: dict[str, list[Errors]]) -> Table:
 def main(command_line: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smplest_x_demo", metavar="MODEL_DIR")
-    parser.add_argument("--data", type=Path, default=ROOT / "data", help="gets annot/ and img/")
-    parser.add_argument("--people", type=int, default=15, help="in all clips together, about")
-    parser.add_argument("--frames", type=int, default=150, help="of a clip")
-    parser.add_argument("--seed", type=int, default=31, help="of the clips")
+    parser.add_argument("--data", type=Path, default=ROOT / "data", help="parent of annot/, img/")
+    parser.add_argument("--people", type=int, default=15, help="least number in all clips")
+    parser.add_argument("--frames", type=int, default=150, help="frames per clip")
+    parser.add_argument("--seed", type=int, default=31, help="random seed of the clips")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args(command_line)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

@@ -1,11 +1,11 @@
-"""How long inference takes until its network is ready, in a fresh process.
+"""Start-up time of inference in a new process.
 
     python -m benchmarks.startup [--json] [--model MODEL_DIR] [--rounds 5]
 
-From the start of Python, over reading the command line, opening the demo's video and loading
-network and body, to where the first frame would be estimated; the median of some rounds after one
-that warms the disk's cache. CPU seconds longer than the clock's are work of several cores; a clock
-much longer than they says that others used the machine.
+The time from the start of Python to the first frame: parsing the command line, opening the demo
+video, loading network and body. It is the median of several rounds, after one that fills the disk
+cache. CPU time above wall-clock time is work of several cores; wall-clock time far above CPU time
+means that other programs used the machine.
 """
 
 import argparse
@@ -36,11 +36,11 @@ from main.cli import run_command
 from main.inference import make_parser, run
 sys.exit(run_command(make_parser(), start, sys.argv[1:]))
 """
-"""The command itself, which ends where the first frame would be read."""
+"""The command of inference, which ends before the first frame."""
 
 
 class Start(NamedTuple):
-    """Seconds of the clock and of all cores until the network is ready, and what was imported."""
+    """Wall-clock and CPU time until the network is ready (seconds), and imported modules."""
 
     wall_s: float
     cpu_s: float
@@ -48,10 +48,10 @@ class Start(NamedTuple):
 
 
 def start(model: str, source: str = "test_video.mp4") -> Start:
-    """Start inference once, in a process of its own.
+    """Start inference once in a new process.
 
     Raises:
-        SystemExit: it refuses.
+        SystemExit: the command fails.
     """
     begin = time.perf_counter()
     command = [sys.executable, "-c", SCRIPT, model, source]
@@ -70,7 +70,7 @@ def start(model: str, source: str = "test_video.mp4") -> Start:
 
 def main(command_line: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="the last line is one of JSON")
+    parser.add_argument("--json", action="store_true", help="print a last line in JSON")
     parser.add_argument("--model", default="smplest_x_demo", metavar="MODEL_DIR")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args(command_line)

@@ -1,10 +1,10 @@
-"""Simulated clips: whether people keep their identity, and match the crops.
+"""Identities of people in simulated clips, and reprojection of bodies placed in the clip's camera.
 
     python -m benchmarks.tracking [--clips 10] [--frames 300] [--annotations FILE.npz ...]
 
-IDF1 (Ristani et al., 2016): the share of correctly identified boxes under the best assignment of
-found to true people. Boxes match from an overlap of 0.5; a person of whom less than a quarter is
-seen is neither demanded nor counted as wrong.
+IDF1 (Ristani et al., 2016) is the F1 score of boxes with the right identity, with the best
+assignment of found to true people. Boxes match from an intersection over union of 0.5. A person of
+whom less than a quarter is visible counts neither as missed nor as wrong.
 """
 
 import argparse
@@ -43,11 +43,11 @@ from utils.camera import Box, intersection_over_union
 from utils.files import ROOT
 
 HEIGHTS_PX: Final = (250, 350, 450, 600, HEIGHT)
-"""Of people in the image, by which distances are grouped."""
+"""Heights of people in the image, by which distances are grouped."""
 
 
 class Score(NamedTuple):
-    """Counts of identified boxes, and of true people whose number changed."""
+    """Numbers of boxes by identification, and of changes of a true person's identity."""
 
     right: int
     wrong: int
@@ -63,7 +63,7 @@ class Score(NamedTuple):
 
 
 def identity_score(rows: RawRows | FinalRows, people: list[Walker]) -> Score:
-    """IDF1's counts; switches as in CLEAR MOT: a person keeps the number that still fits."""
+    """The counts of IDF1, and switches as in CLEAR MOT, where matches that still fit are kept."""
     together: Counter[tuple[int, int]] = Counter()
     demanded, found, switches = 0, 0, 0
     last: dict[int, int] = {}
@@ -101,7 +101,7 @@ def fill_rows(
     camera: ClipCamera = CAMERA,
     size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> None:
-    """Track the estimates of a clip, place and write them as inference does."""
+    """Track the estimates of a clip, place them in its camera and write rows, as in inference."""
     tracker = Tracker(FPS)
     of_frame: dict[int, list[Estimate]] = {}
     for one in seen:
@@ -157,7 +157,7 @@ def track_clips(body: BodyModel, files: list[Path], clips: int, frames: int, see
 
 
 def match_clips(body: BodyModel, clips: int, frames: int, seed: int) -> None:
-    """The clip's projections beside the crops', and depths beside the truth.
+    """Compare projections in the clip's camera with those in the crops, and depths with the truth.
 
     People stay inside the image.
     """

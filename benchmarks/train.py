@@ -1,14 +1,14 @@
-"""Where a training step's time goes, and how fast training is: `python -m benchmarks.train`.
+"""Time of the parts of a training step, and speed of training: `python -m benchmarks.train`.
 
-Synthetic rows. Parts of a step: over one full-HD JPEG, all candidates in turn, so that whatever
-else the machine does strikes them alike; trust the ratios. Claim: losses and body are at most 10 %
-of a step of the Base model.
+Rows are random. Parts of a step are timed with crops of a full-HD JPEG, alternately in fp32 and
+bf16, so that other load affects both equally; only ratios are reliable. Claim: losses and body take
+at most 10 % of a step of the Base model.
 
-Rates: of the demo network over a crop of 256 x 192, as `main.synthesize --crops` stores them, in
-processes of one thread as `main.launch` starts them, with data made by the process itself (0
-workers) or ahead of it. The share of the matrix product's rate counts operations of matrix
-products and convolutions, forward and backward, against torch.matmul on the encoder's largest
-product, measured in the same process between the steps; both by CPU time, the data left out.
+Rates are those of the demo network on 256 x 192 crops, as `main.synthesize --crops` stores them, in
+processes of one thread as `main.launch` starts them, with data loaded by the process itself (0
+workers) or by workers. The share of matmul's rate is the rate of matrix products and convolutions,
+forward and backward, over that of torch.matmul on the encoder's largest product, measured in the
+same process between the steps; both in CPU time without loading data.
 """
 
 import argparse
@@ -68,7 +68,7 @@ class Samples(Dataset[TrainingSample]):
 
 
 def write_crop(path: Path) -> Instance:
-    """A photograph as small as a stored crop, and the row of who fills it."""
+    """Write a photograph of the size of a stored crop, and return the row of a person in it."""
     write_photograph(path)
     photograph = cv2.imread(str(path))
     assert photograph is not None
@@ -83,7 +83,7 @@ def write_crop(path: Path) -> Instance:
 
 
 class Step:
-    """One iteration after another of a network, as main/training/trainer.py has them, timed."""
+    """Timed training steps of a network, as in main/training/trainer.py."""
 
     def __init__(self, config: Config, batch_size: int) -> None:
         self.config, self.batch_size = config, batch_size
@@ -97,7 +97,7 @@ class Step:
         self.average = None if decay is None else AveragedWeights(self.network, decay)
 
     def __call__(self, precision: str, batches: Iterator[dict[str, torch.Tensor]]) -> list[float]:
-        """Seconds of each part."""
+        """Perform a step and return the seconds of each part."""
         times = [time.perf_counter()]
         batch = next(batches)
         times.append(time.perf_counter())
@@ -124,7 +124,7 @@ class Step:
 
 
 class _Given(nn.Module):
-    """Stands for a network that has been run."""
+    """A module that returns given outputs."""
 
     def __init__(self, outputs: SupervisedOutputs) -> None:
         super().__init__()
@@ -137,11 +137,11 @@ class _Given(nn.Module):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--half-rounds", type=int, default=1, help="of bf16 against fp32")
-    parser.add_argument("--batch-size", type=int, default=2, help="where parts are timed")
+    parser.add_argument("--half-rounds", type=int, default=1, help="rounds of bf16 and fp32")
+    parser.add_argument("--batch-size", type=int, default=2, help="for parts of a step")
     parser.add_argument("--config", type=Path, default=Path("configs/config_smplest_x_b.py"))
     parser.add_argument("--small", default="configs/config_smplest_x_demo.py", help="for rates")
-    parser.add_argument("--steps", type=int, default=30, help="of each rate")
+    parser.add_argument("--steps", type=int, default=30, help="steps per rate")
     parser.add_argument("--only", choices=("parts", "rates"))
     parser.add_argument("--workers-of-one", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -191,15 +191,15 @@ def _print_parts(config: Config, arguments: argparse.Namespace) -> None:
 
 
 class Rate(NamedTuple):
-    """Of one process."""
+    """Speed of one process."""
 
     samples_s: float
     waited: float
-    """Share of the time that steps waited for their batches."""
+    """Share of the time for which steps waited for batches."""
     step_cpu_s: float
-    """CPU time of a sample, without what makes it."""
+    """CPU time per sample, without loading it."""
     gflop: float
-    """A sample and step."""
+    """Operations per sample of a training step."""
     matmul_gflop_s: float
 
 
@@ -234,7 +234,7 @@ def _rate_of_one(config: Config, workers: int, steps: int) -> Rate:
         step = Step(config, batch_size)
         loader = DataLoader(samples, batch_size, num_workers=workers, worker_init_fn=_one_thread)
         batches = iter(loader)
-        # Fused attention is not counted on CPUs; its plain form is.
+        # The counter does not support fused attention on CPUs.
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             step("fp32", batches)
         if here.size > 1:

@@ -1,14 +1,13 @@
-"""How near a video's whole way comes to the machine's limit, and what each stage of it takes.
+"""Speed of inference on a video and of each of its stages, relative to the limit of the machine.
 
     python -m benchmarks.video [--json] [--model MODEL_DIR] [--seconds 60] [--people 1] [--memory]
 
 demo/test_video.mp4 (720p, three people) is repeated to --seconds. Each stage runs alone over
---frames of it: its rate in frames of the video a second, with all cores its own, and the seconds of
-all cores together that a frame takes. Machines are faster and slower by the minute, so the stages
-are timed before and after the whole. The limit is the smaller of the slowest stage's rate and of
-cores / (CPU seconds a frame of all stages together). --memory: only the largest memory of inference
-on this video and on one ten times as long. All of it means something on a machine that does nothing
-else.
+--frames of it, with all cores, which gives its rate in frames per second and its CPU time per
+frame. Because the speed of machines varies, stages are timed before and after the whole inference.
+The limit is the smaller of the slowest stage's rate and cores / (CPU time per frame of all stages).
+--memory only measures the peak memory of inference on this video and on one ten times as long. The
+machine must be idle.
 """
 
 import argparse
@@ -58,7 +57,7 @@ REPEATS: Final = 3
 
 
 def repeated_demo(folder: Path, seconds: float, people: int) -> Path:
-    """The demo's video and boxes, over and over; packets are copied, nothing is encoded anew."""
+    """Repeat the demo video and its boxes; packets are copied without encoding."""
     path = folder / f"demo_{seconds:g}_s.mp4"
     with av.open(str(DEMO)) as source:
         stream = source.streams.video[0]
@@ -79,7 +78,7 @@ def repeated_demo(folder: Path, seconds: float, people: int) -> Path:
 
 
 def frame_cost(frames: int, work: Callable[[], object]) -> Cost:
-    """Of one of some frames: the median of some repetitions."""
+    """Cost per frame: the median of several repetitions."""
     costs = [cost(work) for _ in range(REPEATS)]
     return Cost(*(statistics.median(times) / frames for times in zip(*costs, strict=True)))
 
@@ -92,13 +91,13 @@ def exhaust(items: Iterable[object]) -> None:
 def stage_costs(
     tools: Tools, cores: int, path: Path, folder: Path, count: int
 ) -> Iterator[tuple[str, Cost]]:
-    """Every stage alone over the first frames, with results of the stages before it."""
+    """Cost of each stage alone over the first frames, given the results of earlier stages."""
     estimator, workers = tools.estimator, tools.workers
     with open_source(path) as media:
         clip, smoothing = describe_clip(media, tools.options), smoothing_of(media, tools.options)
         frames = list(itertools.islice(media, count))
         count = len(frames)
-        readings = 2  # once to estimate, once to draw
+        readings = 2  # the video is decoded to estimate and again to draw
         decoded = frame_cost(count, lambda: exhaust(itertools.islice(media, count)))
         yield "decode, twice", Cost(*(readings * value for value in decoded))
 
@@ -161,7 +160,7 @@ def stage_costs(
 def drawing_costs(
     tools: Tools, frames: list[Frame], rows: FinalRows, fps: float, folder: Path
 ) -> Iterator[tuple[str, Cost]]:
-    """Drawing and encoding of people in frames."""
+    """Cost of drawing people and of encoding frames."""
     renderer, count = tools.renderer, len(frames)
     posed = list(renderer.people(frames, rows, set(rows.column("person").tolist())))
 
@@ -180,11 +179,11 @@ def drawing_costs(
 
 
 def cores_of_others(work: Callable[[], object]) -> float:
-    """Cores that the rest of the machine used while `work` ran."""
+    """Mean number of cores that other processes used while `work` ran."""
 
     def used() -> float:
         fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
-        ticks = sum(map(int, fields)) - int(fields[3]) - int(fields[4])  # idle, waiting for disks
+        ticks = sum(map(int, fields)) - int(fields[3]) - int(fields[4])  # without idle and iowait
         return ticks / os.sysconf("SC_CLK_TCK")
 
     if not Path("/proc/stat").is_file():
@@ -248,7 +247,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
 
 
 def memory_mb(arguments: argparse.Namespace, folder: Path, seconds: float) -> dict[str, float]:
-    """The largest resident memory of an inference in a process of its own."""
+    """Peak resident memory of inference in a new process."""
     path = repeated_demo(folder, seconds, arguments.people)
     command = ["-m", "main.inference", arguments.model, str(path), "--output", str(folder)]
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stderr=subprocess.DEVNULL)
@@ -273,11 +272,11 @@ def measure_memory(arguments: argparse.Namespace, folder: Path) -> dict[str, obj
 
 def main(command_line: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="the last line is one of JSON")
+    parser.add_argument("--json", action="store_true", help="print a last line in JSON")
     parser.add_argument("--model", default="smplest_x_demo", metavar="MODEL_DIR")
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--people", type=int, default=3, help="of the demo's three")
-    parser.add_argument("--frames", type=int, default=96, help="of which stages are timed")
+    parser.add_argument("--people", type=int, default=3, help="1 to 3")
+    parser.add_argument("--frames", type=int, default=96, help="number of frames for stages")
     parser.add_argument("--memory", action="store_true")
     arguments = parser.parse_args(command_line)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

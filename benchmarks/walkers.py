@@ -1,9 +1,9 @@
-"""People who walk, cross, leave and come back, as a detector and a network would see them.
+"""Simulated clips of people who walk, cross, leave and come back, without rendering.
 
-Boxes and bodies are projected, then disturbed as a detector and a network disturb them. Errors
-have a part that changes every frame and a part that lasts; both grow where somebody is covered.
-Whoever is mostly hidden is not detected. `read_clip` has the truth of rendered clips in the same
-form (`python -m main.synthesize --video`).
+Boxes and bodies are projected, and noise simulates a detector and a network: a part that is
+independent in every frame and a part that varies slowly, both larger for occluded people. People
+who are mostly hidden are not detected. `read_clip` reads the truth of rendered clips
+(`python -m main.synthesize --video`) in the same form.
 """
 
 import math
@@ -41,12 +41,12 @@ _SILHOUETTE: Final = 0.6
 
 
 class Walker(NamedTuple):
-    """One person's truth (metres, the clip's camera), and what is seen of it, T frames.
+    """True motion of one person over T frames, metres in the camera frame of the clip.
 
     Attributes:
-        joints: with translation.
-        boxes: of the joints and a margin: x, y, width, height in pixels.
-        covered: share of the body's joints behind somebody nearer.
+        joints: positions with translation.
+        boxes: boxes around the joints with a margin: x, y, width, height in pixels.
+        covered: share of the body's joints behind a nearer person.
         in_image: share of the body's joints inside the image.
     """
 
@@ -78,11 +78,11 @@ def walkers(
     crossing: bool = True,
     distance_m: tuple[float, float] = (3.2, 7.0),
 ) -> list[Walker]:
-    """The people of one clip: they walk to and fro across the view at distances of their own.
+    """People of one clip who walk to and fro across the view at different distances.
 
     Args:
-        crossing: they leave the view at its sides, too; else they stay well inside.
-        distance_m: how near and far they are, about.
+        crossing: whether they also leave the view at its sides.
+        distance_m: approximate range of the distances.
     """
     people = [_walk(body, rng, frames, crossing, distance_m) for _ in range(count)]
     depth = np.stack([one.joints[:, 0, 2] for one in people])
@@ -110,7 +110,7 @@ def _walk(
     distance = rng.uniform(*distance_m)
     half = distance * CAMERA.princpt[0] / CAMERA.focal[0] * (1.25 if crossing else 0.6)
     speed = rng.uniform(0.7, 1.6) * rng.choice((-1, 1))
-    # A way to and fro with rounded turns.
+    # A triangle wave with rounded turns.
     x = half * 2 / math.pi * np.arcsin(np.sin(speed * times / half + rng.uniform(0, 2 * math.pi)))
     x = gaussian_filter1d(x, 6, mode="nearest")
     z = distance + rng.uniform(0.1, 0.8) * np.sin(rng.uniform(0.2, 0.6) * times + rng.uniform(0, 6))
@@ -147,7 +147,7 @@ def _walk(
 def joints_of(
     body: BodyModel, rotations: Float[np.ndarray, "T 22 3 3"], betas: Float[np.ndarray, "T 10"]
 ) -> Float[np.ndarray, "T 137 3"]:
-    """Metres, without translation."""
+    """Joints without translation, metres."""
     pose = Rotation.from_matrix(rotations.reshape(-1, 3, 3)).as_rotvec().reshape(-1, 66)
     pose_tensor = torch.from_numpy(pose.astype(np.float32))
     with torch.inference_mode():
@@ -163,11 +163,11 @@ def joints_of(
 def _disturbance(
     rng: np.random.Generator, shape: tuple[int, ...], quick: float, lasting: float
 ) -> Float[np.ndarray, " T *C"]:
-    """White noise, and noise that keeps for a second; `quick`, `lasting`: deviations."""
+    """White noise plus noise that varies over a second, with the given standard deviations."""
     sigma, margin = 0.5 * FPS, round(2 * FPS)
     white = rng.normal(size=(shape[0] + 2 * margin, *shape[1:]))
     slow = gaussian_filter1d(white, sigma, axis=0)[margin:-margin]
-    deviation = (2 * sigma * math.sqrt(math.pi)) ** -0.5  # of white noise behind the filter
+    deviation = (2 * sigma * math.sqrt(math.pi)) ** -0.5  # of filtered white noise
     return quick * rng.normal(size=shape) + lasting * slow / deviation
 
 
@@ -180,11 +180,11 @@ def estimates(
     network: NetworkErrors | None = None,
     size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> list[Estimate]:
-    """What detector and network make of a clip, frame after frame.
+    """Simulated estimates of a detector and a network, ordered by frame.
 
     Args:
         noise: factor of the errors of bodies.
-        network: measured errors in place of those; half of their variance lasts.
+        network: measured errors that replace the errors of bodies; half of their variance is slow.
         size: width and height of the image.
     """
     result = []
@@ -258,7 +258,7 @@ def _person(
 
 
 def draw_clips(options: SynthesisOptions, folder: Path) -> list[Path]:
-    """Annotation files of rendered clips; drawn unless they are there."""
+    """Annotation files of rendered clips, which are rendered if they do not exist."""
     count = options.picture_count()
     name = f"{options.name}_{options.split}_clip"
     wanted = [folder / "annot" / f"{name}_{number:03d}.npz" for number in range(count)]
@@ -270,7 +270,7 @@ def draw_clips(options: SynthesisOptions, folder: Path) -> list[Path]:
 
 
 def video_of(file: Path) -> Path:
-    """The video of a rendered clip's annotation file, where `main.synthesize --video` put it."""
+    """Path of the video that belongs to the annotation file of a rendered clip."""
     frame = Path(str(load_npz(file)["image_path"][0]))
     split, clip = frame.parts[0], frame.parts[1]
     name = file.stem.removesuffix(f"_{split}_{clip}")
@@ -280,7 +280,7 @@ def video_of(file: Path) -> Path:
 def read_clip(file: Path, body: BodyModel) -> tuple[list[Walker], ClipCamera, int]:
     """People, camera and number of frames of the annotation file of a rendered clip.
 
-    Where somebody is not annotated, they are out of view.
+    People count as out of view in frames in which they are not annotated.
     """
     content = load_npz(file)
     meta, parameters = content["meta"].item(), content["smplx"].item()

@@ -1,31 +1,31 @@
-"""People in the world, beside the truth: simulated or rendered, under cameras that move.
+"""Errors of people in the world, in simulated or rendered clips with moving cameras.
 
     python -m benchmarks.world [--clips 3] [--frames 300] [--people 1] [--of published|demo]
         [--true pelvis|orientation|pose]
     python -m benchmarks.world --rendered FOLDER [--frames 120] [--of network|published|demo]
         [--find-focal]
 
-Simulated people walk and turn on planted feet (synthetic/motion.py), and the camera's
-motion is the true one, so that only people are judged; for the moving camera its scale is not
-given. With --rendered, clips of three people in a hall are drawn into FOLDER unless they are there
-(synthetic/shots.py; some minutes each), and the camera's motion is found as
-`--camera auto` finds it, around true boxes.
+Simulated people walk and turn without sliding (synthetic/motion.py), and the motion of the camera
+is the true one, except for the scale of the moving camera, so that only people are evaluated. With
+--rendered, clips of three people in a hall are rendered into FOLDER if they do not exist
+(synthetic/shots.py; some minutes each), and the motion of the camera is estimated as with
+`--camera auto`, around true boxes.
 
-Bodies are disturbed as `benchmarks.walkers` disturbs them (--of published: noise of bodies about
-as large as that of published networks) or by the measured errors of the demo network (demo), then
-tracked, placed and smoothed as inference does it. With --of network, the demo network itself runs
-over the frames, and `main.inference --world` does everything; its results stay in FOLDER/results
-and are used again; with --find-focal, it is not given the focal length. Compared are
+Bodies get the noise of `benchmarks.walkers` (--of published: about as large as the errors of
+published networks) or the measured errors of the demo network (--of demo), and are then tracked,
+placed and smoothed as in inference. With --of network, `main.inference --world` runs with the demo
+network on the frames; its results are kept in FOLDER/results and used again. With --find-focal, it
+does not get the focal length. The table compares
 
-    static   the camera is taken to stand still
-    placed   each frame where its size puts it, in the true camera
-    solved   main.motion.world
+    static   the camera is assumed to be static
+    placed   each frame in the true camera, at the depth from the size of the person
+    solved   the result of main.motion.world
 
-Each person's line: the error of the 25 joints of the body relative to the pelvis; how fast feet
-move while the result itself says that they are in contact; how far the median joint moved in the
-image; how far gravity is off. Each clip's line: what the camera was taken for; the mean error of
-its orientation, and how fast it grows. With --true, an ingredient of everybody's simulated body is
-the true one before the world is solved, which shows what its errors cost.
+A line per person contains the error of the 25 body joints relative to the pelvis, the speed of feet
+while they are in contact by the result, the median movement of joints in the image by the solution,
+and the errors of gravity and height. A line per clip contains the estimated kind of camera and the
+levels of the ground. With --true, a part of all simulated bodies is replaced by the truth before
+the world is solved, which shows the effect of its errors.
 """
 
 import argparse
@@ -91,15 +91,15 @@ COLUMNS_USED: Final = (
     "camera_zoom", "foot_contact",
 )  # fmt: skip
 _SIZE: Final = (640, 360)
-"""Of rendered clips."""
+"""Width and height of rendered clips, pixels."""
 _HEIGHT_M: Final = 1.5
 _BODY: Final = JOINT_PARTS["body"]
 
 
 class Truth(NamedTuple):
-    """People in the world (y up), and where the camera is in it.
+    """People and camera in the world (y up).
 
-    `walkers` are as the camera of the first frame would see them where the camera zooms.
+    If the camera zooms, `walkers` are as seen with the focal length of the first frame.
     """
 
     joints: list[Float[np.ndarray, "T 137 3"]]
@@ -107,7 +107,7 @@ class Truth(NamedTuple):
     camera_from_world: Float[np.ndarray, "T 4 4"]
     zoom: Float[np.ndarray, " T"]
     known: list[Bool[np.ndarray, " T"]]
-    """In which frames each person is."""
+    """Whether each person is annotated in each frame."""
     camera: ClipCamera
 
 
@@ -119,7 +119,7 @@ def simulate(
     frames: int,
     play: Callable[[np.random.Generator, Physique], Script] | None = None,
 ) -> Truth:
-    """Some people who do what `play` says, or walk to and fro and turn; and one kind of camera."""
+    """Simulate people with the motion of `play` (None: they walk to and fro) and a camera."""
     play_of = [
         play or partial(_walks, camera=camera, number=k, frames=frames) for k in range(count)
     ]
@@ -169,7 +169,7 @@ def _person(
 def _walks(
     rng: np.random.Generator, physique: Physique, camera: str, number: int, frames: int
 ) -> Script:
-    """To and fro, as far as the camera follows."""
+    """A walk to and fro, over a width that depends on the camera."""
     wide = {"static": 1.6, "hand-held": 1.6, "pan": 4.0, "walk-along": 8.0}[camera]
     middle = rng.uniform(-6.0, -4.5) - 0.9 * number
     side = rng.choice((-1.0, 1.0))
@@ -195,8 +195,8 @@ def _camera(
         centre[:, 0] = gaussian_filter1d(person[:, 0], 20, mode="nearest")
         centre[:, 1] += 0.02 * np.sin(np.arange(frames) / FPS * 2 * math.pi * 1.8)
     if kind in ("pan", "walk-along"):
-        away = person - centre
-        yaw = gaussian_filter1d(np.arctan2(-away[:, 0], -away[:, 2]), 10, mode="nearest")
+        offset = person - centre
+        yaw = gaussian_filter1d(np.arctan2(-offset[:, 0], -offset[:, 2]), 10, mode="nearest")
     if kind in ("hand-held", "walk-along"):
         shake = gaussian_filter1d(rng.normal(size=(frames, 3)), 6, axis=0, mode="nearest")
         shake *= np.radians(1.5) / shake.std()
@@ -210,7 +210,7 @@ def _camera(
 
 
 def camera_motion(truth: Truth, kind: str) -> CameraMotion:
-    """The true one; of the walk-along the scale is hidden."""
+    """The true motion of the camera; for the walk-along camera, with an unknown scale."""
     poses = truth.camera_from_world @ np.linalg.inv(truth.camera_from_world[0])
     still = static_camera(len(poses))
     if kind == "walk-along":
@@ -222,7 +222,7 @@ def camera_motion(truth: Truth, kind: str) -> CameraMotion:
 
 
 def make_true(final: FinalRows, truth: Truth, ingredient: str | None, body: BodyModel) -> None:
-    """Give final rows the true place of the pelvis, orientation of the root, or body pose."""
+    """Replace the pelvis position, root orientation or body pose of final rows by the truth."""
     if ingredient is None:
         return
     for mine in final.by_identity().values():
@@ -246,7 +246,7 @@ def make_true(final: FinalRows, truth: Truth, ingredient: str | None, body: Body
 
 
 class Measured(NamedTuple):
-    """One person: the metrics of each way, and what the line says."""
+    """Errors of one person: metrics by method, and the values of the person's line."""
 
     ways: dict[str, dict[str, float]]
     pose_mm: float
@@ -261,7 +261,7 @@ Person = dict[str, np.ndarray]
 
 
 class Solution(NamedTuple):
-    """People, what the camera was taken for, and heights of further levels of the ground."""
+    """Estimated people, kind of camera, and heights of further levels of the ground."""
 
     people: list[Person]
     camera: str
@@ -276,10 +276,10 @@ def solve(
     frames: int,
     change: Callable[[FinalRows], None] | None = None,
 ) -> Solution:
-    """What inference makes of estimates, given the camera's motion.
+    """Track, smooth and solve the world for given estimates and camera motion, as in inference.
 
     Args:
-        change: made to the final rows before the world is solved.
+        change: function that changes the final rows before the world is solved.
     """
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -301,12 +301,12 @@ def solve(
 
 
 def infer(video: Path, focal_px: float | None, folder: Path) -> Solution:
-    """What `main.inference --world` makes of a clip with the demo network and its boxes.
+    """Run `main.inference --world` with the demo network on a clip and its boxes.
 
-    The network's estimates stay in `folder` and are used again.
+    The network's estimates are kept in `folder` and used again.
 
     Args:
-        focal_px: None: unknown.
+        focal_px: focal length; None if unknown.
     """
     reuse = (folder / f"result_{video.stem}").is_dir()
     options = InferenceOptions(
@@ -320,7 +320,7 @@ def infer(video: Path, focal_px: float | None, folder: Path) -> Solution:
 
 
 def measure(truth: Truth, solution: Solution) -> list[Measured]:
-    """Everybody who is found in enough frames."""
+    """Errors of all people who are found in enough frames."""
     results, frames = [], len(truth.camera_from_world)
     for person in solution.people:
         number, pelvis = person["frame_index"], person["joints_3d_m"][:, 0]
@@ -398,7 +398,7 @@ def read_truth(file: Path, body: BodyModel) -> Truth:
 
 
 def follow_camera(video: Path, truth: Truth, clip: Clip) -> CameraMotion:
-    """The camera's motion as `--camera auto` finds it around true boxes."""
+    """The estimated motion of the camera, as with `--camera auto`, around true boxes."""
     tracker = CameraTracker(clip)
     with open_source(video) as frames:
         for frame in frames:
@@ -447,15 +447,15 @@ def clips_of(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, help="default: 3; rendered: 1")
-    parser.add_argument("--frames", type=int, help="default: 300; rendered: 120")
-    parser.add_argument("--people", type=int, default=1, help="simulated")
+    parser.add_argument("--clips", type=int, help="default: 3, or 1 with --rendered")
+    parser.add_argument("--frames", type=int, help="default: 300, or 120 with --rendered")
+    parser.add_argument("--people", type=int, default=1, help="of a simulated clip")
     parser.add_argument("--of", choices=("published", "demo", "network"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cameras", nargs="+", choices=(*CAMERAS,))
-    parser.add_argument("--true", choices=("pelvis", "orientation", "pose"), help="simulated")
-    parser.add_argument("--find-focal", action="store_true", help="network: as if unknown")
-    parser.add_argument("--rendered", type=Path, metavar="FOLDER", help="gets annot/ and img/")
+    parser.add_argument("--true", choices=("pelvis", "orientation", "pose"), help="if simulated")
+    parser.add_argument("--find-focal", action="store_true", help="with --of network")
+    parser.add_argument("--rendered", type=Path, metavar="FOLDER", help="parent of annot/, img/")
     arguments = parser.parse_args()
     rendered = arguments.rendered is not None
     arguments.clips = arguments.clips or (1 if rendered else 3)

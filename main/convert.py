@@ -29,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, help="default: beside the weights")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
-        "--precision", choices=(*PRECISIONS, "fp16"), default="fp32", help="of the weights"
+        "--precision", choices=(*PRECISIONS, "fp16"), default="fp32", help="precision of weights"
     )
     kind.add_argument("--onnx", action="store_true", help="write ONNX (fp32)")
     return parser

@@ -1,4 +1,4 @@
-"""Inference: a video, an image or a folder of images in; overlay and parameters out.
+"""Inference on videos, images and folders of images: writes parameters and an overlay.
 
 python -m main.inference MODEL_DIR FILE_NAME [FPS] [flags]
 python -m main.inference MODEL_DIR --input FOLDER|LIST.txt --output FOLDER [flags]
@@ -55,10 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def options_of(arguments: argparse.Namespace) -> InferenceOptions:
-    """The options that a command line gives.
+    """The options of a command line.
 
     Raises:
-        UserError: a value is wrong, or two contradict each other.
+        UserError: a value is wrong, or two values contradict each other.
     """
     if arguments.floor and arguments.camera not in ("auto", "static"):
         raise UserError("--floor means --world --camera static; leave out --floor or --camera")
@@ -77,7 +77,7 @@ def options_of(arguments: argparse.Namespace) -> InferenceOptions:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = command_parser("inference", "People in a video, image or folder of images, as SMPL-X.")
+    parser = command_parser("inference", "Estimate SMPL-X bodies in a video, image or folder.")
     add = parser.add_argument
     add("model_dir", metavar="MODEL_DIR", help="a name in pretrained_models/, a folder or a file")
     add("file_name", metavar="FILE_NAME", nargs="?", help="a file in demo/, or any path")
@@ -141,8 +141,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--backend", choices=get_args(Backend), default="torch", help="what runs the network")
     add("--batch-size", type=count, help="people per batch (default: 8 on a CPU, 32 on a GPU)")
-    add("--overlay", choices=get_args(OverlayMode), default="mesh", help="what is drawn")
-    add("--no-overlay", action="store_true", help="do not draw anything")
+    add("--overlay", choices=get_args(OverlayMode), default="mesh", help="what to draw")
+    add("--no-overlay", action="store_true", help="write no overlay")
     add("--download", action="store_true", help="download a published model if it is missing")
     _add_batch_flags(parser)
     add_network_flags(parser)
@@ -162,7 +162,7 @@ def _add_batch_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--fps", dest="rate", type=float, metavar="FPS", help="the same as FPS, for --input")
     add("--engine", choices=("local", "ray"), default="local", help="one process, or Ray workers")
-    add("--workers", type=count, metavar="N", help="of Ray (default: one per GPU or two CPU cores)")
+    add("--workers", type=count, metavar="N", help="for ray (default: one per GPU or 2 CPU cores)")
 
 
 main = command(make_parser, run)

@@ -1,7 +1,7 @@
 """Start the processes of a run on this machine: `python -m main.launch N MODULE [ARGUMENTS]`.
 
 This is torchrun (torch.distributed.run) without its traceback, because the process that failed has
-reported the error already. Environment variables set what a cluster needs: NNODES, NODE_RANK,
+already reported the error. Environment variables configure a cluster: NNODES, NODE_RANK,
 RDZV_ENDPOINT (host:port, the same on all machines), RDZV_ID, MAX_RESTARTS, and
 TORCH_ELASTIC_SHUTDOWN_TIMEOUT, the seconds that processes have to save their work after a signal
 (default: 600).
@@ -22,7 +22,11 @@ log = logging.getLogger(__name__)
 
 
 def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
-    """Run a module in several processes; the exit status of one that failed, or 0."""
+    """Run a module in several processes and return 0, or the exit status of one that failed.
+
+    Raises:
+        UserError: an argument is wrong.
+    """
     with quick_imports():
         import torch
         from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -38,11 +42,11 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
     environment = os.environ
     environment[LAUNCH_DATE] = datetime.now().astimezone().strftime(DATE)
     flags = _torchrun_flags(processes, environment)
-    # The processes share the machine's cores; torchrun itself would give each a single thread.
+    # The processes share the machine's cores; torchrun would give each a single thread.
     threads = max(1, usable_cores() // processes)
     environment.setdefault("OMP_NUM_THREADS", str(threads))
     if not torch.cuda.is_available():
-        # Else, on CPUs, glibc spends a quarter of a step returning memory that the next one needs.
+        # Else glibc spends a quarter of a step returning memory that the next step needs.
         environment.setdefault("MALLOC_MMAP_MAX_", "0")
         environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**40))
     environment.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
@@ -60,7 +64,7 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
 def _torchrun_flags(processes: int, environment: MutableMapping[str, str]) -> list[str]:
     restarts = environment.get("MAX_RESTARTS", "0")
     if restarts != "0":
-        # Else restarted processes join the store of the old ones and wait for them.
+        # Else restarted processes would join the store of the old ones and wait for them.
         environment.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     flags = [
         f"--nproc-per-node={processes}",
@@ -79,10 +83,10 @@ def _torchrun_flags(processes: int, environment: MutableMapping[str, str]) -> li
 
 
 def _status(codes: Mapping[int, int]) -> int:
-    """The exit status for the codes of failed ranks; 128 plus the signal if signals ended all.
+    """Exit status for the codes of failed ranks; 128 plus the signal if signals ended all.
 
-    When one has failed, torchrun ends the others by SIGTERM, and they may report 128 plus that
-    signal. SIGKILL comes from elsewhere, for example from the system when memory runs out.
+    After one rank has failed, torchrun ends the others by SIGTERM, and they may report 128 plus
+    that signal. SIGKILL has another cause, such as the system's lack of memory.
     """
     killed = [rank for rank, code in codes.items() if code == -signal.SIGKILL]
     for rank in killed:

@@ -1,8 +1,9 @@
 """Compare a result with the ground truth of its video: `python -m main.score RESULT TRUTH.npz`.
 
-RESULT is a result folder of inference, TRUTH a HumanData file of the same video whose
-`meta.frame_index` gives the frame of each row, as in files of `main.synthesize --video`. In every
-frame, estimated people are assigned to true ones by the overlap of their boxes.
+RESULT is a result folder of inference. TRUTH is a HumanData file of the same video with
+`meta.frame_index`, the frame of each row, as `main.synthesize --video` writes it, or a file of EMDB
+or a folder of RICH. In every frame, estimated people are assigned to true ones by the overlap of
+their boxes.
 """
 
 import argparse

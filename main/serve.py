@@ -1,6 +1,6 @@
-"""Start the local app for a browser: `python -m main.serve`.
+"""Start the local app, which is used in a browser: `python -m main.serve`.
 
-scripts/app.sh installs what it needs.
+scripts/app.sh installs its dependencies.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = command_parser("serve", "Start the local app for a browser (docs/app.md).")
+    parser = command_parser("serve", "Start the local app (docs/app.md).")
     add = parser.add_argument
     add("--port", type=int, default=7860, help="default: 7860; 0: any free port")
     add("--host", default=LOOPBACK[0], help="address to listen on (default: 127.0.0.1)")

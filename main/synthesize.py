@@ -23,7 +23,7 @@ _LARGE_SIZE: Final = (1280, 720)
 _SPLITS: Final = ("train", "test")
 _LARGEST_SIDE: Final = 4096
 _CAMERAS: Final = ("static", "pan", "tilt", "hand-held", "zoom", "dolly", "walk-along")
-"""Those of `synthetic.shots`, which is not loaded for --help."""
+"""The keys of `synthetic.shots.CAMERAS`, which is not imported for --help."""
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
     from utils.iteration import with_progress
 
     options = _options(arguments)
-    bundled_photographs()  # they may be missing; find out before any worker starts
+    bundled_photographs()  # raises an error before workers start, if some are missing
     counts = synthesize(options, arguments.out, arguments.workers)
     pictures = (None for count in counts for _ in range(count))
     for _ in with_progress(pictures, options.picture_count(), options.kind):
@@ -40,7 +40,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _options(arguments: argparse.Namespace) -> "SynthesisOptions":
-    """Raises UserError if the value of a flag is out of its range."""
+    """The options of a command line.
+
+    Raises:
+        UserError: the value of a flag is out of range.
+    """
     from synthetic.production import SynthesisOptions
 
     kind: Kind = "scenes"
@@ -86,7 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--camera",
         choices=_CAMERAS,
-        help="with --video: three people in a room, and how the camera moves",
+        help="with --video: a clip of three people in a room, with this camera motion",
     )
     parser.add_argument("--frames", type=int, default=90, help="per clip, at 30 fps (default: 90)")
     parser.add_argument(

@@ -1,15 +1,14 @@
 """Builder of the open body: a stand-in for SMPL-X made of CC0 MakeHuman assets.
 
-`python -m open_body.build` writes human_models/stand_in/. Its modules, in the order in
-which the build needs them:
+`python -m open_body.build` writes human_models/stand_in/. The modules, in the order of use:
 
-    assets          CC0 files -> base mesh, morph targets, face units, rig, clothes
-    skeleton        MakeHuman's bones -> SMPL-X's joints, skinning weights and T-pose
-    adults          random adults in the T-pose; principal components -> betas
-    topology        the 10475 vertices, frozen in topology.npz
-    face            face units -> expression components; landmarks
-    formats         the content of the files (with the hands' pose components) and how it is written
-    build           vertices -> joints; pose correctives; the command
+    assets          reads base mesh, morph targets, face units, rig and clothes
+    skeleton        SMPL-X's joints, skinning weights and T-pose from MakeHuman's bones
+    adults          random adults in the T-pose, and betas as their principal components
+    topology        the 10475 vertices and their faces, from topology.npz
+    face            expression components from face units; landmarks
+    formats         content of the files (with the hands' pose components), and writing them
+    build           joint regressor, pose correctives and the command
 
-Coordinates everywhere: metres, y up, facing +z, the subject's left = +x.
+Coordinates are metres everywhere: y up, facing +z, the subject's left is +x.
 """

@@ -1,6 +1,6 @@
-"""Random adults in SMPL-X's T-pose, and the principal components of their shapes: the betas.
+"""Random adults in SMPL-X's T-pose, and the principal components of their shapes (betas).
 
-An adult is drawn as phenotype levels; the levels weigh MakeHuman's morph targets.
+An adult is drawn as values of traits, which give the weights of MakeHuman's morph targets.
 """
 
 from dataclasses import dataclass
@@ -30,20 +30,20 @@ _TRAITS: Final = {
     "cup_size": (0.45, 0.20),
     "firmness": (0.60, 0.15),
 }
-_AGE_BETA: Final = (1.2, 2.5)  # of "young" 0 .. "old" 1: mostly young, a long tail
+_AGE_BETA: Final = (1.2, 2.5)  # beta distribution of the age from "young" (0) to "old" (1)
 _MALE_STATURE_M: Final = 1.765
 _FEMALE_STATURE_DROP_M: Final = 0.13
 _STATURE_SPREAD_M: Final = 0.068
 _LOCAL_SPREAD: Final = 0.22
 _LOCAL_LIMIT: Final = 0.8
 _ANCESTRY_CONCENTRATION: Final = (1.5, 1.5, 1.5)
-# Neutral bodies lie near either end, not between: a crowd of men and women has few in the middle.
+# Neutral bodies are drawn near both ends, like a mixture of men and women.
 _NEUTRAL_GENDERS: Final = (0.1, 0.9)
 
 
 @dataclass(frozen=True)
 class Phenotypes:
-    """n adults. `traits` hold gender (0 male, 1 female), age and _TRAITS on the scale 0..1."""
+    """Traits of n adults: gender (0 male, 1 female), age and _TRAITS, on the scale 0..1."""
 
     traits: dict[str, Float64[np.ndarray, " n"]]
     ancestry: Float64[np.ndarray, "n 3"]
@@ -54,7 +54,7 @@ class Phenotypes:
         return len(self.stature_m)
 
     def level_weights(self) -> dict[str, Float64[np.ndarray, " n"]]:
-        """Weight of every level of every trait but height: linear between neighbouring levels."""
+        """Weights of the levels of all traits but height, linear between adjacent levels."""
         weights = dict(zip(assets.ANCESTRIES, self.ancestry.T, strict=True))
         for trait, levels in _LEVELS_OF.items():
             position = self.traits[trait] * (len(levels) - 1)
@@ -64,7 +64,7 @@ class Phenotypes:
 
 
 def random_adults(gender: str, count: int, rng: np.random.Generator) -> Phenotypes:
-    """Adults of `gender` ("neutral", "male", "female")."""
+    """Random adults of a gender ("neutral", "male", "female")."""
     match gender:
         case "male":
             genders = np.zeros(count)
@@ -89,9 +89,9 @@ def random_adults(gender: str, count: int, rng: np.random.Generator) -> Phenotyp
 def target_weights(
     phenotypes: Phenotypes, levels: list[tuple[str, ...]], height: Float64[np.ndarray, " n"]
 ) -> Float64[np.ndarray, "n T"]:
-    """Weights of macro targets: the product of the weights of the levels in a target's name.
+    """Weights of macro targets: products of the weights of the levels in a target's name.
 
-    `height` (0..1 between MakeHuman's extremes) may lie outside 0..1: the blend is linear in it.
+    `height` is 0 to 1 between MakeHuman's extremes; values outside extrapolate linearly.
     """
     of_level = phenotypes.level_weights()
     of_level |= dict(zip(assets.HEIGHTS, (1 - height, height), strict=True))
@@ -100,19 +100,19 @@ def target_weights(
 
 # From phenotypes to vertices and joints.
 
-# Where the T-pose keeps its pelvis: published cameras and translations assume it about 0.35 m
-# below the origin.
+# Pelvis of the T-pose; published cameras and translations assume it about 0.35 m below the origin.
 PELVIS_ORIGIN_M: Final = np.array([0.0, -0.35, 0.01])
 
-# MakeHuman's height 0..1 spans 1.2 to 2.4 m; the blend is linear, so it may run a little over.
+# MakeHuman's height 0..1 spans 1.2 to 2.4 m; the blend is linear, so slight extrapolation is valid.
 _HEIGHT_LIMITS: Final = (-0.25, 1.25)
 
 
 class AdultModel:
-    """Phenotypes -> posed vertices, for the rows of `selection` over MakeHuman's base mesh.
+    """Vertices and joints in the T-pose from phenotypes.
 
-    The first `body_count` rows are the body, from which stature is measured; further rows
-    (clothes) follow along. `rigid_rows` maps a bone to the rows that follow it alone.
+    Vertices are the rows of `selection` applied to MakeHuman's base mesh. The first `body_count`
+    rows are the body, from which stature is measured; the others are clothes. `rigid_rows` maps a
+    bone to the rows that follow only this bone.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class AdultModel:
     def posed(
         self, phenotypes: Phenotypes
     ) -> tuple[Float64[np.ndarray, "n N 3"], Float64[np.ndarray, "n 55 3"]]:
-        """Vertices and joints in the T-pose, metres, pelvis at PELVIS_ORIGIN_M."""
+        """Vertices and joints in the T-pose, metres, with the pelvis at PELVIS_ORIGIN_M."""
         vertices, heads, tails = np.split(self._unposed(phenotypes), self._sizes, axis=1)
         rotations = skeleton.tpose_rotations(heads, tails, self.rig)
         new_heads = skeleton.posed_heads(heads, rotations, self.rig)
@@ -150,7 +150,7 @@ class AdultModel:
         return vertices + to_origin, joints + to_origin
 
     def _unposed(self, phenotypes: Phenotypes) -> Float64[np.ndarray, "n rows 3"]:
-        """Vertices and ends of bones in MakeHuman's rest pose, at the wanted stature."""
+        """Vertices and ends of bones in MakeHuman's rest pose, with the given statures."""
         offsets = self._local_offsets(phenotypes.local)
         shortest, tallest = (
             target_weights(phenotypes, self._levels, np.full(len(phenotypes), height))
@@ -192,7 +192,7 @@ MIRROR_X: Final = np.array([-1.0, 1.0, 1.0])
 
 
 class ShapeSpace(NamedTuple):
-    """Mean and directions (metres for one standard deviation)."""
+    """Mean, and directions in metres per standard deviation."""
 
     mean: Float64[np.ndarray, "N 3"]
     directions: Float64[np.ndarray, "N 3 10"]
@@ -201,18 +201,18 @@ class ShapeSpace(NamedTuple):
 def symmetric(
     vertices: Float64[np.ndarray, "n N 3"], mirror: Int64[np.ndarray, " N"]
 ) -> Float64[np.ndarray, "n N 3"]:
-    """Average with the mirror image, which makes left and right equal to the last bit."""
+    """Average with the mirror image, so that left and right are equal bit for bit."""
     return 0.5 * (vertices + vertices[:, mirror] * MIRROR_X)
 
 
 def shape_space(
     vertices: Float64[np.ndarray, "n N 3"], mirror: Int64[np.ndarray, " N"], body_count: int
 ) -> ShapeSpace:
-    """Principal components of the first `body_count` vertices; the others follow their scores.
+    """Principal components of the first `body_count` vertices, extended to the other vertices.
 
-    The scores are eigenvectors of the small (n, n) Gram matrix. Scores of different components
-    are uncorrelated and have unit variance, so that a direction is the covariance of vertices and
-    score, for the body as for whatever follows it.
+    The scores are eigenvectors of the (n, n) Gram matrix of the body. They are uncorrelated with
+    unit variance, so that the covariance of vertices and scores gives the directions of the body
+    and of the clothes.
     """
     mean = vertices.mean(axis=0)
     deviations = (vertices - mean).reshape(len(vertices), -1)
@@ -227,7 +227,7 @@ def shape_space(
 def _signs(
     mean: Float64[np.ndarray, "B 3"], directions: Float64[np.ndarray, "B 3 10"]
 ) -> Float64[np.ndarray, " 10"]:
-    """Signs that make the first component taller and the others wider."""
+    """Signs with which the first component makes bodies taller and the others wider."""
     lowest, highest = np.argmin(mean[:, 1]), np.argmax(mean[:, 1])
     wider = (directions[:, 0] * np.sign(mean[:, :1])).sum(axis=0)
     wider[0] = directions[highest, 1, 0] - directions[lowest, 1, 0]

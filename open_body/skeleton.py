@@ -1,9 +1,9 @@
-"""From MakeHuman's 163 bones to SMPL-X's 55 joints, and from its rest pose to SMPL-X's T-pose.
+"""SMPL-X's 55 joints from MakeHuman's 163 bones, and SMPL-X's T-pose from MakeHuman's rest pose.
 
-The joints get their skinning weights and positions from the bones. The T-pose is solved for many
-subjects at once: every bone gets one rotation relative to its rest orientation, from each subject's
-own bone directions, so that all subjects end in the same pose. Forward kinematics and linear blend
-skinning with MakeHuman's own weights do the rest.
+Positions and skinning weights of the joints come from the bones. The T-pose is computed for many
+subjects at once: the rotation of each bone follows from the subject's own bone directions, so that
+all subjects end in the same pose. Forward kinematics and linear blend skinning with MakeHuman's
+weights then pose the vertices.
 """
 
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ SIDE_SUFFIXES: Final = {"left": "L", "right": "R"}
 FINGER_NUMBERS: Final = {"thumb": 1, "index": 2, "middle": 3, "ring": 4, "pinky": 5}
 MIRRORED_JOINTS: Final = mirror_permutation(RIG_JOINTS)
 
-# Joints that a bone's skin follows, with the factor of its weight; "{}" stands for the side.
-# Bones not named here (face, tongue) follow their nearest named ancestor.
+# Joints that get the skinning weight of a bone, and their shares; "{}" stands for the side. Bones
+# that are not listed (face, tongue) count as their nearest listed ancestor.
 _MIDDLE_BONES: Final = {
     "root": {"pelvis": 1.0},
     "spine05": {"pelvis": 1.0},
@@ -59,7 +59,7 @@ _SIDE_BONES: Final = {
     },
 }
 
-# Joints that lie at the head of one bone.
+# Joints at the head of one bone.
 _MIDDLE_JOINTS: Final = {
     "spine1": "spine03",
     "spine2": "spine02",
@@ -82,23 +82,23 @@ _SIDE_JOINTS: Final = {
         for k in (1, 2, 3)
     },
 }
-_HIP_INWARDS: Final = 0.15  # MakeHuman's hips sit too far out for SMPL-X's
-_INFLUENCES: Final = 6  # joints a vertex may follow; six keep over 99.8 % of every vertex's weight
+_HIP_INWARDS: Final = 0.15  # MakeHuman's hips are farther apart than SMPL-X's
+_INFLUENCES: Final = 6  # joints per vertex; six keep over 99.8 % of every vertex's weight
 _SMALLEST_WEIGHT: Final = 1e-3
 
 
 def _bone_to_joint_weights(rig: Rig) -> Float64[np.ndarray, "bones 55"]:
-    """Part of every bone's skinning weight that goes to each joint; rows sum to 1."""
+    """Share of each bone's skinning weight that each joint gets; rows sum to 1."""
     joints_of: dict[str, Mapping[str, float]] = dict(_MIDDLE_BONES)
     for side, suffix in SIDE_SUFFIXES.items():
         for bone, joints in _SIDE_BONES.items():
             joints_of[f"{bone}.{suffix}"] = {j.format(side): w for j, w in joints.items()}
     table = np.zeros((len(rig.names), len(RIG_JOINTS)))
     for row in range(len(rig.names)):
-        named = row
-        while rig.names[named] not in joints_of:
-            named = rig.parents[named]
-        for joint, weight in joints_of[rig.names[named]].items():
+        listed = row
+        while rig.names[listed] not in joints_of:
+            listed = rig.parents[listed]
+        for joint, weight in joints_of[rig.names[listed]].items():
             table[row, RIG_JOINTS.index(joint)] += weight
     return table
 
@@ -106,7 +106,7 @@ def _bone_to_joint_weights(rig: Rig) -> Float64[np.ndarray, "bones 55"]:
 def joint_weights(
     bone_weights: Float64[np.ndarray, "N bones"], rig: Rig, mirror: np.ndarray
 ) -> Float64[np.ndarray, "N 55"]:
-    """Skinning weights over the joints: few influences, mirror-symmetric, rows sum to 1."""
+    """Mirror-symmetric skinning weights with at most six joints per vertex; rows sum to 1."""
     weights = bone_weights @ _bone_to_joint_weights(rig)
     smallest_kept = np.sort(weights, axis=1)[:, [-_INFLUENCES]]
     weights[weights < np.maximum(smallest_kept, _SMALLEST_WEIGHT)] = 0
@@ -126,13 +126,13 @@ def clothes_weights(
 def joint_positions(
     heads: Float64[np.ndarray, "n bones 3"], rig: Rig
 ) -> Float64[np.ndarray, "n 55 3"]:
-    """Joints from the heads of the posed bones."""
+    """Joints from the heads of the posed bones, metres."""
 
     def head(bone: str) -> Float64[np.ndarray, "n 3"]:
         return heads[:, rig.index(bone)]
 
     hips_middle = 0.5 * (head("upperleg01.L") + head("upperleg01.R"))
-    # Straight above the hips: MakeHuman's own bone lies two centimetres behind them.
+    # The pelvis is placed above the hips, because MakeHuman's bone lies 2 cm behind them.
     joints = {"pelvis": head("spine04") * [1, 1, 0] + hips_middle * [0, 0, 1]}
     joints |= {joint: head(bone) for joint, bone in _MIDDLE_JOINTS.items()}
     for side, suffix in SIDE_SUFFIXES.items():
@@ -164,7 +164,7 @@ _THUMB: Final = ((0.70, -0.28, 0.66), (0.76, -0.22, 0.61), (0.82, -0.18, 0.54))
 _FOOT_YAW_DEG: Final = 8.0
 _CLAVICLE_LIFT_DEG: Final = 8.0
 _SHOULDER_LIFT_DEG: Final = 18.0
-# Fraction of a limb's twist that a bone takes.
+# Fraction of a limb's twist that each bone gets.
 _UPPER_ARM_TWIST_FRACTION: Final = 0.5
 _FOREARM_TWIST_FRACTIONS: Final = {"lowerarm01": 0.25, "lowerarm02": 0.7}
 
@@ -172,9 +172,9 @@ _FOREARM_TWIST_FRACTIONS: Final = {"lowerarm01": 0.25, "lowerarm02": 0.7}
 def tpose_rotations(
     heads: Float64[np.ndarray, "n bones 3"], tails: Float64[np.ndarray, "n bones 3"], rig: Rig
 ) -> Float64[np.ndarray, "n bones 3 3"]:
-    """Rotation of every bone from rest to T-pose, in the world's frame.
+    """Global rotation of every bone from the rest pose to the T-pose.
 
-    Spine, neck, head and face stay as they are, so that offsets of the face stay valid.
+    Spine, neck, head and face are not rotated, so that offsets of the face stay valid.
     """
     solved: dict[str, Rotations] = {}
     for name, suffix in SIDE_SUFFIXES.items():
@@ -190,7 +190,7 @@ def tpose_rotations(
 
 
 class _Side:
-    """Bones of one side: their ends in the rest pose and this side's T-pose directions."""
+    """The bones of one side in the rest pose, and this side's directions in the T-pose."""
 
     def __init__(
         self,
@@ -205,9 +205,8 @@ class _Side:
 
     def between(self, start: str, end: str) -> Vectors:
         """Vector from one bone's head to another's."""
-        heads = (self._heads[:, self._rig.index(f"{bone}.{self._suffix}")] for bone in (start, end))
-        first, last = heads
-        return last - first
+        first, last = (self._rig.index(f"{bone}.{self._suffix}") for bone in (start, end))
+        return self._heads[:, last] - self._heads[:, first]
 
     def along(self, bone: str) -> Vectors:
         index = self._rig.index(f"{bone}.{self._suffix}")
@@ -233,7 +232,7 @@ def _leg(side: _Side) -> dict[str, Rotations]:
 
 
 def _arm(side: _Side) -> dict[str, Rotations]:
-    """Twist comes from the elbow's hinge (it bends towards the front) and from the palm (down)."""
+    """Rotations of the arm's bones; the elbow bends forward and the palm faces down."""
     upper_arm = side.between("upperarm01", "lowerarm01")
     forearm = side.between("lowerarm01", "wrist")
     upper_arm_end, forearm_end = side.direction(_UPPER_ARM), side.direction(_FOREARM)

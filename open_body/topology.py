@@ -1,11 +1,11 @@
-"""The open body's mesh: which vertices of MakeHuman's it keeps, in SMPL-X's order, and its faces.
+"""The open body's mesh: the vertices taken from MakeHuman's mesh, in SMPL-X's order, and the faces.
 
-`topology.npz` beside this file is frozen: networks and files depend on the order of vertices. It
-was made from the base mesh by half-edge collapses of least quadric error (Garland and Heckbert,
-1997), mirrored pairs in one step. It takes 13718 vertices of MakeHuman's to SMPL-X's 10475 and
-meets SMPL-X's own split exactly: 5023 vertices of head, mouth and eyes (FLAME's), 778 for each
-hand, 3896 for the rest. All skin of the face is kept; hidden surfaces, hands, feet and body are
-simplified; the eyeballs are spheres whose vertices are mixtures of MakeHuman's.
+`topology.npz` beside this file is fixed, because networks and files depend on the order of
+vertices. It was made from the base mesh by half-edge collapses of least quadric error (Garland and
+Heckbert, 1997), always of mirrored pairs. It reduces MakeHuman's 13718 vertices to 10475 with
+SMPL-X's numbers per region: 5023 for head, mouth and eyes (as in FLAME), 778 for each hand, 3896
+for the rest. The skin of the face is unchanged; hidden surfaces, hands, feet and body are
+simplified; the eyeballs are spheres whose vertices are combinations of MakeHuman's.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from open_body.skeleton import SIDE_SUFFIXES
 
 _FILE: Final = Path(__file__).with_name("topology.npz")
 HAND_IDS: Final = {"left_hand": range(4613, 5391), "right_hand": range(7335, 8113)}
-"""SMPL-X's vertices of the hands."""
+"""SMPL-X's vertex ids of the hands."""
 FLAME_REGIONS: Final = (
     *("head", "mouth_cavity", "tongue", "left_eye_socket", "right_eye_socket"),
     *("left_eye", "right_eye"),
@@ -29,11 +29,13 @@ FLAME_REGIONS: Final = (
 
 @dataclass(frozen=True)
 class Topology:
-    """A closed, mirror-symmetric triangle mesh of N = 10475 vertices in SMPL-X's order, and the
-    M = 6890 of them that make SMPL.
+    """A closed, mirror-symmetric triangle mesh of N = 10475 vertices in SMPL-X's order.
 
-    selection: (N, base mesh) sparse, rows sum to 1; one entry a row but for the eyeballs.
-    smpl_vertices: ids in this mesh, in SMPL's order; smpl_faces index those.
+    Attributes:
+        selection: (N, vertices of the base mesh), rows sum to 1; rows have a single entry except
+            for those of the eyeballs.
+        smpl_vertices: ids of the M = 6890 vertices of the SMPL body, in SMPL's order.
+        smpl_faces: faces as indices into `smpl_vertices`.
     """
 
     selection: sparse.csr_matrix
@@ -49,11 +51,11 @@ class Topology:
         return len(self.regions)
 
     def in_regions(self, *names: str) -> Int64[np.ndarray, " n"]:
-        """Ids of the vertices of some regions, ascending."""
+        """Ids of the vertices of the given regions, ascending."""
         return np.flatnonzero(np.isin(self.regions, names))
 
     def rigid_rows(self) -> dict[str, Int64[np.ndarray, " n"]]:
-        """Vertices that follow one bone alone: the eyeballs."""
+        """Vertices that follow a single bone (the eyeballs), by the name of the bone."""
         return {
             f"eye.{suffix}": self.in_regions(f"{side}_eye")
             for side, suffix in SIDE_SUFFIXES.items()
@@ -61,7 +63,7 @@ class Topology:
 
 
 def read_topology() -> Topology:
-    """The frozen topology."""
+    """Read topology.npz."""
     with np.load(_FILE) as stored:
         selection = sparse.csr_matrix(
             (

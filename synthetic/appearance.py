@@ -1,7 +1,7 @@
-"""How a person looks: skin, face, hair and the colours of clothes.
+"""Random appearance of a person: skin, face, hair and the colours of clothes.
 
-Where the features of a face are on the open body is given as weights over its vertices, 0 to 1.
-Looks are values; nothing is posed here.
+The features of a face are weights per vertex of the open body, 0 to 1. Everything here is in the
+rest pose.
 """
 
 from itertools import pairwise
@@ -32,12 +32,12 @@ _EAR: Final = SMPLX_SURFACE_VERTICES["left_ear"]
 Rng = np.random.Generator
 Vertices = Float[np.ndarray, "V 3"]
 Landmarks = Float[np.ndarray, "51 3"]
-"""From brows to the inner lips."""
+"""Positions from the brows to the inner lips, metres."""
 Weights = Float[np.ndarray, " V"]
 
 
 def face_features(body: BodyData) -> dict[str, Float32[np.ndarray, " V"]]:
-    """Each of FEATURES; "scalp" is where hair grows, 0 at the hairline."""
+    """Weights of each of FEATURES, 0 to 1; "scalp" is where hair grows, 0 at the hairline."""
     region = load_npz(body.source)["region"]
     vertices = body.template.astype(np.float64)
     assert body.landmarks is not None
@@ -60,7 +60,7 @@ def face_features(body: BodyData) -> dict[str, Float32[np.ndarray, " V"]]:
 
 
 def _inside(vertices: Vertices, outline: Float[np.ndarray, "K 3"], soft_m: float) -> Weights:
-    """1 inside an outline seen from the front, fading over `soft_m`."""
+    """1 inside an outline in the x-y plane, 0 outside, with a ramp `soft_m` metres wide."""
     polygon = (outline[:, :2] * 1e4).astype(np.float32)
     near = np.abs(vertices[:, :2] - outline[:, :2].mean(axis=0)).max(axis=1) < 0.06
     distance = np.full(len(vertices), -1.0)
@@ -80,7 +80,7 @@ def _cheeks(vertices: Vertices, landmarks: Landmarks) -> Weights:
 
 
 def _beard(vertices: Vertices, landmarks: Landmarks) -> Weights:
-    """Upper lip, chin and jaw, up to the ears."""
+    """Weights of the upper lip, chin and jaw, up to the ears."""
     nose_y, mouth = landmarks[14:19, 1].min(), landmarks[31:43].mean(axis=0)
     ear = vertices[_EAR]
     depths = [ear[2] - 0.03, ear[2] + 0.01, mouth[2] - 0.03, mouth[2]]
@@ -107,7 +107,7 @@ def _brows(vertices: Vertices, landmarks: Landmarks) -> Weights:
 
 
 def _scalp(vertices: Vertices, landmarks: Landmarks, head: np.ndarray) -> Weights:
-    """Above a hairline that drops from the forehead over the temples to the nape; not the ears."""
+    """Weights above the hairline, which falls from forehead to nape, without the ears."""
     ear = vertices[_EAR]
     nose = vertices[SMPLX_SURFACE_VERTICES["nose"]]
     depths = [ear[2] - 0.05, ear[2] - 0.01, ear[2] + 0.025, nose[2] - 0.035]
@@ -133,13 +133,13 @@ def _eyes(vertices: Vertices, region: np.ndarray) -> dict[str, Weights]:
 
 
 class HairStyle(NamedTuple):
-    """Lengths in metres."""
+    """Dimensions of a hair style, metres."""
 
     thickness: float
     volume: float
-    """Farther from the skull at the crown and back."""
+    """Additional thickness at the crown."""
     length: float
-    """How far the lower edge hangs down."""
+    """Length of the hair that hangs below the scalp."""
 
 
 STYLES: Final = {
@@ -154,7 +154,7 @@ STYLES: Final = {
 
 
 class Scalp:
-    """The part of the head that hair grows on, as a piece of its own."""
+    """The faces of the head that hair grows on, as a separate piece."""
 
     def __init__(
         self, body: BodyData, faces: Int[np.ndarray, "F 3"], scalp: Float32[np.ndarray, " V"]
@@ -178,12 +178,12 @@ class Scalp:
         self.uv: Float32[np.ndarray, "P 2"] = np.stack(
             [angle * 1.6, self._height * 0.8], axis=1
         ).astype(np.float32)
-        """Strands run down: fine along the first coordinate, coarse along the second."""
+        """Texture coordinates: around the head, then down along the strands."""
 
     def shape(
         self, style: HairStyle
     ) -> tuple[Float32[np.ndarray, " P"], Float32[np.ndarray, "P 3"] | None]:
-        """How far each point lies off the skin, and its shift in the frame of the head."""
+        """Distance of each point from the skin, and its shift in the frame of the head, metres."""
         thickness = self._weight**0.5 * style.thickness + self._crown * style.volume
         if not style.length:
             return thickness.astype(np.float32), None
@@ -194,33 +194,36 @@ class Scalp:
 
 
 class Layer(NamedTuple):
-    """How one piece of a person differs from the points that it is made of."""
+    """Geometry offsets and surface colours of one piece of a person."""
 
     thickness: Float32[np.ndarray, " P"]
-    """Metres outward."""
+    """Offset along the normal, metres."""
     shift: Float32[np.ndarray, "P 3"] | None
-    """Metres in the frame of the head."""
+    """Offset in the frame of the head, metres."""
     bumps: Float32[np.ndarray, "P 3"] | None
-    """Added to normals: wrinkles that only light shows."""
+    """Added to the normals, to shade wrinkles (bump mapping)."""
     tint: Float32[np.ndarray, "P 3"]
+    """RGB by which the texture is multiplied."""
     uv: Float32[np.ndarray, "P 2"]
+    """Texture coordinates; the texture repeats at every integer."""
     texture: Texture
     gloss: float
 
 
 class Look(NamedTuple):
-    """A person's pieces and how each is worn, joined: what a `Mesh` holds before posing."""
+    """All pieces of a person joined: a `Mesh` before posing."""
 
     points: Int[np.ndarray, " V"]
-    """Of all points of a person: the body's vertices, then the clothes'."""
+    """Indices into a person's points: the body's vertices, then those of the clothes."""
     faces: Int32[np.ndarray, "F 3"]
     thickness: Float32[np.ndarray, " V"]
-    hair: Float32[np.ndarray, "P 3"] | None
-    """Shift of the last P points, which are the hair's, in the frame of the head."""
+    """Offset along the normal, metres."""
+    hair: Float32[np.ndarray, "H 3"] | None
+    """Shift of the hair, the last H points, in the frame of the head, metres."""
     hair_faces: Int32[np.ndarray, "f 3"] | None
-    """Of the last P points alone."""
+    """Faces of the hair; indices count from its first point."""
     bumps: Float32[np.ndarray, "P 3"]
-    """Added to the normals of the last P points: of all but the skin."""
+    """Added to the normals of the last P points, which are all but the skin."""
     tint: Float32[np.ndarray, "V 3"]
     uv: Float32[np.ndarray, "V 2"]
     gloss: Float32[np.ndarray, " V"]
@@ -229,7 +232,7 @@ class Look(NamedTuple):
     textures: tuple[Texture, ...]
 
 
-# Reflectances of skin, light to dark, after the Monk skin tone scale.
+# Reflectances of skin from light to dark, after the Monk skin tone scale.
 _SKINS: Final = np.array([
     (0.96, 0.86, 0.79), (0.93, 0.80, 0.71), (0.90, 0.74, 0.62),
     (0.82, 0.63, 0.49), (0.71, 0.51, 0.37), (0.58, 0.40, 0.28),
@@ -254,7 +257,7 @@ _GLOSS: Final[dict[Kind, float]] = {
 
 
 class Stylist:
-    """Draws looks. Holds what does not change from person to person."""
+    """Draws looks at random from one wardrobe."""
 
     def __init__(
         self, body: BodyData, wardrobe: Wardrobe, features: dict[str, Float32[np.ndarray, " V"]]
@@ -269,7 +272,7 @@ class Stylist:
         }
 
     def draw(self, rng: Rng, *, fine: bool) -> Look:
-        """A look; it depends on the generator alone. Small people need not be `fine`."""
+        """A random look; `fine` keeps the detail that a person large in the picture needs."""
         clothing = draw_clothing(rng)
         bald = rng.random() < 0.06
         worn = self._wardrobe.pieces(clothing, bald=bald, fine=fine)
@@ -336,7 +339,7 @@ class Stylist:
 
 
 def _planar(piece: Piece, tile_m: float, angle: float) -> Float32[np.ndarray, "P 2"]:
-    """The front view of the rest pose, in tiles."""
+    """Texture coordinates by projecting the rest pose along z, turned by `angle` radians."""
     sine, cosine = np.sin(angle) / tile_m, np.cos(angle) / tile_m
     return piece.rest[:, :2] @ np.array([[cosine, sine], [-sine, cosine]], np.float32)
 

@@ -1,12 +1,13 @@
-"""What arms and hands do: each function brings one arm, or both, somewhere.
+"""Random poses of arms and hands.
 
-Points are metres in the mean body's rest frame for the left arm (x outward, y up, z forward); the
-right arm is its mirror image. The places to know: shoulder (0.18, 0.05, 0.03), chest z = 0.12,
-mouth (0, 0.19, 0.14), ear (0.07, 0.24, 0.05), hip (0.17, -0.40, 0.01). A wrist is 8 cm from the
-palm's middle.
+Functions from `hanging` to `anywhere` return a pose of one arm, those from `crossed` to
+`telephone` of both. Points are metres in the mean body's rest frame for the left arm (x outward,
+y up, z forward); the right arm is its mirror image. For reference: shoulder (0.18, 0.05, 0.03),
+chest z = 0.12, mouth (0, 0.19, 0.14), ear (0.07, 0.24, 0.05), hip (0.17, -0.40, 0.01). The wrist
+is 8 cm from the middle of the palm.
 
-Hand shapes are written as bends of fingers from the flat hand, in degrees; hand poses are relative
-to the mean hand, as SMPL-X wants them. The right hand is the left one mirrored.
+Hand shapes are angles of finger joints from the flat hand, in degrees; hand poses are relative to
+SMPL-X's mean hand. The right hand is the left one mirrored.
 """
 
 from collections.abc import Callable
@@ -32,24 +33,24 @@ Rng = np.random.Generator
 
 
 class Arm(NamedTuple):
-    """Where a wrist goes and how, for the left arm."""
+    """Target of inverse kinematics for a left arm."""
 
     wrist: Vector
-    """Metres in the rest frame, the torso being upright."""
+    """Position of the wrist, metres in the rest frame of an upright torso."""
     pole: Vector
     """Direction in which the elbow points."""
     twist: float = 0.0
-    """Degrees by which the forearm turns the palm from its natural side, thumb up and inward."""
+    """Degrees by which the forearm turns from the natural side, thumb up and inward."""
     bend: tuple[float, float] = (0.0, 0.0)
-    """Degrees of the wrist: palm down, and towards the little finger."""
+    """Flexion of the wrist (palm down) and ulnar deviation (towards the little finger), degrees."""
     hand: str | None = None
-    """A shape of `SHAPES`; None: any."""
+    """Name in `SHAPES`; None stands for any shape."""
 
 
 THIGH: Final = Arm(
     np.array([0.15, -0.27, 0.28]), np.array([1.0, -0.2, -0.6]), -60, (5, 0), "relaxed"
 )
-"""On the thigh of somebody who sits."""
+"""The hand on the thigh of a sitting person."""
 
 
 def _vector(x: float, y: float, z: float) -> Vector:
@@ -101,7 +102,7 @@ def at_face(rng: Rng) -> Arm:
     place = rng.integers(4)
     if place == 0:  # chin or mouth
         wrist = rng.uniform((0.0, 0.06, 0.19), (0.07, 0.13, 0.25))
-    elif place == 1:  # ear, as with a telephone
+    elif place == 1:  # ear, as in a telephone call
         wrist = rng.uniform((0.13, 0.13, 0.08), (0.18, 0.2, 0.14))
     elif place == 2:  # eyes or brow
         wrist = rng.uniform((0.06, 0.2, 0.18), (0.14, 0.28, 0.24))
@@ -186,7 +187,7 @@ _DOUBLE: Final = {crossed: 1.0, clasped: 1.0, telephone: 0.8}
 
 
 def draw_arms(rng: Rng, both: float = 0.15) -> tuple[Arm, Arm]:
-    """What the left and the right arm do; with probability `both` they do it together."""
+    """Poses of the left and the right arm, with probability `both` a pose of both together."""
     if rng.random() < both:
         return pick(rng, _DOUBLE)(rng)
     left, right = pick(rng, _SINGLE), pick(rng, _SINGLE)
@@ -196,7 +197,7 @@ def draw_arms(rng: Rng, both: float = 0.15) -> tuple[Arm, Arm]:
 
 
 def place_arm(skeleton: Skeleton, rotations: np.ndarray, side: str, arm: Arm) -> None:
-    """Write the rotations of one arm, collar to wrist, into `rotations` (22, 3, 3)."""
+    """Solve for one arm's joints, collar to wrist, and write them into `rotations` (22, 3, 3)."""
     sign = SIGN[side]
     mirror = np.array([sign, 1.0, 1.0])
     collar, shoulder, elbow, wrist = (
@@ -220,9 +221,9 @@ def place_arm(skeleton: Skeleton, rotations: np.ndarray, side: str, arm: Arm) ->
 
 
 _FINGERS: Final = ("index", "middle", "ring", "pinky")
-# A left finger bends about -z and spreads about y; fingers of a spread hand turn by these shares.
+# A left finger bends about -z and spreads about y; these factors multiply the spread angle.
 _SPREAD: Final = {"index": -1.0, "middle": -0.25, "ring": 0.45, "pinky": 1.1}
-# Axes of the left thumb: bending towards the palm, and swinging across it in front of the fingers.
+# Axes of the left thumb: flexion towards the palm, and swing across it in front of the fingers.
 _THUMB_BEND: Final = np.array([0.621, 0.637, -0.457])
 _THUMB_SWING: Final = np.array([0.70, -0.28, 0.66])
 _MIRROR: Final = np.array([1.0, -1.0, -1.0])
@@ -233,15 +234,16 @@ _CURLED: Final[Bends] = (78, 92, 55)
 
 
 class HandShape(NamedTuple):
-    """Degrees. Bends are of a finger's three joints, from the knuckle on."""
+    """Joint angles of a hand, degrees; three per finger, from the knuckle outward."""
 
     fore: Bends
     middle: Bends
     ring: Bends
     pinky: Bends
     thumb: tuple[float, float, float, float]
-    """Swing across the palm, then bends of its three joints."""
+    """Swing across the palm, then the flexion of three joints."""
     spread: float = 0
+    """Angle by which the fingers spread apart, before the factors of each finger."""
 
 
 SHAPES: Final[dict[str, HandShape]] = {
@@ -269,7 +271,7 @@ _CHANCES: Final = dict.fromkeys(SHAPES, 1.0) | {
 def draw_hand(rng: Rng, side: str, name: str | None = None) -> Float32[np.ndarray, "15 3"]:
     """Rotations of a hand's joints, axis-angle in radians relative to the mean hand.
 
-    `name` is one of SHAPES; None draws one, sometimes on its way to another.
+    `name` is one of SHAPES; None draws one, in 35 % of cases mixed with another.
     """
     if name is None:
         bends = degrees_of(SHAPES[pick(rng, _CHANCES)])
@@ -283,9 +285,10 @@ def draw_hand(rng: Rng, side: str, name: str | None = None) -> Float32[np.ndarra
 
 
 def hand_pose(bends: Float[np.ndarray, "5 4"], side: str) -> Float32[np.ndarray, "15 3"]:
-    """Rotations relative to the mean hand, from degrees.
+    """Rotations of a hand's joints, axis-angle in radians relative to the mean hand.
 
-    Rows: index, middle, ring, pinky (three bends, spread), thumb (swing, three bends).
+    `bends` are degrees. Rows are index, middle, ring and little finger (three joints, spread) and
+    the thumb (swing, three joints).
     """
     radians = np.deg2rad(bends)
     pose = np.zeros((15, 3))
@@ -302,7 +305,7 @@ def hand_pose(bends: Float[np.ndarray, "5 4"], side: str) -> Float32[np.ndarray,
 
 
 def degrees_of(shape: HandShape) -> Float[np.ndarray, "5 4"]:
-    """What `hand_pose` takes."""
+    """Joint angles of a shape in the order of `hand_pose`, degrees."""
     fingers = (shape.fore, shape.middle, shape.ring, shape.pinky)
     rows = [
         (*bends, shape.spread * _SPREAD[name])

@@ -1,4 +1,4 @@
-"""What is behind people: floors and walls in perspective, photographs, colours; and shadows."""
+"""Backgrounds (floors and walls in perspective, photographs, plain colours) and shadows on them."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from synthetic.textures import draw_colour, draw_noise, draw_texture
 from utils.camera import Camera
 from utils.errors import UserError
 
-# Photographs in the public domain or under CC0 that come inside these packages; none shows people.
+# Photographs in the public domain or under CC0 that these packages contain; none shows people.
 _BUNDLED: Final = {
     "skimage": (
         "data",
@@ -28,9 +28,9 @@ _BUNDLED: Final = {
 _LONGEST_SIDE: Final = 720
 _WALL_MARGIN_M: Final = 0.6
 _SHADOW_POINTS: Final = 5
-"""Each fifth point of a person casts a shadow."""
+"""Every fifth point of a person casts a shadow."""
 _LEAST_RISE: Final = 0.25
-"""Light lower than this throws shadows too long for a sample of points."""
+"""Vertical component of the direction to a light below which shadows are too long for points."""
 _INVERSE: Final = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 Rng = np.random.Generator
 Shape = tuple[int, int]
@@ -39,10 +39,10 @@ Photographs = list[UInt8[np.ndarray, "_ _ 3"]]
 
 
 def bundled_photographs() -> list[Path]:
-    """Photographs that lie inside scikit-image and scikit-learn; nothing is imported or fetched.
+    """Paths of the photographs in the installed scikit-image and scikit-learn.
 
     Raises:
-        UserError: one is missing: without it a seed would give other pictures.
+        UserError: one is missing, so that a seed would give different pictures.
     """
     found = []
     for package, (folder, names) in _BUNDLED.items():
@@ -59,7 +59,7 @@ def bundled_photographs() -> list[Path]:
 
 @cache
 def read_photograph(path: Path) -> UInt8[np.ndarray, "H W 3"] | None:
-    """RGB, at most 720 pixels long; None where it cannot be read."""
+    """An RGB image whose longer side is 720 pixels; None if it cannot be read."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     if image is None:
         return None
@@ -68,10 +68,11 @@ def read_photograph(path: Path) -> UInt8[np.ndarray, "H W 3"] | None:
 
 
 class Background(NamedTuple):
-    """An image to draw people over, and where in it the floor is."""
+    """An image over which people are drawn."""
 
     image: Image
     floor: Bool[np.ndarray, "H W"] | None
+    """Pixels that show the floor; None if no floor is visible."""
 
 
 def draw_background(
@@ -82,8 +83,11 @@ def draw_background(
     farthest_m: float | None,
     photographs: Photographs,
 ) -> Background:
-    """RGB, 0 to 1. `farthest_m` is how far away people stand: walls are behind them; None: there
-    is no floor, but a photograph or colours."""
+    """A random background, RGB from 0 to 1.
+
+    `farthest_m` is the largest depth of a mesh, metres: the wall is behind it. None draws a
+    photograph or colours without a floor.
+    """
     if farthest_m is not None:
         return _room(rng, stage, camera, shape, farthest_m, photographs)
     if photographs and rng.random() < 0.75:
@@ -92,7 +96,7 @@ def draw_background(
 
 
 def _photograph(rng: Rng, shape: Shape, photographs: Photographs) -> Image:
-    """A piece of a photograph, by chance mirrored, coloured otherwise, greyed or blurred."""
+    """A random crop of a photograph, sometimes mirrored, recoloured, desaturated or blurred."""
     photograph = photographs[rng.integers(len(photographs))]
     height, width = photograph.shape[:2]
     scale = min(height / shape[0], width / shape[1]) * rng.uniform(0.35, 1.0)
@@ -114,7 +118,7 @@ def _photograph(rng: Rng, shape: Shape, photographs: Photographs) -> Image:
 
 
 def _abstract(rng: Rng, shape: Shape) -> Image:
-    """Colours that flow into each other, or blocks."""
+    """A coarse grid of colours, interpolated or in blocks."""
     grid = rng.integers(2, 9, 2)
     colours = rng.random((*grid, 3)).astype(np.float32)
     colours = draw_colour(rng).astype(np.float32) + rng.uniform(0.1, 1) * (colours - 0.5)
@@ -123,7 +127,7 @@ def _abstract(rng: Rng, shape: Shape) -> Image:
 
 
 def _surface(rng: Rng, photographs: Photographs) -> Float32[np.ndarray, "h w 3"]:
-    """A texture that repeats without large jumps: cloth-like, or a piece of a photograph."""
+    """A texture that repeats without visible seams: cloth, or a part of a photograph."""
     if photographs and rng.random() < 0.3:
         piece = _photograph(rng, (64, 64), photographs)
         return np.concatenate([np.concatenate([piece, piece[:, ::-1]], axis=1)] * 2)
@@ -140,16 +144,17 @@ def _room(
     farthest_m: float,
     photographs: Photographs,
 ) -> Background:
-    """A floor in perspective, and a wall or a sky behind it."""
+    """A floor in perspective and a wall or a sky behind it."""
     height, width = shape
     (fx, fy), (cx, cy) = camera
     inverse = np.array([[1 / fx, 0, -cx / fx], [0, 1 / fy, -cy / fy], [0, 0, 1]])
-    # A ray r meets the floor at -height r / (up r); its place along the floor is then linear in r.
+    # A ray r meets the floor at -height r / (up r), so `rows` is the homography from pixels to the
+    # floor: (right, back, 1) up to scale.
     right, up, back = stage.from_world.T
     rows = np.stack([-stage.height_m * right, -stage.height_m * back, up]) @ inverse
     wall_m = farthest_m + _WALL_MARGIN_M + rng.exponential(4.0)
-    fall = _linear(rows[2], shape)
-    floor = (fall < -1e-6) & (_linear(rows[1] + wall_m * rows[2], shape) < 0)
+    downward = _affine_map(rows[2], shape)
+    floor = (downward < -1e-6) & (_affine_map(rows[1] + wall_m * rows[2], shape) < 0)
     texture = _surface(rng, photographs)
     texels_per_m = 64 / rng.uniform(0.4, 4.0)
     angle = rng.uniform(0, np.pi)
@@ -160,9 +165,10 @@ def _room(
         texture, to_texture, (width, height), flags=_INVERSE, borderMode=cv2.BORDER_WRAP
     )
     image = _wall(rng, shape, photographs)
-    if rng.random() < 0.4:  # far floors fade
+    if rng.random() < 0.4:  # the floor fades into the wall with distance
         far_m = np.float32(wall_m * rng.uniform(1.0, 3.0))
-        fading = np.clip(_linear(rows[1], shape) / np.minimum(-far_m * fall, -1e-6), 0, 1) * floor
+        scale = np.minimum(-far_m * downward, -1e-6)
+        fading = np.clip(_affine_map(rows[1], shape) / scale, 0, 1) * floor
         ground = cv2.blendLinear(ground, image, 1 - fading, fading)
     np.copyto(image, ground, where=floor[..., None])
     if rng.random() < 0.35:
@@ -170,16 +176,16 @@ def _room(
     return Background(image, floor)
 
 
-def _linear(row: Float[np.ndarray, "3"], shape: Shape) -> Float32[np.ndarray, "H W"]:
-    """a x + b y + c at every pixel."""
+def _affine_map(row: Float[np.ndarray, "3"], shape: Shape) -> Float32[np.ndarray, "H W"]:
+    """a x + b y + c at every pixel (x, y), for the row (a, b, c)."""
     a, b, c = row.tolist()
-    along = (a * np.arange(shape[1])).astype(np.float32)
-    down = (b * np.arange(shape[0]) + c).astype(np.float32)
-    return along + down[:, None]
+    of_column = (a * np.arange(shape[1])).astype(np.float32)
+    of_row = (b * np.arange(shape[0]) + c).astype(np.float32)
+    return of_column + of_row[:, None]
 
 
 def _wall(rng: Rng, shape: Shape, photographs: Photographs) -> Image:
-    """A photograph, a plain or patterned wall with some rectangles on it, or a sky."""
+    """A photograph, or a plain or patterned wall, often with rectangles on it."""
     height, width = shape
     kind = rng.random()
     if photographs and kind < 0.25:
@@ -196,8 +202,8 @@ def _wall(rng: Rng, shape: Shape, photographs: Photographs) -> Image:
         image = np.empty((height, width, 3), np.float32)
         image[:] = draw_colour(rng, 0.75)
     image = image * slope[:, None, None]
-    things = int(rng.integers(0, 6)) if rng.random() < 0.6 else 0  # windows, pictures
-    for _ in range(things):
+    rectangles = int(rng.integers(0, 6)) if rng.random() < 0.6 else 0  # windows, pictures
+    for _ in range(rectangles):
         colour = tuple(draw_colour(rng).tolist())
         x, y = int(rng.integers(-width // 4, width)), int(rng.integers(-height // 4, height))
         size = (rng.uniform(0.04, 0.6, 2) * (width, height)).astype(int)
@@ -218,16 +224,17 @@ def compose(
     stage: Stage,
     camera: Camera,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Lay what is seen of the meshes over the background, and take the picture.
+    """Add shadows to the background, draw the picture of the meshes over it, and photograph it.
 
-    The background may be smaller than the picture; `camera` is the background's.
+    The background may be smaller than the picture; `camera` belongs to the background. The
+    background's image is changed.
     """
     add_shadows(background, meshes, lights, stage, camera)
     return photograph(rng, overlaid(background.image, picture))
 
 
 def overlaid(image: Float32[np.ndarray, "h w 3"], picture: Picture) -> Image:
-    """What is seen of the meshes over a background that may be smaller; the latter may change."""
+    """The picture of the meshes over a background, which may be smaller; `image` may be changed."""
     if image.shape[:2] != picture.owner.shape:
         image = cv2.resize(image, picture.owner.shape[::-1], interpolation=cv2.INTER_LINEAR)
     image.reshape(-1, 3)[picture.pixels] = picture.colours
@@ -237,7 +244,7 @@ def overlaid(image: Float32[np.ndarray, "h w 3"], picture: Picture) -> Image:
 def add_shadows(
     background: Background, meshes: Sequence[Mesh], lights: Lights, stage: Stage, camera: Camera
 ) -> None:
-    """The first light's shadow, and the dark where things touch the floor."""
+    """Darken the floor in the shadow of the first light, and where meshes touch the floor."""
     if background.floor is None:
         return
     points = np.concatenate([_surface_points(mesh) for mesh in meshes])
@@ -251,7 +258,7 @@ def add_shadows(
 
 
 def _surface_points(mesh: Mesh) -> Float32[np.ndarray, "P 3"]:
-    """Points on the surface, some centimetres apart."""
+    """Points on the surface, a few centimetres apart, metres in the camera frame."""
     if len(mesh.points) > 1000:
         return mesh.points[::_SHADOW_POINTS]
     corners = mesh.points[mesh.faces]
@@ -271,7 +278,14 @@ def cast_shadow(
     strength: float,
     soft_m: float,
 ) -> None:
-    """Darken the floor where `points` (a dense sample of surfaces) keep the light from it."""
+    """Darken the floor where `points` block the light.
+
+    Args:
+        points: a dense sample of surfaces, metres in the camera frame.
+        to_light: direction to the light.
+        strength: share of the light that is removed in full shadow.
+        soft_m: standard deviation of the blur of the shadow's edge, metres.
+    """
     height, width = background.image.shape[:2]
     up = stage.up
     above = points @ up + stage.height_m

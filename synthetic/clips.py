@@ -1,7 +1,7 @@
 """Clips of two to four people who move and cross each other, with ground truth for every frame.
 
-People walk through the picture, wave, sit down and get up, talk with their hands, and climb steps.
-Their motions are those of `motion`: feet do not slide.
+People walk through the picture, wave, gesture, sit down and get up, and climb steps. `motion`
+makes their motion, in which feet do not slide.
 """
 
 import math
@@ -33,9 +33,10 @@ from synthetic.rendering import (
 )
 from synthetic.skeleton import Skeleton, axis_angle, clamp, turn
 
-_TOGETHER: Final = 8
-"""Frames whose people are posed in one batch."""
-_MOST_HIDDEN, _MOST_CUT = 0.95, 0.9
+_FRAMES_PER_BATCH: Final = 8
+"""Frames whose people are posed together."""
+MOST_HIDDEN, MOST_CUT = 0.95, 0.9
+"""Shares of a person that may be hidden, and outside the picture, in an annotated frame."""
 Rng = np.random.Generator
 
 
@@ -45,11 +46,11 @@ class Actor(NamedTuple):
     look: Look
     betas: Float32[np.ndarray, "10"]
     expressions: Float32[np.ndarray, "2 10"]
-    """Between which the face changes; the second one is that of a smile."""
+    """Expression parameters of the neutral face and of the smile."""
     motion: Motion
 
     def at(self, stage: Stage, frame: int) -> BodyParameters:
-        """Parameters in a frame, in the camera frame."""
+        """Parameters of SMPL-X in a frame, in the camera frame."""
         rotations, smile = self.motion.rotations[frame], self.motion.smile[frame]
         root = axis_angle(stage.from_world @ rotations[0])
         body = np.array([axis_angle(rotation) for rotation in rotations[1:]], np.float32)
@@ -62,27 +63,27 @@ class Actor(NamedTuple):
         )
 
     def translation(self, stage: Stage, frame: int, figure: Figure) -> Float32[np.ndarray, "3"]:
-        """The translation that brings a figure posed for a frame to its place."""
+        """Translation in the camera frame (metres) of a figure that was posed for a frame."""
         pelvis = stage.from_floor(self.motion.pelvis[frame])
         return (pelvis - figure.joints[0]).astype(np.float32)
 
 
 class Frame(NamedTuple):
-    """A picture and the rows of those who are seen in it."""
+    """A picture (RGB) and the annotation rows of the people who are visible in it."""
 
     image: UInt8[np.ndarray, "H W 3"]
     rows: list[Row]
 
 
 def people_of_clip(rng: Rng) -> int:
-    """How many; a clip's generator is asked for this first."""
+    """Number of people of a clip, which is the first number drawn from the clip's generator."""
     return int(rng.integers(2, 5))
 
 
 def draw_clip(
     studio: Studio, rng: Rng, shape: tuple[int, int], frame_count: int
 ) -> Iterator[Frame]:
-    """The frames of a clip, one after the other; `shape` is (height, width)."""
+    """Generate the frames of a clip; `shape` is (height, width)."""
     count = people_of_clip(rng)
     focal = rng.uniform(26, 45)
     away = rng.uniform(3.6, 6.0) * focal / 30
@@ -106,21 +107,21 @@ def draw_clip(
         rows = []
         for index, (body, figure, transl, _) in enumerate(people):
             row = describe(figure, body, transl, picture, index, camera, studio.parts)
-            if is_clear(row, _MOST_HIDDEN, _MOST_CUT):
+            if is_clear(row, MOST_HIDDEN, MOST_CUT):
                 rows.append(row | {"meta.frame_index": number, "meta.person": index})
         yield Frame(add_sensor_noise(rng, taken, noise), rows)
 
 
 PosedActor = tuple[BodyParameters, Figure, Float32[np.ndarray, "3"], Mesh]
+"""Parameters, posed body, its translation (metres, camera frame) and its mesh."""
 
 
 def pose_actors(
     studio: Studio, actors: list[Actor], stages: Sequence[Stage]
 ) -> Iterator[list[PosedActor]]:
-    """Everybody in each frame, which has a stage: parameters, the figure, its translation, its
-    mesh."""
-    for first in range(0, len(stages), _TOGETHER):
-        numbers = range(first, min(first + _TOGETHER, len(stages)))
+    """The actors in every frame, in their order; frame i has the camera `stages[i]`."""
+    for first in range(0, len(stages), _FRAMES_PER_BATCH):
+        numbers = range(first, min(first + _FRAMES_PER_BATCH, len(stages)))
         parameters = [actor.at(stages[number], number) for number in numbers for actor in actors]
         figures = iter(studio.figures.pose(parameters))
         bodies = iter(parameters)
@@ -136,7 +137,7 @@ def pose_actors(
 
 
 def make_physique(studio: Studio, look: Look, betas: Float32[np.ndarray, "10"]) -> Physique:
-    """What motion needs to know of a dressed body."""
+    """Skeleton and feet of a dressed person, as `Script` needs them."""
     body, expression = np.zeros((21, 3), np.float32), np.zeros(10, np.float32)
     root, hand, jaw = body[0], body[:15], body[0]
     still = BodyParameters(root, body, hand, hand, jaw, betas, expression)
@@ -149,7 +150,8 @@ def make_physique(studio: Studio, look: Look, betas: Float32[np.ndarray, "10"]) 
 
 
 def _actor(studio: Studio, rng: Rng, stage: Stage, number: int, away: float, frames: int) -> Actor:
-    """The first two cross each other; the others do anything, each at a depth of its own."""
+    """A random actor. The first two cross each other; the others stand, sit or climb, or cross
+    too. Each is at a different depth."""
     look = studio.stylist.draw(rng, fine=True)
     betas = np.clip(rng.standard_normal(10), -2.5, 2.5).astype(np.float32)
     expressions = (rng.standard_normal((2, 10)) * 0.8).astype(np.float32)
@@ -162,8 +164,8 @@ def _actor(studio: Studio, rng: Rng, stage: Stage, number: int, away: float, fra
     if crosses:
         script = crossing(rng, physique, (x, -depth), 0.8 * width, seconds)
     else:
-        doing = (standing, sitting, climbing)[rng.choice(3, p=(0.5, 0.3, 0.2))]
-        script = doing(rng, physique, (x, -depth), seconds)
+        action = (standing, sitting, climbing)[rng.choice(3, p=(0.5, 0.3, 0.2))]
+        script = action(rng, physique, (x, -depth), seconds)
     for at in np.arange(rng.uniform(0, 1.5), seconds, 2.5):
         script.face(at, float(rng.random()), float(rng.choice((0.0, 1.5))))
     return Actor(look, betas, expressions, script.play(rng, frames))
@@ -172,8 +174,8 @@ def _actor(studio: Studio, rng: Rng, stage: Stage, number: int, away: float, fra
 def crossing(
     rng: Rng, physique: Physique, middle: tuple[float, float], way_m: float, seconds: float
 ) -> Script:
-    """Walks through `middle` (world x, z) about halfway through; by chance one arm waves, and the
-    way bends."""
+    """A walk of about `way_m` that passes `middle` (world x, z) about halfway through the clip;
+    sometimes one arm waves, and sometimes the path bends there."""
     leftward, angle = rng.choice((-1.0, 1.0)), rng.normal(0, 0.3)
     ahead = np.array([leftward * math.cos(angle), math.sin(angle)])
     speed = clamp(way_m / seconds * rng.uniform(0.9, 1.1), 0.7, 1.33)
@@ -194,7 +196,7 @@ def crossing(
 
 
 def standing(rng: Rng, physique: Physique, where: tuple[float, float], seconds: float) -> Script:
-    """Waves, or talks with the hands; by chance turns to another side."""
+    """Stands and waves, gestures, or turns to another side."""
     script = Script(physique, *where, rng.normal(0, 40))
     script.wait(rng.uniform(0, 0.5))
     while script.time < seconds:
@@ -210,7 +212,7 @@ def standing(rng: Rng, physique: Physique, where: tuple[float, float], seconds: 
 
 
 def _wave(rng: Rng, script: Script) -> None:
-    """Raise one hand and swing it to and fro."""
+    """Append a wave of one hand."""
     arm, side = waving(rng), int(rng.integers(2))
     for number in range(int(rng.integers(4, 9))):
         swing = -1.0 if number % 2 else 1.0
@@ -218,12 +220,12 @@ def _wave(rng: Rng, script: Script) -> None:
         swung = arm._replace(wrist=wrist, bend=(arm.bend[0], arm.bend[1] + 14 * swing))
         last = 0.6 if number == 0 else 0.3
         left, right = (swung, None) if side == 0 else (None, swung)
-        script.arms(left, right, last_s=last).wait(last)
+        script.arms(left, right, seconds=last).wait(last)
     script.arms(None, None).wait(0.7)
 
 
 def sitting(rng: Rng, physique: Physique, where: tuple[float, float], seconds: float) -> Script:
-    """Sits down, stays a while, gets up, and may walk away."""
+    """Sits down, gets up, and in half of the cases walks away."""
     script = Script(physique, *where, rng.normal(0, 45))
     script.wait(rng.uniform(0.1, 0.3) * seconds)
     script.arms(THIGH, THIGH, script.time + 0.3, 1.2)
@@ -237,7 +239,7 @@ def sitting(rng: Rng, physique: Physique, where: tuple[float, float], seconds: f
 
 
 def climbing(rng: Rng, physique: Physique, where: tuple[float, float], seconds: float) -> Script:
-    """Goes up two steps, and down again if there is time."""
+    """Climbs two steps, and descends again if there is time."""
     yaw = rng.uniform(-180, 180)
     rise, tread, distance = rng.uniform(0.14, 0.19), rng.uniform(0.3, 0.36), rng.uniform(0.8, 1.4)
     start = np.array(where) - (distance + 0.3) * turn("y", yaw)[[0, 2], 2]

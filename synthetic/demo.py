@@ -1,5 +1,5 @@
-"""The clip in demo/: three people in a hall; one walks and turns, one sits down and gets up, one
-talks with open hands. `film` draws people in the hall, also for `shots`."""
+"""The clip in demo/: three people in a room; one walks and turns, one sits down and gets up, one
+gestures with open hands. `film` draws people in the room, also for `shots`."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,8 +26,8 @@ from utils.render import rasterize
 
 _FOCAL_MM: Final = 29.0
 _LOOKS: Final = (7, 8, 27)
-"""Seeds of what people look like: the walker, the sitter, the talker."""
-_SHADOW_MAP_PX, _SHADOW_MAP_M, _LIGHT_AWAY_M, _SHADOW_GAP_M = 600, 7.0, 40.0, 0.03
+"""Seeds of the appearance of the walker, the sitter and the talker."""
+_SHADOW_MAP_PX, _SHADOW_MAP_M, _LIGHT_DISTANCE_M, _SHADOW_BIAS_M = 600, 7.0, 40.0, 0.03
 _LIGHT_FROM: Final = [
     unit(np.array(direction, np.float32))
     for direction in (
@@ -38,29 +38,30 @@ _LIGHT_FROM: Final = [
         (-0.2, -0.5, 0.8),
     )
 ]
-"""Directions from which the light of the hall comes."""
-_LEAST_FREE: Final = 0.3
-"""Of the light that is left where people hide all of it."""
-_EVENNESS: Final = 0.15
-"""Of cloth: how much of its drawn unevenness is left."""
-_FINER: Final = 2
-"""People are drawn with so many times the picture's pixels a side."""
+"""Directions (world) in which the ambient occlusion of people is sampled."""
+_LEAST_AMBIENT: Final = 0.3
+"""Share of the ambient light that reaches points that are occluded in all directions."""
+_TEXTURE_CONTRAST: Final = 0.15
+"""Factor of the contrast of people's textures."""
+_SUPERSAMPLING: Final = 2
+"""People are drawn at this multiple of the picture's resolution."""
 _SUNK_M: Final = 0.05
-"""What is lower under a ground casts no shadow on it."""
+"""Points more than this below a ground cast no shadow on it."""
 _WINDOW_LIGHT: Final = np.array([-0.62, 0.74, 0.26])
-"""Where most light but the sun's comes from, in the world."""
+"""Main direction of the light other than the sun's, in the world."""
 _EXPOSURE: Final = 0.68
-_FILM_STEPS: Final = 2048
+_TONE_STEPS: Final = 2048
+"""Entries of the tone curve per unit of light."""
 _GAMMA: Final = 1.8
 _SMALLEST_M, _SMALLEST_PX = 2.0**-12, 2.0**-5
-"""To which joints in the truth are rounded, so that its file is small."""
+"""Steps to which annotated joints are rounded, so that the file is small."""
 Rng = np.random.Generator
 
 
 def draw_demo(
     studio: Studio, rng: Rng, shape: tuple[int, int], frame_count: int
 ) -> Iterator[Frame]:
-    """The frames of the clip; `shape` is (height, width)."""
+    """Generate the frames of the clip; `shape` is (height, width)."""
     tilt = turn("x", 4.0) @ FLIP
     stage, camera = Stage(_FOCAL_MM, 1.4, tilt), full_camera(_FOCAL_MM, shape)
     actors = [
@@ -75,12 +76,14 @@ def draw_demo(
 
 
 class EmptyHall(NamedTuple):
-    """A picture of the hall without people.
+    """A picture of the room without people, in linear light.
 
     Attributes:
-        base: all light but the sun's.
-        sunny: the sun's.
-        grounds: heights over the floor of what people stand on, and where each is seen.
+        base: light other than the sun's.
+        sunny: light of the sun.
+        depth_m: depth along the optical axis.
+        grounds: height above the floor of each surface that people stand on, metres, and the
+            pixels that show it.
     """
 
     base: Image
@@ -90,7 +93,7 @@ class EmptyHall(NamedTuple):
 
 
 def hall_around(rng: Rng, actors: Sequence[Actor], rays: int | None = None) -> Hall:
-    """The hall with the seats and steps that people need; see `Hall` about `rays`."""
+    """The room with the seats and steps that the actors' motions need; for `rays` see `Hall`."""
     blocks = [block for actor in actors for block in actor.motion.blocks]
     return Hall(rng, furnish(rng, blocks), rays)
 
@@ -102,17 +105,18 @@ def film(
     stages: Sequence[Stage],
     views: Iterable[EmptyHall],
 ) -> Iterator[Frame]:
-    """A frame for each stage, with rows of everybody.
+    """Generate a frame for each stage, with rows of all actors.
 
     Args:
-        views: the hall without people as each stage sees it.
+        stages: the camera of each frame.
+        views: the room without people, seen by each of these cameras.
     """
-    everyone = pose_actors(studio, actors, stages)
-    for number, (stage, people, empty) in enumerate(zip(stages, everyone, views, strict=False)):
+    posed = pose_actors(studio, actors, stages)
+    for number, (stage, people, empty) in enumerate(zip(stages, posed, views, strict=False)):
         height, width = empty.depth_m.shape
         camera = full_camera(stage.focal_mm, (height, width))
         meshes = [mesh for *_, mesh in people]
-        joined = _linear(gather(meshes))
+        joined = _in_linear_light(gather(meshes))
         shadowed = _with_shadows(empty, joined, stage, camera)
         lit = _reflected_light(hall, stage, meshes, joined)
         image, picture = _draw_people(meshes, joined, lit, shadowed, empty.depth_m, camera)
@@ -124,19 +128,19 @@ def film(
         yield Frame(image, rows)
 
 
-def _linear(mesh: Mesh) -> Mesh:
-    """Colours as shares of reflected light; looks have them as they appear in a photograph."""
+def _in_linear_light(mesh: Mesh) -> Mesh:
+    """The mesh with linear reflectances in place of the gamma-encoded colours of a `Look`."""
     textures = []
     for texture in mesh.textures:
         mean = texture.mean(axis=(0, 1))
-        textures.append(np.clip(mean + _EVENNESS * (texture - mean), 0, 1) ** _GAMMA)
+        textures.append(np.clip(mean + _TEXTURE_CONTRAST * (texture - mean), 0, 1) ** _GAMMA)
     return mesh._replace(tint=mesh.tint**_GAMMA, textures=tuple(textures))
 
 
 def draw_actor(
     studio: Studio, rng: Rng, play: Callable[[Physique], Script], look_seed: int, frames: int
 ) -> Actor:
-    """Somebody who does what `play` says, and looks as `look_seed` says."""
+    """An actor with the motion that `play` scripts and the appearance of `look_seed`."""
     look_rng = np.random.default_rng(look_seed)
     look = studio.stylist.draw(look_rng, fine=True)
     betas = np.clip(look_rng.standard_normal(10) * 0.7, -1.5, 1.5).astype(np.float32)
@@ -156,7 +160,7 @@ def _gesture(
 
 
 def _walker(physique: Physique) -> Script:
-    """From the right, behind the talker, round the rug and towards the camera; then a wave."""
+    """Walks from the right behind the talker, around the rug, towards the camera, and waves."""
     script = Script(physique, 3.35, -5.75, -90.0, -0.35)
     script.walk([(-0.35, -5.7), (-0.55, -3.55)], 1.02)
     script.look(0.6, (0.95, 1.5, -4.0)).look(2.4, None).look(4.2, _CAMERA)
@@ -173,7 +177,7 @@ def _walker(physique: Physique) -> Script:
 
 
 def _sitter(physique: Physique) -> Script:
-    """On the chair beside the windows."""
+    """Sits down on the chair beside the windows and gets up."""
     script = Script(physique, -1.55, -4.85, 48.0).wait(0.7)
     script.arms(THIGH, THIGH, 1.1, 1.1).look(0.0, (0.95, 1.5, -4.0)).sit(3.1)
     script.look(3.4, (-0.5, 1.4, -4.2)).look(5.6, (0.95, 1.5, -4.0)).face(2.6, 0.6)
@@ -185,7 +189,7 @@ def _sitter(physique: Physique) -> Script:
 
 
 def _talker(physique: Physique) -> Script:
-    """Towards the camera, with open hands and moving fingers."""
+    """Faces the camera and gestures with open hands and moving fingers."""
     script = Script(physique, 0.95, -3.95, -12.0)
     open_low = _gesture(0.24, -0.14, 0.30, -40, "spread")
     wide = _gesture(0.42, -0.05, 0.26, -55, "spread", (-15, 0))
@@ -208,20 +212,20 @@ def _talker(physique: Physique) -> Script:
 def _reflected_light(
     hall: Hall, stage: Stage, meshes: list[Mesh], joined: Mesh
 ) -> Float32[np.ndarray, "V 3"]:
-    """Light that people reflect where they are in the hall; less where bodies shade it."""
+    """RGB that people's vertices reflect: ambient light with occlusion by people, and the sun."""
     points = (joined.points @ stage.from_world + stage.centre).astype(np.float32)
     normals = joined.normals @ stage.from_world.astype(np.float32)
-    seen = faced = np.full(len(points), 1e-3, np.float32)
+    reached = facing = np.full(len(points), 1e-3, np.float32)
     for direction in _LIGHT_FROM:
         cosine = np.maximum(normals @ direction, 0)
-        faced = faced + cosine
-        seen = seen + cosine * ~_in_shadow(points, joined.faces, direction)
-    free = (_LEAST_FREE + (1 - _LEAST_FREE) * seen / faced)[:, None]
+        facing = facing + cosine
+        reached = reached + cosine * ~_in_shadow(points, joined.faces, direction)
+    visibility = (_LEAST_AMBIENT + (1 - _LEAST_AMBIENT) * reached / facing)[:, None]
     shaded, light, first = _in_shadow(points, joined.faces, TO_SUN), [], 0
     for mesh in meshes:
         own = slice(first, first + len(mesh.points))
-        even, sun = hall.light_on(points[own], normals[own], shaded[own])
-        light.append(even * free[own] + sun)
+        ambient, sun = hall.light_on(points[own], normals[own], shaded[own])
+        light.append(ambient * visibility[own] + sun)
         first = own.stop
     return (np.concatenate(light) * joined.tint).astype(np.float32)
 
@@ -229,17 +233,17 @@ def _reflected_light(
 def _in_shadow(
     points: Float32[np.ndarray, "V 3"], faces: Int32[np.ndarray, "F 3"], direction: Vector
 ) -> Bool[np.ndarray, " V"]:
-    """Which points triangles hide from something far away."""
+    """Which vertices the triangles hide from a distant light in `direction` (shadow mapping)."""
     right = np.array([direction[2], 0, -direction[0]]) / math.hypot(direction[0], direction[2])
-    frame = np.stack([right, np.cross(-direction, right), -direction])
-    eye = points.mean(axis=0) + direction * _LIGHT_AWAY_M
-    seen = np.ascontiguousarray((points - eye) @ frame.T, np.float32)
-    side, focal = _SHADOW_MAP_PX, _SHADOW_MAP_PX * _LIGHT_AWAY_M / _SHADOW_MAP_M
+    from_world = np.stack([right, np.cross(-direction, right), -direction])
+    light = points.mean(axis=0) + direction * _LIGHT_DISTANCE_M
+    seen = np.ascontiguousarray((points - light) @ from_world.T, np.float32)
+    side, focal = _SHADOW_MAP_PX, _SHADOW_MAP_PX * _LIGHT_DISTANCE_M / _SHADOW_MAP_M
     camera = Camera((focal, focal), ((side - 1) / 2, (side - 1) / 2))
     drawn = rasterize(seen, faces, seen, camera, (side, side), 1.0)
     depth = np.where(drawn.covered, drawn.values[0][..., 2], np.inf)
     column, row = np.clip(np.rint(camera.project(seen)).astype(int), 0, side - 1).T
-    return depth[row, column] < seen[:, 2] - _SHADOW_GAP_M
+    return depth[row, column] < seen[:, 2] - _SHADOW_BIAS_M
 
 
 def _draw_people(
@@ -250,34 +254,37 @@ def _draw_people(
     depth_m: Float32[np.ndarray, "H W"],
     camera: Camera,
 ) -> tuple[UInt8[np.ndarray, "H W 3"], Picture]:
-    """People before and behind the hall's things, and what is seen of them. The part of the
-    picture where they are is drawn finer and scaled down; what a thing hides is nobody's."""
+    """Draw people into the room, and return the image and who is visible in each pixel.
+
+    The rectangle that contains them is drawn at a higher resolution and reduced. Pixels in which
+    furniture hides a person get the owner `len(meshes)`.
+    """
     height, width = depth_m.shape
     x, y = camera.project(joined.points).T
     left = min(max(int(x.min()) - 3, 0), width - 1)
     top = min(max(int(y.min()) - 3, 0), height - 1)
     right, bottom = min(int(x.max()) + 4, width), min(int(y.max()) + 4, height)
     part = slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1))
-    far_m = cv2.resize(depth_m[part], None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_NEAREST)
-    shape, fine = far_m.shape, camera.cropped(left, top).scaled(_FINER)
+    factor = _SUPERSAMPLING
+    room_m = cv2.resize(depth_m[part], None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+    shape, fine = room_m.shape, camera.cropped(left, top).scaled(factor)
     picture = draw_lit(meshes, joined, lit, fine, (shape[0], shape[1]))
-    hidden = (picture.owner >= 0) & (far_m < picture.depth_m)
+    hidden = (picture.owner >= 0) & (room_m < picture.depth_m)
     shown = ~hidden.ravel()[picture.pixels]
     light = cv2.resize(background[part], shape[::-1], interpolation=cv2.INTER_LINEAR)
     light.reshape(-1, 3)[picture.pixels[shown]] = picture.colours[shown]
     image = _developed(background)
-    small = (shape[1] // _FINER, shape[0] // _FINER)
+    small = (shape[1] // factor, shape[0] // factor)
     image[part] = cv2.resize(_developed(light), small, interpolation=cv2.INTER_AREA)
     owner, nearest_m = np.full((height, width), -1, np.int32), np.full_like(depth_m, np.inf)
-    middle = slice(_FINER // 2, None, _FINER)
+    middle = slice(factor // 2, None, factor)
     owner[part] = np.where(hidden, len(meshes), picture.owner)[middle, middle]
-    nearest_m[part] = np.where(hidden, far_m, picture.depth_m)[middle, middle]
+    nearest_m[part] = np.where(hidden, room_m, picture.depth_m)[middle, middle]
     return image, Picture(picture.colours, picture.pixels, owner, nearest_m)
 
 
 def _with_shadows(empty: EmptyHall, joined: Mesh, stage: Stage, camera: Camera) -> Image:
-    """The hall with people's shadows: sharp ones of the sun, soft ones of windows, and the dark
-    under feet."""
+    """The room with people's shadows: sharp in the sun, soft from the windows, and under feet."""
     base, sunny = empty.base.copy(), empty.sunny.copy()
     for ground_m, seen in empty.grounds:
         image, sun = Background(base, seen), Background(sunny, seen)
@@ -292,13 +299,14 @@ def _with_shadows(empty: EmptyHall, joined: Mesh, stage: Stage, camera: Camera) 
 
 
 def _developed(image: Image) -> UInt8[np.ndarray, "H W 3"]:
-    """Bytes of light of 0 to 4; bright parts are held back as on film."""
-    return _film()[np.clip(image * _FILM_STEPS, 0, 4 * _FILM_STEPS).astype(np.uint16)]
+    """Tone-map linear light from 0 to 4 to bytes."""
+    return _tone_curve()[np.clip(image * _TONE_STEPS, 0, 4 * _TONE_STEPS).astype(np.uint16)]
 
 
 @cache
-def _film() -> UInt8[np.ndarray, " N"]:
-    light = _EXPOSURE * np.arange(4 * _FILM_STEPS + 1) / _FILM_STEPS
+def _tone_curve() -> UInt8[np.ndarray, " N"]:
+    """Bytes for light from 0 to 4 in steps: Narkowicz's fit of the ACES film curve, and gamma."""
+    light = _EXPOSURE * np.arange(4 * _TONE_STEPS + 1) / _TONE_STEPS
     light = light * (2.51 * light + 0.03) / (light * (2.43 * light + 0.59) + 0.14)
     return np.clip(255 * np.clip(light, 0, 1) ** (1 / 2.2), 0, 255).astype(np.uint8)
 

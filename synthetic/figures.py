@@ -1,4 +1,4 @@
-"""Dressed people posed in batches: bodies, clothes and joints, and the meshes that are drawn."""
+"""Posing of dressed people in batches: bodies, clothes and joints, and the meshes to draw."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -26,7 +26,7 @@ _HEAD: Final = RIG_JOINTS.index("head")
 
 
 class BodyParameters(NamedTuple):
-    """One person's parameters of SMPL-X: axis-angle in radians, hands relative to the mean hand."""
+    """SMPL-X parameters of one person: axis-angle in radians, hands relative to the mean hand."""
 
     global_orient: Float32[np.ndarray, "3"]
     body_pose: Float32[np.ndarray, "21 3"]
@@ -38,17 +38,18 @@ class BodyParameters(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A posed person. Metres, in the frame that `global_orient` turns to; `transl` is zero."""
+    """A posed person without translation, metres, in the target frame of `global_orient`."""
 
     points: Float32[np.ndarray, "P 3"]
     """The body's vertices, then those of all clothes of the wardrobe."""
     joints: Float32[np.ndarray, "144 3"]
+    """In the order of MODEL_JOINTS."""
     head: Float32[np.ndarray, "3 3"]
-    """Rotation of the head from the rest pose."""
+    """Rotation of the head relative to the rest pose."""
 
 
 class Figures:
-    """The open body and its wardrobe, ready to pose batches of people."""
+    """The open body and its wardrobe, which pose batches of people."""
 
     def __init__(self) -> None:
         data = read_body(ModelFolder(STAND_IN, STAND_IN_NAME), "smplx", "neutral")
@@ -65,7 +66,7 @@ class Figures:
 
     @torch.inference_mode()
     def pose(self, people: list[BodyParameters]) -> list[Figure]:
-        """Pose all `people` together, in their order."""
+        """Pose all `people` in one batch; the figures are in the same order."""
         parameters = _stacked(people)
         output = self.body(**parameters)
         assert output.vertices is not None
@@ -78,11 +79,11 @@ class Figures:
 
     @torch.inference_mode()
     def rest_joints_of(self, betas: Float32[np.ndarray, "10"]) -> Float32[np.ndarray, "55 3"]:
-        """Of a body of some shape, metres."""
+        """Joints of a body of the given shape in the rest pose, metres."""
         return self.body.rest_joints(torch.from_numpy(betas[None]))[0].numpy()
 
     def _transforms(self, parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Of each joint, from the rest pose to the pose; and the head's rotation."""
+        """Skinning transforms of each joint, and the rotation of the head."""
         body, count = self.body, len(parameters["betas"])
         eyes = parameters["jaw_pose"].new_zeros(count, 6)
         order = ("global_orient", "body_pose", "jaw_pose", "", "left_hand_pose", "right_hand_pose")
@@ -101,28 +102,29 @@ def _stacked(people: list[BodyParameters]) -> dict[str, Tensor]:
 
 
 class Mesh(NamedTuple):
-    """A thing or a dressed person in the camera frame (metres: x right, y down, z forward)."""
+    """An object or a dressed person in the camera frame (metres: x right, y down, z forward)."""
 
     points: Float32[np.ndarray, "V 3"]
     normals: Float32[np.ndarray, "V 3"]
-    """Of length 1, outward."""
+    """Outward; of length about 1, because the bumps of clothes are added."""
     tint: Float32[np.ndarray, "V 3"]
     """RGB by which the texture is multiplied."""
     uv: Float32[np.ndarray, "V 2"]
-    """In sides of the texture."""
+    """Texture coordinates; the texture repeats at every integer."""
     gloss: Float32[np.ndarray, " V"]
     faces: Int32[np.ndarray, "F 3"]
     two_sided: Bool[np.ndarray, " F"]
     texture: Int32[np.ndarray, " V"]
-    """Number in `textures`; the same at all corners of a face."""
+    """Index in `textures`; the same at all corners of a face."""
     textures: tuple[Texture, ...]
 
 
-_OF_THE_LOOK: Final = ("tint", "uv", "gloss", "faces", "two_sided", "texture", "textures")
+_LOOK_FIELDS: Final = ("tint", "uv", "gloss", "faces", "two_sided", "texture", "textures")
+"""Fields of `Look` that a mesh takes over, in the order of `Mesh`."""
 
 
 def person_mesh(figure: Figure, look: Look, transl: Float32[np.ndarray, "3"]) -> Mesh:
-    """A posed body with its clothes and hair on, moved by `transl`."""
+    """The mesh of a posed body with clothes and hair, moved by `transl` (metres)."""
     points = figure.points[look.points]
     normals = vertex_normals(points, look.faces)
     points += normals * look.thickness[:, None]
@@ -131,11 +133,11 @@ def person_mesh(figure: Figure, look: Look, transl: Float32[np.ndarray, "3"]) ->
         points[hair] += look.hair @ figure.head.T
         normals[hair] = vertex_normals(points[hair], look.hair_faces)
     normals[len(normals) - len(look.bumps) :] += look.bumps
-    return Mesh(points + transl, normals, *(getattr(look, name) for name in _OF_THE_LOOK))
+    return Mesh(points + transl, normals, *(getattr(look, name) for name in _LOOK_FIELDS))
 
 
 def gather(meshes: Sequence[Mesh]) -> Mesh:
-    """Join meshes, in their order; there is at least one."""
+    """Join one or more meshes, in their order."""
     points = np.cumsum([0, *(len(mesh.points) for mesh in meshes)])
     textures = np.cumsum([0, *(len(mesh.textures) for mesh in meshes)])
     shifted = [

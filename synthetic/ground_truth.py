@@ -1,10 +1,10 @@
-"""The ground truth of drawn people: rows, files of rows, and the entries of a HumanData file.
+"""Ground truth of rendered people: rows, files of rows, and the entries of a HumanData file.
 
-Parameters, joints and boxes are exact also where they are not seen. The confidence of a joint
-says whether it is seen: 1, or 0 where it is outside the picture or another person or thing is
-before it. A person's own body hiding a joint does not count.
+Parameters, joints and boxes are exact, also where they are not visible. The confidence of a joint
+is 0 if it lies outside the picture or behind another person or an object, else 1; occlusion by the
+person's own body is ignored.
 
-A row's keys are those of a HumanData file; "smplx.betas" is the key "betas" of its entry "smplx".
+A row has the keys of a HumanData file; "smplx.betas" is the key "betas" of the entry "smplx".
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,17 +23,17 @@ from utils.camera import Camera
 from utils.files import atomic_path
 
 _LEAST_SEEN: Final = 0.3
-"""Of a part's surface, for its box to count."""
+"""Share of the vertices of a hand or face that must be visible for its box to be valid."""
 _FACE: Final = slice(MODEL_JOINTS.index("face5"), len(MODEL_JOINTS))
 _SAMPLED: Final = 12
-"""Each 12th vertex is looked up to estimate how much of a person is hidden."""
+"""Every 12th vertex is tested to estimate which share of a person is hidden."""
 Row = dict[str, Any]
 Columns = dict[str, np.ndarray]
 Box = Float32[np.ndarray, "5"]
 
 
 class Parts:
-    """Vertices of the body whose boxes are given."""
+    """Indices of the body's vertices for which boxes are annotated."""
 
     def __init__(self, region: np.ndarray) -> None:
         self.body_count = len(region)
@@ -46,9 +46,12 @@ def visible_points(
     picture: Picture,
     number: int,
 ) -> tuple[Bool[np.ndarray, " K"], Bool[np.ndarray, " K"]]:
-    """Which points of a mesh are in the picture, and which of them no other mesh hides.
+    """Which points are in the picture, and which of these no other mesh hides.
 
-    Points are in the camera frame, metres; `pixels` is where they are in the picture.
+    Args:
+        points: points of one mesh in the camera frame, metres.
+        pixels: their projections.
+        number: index of the mesh, as in `picture.owner`.
     """
     height, width = picture.owner.shape
     x, y = np.rint(pixels).T
@@ -67,8 +70,8 @@ def hidden_share(
     camera: Camera,
     parts: Parts,
 ) -> tuple[float, float]:
-    """Shares of a person's surface that are hidden by others (of what is in the picture), and
-    that are outside the picture."""
+    """The share of a person's surface in the picture that others hide, and the share of the whole
+    surface that is outside the picture."""
     points = figure.points[: parts.body_count : _SAMPLED] + transl
     inside, free = visible_points(points, camera.project(points), picture, number)
     return float(1 - free.sum() / max(inside.sum(), 1)), float(1 - inside.mean())
@@ -83,7 +86,7 @@ def describe(
     camera: Camera,
     parts: Parts,
 ) -> Row:
-    """All entries of a person's row but the image's path; `number` is that of the person's mesh."""
+    """A person's row without the path of the image; `number` is the index of the person's mesh."""
     height, width = shape = picture.owner.shape
     joints = (figure.joints + transl).astype(np.float64)
     pixels = camera.project(joints)
@@ -122,8 +125,8 @@ def _part_box(
 def _box(
     pixels: Float[np.ndarray, "K 2"], shape: tuple[int, ...], confidence: float, scale: float = 1.0
 ) -> Box:
-    """x, y, width, height of the box around pixels, enlarged and clipped to the picture, and its
-    confidence; zeros where nothing of it is in the picture."""
+    """The box around pixels, multiplied by `scale` and clipped to the picture: x, y, width, height,
+    confidence; zeros if it lies outside the picture."""
     low = np.array([pixels[:, axis].min() for axis in range(2)])
     high = np.array([pixels[:, axis].max() for axis in range(2)])
     middle, half = (low + high) / 2, (high - low) / 2 * scale
@@ -135,14 +138,14 @@ def _box(
 
 
 def save_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows, possibly none, as columns."""
+    """Write rows (which may be none) to an .npz file with one column per key."""
     columns = {key: np.array([row[key] for row in rows]) for key in rows[0]} if rows else {}
     with atomic_path(path) as partial:
         np.savez(partial, allow_pickle=False, **columns)
 
 
 def load_rows(paths: Sequence[Path]) -> Columns:
-    """The rows of several files, one behind the other, as columns; {} if there are none."""
+    """Concatenated columns of several files of rows; {} if they contain no rows."""
     parts = []
     for path in paths:
         with np.load(path, allow_pickle=False) as archive:
@@ -152,7 +155,7 @@ def load_rows(paths: Sequence[Path]) -> Columns:
 
 
 def entries_of_columns(columns: Columns, config: str, about: Mapping[str, Any]) -> Entries:
-    """What `write_humandata` takes; `about` joins the settings in `misc`."""
+    """Entries for `write_humandata`, from columns of rows; `about` is added to the entry `misc`."""
     entries: Entries = {key: value for key, value in columns.items() if "." not in key}
     for key, value in columns.items():
         entry, _, name = key.rpartition(".")

@@ -1,7 +1,7 @@
-"""A lit hall in daylight, in which the clip of demo/ plays.
+"""The furnished room (hall) of the clip in demo/, in daylight.
 
-Everything in it is a box with a material. Light is traced once: sun and sky come through windows
-on the left, and fall from surface to surface. People get the light that is where they stand.
+All objects are boxes with a material. Light is computed once by ray casting: sun and sky enter
+through windows on the left, and surfaces reflect them. Light probes give the light on people.
 """
 
 from collections.abc import Sequence
@@ -20,19 +20,19 @@ from utils.camera import Camera
 
 Rng = np.random.Generator
 Cells = Float[np.ndarray, "C 3"]
-"""Light on a grid over each face of each solid."""
+"""RGB light on the cells of a grid over each face of each solid."""
 _LEFT_M, _RIGHT_M, _BACK_M, _FRONT_M, _HIGH_M = -3.7, 4.0, -8.6, 1.6, 3.2
 ROOM_M: Final = ((_LEFT_M - 0.3, _RIGHT_M), (0.0, _HIGH_M), (_BACK_M, _FRONT_M))
-"""From where to where it is along each axis, with the depth of the windows."""
+"""Extent of the room along each axis, with the depth of the windows."""
 TO_SUN: Final = np.array([-0.78, 0.56, 0.26], np.float32) / np.linalg.norm((-0.78, 0.56, 0.26))
 _SUN: Final = np.array([3.4, 3.0, 2.35], np.float32)
 _SKY: Final = np.array([5.2, 5.9, 6.6], np.float32)
 _LAMP: Final = np.array([0.20, 0.18, 0.16], np.float32)
-"""Even light from everywhere, as of lamps."""
+"""Constant ambient light, as from lamps."""
 _SUN_WIDTH: Final = 0.006
 _CELL_M: Final = 0.25
 BRIGHTEST: Final = 2.4
-"""Brighter light is cut, so that edges of windows stay smooth."""
+"""Brighter light is clipped, so that the edges of windows are smooth."""
 _RAYS: Final = 128
 _SAMPLES: Final = 5
 """Rays per pixel."""
@@ -40,16 +40,16 @@ _SMALL_M, _GROUP_M = 0.3, 0.9
 _FAR_M: Final = 1e4
 _PROBES_M: Final = 0.7
 AXES: Final = (0, 0, 1, 1, 2, 2)
-"""Across which the six faces of a solid are."""
+"""Axis of the normal of each of a solid's six faces."""
 _PICTURES: Final = (
     ("flower.jpg", -1.75, (1.05, 0.70)), ("rocket.jpg", -0.35, (1.0, 0.67)),
     ("china.jpg", 0.98, (1.05, 0.70)),
 )  # fmt: skip
-"""Their files, where on the wall, width and height."""
+"""File, x and (width, height) of the pictures on the back wall, metres."""
 
 
 class Solid(NamedTuple):
-    """A box."""
+    """A box in the world, metres."""
 
     middle: Vector
     half: Float32[np.ndarray, "3"]
@@ -58,7 +58,7 @@ class Solid(NamedTuple):
 
 
 class Hits(NamedTuple):
-    """Where rays end; those that leave through a window have no solid (-1)."""
+    """Where rays end; the solid is -1 for rays that leave through a window."""
 
     distance: Float[np.ndarray, " N"]
     solid: Int[np.ndarray, " N"]
@@ -72,7 +72,7 @@ def box(
     material: Material,
     rotation: Rotation | None = None,
 ) -> Solid:
-    """`middle` is that of the box' bottom; metres."""
+    """A box; `middle` is the centre of its lower face, metres."""
     half = np.array(size, np.float32) / 2
     frame = np.eye(3) if rotation is None else rotation
     centre = np.array(middle, np.float32) + (frame @ (0, half[1], 0)).astype(np.float32)
@@ -80,12 +80,12 @@ def box(
 
 
 class Group(NamedTuple):
-    """Solids near each other, in a ball."""
+    """Adjacent solids and their bounding sphere."""
 
     middle: Vector
     radius_m: float
     members: list[tuple[int, Solid]]
-    """And their numbers."""
+    """Solids with their indices."""
 
 
 def _groups(solids: Sequence[Solid]) -> list[Group]:
@@ -97,10 +97,10 @@ def _groups(solids: Sequence[Solid]) -> list[Group]:
     groups = []
     for members in cells.values():
         middle = np.mean([solid.middle for _, solid in members], axis=0)
-        away = [
+        radii = [
             float(np.linalg.norm(solid.middle - middle)) + _radius(solid) for _, solid in members
         ]
-        groups.append(Group(middle.astype(np.float32), max(away), members))
+        groups.append(Group(middle.astype(np.float32), max(radii), members))
     return groups
 
 
@@ -109,7 +109,7 @@ def _radius(solid: Solid) -> float:
 
 
 class Grid:
-    """Cells over each face of each solid."""
+    """Numbering of the cells of a grid over each face of each solid."""
 
     def __init__(self, sizes: Int[np.ndarray, "S 6 2"]) -> None:
         self.sizes = sizes
@@ -122,7 +122,7 @@ class Grid:
         uv: Float[np.ndarray, "N 2"],
         values: Float32[np.ndarray, "C D"],
     ) -> Float32[np.ndarray, "N D"]:
-        """Values of cells, interpolated; `uv` is 0 to 1 along the face."""
+        """Bilinear interpolation of the cells' values; `uv` is 0 to 1 along the face."""
         rows, columns = self.sizes[solid, face].T
         first = self.first[solid, face]
         total = np.zeros((len(uv), values.shape[1]), np.float32)
@@ -138,15 +138,15 @@ class Grid:
 
 
 def trace(origins: Rays, rays: Rays, groups: Sequence[Group], longest_m: float = _FAR_M) -> Hits:
-    """The nearest hit of each ray."""
+    """The first hit of each ray; `rays` are unit vectors."""
     distance = np.full(len(rays), longest_m, np.float32)
     solid, face = np.full(len(rays), -1), np.zeros(len(rays), np.int64)
     for group in groups:
-        # Rays that pass by the ball are left out.
-        away = group.middle - origins
-        along = np.einsum("nc,nc->n", away, rays)
-        aside = np.einsum("nc,nc->n", away, away) - along * along
-        near = np.flatnonzero((aside <= group.radius_m**2) & (along > -group.radius_m))
+        # Rays that miss the bounding sphere are skipped.
+        to_middle = group.middle - origins
+        along = np.einsum("nc,nc->n", to_middle, rays)
+        squared = np.einsum("nc,nc->n", to_middle, to_middle) - along * along
+        near = np.flatnonzero((squared <= group.radius_m**2) & (along > -group.radius_m))
         for number, member in group.members if len(near) else []:
             start = (origins[near] - member.middle) @ member.rotation
             ray = rays[near] @ member.rotation
@@ -162,7 +162,7 @@ def trace(origins: Rays, rays: Rays, groups: Sequence[Group], longest_m: float =
 
 
 def _normals(hits: Hits, solids: Sequence[Solid]) -> tuple[Rays, Rays]:
-    """In each solid's frame and in the world."""
+    """Normals of the hit faces in the solids' frames and in the world."""
     local = np.zeros((len(hits.solid), 3), np.float32)
     local[np.arange(len(local)), hits.face // 2] = np.where(hits.face % 2, 1, -1)
     rotation = np.array([solid.rotation for solid in solids])[hits.solid]
@@ -170,14 +170,14 @@ def _normals(hits: Hits, solids: Sequence[Solid]) -> tuple[Rays, Rays]:
 
 
 class Hall:
-    """The hall with its light."""
+    """The room with its light."""
 
     def __init__(self, rng: Rng, solids: list[Solid], rays: int | None = None) -> None:
-        """`rays` from each place find its light; None: as many as for the clip in demo/."""
+        """Light at each point is the mean over `rays`; None: as many as for the clip in demo/."""
         self.solids = solids
         self._rays = _RAYS if rays is None else rays
         self._groups = _groups(solids)
-        # Small things receive light but do not send it on.
+        # Small objects receive light but do not reflect it onto others.
         self._large = [
             group
             for group in self._groups
@@ -191,7 +191,7 @@ class Hall:
         self._probes = self._probe(rng)
 
     def _surface_light(self, rng: Rng) -> Cells:
-        """Light but that of the sun, on cells of each face, after two bounces."""
+        """Light on the cells of each face, without direct sunlight, after two bounces."""
         points, normals = cell_points(self.solids, self.grid.sizes)
         light = np.zeros_like(points)
         light[:] = _LAMP
@@ -200,7 +200,7 @@ class Hall:
         return light
 
     def _smoothed(self, light: Cells) -> Float32[np.ndarray, "C 3"]:
-        """Each face's cells, smoothed over their neighbours: few rays leave them uneven."""
+        """Blur the cells of each face, to reduce the noise of few rays."""
         for firsts, sizes in zip(self.grid.first, self.grid.sizes, strict=True):
             for first, (rows, columns) in zip(firsts, sizes, strict=True):
                 grid = light[first : first + rows * columns].reshape(rows, columns, 3)
@@ -208,7 +208,7 @@ class Hall:
         return light
 
     def _incoming(self, rng: Rng, points: Rays, normals: Rays, light: Cells) -> Rays:
-        """Mean light from the half of all directions about each normal."""
+        """Mean light over the hemisphere about each normal, weighted by the cosine."""
         total = np.zeros_like(points)
         for _ in range(self._rays):
             direction = rng.standard_normal(points.shape).astype(np.float32)
@@ -219,7 +219,7 @@ class Hall:
         return total / self._rays + _LAMP
 
     def radiance(self, points: Rays, direction: Rays, light: Cells) -> Rays:
-        """Light that comes along rays, given the `light` on all cells."""
+        """Light that arrives along rays, given the `light` on all cells."""
         hits = trace(points, direction, self._large)
         seen = np.flatnonzero(hits.solid >= 0)
         found = np.empty_like(points)
@@ -233,7 +233,7 @@ class Hall:
     def reflected(
         self, places: Rays, hits: Hits, light: Cells, to_sun: Vector, *, fine: bool
     ) -> tuple[Rays, Rays]:
-        """What surfaces reflect: of all light, and of the sun's alone."""
+        """Light that surfaces reflect: the total, and the direct sunlight in it."""
         face_normals, normals = _normals(hits, self.solids)
         albedo = np.empty_like(places)
         uv = np.empty((len(places), 2), np.float32)
@@ -256,7 +256,7 @@ class Hall:
         return albedo * (direct + diffuse), albedo * direct
 
     def _probe(self, rng: Rng) -> Float[np.ndarray, "X Z 6 3"]:
-        """Light on six sides of a point at a person's height."""
+        """Light from the six axis directions on a grid of points 1.1 m above the floor."""
         xs, zs = self._probe_axes
         places = np.stack(np.meshgrid(xs, [1.1], zs, indexing="ij"), axis=-1).reshape(-1, 3)
         sides = []
@@ -270,8 +270,10 @@ class Hall:
     def light_on(
         self, points: Rays, normals: Rays, shaded: Bool[np.ndarray, " N"]
     ) -> tuple[Rays, Rays]:
-        """Light on a person's surface in the world: from all around, and of the sun, which others
-        keep from points that are `shaded`."""
+        """Ambient light and sunlight on a person's surface; points and normals in the world.
+
+        `shaded` points are in people's shadow; shadows of furniture are computed here.
+        """
         xs, zs = self._probe_axes
         middle = points.mean(axis=0)
         x = float(np.clip((middle[0] - xs[0]) / _PROBES_M, 0, len(xs) - 1.001))
@@ -294,7 +296,7 @@ class Hall:
     def photograph(
         self, rng: Rng, stage: Stage, camera: Camera, shape: tuple[int, int]
     ) -> tuple[Image, Image, Float32[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
-        """Without people: all light but the sun's, the sun's, depth (metres), where floor is."""
+        """The room without people: light other than the sun's, the sun's, depth, floor mask."""
         height, width = shape
         base, sunny = np.zeros((2, height * width, 3), np.float32)
         rows, columns = np.divmod(np.arange(height * width), width)
@@ -327,7 +329,7 @@ class Hall:
 
 
 def outside(rays: Rays) -> Rays:
-    """A bright sky over leaves, out of focus."""
+    """Light from outside along unit rays: a bright sky above foliage."""
     rise = rays[:, 1] + 0.03 * np.sin(23 * rays[:, 2]) + 0.02 * np.sin(51 * rays[:, 2] + 1)
     sky = np.clip((rise - 0.02) / 0.08, 0, 1)[:, None]
     leaves, blue = np.array([0.75, 0.95, 0.5]), np.array([1.55, 1.9, 2.2])
@@ -335,7 +337,7 @@ def outside(rays: Rays) -> Rays:
 
 
 def cell_counts(solid: Solid, cell_m: float) -> Int[np.ndarray, "6 2"]:
-    """How many cells of a size there are along each face."""
+    """Number of cells of a given side along both axes of each face."""
     count = np.ceil(2 * solid.half / cell_m).astype(int)
     return np.array([np.roll(count, -axis)[1:] for axis in AXES])
 
@@ -343,7 +345,7 @@ def cell_counts(solid: Solid, cell_m: float) -> Int[np.ndarray, "6 2"]:
 def face_points(
     solid: Solid, face: int, u: np.ndarray, v: np.ndarray, gap_m: float = 0.0
 ) -> Float[np.ndarray, "N 3"]:
-    """Places in the world so far before a face; `u` and `v` are 0 to 1 along it."""
+    """Points in the world, `gap_m` in front of a face; `u` and `v` are 0 to 1 along it."""
     axis, sign = face // 2, 1 if face % 2 else -1
     local = np.empty((u.size, 3))
     local[:, axis] = sign * (solid.half[axis] + gap_m)
@@ -353,6 +355,7 @@ def face_points(
 
 
 def cell_points(solids: Sequence[Solid], cells: Int[np.ndarray, "S 6 2"]) -> tuple[Rays, Rays]:
+    """Centres and normals of all cells."""
     points, normals = [], []
     for solid, sizes in zip(solids, cells, strict=True):
         for face, (rows, columns) in enumerate(sizes):
@@ -366,7 +369,7 @@ def cell_points(solids: Sequence[Solid], cells: Int[np.ndarray, "S 6 2"]) -> tup
 
 
 def furnish(rng: Rng, blocks: Sequence[Block]) -> list[Solid]:
-    """Floor, walls with windows on the left, and what stands and hangs there."""
+    """Floor, walls with windows on the left, and furniture."""
     width, depth = _RIGHT_M - _LEFT_M, _FRONT_M - _BACK_M
     x, z = (_LEFT_M + _RIGHT_M) / 2, (_FRONT_M + _BACK_M) / 2
     white, cream = plain(0.80, 0.79, 0.76), plain(0.78, 0.73, 0.64)
@@ -386,7 +389,7 @@ def furnish(rng: Rng, blocks: Sequence[Block]) -> list[Solid]:
     ]
     solids += _windows(white, cream)
     solids += _hung_pictures(dark)
-    # An entrance, a bookcase, a low cupboard with a plant, and a table before them all.
+    # An entrance, a bookcase, a low cupboard with a plant, and a table in front of them.
     solids.append(box((2.25, 0, _BACK_M + 0.03), (1.06, 2.16, 0.06), white))
     solids.append(box((2.25, 0, _BACK_M + 0.05), (0.90, 2.06, 0.06), wood(0.95, 0.45)))
     solids.append(box((2.60, 1.0, _BACK_M + 0.12), (0.12, 0.02, 0.05), dark))
@@ -466,7 +469,7 @@ def _plant(rng: Rng, where: tuple[float, float, float], size: float) -> list[Sol
 
 
 def _chair(block: Block) -> list[Solid]:
-    """A wooden chair whose seat is where a motion needs one."""
+    """A wooden chair whose seat is the block."""
     rotation = turn("y", block.yaw_deg)
     middle, (width, high, deep) = np.array([block.middle[0], 0, block.middle[1]]), block.size
     made, cloth = wood(0.6, 0.3), plain(0.16, 0.25, 0.36)
@@ -482,19 +485,14 @@ def _chair(block: Block) -> list[Solid]:
     return [box(middle + rotation @ at, size, material, rotation) for at, size, material in parts]
 
 
-_CUP: Final = plain(0.82, 0.80, 0.76)
-
-
 def _table(where: tuple[float, float, float], top: Material, leg: Material) -> list[Solid]:
     x, y, z = where
     solids = [box((x, 0.70, z), (1.5, 0.04, 0.7), top)]
     solids += [box((x + 0.68 * a, y, z + 0.29 * b), (0.05, 0.7, 0.05), leg)
                for a in (-1, 1) for b in (-1, 1)]  # fmt: skip
-    solids.append(
-        box((x - 0.35, 0.74, z + 0.05), (0.24, 0.03, 0.32), plain(0.55, 0.20, 0.16), turn("y", 25))
-    )
-    solids.append(
-        box((x - 0.33, 0.77, z + 0.05), (0.2, 0.025, 0.28), plain(0.15, 0.28, 0.36), turn("y", 12))
-    )
-    solids.append(box((x + 0.12, 0.74, z + 0.1), (0.075, 0.1, 0.075), _CUP, turn("y", 40)))
-    return solids
+    return [
+        *solids,
+        box((x - 0.35, 0.74, z + 0.05), (0.24, 0.03, 0.32), plain(0.55, 0.20, 0.16), turn("y", 25)),
+        box((x - 0.33, 0.77, z + 0.05), (0.2, 0.025, 0.28), plain(0.15, 0.28, 0.36), turn("y", 12)),
+        box((x + 0.12, 0.74, z + 0.1), (0.075, 0.1, 0.075), plain(0.82, 0.80, 0.76), turn("y", 40)),
+    ]

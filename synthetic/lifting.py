@@ -134,16 +134,20 @@ class People:
     def _placed(self, size: int) -> tuple[_Person, Float[Tensor, "B 137 3"]]:
         """People on a floor, and their joints in the camera's frame, metres; see `rendering`."""
         draw = self._draw
-        focal = (math.log(24) + math.log(85 / 24) * draw.uniform(size)).exp()
+        kind = draw.uniform(size)
+        wide, telephoto = 24 * (85 / 24) ** (kind / 0.8), 85 * (300 / 85) ** ((kind - 0.8) / 0.2)
+        focal = torch.where(kind < 0.8, wide, telephoto)
         fills = (math.log(0.3) + math.log(1.1 / 0.3) * draw.uniform(size)).exp()
-        away = (_PERSON_M * focal / FILM_HEIGHT_MM / fills).clamp(1.4, 30)
+        away = (_PERSON_M * focal / FILM_HEIGHT_MM / fills).clamp(1.4, 60)
         right = away * draw.uniform(size, -0.42, 0.42) * FILM_WIDTH_MM / focal
         kind = draw.uniform(size)
         height = (1.45 + 0.3 * draw.normal(size)).clamp(0.6, 2.2)
-        height = torch.where(kind > 0.7, draw.uniform(size, 0.15, 0.9), height)
-        height = torch.where(kind > 0.82, draw.uniform(size, 2.0, 4.5), height)
-        aside = draw.uniform(size, -0.18, 0.18) * FILM_HEIGHT_MM / focal
-        pitch = torch.atan2(height - 0.9, away) + aside
+        height = torch.where(kind > 0.78, draw.uniform(size, 0.15, 0.9), height)
+        height = torch.where(kind > 0.9, draw.uniform(size, 2.0, 4.5), height)
+        offset, film = draw.uniform(size, -1, 1), FILM_HEIGHT_MM / focal
+        to_people = torch.atan2(height - 0.9, away)
+        level = (math.radians(4) * offset).clamp(to_people - film / 4, to_people + film / 4)
+        pitch = torch.where(kind < 0.45, level, to_people + 0.18 * offset * film)
         roll = torch.deg2rad(torch.where(draw.chance(size, 0.35), 12.0, 2.0) * draw.normal(size))
         # Half a turn about x: the world's y points up, the camera's down.
         from_world = _about("z", roll) @ _about("x", pitch + math.pi)

@@ -1,8 +1,8 @@
-"""Motion of people on planted feet: steps are planned first, and the body follows them.
+"""Scripted motion of people: footsteps are planned first, and the body follows them.
 
-A `Script` is filled with what a person does, one action after the other, and played to a `Motion`.
-Feet stand where they were set down, and roll over heel and ball. The pelvis goes smoothly between
-them, as high as the legs reach; legs bend by inverse kinematics of the person's own skeleton.
+A `Script` collects actions, one after the other; `Script.play` makes a `Motion` of them. Feet do
+not slide while they stand, and roll over heel and ball. The pelvis moves smoothly between the feet,
+as high as the legs reach; legs are solved by inverse kinematics on the person's own skeleton.
 
 The world has y up, x to the right and z towards the camera; the floor is at y = 0. A person at yaw
 0 faces z.
@@ -22,15 +22,15 @@ from synthetic.poses import Rotations, still, swung_arm, trunk
 from synthetic.skeleton import JOINT, SIGN, Rotation, Skeleton, Vector, clamp, ease, turn
 
 FPS: Final = 30
-_BEFORE: Final = 30
-"""Frames that are made before the first and after the last one, for smoothing."""
+_PADDING: Final = 30
+"""Additional frames before the first and after the last one, for smoothing."""
 _STEP_M, _STEP_S, _SWING_SHARE = 0.64, 0.54, 0.74
 _TURN_STEP_DEG: Final = 60.0
 _LANDING_DEG, _LEAVING_DEG, _LANDING_S, _LEAVING_S = 12.0, 36.0, 0.12, 0.26
-"""How far toes point up when a heel lands, and down before the foot leaves; how long each takes."""
+"""Pitch of the foot (toes up) at heel strike and (toes down) at toe-off; duration of each."""
 _CLEARANCE_M, _ANKLE_ON_TREAD_M = 0.05, 0.07
 _STRETCHED: Final = 0.9945
-"""Of a leg's length: a little less than `Skeleton.reach` allows."""
+"""Longest distance from hip to ankle over the leg's length; less than `Skeleton.reach` allows."""
 _SEAT_BELOW_PELVIS_M: Final = 0.105
 _SIT_S: Final = 1.5
 Rng = np.random.Generator
@@ -39,13 +39,13 @@ Track = Float[np.ndarray, "T ..."]
 
 
 class Physique(NamedTuple):
-    """What of a person's shape motion depends on."""
+    """The dimensions of a person on which motion depends."""
 
     skeleton: Skeleton
     ankle_m: float
-    """Of the ankle over the sole."""
+    """Height of the ankle above the sole."""
     heel_m: float
-    """Of the heel behind the ankle."""
+    """Distance from the ankle back to the heel."""
 
 
 class Block(NamedTuple):
@@ -54,18 +54,20 @@ class Block(NamedTuple):
     middle: tuple[float, float]
     """World x and z, metres."""
     size: tuple[float, float, float]
+    """Extent along x, y and z before the rotation, metres."""
     yaw_deg: float
     is_seat: bool = False
 
 
 class Motion(NamedTuple):
-    """A person in every frame."""
+    """The pose of a person in every frame, at 30 frames per second."""
 
     rotations: Float[np.ndarray, "T 22 3 3"]
-    """The first one's is in the world."""
+    """Rotations of the body joints relative to their parents, that of the pelvis in the world."""
     pelvis: Float[np.ndarray, "T 3"]
-    """World, metres."""
+    """Position in the world, metres."""
     hands: dict[str, Float[np.ndarray, "T 15 3"]]
+    """Axis-angle in radians relative to the mean hand, by side."""
     jaw_rad: Float[np.ndarray, " T"]
     smile: Float[np.ndarray, " T"]
     """0 to 1."""
@@ -73,34 +75,34 @@ class Motion(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A foot is lifted and set down."""
+    """One step of one foot."""
 
     side: str
     lifted_s: float
     landed_s: float
     place: Vector
-    """World, metres: where the sole is under the ankle."""
+    """Point of the sole below the ankle, in the world, metres."""
     yaw_deg: float
     reach: float
-    """1: a long step forward; 0: a small one, with a level foot."""
+    """Relative length: 0 for a small step with a level foot, 1 for a long step forward."""
 
 
 class Feet(NamedTuple):
-    """Both feet (left, right) in every frame."""
+    """Both feet (left, right) in every frame, in the world."""
 
     ankle: Float[np.ndarray, "T 2 3"]
     turned: Float[np.ndarray, "T 2 3 3"]
     toes_deg: Float[np.ndarray, "T 2"]
-    """By which the toes are bent up."""
+    """Upward bend of the toes."""
     ground: Float[np.ndarray, "T 2 3"]
-    """Under the ankle, were the foot level."""
+    """Point of the sole below the ankle if the foot were level, metres."""
     yaw_deg: Float[np.ndarray, "T 2"]
     lifted: Float[np.ndarray, "T 2"]
-    """1 while a foot is in the air."""
+    """1 while a foot is in the air, else 0."""
 
 
 class Script:
-    """What a person does, one thing after the other. Times are seconds from the first frame."""
+    """A sequence of actions of one person. Times are seconds from the first frame."""
 
     def __init__(
         self, physique: Physique, x: float, z: float, yaw_deg: float, start_s: float = 0.0
@@ -115,7 +117,7 @@ class Script:
         self._feet = {side: self._beside(side, self.place, yaw_deg) for side in SIDES}
         self._first = dict(self._feet), self.yaw
         self._seated: list[tuple[float, float, Vector]] = []
-        """Seconds, 0 or 1, and where the pelvis is on the seat."""
+        """Keys: time, 0 (standing) or 1 (sitting), and position of the pelvis on the seat."""
         self._arms: dict[str, list[tuple[float, Arm | None]]] = {side: [] for side in SIDES}
         self._hands: dict[str, list[tuple[float, str]]] = {side: [] for side in SIDES}
         self._smiles: list[tuple[float, float]] = []
@@ -125,26 +127,26 @@ class Script:
     def _beside(self, side: str, place: Vector, yaw_deg: float) -> Vector:
         return place + turn("y", yaw_deg) @ np.array([SIGN[side] * self._half_width, 0, 0])
 
-    def _add(self, side: str, last_s: float, place: Vector, yaw: float, reach: float) -> None:
-        self.steps.append(Step(side, self.time, self.time + last_s, place, yaw, reach))
+    def _add(self, side: str, seconds: float, place: Vector, yaw: float, reach: float) -> None:
+        self.steps.append(Step(side, self.time, self.time + seconds, place, yaw, reach))
         self._feet[side] = place
 
     def wait(self, seconds: float) -> "Script":
-        """Stay."""
+        """Stand still."""
         self.time += seconds
         return self
 
     def turn_to(self, yaw_deg: float, pace: float = 1.0) -> "Script":
-        """On the spot, by the shorter way, in small steps."""
+        """Turn on the spot to a direction in the world, the shorter way, in small steps."""
         change = (yaw_deg - self.yaw + 180) % 360 - 180
         count = math.ceil(abs(change) / _TURN_STEP_DEG)
         order = SIDES if change > 0 else SIDES[::-1]
-        last = 0.95 * _STEP_S / pace
+        period = 0.95 * _STEP_S / pace
         for number in range(1, count + 1):
             yaw = self.yaw + change * number / count
             for side in order:
-                self._add(side, 0.8 * last, self._beside(side, self.place, yaw), yaw, 0.0)
-                self.time += last
+                self._add(side, 0.8 * period, self._beside(side, self.place, yaw), yaw, 0.0)
+                self.time += period
         self.yaw += change
         return self
 
@@ -155,13 +157,15 @@ class Script:
         heights: Callable[[float], float] | None = None,
         step_m: float = _STEP_M,
     ) -> "Script":
-        """Along a line through `points` (world x, z), rounded at corners, and bring the feet
-        together. `heights` is the floor's height after so many metres. Turn there first."""
-        line = _rounded([(self.place[0], self.place[2]), *points])
+        """Walk through `points` (world x, z) with rounded corners, and stop with the feet together.
+
+        `heights` is the floor's height (metres) at a distance along the path (metres).
+        """
+        line = _rounded_path([(self.place[0], self.place[2]), *points])
         along = np.r_[0, np.cumsum(np.hypot(*np.diff(line, axis=0).T))]
         count = max(round(along[-1] / step_m), 1)
-        side = SIDES[0]
         for number in range(1, count + 2):
+            side = SIDES[(number - 1) % 2]
             at = min(number, count) / count * along[-1]
             place = [float(np.interp(at, along, axis)) for axis in line.T]
             ahead, behind = (
@@ -178,18 +182,17 @@ class Script:
             self._add(side, _SWING_SHARE * period, landing, yaw, clamp(reach, 0.15, 1.1))
             self.time += period
             self.yaw, self.place = yaw, middle
-            side = SIDES[1 - SIDES.index(side)]
         return self
 
     def climb(self, distance_m: float, rise_m: float, tread_m: float) -> "Script":
-        """Straight ahead to two steps that begin after `distance_m`, up, and to the middle of the
-        second one, which is a platform."""
+        """Walk straight ahead for `distance_m` to two steps, and climb to the middle of the second
+        one, which is a platform."""
         forward = turn("y", self.yaw)[:, 2]
         for number, deep in enumerate((tread_m, 1.4)):
             middle = self.place + forward * (distance_m + number * tread_m + deep / 2)
             size = (1.4, (number + 1) * rise_m, deep)
             self.blocks.append(Block((middle[0], middle[2]), size, self.yaw))
-        # One foot stands on each tread, the ankle near its edge, so that toes have room.
+        # One foot stands on each tread, with the ankle near the edge, so that the toes have room.
         before = distance_m + _ANKLE_ON_TREAD_M - tread_m
         end = self.place + forward * before
         self.walk([(end[0], end[2])], 0.95)
@@ -201,7 +204,7 @@ class Script:
         return self.walk([(end[0], end[2])], 0.8, height, tread_m)
 
     def sit(self, seconds: float, seat_m: float = 0.46) -> "Script":
-        """Sit down on a seat behind, stay for so long, and get up."""
+        """Sit down on a seat behind the person, stay for `seconds`, and get up."""
         back = -turn("y", self.yaw)[:, 2]
         seat = self.place + back * 0.40
         seat[1] = seat_m + _SEAT_BELOW_PELVIS_M
@@ -213,38 +216,37 @@ class Script:
         return self
 
     def arms(
-        self, left: Arm | None, right: Arm | None, at_s: float | None = None, last_s: float = 0.7
+        self, left: Arm | None, right: Arm | None, at_s: float | None = None, seconds: float = 0.7
     ) -> "Script":
-        """Bring the arms somewhere from a time on (now); None: they hang, or swing in walking."""
+        """Move the arms to poses from `at_s` (None: now); None: they hang, or swing in walking."""
         at = self.time if at_s is None else at_s
         for side, arm in zip(SIDES, (left, right), strict=True):
             keys = self._arms[side]
-            keys += [(at, keys[-1][1] if keys else None), (at + last_s, arm)]
+            keys += [(at, keys[-1][1] if keys else None), (at + seconds, arm)]
             if arm is not None and arm.hand:
-                self.hand(side, arm.hand, at, last_s)
+                self.hand(side, arm.hand, at, seconds)
         return self
 
-    def hand(self, side: str, shape: str, at_s: float, last_s: float = 0.4) -> "Script":
-        """Give a hand one of `SHAPES`."""
+    def hand(self, side: str, shape: str, at_s: float, seconds: float = 0.4) -> "Script":
+        """Move a hand to one of `SHAPES`."""
         keys = self._hands[side]
-        keys += [(at_s, keys[-1][1] if keys else "relaxed"), (at_s + last_s, shape)]
+        keys += [(at_s, keys[-1][1] if keys else "relaxed"), (at_s + seconds, shape)]
         return self
 
     def face(self, at_s: float, smile: float, talk_s: float = 0.0) -> "Script":
-        """Smile so much (0 to 1) from a time on, and talk for so long."""
+        """Change the smile to a value from 0 to 1, and talk for `talk_s`."""
         self._smiles += [(at_s, self._smiles[-1][1] if self._smiles else 0.0), (at_s + 0.5, smile)]
-        if talk_s:
-            self._talks.append((at_s, at_s + talk_s))
+        self._talks.append((at_s, at_s + talk_s))
         return self
 
     def look(self, at_s: float, target: tuple[float, float, float] | None) -> "Script":
-        """Look at a point of the world; None: ahead."""
+        """Look at a point of the world (metres); None: straight ahead."""
         self._looks.append((at_s, None if target is None else np.array(target)))
         return self
 
     def play(self, rng: Rng, frames: int) -> Motion:
-        """The motion; `rng` moves what is never quite still: trunk, head, fingers."""
-        times = np.arange(-_BEFORE, frames + _BEFORE) / FPS
+        """The motion of the script; `rng` adds small movements of trunk, head and fingers."""
+        times = np.arange(-_PADDING, frames + _PADDING) / FPS
         feet = self._feet_at(times)
         heading = _smooth(feet.yaw_deg.mean(axis=1), 0.2)
         across = np.stack([turn("y", yaw)[:, 0] for yaw in heading])
@@ -289,13 +291,13 @@ class Script:
             half = turn("y", looks[t, 0] / 2) @ turn("x", looks[t, 1] / 2 + sway[t, 5])
             pose[JOINT["neck"]] = pose[JOINT["head"]] = half
             rotations[t] = pose
-        shown = slice(_BEFORE, len(times) - _BEFORE)
+        shown = slice(_PADDING, len(times) - _PADDING)
         return Motion(
             rotations[shown],
             pelvis[shown],
             {side: bends[side][shown] for side in SIDES},
             self._jaw_at(rng, times)[shown],
-            _keyed(times, self._smiles)[shown],
+            _interpolated(times, self._smiles)[shown],
             tuple(self.blocks),
         )
 
@@ -319,7 +321,7 @@ class Script:
         return feet
 
     def _foot(self, step: Step, pitch: float) -> tuple[Vector, Rotation]:
-        """The ankle's place and the foot's rotation; it rolls over the ball or over the heel."""
+        """Ankle position and rotation of a foot that rolls over the ball or, toes up, the heel."""
         body, turned = self.physique, turn("y", step.yaw_deg)
         if pitch > 0:
             ball = body.skeleton.offsets[JOINT[f"{step.side}_foot"]]
@@ -347,7 +349,7 @@ class Script:
         u = (time - ahead.lifted_s) / (ahead.landed_s - ahead.lifted_s)
         leave, land = _LEAVING_DEG * ahead.reach, -_LANDING_DEG * ahead.reach
         start, end = self._foot(step, leave)[0], self._foot(ahead, land)[0]
-        along = min(u / 0.94, 1.0)  # the last of the way goes straight down
+        along = min(u / 0.94, 1.0)  # at the end, the foot moves straight down
         share = along**3 * (10 - 15 * along + 6 * along * along)
         ankle = start + share * (end - start)
         rise = float(ahead.place[1] - step.place[1])
@@ -364,14 +366,14 @@ class Script:
     def _highest(
         self, feet: Feet, roots: Float[np.ndarray, "T 3 3"], pelvis: Float[np.ndarray, "T 3"]
     ) -> Float[np.ndarray, " T"]:
-        """How high the pelvis can be for both legs to reach their feet, smooth in time."""
+        """The greatest height of the pelvis at which both legs reach their feet, smoothed."""
         limits = []
         for column, side in enumerate(SIDES):
             limb = self.physique.skeleton.limbs[side, "leg"]
             longest = _STRETCHED * (limb.first_m + limb.second_m)
             hip = roots @ self.physique.skeleton.offsets[JOINT[f"{side}_hip"]]
-            aside = feet.ankle[:, column] - pelvis - hip
-            rise = np.sqrt(np.maximum(longest**2 - aside[:, 0] ** 2 - aside[:, 2] ** 2, 0.01))
+            offset = feet.ankle[:, column] - pelvis - hip
+            rise = np.sqrt(np.maximum(longest**2 - offset[:, 0] ** 2 - offset[:, 2] ** 2, 0.01))
             limits.append(feet.ankle[:, column, 1] + rise - hip[:, 1])
         radius = 4
         lowest = minimum_filter1d(np.minimum(*limits), 2 * radius + 1, mode="nearest")
@@ -394,7 +396,7 @@ class Script:
     def _seats_at(
         self, times: Float[np.ndarray, " T"]
     ) -> tuple[Float[np.ndarray, " T"], Float[np.ndarray, "T 3"]]:
-        share = _keyed(times, [key[:2] for key in self._seated])
+        share = _interpolated(times, [key[:2] for key in self._seated])
         seats = np.zeros((len(times), 3))
         for start, _, seat in self._seated:
             seats[times >= start] = seat
@@ -429,7 +431,7 @@ class Script:
         pelvis: Float[np.ndarray, "T 3"],
         heading: Float[np.ndarray, " T"],
     ) -> Float[np.ndarray, "T 2"]:
-        """By how many degrees the head is turned to the left, and down."""
+        """Yaw (to the left) and pitch (down) of the head relative to the body, degrees."""
         looks = np.zeros((len(times), 2))
         for t, time in enumerate(times):
             target = None
@@ -443,7 +445,7 @@ class Script:
         return _smooth(looks, 0.16)
 
     def _jaw_at(self, rng: Rng, times: Float[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
-        """Syllables, four or five a second, in phrases."""
+        """Angle of the jaw, radians: four or five syllables per second, grouped into phrases."""
         syllables = np.clip(_drift(rng, len(times), 0.055, 1)[:, 0] * 0.6 + 0.45, 0, 1.4)
         phrases = np.clip(1.2 + _drift(rng, len(times), 0.35, 1)[:, 0], 0.15, 1)
         talking = np.zeros(len(times))
@@ -453,7 +455,7 @@ class Script:
 
 
 def _around(time: float, keys: Sequence[tuple[float, T]]) -> tuple[T | None, T | None, float]:
-    """The values of the keys before and after a time, and how far it is from one to the other."""
+    """Values of the keys before and after a time, and the eased share of the way between them."""
     before = [key for key in keys if key[0] <= time]
     after = [key for key in keys if key[0] > time]
     if not before or not after:
@@ -463,10 +465,10 @@ def _around(time: float, keys: Sequence[tuple[float, T]]) -> tuple[T | None, T |
     return start[1], end[1], ease((time - start[0]) / (end[0] - start[0]))
 
 
-def _keyed(
+def _interpolated(
     times: Float[np.ndarray, " T"], keys: Sequence[tuple[float, float]]
 ) -> Float[np.ndarray, " T"]:
-    """Values between those of keys; 0 without keys."""
+    """Eased interpolation between keys (time, value); 0 without keys."""
     values = []
     for time in times:
         before, after, share = _around(time, keys)
@@ -480,18 +482,18 @@ def _smooth(values: Track, seconds: float) -> Track:
 
 
 def _drift(rng: Rng, count: int, seconds: float, columns: int) -> Float[np.ndarray, "T D"]:
-    """Noise of spread 1 that changes over about so many seconds."""
+    """Smooth noise of standard deviation 1 with a correlation time of about `seconds`."""
     noise = _smooth(rng.standard_normal((count, columns)), seconds)
     return noise * math.sqrt(2 * math.sqrt(math.pi) * seconds * FPS)
 
 
-def _rounded(points: Sequence[tuple[float, float]]) -> Float[np.ndarray, "N 2"]:
-    """Points two centimetres apart on a line whose corners are rounded; its ends stay."""
+def _rounded_path(points: Sequence[tuple[float, float]]) -> Float[np.ndarray, "N 2"]:
+    """Points 2 cm apart on a polyline whose corners are rounded; its ends are kept."""
     corners = np.array(points)
     along = np.r_[0, np.cumsum(np.hypot(*np.diff(corners, axis=0).T))]
     even = np.linspace(0, along[-1], max(int(along[-1] / 0.02), 2))
     line = np.stack([np.interp(even, along, axis) for axis in corners.T], axis=1)
     ends = line[[0]], line[[-1]]
-    # Mirrored at its ends, a line keeps them when it is smoothed.
+    # Smoothing keeps the ends of a line that is continued by point reflection.
     padded = np.concatenate([2 * ends[0] - line[:0:-1], line, 2 * ends[1] - line[-2::-1]])
     return gaussian_filter1d(padded, 16, axis=0)[len(line) - 1 : 2 * len(line) - 1]

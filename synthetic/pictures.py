@@ -1,9 +1,9 @@
 """Pictures of synthetic people: crops of one person, and scenes of one to six people.
 
-A crop is a window around a person's box, as wide as training's augmentation can ask for. Others
-stand before and behind, things hide parts, and the picture's border cuts some people. In scenes
-people stand apart and hide each other. A picture is planned first, so that the people of several
-pictures can be posed together.
+A crop is a window around a person's box, wide enough for the augmentation of training. Other
+people stand in front and behind, objects hide parts, and the border cuts some people. In scenes,
+people stand apart and occlude each other. A picture is planned before it is drawn, so that the
+people of several pictures can be posed in one batch.
 """
 
 from typing import Final, NamedTuple
@@ -45,13 +45,13 @@ from synthetic.skeleton import axis_angle, turn
 _MOST_BETA: Final = 2.5
 _SPLITS: Final[tuple[Split, ...]] = ("train", "test")
 _HELD_OUT: Final = 4
-"""Each fourth photograph is kept for the test split."""
+"""Every fourth photograph is reserved for the test split."""
 _CROP_MARGIN: Final = 1.25 * 1.3
-"""Window over box: the ratio of a crop, and what turns and scales of augmentation need."""
+"""Window over box: the network's enlargement of boxes, times a margin for augmentation."""
 _CROP_MOST_HIDDEN, _CROP_MOST_CUT, _CROPS_ON_FLOOR = 0.6, 0.7, 0.65
 _PERSON_M: Final = 1.7
 _FINE_FROM_PX: Final = 512
-"""Height of crops from which on faces and hands are worth their detail."""
+"""Least height of crops in which people get detailed faces and hands."""
 _MOST_PEOPLE: Final = 6
 _LEAST_APART_M: Final = 0.55
 _SCENE_MOST_HIDDEN, _SCENE_MOST_CUT, _SCENES_ON_FLOOR = 0.85, 0.85, 0.75
@@ -63,7 +63,7 @@ Shape = tuple[int, int]
 
 
 class Person(NamedTuple):
-    """All that is drawn at random about a person, before posing."""
+    """A random person before posing."""
 
     pose: Pose
     parameters: BodyParameters
@@ -71,10 +71,7 @@ class Person(NamedTuple):
 
 
 class Studio:
-    """Everything that drawing needs and that does not change: bodies, clothes, photographs.
-
-    Made once per process. All randomness comes from the generators that are handed in.
-    """
+    """The constant resources of drawing: bodies, clothes, photographs. One is made per process."""
 
     def __init__(self, split: Split) -> None:
         self.figures = Figures()
@@ -83,20 +80,22 @@ class Studio:
         self.poser = Poser(self.figures.rest_joints)
         images = [read_photograph(path) for path in bundled_photographs()]
         kept = [image for image in images if image is not None]
-        wanted = [(i % _HELD_OUT == 0) == (split == "test") for i in range(len(kept))]
         self.photographs: Photographs = [
-            image for image, ours in zip(kept, wanted, strict=True) if ours
+            image for i, image in enumerate(kept) if (i % _HELD_OUT == 0) == (split == "test")
         ]
 
     def draw_person(self, rng: Rng, stage: Stage, *, fine: bool) -> Person:
-        """Somebody in some pose, turned to the camera's frame; `fine`: to be seen from near."""
+        """A random person in the camera frame; `fine` keeps detail for people near the camera."""
         pose = self.poser.draw(rng)
         yaw = rng.normal(0, 45) if rng.random() < 0.55 else rng.uniform(-180, 180)
         look = self.stylist.draw(rng, fine=fine)
         return Person(pose, self.parameters(rng, stage, pose, yaw), look)
 
     def parameters(self, rng: Rng, stage: Stage, pose: Pose, yaw_deg: float) -> BodyParameters:
-        """Parameters of a body of drawn shape, face and hands; at 0 degrees it faces the camera."""
+        """Parameters in the camera frame, with random shape, expression and hands.
+
+        At a yaw of 0 degrees the person faces the camera.
+        """
         turned = stage.from_world @ turn("y", yaw_deg) @ pose.root
         left, right = (
             draw_hand(rng, side, shape) for side, shape in zip(SIDES, pose.hands, strict=True)
@@ -111,22 +110,22 @@ class Studio:
 
 
 def generator(seed: int, split: Split, index: int) -> Rng:
-    """The randomness of one picture: the same whatever else is drawn, and by whom."""
+    """The random generator of one picture, which does not depend on the other pictures."""
     return np.random.default_rng((seed, _SPLITS.index(split), index))
 
 
 class Plan(NamedTuple):
-    """What is decided before anyone is posed."""
+    """Camera, people and their places in one picture, before posing."""
 
     rng: Rng
     stage: Stage
     people: tuple[Person, ...]
-    """A crop is of the first one."""
+    """A crop shows the first one."""
     places: tuple[tuple[float, float], ...]
-    """Metres to the right of the camera and away from it."""
+    """Distances to the right of the camera and in front of it along the floor, metres."""
 
     def stand(self, figures: list[Figure]) -> tuple[list[Float32[np.ndarray, "3"]], list[Mesh]]:
-        """The people's translations to their places, and their meshes there."""
+        """Translations that put the people on their places (metres), and their meshes there."""
         translations = [
             place(self.stage, figure, *where, person.pose.lift_m)
             for figure, where, person in zip(figures, self.places, self.people, strict=True)
@@ -140,7 +139,7 @@ class Plan(NamedTuple):
     def seats(
         self, figures: list[Figure], translations: list[Float32[np.ndarray, "3"]], chance: float
     ) -> list[Mesh]:
-        """Seats under those who sit, each with some probability."""
+        """Seats under sitting people, each with probability `chance`."""
         seats = []
         for person, figure, transl in zip(self.people, figures, translations, strict=True):
             if person.pose.seated and self.rng.random() < chance:
@@ -149,17 +148,17 @@ class Plan(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A picture and the rows of the people who are annotated."""
+    """A JPEG file and the rows of the annotated people."""
 
     jpeg: bytes
     rows: list[Row]
 
 
 def plan_crop(studio: Studio, rng: Rng, shape: Shape) -> Plan:
-    """Camera, people and where they stand, for a crop."""
+    """Draw camera, people and places for a crop; `shape` is (height, width)."""
     focal = draw_focal_mm(rng)
     fills = float(np.exp(rng.uniform(np.log(0.3), np.log(1.1))))
-    away = float(np.clip(_PERSON_M * focal / FILM_HEIGHT_MM / fills, 1.4, 30))
+    away = float(np.clip(_PERSON_M * focal / FILM_HEIGHT_MM / fills, 1.4, 60))
     right = away * rng.uniform(-0.42, 0.42) * FILM_WIDTH_MM / focal
     stage = draw_stage(rng, away, focal)
     count = int(rng.choice(3, p=(0.7, 0.21, 0.09)))
@@ -175,14 +174,14 @@ def plan_crop(studio: Studio, rng: Rng, shape: Shape) -> Plan:
 
 
 def draw_crop(studio: Studio, plan: Plan, figures: list[Figure], shape: Shape) -> Drawn:
-    """Draw a planned crop whose people have been posed."""
+    """Draw a planned crop; `figures` are its people, posed."""
     rng, stage, parts = plan.rng, plan.stage, studio.parts
     translations, meshes = plan.stand(figures)
     body = figures[0].points[: parts.body_count] + translations[0]
     camera = window_camera(*_window(rng, body, shape), shape)
     on_floor = rng.random() < _CROPS_ON_FLOOR
     meshes += plan.seats(figures, translations, 0.85)
-    meshes += _things(rng, stage, *plan.places[0], on_floor=on_floor)
+    meshes += _objects(rng, stage, *plan.places[0], on_floor=on_floor)
     lights = draw_lights(rng, stage.up)
     picture = render(meshes, lights, camera, shape)
     hidden, _ = hidden_share(figures[0], translations[0], picture, 0, camera, parts)
@@ -203,14 +202,14 @@ def _farthest(meshes: list[Mesh]) -> float:
 
 
 def _window(rng: Rng, points: Float[np.ndarray, "V 3"], shape: Shape) -> tuple[float, float, float]:
-    """Left, top and height of the part of the plane z = 1 that the picture shows."""
+    """Left, top and height of the crop on the plane z = 1; `points` are the person's vertices."""
     depth = np.maximum(points[:, 2], 0.1)
     flat = points[:, 0] / depth, points[:, 1] / depth
     low, high = np.array([[axis.min(), axis.max()] for axis in flat]).T.copy()
     size = high - low
     aspect = shape[1] / shape[0]
     edges: list[str] = []
-    if rng.random() < 0.28:  # the picture's border goes through the person
+    if rng.random() < 0.28:  # the border of the picture cuts the person
         for edge, chance in (("bottom", 0.65), ("top", 0.08), ("left", 0.2), ("right", 0.2)):
             if rng.random() < chance:
                 edges.append(edge)
@@ -232,21 +231,21 @@ def _window(rng: Rng, points: Float[np.ndarray, "V 3"], shape: Shape) -> tuple[f
     return float(start[0]), float(start[1]), float(height)
 
 
-def _things(rng: Rng, stage: Stage, right: float, away: float, *, on_floor: bool) -> list[Mesh]:
-    """Things behind the person of a crop, and now and then one before."""
-    things = []
+def _objects(rng: Rng, stage: Stage, right: float, away: float, *, on_floor: bool) -> list[Mesh]:
+    """Random objects behind the person of a crop, and sometimes one in front."""
+    objects = []
     for _ in range(int(rng.integers(1, 5)) if on_floor and rng.random() < 0.5 else 0):
         depth = away + rng.uniform(0.6, 4)
         place_x = right * depth / away + rng.normal(0, 1.2)
         size = tuple(rng.uniform((0.2, 0.2, 0.2), (1.4, 2.2, 0.8)).tolist())
-        things.append(draw_prop(rng, stage, place_x, depth, size))
+        objects.append(draw_prop(rng, stage, place_x, depth, size))
     if rng.random() < 0.2:
-        things.append(_obstacle(rng, stage, right, away))
-    return things
+        objects.append(_obstacle(rng, stage, right, away))
+    return objects
 
 
 def _obstacle(rng: Rng, stage: Stage, right: float, away: float) -> Mesh:
-    """Something between the camera and the person: a table, a pole, a beam."""
+    """An object between the camera and the person: a table, a pole or a beam."""
     depth = max(away - rng.uniform(0.5, 1.0), 0.6)
     x = right * depth / away
     kind = rng.integers(3)
@@ -261,22 +260,22 @@ def _obstacle(rng: Rng, stage: Stage, right: float, away: float) -> Mesh:
 
 
 def people_of_scene(rng: Rng) -> int:
-    """How many; a scene's generator is asked for this first."""
+    """Number of people of a scene, which is the first number drawn from the scene's generator."""
     return int(rng.choice(_MOST_PEOPLE, p=(0.2, 0.25, 0.2, 0.15, 0.1, 0.1))) + 1
 
 
 def plan_scene(studio: Studio, rng: Rng, shape: Shape) -> Plan:
-    """Camera, people and where they stand: on the floor, apart, most of them in the picture."""
+    """Draw camera, people and places for a scene; people stand apart, most in the picture."""
     count = people_of_scene(rng)
     focal = draw_focal_mm(rng)
     fills = rng.uniform(0.25, 1.05)
-    away = float(np.clip(1.7 * focal / 22 / fills, 1.8, 25))
+    away = float(np.clip(1.7 * focal / 22 / fills, 1.8, 60))
     stage = draw_stage(rng, away, focal)
     places: list[tuple[float, float]] = []
     for _ in range(20 * count):
         depth = max(away + rng.uniform(-0.25, 0.6) * min(away, 5.0), 1.2)
         right = depth * rng.uniform(-0.52, 0.52) * FILM_WIDTH_MM / focal
-        if places and rng.random() < 0.5:  # people stand together, or one behind the other
+        if places and rng.random() < 0.5:  # near the line of sight to somebody else
             near = places[rng.integers(len(places))]
             right = near[0] * depth / near[1] + rng.normal(0, 0.5)
         if all(np.hypot(right - x, depth - z) > _LEAST_APART_M for x, z in places):
@@ -291,7 +290,7 @@ def plan_scene(studio: Studio, rng: Rng, shape: Shape) -> Plan:
 
 
 def draw_scene(studio: Studio, plan: Plan, figures: list[Figure], shape: Shape) -> Drawn:
-    """Draw a planned scene whose people have been posed; rows are of those who are seen."""
+    """Draw a planned scene; `figures` are its people, posed. Rows are of those who are visible."""
     rng, stage = plan.rng, plan.stage
     camera = full_camera(stage.focal_mm, shape)
     translations, meshes = plan.stand(figures)
@@ -316,12 +315,12 @@ def draw_scene(studio: Studio, plan: Plan, figures: list[Figure], shape: Shape) 
 
 
 def is_clear(row: Row, most_hidden: float, most_cut: float) -> bool:
-    """Whether enough of a person is seen to be annotated."""
+    """Whether the hidden and truncated shares of a person are small enough for annotation."""
     return bool(row["meta.occlusion"] <= most_hidden and row["meta.truncation"] <= most_cut)
 
 
 def _clutter(rng: Rng, plan: Plan) -> Mesh:
-    """A thing that stands clear of everybody, mostly behind them."""
+    """A random object at a distance from all people, mostly behind them."""
     focal = plan.stage.focal_mm
     middle = float(np.mean([away for _, away in plan.places]))
     for _ in range(10):

@@ -99,7 +99,7 @@ def walk_cycle(phase: float, stride: float, run: float) -> Rotations:
         run: 0 walks, 1 runs.
     """
     rotations = still()
-    rotations[0] = turn("y", 7 * stride * math.cos(2 * math.pi * phase)) @ turn("x", 4 + 8 * run)
+    rotations[0] = turn("y", 7 * stride * math.cos(2 * math.pi * phase)) @ turn("x", 2 + 10 * run)
     for side, shift in (("left", 0.0), ("right", 0.5)):
         angle = 2 * math.pi * (phase + shift)
         flex = stride * ((24 + 16 * run) * math.cos(angle) + 5 + 10 * run)
@@ -110,7 +110,7 @@ def walk_cycle(phase: float, stride: float, run: float) -> Rotations:
         push = stride * (25 + 10 * run) * clamp(math.sin(angle + math.pi + 0.9), 0, 1) * (1 - roll)
         foot = float(push - 0.35 * knee + 0.3 * flex * (flex < 0) + 6)
         leg(rotations, side, flex, knee, 1.5, 6, foot=foot)
-    trunk(rotations, 4 + 8 * run, 0, float(-10 * stride * math.cos(2 * math.pi * phase)))
+    trunk(rotations, 2 + 10 * run, 0, float(-10 * stride * math.cos(2 * math.pi * phase)))
     return rotations
 
 
@@ -138,13 +138,13 @@ def swung_arm(swing: float, run: float) -> Arm:
 def stand(rng: Rng) -> Draft:
     """Upright, the legs together or apart."""
     rotations = still()
-    rotations[0] = turn("x", rng.normal(2, 4)) @ turn("z", rng.normal(0, 3))
+    rotations[0] = turn("x", rng.normal(0, 4)) @ turn("z", rng.normal(0, 3))
     width = rng.uniform(-1, 14)
     for side in SIDES:
         flex = rng.normal(2, 5)
         knee, out = abs(flex) + rng.exponential(5), width + rng.normal(0, 2)
         leg(rotations, side, flex, knee, out, rng.uniform(-4, 22))
-    trunk(rotations, *rng.normal((3, 0, 0), (9, 6, 10)))
+    trunk(rotations, *rng.normal(0, (9, 6, 10)))
     return Draft(rotations, None)
 
 

@@ -1,7 +1,8 @@
-"""Drawing a set by several processes: the same bytes whatever their number.
+"""Rendering of a data set by several processes, with the same bytes for any number of them.
 
-Pictures are drawn in batches of fixed size into a folder of their own, each batch ending with a
-file of its rows. A run that was stopped goes on where it was; the set appears when all is done.
+Batches of fixed size are drawn into a temporary folder, and a file of rows marks each complete
+batch. A run that was stopped continues after its last complete batch. The set gets its final name
+when all batches are complete.
 """
 
 import hashlib
@@ -48,15 +49,15 @@ from utils.video_write import VideoWriter
 log = logging.getLogger(__name__)
 
 Kind = Literal["crops", "scenes", "clips", "demo"]
-VERSIONS: Final[dict[Kind, int]] = {"crops": 1, "scenes": 1, "clips": 2, "demo": 1}
-"""Of what is drawn from the same seed."""
+VERSIONS: Final[dict[Kind, int]] = {"crops": 2, "scenes": 2, "clips": 3, "demo": 1}
+"""Increased whenever the same seed gives other pictures."""
 _BATCH: Final = {"crops": 16, "scenes": 4, "clips": 1, "demo": 1}
 _IMAGES_PER_FOLDER: Final = 1000
 
 
 @dataclass(frozen=True)
 class SynthesisOptions:
-    """What to draw."""
+    """What to render."""
 
     kind: Kind
     name: str
@@ -66,12 +67,12 @@ class SynthesisOptions:
     size: tuple[int, int]
     """Width and height of the pictures, pixels."""
     frames: int = 0
-    """Of a clip."""
+    """Number of frames of each clip."""
     camera: str | None = None
-    """Of clips in the hall, one of `shots.CAMERAS`; None: clips of people who cross each other."""
+    """One of `shots.CAMERAS` for clips in the hall; None for clips of people who cross paths."""
 
     def picture_count(self) -> int:
-        """Crops, scenes or clips: so many that the wanted number of people is planned in them."""
+        """Smallest number of crops, scenes or clips that contains `people` people."""
         if self.kind in ("crops", "demo"):
             return self.people if self.kind == "crops" else 1
         if self.camera is not None:
@@ -84,15 +85,17 @@ class SynthesisOptions:
         return count
 
     def digest(self) -> str:
-        """The same for the same pictures."""
+        """A hash of all that determines the pictures."""
         content = json.dumps([asdict(self), VERSIONS[self.kind]])
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def synthesize(options: SynthesisOptions, out: Path, workers: int) -> Iterator[int]:
-    """Draw a set into `out`/annot and `out`/img; yields the number of pictures as they are done.
+    """Render a set into `out`/annot and `out`/img; yields numbers of pictures as they are complete.
 
-    Raises UserError where a worker is killed, or another process draws the same split of the set.
+    Raises:
+        UserError: a worker was killed, another process renders the same split of the set, or nobody
+            is visible in the pictures.
     """
     images = out / "img" / options.name / options.split
     busy = f"another process draws {images}; wait for its end, or choose another --name or --out"
@@ -118,25 +121,27 @@ def _synthesize(options: SynthesisOptions, out: Path, images: Path, workers: int
         yield from _in_processes(options, missing, staging, workers)
 
     annotations = _annotations(options, out / "annot", files)
-    # Annotations are removed first and come last: where they are, the pictures are their own.
+    # Old annotations are removed before, and new ones written after, the pictures are replaced, so
+    # that annotations never lie beside pictures of another run.
     for path in annotations:
         path.unlink(missing_ok=True)
-    if (staging / "images").is_dir():  # else a run was stopped after this
+    if (staging / "images").is_dir():  # else an earlier run was stopped after this step
         remove_folder(images)
         (staging / "images").rename(images)
     for path, content in annotations.items():
         write_humandata(path, content)
         log.info("%s: %d people", path, len(content["image_path"]))
-    # At once under its name: a part of it would look like a set that was begun.
+    # `remove_folder` renames first: a part of this folder would look like an unfinished run.
     remove_folder(staging)
 
 
 def _annotations(
     options: SynthesisOptions, folder: Path, files: list[Path]
 ) -> dict[Path, dict[str, Any]]:
-    """Annotation files to write, one per clip, from files of rows.
+    """The annotation files to write (one per clip, else one) and their entries.
 
-    Raises UserError where they have no row.
+    Raises:
+        UserError: the files contain no rows.
     """
     about = {"seed": options.seed, "version": VERSIONS[options.kind], "kind": options.kind}
     name = f"{options.name}_{options.split}"
@@ -178,27 +183,27 @@ _studio: list[Studio] = []
 
 
 def _start_worker(options: SynthesisOptions, parent: int) -> None:
-    """Begin a process, which ends when its parent does; only the latter reacts to Ctrl-C."""
+    """Initialise a worker, which ignores Ctrl-C and ends when the process `parent` ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
     _prepare(options)
 
 
-def _leave_with(parent: int) -> None:
+def _exit_after(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
 def _prepare(options: SynthesisOptions) -> None:
-    """One thread per process, so that numbers add up in the same order everywhere."""
+    """Use one thread, so that floating-point sums have the same order in every process."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     _studio[:] = [Studio(options.split)]
 
 
 def _draw_batch(options: SynthesisOptions, indices: range, staging: Path, file: Path) -> int:
-    """Draw some pictures or a clip and then write their rows; the number of them."""
+    """Draw some pictures, or a clip, and write their rows to `file`; returns their number."""
     (studio,) = _studio
     draw = _draw_clip if options.kind in ("clips", "demo") else _draw_pictures
     save_rows(file, draw(options, studio, indices, staging / "images"))
@@ -233,8 +238,10 @@ def _clip_name(index: int) -> str:
 def _draw_clip(
     options: SynthesisOptions, studio: Studio, indices: range, images: Path
 ) -> list[Row]:
-    """Frames are called as if the clip had been unpacked into a folder of its name. Beside clips in
-    the hall are the boxes of their people."""
+    """Draw a clip, and for clips in the hall also a file of people's boxes per frame.
+
+    The paths in the rows are those of frames in a folder with the name of the clip.
+    """
     (index,) = indices
     rng = generator(options.seed, options.split, index)
     name, rows = _clip_name(index), []

@@ -64,21 +64,32 @@ class Stage(NamedTuple):
 
 
 def draw_stage(rng: Rng, distance_m: float, focal_mm: float) -> Stage:
-    """A camera that looks at something as tall as people at a distance."""
+    """A camera for people at a distance: level in 45 % of cases, otherwise pointed at them.
+
+    Photographers mostly hold the camera level. Where it always points at people, those who stand
+    upright lean towards it on average, and a network learns to expect that.
+    """
     kind = rng.random()
-    if kind < 0.7:
+    if kind < 0.78:
         height = float(np.clip(rng.normal(1.45, 0.3), 0.6, 2.2))
     else:
-        height = rng.uniform(0.15, 0.9) if kind < 0.82 else rng.uniform(2.0, 4.5)
-    aside = rng.uniform(-0.18, 0.18) * FILM_HEIGHT_MM / focal_mm
-    pitch = math.degrees(math.atan2(height - 0.9, distance_m) + aside)
+        height = rng.uniform(0.15, 0.9) if kind < 0.9 else rng.uniform(2.0, 4.5)
+    offset, film_deg = rng.uniform(-1, 1), math.degrees(FILM_HEIGHT_MM / focal_mm)
+    to_people = math.degrees(math.atan2(height - 0.9, distance_m))
+    if kind < 0.45:  # as level as possible with the middle of the people in the picture
+        pitch = float(np.clip(4 * offset, to_people - film_deg / 4, to_people + film_deg / 4))
+    else:
+        pitch = to_people + 0.18 * offset * film_deg
     roll = rng.normal(0, 12) if rng.random() < 0.1 else rng.normal(0, 2)
     return Stage(focal_mm, height, turn("z", roll) @ turn("x", pitch) @ FLIP)
 
 
 def draw_focal_mm(rng: Rng) -> float:
-    """24 to 85 mm, each doubling as likely as the other."""
-    return float(math.exp(rng.uniform(math.log(24), math.log(85))))
+    """Log-uniform from 24 to 85 mm, in a fifth of cases from 85 to 300 mm (telephoto lenses)."""
+    kind = rng.random()
+    if kind < 0.8:
+        return float(24 * (85 / 24) ** (kind / 0.8))
+    return float(85 * (300 / 85) ** ((kind - 0.8) / 0.2))
 
 
 def place(

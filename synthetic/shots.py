@@ -1,7 +1,7 @@
-"""Clips in the hall whose camera moves, with three people: a walker, a sitter, and one who climbs.
+"""Clips in the hall with a moving camera and three people: one walks, one sits, one climbs steps.
 
-`CAMERAS` says where a camera is in every frame. The light of the hall is painted on its surfaces
-once (`PaintedHall`), so that a frame costs a fraction of a second.
+`CAMERAS` gives the camera of every frame. The light of the hall is computed once (`BakedHall`), so
+that a frame takes a fraction of a second.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from synthetic.arms import THIGH
-from synthetic.clips import Frame
+from synthetic.clips import MOST_CUT, MOST_HIDDEN, Frame
 from synthetic.demo import EmptyHall, draw_actor, film, hall_around
 from synthetic.ground_truth import Row
 from synthetic.hall import (
@@ -40,25 +40,23 @@ from synthetic.skeleton import axis_angle, turn
 from utils.camera import Camera
 
 PEOPLE: Final = 3
-"""In each clip."""
+"""Number of people in each clip."""
 _FOCAL_MM: Final = 29.0
-"""Of a 36 mm wide frame; a zoom multiplies it."""
+"""Focal length for a frame 36 mm wide, before the zoom."""
 _RAYS: Final = 32
-"""From each place; a quarter of the demo clip's, because several clips are wanted."""
+"""Rays from each point; a quarter of the demo clip's, for speed."""
 _TEXEL_M: Final = 0.02
-"""Side of the cells on which the light of the hall is painted."""
-_FINER: Final = 2
-"""The hall is drawn with so many times the picture's pixels a side."""
-_MOST_HIDDEN, _MOST_CUT = 0.95, 0.9
-"""Shares of a person that may be hidden and outside the picture for a row, as in `clips`."""
+"""Side of the cells that hold the light of the hall."""
+_SUPERSAMPLING: Final = 2
+"""The hall is drawn at this multiple of the picture's resolution."""
 Rng = np.random.Generator
 
 
 class Shot(NamedTuple):
-    """Where a camera is in each frame.
+    """The camera of each frame.
 
     Attributes:
-        centre: metres in the world.
+        centre: position in the world, metres.
         rotation: from the world's axes to the camera's.
         zoom: factor of the focal length.
         kind: "static", "rotating" or "moving".
@@ -73,16 +71,19 @@ class Shot(NamedTuple):
 def camera_rotations(
     yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray
 ) -> Float[np.ndarray, "T 3 3"]:
-    """Rotations from the world's axes to those of a camera that turns to the right, down and
-    clockwise, in degrees; without a turn it looks along -z."""
+    """Rotations from the world's axes to the camera's, from angles in degrees.
+
+    Positive angles turn the camera to the right, down and clockwise. At 0 it looks along -z.
+    """
     angles = np.stack([roll, -pitch, -yaw], axis=1)
     turns = Rotation.from_euler("zxy", angles, degrees=True).as_matrix()
     return FLIP @ turns.transpose(0, 2, 1)
 
 
-def _shake(rng: Rng, count: int, degrees: float, frames: float) -> np.ndarray:
+def _shake(rng: Rng, count: int, spread: float, frames: float) -> np.ndarray:
+    """Smooth noise of standard deviation `spread`, (3, count)."""
     noise = gaussian_filter1d(rng.standard_normal((3, count)), frames, axis=1, mode="nearest")
-    return noise * degrees / noise.std()
+    return noise * spread / noise.std()
 
 
 def make_shot(
@@ -94,7 +95,7 @@ def make_shot(
     roll: ArrayLike = 0,
     zoom: ArrayLike = 1,
 ) -> Shot:
-    """A shot of values for each time, or the same for all; for angles see `camera_rotations`."""
+    """A shot from arrays with one value per frame, or constants; angles as `camera_rotations`."""
 
     def each(value: ArrayLike) -> np.ndarray:
         return np.broadcast_to(np.asarray(value, float), time_s.shape)
@@ -127,19 +128,20 @@ CAMERAS: Final[dict[str, Callable[[Float[np.ndarray, " T"], Rng], Shot]]] = {
     "dolly": lambda t, _: make_shot("moving", t, (0, 1.5, 1.3 - 0.5 * t), pitch=4),
     "walk-along": _walk_along,
 }
-"""Where each camera is at times in seconds. Only cameras of the kind "moving" leave their place."""
+"""Functions from times in seconds to a shot. Only cameras of the kind "moving" change position."""
 
 
 def draw_shot(
     studio: Studio, rng: Rng, shape: tuple[int, int], frame_count: int, camera: str
 ) -> Iterator[Frame]:
-    """The frames of a clip with a camera of `CAMERAS`, and rows of those who are seen.
+    """Generate the frames of a clip with a camera of `CAMERAS`, with rows of visible people.
 
-    Rows also have the camera and the person in a world that stands still: y is up, the floor at
-    height 0, the first camera above the origin, with x to its right.
+    Rows also contain the camera and the person in the world: y is up, the floor is at y = 0, and
+    the first camera is above the origin, with x to its right.
 
     Args:
         shape: height and width of the pictures.
+        camera: a key of `CAMERAS`.
     """
     shot = CAMERAS[camera](np.arange(frame_count) / FPS, rng)
     stages = [
@@ -152,20 +154,20 @@ def draw_shot(
         for play, seed in zip(plays, rng.integers(2**31, size=PEOPLE), strict=True)
     ]
     hall = hall_around(rng, actors, _RAYS)
-    painted = PaintedHall(hall, [block.size[1] for block in actors[2].motion.blocks])
-    views = (painted.photograph(stage, shape) for stage in stages)
+    baked = BakedHall(hall, [block.size[1] for block in actors[2].motion.blocks])
+    views = (baked.photograph(stage, shape) for stage in stages)
     for number, frame in enumerate(film(studio, actors, hall, stages, views)):
         pose = _world_from_camera(stages[0], stages[number])
         rows = [
             row | _in_world(row, pose, actors[row["meta.person"]].motion, stages[0])
             for row in frame.rows
-            if is_clear(row, _MOST_HIDDEN, _MOST_CUT)
+            if is_clear(row, MOST_HIDDEN, MOST_CUT)
         ]
         yield frame._replace(rows=rows)
 
 
 def _walker(rng: Rng, physique: Physique) -> Script:
-    """From the left to the right before the others, round, and towards the camera."""
+    """Walks from left to right in front of the others, turns, and walks towards the camera."""
     script = Script(physique, -2.1 + rng.uniform(-0.2, 0.2), -4.2, 85.0, -0.4)
     script.walk([(0.6 + rng.uniform(-0.1, 0.1), -3.95)], rng.uniform(1.0, 1.1))
     script.turn_to(-10.0 + rng.uniform(-20, 20), 1.2)
@@ -174,36 +176,37 @@ def _walker(rng: Rng, physique: Physique) -> Script:
 
 
 def _sitter(rng: Rng, physique: Physique) -> Script:
-    """On a chair on the right."""
+    """Sits down on a chair on the right and gets up."""
     script = Script(physique, 1.25, -5.0, rng.uniform(-35, 0)).wait(rng.uniform(0, 0.2))
     script.arms(THIGH, THIGH, script.time + 0.3, 1.0).sit(0.8, rng.uniform(0.42, 0.5))
     return script.arms(None, None, script.time - 1.2)
 
 
 def _climber(rng: Rng, physique: Physique) -> Script:
-    """Up two steps on the left at the back, and round."""
+    """Climbs two steps on the left at the back, and turns around."""
     script = Script(physique, -0.1, -6.3, -90.0 + rng.uniform(-5, 5), -0.8)
     script.climb(rng.uniform(0.65, 0.75), rng.uniform(0.15, 0.19), rng.uniform(0.32, 0.36))
     return script.turn_to(rng.uniform(-20, 20))
 
 
 def _from_hall(first: Stage) -> Float[np.ndarray, "3 3"]:
-    """From the hall's axes to those of the world in which the first camera's right is x."""
+    """Rotation from the hall's axes to those of the rows' world, whose x is the first camera's
+    right, projected to the floor."""
     right = first.from_world[0] * (1, 0, 1)
     right = right / np.linalg.norm(right)
     return np.stack([right, (0, 1, 0), np.cross(right, (0, 1, 0))])
 
 
 def _world_from_camera(first: Stage, stage: Stage) -> Float[np.ndarray, "4 4"]:
-    """From a stage's camera to the world."""
-    pose, turns = np.eye(4), _from_hall(first)
-    pose[:3, :3] = turns @ stage.from_world.T
-    pose[:3, 3] = turns @ (stage.centre - first.centre * (1, 0, 1))
+    """Transform (metres) from a stage's camera to the rows' world."""
+    pose, rotation = np.eye(4), _from_hall(first)
+    pose[:3, :3] = rotation @ stage.from_world.T
+    pose[:3, 3] = rotation @ (stage.centre - first.centre * (1, 0, 1))
     return pose
 
 
 def _in_world(row: Row, pose: Float[np.ndarray, "4 4"], motion: Motion, first: Stage) -> Row:
-    """What a row also has: the camera, and a person's root, in the world."""
+    """Additional entries of a row: the camera, and the person's root, in the world."""
     pelvis, transl = row["keypoints3d_smplx"][0, :3], row["smplx.transl"]
     rest = pelvis - transl
     orient = axis_angle(_from_hall(first) @ motion.rotations[row["meta.frame_index"], 0])
@@ -214,16 +217,16 @@ def _in_world(row: Row, pose: Float[np.ndarray, "4 4"], motion: Motion, first: S
     }
 
 
-class PaintedHall:
-    """The hall with its light on small cells of all surfaces."""
+class BakedHall:
+    """The hall with its light stored on small cells of all surfaces (baked lighting)."""
 
     def __init__(self, hall: Hall, steps_m: Sequence[float]) -> None:
-        """`steps_m` are heights over the floor that people stand on, too."""
+        """`steps_m` are the heights of further surfaces on which people stand, metres."""
         self._in_room = np.array([_faces_in_room(solid) for solid in hall.solids])
         cells = np.array([cell_counts(solid, _TEXEL_M) for solid in hall.solids])
         self._grid = Grid(np.where(self._in_room[..., None], np.maximum(cells, 1), 1))
-        paint = [_light_of_cells(hall, number, self._grid) for number in range(len(hall.solids))]
-        self._paint = np.concatenate(paint)
+        light = [_light_of_cells(hall, number, self._grid) for number in range(len(hall.solids))]
+        self._light = np.concatenate(light)
         self._points, self._places, self._faces = _quads(hall, self._in_room)
         tops = np.array([solid.middle[1] + solid.half[1] for solid in hall.solids])
         self._ground_m = np.full((len(tops), 6), np.nan)
@@ -232,16 +235,16 @@ class PaintedHall:
             self._ground_m[np.isclose(tops, height), _UP] = height
 
     def photograph(self, stage: Stage, shape: tuple[int, int]) -> EmptyHall:
-        """What a camera sees; `shape` is (height, width)."""
+        """The empty hall seen by a camera; `shape` is (height, width)."""
         height, width = shape
-        fine = (_FINER * height, _FINER * width)
-        camera = full_camera(stage.focal_mm, shape).scaled(_FINER)
+        fine = (_SUPERSAMPLING * height, _SUPERSAMPLING * width)
+        camera = full_camera(stage.focal_mm, shape).scaled(_SUPERSAMPLING)
         points = stage.from_floor(self._points).astype(np.float32)
         two_sided = np.zeros(len(self._faces), bool)
         seen = visible_surface(points, self._faces, two_sided, self._places, camera, fine)
         solid, face = np.divmod(np.rint(seen.values[:, 2]).astype(int), 6)
         light = np.zeros((fine[0] * fine[1], 6), np.float32)
-        light[seen.pixels] = self._paint[self._cells(solid, face, seen.values[:, :2])]
+        light[seen.pixels] = self._light[self._cells(solid, face, seen.values[:, :2])]
         open_air = np.flatnonzero(~np.isfinite(seen.depth_m.ravel()))
         light[open_air, :3] = _sky(open_air, fine[1], camera, stage)
         base, sunny = (
@@ -250,21 +253,22 @@ class PaintedHall:
         )
         ground = np.full(fine, np.nan)
         ground.ravel()[seen.pixels] = self._ground_m[solid, face]
-        ground, depth_m = ground[::_FINER, ::_FINER], seen.depth_m[::_FINER, ::_FINER]
+        ground = ground[::_SUPERSAMPLING, ::_SUPERSAMPLING]
+        depth_m = seen.depth_m[::_SUPERSAMPLING, ::_SUPERSAMPLING]
         levels = np.unique(ground[np.isfinite(ground)])
         return EmptyHall(base, sunny, depth_m, tuple((float(h), ground == h) for h in levels))
 
     def _cells(
         self, solid: np.ndarray, face: np.ndarray, places: Float[np.ndarray, "N 2"]
     ) -> np.ndarray:
-        """Numbers of the painted cells at places (0 to 1, twice) on faces of solids."""
+        """Indices of the cells at `places` (u and v, 0 to 1) on faces of solids."""
         size = self._grid.sizes[solid, face]
         cell = np.clip((places * size).astype(int), 0, size - 1)
         return self._grid.first[solid, face] + cell[:, 0] * size[:, 1] + cell[:, 1]
 
 
 def _sky(pixels: np.ndarray, width: int, camera: Camera, stage: Stage) -> Float[np.ndarray, "N 3"]:
-    """Light that comes through the windows at pixels, counted along rows of this width."""
+    """Light through the windows at flat indices of pixels, for an image of this width."""
     rows, columns = np.divmod(pixels, width)
     rays = np.c_[(np.c_[columns, rows] - camera.princpt) / camera.focal, np.ones(len(pixels))]
     rays = rays @ stage.from_world / np.linalg.norm(rays, axis=1, keepdims=True)
@@ -272,11 +276,11 @@ def _sky(pixels: np.ndarray, width: int, camera: Camera, stage: Stage) -> Float[
 
 
 _UP: Final = 3
-"""The face on top."""
+"""Index of the upper face."""
 
 
 def _faces_in_room(solid: Solid) -> np.ndarray:
-    """Which of the six faces are in the room."""
+    """Which of the six faces lie inside the room, (6,)."""
     steps = np.array([[-1, 1][face % 2] * np.eye(3)[axis] for face, axis in enumerate(AXES)])
     middles = solid.middle + (steps * (solid.half + 0.01)) @ solid.rotation.T
     low, high = np.array(ROOM_M).T
@@ -284,7 +288,7 @@ def _faces_in_room(solid: Solid) -> np.ndarray:
 
 
 def _light_of_cells(hall: Hall, number: int, grid: Grid) -> Float32[np.ndarray, "C 6"]:
-    """Light but the sun's, and the sun's, that cells of a solid reflect."""
+    """RGB that a solid's cells reflect: without the sun, then of the sun."""
     sizes = grid.sizes[number]
     points, _ = cell_points([hall.solids[number]], sizes[None])
     face = np.repeat(np.arange(6), sizes.prod(axis=1))
@@ -296,10 +300,9 @@ def _light_of_cells(hall: Hall, number: int, grid: Grid) -> Float32[np.ndarray, 
 def _quads(
     hall: Hall, inside: np.ndarray
 ) -> tuple[Float32[np.ndarray, "V 3"], Float32[np.ndarray, "V 3"], Int32[np.ndarray, "F 3"]]:
-    """Faces in the room as triangles: corners, where they are along the face (0 to 1, twice) and
-    which face it is, and the corners of each triangle.
+    """Triangles of the faces in the room: vertices, their (u, v, index of the face), and indices.
 
-    Faces are divided: triangles that begin behind a camera are not drawn.
+    Faces are subdivided, because triangles that reach behind the camera are not drawn.
     """
     points, places, faces, first = [], [], [], 0
     for number, face in np.argwhere(inside).tolist():

@@ -1,4 +1,4 @@
-"""Rotations of joints that bring limbs where they are wanted, and how deep limbs overlap.
+"""Inverse kinematics of arms and legs, and penetration of limbs.
 
 Frames are those of the body model's rest pose: x to the left, y up, z forward, arms along x.
 """
@@ -22,7 +22,7 @@ JOINT: Final = {name: i for i, name in enumerate(BODY_JOINTS)}
 
 
 def turn(axis: str, degrees: float) -> Rotation:
-    """Rotation about a coordinate axis, counter-clockwise seen from its tip."""
+    """Rotation about a coordinate axis by the right-hand rule."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     if axis == "x":
         return np.array([[1.0, 0, 0], [0, c, -s], [0, s, c]])
@@ -32,31 +32,32 @@ def turn(axis: str, degrees: float) -> Rotation:
 
 
 def rotation_about(axis: Vector, angle: float) -> Rotation:
-    """Rotation about a unit vector, radians."""
+    """Rotation matrix of an angle (radians) about a unit vector."""
     return cv2.Rodrigues(np.asarray(axis, np.float64) * angle)[0]
 
 
 def axis_angle(rotation: Rotation) -> Vector:
+    """Axis-angle vector (radians) of a rotation matrix."""
     return cv2.Rodrigues(np.asarray(rotation, np.float64))[0].ravel()
 
 
 def clamp(value: float, low: float, high: float) -> float:
-    """As np.clip, in a hundredth of its time for one number."""
+    """np.clip for one number, at a hundredth of its cost."""
     return min(max(value, low), high)
 
 
 def ease(share: float) -> float:
-    """0 to 1 with a soft start and end."""
+    """Cubic easing (smoothstep) from 0 to 1; values outside are clamped."""
     share = clamp(share, 0.0, 1.0)
     return share * share * (3 - 2 * share)
 
 
 def pick(rng: np.random.Generator, chances: Mapping[T, float]) -> T:
-    """One of the keys, as likely as its value is large."""
-    left = rng.random() * sum(chances.values())
+    """A random key, with a probability proportional to its value."""
+    remaining = rng.random() * sum(chances.values())
     for key, chance in chances.items():
-        left -= chance
-        if left < 0:
+        remaining -= chance
+        if remaining < 0:
             return key
     return key
 
@@ -66,23 +67,25 @@ def unit(vector: Vector) -> Vector:
 
 
 def cross(a: Vector, b: Vector) -> Vector:
-    """As np.cross, in a tenth of its time for two vectors."""
+    """np.cross for two vectors, at a tenth of its cost."""
     (ax, ay, az), (bx, by, bz) = a.tolist(), b.tolist()
     return np.array([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
 
 
 def _align(start: Vector, end: Vector) -> Rotation:
-    """The smallest rotation that takes one unit vector to another, less than 90 degrees away."""
+    """The smallest rotation from one unit vector to another; their angle is below 90 degrees."""
     axis = cross(start, end)
     return rotation_about(unit(axis), math.asin(min(1.0, math.sqrt(float(axis @ axis)))))
 
 
 class Limb(NamedTuple):
-    """Two bones: rest direction of the first, axis about which the middle joint bends, lengths."""
+    """Two bones in the rest pose, such as upper arm and forearm."""
 
     direction: Vector
+    """Of the first bone, of length 1."""
     second_direction: Vector
     hinge: Vector
+    """Axis about which the middle joint bends."""
     first_m: float
     second_m: float
     rest_bend: float
@@ -91,7 +94,7 @@ class Limb(NamedTuple):
 
 
 class Skeleton:
-    """The mean body's 22 body joints, and its arms and legs as pairs of bones."""
+    """The 22 body joints of a body in the rest pose, and its arms and legs."""
 
     def __init__(self, rest_joints: Float32[np.ndarray, "55 3"]) -> None:
         self.rest = rest_joints[: len(BODY_JOINTS)].astype(np.float64)
@@ -120,14 +123,16 @@ class Skeleton:
         return Limb(along, after, across, *lengths, bend, frame)
 
     def reach(self, limb: Limb, target: Vector, pole: Vector) -> tuple[Rotation, Rotation]:
-        """Rotations of a limb's first and middle joint that bring its end to `target`.
+        """Analytic inverse kinematics: rotations of a limb's first and middle joint.
 
-        `target` (metres) is relative to the limb's root, in the frame of the root's parent;
-        targets beyond reach are approached. The middle joint points towards `pole`.
+        Args:
+            target: position of the limb's end relative to its root, in the frame of the root's
+                parent, metres. If it cannot be reached, the limb points towards it.
+            pole: direction towards which the middle joint points.
         """
         l1, l2 = limb.first_m, limb.second_m
         length = math.sqrt(float(target @ target))
-        distance = min(max(length, abs(l1 - l2) + 0.03), (l1 + l2) * 0.995)
+        distance = clamp(length, abs(l1 - l2) + 0.03, (l1 + l2) * 0.995)
         toward = unit(target)
         side = unit(pole - toward * (pole @ toward))
         cosine = (l1 * l1 + distance * distance - l2 * l2) / (2 * l1 * distance)
@@ -135,7 +140,7 @@ class Skeleton:
         second = unit((toward * distance - l1 * first) / l2)
         normal = unit(cross(first, second))
         wanted = np.stack([first, normal, cross(first, normal)], axis=1)
-        bend = math.acos(max(-1.0, min(1.0, float(first @ second))))
+        bend = math.acos(clamp(float(first @ second), -1.0, 1.0))
         rotation = wanted @ limb.rest_frame.T
         bent = rotation_about(limb.hinge, bend - limb.rest_bend)
         return rotation, _align(bent @ limb.second_direction, rotation.T @ second) @ bent
@@ -143,7 +148,10 @@ class Skeleton:
     def world(
         self, rotations: Float[np.ndarray, "22 3 3"]
     ) -> tuple[Float[np.ndarray, "22 3 3"], Float[np.ndarray, "22 3"]]:
-        """Rotation and position (metres, pelvis at its place in the rest pose) of each joint."""
+        """Forward kinematics: global rotations and positions (metres) of the joints.
+
+        The pelvis stays at its position in the rest pose.
+        """
         turned = np.empty((len(rotations), 3, 3))
         places = np.empty((len(rotations), 3))
         turned[0], places[0] = rotations[0], self.rest[0]
@@ -154,7 +162,7 @@ class Skeleton:
         return turned, places
 
 
-# Name: joint at the start, offset at the end in the start's frame or joint at the end, radius (m).
+# Capsules: joint at the start, joint at the end or offset from the start (metres), radius (metres).
 _BONES: Final[dict[str, tuple[str, str | tuple[float, float, float], float]]] = {
     "belly": ("pelvis", "spine3", 0.115),
     "chest": ("spine3", "neck", 0.105),
@@ -182,7 +190,7 @@ _RADII: Final = np.array([radius for _, _, radius in _BONES.values()])
 
 @cache
 def _pairs() -> Int[np.ndarray, "2 K"]:
-    """Which capsules are tested against which."""
+    """Indices of the pairs of capsules that are tested for penetration."""
     pairs = []
     for side, other in (SIDES, SIDES[::-1]):
         fixed = ["belly", "chest", "head", f"{other}_arm", f"{other}_thigh", f"{side}_thigh"]
@@ -198,11 +206,11 @@ def _pairs() -> Int[np.ndarray, "2 K"]:
 
 
 def penetration(rotations: Float[np.ndarray, "22 3 3"], places: Float[np.ndarray, "22 3"]) -> float:
-    """The deepest that two limbs lie in each other, metres; negative: all are apart.
+    """The deepest penetration of two capsules, metres; negative if none touch.
 
     Args:
-        rotations: of the joints, in the world.
-        places: of the joints, metres.
+        rotations: global rotations of the joints.
+        places: positions of the joints, metres.
     """
     starts, ends = np.empty((len(_BONES), 3)), np.empty((len(_BONES), 3))
     for i, (start, end, _) in enumerate(_BONES.values()):
@@ -212,17 +220,17 @@ def penetration(rotations: Float[np.ndarray, "22 3 3"], places: Float[np.ndarray
             places[JOINT[end]] if isinstance(end, str) else places[joint] + rotations[joint] @ end
         )
     one, other = _pairs()
-    distance = _between(starts[one], ends[one], starts[other], ends[other])
+    distance = _segment_distances(starts[one], ends[one], starts[other], ends[other])
     return float((_RADII[one] + _RADII[other] - distance).max())
 
 
-def _between(
+def _segment_distances(
     a: Float[np.ndarray, "K 3"],
     b: Float[np.ndarray, "K 3"],
     c: Float[np.ndarray, "K 3"],
     d: Float[np.ndarray, "K 3"],
 ) -> Float[np.ndarray, " K"]:
-    """Distances of segments ab and cd (Ericson, Real-Time Collision Detection, 5.1.9)."""
+    """Distances between segments ab and cd (Ericson, Real-Time Collision Detection, 5.1.9)."""
     ab, cd, ca = b - a, d - c, a - c
     aa, bb, ff = (ab * ab).sum(1), (ab * cd).sum(1), (cd * cd).sum(1)
     ac, fc = (ab * ca).sum(1), (cd * ca).sum(1)

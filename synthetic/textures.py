@@ -1,4 +1,4 @@
-"""Small square textures that repeat: cloth, walls, floors, things. RGB reflectance, 0 to 1."""
+"""Small square textures that repeat (cloth, walls, floors, objects): RGB reflectance, 0 to 1."""
 
 import colorsys
 from collections.abc import Callable
@@ -10,14 +10,14 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 SIDE: Final = 64
-"""Pixels of a texture's side, a power of two."""
+"""Side of a texture, pixels; a power of two."""
 Texture = Float32[np.ndarray, "64 64 3"]
 Colour = Float[np.ndarray, "3"]
 Rng = np.random.Generator
 Rays = Float[np.ndarray, "N 3"]
 Material = Callable[[Rays, Rays], Rays]
-"""Reflectance at places of a box, from its corner (0) to the opposite one (1), times size; and its
-normals, both in the box' own frame."""
+"""Function from points (metres from the lowest corner of a box) and normals, both in the frame of
+the box, to RGB reflectance."""
 
 _NEUTRALS: Final = (
     (0.05, 0.05, 0.06), (0.12, 0.12, 0.14), (0.30, 0.30, 0.31), (0.62, 0.62, 0.62),
@@ -27,7 +27,7 @@ _NEUTRALS: Final = (
 
 
 def draw_colour(rng: Rng, neutral: float = 0.5) -> Colour:
-    """A colour as of everyday things: with probability `neutral` one of the common ones."""
+    """A random colour, with probability `neutral` a common colour of clothes and furniture."""
     if rng.random() < neutral:
         base = np.array(_NEUTRALS[rng.integers(len(_NEUTRALS))])
         return np.clip(base * rng.uniform(0.8, 1.2) + rng.normal(0, 0.02, 3), 0.02, 0.97)
@@ -37,7 +37,7 @@ def draw_colour(rng: Rng, neutral: float = 0.5) -> Colour:
 
 @cache
 def noise_bank() -> Float32[np.ndarray, "8 64 64"]:
-    """Noises of mean 0 and spread 1, coarse to fine, that repeat without a seam."""
+    """Seamless noise textures of mean 0 and standard deviation 1, from coarse to fine."""
     rng = np.random.default_rng(0)
     bank: list[np.ndarray] = []
     for sigma in (14.0, 8.0, 5.0, 3.0, 2.0, 1.2, 0.7, 0.0):
@@ -50,7 +50,7 @@ def noise_bank() -> Float32[np.ndarray, "8 64 64"]:
 
 
 def draw_noise(rng: Rng, coarse: int = 0, fine: int = 8) -> np.ndarray:
-    """One noise of the bank, turned or flipped."""
+    """A noise texture from the range `coarse` to `fine` of the bank, transposed or flipped."""
     noise = noise_bank()[rng.integers(coarse, fine)]
     return noise.T if rng.random() < 0.5 else noise[::-1]
 
@@ -59,7 +59,7 @@ _Y, _X = np.mgrid[:SIDE, :SIDE].astype(np.float32) / SIDE
 
 
 def _waves(rng: Rng, coordinate: np.ndarray) -> np.ndarray:
-    """Parallel stripes of one width, 0 or 1 with soft borders."""
+    """Stripes along a coordinate, 0 or 1 with soft edges."""
     count, share = int(rng.integers(1, 9)), rng.uniform(0.2, 0.8)
     phase = (coordinate * count + rng.random()) % 1
     width = 0.04 * count
@@ -90,19 +90,19 @@ _PATTERNS: Final[dict[Callable[[Rng], np.ndarray], int]] = {
     _dots: 40,
     _blotches: 60,
 }
-"""And how many of each there are."""
+"""Generators of patterns, and their numbers in the bank."""
 
 
 @cache
 def pattern_bank() -> Float32[np.ndarray, "264 64 64"]:
-    """Shares of a second colour, 0 to 1."""
+    """Patterns: the weight of a second colour, 0 to 1."""
     rng = np.random.default_rng(1)
     bank = [pattern(rng) for pattern, count in _PATTERNS.items() for _ in range(count)]
     return np.array(bank, np.float32)
 
 
 def draw_texture(rng: Rng, colour: Colour, patterned: float) -> Texture:
-    """Plain with some unevenness, or (with probability `patterned`) with a pattern."""
+    """A plain texture with some noise, or with probability `patterned` one with a pattern."""
     base = colour.astype(np.float32)
     grain = 1 + noise_bank()[rng.integers(2, 8)] * np.float32(rng.uniform(0.0, 0.08))
     texture = grain[..., None] * base
@@ -118,7 +118,7 @@ def draw_texture(rng: Rng, colour: Colour, patterned: float) -> Texture:
 
 
 def plain(red: float, green: float, blue: float) -> Material:
-    """One colour, a little uneven."""
+    """One colour with slight noise."""
     colour = np.array([red, green, blue], np.float32)
     return lambda place, _: colour * (1 + 0.03 * _noise(place, 1.3, 2))
 
@@ -131,7 +131,7 @@ def _noise(place: Rays, per_m: float, number: int) -> Float[np.ndarray, "N 1"]:
 
 
 def wood(tone: float, board_m: float, *, across: bool = False) -> Material:
-    """Boards along x, or along z, of different shades, with a grain."""
+    """Wooden boards along x (with `across`, along z), with grain and varying shades."""
     base = np.array([0.56, 0.37, 0.21], np.float32) * tone
 
     def colour(place: Rays, _: Rays) -> Rays:
@@ -149,7 +149,7 @@ def wood(tone: float, board_m: float, *, across: bool = False) -> Material:
 
 
 def rug(place: Rays, _: Rays) -> Rays:
-    """Woven, with a border."""
+    """A woven rug with a border."""
     ground = np.array([0.50, 0.16, 0.12], np.float32)
     light, blue = np.array([0.72, 0.62, 0.46]), np.array([0.13, 0.19, 0.31])
     size = place.max(axis=0)

@@ -1,8 +1,8 @@
-"""Garments of the open body: which points they are made of, chosen from a body suit and a skirt.
+"""Garments of the open body, cut from a body suit and a skirt.
 
-The suit and skirt of `human_models/stand_in/outfit` follow the body's betas and joints. Here
-vertices are slid once onto all hems that any garment has; a garment is then a choice of faces.
-Lengths are metres in the rest pose: y up, the ground at -1.34, shoulders at 0.05, arms along x.
+The suit and skirt of `human_models/stand_in/outfit` follow the body's betas and joints. Vertices
+are moved once onto the hem lines of all garments; a garment is then a subset of faces. Lengths are
+metres in the rest pose: y up, the ground at -1.34, shoulders at 0.05, arms along x.
 """
 
 from functools import lru_cache
@@ -26,11 +26,11 @@ _CELL_M: Final = 0.011
 def coarse_faces(
     body: BodyData, faces: Int[np.ndarray, "F 3"], region: Shaped[np.ndarray, " V"]
 ) -> Int[np.ndarray, "f 3"]:
-    """Coarser faces for people who are small in the picture; those that collapse are left out.
+    """Fewer faces over the same vertices, for people who are small in the picture.
 
-    Vertices that are near each other, move with the same joint and lie in the same region are
-    represented by one of them, so that coarse faces use vertices of the fine mesh. Lips stay apart
-    since only the lower one moves with the jaw, fingers since each has joints.
+    Vertices in one cell of a grid, with the same main joint and region, are replaced by one of
+    them; collapsed faces are dropped. Lips and fingers are not merged, because they have different
+    main joints.
     """
     cells = np.floor(body.template / _CELL_M).astype(np.int64)
     _, region_number = np.unique(region, return_inverse=True)
@@ -47,9 +47,9 @@ def slide_to_level(
 ) -> None:
     """Change `attributes` so that no face has corners on both sides of column == level.
 
-    Of each edge that crosses the level, the nearer end moves along it onto the level, with all of
-    its attributes (position, weights, ...); so a crossed face has either its lone corner or both
-    of the others on the line.
+    The nearer end of each edge that crosses the level moves along the edge onto the level, with
+    all of its attributes (position, weights, ...). A crossed face then has its single corner, or
+    both other corners, on the level.
     """
     value = attributes[:, column]
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
@@ -60,7 +60,7 @@ def slide_to_level(
     mover = np.where(first_is_nearer, edges[:, 0], edges[:, 1])
     other = np.where(first_is_nearer, edges[:, 1], edges[:, 0])
     share = np.abs(value[mover] - level) / np.abs(value[mover] - value[other])
-    order = np.argsort(-share, kind="stable")  # of a vertex' edges the shortest way comes last
+    order = np.argsort(-share, kind="stable")  # the shortest move of a vertex is written last
     mover, other, share = mover[order], other[order], share[order, None]
     attributes[mover] = (1 - share) * attributes[mover] + share * attributes[other]
     attributes[mover, column] = level
@@ -69,22 +69,22 @@ def slide_to_level(
 Kind = Literal["skin", "hair", "shirt", "jacket", "bottoms", "skirt", "shoes"]
 
 SLEEVES_M: Final = (0.20, 0.31, 0.42, 0.55, 0.655)
-"""Ends of sleeves: at the shoulder, short, to the elbow, three quarters, long."""
+"""Ends of sleeves: sleeveless, short, to the elbow, three-quarter, long."""
 LEGS_M: Final = (-0.60, -0.80, -1.02, -1.25)
 """Lower ends of shorts and trousers."""
 SHOES_M: Final = (-1.25, -1.12)
 SHIRT_HEMS_M: Final = (-0.335, -0.385, -0.435)
 NECKLINES_M: Final = (0.075, 0.10, 0.135)
-"""Radius of the opening about the base of the neck."""
+"""Radius of the opening around the base of the neck."""
 SKIRT_HEMS_M: Final = (-0.65, -0.82, -1.0, -1.19)
 WAIST_M: Final = -0.29
 _WRINKLES: Final = (1.0, 1.6, 2.3, 3.0)
 _COLLAR_M: Final = 0.155
 _JACKET_GAP_M: Final = 0.045
 _COVERED_MARGIN_M: Final = 0.045
-"""Skin this far inside a garment is not drawn, so that it cannot come through it."""
+"""Skin more than this far inside a garment's edge is not drawn, so that it cannot show through."""
 
-# Fields over the vertices in which lines are cut.
+# Scalar fields over the vertices whose level sets are the hem lines.
 _FIELDS: Final = ("arm", "height", "neck", "front")
 _ARM, _HEIGHT, _NECK, _FRONT = range(len(_FIELDS))
 _SHAPE_COLUMNS: Final = 3 + 30 + len(RIG_JOINTS)
@@ -92,7 +92,7 @@ _EYES: Final = ("left_eye", "right_eye")
 
 
 class Clothing(NamedTuple):
-    """What a person wears; lengths are indices into the tables above, None: without it."""
+    """A choice of garments; lengths are indices into the tables above, None is without it."""
 
     sleeve: int
     neckline: int | None
@@ -108,26 +108,30 @@ class Piece(NamedTuple):
 
     kind: Kind
     points: Int[np.ndarray, " P"]
-    """Of all points of a person: the body's vertices, then the clothes'."""
+    """Indices into a person's points: the body's vertices, then those of the clothes."""
     faces: Int32[np.ndarray, "F 3"]
-    """Numbers of the piece's own points."""
+    """Indices into `points`."""
     rest: Float32[np.ndarray, "P 3"]
-    """Where the mean person's points are in the rest pose, metres: where patterns are looked up."""
+    """Points of the mean person in the rest pose, metres, for texture coordinates."""
     bumps: Float32[np.ndarray, "K P 3"]
-    """Wrinkles from wide to narrow: vectors of length about 1 to add to normals; skin has none."""
+    """Wrinkles from wide to narrow: vectors of length about 1 to add to normals; K = 0 for skin."""
     open: bool
-    """Its inside can be seen."""
+    """Whether the inside can be visible."""
 
 
 class Wardrobe:
-    """The clothes' points with what moves them, and the pieces for any choice of clothing."""
+    """The clothes' points, shape directions and skinning weights, and pieces of any clothing."""
 
     def __init__(
         self, body: BodyData, scalp: Float32[np.ndarray, " V"], folder: Path = STAND_IN
     ) -> None:
-        """Read the outfit that belongs to the neutral open body. `scalp` is where hair grows.
+        """Read the outfit of the neutral open body.
 
-        Raises UserError where the file is missing.
+        Args:
+            scalp: weight of the hair at each vertex, 0 to 1.
+
+        Raises:
+            UserError: the file is missing.
         """
         path = folder / "outfit" / "OUTFIT_NEUTRAL.npz"
         if not path.is_file():
@@ -150,16 +154,16 @@ class Wardrobe:
         self.region = load_npz(body.source)["region"]
         fine = _without_backs_of_eyes(body, self.region)
         self.body_faces = {True: fine, False: coarse_faces(body, fine, self.region)}
-        """In all detail or not."""
+        """Faces of the body with all detail (True) and without (False)."""
         self._body_fields = _fields(body.template).T.astype(np.float32)
         self._head = np.isin(self.region, ("head", *_EYES)) | (body.template[:, 1] > 0.17)
         self._under_hair = scalp > 0.5
         self.rest = np.concatenate([body.template, self.template]).astype(np.float32)
-        """All points of the mean person in the rest pose."""
+        """All points of the mean person in the rest pose, metres."""
 
-    @lru_cache(maxsize=4096)  # noqa: B019 - a process has one wardrobe, for as long as it lives
+    @lru_cache(maxsize=4096)  # noqa: B019 - a process has one wardrobe until it ends
     def _garment(self, kind: Kind, *ends_m: float) -> Piece:
-        """One garment, and where it ends."""
+        """A garment with its hem lines; for a shirt: sleeve, radius of the neckline, hem."""
         arm, height, neck, front = self._face_fields
         suit = ~self._is_skirt & (height < _COLLAR_M)
         if kind == "shirt":
@@ -178,7 +182,10 @@ class Wardrobe:
         return make_piece(kind, faces, self.rest, is_open=kind == "skirt")
 
     def pieces(self, clothing: Clothing, *, bald: bool, fine: bool) -> tuple[Piece, ...]:
-        """All pieces of a dressed person but the hair, skin first; that under hair is left out."""
+        """The pieces of a dressed person without the hair, the skin first.
+
+        Skin under hair is left out unless the person is `bald`.
+        """
         sleeve, neckline, hem, legs, skirt, shoes, jacket = clothing
         longest = len(SLEEVES_M) - 1 if jacket else sleeve
         ends = [SHIRT_HEMS_M[hem]]
@@ -210,7 +217,7 @@ class Wardrobe:
         bald: bool,
         fine: bool,
     ) -> Piece:
-        """The body's faces that no garment hides for certain."""
+        """The faces of the body, without those that garments surely hide."""
         margin = _COVERED_MARGIN_M
         arm, height, from_neck, _ = self._body_fields
         neck = NECKLINES_M[neckline] if neckline is not None else 0.03
@@ -234,7 +241,7 @@ def make_piece(
     *,
     is_open: bool = False,
 ) -> Piece:
-    """A piece of the points that `faces` of a whole person use; `rest` is of all N points."""
+    """A piece from faces that index a whole person's N points, whose rest pose is `rest`."""
     used = np.zeros(faces.max() + 1, bool)
     used[faces] = True
     number = np.cumsum(used, dtype=np.int32) - 1
@@ -258,7 +265,7 @@ def _fields(points: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "V 4"]:
 
 
 def _without_backs_of_eyes(body: BodyData, region: np.ndarray) -> Int[np.ndarray, "F 3"]:
-    """The body's faces but for those of the eyeballs that no turn of the eye shows."""
+    """The faces of the body without the back halves of the eyeballs."""
     behind = np.zeros(len(body.template), bool)
     for eye in _EYES:
         ball = np.flatnonzero(region == eye)
@@ -268,8 +275,8 @@ def _without_backs_of_eyes(body: BodyData, region: np.ndarray) -> Int[np.ndarray
 
 
 def _with_hems(outfit: dict[str, np.ndarray]) -> Float[np.ndarray, "E A"]:
-    """Attributes of the clothes' vertices after all hems have got their lines: positions, shape
-    directions, weights, fields."""
+    """Attributes of the clothes' vertices, moved onto all hem lines: positions, shape directions,
+    weights, fields."""
     template, directions = outfit["v_template"], outfit["shapedirs"].reshape(-1, 30)
     columns = [template, directions, outfit["weights"], _fields(template)]
     attributes = np.concatenate(columns, axis=1).astype(np.float64)
@@ -287,7 +294,7 @@ def _with_hems(outfit: dict[str, np.ndarray]) -> Float[np.ndarray, "E A"]:
 
 
 def draw_clothing(rng: Rng) -> Clothing:
-    """Which garments, and their lengths."""
+    """A random choice of garments and lengths."""
     skirted = rng.random() < 0.2
     legs: int | None = int(rng.choice(4, p=(0.1, 0.15, 0.05, 0.7)))
     if skirted:
@@ -309,7 +316,7 @@ def draw_clothing(rng: Rng) -> Clothing:
 def thickness_of(
     kind: Kind, rest: Float32[np.ndarray, "P 3"], fit: float, tucked: bool
 ) -> Float32[np.ndarray, " P"]:
-    """Metres off the suit; `fit` is 0 for tight and 1 for wide."""
+    """Distance of a garment from the suit, metres; `fit` is 0 for tight and 1 for wide."""
     x, y = np.abs(rest[:, 0]), rest[:, 1]
     at_hem = np.clip((-0.2 - y) / 0.06, 0, 1)
     if kind == "shirt":

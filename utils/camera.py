@@ -1,8 +1,8 @@
-"""Person boxes, the crops that are cut along them, and pinhole cameras.
+"""Boxes of people, crops of images, and pinhole cameras.
 
 Boxes are (x, y, width, height) in image pixels. A crop is one affine warp of the image, with or
-without augmentation. Cameras look along z, x right, y down; focal lengths and principal points are
-in pixels.
+without augmentation. In the camera frame, x points right, y down and z forward; focal lengths and
+principal points are in pixels.
 """
 
 import math
@@ -28,16 +28,16 @@ class Box(NamedTuple):
 
 
 def scaled_boxes(boxes: Float[np.ndarray, "N 4"], scale: float) -> Float[np.ndarray, "N 4"]:
-    """Boxes made larger or smaller about their centres."""
+    """Boxes with sides multiplied by `scale` about their centres."""
     size = boxes[:, 2:] * scale
     return np.concatenate([boxes[:, :2] + (boxes[:, 2:] - size) / 2, size], axis=1)
 
 
 def clip_box(box: Box, image_width: int, image_height: int) -> Box | None:
-    """The part of `box` inside the image, from first to last pixel; None if nothing is left.
+    """The part of `box` inside the image; None if it has no area.
 
-    The last pixel belongs to the box, so a whole-image box comes back one pixel smaller, as in
-    the published code, whose crops depend on it.
+    As in the published code, the result reaches from the first to the last pixel, so a box of the
+    whole image becomes one pixel smaller; the crops of published models depend on this.
     """
     if not all(map(math.isfinite, box)):
         return None
@@ -52,9 +52,9 @@ def clip_box(box: Box, image_width: int, image_height: int) -> Box | None:
 def have_area(
     boxes: Float32[np.ndarray, "N 4"], image_size: Float32[np.ndarray, "N 2"]
 ) -> Bool[np.ndarray, " N"]:
-    """Which boxes have an area inside their image, as `clip_box` decides it.
+    """Which boxes have an area inside their image, by the rule of `clip_box`.
 
-    An image of unknown size (0) bounds a box only at its left and top.
+    `image_size` is (width, height); 0 is unknown and does not limit the box.
     """
     last = np.where(image_size > 0, image_size - 1, np.inf)
     with np.errstate(invalid="ignore"):
@@ -67,10 +67,10 @@ def have_area(
 def person_box(
     box: Box, image_width: int, image_height: int, *, aspect: float = 384 / 512, ratio: float = 1.25
 ) -> Box | None:
-    """Box that a person's crop is cut from; None if `box` has no area inside the image.
+    """Box of a person's crop; None if `box` has no area inside the image.
 
-    The box is clipped to the image, its shorter side grows about the centre until
-    width / height = `aspect`, and both sides are scaled by `ratio`.
+    The box is clipped to the image, one side is enlarged about the centre until
+    width / height = `aspect`, and both sides are multiplied by `ratio`.
     """
     clipped = clip_box(box, image_width, image_height)
     if clipped is None:
@@ -84,7 +84,7 @@ def person_box(
 def shared_areas(
     first: Float[np.ndarray, "A 4"], second: Float[np.ndarray, "B 4"]
 ) -> Float[np.ndarray, "A B"]:
-    """Area in square pixels that each of the first boxes has in common with each of the second."""
+    """Area of the intersection of each pair of boxes, square pixels."""
     start = np.maximum(first[:, None, :2], second[None, :, :2])
     end = np.minimum(
         first[:, None, :2] + first[:, None, 2:], second[None, :, :2] + second[None, :, 2:]
@@ -95,14 +95,14 @@ def shared_areas(
 def intersection_over_union(
     first: Float[np.ndarray, "A 4"], second: Float[np.ndarray, "B 4"]
 ) -> Float[np.ndarray, "A B"]:
-    """Overlap of each of the first boxes with each of the second, 0 (apart) to 1 (equal)."""
+    """Intersection over union of each pair of boxes, 0 (disjoint) to 1 (equal)."""
     shared = shared_areas(first, second)
     union = first[:, 2:].prod(axis=-1)[:, None] + second[:, 2:].prod(axis=-1)[None] - shared
     return shared / np.maximum(union, 1e-9)
 
 
 class CropAugmentation(NamedTuple):
-    """How a crop differs from the plain one: scale of the box, rotation in degrees, mirroring."""
+    """Augmentation of a crop: scale of the box, rotation in degrees, horizontal flip."""
 
     scale: float = 1.0
     rotation_deg: float = 0.0
@@ -117,9 +117,9 @@ def image_to_crop(
 ) -> Float[np.ndarray, "2 3"]:
     """Affine map from image pixels to pixels of a crop of shape (height, width).
 
-    Three points define it: the centre of the box, the point half its height below and the point
-    half its width to the right go to the crop's centre, bottom middle and right middle.
-    A flip mirrors the image (x -> image_width - 1 - x) before anything else.
+    Three points define it: the centre of the box, and the points half a height below and half a
+    width to the right of it, map to the centre of the crop and the middles of its lower and right
+    edges. A flip first mirrors the image (x -> image_width - 1 - x).
     """
     scale, rotation_deg, flip = augmentation
     center = np.array(box.center)
@@ -145,13 +145,14 @@ def crop_person(
     input_shape: tuple[int, int],
     augmentation: CropAugmentation = PLAIN,
 ) -> Float[np.ndarray, "h w 3"]:
-    """Cut the network's input (height, width) for one person out of an image.
+    """The network's input of size (height, width) for one person.
 
-    Values are 0..255 in float32, not rounded, as the published model saw them; black outside.
+    Values are float32 from 0 to 255, not rounded, as in the published code; pixels outside the
+    image are black.
 
-    The published model makes a crop of 512x384 and shrinks it to 256x192 by nearest neighbour,
-    which keeps pixels 0, 2, 4, ... Those are the points that the map straight to 256x192 samples,
-    so one warp gives the same values for a quarter of the work.
+    The published code makes a crop of 512x384 and reduces it to 256x192 by nearest neighbour, which
+    keeps pixels 0, 2, 4, ... A direct warp to 256x192 samples the image at the same points and
+    gives the same values for a quarter of the work.
     """
     return warp_crop(
         image, image_to_crop(box, input_shape, image.shape[1], augmentation), input_shape
@@ -163,7 +164,7 @@ def warp_crop(
     to_crop: Float[np.ndarray, "2 3"],
     input_shape: tuple[int, int],
 ) -> Float[np.ndarray, "h w 3"]:
-    """`crop_person` by an affine map that is known already (`image_to_crop`)."""
+    """`crop_person` with a given affine map (`image_to_crop`)."""
     height, width = input_shape
     region, (left, top) = _seen_region(image, to_crop, input_shape)
     if not region.size:
@@ -180,11 +181,14 @@ def _seen_region(
     matrix: Float[np.ndarray, "2 3"],
     input_shape: tuple[int, int],
 ) -> tuple[UInt8[np.ndarray, "h w 3"], tuple[int, int]]:
-    """The part of the image that a crop can show, and its left and top: less to make floats of."""
+    """The part of the image that a crop can show, and its left and top.
+
+    Only this part needs to be converted to floats.
+    """
     height, width = input_shape
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]])
     seen = corners @ cv2.invertAffineTransform(matrix).T
-    margin = 2  # bilinear sampling looks one pixel further
+    margin = 2  # bilinear interpolation needs one more pixel
     left, top = np.maximum(np.floor(seen.min(axis=0)).astype(int) - margin, 0)
     right, bottom = np.maximum(np.ceil(seen.max(axis=0)).astype(int) + margin, 0)
     return image[top:bottom, left:right], (int(left), int(top))
@@ -193,7 +197,7 @@ def _seen_region(
 def share_of_smaller(
     first: Float[np.ndarray, "A 4"], second: Float[np.ndarray, "B 4"]
 ) -> Float[np.ndarray, "A B"]:
-    """How much of the smaller of two boxes lies in the other one, 0 to 1."""
+    """Area of the intersection over that of the smaller box, for each pair of boxes, 0 to 1."""
     areas = np.minimum(first[:, 2:].prod(axis=-1)[:, None], second[:, 2:].prod(axis=-1)[None])
     return shared_areas(first, second) / np.maximum(areas, 1e-9)
 
@@ -211,8 +215,8 @@ class Camera(NamedTuple):
     princpt: tuple[float, float]
 
     def in_image(self, box: Box, input_shape: tuple[int, int]) -> "Camera":
-        """This camera of a crop of `input_shape` (height, width), as a camera of the image that
-        the crop was cut from along `box`."""
+        """The camera of the image, if this is the camera of a crop of `input_shape` (height, width)
+        that was cut from the image along `box`."""
         scale_x, scale_y = box.width / input_shape[1], box.height / input_shape[0]
         return Camera(
             (self.focal[0] * scale_x, self.focal[1] * scale_y),
@@ -220,11 +224,11 @@ class Camera(NamedTuple):
         )
 
     def cropped(self, left: float, top: float) -> "Camera":
-        """The camera of the image from column `left` and row `top` on."""
+        """The camera of the part of the image that begins at column `left` and row `top`."""
         return Camera(self.focal, (self.princpt[0] - left, self.princpt[1] - top))
 
     def scaled(self, factor: float) -> "Camera":
-        """The camera of the same image with `factor` times as many pixels a side.
+        """The camera of the same image resized by `factor`.
 
         Pixel coordinates count from the centre of the top left pixel.
         """
@@ -234,7 +238,7 @@ class Camera(NamedTuple):
         )
 
     def project(self, points: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 2"]:
-        """Points (metres, camera frame) to pixels; those behind the camera as if just before it."""
+        """Project points (metres, camera frame) to pixels; depths below 1 mm count as 1 mm."""
         focal, princpt = (np.asarray(pair, points.dtype) for pair in self)
         return project(points, focal, princpt, depth_epsilon=0, nearest_m=1e-3)
 
@@ -247,12 +251,11 @@ def project(
     depth_epsilon: float = DEPTH_EPSILON,
     nearest_m: float | None = None,
 ) -> Float[Array, "*B 2"]:
-    """Points (metres, camera frame) to pixels.
+    """Project points (metres, camera frame) to pixels.
 
     Args:
         depth_epsilon: added to the depth before dividing; 0 is the exact pinhole camera.
-        nearest_m: points nearer than this, or behind the camera, are projected as if they were
-            this far away. None leaves all depths as they are.
+        nearest_m: smaller depths count as this one; None keeps all depths.
     """
     depth = points[..., 2:] + depth_epsilon
     if nearest_m is not None:

@@ -1,8 +1,8 @@
-"""Devices, and the processes of one run, as torchrun starts them; without it, one process.
+"""Devices (CPU, CUDA, Apple's MPS) and the processes of a distributed run started by torchrun.
 
-What differs between CPUs, NVIDIA's and Apple's GPUs is in one function each.
-Every process computes its share; `gather_to_first` brings the shares together. What a user must
-know is raised in all processes, wherever it was found: `failing_together`.
+Each difference between kinds of devices is in one function. With several processes, each computes
+its share, `gather_to_first` collects the shares, and `failing_together` raises a user's error in
+all processes.
 """
 
 import logging
@@ -23,11 +23,11 @@ from utils.errors import UserError, first_line, refusal
 T = TypeVar("T")
 
 LAUNCH_DATE: Final = "LAUNCH_DATE"
-"""Environment variable: when the processes were started for the first time, formatted by DATE."""
+"""Environment variable with the first start of the processes, formatted by DATE."""
 DATE: Final = "%Y%m%d_%H%M%S"
 
 _PATIENCE: Final = timedelta(hours=1)
-"""How long a process waits for the slowest; one that dies ends the others at once (torchrun)."""
+"""How long a process waits for the slowest one. If one dies, torchrun ends the others at once."""
 _LOST: Final = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -35,16 +35,16 @@ _LOST: Final = (
     "Broken pipe",
     "remote process exited or there was a network error",
 )
-"""In what Gloo and NCCL say when another process has ended."""
+"""Texts in the errors of Gloo and NCCL that mean that another process has ended."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """'auto' -> CUDA if there is one, else Apple's MPS, else the CPU; other names as in torch.
+    """The device of a name; "auto" is CUDA if available, else Apple's MPS, else the CPU.
 
-    From here on the process computes in float32 what is float32: `use_exact_float32`.
+    It also calls `use_exact_float32`.
 
     Raises:
-        UserError: the name is no device, or this machine has none of that kind.
+        UserError: the name is not a device, or the machine has no such device.
     """
     use_exact_float32()
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -65,24 +65,24 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 class BrokenDeviceError(UserError):
-    """A device will compute nothing more in this process: only a new one can use it."""
+    """A device that can no longer be used in this process, but in a new one."""
 
 
 def require_working(device: torch.device, error: BaseException) -> None:
     """Raise `BrokenDeviceError` if an error has left a device unusable.
 
-    After an illegal memory access or a failed assertion in a kernel, all that a process asks of
-    CUDA fails, so that whatever it does next would be blamed for it.
+    After an illegal memory access or a failed assertion in a kernel, every later CUDA call of the
+    process fails, and errors would be attributed to the wrong work.
     """
     if device.type == "cpu":
         return
     try:
         torch.ones(1, device=device).sum().item()  # waits for the device
     except torch.OutOfMemoryError:
-        return  # another process may have taken it
+        return  # another process may use the memory
     except RuntimeError:
         raise BrokenDeviceError(
-            f"the device {device} has failed ({first_line(error)}); run the same again"
+            f"the device {device} has failed ({first_line(error)}); run the same command again"
         ) from error
 
 
@@ -92,22 +92,26 @@ def has_bf16_units() -> bool:
 
 
 class World(NamedTuple):
-    """This process among those of the run."""
+    """Position of this process in the distributed run."""
 
     rank: int
-    """0 .. size - 1, over all machines."""
+    """0 to size - 1, over all machines."""
     size: int
     local_rank: int
-    """Number among the processes of this machine."""
+    """Index among the processes of this machine."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes and reports what all of them did."""
+        """Whether this process writes the files and logs of the run."""
         return self.rank == 0
 
 
 def world() -> World:
-    """This process as torchrun's environment describes it; alone without one."""
+    """Position of this process by torchrun's environment variables; a single process without them.
+
+    Raises:
+        UserError: the variables are incomplete.
+    """
     rank, size, local = (os.environ.get(key) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if size is None or size == "1":
         return World(0, 1, 0)
@@ -117,10 +121,10 @@ def world() -> World:
 
 
 def device_of_process(name: str = "auto") -> torch.device:
-    """`pick_device`, and with several processes one GPU each.
+    """`pick_device` for one process; with several processes, one GPU for each.
 
     Raises:
-        UserError: there is no such device, or there are not enough of them.
+        UserError: there is no such device, or there are too few.
     """
     device, here = pick_device(name), world()
     if here.size == 1 or device.type == "cpu":
@@ -133,7 +137,7 @@ def device_of_process(name: str = "auto") -> torch.device:
         raise UserError(
             f"{name}: {here.size} processes cannot share it; use auto or cuda", setting="device"
         )
-    # Asked for all processes of the machine, so that they agree.
+    # All processes of the machine compare the same number, so that they agree.
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", here.local_rank + 1))
     if processes > torch.cuda.device_count():
         raise UserError(
@@ -145,11 +149,11 @@ def device_of_process(name: str = "auto") -> torch.device:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[World]:
-    """The processes know each other while the block runs; nothing happens where there is one.
+    """Connect the processes while the block runs; does nothing for a single process.
 
-    Tensors on GPUs travel by NCCL, all else by Gloo. Where the block raises, the group is left as
-    it is, since leaving it waits for processes that may wait for this one in a collective: what
-    catches the error must end the process by `end_process`, so that torchrun ends the others.
+    Tensors on GPUs use NCCL, all others Gloo. If the block raises, the group is not destroyed,
+    because this would wait for processes that may wait for this one in a collective. The caller
+    must then end the process by `end_process`, so that torchrun ends the others.
 
     Raises:
         UserError: the connection to another process is lost.
@@ -169,7 +173,7 @@ def process_group(device: torch.device) -> Iterator[World]:
         if _is_lost_connection(error):
             raise UserError(
                 f"rank {here.rank} has lost the connection to another process, which has ended; "
-                "its own message or torchrun's says why"
+                "the message of that process, or torchrun's, states the reason"
             ) from error
         raise
     distributed.destroy_process_group()
@@ -180,10 +184,10 @@ def _is_lost_connection(error: RuntimeError) -> bool:
 
 
 def end_process(status: int, error: BaseException | None = None) -> None:
-    """End a process that has failed among others at once; does nothing where it is alone.
+    """End this process of a distributed run at once after an error; else do nothing.
 
     Args:
-        error: what nothing has reported yet.
+        error: an error that has not been reported yet; its traceback is printed.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return
@@ -196,7 +200,7 @@ def end_process(status: int, error: BaseException | None = None) -> None:
 
 
 def gather_to_first(value: T) -> list[T] | None:
-    """The values of all processes in the order of their ranks; None in all but the first.
+    """The values of all processes in the order of their ranks; None in all processes but the first.
 
     Values are pickled: keep tensors on the CPU.
     """
@@ -210,18 +214,18 @@ def gather_to_first(value: T) -> list[T] | None:
 
 @contextmanager
 def failing_together(name: str) -> Iterator[Callable[[], None]]:
-    """What ends the block in one process ends it in all, with the same UserError.
+    """An error that ends the block in one process ends it in all, with the same UserError.
 
-    All processes come to the same blocks in the same order and wait for each other at the end.
-    The block itself must not wait for another process: that one may have failed. In long work call
-    now and then what this gives: it raises where another process has failed.
+    All processes must enter the same blocks in the same order; they wait for each other at the
+    end. The block must not wait for another process, which may have failed. It yields a function
+    that raises if another process has failed, to be called now and then in long work.
 
     Args:
-        name: of the block, for the message where another process failed.
+        name: name of the block, for the message.
 
     Raises:
-        UserError: with several processes, for UserError, OSError and full memory of the device in
-            any of them; a single process keeps its own error.
+        UserError: with several processes, if any raises UserError, OSError or an error of full
+            device memory; a single process keeps its own error.
     """
     here = world()
     if here.size == 1:
@@ -246,20 +250,20 @@ def failing_together(name: str) -> Iterator[Callable[[], None]]:
     distributed.all_gather_object(failures, failure)
     reported = [failure for failure in failures if failure]
     if reported:
-        # Those that merely stopped for another know less.
+        # The error of the process that failed first is more informative than that of the others.
         raise next((error for error, is_cause in reported if is_cause), reported[0][0])
 
 
 @contextmanager
 def one_error_report(here: World) -> Iterator[None]:
-    """What ends the block is reported by a single process, whether one of them found it or all.
+    """An error that ends the block is reported by one process only.
 
-    Unlike `failing_together` it needs no agreement, and so fits work in which processes wait for
-    each other. A process whose peer has ended gets errors of the network, and ends silently.
+    Unlike `failing_together`, it does not synchronise, so processes may wait for each other in the
+    block. A process that fails because another one has ended exits silently.
 
     Raises:
-        UserError, OSError: as the block does, in the first process that raises.
-        SystemExit: in the others.
+        UserError, OSError: in the first process in which the block raises it.
+        SystemExit: in the other processes.
     """
     if here.size == 1:
         yield
@@ -283,11 +287,11 @@ def _is_reported(ask: Callable[[], bool]) -> bool:
     try:
         return ask()
     except RuntimeError:
-        return True  # the first process, which has the store, is gone
+        return True  # the first process, which owns the store, has ended
 
 
 def _as_user_error(error: BaseException) -> UserError:
-    """The same error as one line, which can be sent to other processes."""
+    """The error as a UserError, which can be sent to other processes."""
     if isinstance(error, torch.OutOfMemoryError):
         return UserError("the device's memory is full; choose smaller batches")
     if isinstance(error, OSError):
@@ -299,26 +303,26 @@ _MIB: Final = 2**20
 
 
 def use_exact_float32() -> None:
-    """Compute products of float32 as such on NVIDIA's GPUs too, for the rest of the process.
+    """Disable TF32 on NVIDIA's GPUs for the rest of the process.
 
-    PyTorch's own defaults are float32 for matrix products, but TF32, which has 10 bits of mantissa,
-    for cuDNN's convolutions. Both are set: what wants speed asks for bf16.
+    PyTorch's defaults are float32 for matrix products, but TF32 (10 bits of mantissa) for cuDNN's
+    convolutions. Code that needs speed uses bf16 explicitly.
     """
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
 
 
 def has_float64(device: torch.device) -> bool:
-    """Whether a device has float64; Apple's GPUs do not."""
+    """Whether a device supports float64; Apple's GPUs do not."""
     return device.type != "mps"
 
 
 def copied_to(device: torch.device, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A batch on a device.
+    """A copy of a batch on a device.
 
-    Only copies to CUDA go on while the program does: PyTorch keeps pinned memory until they are
-    made, and takes its own copy of other memory. On other devices the program could change or free
-    what is still being read.
+    Copies to CUDA are asynchronous: PyTorch keeps pinned memory alive until they are complete, and
+    first copies other memory. On other devices an asynchronous copy could read memory that the
+    program has changed or freed.
     """
     return {
         key: value.to(device, non_blocking=device.type == "cuda") for key, value in batch.items()
@@ -326,7 +330,7 @@ def copied_to(device: torch.device, batch: Mapping[str, Tensor]) -> dict[str, Te
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Most memory that tensors took on an NVIDIA GPU; elsewhere the largest size of the process."""
+    """Peak memory of tensors on an NVIDIA GPU; for other devices, of the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / _MIB
     import resource
@@ -336,14 +340,14 @@ def peak_memory_mib(device: torch.device) -> float:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use; where the system does not say, as macOS, all of them."""
+    """Number of cores that this process may use; on systems without affinity (macOS), all cores."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def runs_of(indices: Sequence[int]) -> tuple[slice, ...]:
-    """Indices as slices of consecutive ones, for `picked`."""
+    """Slices of consecutive indices that cover `indices` in their order, for `picked`."""
     starts = [k for k in range(len(indices)) if k == 0 or indices[k] != indices[k - 1] + 1]
     ends = [*starts[1:], len(indices)]
     return tuple(
@@ -352,13 +356,13 @@ def runs_of(indices: Sequence[int]) -> tuple[slice, ...]:
 
 
 def picked(values: Shaped[Tensor, "B N ..."], runs: Sequence[slice]) -> Shaped[Tensor, "B K ..."]:
-    """Rows of the second dimension, as indexing with the indices of `runs_of` gives them.
+    """Elements of the second dimension, like indexing with the indices given to `runs_of`.
 
-    A list of indices would become a tensor on the CPU, and the device would wait for its copy.
+    A list of indices would become a CPU tensor, for whose copy the device would have to wait.
     """
     return torch.cat([values[:, run] for run in runs], dim=1)
 
 
 def constants(values: Sequence[float], like: Tensor) -> Float[Tensor, " K"]:
-    """Numbers as a tensor of the kind of `like`, made on its device, which need not wait for it."""
+    """A tensor of numbers with the dtype and device of `like`, made without a copy from the CPU."""
     return torch.stack([like.new_full((), value) for value in values])

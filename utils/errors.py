@@ -1,4 +1,5 @@
-"""The project's own error, shown as one line without a traceback, and what is logged."""
+"""The error that commands show as one line without a traceback, and logging without control
+characters."""
 
 import errno
 import logging
@@ -8,7 +9,7 @@ from numbers import Number
 from typing import Final
 
 _REMEDIES: Final = {
-    errno.EEXIST: "something of that name is in the way; give another path",
+    errno.EEXIST: "another file or folder has that name; give another path",
     errno.ENOTDIR: "a part of this path is a file, not a folder; give another path",
     errno.EFBIG: "check the free space and the limit on the size of files (ulimit -f)",
     errno.EMFILE: "raise the limit on open files (ulimit -n 4096)",
@@ -18,13 +19,13 @@ _REMEDIES: Final = {
 
 
 class UserError(Exception):
-    """Something the user gave or lacks is wrong.
+    """An error that the user can correct, such as a wrong argument or a missing file.
 
     The message is one line that says what is wrong, where, and what to do about it.
 
     Attributes:
-        setting: what the user set to the value with which the message begins, such as "device".
-            A command puts its flag before the message.
+        setting: name of the setting whose value is wrong, such as "device". Commands put the flag
+            of this setting before the message, which begins with the value.
     """
 
     def __init__(self, message: str, *, setting: str | None = None) -> None:
@@ -33,18 +34,19 @@ class UserError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, as one line."""
+    """The first line of an exception's message, or the name of its type if it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def escape_controls(text: str, keep: str = "") -> str:
-    """The text with everything that is not printable as a backslash sequence.
+    """The text with characters that are not printable replaced by backslash sequences.
 
-    Terminals act on escape sequences, and a line feed begins a new line, whoever wrote them.
+    Escape sequences in names from outside could otherwise control the terminal, and line feeds
+    could imitate log lines.
 
     Args:
-        keep: characters that stay what they are.
+        keep: characters that are not replaced.
     """
     if text.isprintable():
         return text
@@ -57,15 +59,12 @@ def escape_controls(text: str, keep: str = "") -> str:
 
 
 def printable(text: str) -> str:
-    """The text with U+FFFD in place of what is not printable, or not Unicode."""
+    """The text with U+FFFD in place of characters that are not printable or not Unicode."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 class OneLineFormatter(logging.Formatter):
-    """Escapes control characters in what is logged: names from outside may hold anything.
-
-    What a message is made of stays in its line: line feeds in values are escaped, too.
-    """
+    """Escapes control characters in messages, and also line feeds in their arguments."""
 
     def format(self, record: logging.LogRecord) -> str:
         if isinstance(record.args, tuple):
@@ -76,7 +75,7 @@ class OneLineFormatter(logging.Formatter):
 
 @contextmanager
 def logging_to(handler: logging.Handler) -> Iterator[None]:
-    """Everything that is logged while the block runs goes to the handler as well."""
+    """Also send everything that is logged in the block to a handler, and close it at the end."""
     root = logging.getLogger()
     root.addHandler(handler)
     try:
@@ -87,14 +86,14 @@ def logging_to(handler: logging.Handler) -> Iterator[None]:
 
 
 def _without_controls(value: object) -> object:
-    return value if isinstance(value, Number) else escape_controls(str(value))  # NumPy's, too
+    return value if isinstance(value, Number) else escape_controls(str(value))
 
 
 def refusal(error: OSError, place: str = "") -> str:
-    """What the system refused, where, and what to do about it, as one line.
+    """One line that says what the operating system refused, where, and what to do about it.
 
     Args:
-        place: where, if the error names no file.
+        place: the place to name if the error has no file name.
     """
     where = error.filename or place
     reason = error.strerror or first_line(error)

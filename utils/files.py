@@ -1,5 +1,4 @@
-"""The project's folders; input files that are opened only if they are regular; output files that
-appear complete or not at all."""
+"""The project's folders, safe reading of input files, and atomic writing of output files."""
 
 import ctypes
 import errno
@@ -26,40 +25,39 @@ PRETRAINED: Final = ROOT / "pretrained_models"
 OUTPUTS: Final = ROOT / "outputs"
 DEMO: Final = ROOT / "demo"
 CONFIG_NAME: Final = "config_base.py"
-"""The config beside weights, and in each folder of results."""
+"""Name of the config beside weights and in each folder of results."""
 _LARGEST_JSON: Final = 128 << 20
-"""Bytes; what is read of them takes several times as much memory."""
+"""Bytes; the parsed content takes several times as much memory."""
 _LARGEST_INTEGER: Final = 2**63
 _NO_ROOM: Final = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
 _PREFIX: Final = ".partial_"
 _LOCK: Final = ".lock"
-"""In a folder of what is not complete yet: locked by the process that writes, with its machine."""
+"""File in a temporary folder, locked by the process that writes; contains its machine's name."""
 _REPLACED: Final = ".replaced"
-"""In the same folder: an older folder that has just lost its name to the new one."""
+"""The old folder, moved into the temporary folder while the new one takes its name."""
 _SWAP: Final = 2
 """RENAME_EXCHANGE of Linux's renameat2 and RENAME_SWAP of macOS's renamex_np."""
 _AT_FDCWD: Final = -100
 _tidied: Final[set[Path]] = set()
-"""Folders from which this process has removed what others left."""
+"""Folders from which this process has already removed leftovers."""
 
 
 def open_input(path: Path, what: str | None = None) -> BufferedReader:
-    """Open a file that a user named, for reading bytes; links are followed.
+    """Open an input file for reading bytes; links are followed.
 
-    Every file that comes from outside is opened here, or checked with `require_regular_file`
-    where a library opens it by its name: reading from a named pipe would wait forever, and from
-    a device without end.
+    Every file from outside is opened here, or checked with `require_regular_file` if a library
+    opens it by its name: reading from a named pipe could wait forever, and reading from a device
+    might not end.
 
     Args:
-        what: what the file is, for the message that there is no such one.
+        what: what the file should be, for the message if there is none.
 
     Raises:
         UserError: the file is missing or cannot be read, or is a folder, pipe, socket or device.
     """
     try:
-        # Without O_NONBLOCK, opening a named pipe waits for a writer. O_BINARY exists on Windows.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(path, flags)
+        # Without O_NONBLOCK, opening a named pipe waits for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         if what is not None and isinstance(error, FileNotFoundError):
             raise UserError(f"{path}: no such {what}") from error
@@ -71,10 +69,10 @@ def open_input(path: Path, what: str | None = None) -> BufferedReader:
 
 
 def path_within(folder: Path, name: str) -> Path:
-    """A file that another file names, below a folder; links in the folder are followed.
+    """The path in `folder` of a name that comes from another file; links are followed.
 
     Raises:
-        UserError: the name is absolute or has `..` in it, so that it could be anywhere.
+        UserError: the name is absolute or contains `..`.
     """
     if not is_below(name):
         raise UserError(f"'{name}' is not a path within {folder}; give it relative to that folder")
@@ -82,7 +80,7 @@ def path_within(folder: Path, name: str) -> Path:
 
 
 def is_below(name: str) -> bool:
-    """Whether a path is relative and never leads upwards."""
+    """Whether a path is relative and has no `..`."""
     path = PurePath(name)
     return not path.anchor and ".." not in path.parts
 
@@ -93,10 +91,10 @@ def require_regular_file(path: Path, what: str | None = None) -> None:
 
 
 def read_input(path: Path, most_bytes: int, what: str | None = None) -> bytes:
-    """The content of a file that a user named, which should have at most `most_bytes`.
+    """The content of an input file of at most `most_bytes`.
 
     Raises:
-        UserError: see `open_input`; or the file is larger.
+        UserError: as `open_input`; or the file is larger.
     """
     with open_input(path, what) as file:
         try:
@@ -113,14 +111,14 @@ def read_input(path: Path, most_bytes: int, what: str | None = None) -> bytes:
 
 
 def read_json(path: Path, what: str) -> Any:
-    """The content of a JSON file that a user named.
+    """The content of a JSON file.
 
     Args:
-        what: see `open_input`.
+        what: as for `open_input`.
 
     Raises:
-        UserError: see `open_input`; or it is no JSON, or holds NaN, infinity, integers that need
-            over 64 bits, a key twice in one object, or deeper nesting than Python reads.
+        UserError: as `open_input`; or the file is not JSON, or contains NaN, infinity, integers of
+            more than 64 bits, a repeated key in an object, or nesting that is too deep for Python.
     """
     content = read_input(path, _LARGEST_JSON, what)
     try:
@@ -138,7 +136,7 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def wrong_download(path: Path) -> str | None:
-    """Why a file is not what its name says, where a download left something else; else None."""
+    """A message if a download has saved a web page or a Git LFS pointer as this file, else None."""
     try:
         with open_input(path) as file:
             beginning = file.read(512)
@@ -170,12 +168,12 @@ def _bounded_integer(text: str) -> int:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):  # the last one alone would count
+    result = dict(pairs)
+    if len(result) < len(pairs):
         keys = [key for key, _ in pairs]
-        repeated = next(key for key in made if keys.count(key) > 1)
-        raise ValueError(f"{repeated[:40]!r} is in it twice")
-    return made
+        repeated = next(key for key in result if keys.count(key) > 1)
+        raise ValueError(f"the key {repeated[:40]!r} appears twice")
+    return result
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -192,25 +190,25 @@ def _kind(path: Path) -> str:
 
 
 def require_output(path: Path, *, ending: str = "", least_free: int = 0) -> None:
-    """Raise unless `path`, with an ending or without, can be written: before the long work.
+    """Check that `path` can be written, before long work.
 
     Args:
-        ending: the longest one that files beside `path` have more than its own name.
-        least_free: bytes of space that are needed.
+        ending: the longest text that is appended to the name for files beside `path`.
+        least_free: bytes of free space that are needed.
 
     Raises:
-        UserError: the name is too long or holds a NUL, or there is too little space.
-        OSError: the folder cannot be made or written.
+        UserError: the name is too long, or there is too little space.
+        OSError: the folder cannot be created or written.
     """
     name = os.fsencode(path.name + ending)
     path.parent.mkdir(parents=True, exist_ok=True)
-    longest = os.pathconf(path.parent, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    longest = os.pathconf(path.parent, "PC_NAME_MAX")
     if len(name) > longest:
         raise UserError(
             f"{path.parent}: '{path.name[:20]}...{ending}' is too long for a file name "
             f"({len(name)} bytes, at most {longest}); rename the file that it is named after"
         )
-    with tempfile.TemporaryDirectory(prefix=".partial_", dir=path.parent):
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=path.parent):
         free = shutil.disk_usage(path.parent).free
     if free < least_free:
         raise UserError(
@@ -220,16 +218,16 @@ def require_output(path: Path, *, ending: str = "", least_free: int = 0) -> None
 
 @contextmanager
 def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` when the block ends well.
+    """Yield a temporary path beside `path`, and rename it to `path` if the block succeeds.
 
-    The temporary name keeps the suffix (encoders choose their format by it) and may become a
-    file or a folder; a folder replaces an existing folder. If the block raises, nothing of it
-    is left and what stood at `path` before stays. What killed processes left beside `path` is
-    removed, once per folder and process.
+    The temporary path has the same file name, because encoders choose their format by the suffix.
+    It may become a file or a folder; a folder replaces an existing folder. If the block raises,
+    the temporary path is removed and `path` is unchanged. Leftovers of killed processes beside
+    `path` are removed, once per folder and process.
 
     Args:
-        durable: bring the content to the disk before it gets its name, and then the name, so that
-            both survive a power failure.
+        durable: flush the content to the disk before the renaming, and then the name, so that both
+            survive a power failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = path.parent.resolve()
@@ -243,7 +241,7 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
             if durable:
                 _sync(partial)
         except OSError as error:
-            if error.filename is None and error.errno in _NO_ROOM:  # of a write, not of an open
+            if error.filename is None and error.errno in _NO_ROOM:  # a write failed, not an open
                 error.filename = str(path)
             raise
         if partial.is_dir() and path.is_dir():
@@ -255,22 +253,23 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, or nothing if it is absent: at once under its name, and then its files."""
+    """Remove a folder if it exists. It is renamed first, so that its name is free at once."""
     with _partial_folder(path.parent) as holder, suppress(FileNotFoundError):
         path.rename(holder / path.name)
 
 
 def remove_leftovers(folder: Path, names: Collection[str] | None) -> None:
-    """Remove what killed processes left of `atomic_path` in a folder.
+    """Remove temporary folders of `atomic_path` that killed processes have left in a folder.
 
-    What a process still writes is locked, and stays. Some file systems know no locks or keep them
-    to one machine, so of another machine's only what becomes one of `names` is removed.
+    Temporary folders of running processes are locked and are kept. Some file systems have no locks,
+    or locks that only one machine sees, so leftovers of other machines are only removed if they
+    contain nothing but `names`.
 
     Args:
-        names: of files and folders that nobody else writes there now; None: all.
+        names: files and folders that no other process is writing now; None: any.
     """
     for holder in folder.glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # locked, just gone, or not ours to remove
+        with suppress(OSError):  # locked, already removed, or without permission
             _remove_leftover(holder, names)
 
 
@@ -289,16 +288,16 @@ def _remove_leftover(holder: Path, names: Collection[str] | None) -> None:
 
 @contextmanager
 def exclusive(path: Path, busy: str, patience_s: float = 0) -> Iterator[None]:
-    """Hold the lock file `path` while the block runs; it is removed at the end.
+    """Hold the lock file `path` while the block runs, and remove it at the end.
 
-    Where the file system knows no locks, the block runs without one.
+    On file systems without locks, the block runs without one.
 
     Args:
-        busy: what to say when another process holds it.
-        patience_s: how long to wait for that process.
+        busy: message of the error if another process holds the lock.
+        patience_s: how long to wait for that process, seconds.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + patience_s
@@ -314,7 +313,7 @@ def exclusive(path: Path, busy: str, patience_s: float = 0) -> Iterator[None]:
 
 
 def _take_lock(path: Path) -> TextIO | None:
-    """The open lock file; None where another process holds it, or has just removed it."""
+    """The open lock file; None if another process holds it or has just removed it."""
     try:
         lock = path.open("a+", encoding="utf-8")
     except FileNotFoundError:
@@ -326,16 +325,16 @@ def _take_lock(path: Path) -> TextIO | None:
     except (BlockingIOError, FileNotFoundError):
         pass
     except OSError:
-        return lock  # no locks here
+        return lock  # the file system has no locks
     lock.close()
     return None
 
 
 @contextmanager
 def _partial_folder(folder: Path) -> Iterator[Path]:
-    """A folder for what is not complete yet, locked, and removed at the end."""
+    """A locked temporary folder, which is removed at the end."""
     lock = None
-    while lock is None:  # another process may take a new folder for one that was left
+    while lock is None:  # another process may have taken the new folder for a leftover
         holder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
         lock = _take_lock(holder / _LOCK)
     with lock:
@@ -349,7 +348,7 @@ def _partial_folder(folder: Path) -> Iterator[Path]:
 
 
 def _replace_folder(partial: Path, path: Path, holder: Path) -> None:
-    """Put a folder in another one's place: in one step, or so that the next start can finish it."""
+    """Replace a folder in one step, or in two of which a later process can complete the second."""
     if not _exchange(partial, path):
         path.rename(holder / _REPLACED)
         try:
@@ -360,7 +359,7 @@ def _replace_folder(partial: Path, path: Path, holder: Path) -> None:
 
 
 def _finish_replacing(holder: Path) -> None:
-    """Give a new folder the name that the old one has lost already, or the old one its own."""
+    """Complete an interrupted replacement: the new folder gets its name."""
     if not (holder / _REPLACED).exists():
         return
     for partial in holder.iterdir():
@@ -369,7 +368,7 @@ def _finish_replacing(holder: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two paths in one step; False where the system or the file system cannot."""
+    """Swap two paths in one step; False if the system or the file system cannot."""
     paths = os.fsencode(one), os.fsencode(other)
     library = ctypes.CDLL(None)
     try:
@@ -377,13 +376,13 @@ def _exchange(one: Path, other: Path) -> bool:
             status = library.renamex_np(*paths, _SWAP)
         else:
             status = library.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _SWAP)
-    except AttributeError:  # of older C libraries
+    except AttributeError:  # the C library is too old
         return False
     return int(status) == 0
 
 
 def _sync(path: Path) -> None:
-    """Bring a file, or a folder with all that is in it, to the disk."""
+    """Flush a file, or a folder with its content, to the disk."""
     if path.is_dir():
         for inner in path.iterdir():
             _sync(inner)

@@ -1,18 +1,18 @@
 """Rotations, distances between aligned points, and smoothing in time.
 
-Rotations are 6D, matrices or axis-angle vectors (radians), batched over any leading dimensions.
+Rotations are 6D vectors, matrices or axis-angle vectors (radians), batched over any leading
+dimensions.
 
-Points to compare are in batches, N points a sample, in one unit and frame and in the same order.
-Where many are compared, coordinates come first: sums over points then run along the memory.
+Points to compare come in batches of N corresponding points in one unit and frame. For large batches
+the coordinates are the first dimension, so that sums over points run along the memory.
 
-Smoothing takes the jitter out of a series without lag. Every sample becomes the value at its own
-time of a straight line through its neighbours, fitted by least squares with Gaussian weights (local
-linear regression; Fan and Gijbels, 1996). Away from the ends and where all samples weigh the same
-this is the Gaussian mean; at ends and beside missing samples it does not drag a movement behind, as
-a mean would. The kernel is symmetric: no lag. Rotations in a series are unit quaternions
-(x, y, z, w), brought to one sign along the series, since q and -q are the same rotation, and
-normalised afterwards. For neighbours within some ten degrees their mean is the mean rotation
-(Markley et al., 2007).
+Smoothing is local linear regression with Gaussian weights (Fan and Gijbels, 1996): each sample
+becomes the value at its time of a line that is fitted to its neighbours by least squares. With
+equal weights, away from the ends, this is the Gaussian mean. At ends and beside missing samples it
+does not shorten a movement, as a mean would. The kernel is symmetric, so there is no lag. Series of
+rotations are smoothed as unit quaternions (x, y, z, w), with consistent signs (q and -q are the
+same rotation), and normalised afterwards, which approximates the mean rotation for angles up to
+about ten degrees (Markley et al., 2007).
 """
 
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def rotation_6d_to_matrix(rotation_6d: Float[Tensor, "*B 6"]) -> Float[Tensor, "
 def matrix_to_quaternion(matrix: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 4"]:
     """Unit quaternions (w, x, y, z), w >= 0.
 
-    Of the four ways to divide, the one with the largest divisor is taken (Shepperd, 1978).
+    Of the four formulas, the one with the largest divisor is used (Shepperd, 1978).
     """
     m = matrix
     trace_of = torch.stack(
@@ -86,23 +86,23 @@ def matrix_to_quaternion(matrix: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 4
 
 
 def matrix_to_axis_angle(matrix: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 3"]:
-    """Axis times angle, angle in [0, pi]; NaN (from a degenerate matrix) becomes zero."""
+    """Axis-angle vectors with angles in [0, pi]; NaN (from a degenerate matrix) becomes zero."""
     quaternion = matrix_to_quaternion(matrix)
     w, vector = quaternion[..., :1], quaternion[..., 1:]
     squared = vector.square().sum(-1, keepdim=True)
-    tiny = squared < 1e-14  # the ratio's limit is 2; the norm's gradient at 0 is not defined
+    tiny = squared < 1e-14  # the ratio tends to 2; the gradient of the norm at 0 is undefined
     sine = torch.where(tiny, torch.ones_like(squared), squared).sqrt()
     ratio = torch.where(tiny, torch.full_like(sine, 2.0), 2 * torch.atan2(sine, w) / sine)
     return torch.nan_to_num(ratio * vector, nan=0.0)
 
 
 def rotation_6d_to_axis_angle(rotation_6d: Float[Tensor, "*B 6"]) -> Float[Tensor, "*B 3"]:
-    """Through the matrix; this is what the network's heads mean."""
+    """Axis-angle vectors (radians) of the 6D rotations that the network's heads output."""
     return matrix_to_axis_angle(rotation_6d_to_matrix(rotation_6d))
 
 
 class CentredPoints(NamedTuple):
-    """Points about their centroid, where float32 holds what a metre away from it would lose."""
+    """Points relative to their centroid, which float32 represents more precisely."""
 
     points: Float[Tensor, "B 3 N"]
     """float32, relative to the centroid."""
@@ -111,7 +111,11 @@ class CentredPoints(NamedTuple):
 
 
 def centred_in_place(points: Float[Tensor, "B 3 N"]) -> CentredPoints:
-    """Takes over the memory of the points. Raises ValueError where one is not a finite number."""
+    """The points relative to their centroid; reuses the memory of `points`.
+
+    Raises:
+        ValueError: a coordinate is not finite.
+    """
     centroid = points.mean(2, keepdim=True)
     if not centroid.isfinite().all():
         raise ValueError("points to compare must be finite numbers")
@@ -123,13 +127,13 @@ def rooted_distances(
     true: CentredPoints,
     roots: tuple[Float[Tensor, "B 3 1"], Float[Tensor, "B 3 1"]],
 ) -> Float[Tensor, "B N"]:
-    """When both are relative to their roots (predicted and true, float64)."""
+    """Distances after both sets are made relative to their roots (predicted and true, float64)."""
     offset = (predicted.centroid - roots[0]) - (true.centroid - roots[1])
     return _lengths((predicted.points - true.points).add_(offset.float()))
 
 
 def aligned_distances(predicted: CentredPoints, true: CentredPoints) -> Float[Tensor, "B N"]:
-    """After the similarity that brings the prediction closest to the truth."""
+    """Distances after the similarity transform that best aligns the prediction with the truth."""
     similarity = similarity_of_centred(predicted.points, true.points)
     return _lengths(torch.baddbmm(true.points, similarity, predicted.points, beta=-1))
 
@@ -146,16 +150,23 @@ def align_similarity(
     *,
     with_scale: bool = True,
 ) -> Float[Tensor, "B M 3"]:
-    """Each source moved onto its target by the rotation, scale and translation that fit best.
+    """Each source after the similarity transform (without reflection) that fits its target best.
 
-    With `points`, these are moved in the same way instead. The result has the source's dtype.
-    Never mirrors. A source whose points all coincide lands on the target's centroid.
+    A source whose points all coincide is moved to the target's centroid.
 
-    Raises ValueError where a point is not a finite number.
+    Args:
+        points: if given, these are transformed in place of the source.
+        with_scale: False uses a rotation and a translation only.
+
+    Returns:
+        The transformed points in the source's dtype.
+
+    Raises:
+        ValueError: a coordinate is not finite.
     """
-    origin, wanted = source.double().mT, target.double().mT
-    middle, centroid = origin.mean(2, keepdim=True), wanted.mean(2, keepdim=True)
-    similarity = similarity_of_centred(origin - middle, wanted - centroid, with_scale=with_scale)
+    start, end = source.double().mT, target.double().mT
+    middle, centroid = start.mean(2, keepdim=True), end.mean(2, keepdim=True)
+    similarity = similarity_of_centred(start - middle, end - centroid, with_scale=with_scale)
     moved = similarity @ ((source if points is None else points).double().mT - middle)
     return (moved + centroid).mT.to(source.dtype)
 
@@ -163,12 +174,13 @@ def align_similarity(
 def similarity_of_centred(
     source: Float[Tensor, "B 3 N"], target: Float[Tensor, "B 3 N"], *, with_scale: bool = True
 ) -> Float[Tensor, "B 3 3"]:
-    """Rotations, times a scale, that bring each source closest to its target (Umeyama 1991).
+    """Rotation times scale that aligns each source best with its target (Umeyama, 1991).
 
-    Points are relative to their own centroids. Sums over points are in their precision (float32
-    needs `exact_products`), what follows is in float64.
+    Points are relative to their centroids. Sums over points have the precision of the points
+    (float32 needs `exact_products`); the rest is computed in float64.
 
-    Raises ValueError where a point is not a finite number.
+    Raises:
+        ValueError: a coordinate is not finite.
     """
     covariance = (source @ target.mT).double()
     variance = torch.linalg.vector_norm(source, dim=(1, 2)).double().square()
@@ -176,20 +188,20 @@ def similarity_of_centred(
         raise ValueError("points to align must be finite numbers")
 
     U, singular_values, Vt = torch.linalg.svd(covariance)
-    # Where the best fit mirrors, the best rotation turns the weakest axis around.
+    # If the best orthogonal matrix is a reflection, the sign of the smallest axis is changed.
     signs = torch.ones_like(singular_values)
     signs[:, 2] = torch.linalg.det(U @ Vt).sign()
     rotation = Vt.mT @ (signs[:, :, None] * U.mT)
     if not with_scale:
         return rotation.to(source.dtype)
-    # Of a source without extent every scale makes the same point.
+    # The scale has no effect on a source without extent.
     scale = (signs * singular_values).sum(1) / variance.where(variance > 0, 1.0)
     return (scale[:, None, None] * rotation).to(source.dtype)
 
 
 @contextmanager
 def exact_products(device: torch.device) -> Iterator[None]:
-    """Inside, products of float32 matrices are float32's, whatever mixed precision is on."""
+    """Compute float32 matrix products in full precision in the block, also under autocast."""
     outside = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -200,26 +212,26 @@ def exact_products(device: torch.device) -> Iterator[None]:
 
 
 REACH: Final = 4.0
-"""Samples farther away than this many standard deviations of the kernel do not count."""
+"""The kernel is truncated at this many standard deviations."""
 _LEAST_SIGMA: Final = 0.2
-"""In samples; a narrower kernel leaves everything as it is."""
+"""Standard deviation, in samples, below which smoothing does nothing."""
 
 
 def reach_of(sigma: float) -> int:
-    """How many samples on each side a kernel of standard deviation `sigma` (in samples) uses."""
+    """Number of samples on each side in a kernel of standard deviation `sigma` (in samples)."""
     return max(1, round(REACH * sigma))
 
 
 def smooth(
     values: Float[np.ndarray, " T *C"], sigma: float, weights: Float[np.ndarray, " T"] | None = None
 ) -> Float[np.ndarray, " T *C"]:
-    """Smooth numbers along the first axis.
+    """Smooth values along the first axis by local linear regression.
 
     Args:
-        values: samples at equal distances in time.
+        values: samples at equal intervals of time.
         sigma: standard deviation of the kernel, in samples; below 0.2 nothing changes.
-        weights: how much each sample counts, 0 (as if missing) or more; None: all the same. Where
-            nothing within reach counts, the value stays.
+        weights: weight of each sample, 0 for a missing one; None: all equal. A value is kept if
+            all samples in the kernel have weight 0.
     """
     if sigma < _LEAST_SIGMA or len(values) < 2:
         return values.copy()
@@ -234,7 +246,7 @@ def smooth(
     columns = values.reshape(len(values), -1).astype(np.float64)
     weighted = columns * counts[:, None]
     spread = zeroth * second - first**2
-    # One sample alone determines no slope: the fit is a constant there.
+    # A single sample determines no slope, so the fit is a constant.
     slope_known = spread > 1e-6 * np.maximum(zeroth, 1e-12) ** 2
     mean = moment(0, weighted) / np.maximum(zeroth, 1e-12)[:, None]
     line = (second[:, None] * moment(0, weighted) - first[:, None] * moment(1, weighted)) / (
@@ -246,7 +258,7 @@ def smooth(
 
 
 def align_signs(quaternions: Float[np.ndarray, "T *J 4"]) -> Float[np.ndarray, "T *J 4"]:
-    """The same rotations, each quaternion in the half space of the one before it."""
+    """The same rotations, with signs such that dot products of successive quaternions are >= 0."""
     agrees = (quaternions[1:] * quaternions[:-1]).sum(axis=-1, keepdims=True) >= 0
     flips = np.cumprod(np.where(agrees, 1.0, -1.0), axis=0)
     return np.concatenate([quaternions[:1], quaternions[1:] * flips]).astype(quaternions.dtype)
@@ -270,7 +282,7 @@ def smooth_axis_angles(
     sigma: float,
     weights: Float[np.ndarray, " T"] | None = None,
 ) -> Float[np.ndarray, "T J3"]:
-    """Smooth axis-angle vectors (radians), joint after joint, as the rotations that they are."""
+    """Smooth rotations along the first axis, given as axis-angle vectors (radians) per joint."""
     if sigma < _LEAST_SIGMA or len(axis_angles) < 2:
         return axis_angles.copy()
     smoothed = smooth_rotations(quaternions_of(axis_angles), sigma, weights)
@@ -278,7 +290,7 @@ def smooth_axis_angles(
 
 
 def quaternions_of(axis_angles: Float[np.ndarray, "T J3"]) -> Float[np.ndarray, "T J 4"]:
-    """Axis-angle vectors (radians), joint after joint, as unit quaternions (x, y, z, w)."""
+    """Unit quaternions (x, y, z, w) from axis-angle vectors (radians) per joint."""
     quaternions = Rotation.from_rotvec(axis_angles.reshape(-1, 3).astype(np.float64)).as_quat()
     return quaternions.reshape(len(axis_angles), -1, 4)
 
@@ -292,10 +304,10 @@ def axis_angles_of(quaternions: Float[np.ndarray, "T J 4"]) -> Float[np.ndarray,
 def interpolate_axis_angles(
     first: Float[np.ndarray, " J3"], last: Float[np.ndarray, " J3"], shares: Float[np.ndarray, " T"]
 ) -> Float[np.ndarray, "T J3"]:
-    """Rotations between two, joint after joint on the shortest way at constant speed (slerp).
+    """Spherical linear interpolation between two sets of axis-angle vectors (radians) per joint.
 
     Args:
-        shares: of the way, 0 (at `first`) to 1 (at `last`).
+        shares: positions from 0 (`first`) to 1 (`last`).
     """
     start = Rotation.from_rotvec(first.reshape(-1, 3).astype(np.float64))
     step = (start.inv() * Rotation.from_rotvec(last.reshape(-1, 3).astype(np.float64))).as_rotvec()

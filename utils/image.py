@@ -1,7 +1,7 @@
-"""Still images: read upright as RGB, list a folder in natural order, write all or nothing.
+"""Reading still images upright as RGB, listing those of a folder, and writing them atomically.
 
-Pillow reads them, since it applies the EXIF orientation to every format that can carry one and
-knows the odd modes (16 bits, CMYK, palettes).
+Images are read by Pillow, which supports EXIF orientation in all formats, and modes such as 16
+bits, CMYK and palettes.
 """
 
 import io
@@ -30,15 +30,14 @@ IMAGE_SUFFIXES: Final = (
     ".heic", ".heif", ".hif", ".avif",
 )
 # fmt: on
-# Whatever a file is called, Pillow knows it by its content: of its many formats some run other
-# programs (EPS starts Ghostscript), so that it is given a list. JPEG includes what cameras write
-# into .jpg files that hold several pictures.
+# Pillow detects the format by the content, and some of its formats start other programs (EPS runs
+# Ghostscript), so only these are allowed. JPEG includes the multi-picture files of cameras.
 _FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "HEIF")
 _ANIMATED: Final = ("WEBP", "PNG", "AVIF")
-"""Formats whose further pictures are frames of a video, not further photographs."""
+"""Formats in which several pictures are the frames of an animation, not separate photographs."""
 _LARGEST_IMAGE: Final = 1 << 30
 """Bytes."""
-# What Pillow raises on damaged bytes: its decoders do not agree on one type.
+# Exceptions that Pillow's decoders raise on damaged files.
 _DAMAGE: Final = (
     OSError,
     SyntaxError,
@@ -50,27 +49,27 @@ _DAMAGE: Final = (
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
-    # Once ultralytics is imported, Pillow looks for a HEIC decoder for what it cannot read.
+    # ultralytics patches Pillow to import a HEIC decoder for unreadable files.
     ImportError,
 )
 _ORIENTATION: Final = 0x0112  # the EXIF tag
 _LYING: Final = (5, 6, 7, 8)  # orientations that swap width and height
 _MOST_PIXELS: Final = 1 << 28
-"""Of a file; Pillow needs four bytes for each."""
+"""Largest size of an image file; Pillow needs four bytes per pixel."""
 _MOST_AT_ONCE: Final = 100_000_000
-"""Pixels; a JPEG file of more is read at a half, a quarter or an eighth of its size."""
+"""Number of pixels above which a JPEG file is read at 1/2, 1/4 or 1/8 of its size."""
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_METADATA: Final = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 
-Image.MAX_IMAGE_PIXELS = None  # `_require_size` stands for it: Pillow's own limit is lower
-# Pillow reads on after odd metadata, and would say so on the terminal.
+Image.MAX_IMAGE_PIXELS = None  # replaced by `_require_size`, because Pillow's limit is lower
+# Pillow warns of damaged metadata on the terminal, and then continues.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 _JPEG_QUALITY: Final = 95
 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Of Pillow; its plug-in for HEIF, what Apple's telephones write, is loaded for them."""
+    """The allowed formats; registers the plug-in for HEIF, the format of iPhones."""
     import pillow_heif
 
     pillow_heif.register_heif_opener()
@@ -80,12 +79,12 @@ def _formats() -> tuple[str, ...]:
 def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     """Read one image, upright by its EXIF orientation, as RGB.
 
-    Transparent pixels show white. 16-bit and float images are scaled to 8 bits. The first page
-    of a file with several is read. JPEG files of over 100 megapixels are read reduced, see
+    Transparent pixels become white. 16-bit and float images are scaled to 8 bits. Of a file with
+    several pages, the first one is read. JPEG files of over 100 megapixels are read reduced, see
     `ImageSizes`.
 
     Raises:
-        UserError: the file is missing, empty, no image, damaged, or unreasonably large.
+        UserError: the file is missing, empty, damaged, too large, or not an image.
     """
     content = read_input(path, _LARGEST_IMAGE)
     return decode_image(content, name=str(path))
@@ -97,14 +96,17 @@ def decode_image(
     """Decode the bytes of an image file as `read_image` does.
 
     Args:
-        name: for the error message.
-        as_stored: neither turned upright nor reduced.
+        name: name of the file for the error message.
+        as_stored: do not turn the image upright or reduce it.
+
+    Raises:
+        UserError: the bytes are not an image, are damaged, or the image is too large.
     """
     try:
         with _opened(content, name) as picture:
             if not as_stored:
                 _reduce(picture)
-            picture.load()  # TIFF is turned by Pillow here
+            picture.load()  # turns TIFF images upright
             turn = 1 if as_stored else _orientation(picture)
             return np.ascontiguousarray(_UPRIGHT[turn](to_rgb(picture)))
     except _DAMAGE as error:
@@ -122,7 +124,7 @@ _UPRIGHT: Final[dict[int, Callable[[np.ndarray], np.ndarray]]] = {
     7: lambda image: image[::-1, ::-1].transpose(1, 0, 2),
     8: lambda image: np.rot90(image, 1),
 }
-"""By EXIF orientation."""
+"""Functions that turn an image upright, by its EXIF orientation."""
 
 
 def _opened(content: bytes, name: str) -> Image.Image:
@@ -141,13 +143,13 @@ def _require_size(picture: Image.Image, name: str) -> Image.Image:
 
 
 def _without_metadata(content: bytes) -> bytes:
-    """A PNG file without texts and colour profile: Pillow refuses pictures for long ones."""
+    """A PNG file without texts and colour profile, because Pillow refuses images with long ones."""
     if not content.startswith(_PNG_SIGNATURE):
         return content
     kept, start = [content[: len(_PNG_SIGNATURE)]], len(_PNG_SIGNATURE)
     while start < len(content):
         length = int.from_bytes(content[start : start + 4], "big")
-        end = start + length + 12  # and the length, the name and a checksum
+        end = start + length + 12  # with length, name and checksum
         if content[start + 4 : start + 8] not in _PNG_METADATA:
             kept.append(content[start:end])
         start = end
@@ -155,9 +157,9 @@ def _without_metadata(content: bytes) -> bytes:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """From 1 to 8; 1 where odd metadata hides it."""
+    """The EXIF orientation, 1 to 8; 1 if it cannot be read."""
     if picture.format == "PNG":
-        picture.load()  # EXIF data may lie behind the pixels
+        picture.load()  # EXIF data may be stored after the pixels
     try:
         orientation = picture.getexif().get(_ORIENTATION, 1)
     except _DAMAGE:
@@ -166,7 +168,7 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _reduction(picture: Image.Image) -> int:
-    """Pixels of the file for a pixel of the image, along each side."""
+    """Factor by which a file is reduced along each side when it is read."""
     width, height = picture.size
     factors = (1, 2, 4, 8) if picture.format in ("JPEG", "MPO") else (1,)
     fitting = (factor for factor in factors if width * height <= _MOST_AT_ONCE * factor**2)
@@ -174,14 +176,14 @@ def _reduction(picture: Image.Image) -> int:
 
 
 def _reduce(picture: Image.Image) -> None:
-    """Have the decoder give the image at the size of `_reduction`, which costs less memory."""
+    """Let the decoder reduce the image by `_reduction`, which needs less memory."""
     factor = _reduction(picture)
     if factor > 1:
         picture.draft(picture.mode, (picture.width // factor, picture.height // factor))
 
 
 def to_rgb(picture: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    """A picture of any mode as `read_image` gives it, but not turned."""
+    """Convert a picture of any mode to RGB as `read_image` does, without turning it upright."""
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         return cv2.cvtColor(_to_8_bits(np.asarray(picture)), cv2.COLOR_GRAY2RGB)
     if picture.has_transparency_data:
@@ -192,7 +194,7 @@ def to_rgb(picture: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _to_8_bits(values: Shaped[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
-    """Scale grey values to bytes: 16-bit integers by their range, floats by [0, 1]."""
+    """Scale grey values to bytes: integers from 0..65535, floats from 0..1 (or 0..65535)."""
     full_scale = 1.0 if values.dtype.kind == "f" and np.nanmax(values) <= 1 else 65535.0
     scaled = np.nan_to_num(values.astype(np.float32)) * (255 / full_scale)
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
@@ -200,10 +202,11 @@ def _to_8_bits(values: Shaped[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
 
 @contextmanager
 def open_picture(path: Path) -> Iterator[Image.Image]:
-    """A still image whose pixels are not decoded yet, of the formats that `read_image` reads.
+    """Open an image file of the formats of `read_image` without decoding its pixels.
 
     Raises:
-        UserError: the file is missing, no image or too large, or what is asked of it is damaged.
+        UserError: the file is missing, damaged, too large, or not an image; also for damage that
+            appears in the block.
     """
     with open_input(path) as file:
         try:
@@ -220,7 +223,7 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file begins like an image, whatever it is called."""
+    """Whether the beginning of a file is that of an image; its name does not matter."""
     try:
         with open_picture(path):
             return True
@@ -229,7 +232,7 @@ def is_image(path: Path) -> bool:
 
 
 def is_animated(path: Path) -> bool:
-    """Whether a file that is an image holds the frames of a video."""
+    """Whether an image file contains the frames of an animation."""
     with open_picture(path) as picture:
         return picture.format in _ANIMATED and getattr(picture, "is_animated", False)
 
@@ -238,17 +241,17 @@ class ImageSizes(NamedTuple):
     """Width and height of an image file."""
 
     upright: tuple[int, int]
-    """As `read_image` gives it: as its EXIF data asks for, and perhaps reduced."""
+    """Size of the result of `read_image`, after EXIF orientation and reduction."""
     stored: tuple[int, int]
-    """As its pixels are stored, which annotations count in."""
+    """Size of the stored pixels, to which annotations refer."""
     reduction: int
-    """Stored pixels for a pixel that is read, along each side."""
+    """Stored over upright size, along each side."""
     is_turned: bool
-    """EXIF data asks to turn or mirror it."""
+    """Whether the EXIF orientation rotates or mirrors the image."""
 
 
 def image_sizes(path: Path) -> ImageSizes | None:
-    """Without decoding it where its format allows that; None if it is no image."""
+    """Sizes of an image file, without decoding it if its format allows this; None if it is none."""
     try:
         with open_picture(path) as picture:
             reduction, stored = _reduction(picture), picture.size
@@ -262,13 +265,13 @@ def image_sizes(path: Path) -> ImageSizes | None:
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
-    """Width and height of an image as `read_image` would give it; None if it is no image."""
+    """Width and height of the result of `read_image`; None if the file is not an image."""
     sizes = image_sizes(path)
     return None if sizes is None else sizes.upright
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Images of a folder in natural order ("frame2" before "frame10"), hidden files left out."""
+    """Images of a folder in natural order ("frame2" before "frame10"), without hidden files."""
     images = [
         path
         for path in folder.iterdir()
@@ -280,7 +283,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def kinds_of(paths: Collection[Path]) -> str:
-    """What files there are, as in "3 .mp4, 1 .txt, 1 folder"."""
+    """Number of paths of each kind, as in "3 .mp4, 1 .txt, 1 folder"."""
     kinds = Counter(
         ("folder" if path.is_dir() else path.suffix.lower() or "without a suffix") for path in paths
     )
@@ -288,20 +291,21 @@ def kinds_of(paths: Collection[Path]) -> str:
 
 
 def natural_key(path: Path) -> tuple[tuple[tuple[int, int, str], ...], str]:
+    """Sort key by name in which numbers are compared by value."""
     pieces = re.findall(r"\d+|\D+", path.name.lower())
     return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in pieces), path.name
 
 
 def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
-    """Write an RGB image as .jpg, .jpeg or .png, by its suffix; an existing file is replaced.
+    """Write an RGB image as .jpg, .jpeg or .png; an existing file is replaced.
 
     Raises:
-        UserError: another suffix, or the place cannot be written to.
+        UserError: the suffix is another one, or the file cannot be written.
     """
     suffix = path.suffix.lower()
     if suffix not in (".jpg", ".jpeg", ".png"):
         raise UserError(f"cannot write the image '{path}': name it .jpg or .png")
-    # OpenCV warns of options that are another format's.
+    # OpenCV warns of options of another format.
     options = [] if suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     encoded = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1]
     with writable(path), atomic_path(path) as partial:
@@ -310,7 +314,7 @@ def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
 
 @contextmanager
 def writable(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write at `path` (disk full, no permission) into a UserError."""
+    """Turn an OSError while writing `path` (disk full, no permission) into a UserError."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Iterators run ahead of their consumers, in threads, and with their progress shown."""
+"""Iterators that threads compute in advance, and display of progress."""
 
 import contextlib
 import logging
@@ -28,7 +28,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 LOG_EVERY_S: Final = float(os.environ.get("PROGRESS_EVERY_S", "10"))
-"""The local app reads the log of its jobs, and wants lines more often than a human does."""
+"""Interval of log lines; the local app sets a shorter one, because it reads them."""
 _POLL_S: Final = 0.1
 
 
@@ -38,10 +38,10 @@ class _End:
 
 
 def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
-    """Yield `items` in order while a thread computes up to `depth` of them ahead.
+    """Yield `items` in order, while a thread computes up to `depth` of them in advance.
 
-    An exception of the iterator is raised here. When the consumer stops early, the thread ends
-    and the iterator is closed.
+    An exception of the iterator is raised here. If the consumer stops early, the thread ends and
+    the iterator is closed.
     """
     ready: queue.Queue[T | _End] = queue.Queue(maxsize=depth)
     stopped = threading.Event()
@@ -86,22 +86,22 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
 def parallel_map(
     function: Callable[[T], R], items: Iterable[T], workers: int
 ) -> Generator[R, None, None]:
-    """Yield `function` of each item, in order, while `workers` threads compute those that follow.
+    """Yield `function` of each item in order, computed by `workers` threads in advance.
 
-    Items are taken in the consumer's thread; twice as many as there are workers are under way at
-    most. An exception of the function is raised here in its item's turn. When the consumer stops
-    early, what is under way is waited for and the iterator is closed.
+    The consumer's thread reads `items`, at most twice as many in advance as there are workers. An
+    exception of the function is raised in place of its result. If the consumer stops early,
+    running calls are waited for and the iterator is closed.
     """
-    under_way: deque[Future[R]] = deque()
+    running: deque[Future[R]] = deque()
     iterator = iter(items)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="parallel_map")
     try:
         for item in iterator:
-            under_way.append(pool.submit(function, item))
-            if len(under_way) >= 2 * workers:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+            running.append(pool.submit(function, item))
+            if len(running) >= 2 * workers:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
         close = getattr(iterator, "close", None)
@@ -110,13 +110,13 @@ def parallel_map(
 
 
 def with_progress(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
-    """Yield `items` and show on stderr how many there were, the rate and the time left.
+    """Yield `items` and show their number, the rate and the remaining time on stderr.
 
-    On a terminal this is a bar, elsewhere a line in the log every LOG_EVERY_S.
+    A terminal shows a progress bar; else a line is logged every LOG_EVERY_S seconds.
 
     Args:
-        total: how many to expect; None if unknown.
-        what: their name in the plural.
+        total: expected number of items; None if unknown.
+        what: name of the items in the plural.
     """
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -1,7 +1,7 @@
-"""Triangle meshes: normals, merging of vertices, and files: .ply, .obj and animated .glb.
+"""Triangle meshes: normals, merging of vertices, and .ply, .obj and animated .glb files.
 
-Binary glTF 2.0 (.glb) holds a skeleton, skinned surfaces, morphs and motion. Everything in it is in
-metres and radians, right-handed, y up, faces counter-clockwise, as glTF has it.
+A .glb file (binary glTF 2.0) contains a skeleton, skinned surfaces, morph targets and motion, in
+metres and glTF's frame: right-handed, y up, counter-clockwise faces.
 """
 
 import json
@@ -33,22 +33,23 @@ _HEADER_END: Final = b"end_header"
 
 
 def cross(a: Float[np.ndarray, "3 F"], b: Float[np.ndarray, "3 F"]) -> Float[np.ndarray, "3 F"]:
-    """Cross products of columns; several times as fast as `np.cross` of rows."""
+    """Cross products of columns, several times as fast as `np.cross` of rows."""
     return np.stack(
         [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
     )
 
 
 def length(vectors: Float[np.ndarray, "3 V"]) -> Float[np.ndarray, " V"]:
+    """Euclidean norms of columns."""
     return np.sqrt((vectors * vectors).sum(axis=0))
 
 
 def vertex_normals(
     points: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
 ) -> Float[np.ndarray, "V 3"]:
-    """Outward, of length 1: the mean of the adjoining faces, weighted by their area.
+    """Unit normals: means of the adjacent faces' normals, weighted by area, in the points' dtype.
 
-    In the precision of the points; zero where a vertex has no face.
+    They are zero for vertices without faces.
     """
     xyz, corners = np.ascontiguousarray(points.T), np.ascontiguousarray(faces.T)
     a, b, c = (xyz.take(corner, axis=1) for corner in corners)
@@ -63,13 +64,13 @@ def merge_vertices(
     groups: Int[np.ndarray, " V"],
     rank: Float[np.ndarray, " V"] | None = None,
 ) -> Int[np.ndarray, "f 3"]:
-    """Coarser faces over the same vertices: one vertex stands for its whole group.
+    """Coarser faces over the same vertices, in which one vertex replaces each group.
 
-    Faces that collapse are left out.
+    Collapsed faces are removed.
 
     Args:
-        groups: numbers from 0 without a gap; vertices of the same number are merged.
-        rank: the vertex of the lowest stands for the group; None: the first one does.
+        groups: number of each vertex's group, from 0 without gaps.
+        rank: the vertex with the lowest rank replaces its group; None: the first one.
     """
     order = np.argsort(groups, kind="stable") if rank is None else np.lexsort((rank, groups))
     chosen = order[np.searchsorted(groups[order], np.arange(groups.max() + 1))]
@@ -79,9 +80,9 @@ def merge_vertices(
 
 
 def obj_maker(faces: Int[np.ndarray, "F 3"]) -> Callable[[Float32[np.ndarray, "V 3"]], bytes]:
-    """A function that gives .obj files of these faces, with six decimals, for other vertices each.
+    """A function from vertices to the content of an .obj file with these faces and six decimals.
 
-    What the files share is made once, since it takes half of the time.
+    The faces are formatted only once, because this takes half of the time.
     """
     end = "".join(f"f {a} {b} {c}\n" for a, b, c in (faces + 1).tolist())
 
@@ -93,7 +94,7 @@ def obj_maker(faces: Int[np.ndarray, "F 3"]) -> Callable[[Float32[np.ndarray, "V
 
 
 def ply_maker(faces: Int[np.ndarray, "F 3"]) -> Callable[[Float32[np.ndarray, "V 3"]], bytes]:
-    """The same for .ply files, binary and little-endian."""
+    """A function from vertices to the content of a .ply file (binary, little-endian)."""
     rows = np.empty(len(faces), np.dtype([("count", "u1"), ("corners", "<i4", (3,))]))
     rows["count"], rows["corners"] = 3, faces
 
@@ -118,10 +119,10 @@ class _Header(NamedTuple):
 
 
 def read_ply_vertices(path: Path) -> Float32[np.ndarray, "N 3"]:
-    """The vertices of a mesh in the file's own unit and frame; all else in it is skipped.
+    """The vertices of a .ply mesh, in the unit and frame of the file.
 
     Raises:
-        UserError: the file is missing, no .ply whose first element are vertices, or cut short.
+        UserError: the file is missing, truncated, or not a .ply file that begins with vertices.
     """
     content = read_input(path, _LARGEST_FILE)
     try:
@@ -139,12 +140,14 @@ def read_ply_vertices(path: Path) -> Float32[np.ndarray, "N 3"]:
             table = np.frombuffer(body, header.row, header.vertices)
             columns = [table[axis].astype(np.float32) for axis in "xyz"]
     except (ValueError, KeyError, IndexError) as error:
-        raise UserError(f"'{path}' is not a readable .ply mesh ({error}); get it again") from error
+        raise UserError(
+            f"'{path}' is not a readable .ply mesh: {error}; export it again"
+        ) from error
     return np.stack(columns, axis=1)
 
 
 def _read_header(content: bytes) -> _Header:
-    """Raises ValueError, KeyError or IndexError where it is not the header of a mesh."""
+    """Parse the header; raises ValueError, KeyError or IndexError if it is not that of a mesh."""
     end = content.find(_HEADER_END, 0, _LONGEST_HEADER)
     if not content.startswith(b"ply") or end < 0:
         raise ValueError("its header is missing")
@@ -169,25 +172,25 @@ def _read_header(content: bytes) -> _Header:
 
 
 _MAGIC, _VERSION, _JSON, _BIN = 0x46546C67, 2, 0x4E4F534A, 0x004E4942
-_VERTICES, _INDICES = 34962, 34963  # what a part of the buffer is for
+_VERTICES, _INDICES = 34962, 34963  # targets of buffer views
 _COMPONENT: Final = {"u1": 5121, "u2": 5123, "u4": 5125, "f4": 5126}
 _SHAPES: Final = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
 _MOVED_M: Final = 1e-6
-"""A morph that moves a vertex less than this leaves it where it is."""
+"""Displacements by morph targets below this are stored as zero."""
 
 
 @dataclass(frozen=True, eq=False)
 class Skeleton:
-    """Joints of the rest pose, parents first; their frames are parallel to the world's."""
+    """Joints of the rest pose, parents before children, with axes parallel to the world's."""
 
     names: tuple[str, ...]
     parents: tuple[int, ...]
-    """-1: the root, which is the first."""
+    """Index of each joint's parent; -1 for the root, which is the first joint."""
     positions_m: Float[np.ndarray, "J 3"]
 
     @property
     def offsets_m(self) -> Float[np.ndarray, "J 3"]:
-        """From each joint's parent; the root's from the origin."""
+        """Position of each joint relative to its parent; of the root, to the origin."""
         origins = self.positions_m[list(self.parents)]
         origins[0] = 0
         return self.positions_m - origins
@@ -195,7 +198,7 @@ class Skeleton:
 
 @dataclass(frozen=True)
 class Material:
-    """How a surface reflects; multiplied with its vertices' colours."""
+    """Reflection of a surface; the colour is multiplied with those of the vertices."""
 
     color: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Linear RGB, 0 to 1."""
@@ -205,7 +208,7 @@ class Material:
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """Triangles that follow a skeleton; four joints per vertex, whose weights add up to one."""
+    """A skinned mesh with four joints per vertex, whose weights sum to 1."""
 
     name: str
     positions_m: Float[np.ndarray, "V 3"]
@@ -216,24 +219,24 @@ class Surface:
     weights: Float[np.ndarray, "V 4"]
     material: Material = Material()
     texture_coordinates: Float[np.ndarray, "V 2"] | None = None
-    """u to the right, v downwards from the picture's upper left corner."""
+    """u to the right and v down from the upper left corner of the texture."""
     colors: Float[np.ndarray, "V 3"] | None = None
     """Linear RGB, 0 to 1."""
     morphs_m: Mapping[str, Float[np.ndarray, "V 3"]] = field(default_factory=dict)
-    """What one unit of each morph moves the vertices by; the names are those of the motion."""
+    """Displacements of the vertices by each morph target at weight 1, ordered as in the motion."""
 
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """Keyframes, between which players interpolate: rotations along the shortest arc."""
+    """Keyframes, between which players interpolate (rotations along the shortest arc)."""
 
     times_s: Float[np.ndarray, " T"]
     rotations: Float[np.ndarray, "T J 4"]
     """Unit quaternions (w, x, y, z) of each joint relative to its parent."""
     root_m: Float[np.ndarray, "T 3"]
-    """Where the root joint is."""
+    """Position of the root joint."""
     morphs: Float[np.ndarray, "T M"]
-    """How many units of each morph."""
+    """Weights of the morph targets."""
 
 
 def make_glb(
@@ -243,13 +246,13 @@ def make_glb(
     motion: Motion,
     extras: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """The .glb file of one character.
+    """The content of a .glb file with one character.
 
-    The skeleton stands under a node called `name`, its surfaces beside it, as the standard wants
-    skinned meshes. Morphs are stored sparsely and without normals.
+    The skeleton is below a node called `name`; the surfaces are beside this node, as the standard
+    requires for skinned meshes. Morph targets are stored sparsely and without normals.
 
     Args:
-        extras: what the file says about itself (plain JSON values), at `asset.extras`.
+        extras: JSON values for `asset.extras`.
     """
     buffer = _Buffer()
     joint_count = len(skeleton.names)
@@ -300,14 +303,14 @@ def _joint_nodes(skeleton: Skeleton) -> list[dict[str, Any]]:
 
 def _inverse_bind_matrices(skeleton: Skeleton) -> Float[np.ndarray, "J 16"]:
     matrices = np.tile(np.eye(4, dtype=np.float32), (len(skeleton.names), 1, 1))
-    matrices[:, 3, :3] = -skeleton.positions_m  # columns one after another
+    matrices[:, 3, :3] = -skeleton.positions_m  # column-major order
     return matrices.reshape(-1, 16)
 
 
 def _mesh(surface: Surface, material: int, buffer: "_Buffer") -> dict[str, Any]:
-    # The format wants length 1 also where all faces of a vertex are without an area.
-    has_none = ~surface.normals.any(axis=1, keepdims=True)
-    normals = np.where(has_none, [0.0, 1.0, 0.0], surface.normals)
+    # The format requires unit length, also for vertices whose faces have no area.
+    is_zero = ~surface.normals.any(axis=1, keepdims=True)
+    normals = np.where(is_zero, [0.0, 1.0, 0.0], surface.normals)
     attributes = {
         "POSITION": buffer.add(_float32(surface.positions_m), _VERTICES, bounds=True),
         "NORMAL": buffer.add(_float32(normals), _VERTICES),
@@ -379,7 +382,7 @@ def _float32(values: np.ndarray) -> np.ndarray:
 
 
 class _Buffer:
-    """The binary part, and the tables of what lies where in it."""
+    """The binary part of the file, with its buffer views and accessors."""
 
     def __init__(self) -> None:
         self.content = bytearray()
@@ -394,17 +397,17 @@ class _Buffer:
         bounds: bool = False,
         normalized: bool = False,
     ) -> int:
-        """Append rows of one kind; their number in the table of accessors."""
+        """Append an array and return the index of its accessor."""
         accessor = self._describe(rows, bounds) | {"bufferView": self._view(rows, target)}
         if normalized:
             accessor["normalized"] = True
         return self._append(accessor)
 
     def add_sparse(self, rows: Float[np.ndarray, "V 3"]) -> int:
-        """Append rows of which most are zero."""
+        """Append an array whose rows are mostly zero, and return the index of its accessor."""
         changed = np.flatnonzero(np.abs(rows).max(axis=1, initial=0) > _MOVED_M)
         if not len(changed):
-            changed = np.zeros(1, np.int64)  # the standard wants one
+            changed = np.zeros(1, np.int64)  # the standard requires at least one
         kept = np.zeros_like(rows)
         kept[changed] = rows[changed]
         indices = changed.astype(_index_type(len(rows)))[:, None]

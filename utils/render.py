@@ -1,11 +1,10 @@
-"""Meshes, points and skeletons drawn over an image on the CPU: no display, no graphics driver.
+"""Drawing meshes, points and skeletons over an image on the CPU, without a graphics driver.
 
-The scan conversion is OpenCV's `triangleRasterize`; `rasterize` puts its camera in the right place,
-and `MeshRenderer` shades and blends with soft edges. Only the part of the image that a mesh covers
-is touched.
+`rasterize` uses OpenCV's `triangleRasterize` with a general pinhole camera, and `MeshRenderer`
+shades and blends with soft edges. Only the part of the image that a mesh covers is computed.
 
-Pixel coordinates count from the centre of the top left pixel, as those of `crop_person` do.
-Vectors are columns where many are computed with: NumPy is several times as fast on long rows.
+Pixel coordinates count from the centre of the top left pixel, as in `crop_person`. Large arrays of
+vectors have shape (3, N), because NumPy is several times as fast on long rows.
 """
 
 import math
@@ -15,7 +14,7 @@ from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
-import scipy  # its parts are loaded when they are first used: a renderer is late to be made
+import scipy  # loads its modules when they are first used
 from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 
 from utils.camera import Camera
@@ -23,7 +22,7 @@ from utils.mesh import cross, length
 
 Colour = tuple[int, int, int]
 
-# Distinct also to people who see few colours (after Okabe and Ito, "Color Universal Design").
+# Distinguishable with colour vision deficiency (after Okabe and Ito, "Color Universal Design").
 PERSON_COLOURS: Final[tuple[Colour, ...]] = (
     (86, 180, 233),  # sky blue
     (230, 159, 0),  # orange
@@ -35,30 +34,30 @@ PERSON_COLOURS: Final[tuple[Colour, ...]] = (
     (170, 170, 170),  # grey
 )
 _NEAR_M: Final = 0.05
-"""Faces with a corner nearer than this are left out: beyond it a projection has no meaning."""
+"""Faces with a vertex nearer to the camera than this are not drawn."""
 _SUPERSAMPLED_PIXELS: Final = 30_000
 """Regions up to this size are drawn at twice the resolution; larger ones get blurred edges."""
-# Light from the camera shows the form, light from the upper left the relief, as in a studio.
+# The key light comes from the upper left; the headlight from the camera.
 _KEY_LIGHT: Final = np.array([-0.45, -0.65, -0.6], np.float32) / math.sqrt(0.985)
 _AMBIENT, _HEADLIGHT, _KEY, _GLOSS = 0.25, 0.45, 0.4, 0.12
 
 
 _SUBPIXEL_BITS: Final = 4
 _LARGEST_PX: Final = 20_000
-"""Drawing far outside the image costs time and overflows; no image has that many pixels."""
+"""Joints farther out are not drawn, because OpenCV is slow and overflows far outside the image."""
 
 
 @dataclass(frozen=True, eq=False)
 class PlacedMesh:
-    """A person's mesh with the camera that it was estimated in.
+    """A person's mesh with the camera in which it was estimated.
 
     Attributes:
         vertices_cam_m: metres in the camera frame: x right, y down, z forward.
-        camera: of the whole image.
+        camera: camera of the whole image.
         colour: RGB, 0-255.
-        depth_m: how far away the person is, for the order of drawing where cameras measure depth
-            differently. None: by their own depths in one camera, else by apparent size (median
-            z / fy). Give it for all meshes of an image or for none.
+        depth_m: depth for the order of drawing; give it for all meshes of an image or for none.
+            None: meshes with the same camera share a depth buffer, others are ordered by apparent
+            size (median z / fy).
     """
 
     vertices_cam_m: Float[np.ndarray, "V 3"]
@@ -74,7 +73,7 @@ class PlacedMesh:
 
 
 class _Region(NamedTuple):
-    """Part of an image: first column and row, columns and rows."""
+    """A rectangle of an image, pixels."""
 
     left: int
     top: int
@@ -93,9 +92,9 @@ class _Region(NamedTuple):
     def bottom(self) -> int:
         return self.top + self.height
 
-    def meets(self, other: "_Region") -> bool:
-        across = self.left < other.right and other.left < self.right
-        return across and self.top < other.bottom and other.top < self.bottom
+    def overlaps(self, other: "_Region") -> bool:
+        in_x = self.left < other.right and other.left < self.right
+        return in_x and self.top < other.bottom and other.top < self.bottom
 
     def joined_with(self, other: "_Region") -> "_Region":
         """The smallest region around both."""
@@ -105,7 +104,7 @@ class _Region(NamedTuple):
 
 
 class _Surface(NamedTuple):
-    """A mesh ready to be drawn: what faces the camera, and the part of the image it covers."""
+    """A shaded mesh: faces that face the camera, and the part of the image that it covers."""
 
     vertices: Float32[np.ndarray, "V 3"]
     faces: Int32[np.ndarray, "F 3"]
@@ -114,18 +113,18 @@ class _Surface(NamedTuple):
 
 
 class MeshRenderer:
-    """Draws meshes that share one set of faces, such as all people of a video.
+    """Draws meshes with the same faces, such as all people of a video.
 
-    Methods keep no state, so several threads may use one renderer; drawing releases the GIL.
+    Several threads may use one renderer; drawing releases the GIL.
     """
 
     def __init__(self, faces: Int[np.ndarray, "F 3"], vertex_count: int) -> None:
         """Prepare for meshes of `vertex_count` vertices.
 
         Args:
-            faces: vertex numbers, counter-clockwise seen from outside, as in SMPL-X. Faces seen
-                from behind are not drawn.
-            vertex_count: vertices of each mesh.
+            faces: vertex indices, counter-clockwise seen from outside, as in SMPL-X. Back faces are
+                not drawn.
+            vertex_count: number of vertices of each mesh.
         """
         self._faces = np.ascontiguousarray(faces, np.int32)
         face_count = len(faces)
@@ -139,9 +138,9 @@ class MeshRenderer:
     ) -> UInt8[np.ndarray, "H W 3"]:
         """Draw meshes over a copy of an RGB image.
 
-        Meshes of one camera hide each other point by point. Where cameras differ, or `depth_m` is
-        given, each mesh hides itself only, and the farthest are drawn first. Meshes with values
-        that are not finite, outside the image or behind the camera leave it as it is.
+        Meshes with the same camera share a depth buffer. If cameras differ, or `depth_m` is given,
+        meshes are drawn from the farthest to the nearest. Meshes with values that are not finite,
+        outside the image or behind the camera are not drawn.
 
         Args:
             image: RGB background.
@@ -168,7 +167,7 @@ class MeshRenderer:
         return result
 
     def _surface(self, mesh: PlacedMesh, image_size: tuple[int, int]) -> _Surface | None:
-        """A mesh, shaded; None if none of it is in the image."""
+        """The shaded mesh; None if no part of it is in the image."""
         vertices = np.ascontiguousarray(mesh.vertices_cam_m, np.float32)
         xyz = np.ascontiguousarray(vertices.T)
         in_front = xyz[2] > _NEAR_M
@@ -189,30 +188,30 @@ class MeshRenderer:
         )
 
     def _at_vertices(self, normals: Float32[np.ndarray, "3 F"]) -> Float32[np.ndarray, "3 V"]:
-        """Unit normals, outward: mean of the adjoining faces' weighted by area."""
+        """Unit normals of the vertices: means of the adjacent faces' normals, weighted by area."""
         summed = np.stack([self._faces_of_vertex @ axis for axis in normals])
         return summed / np.maximum(length(summed), 1e-12)
 
 
 def _overlapping(surfaces: Sequence[_Surface]) -> list[list[_Surface]]:
-    """Surfaces in groups such that no region meets one of another group."""
+    """Groups of surfaces whose regions do not overlap those of other groups."""
     groups: list[list[_Surface]] = []
     for surface in surfaces:
-        apart: list[list[_Surface]] = []
+        separate: list[list[_Surface]] = []
         joined = [surface]
         for group in groups:
-            if any(surface.region.meets(other.region) for other in group):
+            if any(surface.region.overlaps(other.region) for other in group):
                 joined = group + joined
             else:
-                apart.append(group)
-        groups = [*apart, joined]
+                separate.append(group)
+        groups = [*separate, joined]
     return groups
 
 
 def _draw(
     image: UInt8[np.ndarray, "H W 3"], surfaces: Sequence[_Surface], camera: Camera, alpha: float
 ) -> None:
-    """Draw surfaces seen by one camera, in one depth buffer."""
+    """Draw surfaces of one camera with a common depth buffer."""
     region = surfaces[0].region
     for surface in surfaces[1:]:
         region = region.joined_with(surface.region)
@@ -238,7 +237,7 @@ def _draw(
 def _covered_region(
     xyz: Float32[np.ndarray, "3 V"], mesh: PlacedMesh, image_size: tuple[int, int]
 ) -> _Region | None:
-    """Pixels that the vertices' bounding box and a margin for soft edges cover, in the image."""
+    """Bounding box of the projected vertices with a margin, clipped to the image."""
     if xyz.shape[1] == 0:
         return None
     margin = 2
@@ -252,13 +251,13 @@ def _covered_region(
 
 
 class Raster(NamedTuple):
-    """Triangles as a camera sees them."""
+    """The picture of triangles."""
 
     values: list[Float32[np.ndarray, "H W 3"]]
-    """What the corners know, interpolated, three numbers at a time; 0 off the triangles."""
+    """Interpolated attributes of the vertices, three per array; 0 where no triangle is visible."""
     depth_m: Float32[np.ndarray, "H W"]
     covered: Bool[np.ndarray, "H W"]
-    """Where a triangle is seen; elsewhere `depth_m` has no meaning."""
+    """Where a triangle is visible; elsewhere `depth_m` is undefined."""
 
 
 def rasterize(
@@ -269,16 +268,16 @@ def rasterize(
     shape: tuple[int, int],
     near_m: float,
 ) -> Raster:
-    """Draw triangles, seen from either side, with one depth buffer.
+    """Draw triangles, from both sides, with a depth buffer.
 
-    OpenCV looks along -z with y up and knows one angle of view only; the matrix brings the points
-    there and holds what the angle cannot: fx != fy and a principal point off the middle. Its pixels
-    are sampled half a pixel from their corner.
+    OpenCV's camera looks along -z with y up and has only an angle of view. The matrix converts the
+    points to this frame and accounts for fx != fy and the principal point. OpenCV counts pixels
+    from the corner of the image.
 
     Args:
-        attributes: interpolated in space, not in the image; A is a multiple of 3.
+        attributes: interpolated with perspective correction; A is a multiple of 3.
         shape: height and width of the image.
-        near_m: no corner may be nearer.
+        near_m: no vertex may have a smaller depth.
     """
     height, width = shape
     (fx, fy), (cx, cy) = camera
@@ -312,10 +311,10 @@ def rasterize(
 def _soften(
     drawn: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"], scale: int
 ) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]:
-    """Colours at the image's resolution, and how much of each pixel is covered (0 to 255).
+    """Colours at the resolution of the image, and coverage of each pixel (0 to 255).
 
-    Colours are zero off the mesh, so an averaged colour over the averaged mask is a colour of
-    the mesh alone, even in pixels that the mesh only grazes.
+    Colours are zero outside the mesh, so the averaged colour over the averaged mask is a colour of
+    the mesh alone, also in pixels at its edge.
     """
     if scale > 1:
         size = (drawn.shape[1] // scale, drawn.shape[0] // scale)
@@ -326,7 +325,7 @@ def _soften(
         coverage = cv2.blur(mask, (3, 3), borderType=cv2.BORDER_REPLICATE)
         averaged = cv2.blur(drawn, (3, 3), borderType=cv2.BORDER_REPLICATE)
         colours, edge = drawn, (coverage > 0) & (mask == 0)
-    pixels = np.flatnonzero(edge)  # one number a pixel: several times as fast as two
+    pixels = np.flatnonzero(edge)  # flat indices are several times as fast as pairs
     share = coverage.ravel()[pixels].astype(np.float32)[:, None] / 255
     colours.reshape(-1, 3)[pixels] = np.minimum(averaged.reshape(-1, 3)[pixels] / share, 255)
     return colours, coverage
@@ -337,8 +336,7 @@ def halfway_cosines(
     normals: Float32[np.ndarray, "3 V"],
     to_light: Float32[np.ndarray, "3"],
 ) -> Float32[np.ndarray, " V"]:
-    """Cosines between normals and the direction halfway from the light to the camera (Blinn-Phong:
-    a power of them is the gloss)."""
+    """Cosines between normals and the halfway vectors of the Blinn-Phong model."""
     halfway = to_camera + to_light[:, None]
     halfway /= np.maximum(length(halfway), 1e-6)
     return (normals * halfway).sum(axis=0)
@@ -352,7 +350,7 @@ def shade(
     facing = (normals * to_camera).sum(axis=0).clip(0, 1)
     key = (_KEY_LIGHT @ normals).clip(0, 1)
     gloss = halfway_cosines(to_camera, normals, _KEY_LIGHT).clip(0, 1) ** 3
-    gloss = ((gloss**2) ** 2) ** 2  # to the 24th, by products
+    gloss = ((gloss**2) ** 2) ** 2  # power of 24, by products
     diffuse = _AMBIENT + _HEADLIGHT * facing + _KEY * key
     shaded = diffuse[:, None] * np.array(colour, np.float32) / 255 + _GLOSS * gloss[:, None]
     return shaded.clip(0, 1).astype(np.float32)
@@ -363,13 +361,16 @@ def person_colour(person_id: int) -> Colour:
     return PERSON_COLOURS[person_id % len(PERSON_COLOURS)]
 
 
-# ---- points and skeletons; those that are not finite are left out
+# ---- points and skeletons; values that are not finite are not drawn
 
 
 def draw_vertices(
     image: UInt8[np.ndarray, "H W 3"], vertices_px: Float[np.ndarray, "V 2"], colour: Colour
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Draw points such as projected vertices, one pixel each (2x2 on images above 1000 pixels)."""
+    """Draw points such as projected vertices over a copy of an image.
+
+    A point is one pixel, or a larger square on images of 1000 pixels or more.
+    """
     result = image.copy()
     height, width = image.shape[:2]
     inside = ((vertices_px >= -0.5) & (vertices_px < (width - 0.5, height - 0.5))).all(axis=1)
@@ -388,7 +389,7 @@ def draw_skeleton(
     edges: Sequence[tuple[int, int]],
     colour: Colour,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Draw bones, given as pairs of joint numbers, and joints as dots."""
+    """Draw bones, given as pairs of joint indices, and joints over a copy of an image."""
     result = image.copy()
     drawable = (np.abs(joints_px) < _LARGEST_PX).all(axis=1)
     centres = np.rint(np.where(drawable[:, None], joints_px, 0) * 2**_SUBPIXEL_BITS).astype(int)
@@ -408,5 +409,5 @@ def draw_skeleton(
 
 
 def _thickness(image: UInt8[np.ndarray, "H W 3"]) -> int:
-    """Lines of one pixel on small images, two from 1000 pixels on the longer side, and so on."""
+    """Width of lines in pixels: 1, plus 1 per 1000 pixels of the longer side."""
     return 1 + max(image.shape[:2]) // 1000

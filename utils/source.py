@@ -1,4 +1,4 @@
-"""Video files, still images and folders of images as one stream of upright RGB frames."""
+"""Streams of upright RGB frames from video files, still images and folders of images."""
 
 import logging
 import math
@@ -27,25 +27,24 @@ from utils.video_read import VIDEO_SUFFIXES, Timing, VideoFile, judge_timing, re
 
 logger = logging.getLogger(__name__)
 
-_FOLDER_FPS: Final = 30.0  # images carry no rate
-_SHOWN_MS: Final = 100  # what browsers take where an animation states no time
-_SAME_RATE: Final = 5e-4  # 29.97 is 30000/1001, but it is not 30
+_FOLDER_FPS: Final = 30.0  # images have no frame rate
+_SHOWN_MS: Final = 100  # default duration of an animation's frame, as in browsers
+_SAME_RATE: Final = 5e-4  # relative; 29.97 equals 30000/1001, but not 30
 
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """What a source of frames is before it is read.
+    """Properties of a source of frames.
 
     Attributes:
         kind: a video file, one still image or a folder of images.
-        width, height: of every frame in pixels, upright.
-        fps: rate of the frames given out (for images: the rate asked for, or 30).
-        own_fps: the source's own rate, on average; it differs from `fps` where frames are
-            repeated or left out.
-        frame_count_estimate: frames to expect; a damaged file gives fewer. None if unknown.
-        has_audio: the file has a sound track.
-        reduction: pixels of the file for a pixel of a frame, along each side; huge photographs
-            are read reduced.
+        width, height: size of every upright frame, pixels.
+        fps: rate of the frames that are read (for images: the requested rate, or 30).
+        own_fps: average rate of the source; differs from `fps` if frames are repeated or dropped.
+        frame_count_estimate: expected number of frames; a damaged file has fewer. None if unknown.
+        has_audio: whether the file has sound.
+        reduction: factor by which frames are smaller than the stored pixels, along each side; very
+            large photographs are read reduced.
     """
 
     kind: Literal["video", "image", "folder"]
@@ -60,7 +59,7 @@ class SourceInfo:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One upright frame; `time_s` counts from the first frame and equals index / fps."""
+    """One upright frame, RGB; `time_s` is index / fps, so 0 for the first frame."""
 
     index: int
     time_s: float
@@ -69,7 +68,7 @@ class Frame:
 
 @runtime_checkable
 class _Frames(Protocol):
-    """Where the pixels come from; `images` starts from the first frame each time."""
+    """A kind of source; each call of `images` starts from the first frame."""
 
     info: SourceInfo
 
@@ -77,10 +76,10 @@ class _Frames(Protocol):
 
 
 class FrameSource:
-    """Frames of one source, read as they are asked for, so memory does not grow with length.
+    """The frames of one source, read on demand, so memory does not grow with the length.
 
-    Each `iter()` starts again from the first frame. Leaving the `with` block closes the file.
-    Not to be read by two threads at a time.
+    Each `iter()` starts from the first frame. Leaving the `with` block closes the file. Only one
+    thread may read it at a time.
     """
 
     def __init__(self, path: Path, frames: _Frames) -> None:
@@ -97,7 +96,7 @@ class FrameSource:
         self._open.discard(images)
 
     def close(self) -> None:
-        """End every reading of the file that is under way."""
+        """Close all iterators over the file."""
         while self._open:
             self._open.pop().close()
 
@@ -113,16 +112,15 @@ def open_source(path: Path, fps: float | None = None) -> FrameSource:
 
     Args:
         path: video (.mp4, .mov, .avi, .mkv, .webm, .gif, ...), image (.jpg, .png, .webp, .heic,
-            ...) or folder, whose images are frames in natural order of their names. What a file
-            is, its content says, not its name: an animated WebP or PNG is a video.
-        fps: frames per second to give out. A video is resampled by its time stamps (the last frame
-            at or before each tick); of a folder every image is a frame whatever the rate. None
-            keeps a video's own rate: frame by frame where it is constant, else resampled to its
-            average.
+            ...) or folder, whose images are frames in natural order of their names. The kind of a
+            file is detected by its content: an animated WebP or PNG is a video.
+        fps: frames per second. A video is resampled by its time stamps (the last frame at or before
+            each tick). Every image of a folder is one frame at any rate. None keeps the rate of a
+            video; one without a constant rate is resampled to its average rate.
 
     Raises:
-        UserError: there is nothing at `path`, it is nothing of the kind, it holds no frame that can
-            be decoded, or `fps` is no rate that videos can have.
+        UserError: `path` does not exist or is of another kind, no frame can be decoded, or `fps` is
+            outside the range of videos.
     """
     if fps is not None:
         require_rate(fps, f"cannot read '{path}'")
@@ -144,16 +142,16 @@ def open_source(path: Path, fps: float | None = None) -> FrameSource:
         if suffix in VIDEO_SUFFIXES:
             raise
         if suffix in IMAGE_SUFFIXES:
-            read_image(path)  # which says what is wrong with it
+            read_image(path)  # raises an error that states what is wrong
     known = " ".join(VIDEO_SUFFIXES + IMAGE_SUFFIXES)
     raise UserError(f"'{path}' has an unknown format; give a folder of images or one of: {known}")
 
 
 def advice_on_name(name: str) -> str:
-    """What may be meant by a name that is no file, to end the message about it."""
+    """Advice for a name that does not exist, to be appended to an error message; may be empty."""
     with_slashes = name.replace("\\", "/")
     if re.search(r"(^|/)[a-z][a-z0-9+.-]+:/", name, re.IGNORECASE):
-        return "; addresses are not read: download it, and give the file"
+        return "; addresses are not read: download the file first"
     if with_slashes != name and Path(with_slashes).exists():
         return f"; write it as {with_slashes}"
     return ""
@@ -162,7 +160,7 @@ def advice_on_name(name: str) -> str:
 def _info_of_images(
     kind: Literal["image", "folder"], file: Path, image: np.ndarray, fps: float | None, count: int
 ) -> SourceInfo:
-    """What `file`, the first of them, says of images."""
+    """Properties of images of which `image`, read from `file`, is the first."""
     height, width = image.shape[:2]
     sizes, fps = image_sizes(file), fps or _FOLDER_FPS
     reduction = 1 if sizes is None else sizes.reduction
@@ -210,10 +208,10 @@ class _ImageFolder:
 
 def _without_images(folder: Path) -> str:
     content = [path for path in folder.iterdir() if path.name[0] != "."]
-    holds = f"it holds {kinds_of(content)}" if content else "it is empty"
+    reason = f"it contains {kinds_of(content)}" if content else "it is empty"
     if any(path.suffix.lower() in VIDEO_SUFFIXES for path in content):
-        holds += "; many videos are given as --input FOLDER --output FOLDER"
-    return f"the folder '{folder}' holds no image ({' '.join(IMAGE_SUFFIXES)}): {holds}"
+        reason += "; for many videos, use --input FOLDER --output FOLDER"
+    return f"the folder '{folder}' contains no image ({' '.join(IMAGE_SUFFIXES)}): {reason}"
 
 
 def _readable(files: list[Path]) -> Iterator[tuple[Path, UInt8[np.ndarray, "H W 3"]]]:
@@ -227,7 +225,7 @@ def _readable(files: list[Path]) -> Iterator[tuple[Path, UInt8[np.ndarray, "H W 
 
 
 def warn_of_others(folder: Path, taken: Collection[Path]) -> None:
-    """Name once, by kind and count, what of a folder's content is not among what is `taken`."""
+    """Log a warning with the kinds and numbers of files in a folder that are not in `taken`."""
     others = [path for path in folder.iterdir() if path.name[0] != "."]
     if left_out := kinds_of(set(others) - set(taken)):
         logger.warning("'%s': skipped, because they are not images: %s", folder, left_out)
@@ -235,7 +233,7 @@ def warn_of_others(folder: Path, taken: Collection[Path]) -> None:
 
 @runtime_checkable
 class _MovingPictures(Protocol):
-    """Frames with times, whichever library decodes them."""
+    """A file with timed frames: `VideoFile` or `Animation`."""
 
     width: int
     height: int
@@ -268,15 +266,15 @@ class _Video:
 
 
 class Animation:
-    """An animated WebP, PNG or AVIF, which FFmpeg does not read; as `VideoFile`."""
+    """An animated WebP, PNG or AVIF, which FFmpeg does not read; interface of `VideoFile`."""
 
     has_audio = False
 
     def __init__(self, path: Path) -> None:
-        """Decode it once, since each frame states how long it is shown.
+        """Decode the file once to read the durations of its frames.
 
         Raises:
-            UserError: its first frame cannot be decoded.
+            UserError: a frame cannot be decoded.
         """
         self._path = path
         times_s: list[float] = []
@@ -288,17 +286,17 @@ class Animation:
         self.timing = judge_timing(times_s, len(times_s), last_duration_s, declared_fps=None)
 
     def images(self, fps: float | None) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-        """Every frame once, or by their times at a steady `fps`."""
+        """Every frame once, or frames resampled to a constant `fps`."""
         shown = ((time_s, image) for time_s, _, image in self._decode())
         if fps is None:
             return (image for _, image in shown)
         return resample(shown, fps, self.timing.last_duration_s)
 
     def _decode(self) -> Iterator[tuple[float, float, UInt8[np.ndarray, "H W 3"]]]:
-        """Frames with their time and duration in seconds; as far as they can be decoded."""
+        """Frames with their time and duration, seconds."""
         time_s = 0.0
         with open_picture(self._path) as picture:
-            # A PNG file can have a picture for programs that show no animation.
+            # A PNG file can begin with a picture for programs without support of animation.
             numbers = range(
                 int(getattr(picture, "default_image", False)), int(getattr(picture, "n_frames", 1))
             )

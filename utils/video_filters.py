@@ -1,8 +1,8 @@
-"""Decoded frames as the network and the overlay need them: RGB of screens, progressive, upright.
+"""Conversion of decoded video frames to upright, progressive RGB frames of standard range.
 
-Matrix and range of YUV are FFmpeg's work. What it does not do is done by a table of colours, which
-its filter `lut3d` applies: PQ and HLG (the HDR of telephones and televisions) become light,
-light becomes BT.709 with its highlights compressed, and that a picture again.
+FFmpeg converts the matrix and range of YUV. HDR (PQ and HLG) and wide gamuts are converted by a
+colour table for FFmpeg's filter `lut3d`: from the signal to light, to the primaries of BT.709 with
+compressed highlights, and back to a signal.
 """
 
 import struct
@@ -25,15 +25,15 @@ from jaxtyping import Float, UInt8
 Colours = Float[np.ndarray, "*shape 3"]
 
 _STEPS: Final = 33
-"""Of the table, along each of red, green and blue."""
-_SCREEN_GAMMA: Final = 2.4  # BT.1886: from signal to light on an ordinary screen
+"""Size of the colour table along red, green and blue."""
+_SCREEN_GAMMA: Final = 2.4  # BT.1886: from signal to light on a standard screen
 _WHITE_NITS: Final = 100.0
-"""The light of white on an ordinary screen, which is 1 here."""
+"""Luminance of white on a standard screen, the unit of light here."""
 _PEAK: Final = 10.0
-"""The brightest light that is distinguished: HLG's screen and most PQ has 1000 nits."""
+"""Brightest light, which becomes white: 1000 nits, the peak of HLG and of most PQ videos."""
 _KNEE: Final = 0.5
-"""Light up to here stays as it is; from here to the peak it is compressed."""
-_DEEP: Final = "gbrp16le"  # planar, for which the filter is three times as fast
+"""Light up to here is unchanged; from here to the peak it is compressed."""
+_DEEP: Final = "gbrp16le"  # planar: the filter is three times as fast
 
 _BT2020_TO_BT709: Final = (
     (1.660491, -0.587641, -0.072850),
@@ -52,23 +52,23 @@ _TO_BT709: Final[dict[int, tuple[tuple[float, float, float], ...]]] = {
     ColorPrimaries.SMPTE432: _P3_TO_BT709,
 }
 _BT2020_LUMINANCE: Final = (0.2627, 0.6780, 0.0593)
-_UNSPECIFIED_MATRIX: Final = 2  # FFmpeg's number
+_UNSPECIFIED_MATRIX: Final = 2  # FFmpeg's constant
 _HDR: Final = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
 
 
 class RgbConverter:
-    """Makes RGB of the frames of one video, in whatever colours each of them is.
+    """Converts the frames of one video to RGB; the colour space may change between frames.
 
-    Serves one thread at a time.
+    Only one thread may use it at a time.
     """
 
     def __init__(self) -> None:
         self._mappings: dict[tuple[int, int, int, int], _ToneMapping] = {}
-        # One that serves all frames: each frame's own would start threads again.
+        # A common reformatter, because one for each frame would start new threads.
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame, width: int, height: int) -> UInt8[np.ndarray, "H W 3"]:
-        """The frame scaled to `width` x `height` pixels, in 8 bits of BT.709 or sRGB."""
+        """The frame scaled to `width` x `height` pixels, in 8-bit BT.709 or sRGB."""
         transfer, primaries, matrix = frame.color_trc, frame.color_primaries, frame.colorspace
         is_hdr = transfer in _HDR
         if is_hdr and primaries == ColorPrimaries.UNSPECIFIED:
@@ -94,7 +94,7 @@ class RgbConverter:
 
 
 def _filter_graph(frame: VideoFrame, time_base: Fraction, name: str, **options: str) -> Graph:
-    """One filter of FFmpeg's for frames of the size and format of `frame`."""
+    """A graph with one FFmpeg filter, for frames of the size and format of `frame`."""
     graph = Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=time_base
@@ -107,7 +107,7 @@ def _filter_graph(frame: VideoFrame, time_base: Fraction, name: str, **options: 
 
 
 class _ToneMapping:
-    """The filter that looks every pixel up in a table of colours."""
+    """A filter that looks up every pixel in a colour table."""
 
     def __init__(self, frame: VideoFrame, table: Float[np.ndarray, "N N N 3"]) -> None:
         """Prepare for frames of the size and format of `frame`."""
@@ -133,13 +133,13 @@ class _ToneMapping:
 
 @cache
 def _table(transfer: int, primaries: int) -> Float[np.ndarray, "N N N 3"]:
-    """What each colour becomes, by its blue, green and red."""
+    """Output colour for each input colour, indexed by blue, green and red, 0 to 1."""
     steps = np.linspace(0, 1, _STEPS)
     blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")
     light = _TO_LIGHT.get(transfer, _screen_light)(np.stack([red, green, blue], axis=-1))
     light = np.maximum(light @ np.array(_TO_BT709.get(primaries, _UNCHANGED)).T, 0)
     if transfer in _HDR:
-        # One factor for all three keeps the hue.
+        # The same factor for all three channels keeps the hue.
         brightest = np.maximum(light.max(axis=-1, keepdims=True), 1e-6)
         light *= _compressed(brightest) / brightest
     return np.clip(light, 0, 1) ** (1 / _SCREEN_GAMMA)
@@ -150,14 +150,14 @@ def _screen_light(signal: Colours) -> Colours:
 
 
 def _pq_light(signal: Colours) -> Colours:
-    """SMPTE ST 2084: a signal that states the screen's light, up to 10000 nits."""
+    """SMPTE ST 2084 (PQ): from the signal to display light, up to 10000 nits."""
     root = signal ** (32 / 2523)
     ratio = np.maximum(root - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * root)
     return 10000 / _WHITE_NITS * ratio ** (16384 / 2610)
 
 
 def _hlg_light(signal: Colours) -> Colours:
-    """ARIB STD-B67: a signal that states the scene's light, for a screen of 1000 nits (BT.2100)."""
+    """ARIB STD-B67 (HLG): from the signal to the light of a display of 1000 nits (BT.2100)."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
     luminance = scene @ np.array(_BT2020_LUMINANCE)
@@ -171,7 +171,7 @@ _TO_LIGHT: Final[dict[int, Callable[[Colours], Colours]]] = {
 
 
 def _compressed(light: Float[np.ndarray, "*shape 1"]) -> Float[np.ndarray, "*shape 1"]:
-    """Moebius' curve: as it is up to the knee, from there without a bend to 1 at the peak."""
+    """Moebius tone curve: the identity up to the knee, then smooth to 1 at the peak."""
     a = -(_KNEE**2) * (_PEAK - 1) / (_KNEE**2 - 2 * _KNEE + _PEAK)
     b = (_KNEE**2 - 2 * _KNEE * _PEAK + _PEAK) / (_PEAK - 1)
     scale = (b**2 + 2 * b * _KNEE + _KNEE**2) / (b - a)
@@ -179,10 +179,7 @@ def _compressed(light: Float[np.ndarray, "*shape 1"]) -> Float[np.ndarray, "*sha
 
 
 def deinterlaced(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
-    """The frames with both fields of a moment; those that are marked interlaced are made so.
-
-    Frames are as many as before, at the same times.
-    """
+    """Deinterlace frames that are marked as interlaced; their number and times do not change."""
     filtering: _Deinterlacer | None = None
     for frame in frames:
         if filtering is not None and not filtering.fits(frame):
@@ -199,12 +196,12 @@ def deinterlaced(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
 
 
 class _Deinterlacer:
-    """FFmpeg's filter bwdif, which looks at the frames before and after each."""
+    """FFmpeg's filter bwdif, which uses the frames before and after each frame."""
 
     def __init__(self, first: VideoFrame) -> None:
         self._kind = (first.width, first.height, first.format.name)
         time_base = first.time_base or Fraction(1, 1000)
-        # One frame for each, not one for each field; whole frames pass as they are.
+        # One output per frame, not per field; progressive frames are not changed.
         options = {"mode": "send_frame", "deint": "interlaced"}
         self._graph = _filter_graph(first, time_base, "bwdif", **options)
 
@@ -216,22 +213,22 @@ class _Deinterlacer:
         while True:
             try:
                 filtered = self._graph.pull()
-            except (av.BlockingIOError, av.EOFError):  # it wants more, or that was all
+            except (av.BlockingIOError, av.EOFError):  # needs more input, or has ended
                 return
             assert isinstance(filtered, VideoFrame)
             yield filtered
 
     def rest(self) -> Iterator[VideoFrame]:
-        """Frames that wait for a following one."""
+        """The frames that waited for a following one."""
         return self.push(None)
 
 
 def upright(image: UInt8[np.ndarray, "h w 3"], frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
-    """Turn and mirror a frame's image as its file says, to the nearest quarter turn.
+    """Rotate and mirror a frame's image by its display matrix, to the nearest quarter turn.
 
-    A display matrix [[a, b, _], [c, d, _], _] takes pixel (x, y) to (a x + c y, b x + d y).
+    A display matrix [[a, b, _], [c, d, _], _] maps pixel (x, y) to (a x + c y, b x + d y).
     """
-    # `frame.side_data` would be a cycle that keeps the frame until the garbage collector comes.
+    # `frame.side_data` would create a reference cycle, which keeps the frame in memory.
     side_data = SideDataContainer(frame)  # type: ignore[call-arg]  # PyAV's stub has no __init__
     matrix: Any = side_data.get(SideDataType.DISPLAYMATRIX.name)
     if matrix is None:

@@ -1,4 +1,4 @@
-"""Frames of a video file, upright and in square pixels, one by one or at a steady rate."""
+"""Frames of a video file, upright with square pixels, one by one or at a constant rate."""
 
 import logging
 import math
@@ -34,8 +34,8 @@ VIDEO_SUFFIXES: Final = (
 )
 # fmt: on
 
-# FFmpeg knows a file by its content, whatever it is called, and some of its formats are lists of
-# other files or addresses (concat, HLS, DASH, SDP) whose pictures it would read in their place.
+# FFmpeg detects the format by the content, and some of its formats are lists of other files or
+# addresses (concat, HLS, DASH, SDP) that it would open, so only these are allowed.
 _CONTAINERS: Final = (
     "mov",
     "avi",
@@ -54,23 +54,23 @@ _RESTRICTIONS: Final = {"protocol_whitelist": "file", "format_whitelist": ",".jo
 SLOWEST_FPS: Final = 1e-5  # a frame a day
 FASTEST_FPS: Final = 1000
 _WHOLE_SHARE: Final = 0.98
-"""A video with this share of the promised frames is complete: headers round and estimate."""
+"""Share of the announced frames with which a video is complete; headers may be inexact."""
 
-# Containers such as Matroska keep times in whole milliseconds.
+# Containers such as Matroska store times in whole milliseconds.
 _CLOCK_TOLERANCE_S: Final = 0.002
 _FALLBACK_FPS: Final = 25.0
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Time stamps of a complete video, judged.
+    """Rate and length of a complete video, from its time stamps.
 
     Attributes:
         fps: average frames per second.
-        is_constant: every frame lies within half a frame of an even grid at `fps`.
-        frame_count: frames found.
-        duration_s: from the first frame's start to the last frame's end.
-        last_duration_s: how long the last frame is shown.
+        is_constant: whether every frame is within half a frame of a regular grid at `fps`.
+        frame_count: number of frames found.
+        duration_s: time from the start of the first frame to the end of the last.
+        last_duration_s: duration of the last frame.
     """
 
     fps: float
@@ -80,14 +80,14 @@ class Timing:
     last_duration_s: float
 
     def count_at(self, fps: float | None) -> int:
-        """Frames to expect at a steady rate, or of the video's own."""
+        """Expected number of frames at a constant rate; None: at the video's own rate."""
         if fps is None:
             return self.frame_count
         return max(1, math.ceil((self.duration_s - _CLOCK_TOLERANCE_S) * fps))
 
 
 def require_rate(fps: float | Fraction, what: str) -> None:
-    """Raise a UserError that begins with `what` unless videos can have this rate."""
+    """Raise a UserError that begins with `what` if `fps` is outside the range of videos."""
     if not SLOWEST_FPS <= fps <= FASTEST_FPS:
         lowest = f"{SLOWEST_FPS:.5f}"
         raise UserError(
@@ -100,7 +100,7 @@ def open_container(path: Path) -> Iterator[InputContainer]:
     """Open a media file for reading.
 
     Raises:
-        UserError: it is missing, empty or no format that FFmpeg knows.
+        UserError: the file is missing, empty or of an unknown format.
     """
     require_regular_file(path)
     try:
@@ -115,9 +115,9 @@ def open_container(path: Path) -> Iterator[InputContainer]:
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """The stream to show of a container, which may also hold cover pictures.
+    """The main video stream of a container, which may also contain cover pictures.
 
-    None: there is none that could be decoded; a damaged header can name a codec that is none.
+    None if there is no stream with a known codec.
     """
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream) or stream.codec_context is None:
@@ -126,16 +126,16 @@ def video_stream(container: InputContainer) -> VideoStream | None:
 
 
 class VideoFile:
-    """A video that can be read from the start as often as needed.
+    """A video file that can be read repeatedly from the start.
 
     Attributes:
-        width, height: pixels of an upright frame. Pixels that are not square are made so.
+        width, height: size of an upright frame with square pixels.
         timing: rate and length, from the time stamps of the whole file.
-        has_audio: there is a sound track.
+        has_audio: whether the file has sound.
     """
 
     def __init__(self, path: Path) -> None:
-        """Look at the time stamps and the first frame.
+        """Read the time stamps and the first frame.
 
         Raises:
             UserError: no frame of the file can be decoded.
@@ -160,18 +160,16 @@ class VideoFile:
         self.height, self.width = self._to_rgb(first[1]).shape[:2]
 
     def images(self, fps: float | None) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-        """Decode the video: every frame once, or by time stamps at a steady `fps`."""
+        """Decode the video: every frame once, or resampled by time stamps to a constant `fps`."""
         frames = self._decode()
-        steady = (
-            (frame for _, frame in frames)
-            if fps is None
-            else resample(frames, fps, self.timing.last_duration_s)
-        )
-        for frame in steady:
+        chosen: Iterator[VideoFrame] = (frame for _, frame in frames)
+        if fps is not None:
+            chosen = resample(frames, fps, self.timing.last_duration_s)
+        for frame in chosen:
             yield self._to_rgb(frame)
 
     def _decode(self) -> Iterator[tuple[float, VideoFrame]]:
-        """Every frame that can be decoded, with its time from the first one in seconds."""
+        """Every frame that can be decoded, with its time relative to the first one, seconds."""
         count = 0
         start_s = time_s = 0.0
         damage = _Damage()
@@ -201,7 +199,7 @@ class VideoFile:
 
 
 def _square_width(stream: VideoStream) -> int | None:
-    """Width after stretching pixels to squares; None where they are square already."""
+    """Width after scaling to square pixels; None if they are square."""
     aspect = stream.sample_aspect_ratio
     if not aspect or aspect == 1 or not 0.1 < aspect < 10:
         return None
@@ -210,7 +208,7 @@ def _square_width(stream: VideoStream) -> int | None:
 
 @dataclass
 class _Damage:
-    """How often reading met something broken."""
+    """Number of errors while reading a file."""
 
     count: int = 0
 
@@ -220,12 +218,12 @@ class _Damage:
 
 
 def _scan(container: InputContainer, stream: VideoStream) -> tuple[Timing, int]:
-    """Timing of the video, and how many frames its header promises (0: it does not say)."""
+    """Timing of the video, and the number of frames by its header (0 if unknown)."""
     times_s: list[float] = []
     count = discarded = 0
     last_duration_s = None
     for packet in _tolerant_packets(container, stream, _Damage()):
-        if packet.is_discard:  # cut away by the file's edit list
+        if packet.is_discard:  # excluded by the file's edit list
             discarded += 1
             continue
         count += 1
@@ -241,13 +239,13 @@ def _scan(container: InputContainer, stream: VideoStream) -> tuple[Timing, int]:
         last_duration_s=last_duration_s,
         declared_fps=float(declared_fps) if declared_fps else None,
     )
-    promised_s = max(0.0, _promised_end_s(stream) - min(times_s, default=0.0))
-    promised_count = stream.frames or int(promised_s * timing.fps)
-    return timing, max(0, promised_count - discarded)
+    announced_s = max(0.0, _announced_end_s(stream) - min(times_s, default=0.0))
+    announced_count = stream.frames or int(announced_s * timing.fps)
+    return timing, max(0, announced_count - discarded)
 
 
-def _promised_end_s(stream: VideoStream) -> float:
-    """When a stream ends, as a Matroska file states it ("00:01:30.500"); 0 if it does not."""
+def _announced_end_s(stream: VideoStream) -> float:
+    """End of a stream by the header of a Matroska file ("00:01:30.500"), seconds; 0 if unknown."""
     stated = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
     if stated is None:
         return 0.0
@@ -258,7 +256,7 @@ def _promised_end_s(stream: VideoStream) -> float:
 def _tolerant_packets(
     container: InputContainer, stream: VideoStream, damage: _Damage
 ) -> Iterator[Packet]:
-    """Compressed frames up to the end of the file or to where it cannot be read on."""
+    """Compressed frames up to the end of the file, or to the first unreadable part."""
     try:
         for packet in container.demux(stream):
             if packet.is_corrupt:
@@ -272,7 +270,7 @@ def _tolerant_packets(
 def _tolerant_frames(
     container: InputContainer, stream: VideoStream, damage: _Damage
 ) -> Iterator[VideoFrame]:
-    """Frames in the order they are shown, leaving out those that cannot be decoded."""
+    """Frames in the order of presentation, without those that cannot be decoded."""
     end_of_stream = None
     for packet in chain(_tolerant_packets(container, stream, damage), [end_of_stream]):
         try:
@@ -283,7 +281,7 @@ def _tolerant_frames(
         yield from frames
 
 
-# ---- when frames are shown: seconds from the video's first frame
+# ---- times of frames, in seconds from the first frame
 
 
 def judge_timing(
@@ -292,13 +290,13 @@ def judge_timing(
     last_duration_s: float | None,
     declared_fps: float | None,
 ) -> Timing:
-    """Find a video's rate from its time stamps.
+    """Estimate rate and length of a video from its time stamps.
 
     Args:
         times_s: start of every frame in any order; empty if some have no time stamp.
-        frame_count: frames found.
-        last_duration_s: how long the last frame is shown, if the file says so.
-        declared_fps: the rate that the file claims; believed if the time stamps agree.
+        frame_count: number of frames.
+        last_duration_s: duration of the last frame, if known.
+        declared_fps: rate by the header of the file, which is used if the time stamps agree.
     """
     times_s = sorted(times_s)
     span_s = times_s[-1] - times_s[0] if times_s else 0.0
@@ -324,10 +322,13 @@ def _is_even(times_s: Sequence[float], fps: float) -> bool:
 def resample(
     shown: Iterable[tuple[float, ShownFrame]], fps: float, last_duration_s: float
 ) -> Iterator[ShownFrame]:
-    """Give, at each tick k / fps, the last frame that began at or before it.
+    """Yield for each tick k / fps the last frame that began at or before it.
 
-    Frames are repeated or left out so that the running time stays. `shown` holds pairs of start
-    time and frame, in order; the last frame is held for `last_duration_s`.
+    Frames are repeated or dropped, so that the duration is kept.
+
+    Args:
+        shown: start time (seconds) and frame, in order.
+        last_duration_s: duration of the last frame.
     """
     tick = 0
     current: tuple[float, ShownFrame] | None = None

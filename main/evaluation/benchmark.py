@@ -1,7 +1,7 @@
-"""One dataset through one network: errors of every sample, and their means.
+"""Evaluation of one network on one dataset: errors of every sample, and their means.
 
-With several processes (torchrun), process r of n evaluates batches r, r + n, r + 2n and so on.
-Batches are those of a single process, so the numbers do not depend on how many processes there are.
+With several processes (torchrun), process r of n evaluates batches r, r + n, r + 2n and so on. The
+batches are those of a single process, so results do not depend on the number of processes.
 """
 
 from collections import defaultdict
@@ -44,11 +44,11 @@ from utils.geometry import axis_angle_to_matrix
 from utils.iteration import with_progress
 
 _LEAST_OVERLAP: Final = 0.1
-"""Intersection over union from which a detection can be a person's (as on AGORA's server)."""
+"""Least intersection over union of a detection and a person (as on AGORA's server)."""
 _NORMALISED: Final = {"nmve_all": "mpvpe_all", "nmje_body": "mpjpe_body"}
 
 _BENT_RAD: Final = np.deg2rad(20)
-"""Mean rotation of a hand's joints from the mean hand beyond which it is not relaxed."""
+"""Mean rotation of a hand's joints, relative to the mean hand, from which the hand is bent."""
 
 OneBox = Float[np.ndarray, "4"]
 Boxes = Float[np.ndarray, "_ 4"]
@@ -56,20 +56,20 @@ Boxes = Float[np.ndarray, "_ 4"]
 
 
 class DetectionMatch(NamedTuple):
-    """Which people of a dataset a detector found."""
+    """Assignment of detections to the people of a dataset."""
 
     boxes: dict[int, OneBox]
-    """Row of the dataset's table -> its detection, padded as the boxes in the files are."""
+    """Detections by row of the dataset's table, padded like the boxes in the files."""
     missed: int
     false: int
-    """Number of detections in the images of the dataset's people that belong to nobody."""
+    """Number of detections without a person, in images with people of the dataset."""
 
     @property
     def f1(self) -> float:
         return len(self.boxes) / (len(self.boxes) + 0.5 * (self.false + self.missed))
 
     def report(self, means: Means) -> dict[str, float | int]:
-        """F1, counts, and the normalised errors (millimetres) of the metrics that there are."""
+        """F1, counts, and the normalised errors (millimetres) of available metrics."""
         report: dict[str, float | int] = {
             "f1": self.f1,
             "found": len(self.boxes),
@@ -84,10 +84,10 @@ class DetectionMatch(NamedTuple):
 
 
 def read_detections(path: Path) -> dict[str, Boxes]:
-    """A file {"image path as in the dataset": [[x, y, width, height], ...]} in pixels.
+    """Read a JSON file {"image path as in the dataset": [[x, y, width, height], ...]}, pixels.
 
     Raises:
-        UserError: the file is missing or of another form.
+        UserError: the file is missing or has another form.
     """
     content = read_json(path, "file of detections")
     try:
@@ -108,14 +108,14 @@ def read_detections(path: Path) -> dict[str, Boxes]:
 def match_detections(
     images: Sequence[str], body_boxes: Boxes, detections: Mapping[str, Boxes]
 ) -> DetectionMatch:
-    """Assign detections to people, image by image, the pairs that overlap most first.
+    """Assign detections to the people of each image, in the order of decreasing overlap.
 
     Args:
-        images: the image of every person, as `detections` names it.
-        body_boxes: the box of every person, padded as the boxes in dataset files are.
+        images: path of every person's image, as in `detections`.
+        body_boxes: box of every person, padded like the boxes in dataset files.
 
     Raises:
-        UserError: nobody was found.
+        UserError: no detection matches a person.
     """
     people: defaultdict[str, list[int]] = defaultdict(list)
     for place, image in enumerate(images):
@@ -135,13 +135,13 @@ def match_detections(
 
 
 def _greedy_pairs(overlaps: Float[np.ndarray, "P D"]) -> list[tuple[int, int]]:
-    """Pairs of person and detection; nobody and nothing is in two of them."""
+    """Pairs of person and detection, each of which is in at most one pair."""
     pairs: list[tuple[int, int]] = []
-    left = overlaps.copy()
-    while left.size and left.max() >= _LEAST_OVERLAP:
-        person, detection = np.unravel_index(left.argmax(), left.shape)
+    remaining = overlaps.copy()
+    while remaining.size and remaining.max() >= _LEAST_OVERLAP:
+        person, detection = np.unravel_index(remaining.argmax(), remaining.shape)
         pairs.append((int(person), int(detection)))
-        left[person], left[:, detection] = 0, 0
+        remaining[person], remaining[:, detection] = 0, 0
     return pairs
 
 
@@ -150,22 +150,22 @@ _VERTICES: Final = (10475, _SMPL_VERTICES)
 
 
 class BenchmarkResult(NamedTuple):
-    """The means of a dataset's errors, and all errors: one row per sample, NaN where a sample
-    lacks a metric."""
+    """Errors of a dataset's samples, and their means."""
 
     means: dict[str, MeanAndCount]
     errors_mm: dict[str, Float[np.ndarray, " N"]]
+    """Errors of each sample; NaN if a sample does not have the metric."""
     rows: Int[np.ndarray, " N"]
-    """Numbers of the samples in the dataset's files, counted over all slices."""
+    """Row of each sample in the dataset's files, counted over all files of the split."""
     image_paths: list[str]
     truth: str
-    """What the predictions were compared with."""
+    """Kind of ground truth."""
     visible_only: bool
-    """Whether only points that the image shows were counted."""
+    """Whether only points inside the image were counted."""
     match: DetectionMatch | None
-    """Which people the detector found, where its boxes were used."""
+    """Assignment of detections, if they replaced the dataset's boxes."""
     breakdown: dict[str, MeanAndCount]
-    """What the published tables lack, see `break_down`; empty under the published protocol."""
+    """Means of `break_down`; empty with the published protocol."""
     worst: list[WorstSample]
 
 
@@ -182,10 +182,10 @@ def run_benchmark(
     """Evaluate the test split of a dataset under `data_dir` (folders annot and img).
 
     Args:
-        scans: compare with these meshes instead of the bodies of the dataset's parameters.
-        detections: a detector's boxes by image, instead of the dataset's own; only people whom it
-            found are evaluated.
-        worst_count: how many of the worst samples to keep for pictures.
+        scans: meshes of scans that replace the bodies of the dataset's parameters.
+        detections: boxes by image that replace the dataset's own; people without a matching
+            detection are not evaluated.
+        worst_count: number of worst samples to keep for pictures.
 
     Returns:
         None in all processes but the first.
@@ -228,7 +228,11 @@ def run_benchmark(
 
 
 def _kind_of_truth(source: Source, table: InstanceTable) -> str:
-    """What the dataset's rows describe; raises UserError where they describe no body."""
+    """Kind of ground truth in the dataset's rows.
+
+    Raises:
+        UserError: there is none.
+    """
     if not len(table):
         raise UserError(f"{source.name}: no row of its test files can be used")
     if table[0].vertices_path:
@@ -236,9 +240,7 @@ def _kind_of_truth(source: Source, table: InstanceTable) -> str:
     if table.columns["has_smpl"].any():
         return "SMPL parameters"
     if not table.columns["pose_valid"].any():
-        raise UserError(
-            f"{source.name}: its test files hold no body parameters, so nothing can be compared"
-        )
+        raise UserError(f"{source.name}: its test files have no body parameters to compare with")
     return "hands" if source.hands_alone else "SMPL-X parameters"
 
 
@@ -248,15 +250,16 @@ def break_down(
     pose: Float[np.ndarray, "N 53 3"],
     known: Bool[np.ndarray, "N 53"],
 ) -> dict[str, MeanAndCount]:
-    """Means of what averages hide, named as on screen.
+    """Means that overall averages hide, by the name shown on screen.
 
-    "PA MPVPE (bent hands)" is of the hands whose joints are rotated by more than 20 degrees from
-    the mean hand on average, in millimetres. "facing away" is the share of people, in percent,
-    whose predicted facing is more than 90 degrees from the true one.
+    "PA MPVPE (bent hands)" is the mean over hands whose joints are rotated by more than 20 degrees
+    on average relative to the mean hand, in millimetres. "facing away, %" is the percentage of
+    people whose predicted front is more than 90 degrees from the true one.
 
     Args:
-        facing: predicted direction of each person's front, in the camera's frame.
-        pose: true rotations of `joints.POSE_JOINTS`, and which of them are known.
+        facing: predicted direction of each person's front, in the camera frame.
+        pose: true rotations of `joints.POSE_JOINTS`, axis-angle in radians.
+        known: which of these rotations are known.
     """
     of_hands = []
     for side in SIDES:
@@ -275,9 +278,9 @@ def break_down(
 
 
 class _EvaluationSamples(Dataset[EvaluationSample | UserError]):
-    """What the loader's workers read; it opens the body files where it runs.
+    """The samples that the loader's workers read; each worker opens the body files.
 
-    A UserError is returned as a value: torch would bury it in a traceback.
+    A UserError is returned as a value, because torch would put it into a traceback.
     """
 
     def __init__(
@@ -312,8 +315,8 @@ class _EvaluationSamples(Dataset[EvaluationSample | UserError]):
         mesh = sample["target_smplx_mesh_cam"]
         if mesh.shape not in [(count, 3) for count in _VERTICES] or not np.isfinite(mesh).all():
             return UserError(
-                f"row {person.row} ('{person.image_path}'): its true mesh has shape {mesh.shape} "
-                f"or values that are not numbers; vertices of SMPL-X or SMPL are needed"
+                f"row {person.row} ('{person.image_path}'): the true mesh has shape {mesh.shape} "
+                f"or values that are not finite; vertices of SMPL-X or SMPL are needed"
             )
         return sample
 
@@ -325,16 +328,16 @@ def _collate(samples: Sequence[EvaluationSample | UserError]) -> dict[str, Tenso
 
 
 class _Share(NamedTuple):
-    """What one process evaluated: the errors of its batches by their numbers."""
+    """The results of one process, by number of batch."""
 
     errors: dict[int, dict[str, SampleErrors]]
     facing: dict[int, Float[Tensor, "B 3"]]
-    """Where the predicted bodies face, by the batches' numbers."""
+    """Predicted directions of the people's fronts, in the camera frame."""
     worst: list[WorstSample]
 
 
 class _Evaluation:
-    """The network and the rules that a dataset's samples are evaluated with."""
+    """A network and the protocol by which it is evaluated on one dataset."""
 
     def __init__(self, source: Source, estimator: Estimator, protocol: EvaluationProtocol) -> None:
         self.estimator = estimator
@@ -343,7 +346,7 @@ class _Evaluation:
         self.device = estimator.device if is_wide else torch.device("cpu")
         self.evaluator = Evaluator(estimator.bodies.folder, protocol).to(self.device)
         self.metrics = HAND_SET_METRICS if source.hands_alone else SMPLX_METRICS
-        # The published loop counts every hand, known or not, and every point, in view or not.
+        # The published code also counts unknown hands and points outside the image.
         self.published = self.evaluator.published
         self.visible_only = source.visible_only and not self.published
 
@@ -390,14 +393,14 @@ class _Evaluation:
     def _meshes(
         self, batch: dict[str, Tensor]
     ) -> tuple[Float[Tensor, "B 10475 3"], Float[Tensor, "B V 3"], Float[Tensor, "B 3"]]:
-        """Predicted and true meshes (metres), on the device on which errors are computed, and the
-        predicted rotation of the root."""
+        """Predicted and true meshes (metres), on the device for computing errors, and the predicted
+        rotation of the root (axis-angle, radians)."""
         parameters, posed = self.estimator.predict(batch["input_img"], want_vertices=True)
         predicted = posed.vertices
         assert predicted is not None
         if not predicted.isfinite().all():
             rows = f"rows {int(batch['meta_img_id'][0])} to {int(batch['meta_img_id'][-1])}"
-            raise UserError(f"{rows}: the network gives NaN or infinity; use other weights")
+            raise UserError(f"{rows}: the network outputs NaN or infinity; use other weights")
         true = batch["target_smplx_mesh_cam"].to(self.device)
         return predicted.to(self.device), true, parameters.global_orient
 
@@ -420,12 +423,12 @@ class _Evaluation:
 
 
 def _hands_valid(batch: dict[str, Tensor]) -> Bool[Tensor, "B 2"]:
-    """Which hands the truth has, left and right."""
+    """Whether the truth contains the left and the right hand of each sample."""
     return torch.stack([batch[f"meta_{side}hand_valid"] != 0 for side in "lr"], dim=1)
 
 
 def visibility(batch: dict[str, Tensor], device: torch.device) -> Visibility:
-    """Which true points the image shows, by the camera of the crop."""
+    """A function from true points to whether they project into the image."""
     focal, princpt, size = (
         batch[f"meta_{name}"].to(device)[:, None]
         for name in ("focal", "principal_pt", "image_size")
@@ -441,7 +444,7 @@ def visibility(batch: dict[str, Tensor], device: torch.device) -> Visibility:
 def _merge_errors(
     shares: Sequence[_Share],
 ) -> tuple[dict[str, MeanAndCount], dict[str, Float[np.ndarray, " N"]]]:
-    """The means over all processes, and every sample's errors in the order of the samples."""
+    """Means over all processes, and errors of all samples in their order."""
     errors = {number: batch for share in shares for number, batch in share.errors.items()}
     batches = [errors[number] for number in sorted(errors)]
     errors_mm = {}

@@ -1,7 +1,8 @@
-"""What is measured in an evaluation, by which rules, and how: batched, on the device.
+"""Error metrics of meshes and joints, computed in batches on the device.
 
-Names of metrics: "pa_" is after similarity alignment, otherwise the part's root joint is matched;
-"mpvpe" is the mean over vertices, "mpjpe" over joints; then the part. All are in millimetres.
+Names of metrics: "pa_" is after similarity (Procrustes) alignment, otherwise the root joint of the
+part is aligned; "mpvpe" is the mean over vertices, "mpjpe" over joints; then follows the part. All
+are in millimetres.
 """
 
 import math
@@ -43,16 +44,17 @@ PARTS: Final = {
     "mpvpe": ("all", "l_hand", "r_hand", "hand", "face"),
     "mpjpe": ("body", "l_hand", "r_hand", "hand"),
 }
+_KINDS: Final = tuple(f"{alignment}{kind}" for alignment in ("", "pa_") for kind in PARTS)
 SMPLX_METRICS: Final = tuple(
     f"{alignment}{kind}_{part}"
     for kind, parts in PARTS.items()
     for alignment in ("pa_", "")
     for part in parts
 )
-# Ground truth of SMPL has neither fingers nor a face.
+# Ground truth of SMPL has no fingers and no face.
 SMPL_METRICS: Final = ("pa_mpvpe_all", "mpvpe_all", "pa_mpjpe_body", "mpjpe_body")
-# Sets of hands alone put them, centred at the wrist, on a body in its rest pose: what is relative
-# to a joint of that body means nothing.
+# Hand datasets put hands, centred at the wrist, on a body in its rest pose, so that errors relative
+# to joints of this body are meaningless.
 HAND_SET_METRICS: Final = tuple(
     name for name in SMPLX_METRICS if name.startswith("pa_") and name.endswith("_hand")
 )
@@ -66,7 +68,7 @@ _PART_ROOTS: Final = {
     "r_hand": "right_wrist",
 }
 _HANDS: Final = {"l_hand": "left", "r_hand": "right"}
-# Joints of SMPL that are compared where the truth is a mesh of SMPL (3DPW), behind the pelvis.
+# Joints of SMPL, after the pelvis, that are compared if the truth is a mesh of SMPL (3DPW).
 # fmt: off
 _SMPL_COMPARED: Final = (
     "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
@@ -77,37 +79,37 @@ _SMPL_COMPARED: Final = (
 
 
 EvaluationProtocol = Literal["correct", "published"]
-"""Rules in which evaluations of the same predictions differ.
+"""Rules of the evaluation.
 
 "published" repeats two faults of the published code. For "mpjpe" of the hands, only the prediction
-is relative to its wrist, so that the error is about the distance to the camera. Hands with more
-than `_OUTLIER_MM` "pa_mpjpe" are left out of its mean, and with the left hand the right one.
+is made relative to its wrist, so that the error is about the distance to the camera. Hands whose
+"pa_mpjpe" is above 100 mm are left out of its means; if the left hand is, so is the right hand.
 """
 _OUTLIER_MM: Final = 100.0
 
 
 class SampleErrors(NamedTuple):
-    """One metric of a batch; a sample that lacks it (an absent hand) is not valid and has 0."""
+    """One metric of a batch; it is 0 and not valid for samples without it (a missing hand)."""
 
     error_mm: Float[Tensor, " B"]
     valid: Bool[Tensor, " B"]
 
 
 class MeanAndCount(TypedDict):
-    """Mean over `count` samples, millimetres; None where no sample has the metric."""
+    """Mean over `count` samples; None if no sample has the metric."""
 
     mean: float | None
     count: int
 
 
 Means = Mapping[str, MeanAndCount]
-"""Name of a metric -> its mean."""
+"""Means by name of the metric."""
 
 
 def means_of(batches: Iterable[Mapping[str, SampleErrors]]) -> dict[str, MeanAndCount]:
-    """Means over the samples of all batches, every sample with equal weight.
+    """Means over the valid samples of all batches.
 
-    Every metric that a batch has is there, also where no sample was valid.
+    The result contains every metric of the batches, also those without a valid sample.
     """
     totals: defaultdict[str, float] = defaultdict(float)
     counts: defaultdict[str, int] = defaultdict(int)
@@ -122,15 +124,15 @@ def means_of(batches: Iterable[Mapping[str, SampleErrors]]) -> dict[str, MeanAnd
 
 
 Visibility = Callable[[Float[Tensor, "B N 3"]], Bool[Tensor, "B N"]]
-"""Which points (metres, camera frame) count."""
+"""Function from points (metres, camera frame) to whether each one counts."""
 
 
 class Evaluator(nn.Module):
-    """Compares meshes by the rules of a protocol; it has buffers only and moves with `.to`.
+    """Computes errors of meshes by the rules of a protocol.
 
-    Meshes are in metres, in any frame that both share. Points are compared in float32 relative to
-    their centroids, and what is common to them in float64: errors are within 0.001 mm of those
-    computed in float64, at any distance to the camera, and also under mixed precision.
+    Both meshes are in metres in the same frame. Points are compared in float32 relative to their
+    centroids, and centroids and roots in float64. Errors are within 0.001 mm of those computed in
+    float64, at any distance to the camera, also under mixed precision.
     """
 
     left_hand: Int[Tensor, "778"]
@@ -139,7 +141,11 @@ class Evaluator(nn.Module):
     smplx_to_smpl: Float[Tensor, "6890 10475"]  # sparse
 
     def __init__(self, folder: ModelFolder, protocol: EvaluationProtocol = "correct") -> None:
-        """Raises UserError where a file of the folder is missing or damaged."""
+        """Read joint regressors and vertex lists.
+
+        Raises:
+            UserError: a file of the folder is missing or damaged.
+        """
         super().__init__()
         self.published = protocol == "published"
         for side, vertices in read_hand_vertices(folder).items():
@@ -175,18 +181,21 @@ class Evaluator(nn.Module):
         only: Collection[str] = SMPLX_METRICS,
         in_view: Visibility | None = None,
     ) -> dict[str, SampleErrors]:
-        """The metrics named in `only` (`HAND_SET_METRICS` for sets of hands alone).
+        """The metrics in `only`, where the truth is a mesh of SMPL-X.
 
-        The hands' validity is true (or not zero) where the truth has that hand. With `in_view`,
-        which says of true points whether the image shows them, only those count (UBody): roots
-        and alignments still come from all points, and a part out of view is left out.
+        Args:
+            left_hand_valid, right_hand_valid: not zero if the truth contains the hand.
+            only: names of metrics; `HAND_SET_METRICS` for datasets of hands.
+            in_view: which true points are inside the image; only these count (UBody). Roots and
+                alignments still use all points, and a part out of view is not valid.
 
-        Raises ValueError where a point to compare is not a finite number or a metric is unknown.
+        Raises:
+            ValueError: a point is not finite, or a metric is unknown.
         """
         unknown = sorted(set(only) - set(SMPLX_METRICS))
         if unknown:
             raise ValueError(f"no such metric: {', '.join(unknown)}")
-        needed = _with_hands_behind(only, published=self.published)
+        needed = _with_components(only, published=self.published)
         hands_valid = {"l_hand": left_hand_valid.bool(), "r_hand": right_hand_valid.bool()}
         meshes = (predicted_vertices.contiguous(), true_vertices.contiguous())
         result: dict[str, SampleErrors] = {}
@@ -212,7 +221,7 @@ class Evaluator(nn.Module):
                         known = hands_valid[part] & errors.valid
                         errors = SampleErrors(errors.error_mm.where(known, 0.0), known)
                     result[f"{prefix}{kind}_{part}"] = errors
-        for metric in (f"{prefix}{kind}" for prefix in ("", "pa_") for kind in PARTS):
+        for metric in _KINDS:
             if {f"{metric}_{hand}" for hand in _HANDS} <= result.keys():
                 self._add_both_hands(result, metric)
         return {name: result[name] for name in SMPLX_METRICS if name in only}
@@ -224,9 +233,11 @@ class Evaluator(nn.Module):
     ) -> dict[str, SampleErrors]:
         """`SMPL_METRICS`, where the truth is a mesh of SMPL.
 
-        The prediction is moved so that its pelvis is the true one, then converted to a mesh of
-        SMPL; joints are those of SMPL's rig on both. Raises ValueError where a point to compare is
-        not a finite number.
+        The prediction is moved to the true pelvis and converted to a mesh of SMPL; joints are those
+        of SMPL's rig for both.
+
+        Raises:
+            ValueError: a point is not finite.
         """
         predicted, true = predicted_vertices.contiguous(), true_vertices.contiguous()
         with exact_products(predicted.device):
@@ -256,7 +267,7 @@ class Evaluator(nn.Module):
         return centred_in_place(_picked(mesh, vertices))
 
     def _add_both_hands(self, result: dict[str, SampleErrors], metric: str) -> None:
-        """Add the mean of a sample's valid hands; the protocol's outliers go from all three."""
+        """Add the mean of each sample's valid hands, and remove the outliers of the protocol."""
         left, right = result[f"{metric}_l_hand"], result[f"{metric}_r_hand"]
         errors = torch.stack([left.error_mm, right.error_mm])
         valid = torch.stack([left.valid, right.valid])
@@ -275,7 +286,7 @@ class Evaluator(nn.Module):
 
 
 class _Regressor(nn.Module):
-    """Joints (float64) as weighted sums of vertices; only vertices with a weight are read."""
+    """Joints (float64) as weighted sums of the vertices with non-zero weights."""
 
     vertices: Int[Tensor, " U"]
     weights: Float[Tensor, "U K"]
@@ -297,7 +308,7 @@ class _Regressor(nn.Module):
 def _rig_rows(
     regressor: Float[np.ndarray, "55 10475"], names: Sequence[str]
 ) -> Float[np.ndarray, "K 10475"]:
-    """Rows for joints of the rig, and for the tips of fingers, which are vertices."""
+    """Regressor rows for joints of the rig and for fingertips, which are vertices."""
     rows = np.zeros((len(names), regressor.shape[1]), np.float32)
     for row, name in zip(rows, names, strict=True):
         if name in RIG_JOINTS:
@@ -307,10 +318,10 @@ def _rig_rows(
     return rows
 
 
-def _with_hands_behind(only: Collection[str], *, published: bool) -> set[str]:
-    """The metrics asked for and those they are made of."""
+def _with_components(only: Collection[str], *, published: bool) -> set[str]:
+    """The requested metrics and those from which they are computed."""
     needed = set(only)
-    for metric in (f"{prefix}{kind}" for prefix in ("", "pa_") for kind in PARTS):
+    for metric in _KINDS:
         hands = {f"{metric}_{hand}" for hand in _HANDS}
         drops_outliers = metric == "pa_mpjpe" and published
         if f"{metric}_hand" in needed or (drops_outliers and needed & hands):
@@ -319,12 +330,12 @@ def _with_hands_behind(only: Collection[str], *, published: bool) -> set[str]:
 
 
 def _planar(mesh: Float[Tensor, "B V 3"]) -> Float[Tensor, "B 3 V"]:
-    """A copy with coordinates first."""
+    """A copy with the coordinates in the first dimension."""
     return mesh.mT.clone(memory_format=torch.contiguous_format)
 
 
 def _picked(mesh: Float[Tensor, "B V 3"], vertices: Int[Tensor, " N"]) -> Float[Tensor, "B 3 N"]:
-    """Some vertices, coordinates first; `gather` is the fastest way to move them."""
+    """The given vertices with the coordinates first; `gather` is faster than indexing."""
     axes = torch.arange(3, device=vertices.device)[:, None]
     elements = (3 * vertices + axes).flatten().expand(len(mesh), -1)
     return mesh.flatten(1).gather(1, elements).unflatten(1, (3, -1))
@@ -333,7 +344,7 @@ def _picked(mesh: Float[Tensor, "B V 3"], vertices: Int[Tensor, " N"]) -> Float[
 def _mean(
     distances: Float[Tensor, "B N"], counted: Bool[Tensor, "B N"] | None = None
 ) -> SampleErrors:
-    """Mean in millimetres of the distances (metres) that count, 0 and not valid where none does."""
+    """Mean in millimetres of the distances (metres) that count; 0 and not valid if none does."""
     if counted is None:
         valid = torch.ones(len(distances), dtype=torch.bool, device=distances.device)
         return SampleErrors(distances.mean(1).double() * MILLIMETRES, valid)
@@ -343,7 +354,7 @@ def _mean(
 
 
 WORLD_JOINTS: Final = joint_places(("pelvis", *(n for n in _SMPL_COMPARED if n != "head")))
-"""Joints that the rigs of SMPL and SMPL-X share, in JOINTS."""
+"""Indices in JOINTS of the joints that SMPL and SMPL-X have in common."""
 FOOT_POINTS: Final = joint_places(
     [f"{side}_{end}" for side in SIDES for end in ("heel", "big_toe")]
 )
@@ -354,34 +365,35 @@ WORLD_UNITS: Final = {
     "foot_sliding": "cm/s",
     "jitter": "10 m/s^3",
 }
-_PIECE: Final = 100
-"""Frames that are aligned together."""
+_SEGMENT: Final = 100
+"""Number of frames that are aligned together."""
 _STANDING_M: Final = 0.01
-"""A true foot that moves less from frame to frame stands."""
+"""A true foot that moves less than this between frames is standing."""
 
 
 def world_errors(
     predicted: Float[np.ndarray, "T 137 3"], true: Float[np.ndarray, "T 137 3"], fps: float
 ) -> dict[str, float]:
-    """`WORLD_UNITS` of one person, whose joints are in two worlds; metres.
+    """The metrics of `WORLD_UNITS` of one person; joints are in metres in two different worlds.
 
-    As WHAM (Shin et al., CVPR 2024) and its successors: pieces of 100 frames are aligned by a
-    similarity, by all of their frames (WA-MPJPE) or by the first two (W-MPJPE). RTE is the error
-    of the root after a rigid alignment of the entire path, over its length. Feet slide where the
-    true ones move less than a centimetre per frame. NaN where nothing can be measured.
+    As in WHAM (Shin et al., CVPR 2024) and its successors, segments of 100 frames are aligned by a
+    similarity transform on all frames (WA-MPJPE) or on the first two (W-MPJPE). RTE is the mean
+    error of the root after a rigid alignment of the whole path, over the length of the path. Foot
+    sliding is the speed of feet whose true speed is below 1 cm per frame. A metric without any
+    measurement is NaN.
     """
     estimated, actual = (np.asarray(joints, np.float64) for joints in (predicted, true))
     wa_mpjpe: list[float] = []
     w_mpjpe: list[float] = []
-    for start in range(0, max(len(estimated) - _PIECE, 0) + 1, _PIECE):
-        piece = slice(start, start + _PIECE)
-        a, b = estimated[piece][:, WORLD_JOINTS], actual[piece][:, WORLD_JOINTS]
+    for start in range(0, max(len(estimated) - _SEGMENT, 0) + 1, _SEGMENT):
+        segment = slice(start, start + _SEGMENT)
+        a, b = estimated[segment][:, WORLD_JOINTS], actual[segment][:, WORLD_JOINTS]
         for errors, count in ((wa_mpjpe, len(a)), (w_mpjpe, 2)):
             errors.append(np.linalg.norm(_aligned(a, b, count) - b, axis=-1).mean())
     root, true_root = estimated[:, WORLD_JOINTS[:1]], actual[:, WORLD_JOINTS[:1]]
     length = np.linalg.norm(np.diff(true_root, axis=0), axis=-1).sum()
     aligned_root = _aligned(root, true_root, len(root), with_scale=False)
-    away = np.linalg.norm(aligned_root - true_root, axis=-1).mean()
+    root_error = np.linalg.norm(aligned_root - true_root, axis=-1).mean()
     steps, true_steps = (
         np.linalg.norm(np.diff(joints[:, FOOT_POINTS], axis=0), axis=-1)
         for joints in (estimated, actual)
@@ -391,7 +403,7 @@ def world_errors(
     return {
         "wa_mpjpe": MILLIMETRES * float(np.mean(wa_mpjpe)),
         "w_mpjpe": MILLIMETRES * float(np.mean(w_mpjpe)),
-        "rte": 100 * float(away / length) if length > 0 else math.nan,
+        "rte": 100 * float(root_error / length) if length > 0 else math.nan,
         "foot_sliding": 100 * fps * float(steps[standing].mean()) if standing.any() else math.nan,
         "jitter": float(np.linalg.norm(third, axis=-1).mean()) / 10 if len(third) else math.nan,
     }
@@ -404,7 +416,7 @@ def _aligned(
     *,
     with_scale: bool = True,
 ) -> Float[np.ndarray, "T K 3"]:
-    """All points, moved as those of the first frames must be to be nearest to the target."""
+    """All points, transformed by the best alignment of the first `frames` frames."""
     source, goal = (torch.from_numpy(p[:frames].reshape(1, -1, 3)) for p in (points, target))
     every = torch.from_numpy(points.reshape(1, -1, 3))
     moved = align_similarity(source, goal, every, with_scale=with_scale)

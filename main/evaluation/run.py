@@ -1,4 +1,4 @@
-"""Benchmarks of one network: the test splits of one dataset or of several, and their results."""
+"""Benchmarks of one network on the test splits of one or more datasets, and their result files."""
 
 import json
 import logging
@@ -43,7 +43,7 @@ from utils.source import open_source
 log = logging.getLogger(__name__)
 
 WORLD_SETS: Final = {"EMDB": emdb_sequences, "RICH": rich_sequences}
-"""Benchmarks of people in the world: what finds their sequences."""
+"""Benchmarks in the world, and the functions that read their sequences."""
 _WORLD_FPS: Final = 30.0
 _WORST_COUNT: Final = 8
 PRIMARY_METRICS: Final = {
@@ -53,7 +53,7 @@ PRIMARY_METRICS: Final = {
     "PW3D": "mpjpe_body",
     "EHF": "mpvpe_all",
 }
-"""The five benchmarks whose mean error the papers call MPE, and the metric of each."""
+"""The five benchmarks of the papers' mean primary error (MPE), and the metric of each."""
 MPE: Final = "mpe"
 _PART_LABELS: Final = {
     "all": "All",
@@ -67,7 +67,7 @@ _PART_LABELS: Final = {
 
 @contextmanager
 def kept_log() -> Iterator[StringIO]:
-    """What is logged while the block runs, for log files of several runs."""
+    """A buffer that receives everything that is logged in the block."""
     content = StringIO()
     handler = logging.StreamHandler(content)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -83,10 +83,10 @@ def write_results(
     estimator: Estimator,
     log_text: str,
 ) -> None:
-    """`folder`/result and `folder`/log, each complete or not at all; a former result is replaced.
+    """Write `folder`/result and `folder`/log atomically; older ones are replaced.
 
     Args:
-        about_run: what result.json states of the run: at least protocol and checkpoint.
+        about_run: entries about the run for result.json, at least protocol and checkpoint.
     """
     about = {
         "dataset": source.name,
@@ -106,7 +106,7 @@ def write_results(
     if result.breakdown:
         about["breakdown"] = result.breakdown
         lines += [f"{name}: {_number(mean) or '-'}\n" for name, mean in result.breakdown.items()]
-    # The published order of 14 numbers in one line; those that it does not have follow.
+    # All means on one line, the 14 of the published code first, in its order.
     lines.append(",".join(_number(mean) for _, mean in _in_order(result.means)) + "\n")
 
     with atomic_path(folder / "result") as partial:
@@ -130,7 +130,7 @@ def write_results(
 
 
 def mean_primary_error(means_by_dataset: Mapping[str, Means]) -> MeanAndCount | None:
-    """Mean of the five primary errors (millimetres) over 5; None where one of them is missing."""
+    """Mean of the five primary errors (millimetres); None if one of them is missing."""
     errors = [
         means_by_dataset.get(dataset, {}).get(metric, {"mean": None, "count": 0})["mean"]
         for dataset, metric in PRIMARY_METRICS.items()
@@ -142,7 +142,7 @@ def mean_primary_error(means_by_dataset: Mapping[str, Means]) -> MeanAndCount | 
 
 
 def means_table(title: str, means: Means, breakdown: Means) -> Table:
-    """The means, for the screen."""
+    """A table of the means for the terminal."""
     table = Table("metric", title=title)
     table.add_column("mean, mm", justify="right")
     table.add_column("samples", justify="right")
@@ -154,7 +154,7 @@ def means_table(title: str, means: Means, breakdown: Means) -> Table:
 
 
 def label(metric: str) -> str:
-    """The published name: pa_mpvpe_l_hand -> PA MPVPE (L-Hands)."""
+    """The published name of a metric, such as PA MPVPE (L-Hands) for pa_mpvpe_l_hand."""
     kind, part = metric.removeprefix("pa_").split("_", 1)
     return f"{'PA ' if metric.startswith('pa_') else ''}{kind.upper()} ({_PART_LABELS[part]})"
 
@@ -170,7 +170,7 @@ def _write_log(folder: Path, text: str) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    """Names that are not UTF-8 get backslash sequences."""
+    """Write UTF-8; characters of names that it cannot encode become backslash sequences."""
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -180,7 +180,7 @@ def _in_order(means: Means) -> list[tuple[str, MeanAndCount]]:
 
 def _sentence(mean: MeanAndCount) -> str:
     if mean["mean"] is None:
-        return "no sample has it"
+        return "not measured in any sample"
     return f"{mean['mean']:.2f} mm ({mean['count']} samples)"
 
 
@@ -190,9 +190,9 @@ def _number(mean: MeanAndCount) -> str:
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """Which network is evaluated on what, by which rules, and where results go.
+    """Network, datasets, protocol and output of an evaluation; see `main.test --help`.
 
-    `main.test --help` describes them; None of `worst_count`: 8 where samples are images.
+    `worst_count` is 8 if it is None, except for benchmarks in the world.
     """
 
     model_dir: str
@@ -211,10 +211,12 @@ class BenchmarkOptions:
 
 
 def run_benchmarks(options: BenchmarkOptions) -> int:
-    """Evaluate every dataset that was asked for; 2 where one of several could not be.
+    """Evaluate all requested datasets; returns the exit status.
+
+    If one of several datasets fails, the others are still evaluated, and the status is 2.
 
     Raises:
-        UserError: something is missing or wrong, and there is no other dataset to evaluate.
+        UserError: a file or an option is wrong, and there is no other dataset.
     """
     if set(options.datasets) & WORLD_SETS.keys():
         run_world_benchmark(options)
@@ -286,12 +288,12 @@ def _report(folder: Path, title: str, result: BenchmarkResult) -> None:
 
 
 def run_world_benchmark(options: BenchmarkOptions) -> None:
-    """Run inference with a world on the sequences of EMDB or RICH, and measure the people in it.
+    """Run inference with --world on the sequences of EMDB or RICH, and measure people in the world.
 
-    A sequence whose result is in the folder already is not processed again.
+    Sequences whose results exist in the folder are not processed again.
 
     Raises:
-        UserError: something is missing or wrong.
+        UserError: a file or an option is missing or wrong.
     """
     if len(options.datasets) > 1 or world().size > 1:
         raise UserError(f"{', '.join(WORLD_SETS)}: give one of them alone, without NPROC")
@@ -347,7 +349,7 @@ def run_world_benchmark(options: BenchmarkOptions) -> None:
 
 
 def _boxes_of(people: Sequence[WorldTrack]) -> Detector | None:
-    """Where the truth says that people are; None where it has no boxes."""
+    """A detector that returns the true boxes; None if the truth has none."""
     found: dict[int, list[Detection]] = {}
     for person in people:
         for frame, box in zip(person.frames.tolist(), person.boxes.tolist(), strict=True):
@@ -357,10 +359,10 @@ def _boxes_of(people: Sequence[WorldTrack]) -> Detector | None:
 
 
 def _find_sources(options: BenchmarkOptions, config: DataConfig) -> list[Source]:
-    """The datasets that were asked for, each once.
+    """The requested datasets, without repetitions.
 
     Raises:
-        UserError: one is unknown, or none has the wanted ground truth.
+        UserError: one is unknown, or none has the requested ground truth.
     """
     if options.humandata is not None:
         assert options.images is not None
@@ -385,7 +387,7 @@ def _result_folder(name: str, options: BenchmarkOptions, date: datetime, *, seve
 def _report_mean(
     means: Mapping[str, Means], folder: Path, about_run: Mapping[str, Any], log_text: str
 ) -> None:
-    """Write the mean of the primary errors, where all of them were measured, as one dataset's."""
+    """Write the mean primary error in the form of a dataset's result, if it is known."""
     mean = mean_primary_error(means)
     if mean is None:
         return

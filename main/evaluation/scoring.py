@@ -1,4 +1,4 @@
-"""How near a result of inference is to the truth of its video."""
+"""Comparison of a result of inference with the truth of its video."""
 
 import json
 import math
@@ -46,34 +46,37 @@ from utils.image import list_images
 from utils.iteration import with_progress
 
 _LEAST_OVERLAP: Final = 0.3
-"""Intersection over union from which a result can be a person's."""
+"""Least intersection over union of a result and a person."""
 _BATCH: Final = 16
 _LARGEST_CALIBRATION: Final = 1 << 20
-"""Bytes of the file of a camera of RICH."""
+"""Bytes of a camera file of RICH."""
 _PARAMETERS: Final = (*POSE_PARAMETERS, "betas", "expression")
 
 
 class PersonRows(NamedTuple):
-    """Rows of a result or of the truth: each is one person in one frame."""
+    """Rows of a result or of the truth; each row is one person in one frame."""
 
     frames: Int[np.ndarray, " N"]
     boxes: Float[np.ndarray, "N 4"]
     parameters: dict[str, Float[np.ndarray, "N _"]]
-    """As the body model takes them; without translation, which no metric depends on."""
+    """Parameters of the body model without translation, on which no metric depends."""
 
 
 class Score(NamedTuple):
+    """Errors of matched people, and shares of people that were matched."""
+
     metrics: dict[str, MeanAndCount]
     recall: float
-    """Share of true rows that a result was found for."""
+    """Share of the true rows with a matching row of the result."""
     precision: float
+    """Share of the result's rows, in frames of the truth, with a matching true row."""
 
 
 def read_people(folder: Path) -> PersonRows:
-    """Everyone in a result folder.
+    """All people of a result folder.
 
     Raises:
-        UserError: there is no person's file in it, or one is damaged.
+        UserError: there is no person, or a file is damaged.
     """
     result = open_result(folder)
     files = [result.read_person(number, ("box_xywh", *_PARAMETERS)) for number in result.files]
@@ -88,7 +91,7 @@ def read_people(folder: Path) -> PersonRows:
 
 
 def read_truth(path: Path) -> PersonRows:
-    """Everyone in a HumanData file of a video.
+    """All people in a HumanData file of a video.
 
     Raises:
         UserError: the file is damaged, or has no SMPL-X parameters or no `meta.frame_index`.
@@ -109,7 +112,7 @@ def read_truth(path: Path) -> PersonRows:
 
 
 def pairs(result: PersonRows, truth: PersonRows) -> Iterator[tuple[int, int]]:
-    """Row of the result and row of the truth, for every person who is in both."""
+    """Row of the result and row of the truth, for each match by the boxes in a frame."""
     for frame in np.unique(truth.frames):
         ours, theirs = (np.flatnonzero(people.frames == frame) for people in (result, truth))
         overlap = intersection_over_union(result.boxes[ours], truth.boxes[theirs])
@@ -120,10 +123,10 @@ def pairs(result: PersonRows, truth: PersonRows) -> Iterator[tuple[int, int]]:
 
 @torch.inference_mode()
 def score(result: PersonRows, truth: PersonRows, bodies: BodyLibrary) -> Score:
-    """Metrics of the people who are in both, and how many are.
+    """Errors of the people in both, recall and precision.
 
     Raises:
-        UserError: nobody is.
+        UserError: no box of the result overlaps one of the truth.
     """
     matched = list(pairs(result, truth))
     if not matched:
@@ -149,7 +152,7 @@ def _meshes(people: PersonRows, rows: list[int], body: BodyModel) -> Float[Tenso
 
 
 class WorldTrack(NamedTuple):
-    """One person in the world. What of JOINTS is not known is NaN; so are boxes."""
+    """One person in the world; unknown joints (of JOINTS, metres) and boxes are NaN."""
 
     frames: Int[np.ndarray, " T"]
     boxes: Float[np.ndarray, "T 4"]
@@ -157,7 +160,7 @@ class WorldTrack(NamedTuple):
 
 
 def read_world_people(folder: Path) -> tuple[list[WorldTrack], float]:
-    """Everyone in a result folder who is in the world, and the frame rate.
+    """All people of a result folder with a trajectory in the world, and the frame rate.
 
     Raises:
         UserError: a file is damaged.
@@ -174,14 +177,14 @@ def read_world_people(folder: Path) -> tuple[list[WorldTrack], float]:
 
 
 class WorldSequence(NamedTuple):
-    """A clip of a benchmark whose people are known in the world.
+    """A clip of a benchmark with known people in the world.
 
     Attributes:
-        name: that no other sequence of the benchmark has.
-        images: folder of its frames.
-        focal_px: of its camera.
-        stands_still: the camera, as the benchmark says; None: nobody knows.
-        people: the truth. Where it has boxes, people are looked for in them.
+        name: unique in the benchmark.
+        images: folder of the frames.
+        focal_px: focal length of the camera.
+        stands_still: whether the camera is static; None if unknown.
+        people: the truth. If it has boxes, they replace those of a detector.
     """
 
     name: str
@@ -192,10 +195,10 @@ class WorldSequence(NamedTuple):
 
 
 def emdb_sequences(folder: Path, bodies: BodyLibrary) -> Iterator[WorldSequence]:
-    """The sequences of EMDB 2 under `folder`, as the dataset is unpacked.
+    """The sequences of EMDB 2 in `folder`, which contains the unpacked dataset.
 
     Raises:
-        UserError: there is none, or a file is not as it should be.
+        UserError: there is none, or a file is damaged or of another form.
     """
     found = False
     for path in sorted(folder.glob("P*/*/*_data.pkl")):
@@ -212,10 +215,10 @@ def emdb_sequences(folder: Path, bodies: BodyLibrary) -> Iterator[WorldSequence]
 
 
 def rich_sequences(folder: Path, bodies: BodyLibrary) -> Iterator[WorldSequence]:
-    """The test split of RICH under `folder`, as the dataset is unpacked; each camera is a sequence.
+    """The test split of RICH in `folder`, the unpacked dataset; each camera is a sequence.
 
     Raises:
-        UserError: there is none, or a file is not as it should be.
+        UserError: there is none, or a file is damaged or of another form.
     """
     views = sorted(folder.glob("images/test/*/cam_*"))
     if not views:
@@ -248,14 +251,14 @@ def _rich_focal(path: Path) -> float:
 
 
 def read_world_truth(path: Path, bodies: BodyLibrary) -> list[WorldTrack]:
-    """Everyone in a file of the truth, in the world; nobody where it knows of no world.
+    """All people of a truth, in the world; an empty list if it has no world.
 
     Args:
-        path: a pickle of EMDB; a sequence's folder of RICH, FRAME/SUBJECT.pkl, whose first frame
-            is that of the video; or HumanData with `meta.person` and `meta.world_from_camera`.
+        path: a pickle of EMDB; a folder FRAME/SUBJECT.pkl of a RICH sequence, whose first frame is
+            that of the video; or HumanData with `meta.person` and `meta.world_from_camera`.
 
     Raises:
-        UserError: a file is damaged, or lacks something.
+        UserError: a file is damaged or incomplete.
     """
     if path.is_dir():
         people = _read_rich(path, bodies)
@@ -265,7 +268,7 @@ def read_world_truth(path: Path, bodies: BodyLibrary) -> list[WorldTrack]:
 
 
 def _read_emdb(path: Path, bodies: BodyLibrary) -> WorldTrack:
-    """As https://github.com/eth-ait/emdb/blob/main/dataset.md says; frames that are not good go."""
+    """Read https://github.com/eth-ait/emdb/blob/main/dataset.md; only good frames are kept."""
     content = _dictionary(load_pickle(path), path, "its content")
     smpl = _dictionary(content.get("smpl"), path, "smpl")
     boxes = _dictionary(content.get("bboxes"), path, "bboxes")
@@ -293,7 +296,7 @@ def _read_emdb(path: Path, bodies: BodyLibrary) -> WorldTrack:
 
 
 def _read_rich(folder: Path, bodies: BodyLibrary) -> list[WorldTrack]:
-    """Bodies of SMPL-X, one pickle for each subject in each frame; all as the neutral model."""
+    """Read SMPL-X bodies, a pickle per subject and frame, with the neutral body model."""
     files = sorted(path for path in folder.glob("*/*.pkl") if path.parent.name.isdecimal())
     if not files:
         raise UserError(f"{folder}: no FRAME/SUBJECT.pkl in it; give the folder of a RICH sequence")
@@ -355,7 +358,11 @@ def _dictionary(value: object, path: Path, name: str) -> dict[str, Any]:
 def _numbers(
     content: Mapping[str, Any], key: str, shape: tuple[int, ...], path: Path
 ) -> Float[np.ndarray, "..."]:
-    """An array of that shape as float32; -1 stands for any length."""
+    """An array of the given shape as float32; -1 is any length.
+
+    Raises:
+        UserError: there is no such array of finite numbers.
+    """
     value = content.get(key)
     fits = (
         isinstance(value, np.ndarray)
@@ -370,7 +377,7 @@ def _numbers(
 
 
 def weighted_means(errors: list[tuple[dict[str, float], int]]) -> dict[str, MeanAndCount]:
-    """Means of `WORLD_UNITS`; `count` is the sum of the weights of what is known."""
+    """Weighted means of the metrics of `WORLD_UNITS`; `count` is the weight of known values."""
     means: dict[str, MeanAndCount] = {}
     for name in WORLD_UNITS:
         known = [(values[name], weight) for values, weight in errors if np.isfinite(values[name])]
@@ -383,14 +390,14 @@ def weighted_means(errors: list[tuple[dict[str, float], int]]) -> dict[str, Mean
 def match_world(
     result: list[WorldTrack], fps: float, truth: list[WorldTrack]
 ) -> list[tuple[dict[str, float], int]]:
-    """`WORLD_UNITS` of each true person who was found, and in how many frames.
+    """The metrics of `WORLD_UNITS` of each true person with a match, and the number of frames.
 
-    A true person is compared with whoever overlaps them in most frames; where the truth has no
-    boxes, with whoever is nearest after alignment.
+    The match of a true person is the track whose boxes overlap in most frames; if the truth has no
+    boxes, the track that is nearest after alignment.
     """
     errors: list[tuple[dict[str, float], int]] = []
     for true in truth:
-        tried = []
+        matches = []
         for candidate in result:
             _, rows, true_rows = np.intersect1d(candidate.frames, true.frames, return_indices=True)
             if len(rows) < 3:
@@ -401,14 +408,14 @@ def match_world(
             overlaps = [intersection_over_union(a[None], b[None])[0, 0] for a, b in boxes]
             hits = int((np.array(overlaps) >= _LEAST_OVERLAP).sum())
             if hits or not known.any():
-                tried.append((-hits, found["wa_mpjpe"], (found, len(rows))))
-        if tried:
-            errors.append(min(tried, key=lambda one: one[:2])[2])
+                matches.append((-hits, found["wa_mpjpe"], (found, len(rows))))
+        if matches:
+            errors.append(min(matches, key=lambda match: match[:2])[2])
     return errors
 
 
 def world_table(means: Means, counted: str, title: str) -> Table:
-    """Means of `WORLD_UNITS`, for the screen; `counted` heads the column of their counts."""
+    """A table of means for the terminal; `counted` is the title of the column of counts."""
     table = Table("metric", "mean", counted, title=title)
     for name, mean in means.items():
         value = "-" if mean["mean"] is None else f"{mean['mean']:.1f} {WORLD_UNITS[name]}"
@@ -417,13 +424,13 @@ def world_table(means: Means, counted: str, title: str) -> Table:
 
 
 def score_result(result_folder: Path, truth: Path, body_folder: str) -> None:
-    """Compare a result folder with the truth; write score.json into it and show a table.
+    """Compare a result folder with the truth, write score.json into it and show tables.
 
     Args:
-        truth: see `read_truth`, and `read_world_truth` for what is compared in the world.
+        truth: see `read_truth`, and `read_world_truth` for the world.
 
     Raises:
-        UserError: a file is missing or wrong, or nobody is in both.
+        UserError: a file is missing or wrong, or nobody matches.
     """
     is_data = not truth.is_dir() and truth.suffix != ".pkl"
     people = (read_people(result_folder), read_truth(truth)) if is_data else None
@@ -436,8 +443,7 @@ def score_result(result_folder: Path, truth: Path, body_folder: str) -> None:
     if people is not None:
         scored = score(*people, bodies)
         written |= scored._asdict()
-        found, right = f"{scored.recall:.0%}", f"{scored.precision:.0%}"
-        title = f"{found} of the true people found, {right} of results right"
+        title = f"recall {scored.recall:.0%}, precision {scored.precision:.0%}"
         table = Table("metric", "mean, mm", "people", title=title)
         for name, mean in scored.metrics.items():
             table.add_row(name, f"{mean['mean']:.1f}", str(mean["count"]))

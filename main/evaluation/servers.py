@@ -1,10 +1,9 @@
-"""What the test servers of AGORA and BEDLAM take, and whether a submission is that.
+"""Formats of the test servers of AGORA and BEDLAM, and checks of submissions.
 
-They take one pickle per person in a zip: its name and content are formats of
+The servers accept one pickle per person in a zip. Names and contents follow
 docs/prediction_format.md of agora_evaluation and docs/leaderboard.md of BEDLAM. A submission is
-checked by the servers' own rules before it is uploaded: first as a whole, then what one person's
-pickle must hold. Errors are what a server refuses or would measure wrongly, warnings what is
-probably a mistake.
+checked by the rules of the servers before it is uploaded. An error is something that the server
+refuses or would evaluate wrongly, a warning something that is probably a mistake.
 """
 
 import lzma
@@ -26,13 +25,13 @@ from utils.files import open_input, read_input
 from utils.iteration import with_progress
 
 FOLDER: Final = "predictions"
-"""Folder in the zip that holds the pickles."""
+"""Folder of the pickles in the zip."""
 MATCHED_JOINTS: Final = 24
-"""First joints of SMPL-X: by their pixels people are matched with the truth."""
+"""Number of first SMPL-X joints by whose pixels people are matched with the truth."""
 SCORED_JOINTS: Final = 127
-"""First joints of SMPL-X: those whose errors are measured."""
+"""Number of first SMPL-X joints whose errors are measured."""
 CROP_MARKS: Final = ("_pid_", "_ann_id_", "_1280x720")
-"""What AGORA's crops and small images have in their names behind the image's own name."""
+"""Beginnings of the suffixes that AGORA's crops and small images add to the image's name."""
 EYES: Final = ("leye_pose", "reye_pose")
 
 Record = dict[str, Any]
@@ -40,53 +39,54 @@ Record = dict[str, Any]
 
 
 class Prediction(NamedTuple):
-    """One person of an image. Metres in the crop's camera frame (x right, y down, z forward)."""
+    """One person of an image, in metres in the camera frame (x right, y down, z forward)."""
 
     image_path: Path
     image_size: tuple[int, int]
     """Width and height in pixels."""
     parameters: dict[str, Float[np.ndarray, " N"]]
-    """Names and values of `models.smplest_x.BodyParameters`."""
+    """Fields of `models.smplest_x.BodyParameters`."""
     joints_2d_px: Float[np.ndarray, "144 2"]
-    """`human_models.joints.MODEL_JOINTS` in pixels of the whole image."""
+    """Joints of `human_models.joints.MODEL_JOINTS` in pixels of the whole image."""
     joints_3d_m: Float[np.ndarray, "144 3"]
     vertices_m: Float[np.ndarray, "10475 3"] | None
 
 
 class Server(NamedTuple):
-    """A test server: which images it is about, and in which form it takes a person."""
+    """A test server: its images, and the format of a person."""
 
     name: str
     source: str
-    """Row of datasets/sources.py."""
+    """Name of the dataset in datasets/sources.py."""
     image_size: tuple[int, int]
-    """Width and height of the image in whose pixels `joints` are wanted."""
+    """Width and height of the images to which the pixels of `joints` refer."""
     takes_parameters: bool
     """Whether SMPL-X parameters are accepted instead of vertices and 3D joints."""
     stem: Callable[[Path], str]
-    """What the pickles of an image's people begin with."""
+    """First part of the names of an image's pickles."""
     stem_pattern: str
     """Regular expression that all stems match."""
     record: Callable[[Prediction], Record]
+    """Content of a person's pickle."""
 
 
 def agora_stem(image_path: Path) -> str:
-    """The whole image's name without its ending; `CROP_MARKS` and what follows them are cut off."""
+    """The name of an image without `CROP_MARKS`, what follows them, and the suffix."""
     return re.split("|".join(CROP_MARKS), image_path.stem)[0]
 
 
 def agora_record(prediction: Prediction) -> Record:
     """SMPL-X parameters, from which the server builds neutral bodies, and joints (24, 2).
 
-    The joints are in pixels of 3840x2160, whatever the size of the image. Parameters have a first
-    axis of one person; rotations are axis-angle vectors, those of hands relative to the mean hand.
+    Joints are in pixels of 3840x2160 for any size of image. Parameters have a first axis of length
+    1; rotations are axis-angle vectors (radians), those of hands relative to the mean hand.
 
     Raises:
-        UserError: the image is no 16:9 image, so it is a part of one.
+        UserError: the image is not 16:9, so it is only a part of one of AGORA's.
     """
     width, height = prediction.image_size
     wanted_width, wanted_height = AGORA.image_size
-    if abs(width * wanted_height - height * wanted_width) > wanted_width:  # over a row of pixels
+    if abs(width * wanted_height - height * wanted_width) > wanted_width:  # more than one row
         raise UserError(
             f"{prediction.image_path} ({width}x{height}) is not a whole image of AGORA, which has "
             f"{wanted_width}x{wanted_height} or 1280x720 pixels; give whole images, not crops"
@@ -99,10 +99,10 @@ def agora_record(prediction: Prediction) -> Record:
 
 
 def bedlam_stem(image_path: Path) -> str:
-    """SCENE_frameID_IMAGE of .../SCENE/png/SEQUENCE/IMAGE.png.
+    """SCENE_frameID_IMAGE for a path .../SCENE/png/SEQUENCE/IMAGE.png.
 
     Raises:
-        UserError: the path is not of that form, so the scene is unknown.
+        UserError: the path has another form, so the scene is unknown.
     """
     parts = image_path.parts
     if len(parts) < 4 or parts[-3] != "png":
@@ -144,7 +144,7 @@ SERVERS: Final = {server.name: server for server in (AGORA, BEDLAM)}
 
 
 Level = Literal["error", "warning"]
-"""error: the server refuses it or would measure it wrongly; warning: it is probably a mistake."""
+"""error: the server refuses it or would evaluate it wrongly; warning: probably a mistake."""
 Problem = tuple[Level, str]
 _NAME: Final = re.compile(r"(?P<stem>.+)_personId_(?P<k>0|[1-9]\d*)\.pkl")
 _SMALL_IMAGE: Final = (1280, 720)
@@ -160,11 +160,11 @@ _DAMAGE: Final = (
     RuntimeError,
     EOFError,
 )
-"""What reading a member of a damaged or encrypted zip raises."""
+"""Exceptions that reading a damaged or encrypted zip raises."""
 _MOST_PEOPLE: Final = 10_000
-"""In an image; numbers of people count from 0."""
-_MOST_NAMED: Final = 20
-"""Numbers of people that a finding lists."""
+"""Largest number of people in an image."""
+_MOST_LISTED: Final = 20
+"""Largest number of people that a finding lists."""
 _VERTICES: Final = 10475
 _VECTORS: Final[dict[str, tuple[int, ...]]] = {
     "transl": (1, 3),
@@ -176,13 +176,13 @@ _VECTORS: Final[dict[str, tuple[int, ...]]] = {
     "right_hand_pose": (1, 45),
     **dict.fromkeys(EYES, (1, 3)),
 }
-"""Shapes of params where pose2rot is True; that of betas depends on num_betas."""
+"""Shapes of params if pose2rot is True; that of betas depends on num_betas."""
 _MATRICES: Final = _VECTORS | {
     name: (1, shape[1] // 3, 3, 3)
     for name, shape in _VECTORS.items()
     if name.endswith(("pose", "orient"))
 }
-"""Shapes of params where pose2rot is False."""
+"""Shapes of params if pose2rot is False."""
 _CHOICES: Final[dict[str, Sequence[object]]] = {
     "gender": ("neutral", "male", "female"),
     "age": ("adult", "kid"),
@@ -190,26 +190,28 @@ _CHOICES: Final[dict[str, Sequence[object]]] = {
     "pose2rot": (True, False),
     "num_betas": range(10, 300),
 }
-"""Keys that may be left out; their first value then holds."""
+"""Allowed values of optional keys; the first one is the default."""
 _KID_BETAS: Final = 11
 _MARGIN: Final = 0.25
-"""Joints may lie outside the vertices' box by this part of its longest side."""
+"""Largest distance of joints from the vertices' box, over the longest side of the box."""
 _BODY_SIDE_M: Final = (0.3, 3.0)
-"""Longest side of the box around a body in any pose."""
+"""Range of the longest side of the box around a body in any pose."""
 
 
 class Finding(NamedTuple):
+    """An error or a warning, and the file or image that it concerns."""
+
     level: Level
     where: str
     what: str
 
     def __str__(self) -> str:
         line = f"{self.level}: {self.where}: {self.what}"
-        return "".join(c if c.isprintable() else "?" for c in line)  # names may hold line breaks
+        return "".join(c if c.isprintable() else "?" for c in line)  # names may have line breaks
 
 
 class Check(NamedTuple):
-    """What was found in a submission, and how many images and people it has."""
+    """Findings in a submission, and its numbers of images and people."""
 
     images: int
     people: int
@@ -227,10 +229,10 @@ class _Member(NamedTuple):
 
 
 def check_submission(path: Path, server: Server) -> Check:
-    """All findings in a zip, or in the folder to be zipped; memory holds one person at a time.
+    """Check a zip, or the folder to be zipped, reading one person at a time.
 
     Raises:
-        UserError: there is no such file or folder, or it is not a zip.
+        UserError: the file or folder does not exist, or is not a zip.
     """
     findings: list[Finding] = []
     people: dict[str, list[int]] = defaultdict(list)
@@ -252,7 +254,10 @@ def check_submission(path: Path, server: Server) -> Check:
             continue
         add(member.name, check_record(record, server))
         if numpy_2:
-            add(member.name, [("warning", "names numpy._core, which Python 3.8's NumPy lacks")])
+            add(
+                member.name,
+                [("warning", "refers to numpy._core, which only NumPy 2 has")],
+            )
         farthest = np.fmax(farthest, _farthest_joint(record))
     for stem, indices in people.items():
         add(stem, _check_indices(indices))
@@ -262,7 +267,7 @@ def check_submission(path: Path, server: Server) -> Check:
 
 def _members(path: Path) -> Iterator[_Member]:
     if path.is_dir():
-        # The folder `predictions` itself may be named, or the one that holds it.
+        # The path may be the folder `predictions` or its parent.
         base = path.parent if path.name == FOLDER else path
         for file in sorted(file for file in path.rglob("*") if file.is_file()):
             name = file.relative_to(base).as_posix()
@@ -280,18 +285,19 @@ def _members(path: Path) -> Iterator[_Member]:
 
 
 def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """A member that is as long as it says, or an error of _DAMAGE."""
+    """The content of a member; raises one of _DAMAGE if it is not as long as announced."""
     with archive.open(info) as member:
         content = member.read(info.file_size + 1)
     if len(content) != info.file_size:
-        raise zipfile.BadZipFile(f"{len(content)} of {info.file_size} bytes are there")
+        raise zipfile.BadZipFile(f"{len(content)} of {info.file_size} bytes are present")
     return content
 
 
 def _load(member: _Member) -> tuple[object, bool]:
     """Content of a pickle, and whether only NumPy 2 can read it.
 
-    Raises UserError, without the file's name.
+    Raises:
+        UserError: it is damaged or not a pickle of plain arrays; without the name of the file.
     """
     from human_models.safe_pickle import load_pickle  # SciPy is not loaded for --help
 
@@ -315,17 +321,17 @@ def _check_name(name: str, server: Server) -> Iterator[Problem]:
     path = PurePosixPath(name)
     named = _NAME.fullmatch(path.name)
     if path.name.startswith(".") or (path.suffix != ".pkl" and path.parts[:-1] != (FOLDER,)):
-        yield "warning", "the server does not look at it"
+        yield "warning", "the server ignores this file"
     elif path.parts[:-1] != (FOLDER,):
-        yield "error", f"lies not directly in the folder {FOLDER}/"
+        yield "error", f"is not directly in the folder {FOLDER}/"
     elif named is None:
         yield "error", "is not called IMAGE_personId_0.pkl (or 1, 2, ...)"
     elif not re.fullmatch(server.stem_pattern, named["stem"]):
-        yield "error", f"'{named['stem']}' is not a name that {server.name} gives an image"
+        yield "error", f"'{named['stem']}' is not an image name of {server.name}"
 
 
 def _farthest_joint(record: object) -> Float[np.ndarray, "2"]:
-    """Largest x and y of the joints that are matched; minus infinity where there are none."""
+    """Largest x and y of the joints for matching; minus infinity if there are none."""
     joints = record.get("joints") if isinstance(record, dict) else None
     if isinstance(joints, np.ndarray) and joints.dtype.kind in "fiu" and joints.shape[-1:] == (2,):
         points = joints.reshape(-1, 2)[:MATCHED_JOINTS].astype(np.float64)
@@ -334,7 +340,7 @@ def _farthest_joint(record: object) -> Float[np.ndarray, "2"]:
 
 
 def _check_indices(indices: list[int]) -> Iterator[Problem]:
-    """People of an image who overwrote each other leave gaps or come twice."""
+    """Find gaps and repetitions, which result if people of an image overwrite each other."""
     last = max(indices)
     if last >= _MOST_PEOPLE:
         yield "error", f"a personId is over {_MOST_PEOPLE}; count the people of an image from 0"
@@ -342,18 +348,18 @@ def _check_indices(indices: list[int]) -> Iterator[Problem]:
     twice = sorted(k for k, count in Counter(indices).items() if count > 1)
     missing = sorted(set(range(last + 1)) - set(indices))
     if twice:
-        yield "error", f"personId {_listed(twice)} comes more than once"
+        yield "error", f"personId {_listed(twice)} appears more than once"
     if missing:
         yield "error", f"personId {_listed(missing)} is missing; count from 0"
 
 
 def _listed(numbers: Sequence[int]) -> str:
-    more = len(numbers) - _MOST_NAMED
-    return ", ".join(map(str, numbers[:_MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
+    more = len(numbers) - _MOST_LISTED
+    return ", ".join(map(str, numbers[:_MOST_LISTED])) + (f" and {more} more" if more > 0 else "")
 
 
 def _number(digits: str) -> int:
-    """The number of a person; _MOST_PEOPLE for all that are larger."""
+    """The number of a person, at most _MOST_PEOPLE."""
     return min(int(digits[: len(str(_MOST_PEOPLE)) + 1]), _MOST_PEOPLE)
 
 
@@ -370,34 +376,34 @@ def _check_whole(
         and (width, height) > _SMALL_IMAGE
         and (farthest <= _SMALL_IMAGE).all()
     ):
-        yield "warning", f"all joints lie within 1280x720; they must be of {width}x{height} pixels"
+        yield "warning", f"all joints lie within 1280x720; they must be pixels of {width}x{height}"
 
 
 def check_record(record: object, server: Server) -> Iterator[Problem]:
-    """What is wrong with the content of one person's pickle."""
+    """Find problems in the content of one person's pickle."""
     if not isinstance(record, dict):
         yield "error", f"holds a {type(record).__name__}, not a dictionary"
         return
     mesh = [key for key in ("verts", "allSmplJoints3d") if key in record]
     if len(mesh) == 1:
-        yield "error", "verts and allSmplJoints3d go together, only one is there"
+        yield "error", "verts and allSmplJoints3d are both required, one is missing"
     elif mesh:
         yield from _check_mesh(record)
         if "params" in record:
-            yield "warning", "params are not checked where there are verts"
+            yield "warning", "params are not checked, because there are verts"
     elif "params" not in record:
-        yield "error", "neither verts with allSmplJoints3d nor params are there"
+        yield "error", "neither params nor verts with allSmplJoints3d are present"
     elif not server.takes_parameters:
-        yield "error", f"params: {server.name} takes verts and allSmplJoints3d alone"
+        yield "error", f"params: {server.name} accepts only verts and allSmplJoints3d"
     else:
         yield from _check_parameters(record)
     yield from _check_joints(record, server)
     for key in record.keys() - {"params", "joints", "verts", "allSmplJoints3d", *_CHOICES}:
-        yield "warning", f"'{key}' means nothing to the server"
+        yield "warning", f"'{key}' is ignored by the server"
 
 
 def _numbers(values: dict[Any, Any], key: str) -> Shaped[np.ndarray, "..."]:
-    """Raises UserError where it is not an array of finite numbers."""
+    """An array of finite numbers; raises UserError if the value is something else."""
     value = values.get(key)
     if value is None:
         raise UserError(f"{key} is missing")
@@ -431,9 +437,9 @@ def _check_mesh(record: dict[Any, Any]) -> Iterator[Problem]:
     side = (high - low).max()
     outside = np.maximum(low - joints[:SCORED_JOINTS], joints[:SCORED_JOINTS] - high).max()
     if outside > _MARGIN * side:
-        yield "error", f"joints lie {outside:.2f} m off the vertices: they need the same origin"
+        yield "error", f"joints are {outside:.2f} m outside the vertices; both need the same origin"
     if not _BODY_SIDE_M[0] < side < _BODY_SIDE_M[1]:
-        yield "warning", f"the body measures {side:.4g}; verts are wanted in metres"
+        yield "warning", f"the body measures {side:.4g}; verts must be in metres"
 
 
 def _check_parameters(record: dict[Any, Any]) -> Iterator[Problem]:
@@ -443,11 +449,11 @@ def _check_parameters(record: dict[Any, Any]) -> Iterator[Problem]:
         choices[key] = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
         if choices[key] not in allowed:
             known = "10 to 299" if isinstance(allowed, range) else ", ".join(map(str, allowed))
-            yield "error", f"{key} is {str(choices[key])[:80]}, possible are {known}"
+            yield "error", f"{key} is {str(choices[key])[:80]}, allowed: {known}"
     if choices["kid_flag"] and choices["num_betas"] != _KID_BETAS:
         yield "error", f"a kid needs num_betas {_KID_BETAS} and as many betas"
     if choices["age"] == "kid" and not choices["kid_flag"]:
-        yield "warning", "age is kid, but the server's tools go by kid_flag"
+        yield "warning", "age is kid without kid_flag, which the server uses"
     parameters = record["params"]
     if not isinstance(parameters, dict):
         yield "error", f"params is a {type(parameters).__name__}, not a dictionary"
@@ -462,7 +468,7 @@ def _check_parameters(record: dict[Any, Any]) -> Iterator[Problem]:
         if found != shape:
             yield "error", f"params: {name} is {found}, not {shape}"
     for key in parameters.keys() - {"betas", *shapes}:
-        yield "warning", f"params: '{key}' means nothing to the server"
+        yield "warning", f"params: '{key}' is ignored by the server"
 
 
 def _check_joints(record: dict[Any, Any], server: Server) -> Iterator[Problem]:
@@ -475,7 +481,7 @@ def _check_joints(record: dict[Any, Any], server: Server) -> Iterator[Problem]:
         yield "error", f"joints are {joints.shape}, not ({MATCHED_JOINTS}, 2)"
         return
     if joints.shape != (MATCHED_JOINTS, 2):
-        yield "warning", f"joints are {joints.shape}: all set the person's box, 24 are matched"
+        yield "warning", f"joints are {joints.shape}: the box uses all, the matching only 24"
     size = np.array(server.image_size)
     points = joints[:MATCHED_JOINTS, :2]
     if (points.min(axis=0) < -size).any() or (points.max(axis=0) > 2 * size).any():

@@ -1,7 +1,7 @@
-"""Submissions to test servers: everyone in a test split, estimated and zipped, then checked.
+"""Submissions to test servers: estimates of all people in a test split, written to a zip.
 
-Each step is a generator: rows of HumanData or images -> people cut out of images -> predictions in
-batches -> pickles in the zip.
+The steps are generators: rows of HumanData, or images -> crops of people -> predictions in batches
+-> pickles in the zip. The zip is then checked.
 """
 
 import logging
@@ -37,17 +37,17 @@ from utils.iteration import prefetch, with_progress
 log = logging.getLogger(__name__)
 
 READ_AHEAD: Final = 32
-"""People who are cut out of their images ahead of the network."""
+"""Number of crops that are made in advance of the network."""
 FINDINGS_STATUS: Final = 1
-"""Exit status where the check found errors."""
+"""Exit status if the check finds errors."""
 
 
 @dataclass(frozen=True)
 class SubmissionOptions:
-    """Which network estimates whom, and for which server; `main.submit --help` describes them.
+    """Network, images and server of a submission; see `main.submit --help`.
 
     Raises:
-        UserError: what is asked for does not go together.
+        UserError: the options contradict each other.
     """
 
     server: Server
@@ -67,11 +67,11 @@ class SubmissionOptions:
                 f"--output {self.output}: servers accept only .zip files; end the name in .zip"
             )
         if self.boxes is not None and self.images is None:
-            raise UserError("--boxes needs --images DIR, the images that it counts")
+            raise UserError("--boxes needs --images DIR, the folder of the numbered images")
 
 
 class CroppedPerson(NamedTuple):
-    """A person in an image, and the network's input for that person."""
+    """A person in an image, with the crop for the network."""
 
     image_path: Path
     image_size: tuple[int, int]
@@ -80,10 +80,10 @@ class CroppedPerson(NamedTuple):
 
 
 def submit(options: SubmissionOptions) -> int:
-    """Estimate everyone in the test split, write the zip and check it; the exit status.
+    """Estimate all people in the test split, write the zip and check it; returns the exit status.
 
     Raises:
-        UserError: see `write_submission`; or a file that is needed is missing or wrong.
+        UserError: as `write_submission`; or an input file is missing or wrong.
     """
     server = options.server
     require_output(options.output)
@@ -95,7 +95,7 @@ def submit(options: SubmissionOptions) -> int:
     )
     if estimator.body_name == STAND_IN_NAME:
         log.warning(
-            "made with the %s: the server will compare it with SMPL-X; put SMPL-X's files in place",
+            "made with the %s, but the server evaluates SMPL-X; install the files of SMPL-X",
             STAND_IN_NAME,
         )
     people = _cropped_people(options, estimator)
@@ -111,7 +111,7 @@ def submit(options: SubmissionOptions) -> int:
 
 
 def report_check(path: Path, server: Server) -> int:
-    """Log what the check of a submission finds; the exit status."""
+    """Check a submission and log the findings; returns the exit status."""
     check = check_submission(path, server)
     for finding in check.findings:
         log.log(logging.ERROR if finding.level == "error" else logging.WARNING, "%s", finding)
@@ -132,7 +132,7 @@ def _cropped_people(options: SubmissionOptions, estimator: Estimator) -> Iterato
     data = estimator.config.data
     source = find_source(options.server.source, data)
     table = open_dataset(
-        source._replace(test_interval=1),  # servers want everyone
+        source._replace(test_interval=1),  # servers need all people
         "test",
         ROOT / data.data_dir,
     )
@@ -142,7 +142,7 @@ def _cropped_people(options: SubmissionOptions, estimator: Estimator) -> Iterato
 def people_of_table(
     table: InstanceTable, image_folder: Path, estimator: Estimator
 ) -> Iterator[CroppedPerson]:
-    """Every row, cut out as for a benchmark.
+    """Crops of all rows, as in a benchmark.
 
     Raises:
         UserError: an image cannot be read, or a box has no area inside its image.
@@ -151,7 +151,7 @@ def people_of_table(
     path, image = None, np.zeros((0, 0, 3), np.uint8)
     for instance in with_progress(table, len(table), "people"):
         image_path = path_within(image_folder, instance.image_path)
-        if path != image_path:  # rows of an image follow each other
+        if path != image_path:  # rows of the same image are consecutive
             path = image_path
             image = read_pixels(path)
         height, width = image.shape[:2]
@@ -162,10 +162,10 @@ def people_of_table(
 
 
 def images_under(folder: Path) -> list[Path]:
-    """All images of a folder and of those in it, in natural order within each.
+    """All images of a folder and its subfolders, in natural order within each folder.
 
     Raises:
-        UserError: there is no such folder, or no image in it.
+        UserError: the folder does not exist or contains no image.
     """
     folders = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
     images = [image for each in folders if each.is_dir() for image in list_images(each.resolve())]
@@ -177,7 +177,7 @@ def images_under(folder: Path) -> list[Path]:
 def people_of_images(
     images: Sequence[Path], detector: Detector, estimator: Estimator
 ) -> Iterator[CroppedPerson]:
-    """Everyone whom the detector finds; it is given the number of the image, from 0.
+    """Crops of all detected people; the detector gets the index of the image and the image.
 
     Raises:
         UserError: an image cannot be read.
@@ -200,9 +200,9 @@ def people_of_images(
 def predictions(
     people: Iterable[CroppedPerson], estimator: Estimator, batch_size: int, *, want_vertices: bool
 ) -> Iterator[Prediction]:
-    """What the network estimates of each person, in the same order.
+    """Estimates of the people, in the same order.
 
-    People whose estimates hold NaN or infinity are left out, with a warning for each.
+    People with NaN or infinity in their estimates are left out, with a warning for each.
     """
     remaining = iter(people)
     while batch := list(islice(remaining, batch_size)):
@@ -212,7 +212,7 @@ def predictions(
                 yield predicted
             else:
                 log.warning(
-                    "%s: the network gave NaN or infinity for a person, who is left out",
+                    "%s: a person is left out, because the network outputs NaN or infinity",
                     predicted.image_path,
                 )
 
@@ -224,7 +224,7 @@ def _predict(
     config = estimator.config.model
     crops = [person.crop for person in people]
     parameters = body_parameters(estimator.heads(crops), config)._asdict()
-    # Servers want joints that are not among the 137 of `Estimator.estimate`.
+    # Servers need joints that are not among the 137 of `Estimator.estimate`.
     body = estimator.body(**parameters, want_vertices=want_vertices)
     cameras = [
         Camera(config.focal, config.princpt).in_image(crop.box, config.input_body_shape)
@@ -255,19 +255,19 @@ def person_name(stem: str, k: int) -> str:
 
 
 def pickled(record: Record) -> bytes:
-    """A pickle that NumPy 1 reads too.
+    """A pickle that also NumPy 1 can read.
 
-    The servers' tools ask for Python 3.8, whose NumPy has no `numpy._core`. In this protocol a
-    function's name is plain text in front of the first array's numbers.
+    The servers' tools use Python 3.8, whose NumPy has no `numpy._core`. In protocol 3 the name of a
+    function is plain text before the numbers of the first array.
     """
     return pickle.dumps(record, protocol=3).replace(b"cnumpy._core.", b"cnumpy.core.", 1)
 
 
 def write_submission(path: Path, people: Iterable[Prediction], server: Server) -> None:
-    """Write the zip, person by person; the people of an image are numbered from 0 as they come.
+    """Write the zip person by person; the people of an image are numbered from 0.
 
     Raises:
-        UserError: there is nobody, an image is none of the server's by its name or size, or two
+        UserError: there is nobody, the name or size of an image does not fit the server, or two
             images have the same name for the server.
     """
     images: dict[str, Path] = {}

@@ -1,4 +1,4 @@
-"""The samples with the largest errors: kept while a benchmark runs, drawn when it has ended."""
+"""The samples of a benchmark with the largest errors, and pictures of them."""
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,11 +24,11 @@ _PELVIS: Final = 0
 _ENLARGED: Final = 2
 _CAPTION_PX: Final = 24
 _BEHIND_THE_CAMERA: Final = (0.0, 0.0, -1.0)
-"""Where nothing is drawn."""
+"""Position of points that are not drawn."""
 
 
 class WorstSample(NamedTuple):
-    """What the picture of a sample needs; compared as tuples, the larger is the worse."""
+    """A sample with its meshes; as a tuple, the sample with the larger error is larger."""
 
     error_mm: float
     place: int
@@ -51,7 +51,7 @@ def worst_of_batch(
     true_m: Float[Tensor, "B V 3"],
     hands_valid: Bool[Tensor, "B 2"],
 ) -> list[WorstSample]:
-    """At most `count` samples of a batch, of those that have the metric; crops are 0..255."""
+    """The `count` worst samples of a batch, of those with the metric; crops are 0 to 255."""
     metric = next((name for name in _RANKED_BY if name in errors), next(iter(errors)))
     error_mm = errors[metric].error_mm.where(errors[metric].valid, -1.0)
     return [
@@ -70,7 +70,7 @@ def worst_of_batch(
 
 
 def worst_of_all(parts: Iterable[Sequence[WorstSample]], count: int) -> list[WorstSample]:
-    """The worst of several parts, the worst first."""
+    """The `count` worst samples of several lists, the worst first."""
     return heapq.nlargest(count, (sample for part in parts for sample in part))
 
 
@@ -83,11 +83,10 @@ def draw_worst(
     *,
     hands_alone: bool,
 ) -> None:
-    """One picture per sample: the crop, the prediction over it, and the truth over it.
+    """Draw one picture per sample: the crop, and the prediction and the truth over it.
 
-    The truth is drawn where the prediction is, since cameras of datasets differ from the crop's:
-    its pelvis at the predicted one, or, in sets of hands alone, each hand aligned as it is
-    measured.
+    Cameras of datasets differ from that of the crop, so the truth is moved to the prediction: its
+    pelvis to the predicted one or, in hand datasets, each hand by the alignment of the metric.
 
     Args:
         names: captions of the samples in the pictures.
@@ -117,7 +116,7 @@ def draw_worst(
 def _placed_truth(
     sample: WorstSample, bodies: Mapping[int, BodyData], hands: Sequence[np.ndarray]
 ) -> Float32[np.ndarray, "V 3"]:
-    """Where the prediction is; `hands` are the vertices of each in sets of hands alone."""
+    """The true mesh moved to the prediction; `hands` are vertex lists, empty for whole bodies."""
     placed = sample.true_m.copy()
     if hands:
         for hand, valid in zip(hands, sample.hands_valid, strict=True):

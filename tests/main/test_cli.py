@@ -222,7 +222,7 @@ def test_other_import_errors_are_not_hidden(capsys):
         (errno.EMFILE, "ulimit -n"),
         (errno.EFBIG, "ulimit -f"),
         (errno.ENOSPC, "free space"),
-        (errno.EEXIST, "in the way; give another path"),
+        (errno.EEXIST, "has that name; give another path"),
         (errno.ENOTDIR, "a file, not a folder; give another path"),
     ],
 )

@@ -235,7 +235,7 @@ def test_every_camera_is_offered():
     assert set(_CAMERAS) == set(shots.CAMERAS)
 
 
-def test_painted_hall_looks_like_the_traced_one(monkeypatch):
+def test_baked_hall_looks_like_the_traced_one(monkeypatch):
     monkeypatch.setattr(hall, "_SAMPLES", 1)
     monkeypatch.setattr(shots, "_TEXEL_M", 0.04)
     rng = np.random.default_rng(0)
@@ -244,7 +244,7 @@ def test_painted_hall_looks_like_the_traced_one(monkeypatch):
     turned = shots.camera_rotations(np.array([25.0]), np.array([10.0]), np.array([3.0]))[0]
     stage, shape = Stage(29.0, 1.4, turned, (-1.0, -0.5)), (54, 96)
     base, sunny, depth_m, floor = room.photograph(rng, stage, full_camera(29.0, shape), shape)
-    bare = shots.PaintedHall(room, [0.3]).photograph(stage, shape)
+    bare = shots.BakedHall(room, [0.3]).photograph(stage, shape)
     assert np.mean(np.abs(bare.depth_m / depth_m - 1) < 0.02) > 0.95
     assert np.abs(bare.base + bare.sunny - base - sunny).mean() < 0.12
     (low, seen), *_ = bare.grounds

@@ -378,7 +378,7 @@ def test_what_a_folder_holds_besides_is_named_once(
 
 def test_hints_for_what_is_no_input(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").touch()
-    with pytest.raises(UserError, match=r"1 \.mp4; many videos are given as --input"):
+    with pytest.raises(UserError, match=r"1 \.mp4; for many videos, use --input"):
         open_source(tmp_path)
     with pytest.raises(UserError, match="addresses are not read"):
         open_source(Path("https://example.org/a.mp4"))

@@ -89,7 +89,7 @@ def test_published_protocol_gives_the_published_numbers(run, tmp_path):
     assert [line.split(":")[0] for line in lines[2:6]] == [
         f"PA MPVPE ({part})" for part in ("L-Hands", "R-Hands", "Hands", "Face")
     ]
-    assert lines[12] == "PA MPJPE (L-Hands): no sample has it"
+    assert lines[12] == "PA MPJPE (L-Hands): not measured in any sample"
     assert len(lines) == 1 + len(SMPLX_METRICS) + 1
     numbers = lines[-1].split(",")
     assert numbers[:2] == [f"{report['metrics'][k]['mean']:.2f}" for k in SMPLX_METRICS[:2]]

@@ -215,7 +215,7 @@ def test_hand_sets_are_judged_by_their_hands(put, run, tmp_path):
         assert metrics["pa_mpvpe_r_hand"]["count"] == metrics["pa_mpvpe_hand"]["count"] == 2
         assert metrics["pa_mpvpe_l_hand"] == {"mean": None, "count": 0}
         text = (folder / "result" / "result.txt").read_text()
-        assert "PA MPVPE (L-Hands): no sample has it" in text
+        assert "PA MPVPE (L-Hands): not measured in any sample" in text
         assert len(list((folder / "result" / "worst").iterdir())) == 1
 
 

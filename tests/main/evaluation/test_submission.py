@@ -230,7 +230,7 @@ def test_the_check_as_a_command(run, tmp_path, capsys):
     capsys.readouterr()
     assert main(["check", str(path), "--server", "bedlam"]) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert sum("params: bedlam takes verts" in line for line in lines) == 3
+    assert sum("params: bedlam accepts only verts" in line for line in lines) == 3
     assert "2 images, 3 people, 6 errors" in lines[-1]  # those of the names too
     assert main(["check", str(tmp_path / "no.zip"), "--server", "agora"]) == 2
     assert main(["check", str(path)]) == 2

@@ -130,24 +130,24 @@ NAN = np.full((24, 2), np.nan, np.float32)
         ({"joints": NAN}, "error: joints has NaN"),
         ({"joints": [[0.0, 0.0]] * 24}, "error: joints is a list, not a NumPy array"),
         ({"joints": np.array([["a", "b"]] * 24)}, "error: joints is of type"),
-        ({"joints": np.full((144, 2), 1500.0)}, "warning: joints are (144, 2): all set"),
+        ({"joints": np.full((144, 2), 1500.0)}, "warning: joints are (144, 2): the box uses all"),
         ({"joints": np.full((24, 2), -1.0)}, "warning: no joint lies in the image of 3840x2160"),
         ({"joints": np.full((24, 2), 1e5)}, "warning: joints lie far outside"),
-        ({"params": None}, "error: neither verts with allSmplJoints3d nor params"),
+        ({"params": None}, "error: neither params nor verts with allSmplJoints3d"),
         ({"params": []}, "error: params is a list"),
         ({"params_betas": None}, "error: params: betas is missing"),
         ({"params_transl": np.zeros(3)}, "error: params: transl is (3,), not (1, 3)"),
         ({"params_body_pose": np.zeros((1, 21, 3))}, "error: params: body_pose is (1, 21, 3)"),
         ({"params_jaw_pose": np.full((1, 3), np.inf)}, "error: params: jaw_pose has NaN"),
-        ({"params_lhand_pose": np.zeros((1, 45))}, "warning: params: 'lhand_pose' means nothing"),
-        ({"verts": np.zeros((10475, 3))}, "error: verts and allSmplJoints3d go together"),
-        ({"gender": "woman"}, "error: gender is woman, possible are neutral, male, female"),
-        ({"num_betas": 300}, "error: num_betas is 300, possible are 10 to 299"),
+        ({"params_lhand_pose": np.zeros((1, 45))}, "warning: params: 'lhand_pose' is ignored"),
+        ({"verts": np.zeros((10475, 3))}, "error: verts and allSmplJoints3d are both required"),
+        ({"gender": "woman"}, "error: gender is woman, allowed: neutral, male, female"),
+        ({"num_betas": 300}, "error: num_betas is 300, allowed: 10 to 299"),
         ({"num_betas": 16}, "error: params: betas is (1, 10), not (1, 16)"),
         ({"kid_flag": True}, "error: a kid needs num_betas 11"),
         ({"kid_flag": "yes"}, "error: kid_flag is yes"),
-        ({"age": "kid"}, "warning: age is kid, but"),
-        ({"vertices": np.zeros(3)}, "warning: 'vertices' means nothing"),
+        ({"age": "kid"}, "warning: age is kid without kid_flag"),
+        ({"vertices": np.zeros(3)}, "warning: 'vertices' is ignored"),
     ],
 )
 def test_mistakes_in_parameters_are_reported(changes, message):
@@ -163,7 +163,7 @@ MESH = mesh_record()
     [
         ({"verts": MESH["verts"][:6890]}, "error: verts are (6890, 3), not (10475, 3)"),
         ({"verts": MESH["verts"][:, :2]}, "error: verts are (10475, 2)"),
-        ({"verts": None}, "error: verts and allSmplJoints3d go together"),
+        ({"verts": None}, "error: verts and allSmplJoints3d are both required"),
         ({"allSmplJoints3d": MESH["allSmplJoints3d"][:55]}, "error: allSmplJoints3d are (55, 3)"),
         (
             {"allSmplJoints3d": np.tile(MESH["allSmplJoints3d"], (2, 1))[:144]},
@@ -171,12 +171,12 @@ MESH = mesh_record()
         ),
         (
             {"allSmplJoints3d": MESH["allSmplJoints3d"] - MESH["allSmplJoints3d"][0]},
-            "error: joints lie",
+            "error: joints are",
         ),
-        ({"verts": MESH["verts"] - MESH["verts"].mean(0)}, "error: joints lie 4.99"),
+        ({"verts": MESH["verts"] - MESH["verts"].mean(0)}, "error: joints are 4.99"),
         (
             {"verts": MESH["verts"] * 1000, "allSmplJoints3d": MESH["allSmplJoints3d"] * 1000},
-            "warning: the body measures 1800; verts are wanted in metres",
+            "warning: the body measures 1800; verts must be in metres",
         ),
         ({"params": {}}, "warning: params are not checked"),
         ({"joints": ONE}, "error: joints are (1, 144, 2)"),
@@ -190,7 +190,7 @@ def test_mistakes_in_meshes_are_reported(changes, message):
 
 def test_bedlam_takes_no_parameters():
     (found,) = problems(changed(agora_record(), joints=MESH["joints"]), BEDLAM)
-    assert found == "error: params: bedlam takes verts and allSmplJoints3d alone"
+    assert found == "error: params: bedlam accepts only verts and allSmplJoints3d"
 
 
 def findings_of(path, server=AGORA):
@@ -202,7 +202,7 @@ def findings_of(path, server=AGORA):
     [
         ([0, 1, 3], "error: ag_testset_1: personId 2 is missing; count from 0"),
         ([1, 2], "error: ag_testset_1: personId 0 is missing; count from 0"),
-        ([0, 1, 1], "error: ag_testset_1: personId 1 comes more than once"),
+        ([0, 1, 1], "error: ag_testset_1: personId 1 appears more than once"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -221,7 +221,7 @@ def test_one_person_in_every_image_is_reported(tmp_path):
 def test_pixels_of_the_small_image_are_reported(tmp_path):
     small = changed(agora_record(), joints=agora_record()["joints"] / 3)
     (finding,) = findings_of(write(tmp_path / "a.zip", [(name(AGORA), small)]))
-    assert finding.endswith("all joints lie within 1280x720; they must be of 3840x2160 pixels")
+    assert finding.endswith("all joints lie within 1280x720; they must be pixels of 3840x2160")
     one_large = [(name(AGORA), small), (name(AGORA, 1), RECORDS["agora"])]
     assert findings_of(write(tmp_path / "b.zip", one_large)) == []
 
@@ -229,21 +229,21 @@ def test_pixels_of_the_small_image_are_reported(tmp_path):
 @pytest.mark.parametrize(
     ("member", "message"),
     [
-        ("a_personId_0.pkl", "error: a_personId_0.pkl: lies not directly in"),
-        ("predictions/x/a_personId_0.pkl", "error: predictions/x/a_personId_0.pkl: lies not"),
+        ("a_personId_0.pkl", "error: a_personId_0.pkl: is not directly in"),
+        ("predictions/x/a_personId_0.pkl", "error: predictions/x/a_personId_0.pkl: is not"),
         ("predictions/a_person_0.pkl", "error: predictions/a_person_0.pkl: is not called"),
         ("predictions/a_personId_00.pkl", "error: predictions/a_personId_00.pkl: is not called"),
         ("predictions/a_personId_0.npz", "error: predictions/a_personId_0.npz: is not called"),
         (
             "predictions/a_1280x720_personId_0.pkl",
-            "error: predictions/a_1280x720_personId_0.pkl: 'a_1280x720' is not a name",
+            "error: predictions/a_1280x720_personId_0.pkl: 'a_1280x720' is not an image name",
         ),
         (
             "predictions/a_pid_3_personId_0.pkl",
-            "error: predictions/a_pid_3_personId_0.pkl: 'a_pid_3' is not a name",
+            "error: predictions/a_pid_3_personId_0.pkl: 'a_pid_3' is not an image name",
         ),
-        ("__MACOSX/predictions/._a", "warning: __MACOSX/predictions/._a: the server does not"),
-        ("predictions/.DS_Store", "warning: predictions/.DS_Store: the server does not look"),
+        ("__MACOSX/predictions/._a", "warning: __MACOSX/predictions/._a: the server ignores this"),
+        ("predictions/.DS_Store", "warning: predictions/.DS_Store: the server ignores this"),
     ],
 )
 def test_names_and_places_are_reported(member, message, tmp_path):
@@ -255,7 +255,7 @@ def test_names_and_places_are_reported(member, message, tmp_path):
 def test_bedlam_names_have_their_scene(tmp_path):
     path = write(tmp_path / "a.zip", [(name(BEDLAM, 0, "seq_0_0010"), RECORDS["bedlam"])])
     (found,) = findings_of(path, BEDLAM)
-    assert "'seq_0_0010' is not a name that bedlam gives an image" in found
+    assert "'seq_0_0010' is not an image name of bedlam" in found
 
 
 class Rogue:
@@ -271,7 +271,7 @@ class Rogue:
         (pickled(RECORDS["agora"])[:500], "not a pickle of plain arrays (is damaged"),
         (b"", "not a pickle of plain arrays (is damaged"),
         (pickle.dumps([1]), "holds a list, not a dictionary"),
-        (pickle.dumps(RECORDS["agora"]), "names numpy._core"),
+        (pickle.dumps(RECORDS["agora"]), "refers to numpy._core"),
     ],
 )
 def test_what_is_no_plain_pickle_is_reported(content, message, tmp_path):
@@ -324,7 +324,7 @@ def test_damage_of_every_compression_is_reported(method, tmp_path):
 def test_names_of_several_lines_and_upwards_are_one_line(tmp_path):
     path = write(tmp_path / "x.zip", [("a\nb.pkl", b""), ("../../up.pkl", b""), ("/abs.pkl", b"")])
     findings = findings_of(path)
-    assert sum("lies not directly in the folder" in line for line in findings) == 3
+    assert sum("is not directly in the folder" in line for line in findings) == 3
     assert not any("\n" in line for line in findings)
     assert not (tmp_path.parent.parent / "up.pkl").exists()
 
