@@ -21,7 +21,7 @@ from main.motion.result_reader import open_result
 from main.motion.results import input_ids
 from main.motion.rows import PARAMETERS, RAW_ROW, Keypoints, KeypointSource, RawRows
 from main.pipeline.detection import Detection, Detector, import_ultralytics, pairs
-from main.pipeline.estimator import Estimator, Person, PersonCrop
+from main.pipeline.estimator import AT_ONCE, Estimator, Person, PersonCrop
 from main.pipeline.keypoints import SOURCES, FoundPerson, KeypointFinder
 from utils.camera import Box, intersection_over_union
 from utils.errors import UserError, printable
@@ -145,7 +145,6 @@ READ_AHEAD: Final = 8
 """Frames that are decoded, and frames that are cropped, ahead of the next step."""
 FRAMES_PER_BATCH: Final = 4
 """Frames that may wait for a batch to fill, in multiples of its size: empty ones count too."""
-_PLACED_AT_ONCE: Final = 256
 _FARTHEST_M: Final = 1e5
 """From the camera of a crop, whose lens is long."""
 _TRACKER: Final = {
@@ -452,7 +451,7 @@ def place_people(frames: Iterable[EstimatedFrame], clip: Clip, rows: RawRows) ->
     for number, people in frames:
         count += 1
         waiting += [(number, person) for person in people]
-        if len(waiting) >= _PLACED_AT_ONCE:
+        if len(waiting) >= AT_ONCE:
             rows.append(raw_rows(waiting, clip))
             waiting = []
     if waiting:
