@@ -18,15 +18,16 @@ from human_models.pickle_values import Budget, Builder, Name, checked_integer, f
 class _Unpickler(pickle._Unpickler):
     """The reader of the standard library that is written in Python, with safe operations.
 
-    Those that would call something, set a state, or take time or memory without limit are replaced,
-    and those that refer to something outside of the pickle are refused. Of all values on the stack,
-    only lists and bytearrays have the methods `append` and `extend` that the others call.
+    Operations that would call something, set a state, or take time or memory without limit are
+    replaced. Those that refer to something outside of the pickle do not exist.
     """
 
     stack: list[Any]
     append: Callable[[Any], None]
     pop_mark: Callable[[], list[Any]]
     read: Callable[[int], bytes]
+    readline: Callable[[], bytes]
+    memo: dict[int, Any]
 
     def __init__(self, content: bytes, budget: Budget) -> None:
         super().__init__(BytesIO(content), encoding="latin-1")
@@ -43,7 +44,8 @@ class _Unpickler(pickle._Unpickler):
         self.append(self.builder.call(name, arguments))
 
     def call_with_keywords(self) -> None:
-        if self.stack.pop() != {}:
+        keywords = self.stack.pop()
+        if type(keywords) is not dict or keywords:
             raise ValueError("an object of an unknown layout")
         self.call()
 
@@ -54,6 +56,24 @@ class _Unpickler(pickle._Unpickler):
     def push_bytearray(self) -> None:
         (length,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(length)))
+
+    def append_item(self) -> None:
+        self._extend([self.stack.pop()])
+
+    def append_items(self) -> None:
+        self._extend(self.pop_mark())
+
+    def _extend(self, items: list[Any]) -> None:
+        # Not bytearrays: arrays use their memory, which moves when they grow.
+        if type(self.stack[-1]) is not list:
+            raise ValueError("items for something that is not a list")
+        self.stack[-1].extend(items)
+
+    def put(self) -> None:
+        number = int(self.readline()[:-1])
+        if not 0 <= number < 1 << 32:
+            raise ValueError("an impossible number in the memo")
+        self.memo[number] = self.stack[-1]
 
     def push_frozenset(self) -> None:
         items = self.pop_mark()
@@ -88,7 +108,7 @@ class _Unpickler(pickle._Unpickler):
         target.update(items)
 
     def refuse(self) -> None:
-        raise ValueError("it refers to something outside of it")
+        raise ValueError("it has an operation that no pickle of values needs")
 
 
 def _checked(load: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -101,15 +121,28 @@ def _checked(load: Callable[[Any], None]) -> Callable[[Any], None]:
     return load_checked
 
 
-_OUTSIDE: Final = (
-    *(pickle.PERSID, pickle.BINPERSID, pickle.EXT1, pickle.EXT2, pickle.EXT4),
-    *(pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
+_KEPT: Final = (
+    *(pickle.PROTO, pickle.FRAME, pickle.STOP),
+    *(pickle.MARK, pickle.POP, pickle.POP_MARK, pickle.DUP),
+    *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.FLOAT, pickle.BINFLOAT),
+    *(pickle.BININT, pickle.BININT1, pickle.BININT2),
+    *(pickle.STRING, pickle.BINSTRING, pickle.SHORT_BINSTRING),
+    *(pickle.UNICODE, pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINUNICODE8),
+    *(pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINBYTES8),
+    *(pickle.LIST, pickle.EMPTY_LIST, pickle.EMPTY_DICT, pickle.EMPTY_SET),
+    *(pickle.TUPLE, pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+    *(pickle.GET, pickle.BINGET, pickle.LONG_BINGET),
+    *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE),
+    *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.INST, pickle.OBJ),  # by find_class, _instantiate
 )
 _REPLACED: Final[dict[bytes, Callable[[Any], None]]] = {
     pickle.REDUCE: _Unpickler.call,
     pickle.NEWOBJ: _Unpickler.call,
     pickle.NEWOBJ_EX: _Unpickler.call_with_keywords,
     pickle.BUILD: _Unpickler.build,
+    pickle.APPEND: _Unpickler.append_item,
+    pickle.APPENDS: _Unpickler.append_items,
+    pickle.PUT: _Unpickler.put,
     pickle.BYTEARRAY8: _Unpickler.push_bytearray,
     pickle.FROZENSET: _Unpickler.push_frozenset,
     pickle.DICT: _Unpickler.push_dict,
@@ -120,10 +153,11 @@ _REPLACED: Final[dict[bytes, Callable[[Any], None]]] = {
         code: _checked(pickle._Unpickler.dispatch[code[0]])
         for code in (pickle.INT, pickle.LONG, pickle.LONG1, pickle.LONG4)
     },
-    **dict.fromkeys(_OUTSIDE, _Unpickler.refuse),
 }
+_REFUSED: Final[dict[int, Callable[[Any], None]]] = dict.fromkeys(range(256), _Unpickler.refuse)
 _Unpickler.dispatch = {
-    **pickle._Unpickler.dispatch,
+    **_REFUSED,
+    **{code[0]: pickle._Unpickler.dispatch[code[0]] for code in _KEPT},
     **{code[0]: operation for code, operation in _REPLACED.items()},
 }
 
@@ -133,7 +167,7 @@ def unpickle(content: bytes, budget: Budget) -> object:
 
     Raises:
         UnknownNameError: it names something that is not on the list.
-        UnpicklingError, ValueError, TypeError, AttributeError, LookupError, EOFError,
-            OverflowError: it is damaged or malicious.
+        UnpicklingError, ValueError, TypeError, LookupError, EOFError, OverflowError: it is damaged
+            or malicious.
     """
     return _Unpickler(content, budget).load()

@@ -240,7 +240,9 @@ class Builder:
                 if not -_MOST_INT_KEY < key < _MOST_INT_KEY:
                     raise ValueError("a key that is a huge number")
             elif type(key) not in _FREE_KEYS and not (
-                isinstance(key, np.generic) and key.dtype.kind in "biufSU"
+                # Hashes of larger floats than Python's own collide.
+                isinstance(key, np.generic)
+                and (key.dtype.kind in "biuSU" or (key.dtype.kind == "f" and key.itemsize <= 8))
             ):
                 raise ValueError("a key of an unexpected type")
 

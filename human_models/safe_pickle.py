@@ -47,7 +47,6 @@ _DAMAGE: Final = (
     pickle.UnpicklingError,
     ValueError,
     TypeError,  # from NumPy and SciPy, for incompatible arguments
-    AttributeError,  # from items for something that is not a list
     LookupError,
     EOFError,
     OverflowError,
@@ -186,10 +185,11 @@ _LENGTH_LAYOUTS: Final = {b"\x01\x00": "<H", b"\x02\x00": "<I", b"\x03\x00": "<I
 _MOST_HEADER_BYTES: Final = 1 << 16
 _CHUNK: Final = 1 << 20
 _ITEM: Final = re.compile(
-    r"\s*'(descr|fortran_order|shape)'\s*:\s*('[^'\\]*'|True|False|\([0-9L,\s]*\))\s*(?:,|(?=}))"
+    r"'(descr|fortran_order|shape)'\s*:\s*('[^'\\]*'|True|False|\((?:\d+L?(?:,\s*|(?=\))))*\))"
+    r"\s*(?:,\s*|(?=}))"
 )
 """An item of the dictionary in a header; Python 2 wrote 3 as 3L."""
-_HEADER: Final = re.compile(rf"\s*{{(?:{_ITEM.pattern})*\s*}}\s*")
+_HEADER: Final = re.compile(rf"\s*{{\s*(?:{_ITEM.pattern})*}}\s*")
 
 
 class _Header(NamedTuple):
@@ -238,16 +238,14 @@ def _read_header(file: Source, size: int) -> _Header:
     if len(raw) != length:
         raise EOFError("it ends early")
     text = raw.decode("utf-8" if magic[6] == 3 else "latin-1")
-    items = _ITEM.findall(text)
+    items = _ITEM.findall(text) if _HEADER.fullmatch(text) else []
     match sorted(items):
-        case [("descr", code), ("fortran_order", "True" | "False" as order), ("shape", shape)] if (
-            _HEADER.fullmatch(text)
-        ):
+        case [("descr", code), ("fortran_order", "True" | "False" as order), ("shape", shape)]:
             dtype = dtype_of_code(code.strip("'"))
             lengths = [int(n.rstrip("L")) for n in shape.strip("()").split(",") if n.strip()]
             whole_shape = checked_shape(tuple(lengths), dtype.itemsize)
             return _Header(dtype, order == "True", whole_shape, 8 + length_bytes + length)
-    raise ValueError("its header is not as NumPy writes it")
+    raise ValueError("its header is not that of an array of numbers, texts or objects")
 
 
 # ---- from the content of a pickle to plain values: bounded, and without placeholders
