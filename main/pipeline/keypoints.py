@@ -20,7 +20,7 @@ from human_models.joints import (
     SIDES,
     joint_places,
 )
-from main.motion.kinematics import DEEP
+from main.motion.kinematics import DEPTH_JOINTS
 from main.motion.rows import Keypoints, KeypointSource
 from main.pipeline.networks import (
     FACE_OF_MESH,
@@ -101,8 +101,8 @@ for _places, _source in (
     SOURCES[list(_places)] = _source
 _FOOT_POINTS: Final = slice(29, 33)
 """The same of BlazePose's points; of the others, some say where hands and face are."""
-_DEEP_POINTS: Final = [11, 12, 25, 26, 27, 28]
-"""BlazePose's points of the joints `DEEP`, the last two of which are the ankles."""
+_DEPTH_POINTS: Final = [11, 12, 25, 26, 27, 28]
+"""BlazePose's points of the joints `DEPTH_JOINTS`, the last two of which are the ankles."""
 _ONE_JOINT: Final = 0.05
 """Distance up to which a point of BlazePose is the body's, in sides of its square."""
 _HAND_POINTS: Final = ((15, 19, 17), (16, 20, 18))
@@ -345,9 +345,12 @@ def _enter_pose(keypoints: Keypoints, pose: Pose, most_apart: float) -> None:
 
     Feet are moved as its ankles are to the body's, because both err alike; far ones are wrong.
     """
-    offsets = keypoints.px[DEEP] - pose[_DEEP_POINTS, :2]
-    is_near, is_known = np.linalg.norm(offsets, axis=1) < most_apart, keypoints.score[DEEP] > 0
-    keypoints.depth_m[DEEP] = np.where(is_near | ~is_known, pose[_DEEP_POINTS, 3], 0)
+    offsets = keypoints.px[DEPTH_JOINTS] - pose[_DEPTH_POINTS, :2]
+    is_near, is_known = (
+        np.linalg.norm(offsets, axis=1) < most_apart,
+        keypoints.score[DEPTH_JOINTS] > 0,
+    )
+    keypoints.depth_m[DEPTH_JOINTS] = np.where(is_near | ~is_known, pose[_DEPTH_POINTS, 3], 0)
     points, visible = pose[_FOOT_POINTS, :2], pose[_FOOT_POINTS, 2]
     seen = (visible > _PRESENT) & np.tile((is_near & is_known)[-2:], 2)
     px = points + np.tile(offsets[-2:], (2, 1))
