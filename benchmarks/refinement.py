@@ -34,8 +34,8 @@ from human_models.joints import (
 from human_models.safe_pickle import load_npz
 from main.cli import command, command_parser
 from main.motion.camera import Clip, ClipCamera
-from main.motion.kinematics import ROTATED, Observed, error_vector
-from main.motion.refinement import NetworkErrors, Refinement, observed
+from main.motion.kinematics import ROTATED, NetworkErrors, Observed, error_vector
+from main.motion.refinement import Refinement, observed
 from main.motion.result_reader import open_result
 from main.motion.rows import KeypointSource
 from main.pipeline.estimator import Estimator

@@ -20,8 +20,7 @@ from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS_FROM_MODEL
 from human_models.safe_pickle import load_npz
 from main.motion.camera import ClipCamera, solve_translation, turn_into_view
-from main.motion.kinematics import POSITION, ROTATIONS, SHAPE
-from main.motion.refinement import NetworkErrors
+from main.motion.kinematics import POSITION, ROTATIONS, SHAPE, NetworkErrors
 from main.pipeline.estimator import Person
 from synthetic.poses import walk_cycle
 from synthetic.production import SynthesisOptions, synthesize

@@ -1,12 +1,15 @@
-"""The error vector that refinement solves for, and the derivatives of the joints by it.
+"""The error vector that refinement solves for, its covariance, and the joints' derivatives by it.
 
 An error vector is the correction that turns an estimated body into another one: a rotation vector
 for each joint, in radians, in the axes of the camera for the root and in the joint's own axes for
 the others; then the differences of betas and expression; then the change of position.
 """
 
+import zipfile
+from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -22,6 +25,8 @@ from human_models.joints import (
     SIDES,
 )
 from main.motion.camera import PELVIS, ClipCamera
+from utils.errors import UserError
+from utils.files import atomic_path, open_input
 from utils.geometry import axis_angle_to_matrix, matrix_to_axis_angle
 
 ROTATION_COLUMNS: Final = {
@@ -49,6 +54,67 @@ DEPTH_JOINTS: Final = [
 """Joints whose depth is compared with the estimate of a keypoint network."""
 MIN_DEPTH_M: Final = 0.2
 """Least depth in a projection; points that are nearer or behind the camera are given this one."""
+ERRORS_NAME: Final = "errors.npz"
+"""File of a model's measured errors, beside its weights."""
+_JAW: Final = 3 * ROTATED_NAMES.index("jaw")
+"""Number of the entry of the error vector that opens the mouth."""
+_MIN_JAW_SIGMA: Final = 0.2
+"""Least standard deviation of that entry, in radians: synthetic people hardly open their mouths."""
+
+
+class NetworkErrors(NamedTuple):
+    """The covariance of a network's error vector (see `kinematics`), as basis @ basis.T."""
+
+    basis: Float[Tensor, "182 K"]
+
+    @classmethod
+    def read(cls, path: Path, scale: float = 1.0) -> "NetworkErrors":
+        """Read measured errors and multiply them by `scale`.
+
+        Raises:
+            UserError: the file is missing, cannot be read or has other contents.
+        """
+        try:
+            with open_input(path) as file, np.load(file, allow_pickle=False) as content:
+                basis = np.asarray(content["basis"], np.float32)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            raise UserError(
+                f"{path}: not a file of a network's errors; measure them again"
+            ) from None
+        if basis.ndim != 2 or len(basis) != VARIABLES or not np.isfinite(basis).all():
+            raise UserError(f"{path}: 'basis' must be ({VARIABLES}, K) finite numbers")
+        return cls(torch.from_numpy(basis * np.float32(scale)))
+
+    @classmethod
+    def measured(
+        cls, errors: Float[np.ndarray, "N 182"], explained: float = 0.98
+    ) -> "NetworkErrors":
+        """Compute the errors from error vectors of estimates with known truth.
+
+        Of the matrix of correlations, the largest principal components are kept that together
+        explain the share `explained` of the variance.
+        """
+        covariance = errors.T @ errors / len(errors)
+        deviation = np.sqrt(np.diag(covariance)) + 1e-9
+        values, axes = np.linalg.eigh(covariance / deviation[:, None] / deviation)
+        values, axes = values[::-1].clip(0), axes[:, ::-1]
+        kept = int(np.searchsorted(np.cumsum(values) / values.sum(), explained)) + 1
+        deviation[_JAW] = max(deviation[_JAW], _MIN_JAW_SIGMA)
+        basis = deviation[:, None] * axes[:, :kept] * np.sqrt(values[:kept])
+        return cls(torch.from_numpy(basis.astype(np.float32)))
+
+    def write(self, path: Path) -> None:
+        """Write a file in half precision, which is more precise than the measurement."""
+        with atomic_path(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(
+                file, allow_pickle=False, basis=self.basis.numpy().astype(np.float16)
+            )
+
+    def with_known_shape(self) -> "NetworkErrors":
+        """The same errors without those of the betas."""
+        basis = self.basis.clone()
+        basis[SHAPE.start : SHAPE.start + BETAS] = 0
+        return NetworkErrors(basis)
 
 
 class Limits(NamedTuple):
@@ -265,3 +331,17 @@ def error_vector(
     deeper = (pelvis_m[:, 2:] / estimated.pelvis_m[:, 2:]).log()
     vectors = matrix_to_axis_angle(rotation_errors[:, ROTATED]).flatten(1)
     return torch.cat([vectors, shape - estimated.shape, across, deeper], dim=1)
+
+
+def read_rotations(rows: np.ndarray) -> Float[np.ndarray, "N 53 3"]:
+    """The rotation vectors of `ROTATED` in raw rows, relative to the mean pose."""
+    vectors = np.concatenate([rows[name] for name in ROTATION_COLUMNS], axis=1)
+    return vectors.reshape(len(rows), -1, 3)
+
+
+def write_rotations(rows: np.ndarray, vectors: Float[np.ndarray, "N 53 3"]) -> None:
+    """Write rotation vectors, relative to the mean pose, into raw rows, in place."""
+    first = 0
+    for name, joints in ROTATION_COLUMNS.items():
+        rows[name] = vectors[:, first : first + len(joints)].reshape(len(rows), -1)
+        first += len(joints)

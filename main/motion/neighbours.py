@@ -20,7 +20,7 @@ from human_models.joints import (
     joint_places,
     mirror_permutation,
 )
-from main.motion.kinematics import DEPTH_JOINTS, ROTATION_COLUMNS
+from main.motion.kinematics import DEPTH_JOINTS, read_rotations, write_rotations
 from main.motion.rows import KeypointSource, RawRows
 from main.motion.trajectories import filled_runs, occlusion
 
@@ -234,16 +234,13 @@ def _combine(
         coupling: one over the variance of the change from each row to the next.
     """
     count = len(rows)
-    vectors = np.concatenate([rows[name] for name in ROTATION_COLUMNS], axis=1).reshape(-1, 3)
+    vectors = read_rotations(rows).reshape(-1, 3)
     rotations = Rotation.from_rotvec(vectors).as_quat().reshape(count, -1, 4)
     signs = np.sign((rotations[1:] * rotations[:-1]).sum(axis=-1, keepdims=True) + 1e-12)
     rotations[1:] *= np.cumprod(signs, axis=0)
     rotations = _solve(rotations, precision[:, :-3], coupling[:, :-3])
-    vectors = Rotation.from_quat(rotations.reshape(-1, 4)).as_rotvec().reshape(count, -1)
-    first = 0
-    for name, joints in ROTATION_COLUMNS.items():
-        rows[name] = vectors[:, first : first + 3 * len(joints)]
-        first += 3 * len(joints)
+    vectors = Rotation.from_quat(rotations.reshape(-1, 4)).as_rotvec()
+    write_rotations(rows, vectors.reshape(count, -1, 3))
     pelvis = rows["placed_pelvis_m"].astype(np.float64)
     depth = np.maximum(pelvis[:, 2:], 1e-3)
     position = np.concatenate([pelvis[:, :2] / depth, np.log(depth)], axis=1)

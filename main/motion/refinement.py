@@ -8,8 +8,6 @@ frames at once. docs/refinement.md has the formulas and the measurements behind 
 
 import copy
 import math
-import zipfile
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -28,15 +26,15 @@ from main.motion.kinematics import (
     MIN_DEPTH_M,
     POSITION,
     ROTATED,
-    ROTATED_NAMES,
-    ROTATION_COLUMNS,
     ROTATIONS,
-    SHAPE,
     VARIABLES,
+    NetworkErrors,
     Observed,
     Posed,
     Skeleton,
     joint_limits,
+    read_rotations,
+    write_rotations,
 )
 from main.motion.neighbours import (
     combine_frames,
@@ -46,13 +44,8 @@ from main.motion.neighbours import (
 )
 from main.motion.rows import BLOCK, KeypointSource, RawRows
 from main.motion.trajectories import confidence, fuse_shape
-from utils.errors import UserError
-from utils.files import atomic_path, open_input
 from utils.geometry import matrix_to_axis_angle
 from utils.iteration import parallel_map
-
-ERRORS_NAME: Final = "errors.npz"
-"""File of a model's measured errors, beside its weights."""
 
 _EXTRA_SIGMAS: Final = (0.15, 0.1, 0.08, 0.06, 0.04, 0.03, 0.02, 0.01)
 """Added to the standard deviations of keypoints in the first steps, in units of the longer side of
@@ -62,20 +55,16 @@ _DAMPING: Final = 0.05
 _MAX_ROTATION: Final = 0.8
 """Largest rotation of a joint in one step, in radians."""
 _CONVERGED: Final = 0.01
-"""Largest change of the error vector, in its units, in the step after which a body has converged."""
+"""A body has converged when no entry of the error vector changes by more than this in a step."""
 _LIMIT_SIGMA: Final = math.radians(6)
 """Standard deviation of the angle by which joints exceed their limits, in radians."""
-_JAW: Final = 3 * ROTATED_NAMES.index("jaw")
-"""Number of the entry of the error vector that opens the mouth."""
-_MIN_JAW_SIGMA: Final = 0.2
-"""Least standard deviation of that entry, in radians: synthetic people hardly open their mouths."""
 _BATCH: Final = 64
 """Frames that are solved together, in one thread."""
 _SHAPE_FRAMES: Final = 64
 """Largest number of frames from which a person's shape is determined."""
 _MAX_WRIST_DISTANCE: Final = 1.0
-"""Largest distance from the middle of a hand to the wrist of its arm, in units of the longer side of
-the hand's keypoints."""
+"""Largest distance from the middle of a hand to the wrist of its arm, in units of the longer side
+of the hand's keypoints."""
 
 
 class _SourceErrors(NamedTuple):
@@ -124,61 +113,6 @@ _MIN_INLIERS: Final = 0.4
 """Least share of inliers; with fewer, the keypoints show another person or none."""
 _MAX_OUTLIERS: Final = 0.5
 """Upper bound of the probability that a keypoint is an outlier."""
-
-
-class NetworkErrors(NamedTuple):
-    """The covariance of a network's error vector (see `kinematics`), as basis @ basis.T."""
-
-    basis: Float[Tensor, "182 K"]
-
-    @classmethod
-    def read(cls, path: Path, scale: float = 1.0) -> "NetworkErrors":
-        """Read measured errors and multiply them by `scale`.
-
-        Raises:
-            UserError: the file is missing, cannot be read or has other contents.
-        """
-        try:
-            with open_input(path) as file, np.load(file, allow_pickle=False) as content:
-                basis = np.asarray(content["basis"], np.float32)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            raise UserError(
-                f"{path}: not a file of a network's errors; measure them again"
-            ) from None
-        if basis.ndim != 2 or len(basis) != VARIABLES or not np.isfinite(basis).all():
-            raise UserError(f"{path}: 'basis' must be ({VARIABLES}, K) finite numbers")
-        return cls(torch.from_numpy(basis * np.float32(scale)))
-
-    @classmethod
-    def measured(
-        cls, errors: Float[np.ndarray, "N 182"], explained: float = 0.98
-    ) -> "NetworkErrors":
-        """Compute the errors from error vectors of estimates with known truth.
-
-        Of the matrix of correlations, the largest principal components are kept that together
-        explain the share `explained` of the variance.
-        """
-        covariance = errors.T @ errors / len(errors)
-        deviation = np.sqrt(np.diag(covariance)) + 1e-9
-        values, axes = np.linalg.eigh(covariance / deviation[:, None] / deviation)
-        values, axes = values[::-1].clip(0), axes[:, ::-1]
-        kept = int(np.searchsorted(np.cumsum(values) / values.sum(), explained)) + 1
-        deviation[_JAW] = max(deviation[_JAW], _MIN_JAW_SIGMA)
-        basis = deviation[:, None] * axes[:, :kept] * np.sqrt(values[:kept])
-        return cls(torch.from_numpy(basis.astype(np.float32)))
-
-    def write(self, path: Path) -> None:
-        """Write a file in half precision, whose rounding is small compared with errors of measurement."""
-        with atomic_path(path) as partial, partial.open("wb") as file:
-            np.savez_compressed(
-                file, allow_pickle=False, basis=self.basis.numpy().astype(np.float16)
-            )
-
-    def with_known_shape(self) -> "NetworkErrors":
-        """The same errors without those of the betas."""
-        basis = self.basis.clone()
-        basis[SHAPE.start : SHAPE.start + BETAS] = 0
-        return NetworkErrors(basis)
 
 
 class Solver:
@@ -488,9 +422,8 @@ def observed(rows: np.ndarray, body: BodyModel, image_size: tuple[int, int]) -> 
     """The input of the solver for raw rows, with corrected keypoints."""
     rows = correct_keypoints(rows, image_size)
     rotations = np.tile(np.eye(3), (len(rows), len(RIG_JOINTS), 1, 1))
-    vectors = np.concatenate([rows[name] for name in ROTATION_COLUMNS], axis=1).reshape(-1, 3)
-    vectors = vectors + np.tile(body.mean_pose[ROTATED].numpy(), (len(rows), 1))
-    matrices = Rotation.from_rotvec(vectors).as_matrix()
+    vectors = read_rotations(rows) + body.mean_pose[ROTATED].numpy()
+    matrices = Rotation.from_rotvec(vectors.reshape(-1, 3)).as_matrix()
     rotations[:, ROTATED] = matrices.reshape(len(rows), len(ROTATED), 3, 3)
     values = (
         rotations,
@@ -509,11 +442,7 @@ def _write_bodies(rows: np.ndarray, posed: Posed, body: BodyModel, clip: Clip) -
     """Write bodies into raw rows, in place."""
     matrices = posed.rotations[:, ROTATED].flatten(0, 1).double().numpy()
     vectors = Rotation.from_matrix(matrices).as_rotvec().reshape(len(rows), -1, 3)
-    vectors = (vectors - body.mean_pose[ROTATED].numpy()).reshape(len(rows), -1)
-    first = 0
-    for name, joints in ROTATION_COLUMNS.items():
-        rows[name] = vectors[:, first : first + 3 * len(joints)]
-        first += 3 * len(joints)
+    write_rotations(rows, vectors - body.mean_pose[ROTATED].numpy())
     rows["betas"], rows["expression"] = np.split(posed.shape.numpy(), [BETAS], axis=1)
     rows["placed_pelvis_m"] = posed.pelvis_m.numpy()
     _write_projection(rows, posed, clip)

@@ -27,12 +27,13 @@ from main.motion.kinematics import (
     ROTATIONS,
     SHAPE,
     VARIABLES,
+    NetworkErrors,
     Observed,
     Skeleton,
     error_vector,
 )
 from main.motion.neighbours import combine_frames, correct_keypoints, find_overlaps
-from main.motion.refinement import NetworkErrors, Refinement, keypoint_errors, observed
+from main.motion.refinement import Refinement, keypoint_errors, observed
 from main.motion.rows import RAW_ROW, KeypointSource, RawRows
 from main.pipeline.pipeline import network_errors
 from utils.errors import UserError
