@@ -71,14 +71,11 @@ class Outcome(NamedTuple):
 
 def valid_files() -> list[Case]:
     """Small files of all forms that the project reads."""
-    structured = np.zeros(2, [("a", "<f4", (3,)), ("b", "<U3"), ("c", [("d", ">i2")])])
     arrays: dict[str, Any] = {
         "floats": np.arange(6.0).reshape(2, 3),
         "fortran": np.asfortranarray(np.arange(6, dtype=">i4").reshape(2, 3)),
         "texts": np.array(["one", "three"]),
         "flags": np.array([True, False]),
-        "structured": structured,
-        "dates": np.array(["2026-01-01"], "M8[D]"),
         "meta": np.array({"gender": ["male"] * 3, "height": (1, 2.5, None)}),
         "rows": np.array([{"a": 1}, [np.zeros(2)], "b"], dtype=object),
     }

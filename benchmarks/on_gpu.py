@@ -47,7 +47,7 @@ from main.pipeline.estimator import PRECISIONS, Estimator
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import Tools, process_clip
 from main.training.optimizer import freeze, make_optimizer
-from main.training.recipes import Regression, autocast
+from main.training.recipes import autocast, regression
 from main.training.run import replicated, sharded
 from models.deployment import PROGRAMS
 from models.initialise import initial_network
@@ -193,7 +193,7 @@ class Training:
         network = bench.network(config)
         freeze(network, config.train)
         self.model = share(SupervisedSMPLestX(network, config).to(bench.device)).train()
-        self.objective = Regression(bench.bodies.smplx().to(bench.device), config)
+        self.objective = partial(regression, bench.bodies.smplx().to(bench.device), config)
         self.optimizer = make_optimizer(self.model, config.train)
 
     def __call__(self, batch: Mapping[str, Tensor], precision: str) -> float:

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import count, product
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +43,7 @@ from datasets.sample import TrainingSample, draw_augmentation, training_sample
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from main.training.optimizer import AveragedWeights, freeze, make_optimizer
-from main.training.recipes import Regression, autocast
+from main.training.recipes import autocast, regression
 from main.training.validation import images_of
 from models.initialise import initial_network
 from models.losses import SupervisedOutputs, SupervisedSMPLestX
@@ -91,7 +92,7 @@ class Step:
         network = initial_network(config.model, body)
         freeze(network, config.train)
         self.network: nn.Module = SupervisedSMPLestX(network, config)
-        self.objective = Regression(body, config)
+        self.objective = partial(regression, body, config)
         self.optimizer = make_optimizer(self.network, config.train)
         decay = config.train.ema_decay
         self.average = None if decay is None else AveragedWeights(self.network, decay)

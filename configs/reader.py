@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from configs.schema import Config, validate, with_current_keys
+from configs.schema import Config, validate
 from utils.errors import UserError
 from utils.files import atomic_path, is_below, read_input
 
@@ -130,7 +130,7 @@ def _read_dict(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if len(seen) >= _LONGEST_CHAIN:
         raise UserError(f"{path}: more than {_LONGEST_CHAIN} files name each other as `base`")
     found = _assignments(path)
-    config, base = with_current_keys(found["config"]), found.get("base")
+    config, base = found["config"], found.get("base")
     if base is None:
         return config
     if not isinstance(base, str):
@@ -172,8 +172,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
 def find_config(name: str | Path) -> Path:
     """The config file with this path, or with this name in configs/.
 
-    Raises:
-        UserError: there is none.
+    Raises UserError if there is none.
     """
     path = Path(name)
     if path.exists() and not path.is_dir():
@@ -186,13 +185,9 @@ def find_config(name: str | Path) -> Path:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read, merge with its `base`, apply `overrides` ("section.key=value") and validate.
+    """Find, read, merge with its `base`, apply `overrides` ("section.key=value") and validate.
 
-    Args:
-        path: as for `find_config`.
-
-    Raises:
-        UserError: the file is missing or not plain data, or a key or value is wrong.
+    Raises UserError if the file is missing or not plain data, or a key or value is wrong.
     """
     path = find_config(path)
     values = _read_dict(path)
@@ -200,7 +195,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         keys, value = parse_override(override)
         for key in reversed(keys):
             value = {key: value}
-        values = _merge(values, with_current_keys(value))
+        values = _merge(values, value)
     if _holds_nul(values):
         raise UserError(f"{path}: a text in it or in --set contains a NUL character; remove it")
     return validate(values, source=f"{path} with overrides" if overrides else str(path))

@@ -21,6 +21,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Shape2 = tuple[Count, Count]
 NotNegative = Annotated[int, Field(ge=0)]
+Protocol = Literal["correct", "published"]
+"""Whether to read, learn and measure as it should be, or with the errors of the published code."""
 
 IGNORED_KEYS = {
     "data.use_cache": "the data cache is always on",
@@ -33,8 +35,6 @@ IGNORED_KEYS = {
     "log": "each run makes its own folders",
 }
 """Keys of published config files that are ignored here, and why."""
-RENAMED_KEYS = {"train.first_glance_weight": "attention_weight"}
-"""Keys of older config files, and the current names of their last parts."""
 
 
 class Section(BaseModel):
@@ -328,26 +328,18 @@ class Config(Section):
     model: ModelConfig
 
 
-def _without_ignored(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _known(values: dict[str, Any], ignored: list[str], prefix: str = "") -> dict[str, Any]:
+    """The values without those of IGNORED_KEYS, whose names are added to `ignored`."""
     kept = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
         if name in IGNORED_KEYS:
-            continue
-        kept[key] = _without_ignored(value, f"{name}.") if isinstance(value, dict) else value
+            ignored.append(name)
+        elif isinstance(value, dict):
+            kept[key] = _known(value, ignored, f"{name}.")
+        else:
+            kept[key] = value
     return kept
-
-
-def with_current_keys(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The same values, with current names of keys instead of older ones."""
-    current = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        renamed = RENAMED_KEYS.get(name, key)
-        current[renamed] = (
-            with_current_keys(value, f"{name}.") if isinstance(value, dict) else value
-        )
-    return current
 
 
 def _section_of(location: tuple[int | str, ...]) -> type[BaseModel]:
@@ -379,18 +371,11 @@ def validate(values: dict[str, Any], source: str) -> Config:
     Raises:
         UserError: a key is unknown (the message suggests the nearest one) or a value is invalid.
     """
-    ignored = sorted(name for name in IGNORED_KEYS if _has(values, name.split(".")))
+    ignored: list[str] = []
+    known = _known(values, ignored)
     if ignored:
-        log.debug("%s: ignored keys: %s", source, ", ".join(ignored))
+        log.debug("%s: ignored keys: %s", source, ", ".join(sorted(ignored)))
     try:
-        return Config.model_validate(_without_ignored(values))
+        return Config.model_validate(known)
     except ValidationError as error:
         raise UserError(f"{source}: {_explain(error)}") from None
-
-
-def _has(values: Any, keys: list[str]) -> bool:
-    for key in keys:
-        if not isinstance(values, dict) or key not in values:
-            return False
-        values = values[key]
-    return True

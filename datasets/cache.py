@@ -17,14 +17,15 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
+from configs.schema import Protocol
 from datasets.humandata.file import FAMILIES, subtract_mean_hand
 from datasets.humandata.reader import Columns, HumanData, read_humandata
-from datasets.sources import DROPPING_FIXES, Source, Split, keep, use_neutral_betas
+from datasets.sources import Source, Split, keep, keep_usable, use_neutral_betas
 from human_models.joints import HAND_KEYPOINTS, JOINTS, POSE_JOINTS, POSE_PARTS, SIDES, joint_places
 from utils.camera import have_area
 from utils.errors import UserError
@@ -32,10 +33,6 @@ from utils.files import atomic_path, is_below, read_json, remove_leftovers, requ
 from utils.image import natural_key
 
 log = logging.getLogger(__name__)
-
-ReadingProtocol = Literal["correct", "published"]
-"""published: only the table decides whether hands are relative to the flat hand, as in the
-published code; correct: the file decides, if it contains this information."""
 
 
 class Instance(NamedTuple):
@@ -101,7 +98,7 @@ _GENDERS = {"m": "male", "f": "female"}
 
 
 def read_columns(
-    source: Source, split: Split, path: Path, *, interval: int, protocol: ReadingProtocol
+    source: Source, split: Split, path: Path, *, interval: int, protocol: Protocol
 ) -> tuple[Columns, int]:
     """The complete columns of one file of a dataset, and the number of rows of the file.
 
@@ -133,11 +130,14 @@ def _check_paths(path: Path, columns: Columns) -> None:
                 )
 
 
-def complete(data: HumanData, source: Source, protocol: ReadingProtocol) -> Columns:
-    """Apply the fixes of the dataset, and make a column for every field of `Instance`."""
-    columns = data.columns
-    dropping = () if source.without_truth else DROPPING_FIXES
-    for fix in (*dropping, use_neutral_betas, *source.fixes):
+def complete(data: HumanData, source: Source, protocol: Protocol) -> Columns:
+    """Apply the fixes of the dataset, and make a column for every field of `Instance`.
+
+    With the protocol "published", only the table decides whether hands are relative to the flat
+    hand; with "correct", the file decides if it says so.
+    """
+    columns = data.columns if source.without_truth else keep_usable(data.columns)
+    for fix in (use_neutral_betas, *source.fixes):
         columns = fix(columns)
     columns = {**columns, "image_size": _image_size(columns, source)}
     columns = keep(columns, have_area(columns["body_box"], columns["image_size"]))
@@ -200,9 +200,7 @@ def _image_size(columns: Columns, source: Source) -> Float32[np.ndarray, "N 2"]:
     return np.where(stated, sizes, np.array(source.image_size or (0, 0), np.float32))
 
 
-def _pose(
-    columns: Columns,
-) -> tuple[Float32[np.ndarray, "N 53 3"], Bool[np.ndarray, "N 53"]]:
+def _pose(columns: Columns) -> tuple[Float32[np.ndarray, "N 53 3"], Bool[np.ndarray, "N 53"]]:
     """Rotations, and which of them are known: bodies and hands that are all zero are not."""
     count = len(columns["row"])
     pose = np.zeros((count, len(POSE_JOINTS), 3), np.float32)
@@ -302,7 +300,7 @@ def open_dataset(
     split: Split,
     data_dir: Path,
     *,
-    protocol: ReadingProtocol = "correct",
+    protocol: Protocol = "correct",
     cache_dir: Path | None = None,
 ) -> InstanceTable:
     """The people of a dataset, from its cache, which the first call writes.
@@ -379,7 +377,7 @@ def _ends_file(name: str) -> str:
 
 
 def _read_all(
-    source: Source, split: Split, paths: Sequence[Path], protocol: ReadingProtocol
+    source: Source, split: Split, paths: Sequence[Path], protocol: Protocol
 ) -> Iterator[Columns]:
     """Complete columns, file by file, so that only one is in memory."""
     before, interval = 0, source.interval(split)
@@ -390,7 +388,7 @@ def _read_all(
         yield columns
 
 
-def _key(source: Source, split: Split, paths: Sequence[Path], protocol: ReadingProtocol) -> str:
+def _key(source: Source, split: Split, paths: Sequence[Path], protocol: Protocol) -> str:
     """A key of everything that the content of the cache depends on."""
     facts = source._asdict() | {"fixes": [fix.__name__ for fix in source.fixes]}
     for name in ("train", "test", "train_interval", "test_interval"):

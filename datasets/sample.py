@@ -299,8 +299,7 @@ def training_sample(
 
     `body_joints` (`joints_of_body`) replace the 3D joints of datasets that need it.
 
-    Raises:
-        UserError: the image cannot be read, or the row's box has no area inside it.
+    Raises UserError if the image cannot be read, or the row's box has no area inside it.
     """
     model = config.model
     image = read_pixels(path_within(image_folder, instance.image_path))
@@ -324,8 +323,7 @@ def evaluation_sample(
     """The sample of one row without augmentation, and the true mesh: of `scans`, or else of the
     annotation (`true_mesh`).
 
-    Raises:
-        UserError: a file cannot be read, or the row's box has no area inside the image.
+    Raises UserError if a file cannot be read, or the row's box has no area inside the image.
     """
     model = config.model
     path = path_within(image_folder, instance.image_path)
@@ -349,8 +347,7 @@ def evaluation_sample(
 def read_pixels(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     """The stored pixels of an image file, as RGB.
 
-    Raises:
-        UserError: the file is missing or no image.
+    Raises UserError if the file is missing or no image.
     """
     content = read_input(path, _LARGEST_IMAGE)
     try:
@@ -396,8 +393,7 @@ def true_mesh(
     gender), else from its SMPL-X parameters (neutral). If only hands are known, they are turned by
     their global orientation about the wrists of a body at rest.
 
-    Raises:
-        UserError: a file of vertices or of the body model is missing or damaged.
+    Raises UserError if a file of vertices or of the body model is missing or damaged.
     """
     if instance.vertices_path:
         return load_npy(path_within(image_folder, instance.vertices_path)).astype(np.float32)
@@ -418,8 +414,7 @@ def true_mesh(
 def scanned_mesh(image: Path, scans: Scans) -> Float32[np.ndarray, "10475 3"]:
     """The registered mesh of an image: metres, axes of the camera, origin of the scanner.
 
-    Raises:
-        UserError: the file is missing, damaged, or no mesh of SMPL-X.
+    Raises UserError if the file is missing, damaged, or no mesh of SMPL-X.
     """
     path = scans.path_for(image)
     vertices = read_ply_vertices(path)

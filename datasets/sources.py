@@ -29,37 +29,24 @@ def keep(columns: Columns, kept: Bool[np.ndarray, " N"]) -> Columns:
     return {name: column[kept] for name, column in columns.items()}
 
 
-def drop_invalid_annotations(columns: Columns) -> Columns:
-    """AGORA marks people with unreliable annotations."""
-    if "annot_valid" not in columns:
-        return columns
-    return keep(columns, columns["annot_valid"] != 0)
+def keep_usable(columns: Columns) -> Columns:
+    """For all datasets with ground truth: drop rows that the content of the file makes unusable.
 
-
-def drop_crowds(columns: Columns) -> Columns:
-    """COCO and UBody mark groups, people without keypoints, and (UBody) failed labels."""
-    if "iscrowd" not in columns and "valid_label" not in columns:
-        return columns
+    AGORA marks unreliable annotations; COCO and UBody mark groups, people without keypoints, and
+    (UBody) failed labels. Ten betas cannot describe children, who have further ones. Rows with NaN
+    or infinity among their 3D joints are dropped as well.
+    """
     kept = np.ones(len(columns["row"]), bool)
-    kept &= columns.get("iscrowd", ~kept) == 0
-    for name in ("num_keypoints", "valid_label"):
+    marks = ["annot_valid"]
+    if "iscrowd" in columns or "valid_label" in columns:
+        marks += ["num_keypoints", "valid_label"]
+    for name in marks:
         kept &= columns.get(name, kept) != 0
+    for name in ("iscrowd", "betas_extra"):
+        kept &= columns.get(name, ~kept) == 0
+    if "joints_3d" in columns:
+        kept &= np.logical_and.reduce(np.isfinite(columns["joints_3d"]), axis=(1, 2))
     return keep(columns, kept)
-
-
-def drop_kids(columns: Columns) -> Columns:
-    """The shapes of children are between SMPL-X and SMIL, which ten betas cannot describe."""
-    if "betas_extra" not in columns:
-        return columns
-    return keep(columns, ~columns["betas_extra"])
-
-
-def drop_nan_joints(columns: Columns) -> Columns:
-    """Drop rows with NaN or infinity among the 3D joints."""
-    if "joints_3d" not in columns:
-        return columns
-    finite = np.isfinite(columns["joints_3d"])
-    return keep(columns, np.logical_and.reduce(finite, axis=(1, 2)))
 
 
 def use_neutral_betas(columns: Columns) -> Columns:
@@ -98,15 +85,6 @@ def forget_image_size(columns: Columns) -> Columns:
 
 def _no_betas(columns: Columns) -> np.ndarray:
     return np.zeros((len(columns["row"]), 10), np.float32)
-
-
-DROPPING_FIXES: Final[tuple[Fix, ...]] = (
-    drop_invalid_annotations,
-    drop_crowds,
-    drop_kids,
-    drop_nan_joints,
-)
-"""Applied to all datasets with ground truth; the content of the file decides what they drop."""
 
 
 Split = Literal["train", "test"]
@@ -225,9 +203,8 @@ SOURCES: Final = _read_table(Path(__file__).with_name("sources.csv"))
 def find_source(name: str, config: DataConfig) -> Source:
     """The dataset of this name, with the files and intervals of the config.
 
-    Raises:
-        UserError: the name is neither in the table nor in `config.datasets`, or an entry there is
-            incomplete.
+    Raises UserError if the name is neither in the table nor in `config.datasets`, or an entry there
+    is incomplete.
     """
     entry = config.datasets.get(name)
     like = name if entry is None or entry.like is None else entry.like

@@ -58,8 +58,7 @@ class Mixture:
     def __init__(self, lengths: Mapping[str, int], config: DataConfig, seed: int) -> None:
         """`lengths`: dataset name -> rows.
 
-        Raises:
-            UserError: a dataset is empty, or `weighted` lacks one or names an unknown one.
+        Raises UserError if a dataset is empty, or `weighted` lacks one or names an unknown one.
         """
         if not lengths:
             raise UserError("data.trainset_humandata is empty; name the datasets to train on")
@@ -175,8 +174,7 @@ class TrainingSet(Dataset[TrainingBatch | UserError]):
     def __init__(self, config: Config, data_dir: Path, body_folder: ModelFolder) -> None:
         """Open the caches, or write them at the first time.
 
-        Raises:
-            UserError: a dataset is unknown, missing, damaged or named twice.
+        Raises UserError if a dataset is unknown, missing, damaged or named twice.
         """
         self.config = config
         self.sources: list[Source] = []
@@ -214,11 +212,7 @@ class TrainingSet(Dataset[TrainingBatch | UserError]):
                 log.warning("%s: %s; another row takes its place", self.names[key.dataset], error)
                 last = error
             else:
-                return {
-                    **sample,
-                    "dataset": np.int64(key.dataset),
-                    "unreadable": np.int64(skipped),
-                }
+                return {**sample, "dataset": np.int64(key.dataset), "unreadable": np.int64(skipped)}
         return UserError(
             f"{self.names[key.dataset]}: {_TRIES} rows in succession failed; the last: {last}"
         )
@@ -286,9 +280,8 @@ class TrainingLoader:
     def epoch(self, epoch: int, first_iteration: int = 0) -> Iterator[list[dict[str, Tensor]]]:
         """The batches of each iteration of an epoch, from `first_iteration` on.
 
-        Raises:
-            UserError: too many rows of a dataset in succession cannot be read, or the system ended
-                the workers.
+        Raises UserError if too many rows of a dataset in succession cannot be read, or the system
+        ended the workers.
         """
         self._keys.epoch, self._keys.first_iteration = epoch, first_iteration
         batches: list[dict[str, Tensor]] = []

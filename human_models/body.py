@@ -16,8 +16,7 @@ from human_models.files import BodyData, Gender, ModelFolder, Rig, read_body
 from human_models.joints import RIG_JOINTS, SMPL_SURFACE_VERTICES, SMPLX_SURFACE_VERTICES
 from utils.geometry import axis_angle_to_matrix
 
-# Parameters that rotate joints, in the order of the rig, with the number of joints of each.
-_POSE_PARTS: Final = {
+ROTATED_JOINTS: Final = {
     "smplx": {
         "global_orient": 1,
         "body_pose": 21,
@@ -29,6 +28,7 @@ _POSE_PARTS: Final = {
     },
     "smpl": {"global_orient": 1, "body_pose": 23},
 }
+"""Parameters that rotate joints, in the order of the rig, with the number of joints of each."""
 _SURFACE_VERTICES: Final = {"smplx": SMPLX_SURFACE_VERTICES, "smpl": SMPL_SURFACE_VERTICES}
 
 
@@ -168,8 +168,7 @@ class BodyModel(nn.Module):
     ) -> tuple[Float[Tensor, "B K 3"], Float[Tensor, "B J 3 4"]]:
         """Joints as `forward` returns them, and the transform [R | t] of each joint of the rig.
 
-        Args:
-            rotations: of all joints of the rig relative to their parents, including the mean hand.
+        `rotations`: of all joints of the rig relative to their parents, including the mean hand.
         """
         world, transforms, features = self._posed(
             rotations, self._shape(betas, expression, len(rotations))
@@ -197,7 +196,7 @@ class BodyModel(nn.Module):
         return joints.unflatten(1, (-1, 3))
 
     def _pose(self, parameters: dict[str, Tensor | None]) -> Float[Tensor, "B J 3"]:
-        parts = _POSE_PARTS[self.rig]
+        parts = ROTATED_JOINTS[self.rig]
         absent = [
             name for name, value in parameters.items() if value is not None and name not in parts
         ]
@@ -285,16 +284,8 @@ def _mean_pose(data: BodyData) -> Float[np.ndarray, "J 3"]:
 class BodyLibrary:
     """Body models of one folder, each read on first use."""
 
-    def __init__(
-        self,
-        folder: ModelFolder,
-        num_betas: int = 10,
-        num_expression: int = 10,
-        device: torch.device | str = "cpu",
-    ) -> None:
+    def __init__(self, folder: ModelFolder) -> None:
         self.folder = folder
-        self._components = {"num_betas": num_betas, "num_expression": num_expression}
-        self._device = device
         self._models: dict[tuple[Rig, Gender], BodyModel] = {}
 
     def smplx(self, gender: Gender = "neutral") -> BodyModel:
@@ -305,8 +296,7 @@ class BodyLibrary:
 
     def _model(self, rig: Rig, gender: Gender) -> BodyModel:
         if (rig, gender) not in self._models:
-            data = read_body(self.folder, rig, gender, **self._components)
-            self._models[rig, gender] = BodyModel(data).to(self._device)
+            self._models[rig, gender] = BodyModel(read_body(self.folder, rig, gender))
         return self._models[rig, gender]
 
 

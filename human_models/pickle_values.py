@@ -3,16 +3,15 @@
 A pickle names classes and functions for its reader to call. These names are only looked up in the
 table at the end of this module; each of its entries makes one kind of value.
 
-NumPy trusts the state of a pickled dtype: offsets outside of the item, or objects that are not
-marked as such, allow a file to read and write memory. Here only codes, names, types and offsets of
-fields are taken from the file, and NumPy computes everything else. A dtype with objects is either
-plain `object` or refused.
+NumPy trusts the state of a pickled dtype: with it, a file could read and write memory. Here only
+its code and the order of its bytes are taken from the file. Arrays contain numbers, texts or
+objects; those with fields and those of dates, which no file of ours has, are refused.
 """
 
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,7 +24,6 @@ _ALWAYS_ALLOWED: Final = 1 << 20
 _EXPANDED_ALWAYS_ALLOWED: Final = 20_000_000
 _MOST_DIMENSIONS: Final = 32
 _MOST_BYTES: Final = 2**62
-_MOST_FIELDS: Final = 1000
 _MOST_CODE_POINT: Final = 0x10FFFF
 _OBJECT_ARRAYS_IN_EACH_OTHER: Final = 16
 _MOST_INT_KEY: Final = 2**60
@@ -33,14 +31,9 @@ _MOST_INT_KEY: Final = 2**60
 _MOST_TUPLE_KEYS: Final = 256
 """A limit, because collisions of tuple hashes are easy to construct."""
 _OBJECT: Final = np.dtype(object)
-_CODE: Final = re.compile(
-    r"[<>|=]?(?:[biufcSUV][0-9]{0,9}|[mM]8(?:\[[0-9]{0,9}[a-zA-Z]+\])?|(?P<object>O[48]?)|\?)"
-)
-_DATE_UNIT: Final = re.compile("generic|Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as")
+_CODE: Final = re.compile(r"[<>|=]?(?:[biufcSU][0-9]{0,9}|O[48]?|\?)")
 
 Arguments = tuple[Any, ...]
-Field = tuple[str, np.dtype, int]
-"""Name, type and offset."""
 
 
 class UnknownNameError(Exception):
@@ -91,105 +84,14 @@ def checked_shape(shape: object, itemsize: int) -> tuple[int, ...]:
     return shape
 
 
-# ---- dtypes
-
-
 def dtype_of_code(code: object) -> np.dtype:
-    """A new dtype from a code such as '<f4'.
+    """The dtype of a code such as '<f4'.
 
     Raises ValueError (or TypeError, by NumPy) if the code is unknown.
     """
-    found = _CODE.fullmatch(_text(code))
-    if found is None:
-        raise ValueError("an unknown dtype")
-    return np.dtype(_OBJECT if found["object"] else found[0], copy=True)
-
-
-def dtype_of_fields(fields: Sequence[Field], itemsize: int, budget: Budget) -> np.dtype:
-    """A structured dtype, whose fields are in order and may be structured themselves once.
-
-    Raises ValueError if they do not fit, overlap, nest deeper or hold objects.
-    """
-    if len(fields) > _MOST_FIELDS or len({name for name, _, _ in fields}) < len(fields):
-        raise ValueError("a dtype of too many or equal fields")
-    end = 0
-    for _, field, offset in sorted(fields, key=lambda field: field[2]):
-        if not end <= offset <= itemsize - field.itemsize:
-            raise ValueError("a dtype of fields that overlap or lie outside")
-        end = offset + field.itemsize
-        inner = list((field.base.fields or {}).values())
-        budget.spend(len(inner))
-        if field.hasobject or any(deepest[0].base.fields for deepest in inner):
-            raise ValueError("a dtype of objects, or nested too deeply")
-    names, formats, offsets = map(list, zip(*fields, strict=True)) if fields else ([], [], [])
-    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": itemsize})
-
-
-def dtype_of_subarray(base: object, shape: object) -> np.dtype:
-    """The dtype of a field that is an array. Raises ValueError if it is not possible."""
-    if not isinstance(base, np.dtype) or base.hasobject or base.subdtype is not None:
-        raise ValueError("a dtype of arrays of something unknown")
-    return np.dtype((base, checked_shape(shape, base.itemsize)))
-
-
-def _dtype_of_state(dtype: np.dtype, state: object, budget: Budget) -> np.dtype:
-    """Set the state of a dtype, which pickles describe by a code and then by a state."""
-    if not isinstance(state, tuple) or (state[:1], len(state)) not in (((3,), 8), ((4,), 9)):
-        raise ValueError("a dtype of an unknown layout")
-    _, order, subarray, names, fields, itemsize, _, _, *metadata = state
-    if _text(order) not in ("<", ">", "|", "="):
-        raise ValueError("a dtype of an unknown byte order")
-    if dtype.kind in "mM":
-        return np.dtype(f"{_text(order)}{dtype.kind}8[{_date_unit(metadata)}]")
-    if any(part is not None for part in metadata):
-        raise ValueError("a dtype with metadata")
-    if itemsize not in (-1, dtype.itemsize):
-        raise ValueError("a dtype whose size differs from its code")
-    if subarray is None and names is None and fields is None:
-        return dtype.newbyteorder(order) if _text(order) in "<>" else dtype
-    if dtype.kind != "V":
-        raise ValueError("a dtype of numbers that has fields")
-    if subarray is not None:
-        match subarray, names, fields:
-            case (base, shape), None, None:
-                built = dtype_of_subarray(base, shape)
-            case _:
-                raise ValueError("a dtype of an unknown layout")
-    else:
-        built = dtype_of_fields(_fields(names, fields), dtype.itemsize, budget)
-    if built.itemsize != dtype.itemsize:
-        raise ValueError("a dtype whose size differs from its code")
-    return built
-
-
-def _fields(names: object, fields: object) -> list[Field]:
-    if not isinstance(names, tuple) or not isinstance(fields, Mapping) or len(names) != len(fields):
-        raise ValueError("a dtype of an unknown layout")
-    described: list[Field] = []
-    for name in names:
-        match name, fields.get(name):
-            case str(), (np.dtype() as dtype, int(offset)):  # a third element would be a title
-                described.append((name, dtype, offset))
-            case _:
-                raise ValueError("a dtype of fields of an unknown layout")
-    return described
-
-
-def _date_unit(metadata: Sequence[object]) -> str:
-    match metadata:
-        case [[None | {}, [unit, int(count), 1, 1]]] if _DATE_UNIT.fullmatch(_text(unit)):
-            if 0 < count < 2**31:
-                return f"{count}{_text(unit)}" if _text(unit) != "generic" else "generic"
-    raise ValueError("a dtype of dates in an unknown unit")
-
-
-def _text(value: object) -> str:
-    """A code as text; it is bytes in pickles of Python 3 that Python 2 can read."""
-    if isinstance(value, bytes):
-        return value.decode("latin-1")
-    if not isinstance(value, str):
-        raise ValueError("a dtype described by something other than text")
-    return value
+    if not isinstance(code, str) or not _CODE.fullmatch(code):
+        raise ValueError("an array of an unknown kind")
+    return _OBJECT if "O" in code else np.dtype(code)
 
 
 def check_raw_items(array: np.ndarray) -> None:
@@ -197,10 +99,7 @@ def check_raw_items(array: np.ndarray) -> None:
 
     NumPy counts True by adding bytes, and Python assumes that characters are valid Unicode.
     """
-    if array.dtype.fields is not None:
-        for name in array.dtype.fields:
-            check_raw_items(array[name])
-    elif array.size and array.dtype.itemsize and array.dtype.kind in "bU":
+    if array.size and array.dtype.itemsize and array.dtype.kind in "bU":
         code, most = ("u1", 1) if array.dtype.kind == "b" else ("u4", _MOST_CODE_POINT)
         raw = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.byteorder}{code}")
         if raw.max() > most:
@@ -230,6 +129,25 @@ class Placeholder:
         return self.state if isinstance(self.state, dict) else {}
 
 
+@dataclass(eq=False, slots=True, repr=False)
+class PickledDtype:
+    """A dtype, which pickles describe by a code and then by a state with the order of its bytes."""
+
+    dtype: np.dtype
+    has_state: bool = False
+
+    def set_state(self, state: object) -> None:
+        match state:
+            case (3, "<" | ">" | "|" | "=" as order, None, None, None, int(itemsize), _, _) if (
+                itemsize in (-1, self.dtype.itemsize) and not self.has_state
+            ):
+                self.has_state = True
+                if order in "<>":
+                    self.dtype = self.dtype.newbyteorder(order)
+            case _:
+                raise ValueError("an array of an unknown kind")
+
+
 _FREE_KEYS: Final = frozenset({str, bytes, float, bool, type(None), Placeholder})
 """Types for which collisions of hashes are hard or impossible to construct."""
 
@@ -237,13 +155,13 @@ _FREE_KEYS: Final = frozenset({str, bytes, float, bool, type(None), Placeholder}
 class Builder:
     """Makes the values of one pickle. All methods raise ValueError if it is invalid.
 
-    An array or dtype is made in two steps: by a name, and then by a state, which can be set once.
-    `unbuilt` has those without a state.
+    An array is made in two steps: by a name, and then by a state, which can be set once. `unbuilt`
+    has those without a state.
     """
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self.unbuilt: dict[int, np.ndarray | np.dtype] = {}
+        self.unbuilt: dict[int, np.ndarray] = {}
         self._object_depths: dict[int, tuple[np.ndarray, int]] = {}
 
     def call(self, name: object, arguments: object) -> object:
@@ -254,22 +172,20 @@ class Builder:
             return name.make(self, arguments)
         return Placeholder(name.text)
 
-    def with_state(self, value: object, state: object) -> object:
-        """Set the state of a value; returns the same object, except for dtypes."""
+    def set_state(self, value: object, state: object) -> None:
+        """Set the state of a value."""
         if isinstance(value, Placeholder):
             value.state = state
-            return value
-        if self.unbuilt.pop(id(value), None) is None:
+        elif isinstance(value, PickledDtype):
+            value.set_state(state)
+        elif (array := self.unbuilt.pop(id(value), None)) is not None:
+            self._fill(array, state)
+        else:
             raise ValueError("a state for something that has none, or has one already")
-        if isinstance(value, np.ndarray):
-            self._fill(value, state)
-            return value
-        assert isinstance(value, np.dtype)
-        return _dtype_of_state(value, state, self.budget)
 
     def _fill(self, array: np.ndarray, state: object) -> None:
         match state:
-            case (1, shape, np.dtype() as dtype, (0 | 1) as fortran_order, items):
+            case (1, shape, PickledDtype(dtype=dtype), (0 | 1) as fortran_order, items):
                 shape = checked_shape(shape, dtype.itemsize)
             case _:
                 raise ValueError("an array of an unknown layout")
@@ -303,7 +219,7 @@ class Builder:
         self._object_depths[id(array)] = (array, depth + 1)
 
     def _check_raw(self, raw: str | bytes | bytearray, dtype: np.dtype, count: int) -> None:
-        if dtype.hasobject or dtype.subdtype is not None:
+        if dtype.hasobject:
             raise ValueError("objects made of bytes")
         if len(raw) != count * dtype.itemsize:
             raise ValueError("an array whose size differs from its bytes")
@@ -338,16 +254,13 @@ class Builder:
                 return array
         raise ValueError("an array of an unknown kind")
 
-    def new_dtype(self, arguments: Arguments) -> np.dtype:
-        if len(arguments) != 3:
-            raise ValueError("a dtype of an unknown layout")
-        dtype = dtype_of_code(arguments[0])
-        self.unbuilt[id(dtype)] = dtype
-        return dtype
+    def new_dtype(self, arguments: Arguments) -> PickledDtype:
+        code, _, _ = arguments
+        return PickledDtype(dtype_of_code(code))
 
     def scalar(self, arguments: Arguments) -> object:
         match arguments:
-            case (np.dtype() as dtype, str() | bytes() as raw):
+            case (PickledDtype(dtype=dtype), str() | bytes() as raw):
                 self._check_raw(raw, dtype, 1)
                 if dtype.itemsize == 0:
                     return dtype.type()
@@ -359,9 +272,20 @@ class Builder:
 
     def array_of_buffer(self, arguments: Arguments) -> np.ndarray:
         match arguments:
-            case (bytes() | bytearray() as raw, np.dtype() as dtype, shape, "C" | "F" as order):
+            case (
+                bytes() | bytearray() as raw,
+                PickledDtype(dtype=dtype),
+                shape,
+                "C" | "F" as order,
+            ):
                 axes = None
-            case (bytes() | bytearray() as raw, np.dtype() as dtype, shape, "K", tuple() as axes):
+            case (
+                bytes() | bytearray() as raw,
+                PickledDtype(dtype=dtype),
+                shape,
+                "K",
+                tuple() as axes,
+            ):
                 order = "C"
             case _:
                 raise ValueError("an array of an unknown layout")

@@ -8,9 +8,9 @@ arrays (chumpy, scipy.sparse) become inert placeholders that keep their state, f
 are taken.
 """
 
-import json
 import math
 import os
+import pickle
 import re
 import struct
 import zipfile
@@ -25,27 +25,29 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from human_models.pickle_reader import Source, read_pickle
+from human_models.pickle_reader import unpickle
 from human_models.pickle_values import (
     Budget,
-    Field,
+    PickledDtype,
     Placeholder,
     UnknownNameError,
     check_raw_items,
-    checked_integer,
     checked_shape,
     dtype_of_code,
-    dtype_of_fields,
-    dtype_of_subarray,
 )
 from utils.errors import UserError, first_line
 from utils.files import open_input
 
 __all__ = ["Placeholder", "load_npy", "load_npz", "load_pickle", "names_in_npz"]
 
+Source = BufferedReader | zipfile.ZipExtFile
+"""A file, or a member of an archive."""
+
 _DAMAGE: Final = (
+    pickle.UnpicklingError,
     ValueError,
     TypeError,  # from NumPy and SciPy, for incompatible arguments
+    AttributeError,  # from items for something that is not a list
     LookupError,
     EOFError,
     OverflowError,
@@ -117,7 +119,7 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
         ) from error
     except _DAMAGE as error:
         reason = _printable(first_line(error))
-        if isinstance(error, LookupError | struct.error):  # stack, memo or text is too short
+        if isinstance(error, LookupError | struct.error) or not reason:  # something is too short
             reason = "it ends early or has a wrong reference"
         raise UserError(
             f"{path} is damaged or incomplete ({reason}); download or copy it again"
@@ -146,9 +148,8 @@ _ENCRYPTED: Final = 1
 def _checked_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The members by their names without '.npy', in the archive's order.
 
-    Raises:
-        ValueError: two have the same name, a name does not fit on a line, members overlap, or their
-            sizes are impossible.
+    Raises ValueError if two members have the same name, a name does not fit on a line, members
+    overlap, or their sizes are impossible.
     """
     members: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
@@ -184,13 +185,11 @@ _LENGTH_LAYOUTS: Final = {b"\x01\x00": "<H", b"\x02\x00": "<I", b"\x03\x00": "<I
 """Layouts of the length of the header, by the version of the format."""
 _MOST_HEADER_BYTES: Final = 1 << 16
 _CHUNK: Final = 1 << 20
-_TOKEN: Final = re.compile(
-    r"""(?P<number>[0-9]+)L?|(?P<text>'[^'\\]*'|"[^"\\]*")|(?P<last>,\s*(?=[])}]))"""
-    r"""|(?P<mark>True|False|[][(){},:]|\s+)|(?P<other>.)""",
-    re.DOTALL,
+_ITEM: Final = re.compile(
+    r"\s*'(descr|fortran_order|shape)'\s*:\s*('[^'\\]*'|True|False|\([0-9L,\s]*\))\s*(?:,|(?=}))"
 )
-"""Numbers that Python 2 wrote as 3L."""
-_JSON_MARKS: Final = {"(": "[", ")": "]", "True": "true", "False": "false"}
+"""An item of the dictionary in a header; Python 2 wrote 3 as 3L."""
+_HEADER: Final = re.compile(rf"\s*{{(?:{_ITEM.pattern})*\s*}}\s*")
 
 
 class _Header(NamedTuple):
@@ -238,68 +237,17 @@ def _read_header(file: Source, size: int) -> _Header:
     raw = file.read(length)
     if len(raw) != length:
         raise EOFError("it ends early")
-    match _literal(raw.decode("utf-8" if magic[6] == 3 else "latin-1")):
-        case {"descr": descr, "fortran_order": bool(fortran_order), "shape": list(shape), **rest}:
-            dtype = _described_dtype(descr, Budget(size))
-            if not rest and dtype.subdtype is None:
-                whole_shape = checked_shape(tuple(shape), dtype.itemsize)
-                return _Header(dtype, fortran_order, whole_shape, 8 + length_bytes + length)
+    text = raw.decode("utf-8" if magic[6] == 3 else "latin-1")
+    items = _ITEM.findall(text)
+    match sorted(items):
+        case [("descr", code), ("fortran_order", "True" | "False" as order), ("shape", shape)] if (
+            _HEADER.fullmatch(text)
+        ):
+            dtype = dtype_of_code(code.strip("'"))
+            lengths = [int(n.rstrip("L")) for n in shape.strip("()").split(",") if n.strip()]
+            whole_shape = checked_shape(tuple(lengths), dtype.itemsize)
+            return _Header(dtype, order == "True", whole_shape, 8 + length_bytes + length)
     raise ValueError("its header is not as NumPy writes it")
-
-
-def _described_dtype(descr: object, budget: Budget) -> np.dtype:
-    """The dtype in a header: a code, or a list of fields."""
-    if not isinstance(descr, list):
-        return dtype_of_code(descr)
-    fields: list[Field] = []
-    offset = 0
-    for field in descr:
-        match field:
-            case [str(name), inner]:
-                dtype = _described_dtype(inner, budget)
-            case [str(name), inner, list(shape)]:
-                dtype = dtype_of_subarray(_described_dtype(inner, budget), tuple(shape))
-            case _:
-                raise ValueError("its header has fields of an unknown layout")
-        if name or dtype.kind != "V" or dtype.names is not None:  # else it is padding
-            fields.append((name, dtype, offset))
-        offset += dtype.itemsize
-    return dtype_of_fields(fields, offset, budget)
-
-
-def _literal(text: str) -> object:
-    """Evaluate a literal of dictionaries, lists, tuples, strings, numbers and booleans.
-
-    It is converted to JSON, so that nothing else can be read. Tuples become lists.
-    """
-    try:
-        return json.loads(
-            _TOKEN.sub(_json_token, text.strip()),
-            parse_int=lambda digits: checked_integer(int(digits)),
-            object_pairs_hook=_dictionary,
-        )
-    except json.JSONDecodeError:
-        raise ValueError("its header is not as NumPy writes it") from None
-
-
-def _json_token(found: re.Match[str]) -> str:
-    token = found[found.lastgroup or 0]
-    match found.lastgroup:
-        case "number":
-            return token
-        case "text":
-            return json.dumps(token[1:-1])
-        case "last":  # Python allows a comma after the last item
-            return ""
-        case "mark":
-            return _JSON_MARKS.get(token, token)
-    raise ValueError("its header is not as NumPy writes it")
-
-
-def _dictionary(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError("its header is not as NumPy writes it")
-    return dict(pairs)
 
 
 # ---- from the content of a pickle to plain values: bounded, and without placeholders
@@ -307,7 +255,7 @@ def _dictionary(pairs: list[tuple[str, object]]) -> dict[str, object]:
 _MOST_DEPTH: Final = 100
 """Nesting of lists, into which Python and NumPy recurse."""
 _CONTAINERS: Final = frozenset(
-    {dict, OrderedDict, list, tuple, set, frozenset, np.ndarray, Placeholder}
+    {dict, OrderedDict, list, tuple, set, frozenset, np.ndarray, Placeholder, PickledDtype}
 )
 _KINDS_OF_NUMBERS: Final = "fiub"
 _MOST_MATRIX_ITEMS: Final = 100_000_000
@@ -321,12 +269,12 @@ def _read_content(file: Source, size: int) -> object:
     remain shared.
 
     Raises:
-        UnknownNameError and the errors of `_DAMAGE`: see `read_pickle`; or it contains itself, is
+        UnknownNameError and the errors of `_DAMAGE`: see `unpickle`; or it contains itself, is
             nested too deeply, is far larger than its file if every reference is followed, or has a
             placeholder with an unknown layout.
     """
     budget = Budget(size)
-    return _Walk(budget).finish(read_pickle(file, size, budget), 0)[0]
+    return _Walk(budget).finish(unpickle(file.read(size), budget), 0)[0]
 
 
 class _Walk:
@@ -340,6 +288,8 @@ class _Walk:
         """The finished value, and its number of items, including nested ones."""
         if type(content) not in _CONTAINERS:
             return content, 1
+        if isinstance(content, PickledDtype):
+            return content.dtype, 1
         try:
             known = self.known[id(content)]
         except KeyError:

@@ -113,8 +113,7 @@ KEY_TABLE: Final = (
 def read_torch(path: Path) -> dict[str, Any]:
     """The content of a file of `torch.save`, on the CPU, mapped from the file; weights only.
 
-    Raises:
-        UserError: the file is missing, damaged, not a dictionary, or would execute code.
+    Raises UserError if the file is missing, damaged, not a dictionary, or would execute code.
     """
     with _damage_reported(path):
         require_regular_file(path, "checkpoint")
@@ -135,8 +134,7 @@ def load_inert(path: Path, names: re.Pattern[str], *, mmap: bool = False) -> Any
 
     Nothing that the file names is loaded or called, except for making tensors.
 
-    Args:
-        names: classes and functions that the file may name.
+    `names`: classes and functions that the file may name.
 
     Raises:
         pickle.UnpicklingError: it names another one.
@@ -163,8 +161,7 @@ def load_inert(path: Path, names: re.Pattern[str], *, mmap: bool = False) -> Any
 def read_network(path: str | Path) -> dict[str, Tensor]:
     """State dict of a checkpoint under our key names, on the CPU, mapped from the file.
 
-    Raises:
-        UserError: the file is missing, damaged, not a checkpoint, or would execute code.
+    Raises UserError if the file is missing, damaged, not a checkpoint, or would execute code.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -194,8 +191,7 @@ def _network_in(path: Path, content: dict[Any, Any]) -> dict[Any, Any]:
 def require_weights(path: Path, state: dict[Any, Any]) -> dict[str, Tensor]:
     """Check that values from a file are weights.
 
-    Raises:
-        UserError: a key is not a name, or a value is not a plain tensor entirely in the file.
+    Raises UserError if a key is not a name, or a value is not a plain tensor entirely in the file.
     """
     for key, value in state.items():
         if not isinstance(key, str) or not is_stored(value):
@@ -220,9 +216,7 @@ def check_archive(path: Path) -> None:
     Compressed numbers would be read as numbers when mapped, and may be a million times as long as
     the file. A bytearray is allocated with the length that the file gives, whatever it contains.
 
-    Raises:
-        ValueError: it has such content.
-        zipfile.BadZipFile: it is not a zip archive, or is damaged.
+    Raises ValueError if it has such content, and BadZipFile if it is no archive or is damaged.
     """
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
@@ -343,8 +337,7 @@ def load_network(
     In the precision of the file, the parameters are pages of the file (copied on write); another
     precision or device copies them one by one. In both cases, memory contains the network once.
 
-    Raises:
-        UserError: see `read_network`; or the weights do not fit `config`.
+    Raises UserError as `read_network` does, and if the weights do not fit `config`.
     """
     with torch.device("meta"):  # weights without memory
         network = SMPLestX(config)
@@ -356,8 +349,7 @@ def load_network(
 def load_weights(network: SMPLestX, path: str | Path) -> None:
     """Copy the weights of a checkpoint into a network, strictly.
 
-    Raises:
-        UserError: see `load_network`.
+    Raises UserError as `load_network` does.
     """
     network.load_state_dict(_fitting(read_network(path), network, path), strict=True)
 
@@ -389,11 +381,9 @@ def save_safetensors(state: dict[str, Tensor], path: str | Path, metadata: dict[
 def save_torch(content: Any, path: Path, *, durable: bool = False) -> None:
     """Write a file that `torch.load` can read with weights_only, atomically.
 
-    Args:
-        durable: see `atomic_path`.
+    `durable`: see `atomic_path`.
 
-    Raises:
-        OSError: it cannot be written, for example because the disk is full.
+    Raises OSError if it cannot be written, for example because the disk is full.
     """
     with atomic_path(path, durable=durable) as partial:
         try:

@@ -118,14 +118,12 @@ def save_onnx(network: SMPLestX, shape: tuple[int, int], path: Path) -> float:
     Input `images` (batch, 3, height, width), RGB in 0..1; outputs are named as HeadOutputs. Weights
     over 2 GB go into PATH.data beside it.
 
-    Args:
-        shape: height and width of the input.
+    `shape`: height and width of the input.
 
     Returns:
         The largest difference from PyTorch in all outputs, for a batch of another size.
 
-    Raises:
-        UserError: a package of requirements-onnx.txt is missing, or the results differ.
+    Raises UserError if a package of requirements-onnx.txt is missing, or the results differ.
     """
     for name in ("onnxscript", "onnxruntime"):
         _package(name)
@@ -165,7 +163,11 @@ class OnnxNetwork:
         """Raises UserError: onnxruntime or the file is missing, or the file is damaged."""
         self.path, self.device = path, device
         self._runtime = _package("onnxruntime")
-        self._check_file()
+        require_regular_file(path, f"file; {_MAKE_IT}")
+        try:
+            read_description(path)
+        except ValueError:
+            raise self._damaged() from None
         self._sessions: dict[int, Any] = {}
         self._lock = threading.Lock()
         providers = self._session().get_providers()
@@ -177,14 +179,6 @@ class OnnxNetwork:
         given = {_INPUT: np.ascontiguousarray(images.cpu().numpy())}
         outputs = self._session().run(list(HeadOutputs._fields), given)
         return HeadOutputs(*(torch.from_numpy(value).to(images.device) for value in outputs))
-
-    def _check_file(self) -> None:
-        """Refuse pipes, devices and files that `read_description` refuses."""
-        require_regular_file(self.path, f"file; {_MAKE_IT}")
-        try:
-            read_description(self.path)
-        except ValueError:
-            raise self._damaged() from None
 
     def _damaged(self) -> UserError:
         return UserError(f"{self.path}: damaged; {_MAKE_IT}")

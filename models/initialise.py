@@ -66,8 +66,7 @@ def initial_network(config: ModelConfig, body: BodyModel) -> SMPLestX:
 def _load_convolutions(stem: BlazePoseStem) -> None:
     """Give a stem the convolutions that are not trained, from the bundled network.
 
-    Raises:
-        UserError: its file is missing, damaged or of another network.
+    Raises UserError if its file is missing, damaged or of another network.
     """
     begin = "encoder.patch_embed."
     weights = read_network(_BUNDLED)
@@ -173,9 +172,8 @@ def load_encoder(
         deepen: allow fewer blocks in the file; the following ones start as the identity (Net2Net,
             Chen et al., ICLR 2016).
 
-    Raises:
-        UserError: the file is missing or damaged, or a weight of the encoder is missing or has
-            another shape.
+    Raises UserError if the file is missing or damaged, or a weight of the encoder is missing or has
+    another shape.
     """
     given = {key.removeprefix(_PREFIX): value for key, value in _read_weights(path).items()}
     wanted = {key: value for key, value in encoder.state_dict().items() if key not in _OWN}
@@ -214,8 +212,7 @@ def load_keypoint_head(head: KeypointHead, path: Path) -> None:
 
     Files of ViTPose have other heads; the head then keeps its weights.
 
-    Raises:
-        UserError: the file is missing or damaged.
+    Raises UserError if the file is missing or damaged.
     """
     given, wanted = _read_weights(path), head.state_dict()
     state = {key: given[_HEAD + key] for key in wanted if _HEAD + key in given}

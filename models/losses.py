@@ -14,22 +14,15 @@ decoder, and attention of the pose tokens to their joints, which learns slowly f
 
 from collections.abc import Mapping, Sequence
 from functools import partial, reduce
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from configs.schema import Config, ModelConfig
-from human_models.joints import (
-    BODY_JOINTS,
-    JOINT_PARTS,
-    JOINTS,
-    POSE_JOINTS,
-    RIG_PARENTS,
-    SIDES,
-)
+from configs.schema import Config, ModelConfig, Protocol
+from human_models.joints import BODY_JOINTS, JOINT_PARTS, JOINTS, POSE_JOINTS, RIG_PARENTS, SIDES
 from models.smplest_x import (
     DEPTH_UNIT_M,
     HEADS,
@@ -47,8 +40,6 @@ from models.smplest_x import (
 from models.vit import ViT
 from utils.devices import constants, picked, runs_of
 from utils.geometry import axis_angle_to_matrix, rotation_6d_to_matrix
-
-LossProtocol = Literal["correct", "published"]
 
 
 def _from_pelvis(joint: str) -> list[int]:
@@ -71,7 +62,7 @@ def training_losses(
     posed: PosedBody,
     targets: Mapping[str, Tensor],
     config: Config,
-    protocol: LossProtocol = "correct",
+    protocol: Protocol = "correct",
 ) -> dict[str, Float[Tensor, " B"]]:
     """Each term of the loss for each sample, weighted by `config.train`.
 
@@ -141,10 +132,7 @@ def _parameter_losses(
 
 
 def _joint_losses(
-    posed: PosedBody,
-    targets: Mapping[str, Tensor],
-    config: Config,
-    protocol: LossProtocol,
+    posed: PosedBody, targets: Mapping[str, Tensor], config: Config, protocol: Protocol
 ) -> dict[str, Float[Tensor, " B"]]:
     train = config.train
     in_crop = targets["meta_joint_trunc"]
@@ -215,7 +203,7 @@ class _WristTargets(NamedTuple):
 
 
 def _wrist_targets(
-    true_pose: Float[Tensor, "B 53 3 3"], targets: Mapping[str, Tensor], protocol: LossProtocol
+    true_pose: Float[Tensor, "B 53 3 3"], targets: Mapping[str, Tensor], protocol: Protocol
 ) -> _WristTargets:
     """Targets from bodies for samples with the pelvis in the crop, else from hands alone."""
     hand_roots = torch.cat([targets["target_lhand_root"], targets["target_rhand_root"]], dim=1)

@@ -56,14 +56,12 @@ def open_body_read_once() -> Iterator[None]:
     def model(library: BodyLibrary, rig: files.Rig, gender: files.Gender) -> BodyModel:
         if library.folder.path != files.STAND_IN or (rig, gender) in library._models:
             return read_model(library, rig, gender)
-        key = (rig, gender, *library._components.values())
+        key = (rig, gender)
         if key not in kept:
             with torch.inference_mode(False):
-                kept[key] = read_model(
-                    BodyLibrary(library.folder, **library._components), rig, gender
-                )
+                kept[key] = read_model(BodyLibrary(library.folder), rig, gender)
         shared = {id(buffer): buffer for buffer in kept[key].buffers()}
-        library._models[rig, gender] = deepcopy(kept[key], shared).to(library._device)
+        library._models[rig, gender] = deepcopy(kept[key], shared)
         return library._models[rig, gender]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -70,9 +70,8 @@ class Part(NamedTuple):
 def merge(parts: Sequence[Part], keep: Keep = "common") -> Entries:
     """All rows, file after file. If conventions differ, hands become relative to the mean hand.
 
-    Raises:
-        UserError: the files are incompatible: body parameters of different models, no common 2D
-            keypoints, or 3D keypoints of which only some are relative to the root.
+    Raises UserError if the files are incompatible: body parameters of different models, no common
+    2D keypoints, or 3D keypoints of which only some are relative to the root.
     """
     families = [[family for family in FAMILIES if family in part.entries] for part in parts]
     for part, of_part in zip(parts, families, strict=True):
@@ -256,17 +255,14 @@ def join_keypoints(parts: Sequence[Part], keep: Keep) -> Entries:
             lacking = next(part.path for part in parts if part not in having)
             log.warning("entry '%s' is left out: %s has none", key, lacking)
             continue
-        joints, width = complete_keypoints(having[0].path, key, having[0].entries)[0].shape[1:]
-        absent = np.zeros(joints, np.uint8)
-        points, masks = zip(
-            *(
-                complete_keypoints(part.path, key, part.entries)
-                if key in part.entries
-                else (np.zeros((part.length, joints, width), np.float32), absent)
-                for part in parts
-            ),
-            strict=True,
-        )
+        completed = {id(part): complete_keypoints(part.path, key, part.entries) for part in having}
+        joints, width = completed[id(having[0])][0].shape[1:]
+        points, masks = [], []
+        for part in parts:
+            absent = np.zeros((part.length, joints, width), np.float32), np.zeros(joints, np.uint8)
+            of_part, mask = completed.get(id(part), absent)
+            points.append(of_part)
+            masks.append(mask)
         merged[key] = _concatenated(key, points, parts).astype(np.float32, copy=False)
         common, union = np.logical_and.reduce(masks), np.logical_or.reduce(masks)
         partly = int(union.sum() - common.sum())

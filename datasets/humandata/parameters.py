@@ -32,14 +32,7 @@ log = logging.getLogger(__name__)
 
 _HANDS: Final = {"left_hand_pose": 45, "right_hand_pose": 45}
 _FACE: Final = {"jaw_pose": 3, "expression": 10}
-_SMPLX: Final = {
-    "global_orient": 3,
-    "body_pose": 63,
-    **_HANDS,
-    **_FACE,
-    "betas": 10,
-    "transl": 3,
-}
+_SMPLX: Final = {"global_orient": 3, "body_pose": 63, **_HANDS, **_FACE, "betas": 10, "transl": 3}
 """Parameters of SMPL-X by the names of the format, and their numbers per person."""
 _NUMBERS: Final = _SMPLX | {"princpt": 2, "focal": 2, "bbox_xywh": 4}
 _OPTIONAL: Final = {*_HANDS, *_FACE, "bbox_xywh"}
@@ -62,13 +55,9 @@ def entries_of_parameters(
 ) -> tuple[Entries, int]:
     """Entries for `write_humandata`, and the number of files that they come from.
 
-    Args:
-        places: files of parameters, and folders of such files.
-        images: folder of the images.
-        body_folder: folder of the SMPL-X files.
+    `places` are files of parameters, and folders of such files.
 
-    Raises:
-        UserError: a file or its image is missing or damaged, or nobody is inside an image.
+    Raises UserError if a file or its image is missing or damaged, or nobody is inside an image.
     """
     files = list(_files(places))
     stems = _images_by_stem(images)
@@ -101,14 +90,9 @@ def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
 def read_parameters(
     file: Path, images: Path, stems: Mapping[str, Sequence[Path]]
 ) -> Iterator[ParameterRow]:
-    """Read the people of one file.
+    """Read the people of one file; `stems`: the images by their names without suffixes.
 
-    Args:
-        images: folder that "image" is relative to.
-        stems: its images by their names without suffixes.
-
-    Raises:
-        UserError: the file cannot be read, is incomplete, or has no image.
+    Raises UserError if the file cannot be read, is incomplete, or has no image.
     """
     for number, person in enumerate(_persons(file)):
         where = f"{file}, person {number}"

@@ -56,11 +56,7 @@ class HumanData(NamedTuple):
 
 
 def read_humandata(
-    path: Path,
-    *,
-    interval: int = 1,
-    families: Sequence[str] = FAMILIES,
-    need_joints: bool = True,
+    path: Path, *, interval: int = 1, families: Sequence[str] = FAMILIES, need_joints: bool = True
 ) -> HumanData:
     """Read every `interval`-th row of a file, with parameters of the first family that it has.
 

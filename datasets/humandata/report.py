@@ -268,8 +268,7 @@ def draw_rows(
 ) -> None:
     """Write one picture for each row, and all of them on a contact sheet if there are several.
 
-    Raises:
-        UserError: the file is damaged, an image cannot be read, or the body model is missing.
+    Raises UserError if the file is damaged, an image cannot be read, or the body model is missing.
     """
     pictures = Pictures(file, images, body_folder)
     drawn = []

@@ -66,8 +66,7 @@ def write_humandata(
     contain only the joints of the mask. `__key_strict__` is False, because extra entries are kept;
     the other flags of the container are rewritten.
 
-    Raises:
-        UserError: an entry does not fit the format or the number of rows.
+    Raises UserError if an entry does not fit the format or the number of rows.
     """
     present = {key: value for key, value in entries.items() if value is not None}
     if "image_path" not in present:

@@ -25,14 +25,7 @@ from pydantic import BaseModel, ValidationError
 
 from main.app.people import FINDING, Choice, as_box_file, boxes_of, check, flags_of
 from utils.errors import UserError, refusal
-from utils.files import (
-    ROOT,
-    atomic_path,
-    exclusive,
-    read_json,
-    remove_folder,
-    remove_leftovers,
-)
+from utils.files import ROOT, atomic_path, exclusive, read_json, remove_folder, remove_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -135,8 +128,7 @@ class Jobs:
     def opened(self) -> Iterator["Jobs"]:
         """Read the jobs, remove remains of a killed server, and run the queue during the block.
 
-        Raises:
-            UserError: another server uses the folder.
+        Raises UserError if another server uses the folder.
         """
         busy = f"{self.folder}: another app uses it; end that one, or give --output DIR"
         with exclusive(self.folder / ".lock", busy):

@@ -39,7 +39,7 @@ from starlette.routing import Route
 
 from main.app.jobs import Job, Jobs, Kind, command_of, progress_of, python_command
 from main.app.people import Choice, Flags, Strict, require_pictures, safe_name
-from main.characters.options import FORMATS
+from main.characters.options import FORMATS, MEDIA_TYPES
 from utils.errors import UserError, printable, refusal
 from utils.files import CONFIG_NAME, DEMO, PRETRAINED
 from utils.image import IMAGE_SUFFIXES
@@ -53,14 +53,7 @@ _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".png": "image/png",
-    ".webp": "image/webp",
-    ".mp4": "video/mp4",
-    ".m4v": "video/mp4",
-    ".mov": "video/mp4",
-    ".webm": "video/webm",
+    **MEDIA_TYPES,
 }
 """Files of other types are sent only as downloads."""
 _POLICY: Final = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
@@ -142,8 +135,7 @@ def create_app(settings: Settings, jobs: Jobs) -> Starlette:
 def serve(settings: Settings) -> None:
     """Run the app until it is interrupted.
 
-    Raises:
-        UserError: the port is taken, or another app uses the folder.
+    Raises UserError if the port is taken, or another app uses the folder.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)

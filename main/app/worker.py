@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -15,16 +16,20 @@ import time
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import cv2
+import numpy as np
 
 from main import export, inference
 from main.app.jobs import Job, read_choice
 from main.cli import command_parser, run_command
+from utils.camera import intersection_over_union
 from utils.errors import UserError
 from utils.files import atomic_path, exclusive
-
-if TYPE_CHECKING:
-    from utils.source import FrameSource
+from utils.iteration import with_progress
+from utils.source import FrameSource, open_source
+from utils.video_write import VideoWriter
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +83,8 @@ def find_people(folder: Path, job: Job, arguments: list[str]) -> None:
     with atomic_path(folder / "found") as partial:
         partial.mkdir()
         flags += ["--no-overlay", "--no-refine", f"--output={partial}"]
+        if "--no-refine" not in job.flags:  # else inference keeps boxes without body keypoints
+            flags.append("--keypoints=built-in")
         people: dict[int, Mapping[str, Any]] = {}
         try:
             infer([FINDER, source, *flags])
@@ -87,7 +94,7 @@ def find_people(folder: Path, job: Job, arguments: list[str]) -> None:
         about, boxes = _describe_found(Path(source), job, partial, people)
         (partial / "people.json").write_text(json.dumps(about), encoding="utf-8")
         (partial / "boxes.json").write_text(json.dumps(boxes), encoding="utf-8")
-        _remove(partial / job.result)
+        shutil.rmtree(partial / job.result, ignore_errors=True)
 
 
 def _read_people(result: Path) -> dict[int, Mapping[str, Any]]:
@@ -98,19 +105,13 @@ def _read_people(result: Path) -> dict[int, Mapping[str, Any]]:
     return {number: opened.read_person(number, needed) for number in opened.files}
 
 
-def _open(source: Path, job: Job) -> "FrameSource":
-    from utils.source import open_source
-
+def _open(source: Path, job: Job) -> FrameSource:
     fps = job.flags.get("--fps")
     return open_source(source, None if fps is None else float(fps))
 
 
-def _write_shown_frames(frames: "FrameSource", folder: Path, step: int) -> tuple[list[int], int]:
+def _write_shown_frames(frames: FrameSource, folder: Path, step: int) -> tuple[list[int], int]:
     """Write 000000.jpg and so on; return the numbers of these frames, and the count of all."""
-    import cv2
-
-    from utils.iteration import with_progress
-
     folder.mkdir()
     scale = min(1.0, _SHOWN_WIDTH / frames.info.width)
     shown = []
@@ -174,8 +175,6 @@ def _portrait(boxes: Mapping[int, list[float]], shown: list[int]) -> dict[str, A
 
 def try_beginning(folder: Path, job: Job, arguments: list[str]) -> None:
     """Write trial/: the overlay of the first seconds."""
-    from utils.video_write import VideoWriter
-
     model, source, _, *flags = arguments
     with atomic_path(folder / "trial") as partial:
         partial.mkdir()
@@ -190,7 +189,7 @@ def try_beginning(folder: Path, job: Job, arguments: list[str]) -> None:
         rest = [flag for flag in flags if not flag.startswith(("--fps=", "--no-overlay"))]
         infer([model, str(beginning), f"--output={partial}", *rest])
         beginning.unlink()
-        _remove(partial / "result_beginning")
+        shutil.rmtree(partial / "result_beginning")
 
 
 def describe(folder: Path, job: Job) -> None:
@@ -221,21 +220,11 @@ def describe(folder: Path, job: Job) -> None:
 
 def _same_person(box: Any, people: Mapping[int, list[float]]) -> int | None:
     """The person with the most similar box, if one is similar."""
-
-    def shared(other: list[float]) -> float:
-        (x, y, w, h), (u, v, s, t) = map(float, box), other
-        width, height = min(x + w, u + s) - max(x, u), min(y + h, v + t) - max(y, v)
-        both = max(0.0, width) * max(0.0, height)
-        return both / (w * h + s * t - both)
-
-    best = max(people, key=lambda number: shared(people[number]), default=None)
-    return best if best is not None and shared(people[best]) > _SAME_BOX else None
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
+    numbers = list(people)
+    shared = intersection_over_union(
+        np.array([box], np.float64), np.array([people[k] for k in numbers]).reshape(-1, 4)
+    )[0]
+    return numbers[int(shared.argmax())] if shared.max(initial=0) > _SAME_BOX else None
 
 
 def make_parser() -> argparse.ArgumentParser:

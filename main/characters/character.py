@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation, Slerp
 
-from human_models.body import BodyModel
+from human_models.body import ROTATED_JOINTS, BodyModel
 from human_models.files import STAND_IN_NAME, BodyData
 from human_models.joints import RIG_JOINTS
 from human_models.safe_pickle import load_npz
@@ -33,15 +33,7 @@ TO_WORLD: Final[dict[UpAxis, tuple[tuple[int, int, int], ...]]] = {
 
 y up: z towards the viewer, as in glTF. z up: y away from the viewer, as in Blender and AMASS.
 """
-_POSE_SIZES: Final = {
-    "global_orient": 3,
-    "body_pose": 63,
-    "jaw_pose": 3,
-    "leye_pose": 3,
-    "reye_pose": 3,
-    "left_hand_pose": 45,
-    "right_hand_pose": 45,
-}
+_POSE_SIZES: Final = {name: 3 * count for name, count in ROTATED_JOINTS["smplx"].items()}
 """Rotations of BodyModel in the order of RIG_JOINTS. Results have no rotations of the eyes."""
 _ESTIMATED: Final = tuple(name for name in _POSE_SIZES if "eye" not in name)
 _PARAMETERS: Final = (*_ESTIMATED, "betas", "expression", "transl")
@@ -112,8 +104,7 @@ def read_character(
 
     The shape is the mean over all frames; the pelvis keeps its position in each frame.
 
-    Raises:
-        UserError: the file is unreadable or incomplete, or contains invalid values.
+    Raises UserError if the file is unreadable or incomplete, or contains invalid values.
     """
     needed = (*CHARACTER_FIELDS, *(WORLD_FIELDS if space == "world" else ()))
     return make_character(file.stem, read_person(file, needed), body, up, space)
@@ -164,8 +155,7 @@ def without_gaps(character: Character) -> Character:
 
     This is for formats with a fixed frame rate; the frames filled in are marked `interpolated`.
 
-    Raises:
-        UserError: too many frames are missing.
+    Raises UserError if too many frames are missing.
     """
     known = character.frame_index
     missing = int(known[-1] - known[0]) + 1 - len(known)
@@ -288,12 +278,7 @@ def make_morphs(expression: Float[np.ndarray, "T E"]) -> Morphs:
 
 
 def make_layers(
-    body: BodyData,
-    betas: Float[np.ndarray, " S"],
-    person: int,
-    morphs: Morphs,
-    *,
-    clothes: bool,
+    body: BodyData, betas: Float[np.ndarray, " S"], person: int, morphs: Morphs, *, clothes: bool
 ) -> tuple[list[Layer], RestPoints]:
     """The surfaces of a person, the body with the morphs first, and their points.
 

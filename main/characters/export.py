@@ -5,8 +5,9 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from configs.reader import load_config
 from human_models.body import BodyModel
@@ -71,24 +72,12 @@ class _Format(NamedTuple):
     up: UpAxis = "y"
 
 
-def _write_amass(path: Path, one: _Person) -> None:
-    write_amass(path, one.character, one.data)
-
-
 def _write_glb(path: Path, one: _Person) -> None:
     write_glb(path, one.character, one.data, one.number, clothes=one.options.clothes)
 
 
-def _write_bvh(path: Path, one: _Person) -> None:
-    write_bvh(path, one.character, one.data)
-
-
-def _write_obj(path: Path, one: _Person) -> None:
-    write_meshes(path, one.character, one.body, "obj", every=one.options.every)
-
-
-def _write_ply(path: Path, one: _Person) -> None:
-    write_meshes(path, one.character, one.body, "ply", every=one.options.every)
+def _write_meshes(kind: Literal["obj", "ply"], path: Path, one: _Person) -> None:
+    write_meshes(path, one.character, one.body, kind, every=one.options.every)
 
 
 def _write_usd(path: Path, one: _Person) -> None:
@@ -96,11 +85,13 @@ def _write_usd(path: Path, one: _Person) -> None:
 
 
 _FORMATS: Final = {
-    "amass": _Format("_amass.npz", _write_amass, up="z"),
+    "amass": _Format(
+        "_amass.npz", lambda path, one: write_amass(path, one.character, one.data), up="z"
+    ),
     "glb": _Format(".glb", _write_glb),
-    "bvh": _Format(".bvh", _write_bvh),
-    "obj": _Format("_obj", _write_obj),
-    "ply": _Format("_ply", _write_ply),
+    "bvh": _Format(".bvh", lambda path, one: write_bvh(path, one.character, one.data)),
+    "obj": _Format("_obj", partial(_write_meshes, "obj")),
+    "ply": _Format("_ply", partial(_write_meshes, "ply")),
     "usd": _Format(".usdc", _write_usd),
 }
 assert set(FORMATS) == {*_FORMATS, VIEWER}
@@ -118,8 +109,7 @@ def keep_exports(old: Path, new: Path, formats: Sequence[str]) -> None:
 
     Exports that will not be overwritten do not fit the new results; they are removed and logged.
 
-    Args:
-        formats: those that will be written for the new results.
+    `formats`: those that will be written for the new results.
     """
     kept = exported_paths(Path(), person_files(new).values(), formats)
     for path in kept:
@@ -174,7 +164,9 @@ def export_result(
     chosen = [_FORMATS[name] for name in dict.fromkeys(formats) if name != VIEWER]
     for number, file in result.files.items():
         for form in chosen:
-            character = _read_character(file, body, options, form.up)
+            character = read_character(file, body, options.up or form.up, space)
+            if options.origin == "person":
+                character = at_origin(character, body)
             written.append(characters / f"{file.stem}{form.ending}")
             form.write(written[-1], _Person(number, character, data, body, options))
             log.info("%s", written[-1])
@@ -186,14 +178,6 @@ def export_result(
         warning = "the %s has betas and expressions of its own: SMPL-X shows other shapes for them"
         log.warning(warning, STAND_IN_NAME)
     return written
-
-
-def _read_character(
-    file: Path, body: BodyModel, options: ExportOptions, default_up: UpAxis
-) -> Character:
-    space = options.space or "camera"
-    character = read_character(file, body, options.up or default_up, space)
-    return character if options.origin == "camera" else at_origin(character, body)
 
 
 def _with_people(result: Result, persons: Collection[int] | None) -> Result:
@@ -209,8 +193,7 @@ def _with_people(result: Result, persons: Collection[int] | None) -> Result:
 def _check_people(result: Result, viewer: bool, space: Space | None) -> tuple[str, Space]:
     """Read the file of each person; returns the name of their body model, and the coordinates.
 
-    Args:
-        space: the requested coordinates; None: those of the world, if all files have them.
+    `space`: the requested coordinates; None: those of the world, if all files have them.
     """
     names, outside = {}, []
     for number, file in result.files.items():

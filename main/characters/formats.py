@@ -269,8 +269,7 @@ def write_usd(
 ) -> None:
     """Write a .usdc of a character in a world with y up, in metres; time codes are video frames.
 
-    Raises:
-        UserError: usd-core is not installed, or the path is not valid UTF-8.
+    Raises UserError if usd-core is not installed, or the path is not valid UTF-8.
     """
     require_usd()
     assert character.up == "y"
@@ -394,8 +393,7 @@ def write_meshes(
 
     Vertices are in metres, in the character's world. Frames without the person have no file.
 
-    Args:
-        every: step in frames of the video, from the first frame of the character.
+    `every`: step in frames of the video, from the first frame of the character.
     """
     make_file = {"obj": obj_maker, "ply": ply_maker}[kind](body.faces.numpy())
     chosen = np.flatnonzero((character.frame_index - character.frame_index[0]) % every == 0)

@@ -18,6 +18,18 @@ ALL: Final = "all"
 _NEEDS_A_PACKAGE: Final = ("usd",)
 _Y_UP: Final = {"glb", "usd", VIEWER}
 
+MEDIA_TYPES: Final = {
+    ".mp4": "video/mp4",
+    ".m4v": "video/mp4",
+    ".mov": "video/mp4",
+    ".webm": "video/webm",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+}
+"""Types of files that browsers show, by their suffixes."""
+
 
 @dataclass(frozen=True)
 class ExportOptions:

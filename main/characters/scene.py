@@ -72,8 +72,7 @@ class ViewedPerson:
 def read_viewed(result: Result, number: int) -> ViewedPerson:
     """Read a person of a result folder.
 
-    Raises:
-        UserError: the file is unreadable or incomplete.
+    Raises UserError if the file is unreadable or incomplete.
     """
     return ViewedPerson(
         number, result.files[number].stem, result.read_person(number, VIEWED_FIELDS)
@@ -136,11 +135,7 @@ def _narrowed(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
 
 
 def describe_people(
-    people: list[ViewedPerson],
-    data: BodyData,
-    body: BodyModel,
-    pack: Pack,
-    options: ExportOptions,
+    people: list[ViewedPerson], data: BodyData, body: BodyModel, pack: Pack, options: ExportOptions
 ) -> dict[str, Any]:
     """The page's data about people: `template`, which all share, and `people`."""
     space, clothes = options.space or "camera", options.clothes
@@ -274,11 +269,9 @@ def raw_character(
     Raw frames have different shapes, on which the camera's depth depends; poses are drawn with the
     final shape of the person. None if the file has no raw values.
 
-    Args:
-        content: returned by `main.motion.result_reader.read_person`.
+    `content`: returned by `main.motion.result_reader.read_person`.
 
-    Raises:
-        UserError: the raw values are not in front of a camera.
+    Raises UserError if the raw values are not in front of a camera.
     """
     if any(key not in content for key in (*_RAW_FIELDS, "focal", "princpt")):
         return None

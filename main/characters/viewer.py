@@ -16,7 +16,7 @@ import numpy as np
 from human_models.body import BodyModel
 from human_models.files import STAND_IN_NAME, BodyData
 from human_models.joints import RIG_JOINTS
-from main.characters.options import ExportOptions, Space
+from main.characters.options import MEDIA_TYPES, ExportOptions, Space
 from main.characters.scene import (
     Pack,
     ViewedPerson,
@@ -35,17 +35,6 @@ PAGE_BYTES: Final = 38_000_000
 """Size of the page up to which pictures and exports are embedded; others are linked."""
 _PARTS: Final = Path(__file__).parent / "page"
 _PLACEHOLDER: Final = re.compile(r"\{\{(\w+)\}\}")
-_TYPES: Final = {
-    ".mp4": "video/mp4",
-    ".m4v": "video/mp4",
-    ".mov": "video/mp4",
-    ".webm": "video/webm",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".png": "image/png",
-    ".webp": "image/webp",
-}
-"""Types of files that browsers show, by their suffixes."""
 _OVERLAYS: Final = (".mp4", ".jpg", ".png")
 _LABELS: Final = {
     ".glb": "Animated character, glTF",
@@ -72,14 +61,9 @@ def write_viewer(
 ) -> None:
     """Write the page of a folder of results.
 
-    Args:
-        result: with the people to show.
-        data: the body model of the results.
-        options: whether to dress the open body, and which coordinates to use.
-        source: the video or image of the results; None: see `_find_source`.
+    `source`: the video or image of the results; None: see `_find_source`.
 
-    Raises:
-        UserError: a file of results is unreadable or incomplete.
+    Raises UserError if a file of results is unreadable or incomplete.
     """
     people = [read_viewed(result, number) for number in result.files]
     summary, folder = result.require_summary(), result.folder
@@ -198,7 +182,7 @@ class PageFile(NamedTuple):
         return {
             "name": _valid_text(self.path.name),
             "label": self.label,
-            "type": _TYPES.get(self.path.suffix.lower(), "application/octet-stream"),
+            "type": MEDIA_TYPES.get(self.path.suffix.lower(), "application/octet-stream"),
             "path": quote(os.fsencode(away)) + ("/" if is_folder else ""),
             "bytes": None if is_folder else self.path.stat().st_size,
             "files": sum(1 for _ in self.path.iterdir()) if is_folder else None,
@@ -212,7 +196,7 @@ def find_pictures(folder: Path, source: Path | None) -> list[PageFile]:
     found = [PageFile(path, "overlay") for path in beside if _is_within(path, folder.parent)]
     if source is not None:
         found.append(PageFile(source, "source"))
-    return [one for one in found if one.path.is_file() and one.path.suffix.lower() in _TYPES]
+    return [one for one in found if one.path.is_file() and one.path.suffix.lower() in MEDIA_TYPES]
 
 
 def find_exports(folder: Path) -> list[PageFile]:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, default_collate
 
-from configs.schema import Config
+from configs.schema import Config, Protocol
 from datasets.cache import InstanceTable, open_dataset
 from datasets.humandata.writer import BODY_BOX_SCALE
 from datasets.sample import EvaluationSample, evaluation_sample
@@ -26,7 +26,6 @@ from human_models.joints import POSE_PARTS, SIDES
 from main.evaluation.metrics import (
     HAND_SET_METRICS,
     SMPLX_METRICS,
-    EvaluationProtocol,
     Evaluator,
     MeanAndCount,
     Means,
@@ -172,7 +171,7 @@ class BenchmarkResult(NamedTuple):
 def run_benchmark(
     source: Source,
     estimator: Estimator,
-    protocol: EvaluationProtocol,
+    protocol: Protocol,
     data_dir: Path,
     *,
     scans: Scans | None = None,
@@ -339,7 +338,7 @@ class _Share(NamedTuple):
 class _Evaluation:
     """A network and the protocol by which it is evaluated on one dataset."""
 
-    def __init__(self, source: Source, estimator: Estimator, protocol: EvaluationProtocol) -> None:
+    def __init__(self, source: Source, estimator: Estimator, protocol: Protocol) -> None:
         self.estimator = estimator
         # Errors are computed in float64.
         is_wide = has_float64(estimator.device)

@@ -8,13 +8,14 @@ are in millimetres.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Final, Literal, NamedTuple, TypedDict
+from typing import Final, NamedTuple, TypedDict
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from configs.schema import Protocol
 from human_models.files import (
     ModelFolder,
     read_body,
@@ -78,13 +79,6 @@ _SMPL_COMPARED: Final = (
 # fmt: on
 
 
-EvaluationProtocol = Literal["correct", "published"]
-"""Rules of the evaluation.
-
-"published" repeats two faults of the published code. For "mpjpe" of the hands, only the prediction
-is made relative to its wrist, so that the error is about the distance to the camera. Hands whose
-"pa_mpjpe" is above 100 mm are left out of its means; if the left hand is, so is the right hand.
-"""
 _OUTLIER_MM: Final = 100.0
 
 
@@ -140,11 +134,13 @@ class Evaluator(nn.Module):
     head: Int[Tensor, "5023"]
     smplx_to_smpl: Float[Tensor, "6890 10475"]  # sparse
 
-    def __init__(self, folder: ModelFolder, protocol: EvaluationProtocol = "correct") -> None:
-        """Read joint regressors and vertex lists.
+    def __init__(self, folder: ModelFolder, protocol: Protocol = "correct") -> None:
+        """Raises UserError if a file of the folder is missing or damaged.
 
-        Raises:
-            UserError: a file of the folder is missing or damaged.
+        The protocol "published" repeats two faults of the published code. For "mpjpe" of the hands,
+        only the prediction is made relative to its wrist, so that the error is about the distance
+        to the camera. Hands whose "pa_mpjpe" is above 100 mm are left out of its means; if the left
+        hand is, so is the right hand.
         """
         super().__init__()
         self.published = protocol == "published"

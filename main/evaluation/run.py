@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.reader import save_config
-from configs.schema import DataConfig
+from configs.schema import DataConfig, Protocol
 from datasets.sources import Source, find_source
 from main.evaluation.benchmark import BenchmarkResult, read_detections, run_benchmark
-from main.evaluation.metrics import SMPLX_METRICS, EvaluationProtocol, MeanAndCount, Means
+from main.evaluation.metrics import SMPLX_METRICS, MeanAndCount, Means
 from main.evaluation.scoring import (
     WorldTrack,
     emdb_sequences,
@@ -200,7 +200,7 @@ class BenchmarkOptions:
     datasets: tuple[str, ...] = ()
     humandata: Path | None = None
     images: Path | None = None
-    protocol: EvaluationProtocol = "correct"
+    protocol: Protocol = "correct"
     ground_truth: Literal["parameters", "meshes"] = "parameters"
     worst_count: int | None = None
     detections: Path | None = None

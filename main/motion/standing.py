@@ -10,12 +10,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.ndimage import binary_closing, binary_opening
 from scipy.sparse import coo_array, csc_array
 from scipy.sparse.linalg import spsolve
 
 from human_models.body import BodyModel
 from human_models.joints import JOINTS, SIDES
-from main.motion.camera import PELVIS, CameraMotion
+from main.motion.camera import JOINT_WEIGHTS, PELVIS, CameraMotion
 from main.motion.camera_motion import as_dolly
 from main.motion.rows import FINAL_ROW, FinalRows
 from main.motion.trajectories import pose_joints, pose_vertices
@@ -258,6 +259,8 @@ LEVEL_SHARE: Final = 0.1
 """Of the time of all contacts, what makes a level."""
 STEADY_S: Final = 0.06
 """Kernel by which feet are smoothed before their speed is judged."""
+_SHORTEST_S: Final = 0.1
+"""Contacts are not shorter, nor are gaps between contacts."""
 _ZOOMED: Final = 0.03
 """Logarithm of a zoom that may be motion instead."""
 _CLEARLY: Final = 0.88
@@ -305,6 +308,26 @@ class Equations:
         return np.asarray(spsolve(self.normal.tocsc(), self.right))
 
 
+def slow_points(
+    points: Float[np.ndarray, "T P 3"], fps: float, limit_m_s: float
+) -> Bool[np.ndarray, "T P"]:
+    """Points that are slow for a while."""
+    if len(points) < 2:
+        return np.zeros(points.shape[:2], bool)
+    steady = smooth(points, STEADY_S * fps)
+    slow = np.linalg.norm(np.gradient(steady, axis=0), axis=-1) * fps < limit_m_s
+    return lasting(slow, fps)
+
+
+def lasting(contacts: Bool[np.ndarray, "T P"], fps: float) -> Bool[np.ndarray, "T P"]:
+    """Contacts without short ones, and without short gaps."""
+    length = np.ones((max(1, round(_SHORTEST_S * fps)), 1), bool)
+    margin = len(length)
+    padded = np.pad(contacts, ((margin, margin), (0, 0)), mode="edge")
+    padded = binary_opening(binary_closing(padded, length), length)
+    return padded[margin:-margin]
+
+
 def segments_of(contacts: Bool[np.ndarray, "T P"]) -> Int[np.ndarray, "T P"]:
     """A number for each stretch of contact of a point, counted over all points; -1 outside."""
     begins = contacts & ~np.pad(contacts, ((1, 0), (0, 0)))[:-1]
@@ -320,6 +343,7 @@ class Seen(NamedTuple):
         person: number of each row's person.
         centre: of the camera.
         weight: 1, or less where nobody was detected.
+        ray: direction from the camera to the middle of the body.
         limbs: `FOOT_JOINTS`, then ankles, knees and hips, relative to the pelvis.
         soles: heights of `FOOT_JOINTS` over the sole.
         hidden: the image shows some keypoints, but no ankles.
@@ -329,6 +353,7 @@ class Seen(NamedTuple):
     person: Int[np.ndarray, " N"]
     pelvis: Float[np.ndarray, "N 3"]
     centre: Float[np.ndarray, "N 3"]
+    ray: Float[np.ndarray, "N 3"]
     weight: Float[np.ndarray, " N"]
     limbs: Float[np.ndarray, "N 10 3"]
     soles: Float[np.ndarray, "N 4"]
@@ -341,8 +366,14 @@ def observe(rows: FinalRows, motion: CameraMotion, soles: Float[np.ndarray, "N 4
     centre = -np.einsum("nij,nj->ni", rotation, motion.camera_from_first[frames, :3, 3])
     pelvis = rows.column("joints_3d_m", PELVIS).astype(np.float64)
     limbs = rows.column("joints_3d_m", LIMBS) - pelvis[:, None]
+    middle = np.empty_like(pelvis)
+    for block, part in rows.blocks():
+        middle[block] = JOINT_WEIGHTS @ part["joints_3d_m"] / JOINT_WEIGHTS.sum()
+    middle -= pelvis
     # A longer lens shows somebody who is farther away at the same size.
     pelvis[:, 2] *= motion.zoom[frames]
+    ray = pelvis + middle
+    ray /= np.maximum(np.linalg.norm(ray, axis=1, keepdims=True), 1e-6)
     interpolated, scores = rows.column("interpolated"), rows.column("keypoint_score")
     shown: Bool[np.ndarray, "N 137"] = scores >= _SHOWN
     return Seen(
@@ -350,6 +381,7 @@ def observe(rows: FinalRows, motion: CameraMotion, soles: Float[np.ndarray, "N 4
         rows.column("person"),
         np.einsum("nij,nj->ni", rotation, pelvis) + centre,
         centre,
+        np.einsum("nij,nj->ni", rotation, ray),
         np.where(interpolated, 0.1, 1.0),
         np.einsum("nij,nkj->nki", rotation, limbs),
         soles,

@@ -63,6 +63,8 @@ nothing."""
 # Deviation of a place (x, y, z) after dt seconds: the estimate's noise, and what motion adds.
 _PLACE_M: Final = np.array([0.12, 0.10, 0.20])
 _DEPTH_SHARE: Final = 0.04
+_ONE_PLACE: Final = 2.0
+"""Two bodies that are not so many of these deviations apart may be one, in the boxes of two."""
 _DRIFT_M_S: Final = np.array([0.5, 0.15, 0.5])
 _VELOCITY_LASTS_S: Final = 1.0
 # Where somebody else might be: deviations about the middle of what is seen.
@@ -132,15 +134,20 @@ class Observations(NamedTuple):
     confidence: Float[np.ndarray, " T"]
     overlap: Float[np.ndarray, " T"]  # share of the smaller of two boxes that is in the other
     clean: Bool[np.ndarray, " T"]  # nobody nearer covers much, and most is in the image
+    doubled: Bool[np.ndarray, " T"]  # an overlapping box has its body at the same place
 
 
 class Ends(NamedTuple):
-    """One end of every piece: the row that shows it best, when that was, place and velocity."""
+    """One end of every piece: the row that shows it best, when that was, place and velocity.
+
+    They are not `known` if the rows may all show somebody else.
+    """
 
     row: Int[np.ndarray, " P"]
     time_s: Float[np.ndarray, " P"]
     position: Float[np.ndarray, "P 3"]
     velocity: Float[np.ndarray, "P 3"]
+    known: Bool[np.ndarray, " P"]
 
 
 class Pieces(NamedTuple):
@@ -158,32 +165,41 @@ def observe(rows: RawRows) -> Observations:
     """What stitching needs of rows that are placed in the clip's camera."""
     boxes, truncation = rows.column("box_xywh"), rows.column("truncation")
     position = rows.column("placed_pelvis_m").astype(np.float64)
-    overlap, hidden = _overlaps(rows, boxes.astype(np.float64), position[:, 2])
+    overlap, hidden, doubled = _overlaps(rows, boxes.astype(np.float64), position)
     return Observations(
         rows.column("track"),
         rows.column("frame_index"),
         position,
         rows.column("betas"),
-        confidence(rows.column("score"), boxes, truncation) * (1 - hidden) ** 2,
+        confidence(rows.column("score"), boxes, truncation) * (1 - hidden) ** 2 * ~doubled,
         overlap,
-        (hidden < COVERED) & (truncation < 0.5),
+        (hidden < COVERED) & (truncation < 0.5) & ~doubled,
+        doubled,
     )
 
 
 def _overlaps(
-    rows: RawRows, boxes: Float[np.ndarray, "T 4"], depth_m: Float[np.ndarray, " T"]
-) -> tuple[Float[np.ndarray, " T"], Float[np.ndarray, " T"]]:
-    """Shares that boxes have in common: of the smaller one, and of one's own with a nearer one."""
+    rows: RawRows, boxes: Float[np.ndarray, "T 4"], position: Float[np.ndarray, "T 3"]
+) -> tuple[Float[np.ndarray, " T"], Float[np.ndarray, " T"], Bool[np.ndarray, " T"]]:
+    """Shares that boxes have in common: of the smaller one, and of one's own with a nearer one.
+
+    Also whether an overlapping box has its body at the same place: where somebody is mostly
+    covered, a network may see the person in front in both boxes.
+    """
     area = np.maximum(boxes[:, 2] * boxes[:, 3], 1e-9)
-    overlap, hidden = np.zeros(len(rows)), np.zeros(len(rows))
+    overlap, hidden, doubled = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows), bool)
     for _, mine in rows.by_frame():
         if len(mine) > 1:
             shared = shared_areas(boxes[mine], boxes[mine])
             np.fill_diagonal(shared, 0)
-            overlap[mine] = (shared / np.minimum(area[mine, None], area[mine])).max(axis=1)
-            nearer = depth_m[mine] < depth_m[mine, None]
-            hidden[mine] = (shared * nearer / area[mine, None]).max(axis=1)
-    return overlap, hidden
+            shares = shared / np.minimum(area[mine, None], area[mine])
+            overlap[mine] = shares.max(axis=1)
+            offset = position[mine, None] - position[mine]
+            hidden[mine] = (shared * (offset[..., 2] > 0) / area[mine, None]).max(axis=1)
+            deviation = _PLACE_M + [[0, 0, _DEPTH_SHARE]] * position[mine, None, 2:]
+            near = np.linalg.norm(offset / deviation, axis=-1) < _ONE_PLACE
+            doubled[mine] = (near & (shares >= COVERED)).any(axis=1)
+    return overlap, hidden, doubled
 
 
 def cut_tracks(rows: RawRows, seen: Observations, fps: float) -> list[Int[np.ndarray, " _"]]:
@@ -232,7 +248,9 @@ def _ends(pieces: list[Int[np.ndarray, " _"]], seen: Observations, fps: float) -
     found = []
     for piece in pieces:
         near = piece[np.abs(seen.frame[piece] - seen.frame[piece[-1]]) <= _FIT_S * fps]
-        near = near[seen.clean[near]] if seen.clean[near].any() else near
+        clean = seen.clean[near]
+        known = clean.any() or not seen.doubled[near].any()
+        near = near[clean] if clean.any() else near
         last = near[-1]
         times = seen.frame[near] / fps
         late = times - times.mean()
@@ -241,9 +259,8 @@ def _ends(pieces: list[Int[np.ndarray, " _"]], seen: Observations, fps: float) -
         slope = late @ (position - centre)
         velocity = slope / (late @ late + (_POSITION_NOISE_M / _SPEED_M_S) ** 2)
         time = seen.frame[last] / fps
-        found.append((last, time, centre + velocity * (time - times.mean()), velocity))
-    row, time_s, places, velocities = (np.array(one) for one in zip(*found, strict=True))
-    return Ends(row, time_s, places, velocities)
+        found.append((last, time, centre + velocity * (time - times.mean()), velocity, known))
+    return Ends(*(np.array(one) for one in zip(*found, strict=True)))
 
 
 class ShapeSpread(NamedTuple):
@@ -256,6 +273,7 @@ class ShapeSpread(NamedTuple):
 def motion_evidence(pieces: Pieces, pairs: Pairs, camera: ClipCamera) -> Float[np.ndarray, " N"]:
     """Place and velocity, in space: the clip's camera makes them comparable."""
     first, then = pairs
+    known = pieces.end.known[first] & pieces.start.known[then]
     dt = pieces.start.time_s[then] - pieces.end.time_s[first]
     lasting = _VELOCITY_LASTS_S * -np.expm1(-dt / _VELOCITY_LASTS_S)
     velocity = (pieces.end.velocity[first] + pieces.start.velocity[then]) / 2
@@ -271,18 +289,20 @@ def motion_evidence(pieces: Pieces, pairs: Pairs, camera: ClipCamera) -> Float[n
     deviation = np.minimum(deviation, elsewhere * math.sqrt(2))
     same = -0.5 * (error / deviation) ** 2 - np.log(deviation)
     other = -0.5 * (error / (elsewhere * math.sqrt(2))) ** 2 - np.log(elsewhere * math.sqrt(2))
-    return _limited((same - other).sum(axis=1), 2 * _MOST)
+    return _limited(known * (same - other).sum(axis=1), 2 * _MOST)
 
 
 def pose_evidence(pieces: Pieces, pairs: Pairs, rows: RawRows) -> Float[np.ndarray, " N"]:
     """Pose and heading at the two ends."""
     first, then = pairs
+    known = pieces.end.known[first] & pieces.start.known[then]
     dt = pieces.start.time_s[then] - pieces.end.time_s[first]
     ends, starts = pieces.end.row[first], pieces.start.row[then]
     pose = _mean_angle(rows.take(ends, "body_pose"), rows.take(starts, "body_pose"))
     heading = _mean_angle(rows.take(ends, "placed_orient"), rows.take(starts, "placed_orient"))
-    return _fading(pose, dt, _POSE_SAME, _POSE_OTHER, _POSE_LASTS_S) + _fading(
-        heading, dt, _HEADING_SAME, _HEADING_OTHER, _HEADING_LASTS_S
+    return known * (
+        _fading(pose, dt, _POSE_SAME, _POSE_OTHER, _POSE_LASTS_S)
+        + _fading(heading, dt, _HEADING_SAME, _HEADING_OTHER, _HEADING_LASTS_S)
     )
 
 

@@ -86,7 +86,7 @@ def fit_turn(
     for turn in _turns_of_pairs(before, after, first, second, focal):
         if (score := _score(turn, before, after, focal)) < best_score:
             best, best_score = turn, score
-    for _ in range(6):
+    for _ in range(_TURN_PASSES):
         best, step = _improved(best, before, after, focal)
         if step < 1e-6:
             break
@@ -123,8 +123,10 @@ def find_focal(seen: list[TurnedPoints], assumed: float) -> float | None:
 
     Returns: None where the focal length hardly matters, or turns explain too few points.
     """
-    still = [one._replace(zoom=1.0) for one in seen]
-    found = [_best_focal(points, assumed) for points in (seen, still) if points]
+    tried = [seen] if seen else []
+    if any(one.zoom != 1 for one in seen):
+        tried.append([one._replace(zoom=1.0) for one in seen])
+    found = [_best_focal(points, assumed) for points in tried]
     return min(found, default=(math.inf, None), key=lambda one: one[0])[1]
 
 

@@ -13,13 +13,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import (
-    binary_closing,
-    binary_opening,
-    gaussian_filter1d,
-    label,
-    maximum_filter1d,
-)
+from scipy.ndimage import gaussian_filter1d, label, maximum_filter1d
 from scipy.spatial.transform import Rotation
 
 from human_models.body import BodyModel
@@ -31,17 +25,18 @@ from main.motion.standing import (
     LEAST_POINTS,
     MOST_POINTS,
     NEAR_M,
-    STEADY_S,
     Equations,
     Plane,
     Seen,
     common_level,
     find_scale,
     fit_ground,
+    lasting,
     means_of,
     nearest_level,
     observe,
     segments_of,
+    slow_points,
     soles_of,
     upright,
     world_from_camera,
@@ -68,20 +63,22 @@ _MISJUDGED: Final = 0.012
 _LASTING_S: Final = 0.5
 _FARTHEST: Final = 0.5
 """Nobody is brought nearer by this share of the distance or more to stand on the ground."""
-_UNPLANTED_M: Final = 0.04
-"""Deviation of a foot that stands, relative to the pelvis."""
+_UNPLANTED_M: Final = 0.06
+"""Deviation of a foot that stands, relative to the pelvis, along each axis."""
 _UNEVEN_M: Final = 0.02
 """Deviation of the ground from a level."""
+_UNREACHED_M: Final = 0.02
+"""Deviation of a foot that stands out of the leg's reach."""
+_PASSES: Final = 3
+"""Of reweighted least squares."""
 _ACCELERATION_M_S2: Final = 3.0
 _FIRST_SLOW_M_S: Final = 0.6
 """As SLOW_M_S, before distances are known better."""
 _STANDING_M_S: Final = 0.6
 _LOWEST_M: Final = 0.12
 """Before the ground is known, a point so far above a person's lowest one is not on it."""
-_SHORTEST_S: Final = 0.1
-"""Contacts are not shorter, nor are gaps between contacts."""
 _REACH: Final = 0.9985
-"""Of a leg's length, how far it reaches before the pelvis goes down, within _SINKING_S."""
+"""Of a leg's length, how far it reaches; the pelvis goes down for the rest, within _SINKING_S."""
 _SINKING_S, _MOST_SINKING_M = 0.1, 0.15
 
 
@@ -148,7 +145,7 @@ def solve_world(
     contacts = np.zeros(feet.shape[:2], bool)
     for run in seen.runs:
         feet_smooth = smooth(feet[run], 0.25 * clip.fps)
-        contacts[run] = _slow(feet_smooth, clip.fps, _FIRST_SLOW_M_S)
+        contacts[run] = slow_points(feet_smooth, clip.fps, _FIRST_SLOW_M_S)
     expected_up = upright(rows, motion)
     lowest = (feet @ -expected_up).max(axis=1, keepdims=True) + feet @ expected_up
     contacts &= lowest < _LOWEST_M
@@ -173,25 +170,6 @@ def solve_world(
     return solved
 
 
-def _slow(
-    points: Float[np.ndarray, "T P 3"], fps: float, limit_m_s: float
-) -> Bool[np.ndarray, "T P"]:
-    """Points that are slow for a while."""
-    if len(points) < 2:
-        return np.zeros(points.shape[:2], bool)
-    steady = smooth(points, STEADY_S * fps)
-    slow = np.linalg.norm(np.gradient(steady, axis=0), axis=-1) * fps < limit_m_s
-    return _lasting(slow, fps)
-
-
-def _lasting(contacts: Bool[np.ndarray, "T P"], fps: float) -> Bool[np.ndarray, "T P"]:
-    length = np.ones((max(1, round(_SHORTEST_S * fps)), 1), bool)
-    margin = len(length)
-    padded = np.pad(contacts, ((margin, margin), (0, 0)), mode="edge")
-    padded = binary_opening(binary_closing(padded, length), length)
-    return padded[margin:-margin]
-
-
 def _touching(
     seen: Seen, ways: _Ways, plane: Plane, levels: Float[np.ndarray, " L"], fps: float
 ) -> Bool[np.ndarray, "N 4"]:
@@ -201,8 +179,8 @@ def _touching(
     near = np.abs(height - nearest_level(height, levels)) < NEAR_M
     contacts = np.zeros(near.shape, bool)
     for run in seen.runs:
-        slow = _slow(feet[run], fps, _STANDING_M_S)
-        contacts[run] = _lasting(slow & near[run], fps)
+        slow = slow_points(feet[run], fps, _STANDING_M_S)
+        contacts[run] = lasting(slow & near[run], fps)
     return contacts
 
 
@@ -317,71 +295,91 @@ def _solve_window(
     """Find the places of the pelvis and of feet that stand, and the scale of the camera's way, by
     reweighted least squares.
 
-    The pelvis is where the image shows it, and about as far away as its size says; it accelerates
-    as people do; feet stand still while they are in contact, at a level of the ground.
+    The body is where the image shows it, and about as far away as its size says; it accelerates
+    as people do; feet do not move while they are in contact, stand on a level of the ground, and
+    are no farther from the hips than legs are long.
     """
-    count, contacts, limbs = len(part), ways.contacts[part], seen.limbs[part, :4]
+    pelvis, contacts, limbs = ways.pelvis[part], ways.contacts[part], seen.limbs[part]
     segment = segments_of(contacts)
-    segments = int(segment.max(initial=-1)) + 1
-    of_scale = 3 * (count + segments)
-    system = Equations(of_scale + 1)
-    ray = seen.pelvis[part] - seen.centre[part]
-    distance = np.maximum(np.linalg.norm(ray, axis=1), 0.2)
-    ray /= distance[:, None]
-    trust = np.sqrt(seen.weight[part])
-    across = trust * clip.camera.focal[0] / (_MISPLACED_PX * distance)
-    along = trust / (_MISJUDGED * distance * max(1.0, np.sqrt(_LASTING_S * clip.fps)))
-    weights = across[:, None, None] * np.eye(3)
-    weights += (along - across)[:, None, None] * ray[:, :, None] * ray[:, None, :]
-    axes = np.arange(3)
-    of_row = 3 * np.arange(count)[:, None] + axes
-    # weights @ (pelvis - scale * centre of the camera) = weights @ ray * distance
-    centre = (weights @ seen.centre[part, :, None])[..., 0]
-    columns = np.concatenate([of_row, np.full((count, 1), of_scale)], axis=1)[:, None]
-    values = np.concatenate([weights, -centre[..., None]], axis=2)
-    system.add(columns, values, (weights @ seen.pelvis[part, :, None])[..., 0] - centre)
-    scale_weight = np.array([[[1 / (_SCALE_ERROR if open_scale else _NO_ERROR)]]])
-    system.add(np.array([[[of_scale]]]), scale_weight, scale_weight[0])
-    bend = clip.fps**2 / _ACCELERATION_M_S2 * np.array([1.0, -2.0, 1.0])
-    if count > 2:
-        columns = np.stack([of_row[:-2], of_row[1:-1], of_row[2:]], axis=-1)
-        system.add(columns, np.broadcast_to(bend, columns.shape), np.zeros(columns.shape[:2]))
     when, point = np.nonzero(contacts)
     owner = segment[when, point]
-    of_anchor = 3 * (count + np.arange(segments))[:, None] + axes
-    feet = ways.pelvis[part, None] + limbs
-    known = np.bincount(owner, minlength=segments)
-    anchors = means_of(feet[when, point], owner)
+    foot = limbs[when, point]
+    anchors = means_of(pelvis[when] + foot, owner)
     soles = means_of(seen.soles[part][when, point][:, None], owner)[:, 0]
-    pelvis = ways.pelvis[part]
-    for _ in range(2):
+    ankle, knee, hip = (limbs[when, first + point // 2] for first in (4, 6, 8))
+    hip_from_ankle = hip - ankle + foot  # if the ankle is over a foot that stands as it is seen
+    reach = _REACH * (np.linalg.norm(hip - knee, axis=1) + np.linalg.norm(knee - ankle, axis=1))
+    system = _equations_of_pelvis(seen, part, len(anchors), clip, open_scale)
+    of_row, of_anchor = np.split(np.arange(system.unknowns - 1).reshape(-1, 3), [len(part)])
+    columns = np.stack([of_row[when], of_anchor[owner]], axis=-1)
+    for _ in range(_PASSES):
         equations = system.copy()
-        off = np.linalg.norm(pelvis[when] + limbs[when, point] - anchors[owner], axis=1)
+        apart = pelvis[when] - anchors[owner]
+        off = np.linalg.norm(apart + foot, axis=1)
         weight = 1 / _UNPLANTED_M / np.sqrt(1 + (off / (2 * _UNPLANTED_M)) ** 2)
-        columns = np.stack([of_row[when], of_anchor[owner]], axis=-1)
         values = weight[:, None, None] * np.broadcast_to([1.0, -1.0], columns.shape)
-        equations.add(columns, values, -weight[:, None] * limbs[when, point])
+        equations.add(columns, values, -weight[:, None] * foot)
         if levels is not None:
+            # |apart + hip_from_ankle| = reach, linearized, where it is more.
+            leg = apart + hip_from_ankle
+            distance = np.linalg.norm(leg, axis=1)
+            far = distance > reach
+            along = (leg / distance[:, None])[far, None] / _UNREACHED_M
+            values = np.stack([along, -along], axis=-1).reshape(-1, 1, 6)
+            right = reach[far, None] / _UNREACHED_M - (along @ hip_from_ankle[far, :, None])[..., 0]
+            equations.add(columns[far].reshape(-1, 1, 6), values, right)
             height = plane.height_of(anchors) - soles
             level = nearest_level(height, levels)
-            weight = np.sqrt(known) / _UNEVEN_M / np.sqrt(1 + ((height - level) / NEAR_M) ** 2)
+            weight = np.sqrt(np.bincount(owner)) / _UNEVEN_M
+            weight /= np.sqrt(1 + ((height - level) / NEAR_M) ** 2)
             equations.add(
                 of_anchor[:, None, :],
                 (weight[:, None] * plane.up)[:, None, :],
                 (weight * (plane.height + level + soles))[:, None],
             )
         every = equations.solve()
-        solution, scale = every[:-1].reshape(-1, 3), float(every[-1])
-        pelvis, anchors = solution[:count], solution[count:]
-    placed = pelvis[:, None] + limbs
-    levels_under = np.zeros(contacts.shape)
+        pelvis, anchors = np.split(every[:-1].reshape(-1, 3), [len(part)])
+    placed, levels_under = pelvis[:, None] + limbs[:, :4], np.zeros(contacts.shape)
     if levels is not None:
         height = plane.height_of(anchors) - soles
         level = nearest_level(height, levels)
         anchors = anchors - (height - level)[:, None] * plane.up
         levels_under[when, point] = level[owner]
     placed[when, point] = anchors[owner]
-    return _Ways(pelvis, contacts, placed, levels_under), scale
+    return _Ways(pelvis, contacts, placed, levels_under), float(every[-1])
+
+
+def _equations_of_pelvis(
+    seen: Seen, part: Int[np.ndarray, " T"], segments: int, clip: Clip, open_scale: bool
+) -> Equations:
+    """What the image and acceleration say of the pelvis, and what is known of the scale.
+
+    The unknowns are the places of the pelvis in each row of `part`, those of `segments` feet that
+    stand, and the scale of the camera's way.
+    """
+    count = len(part)
+    of_scale = 3 * (count + segments)
+    system = Equations(of_scale + 1)
+    ray = seen.ray[part]
+    distance = np.maximum(np.linalg.norm(seen.pelvis[part] - seen.centre[part], axis=1), 0.2)
+    trust = np.sqrt(seen.weight[part])
+    across = trust * clip.camera.focal[0] / (_MISPLACED_PX * distance)
+    along = trust / (_MISJUDGED * distance * max(1.0, np.sqrt(_LASTING_S * clip.fps)))
+    weights = across[:, None, None] * np.eye(3)
+    weights += (along - across)[:, None, None] * ray[:, :, None] * ray[:, None, :]
+    of_row = np.arange(3 * count).reshape(-1, 3)
+    # weights @ (pelvis - scale * centre of the camera) = weights @ (pelvis - centre), as seen
+    centre = (weights @ seen.centre[part, :, None])[..., 0]
+    columns = np.concatenate([of_row, np.full((count, 1), of_scale)], axis=1)[:, None]
+    values = np.concatenate([weights, -centre[..., None]], axis=2)
+    system.add(columns, values, (weights @ seen.pelvis[part, :, None])[..., 0] - centre)
+    scale_weight = np.array([[[1 / (_SCALE_ERROR if open_scale else _NO_ERROR)]]])
+    system.add(np.array([[[of_scale]]]), scale_weight, scale_weight[0])
+    if count > 2:
+        bend = clip.fps**2 / _ACCELERATION_M_S2 * np.array([1.0, -2.0, 1.0])
+        columns = np.stack([of_row[:-2], of_row[1:-1], of_row[2:]], axis=-1)
+        system.add(columns, np.broadcast_to(bend, columns.shape), np.zeros(columns.shape[:2]))
+    return system
 
 
 def _write(
@@ -413,24 +411,22 @@ def _write(
         result["camera_zoom"] = solved.motion.zoom[frames]
         result["camera_confidence"] = solved.motion.confidence[frames]
         result["foot_contact"] = ways.contacts[part]
-        orient = Rotation.from_matrix(camera[:, :3, :3]) * Rotation.from_rotvec(
-            final["global_orient"]
-        )
-        pelvis = pelvis_first[part] @ to_world[:3, :3].T + to_world[:3, 3]
-        final["global_orient"] = orient.as_rotvec()
-        joints = pose_joints(body, final)
-        shift = pelvis - joints[:, PELVIS]
+        # Legs are bent in the clip's camera, because the contour of a face depends on the view.
+        turned, orient = camera[:, :3, :3], Rotation.from_rotvec(final["global_orient"])
+        into_camera = turned.transpose(0, 2, 1) @ to_world[:3, :3]
         for k, side in enumerate(SIDES):
-            turn = Rotation.from_rotvec(moves[part, k, :3] @ to_world[:3, :3].T)
+            turn, shift = np.einsum("nij,nkj->kni", into_camera, moves[part, k].reshape(-1, 2, 3))
             final["body_pose"] = bend_leg(
-                *(orient, final["body_pose"], joints.astype(np.float64), side),
-                moves[part, k, 3:] @ to_world[:3, :3].T,
-                turn,
+                *(orient, final["body_pose"], final["joints_3d_m"].astype(np.float64), side),
+                *(shift, Rotation.from_rotvec(turn)),
             )
-        result["world_global_orient"] = final["global_orient"]
+        joints = pose_joints(body, final)
+        pelvis = pelvis_first[part] @ to_world[:3, :3].T + to_world[:3, 3]
+        result["world_global_orient"] = (Rotation.from_matrix(turned) * orient).as_rotvec()
         result["world_body_pose"] = final["body_pose"]
-        result["world_transl"] = shift
-        result["world_joints_3d_m"] = pose_joints(body, final) + result["world_transl"][:, None]
+        result["world_transl"] = pelvis - joints[:, PELVIS]
+        joints -= joints[:, PELVIS, None]
+        result["world_joints_3d_m"] = np.einsum("nij,nkj->nki", turned, joints) + pelvis[:, None]
         world.append(result)
 
 

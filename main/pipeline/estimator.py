@@ -40,7 +40,8 @@ from utils.files import ROOT
 log = logging.getLogger(__name__)
 
 Network = SMPLestX | OnnxNetwork | StaticNetwork
-_POSED_AT_ONCE: Final = 256
+AT_ONCE: Final = 256
+"""Bodies that are posed, or placed in the clip's camera, at once."""
 PRECISIONS: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -230,9 +231,9 @@ class Estimator:
             parameters: fields of `Person` by name; `focal` and `princpt` are ignored.
         """
         joints = []
-        for start in range(0, len(parameters["transl"]), _POSED_AT_ONCE):
+        for start in range(0, len(parameters["transl"]), AT_ONCE):
             given = {
-                name: torch.from_numpy(value[start : start + _POSED_AT_ONCE]).to(self.device)
+                name: torch.from_numpy(value[start : start + AT_ONCE]).to(self.device)
                 for name, value in parameters.items()
                 if name not in ("focal", "princpt")
             }

@@ -21,7 +21,7 @@ from main.motion.result_reader import open_result
 from main.motion.results import input_ids
 from main.motion.rows import PARAMETERS, RAW_ROW, Keypoints, KeypointSource, RawRows
 from main.pipeline.detection import Detection, Detector, import_ultralytics, pairs
-from main.pipeline.estimator import Estimator, Person, PersonCrop
+from main.pipeline.estimator import AT_ONCE, Estimator, Person, PersonCrop
 from main.pipeline.keypoints import SOURCES, FoundPerson, KeypointFinder
 from utils.camera import Box, intersection_over_union
 from utils.errors import UserError, printable
@@ -145,7 +145,6 @@ READ_AHEAD: Final = 8
 """Number of frames that are decoded, and cropped, ahead of the next step."""
 FRAMES_PER_BATCH: Final = 4
 """Largest number of frames, with or without people, that wait for a batch, in sizes of a batch."""
-_BATCH: Final = 256
 _MAX_DEPTH_M: Final = 1e5
 """Largest depth in the camera of a crop, whose focal length is long."""
 _TRACKER: Final = {
@@ -453,7 +452,7 @@ def place_people(frames: Iterable[EstimatedFrame], clip: Clip, rows: RawRows) ->
     for number, people in frames:
         count += 1
         waiting += [(number, person) for person in people]
-        if len(waiting) >= _BATCH:
+        if len(waiting) >= AT_ONCE:
             rows.append(raw_rows(waiting, clip))
             waiting = []
     if waiting:

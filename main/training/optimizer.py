@@ -20,8 +20,7 @@ _BEFORE_BLOCKS: Final = ("encoder.patch_embed.", "encoder.pos_embed", "encoder.t
 def freeze(network: SMPLestX, config: TrainConfig) -> None:
     """Stop the gradients of parameters that no loss reads, and of the config's `frozen_blocks`.
 
-    Raises:
-        UserError: the encoder has fewer blocks.
+    Raises UserError if the encoder has fewer blocks.
     """
     depth = len(network.encoder.blocks)
     if config.frozen_blocks > depth:

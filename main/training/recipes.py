@@ -23,13 +23,13 @@ from main.training.optimizer import freeze
 from main.training.state import Learner, Run, Snapshots
 from main.training.validation import (
     BodyValidator,
-    JointPreview,
     KeypointValidator,
     LiftingValidator,
     Preview,
     TrainLog,
     Validator,
     images_of,
+    preview_joints,
 )
 from models.checkpoint import load_weights
 from models.initialise import initial_network, load_encoder, load_keypoint_head, save_encoder
@@ -49,8 +49,8 @@ from utils.files import ROOT
 
 log = logging.getLogger(__name__)
 
-Objective = Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Float[Tensor, " B"]]]
-"""Computes the terms of the loss of a network and a batch, one value per sample."""
+Terms = dict[str, Float[Tensor, " B"]]
+"""The terms of a loss, one value per sample."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class Recipe:
     weights do not fit."""
     loader: Callable[[Run], "BatchLoader"]
     """The training data; raises UserError if they are missing."""
-    objective: Callable[[BodyModel, Config], Objective]
+    objective: Callable[[BodyModel, Config, nn.Module, Mapping[str, Tensor]], Terms]
+    """Computes the loss of a network and a batch; the body is on the device of the batch."""
     validator: Callable[[Run, Learner, TrainLog], Validator]
-    preview: Callable[[BodyModel, Config], Preview] | None = None
-    """Pictures of the network's predictions for a batch."""
+    preview: Preview | None = None
     finish: Callable[[Run, Learner], None] = lambda run, learner: None
     """Called by the first process at the end."""
 
@@ -103,8 +103,7 @@ def _initial_network(run: Run, snapshots: Snapshots) -> SMPLestX:
 
     A resumed run needs no such files.
 
-    Raises:
-        UserError: a weights file is missing, or belongs to another network.
+    Raises UserError if a weights file is missing, or belongs to another network.
     """
     config, model = run.config, run.config.model
     begins = next(snapshots.newest_first(), None) is None
@@ -181,57 +180,39 @@ BatchLoader = TrainingLoader | LiftingLoader
 """The batches of each iteration of an epoch, as functions of the iteration's number."""
 
 
-class Regression:
+def regression(
+    body: BodyModel, config: Config, network: nn.Module, batch: Mapping[str, Tensor]
+) -> Terms:
     """SMPL-X parameters of a crop, as published: `models.losses`."""
-
-    def __init__(self, body: BodyModel, config: Config) -> None:
-        """`body` is on the device of the batches."""
-        self._body, self._config = body, config
-
-    def __call__(
-        self, model: nn.Module, batch: Mapping[str, Tensor]
-    ) -> dict[str, Float[Tensor, " B"]]:
-        heads, keypoints, token_joints, attention = model(images_of(batch))
-        config, train = self._config.model, self._config.train
-        posed = pose_body(body_parameters(heads, config), self._body, config, want_vertices=False)
-        terms = training_losses(heads, posed, batch, self._config)
-        if keypoints is not None:
-            terms["keypoints"] = train.keypoint_weight * keypoint_loss(keypoints, batch, config)
-        if token_joints is not None:
-            loss = token_joint_loss(token_joints, batch, config)
-            terms["token_joints"] = train.token_joint_weight * loss
-        if attention is not None:
-            loss = attention_loss(attention, batch, config)
-            terms["attention"] = train.attention_weight * loss
-        return terms
+    heads, keypoints, token_joints, attention = network(images_of(batch))
+    model, train = config.model, config.train
+    posed = pose_body(body_parameters(heads, model), body, model, want_vertices=False)
+    terms = training_losses(heads, posed, batch, config)
+    if keypoints is not None:
+        terms["keypoints"] = train.keypoint_weight * keypoint_loss(keypoints, batch, model)
+    if token_joints is not None:
+        loss = token_joint_loss(token_joints, batch, model)
+        terms["token_joints"] = train.token_joint_weight * loss
+    if attention is not None:
+        loss = attention_loss(attention, batch, model)
+        terms["attention"] = train.attention_weight * loss
+    return terms
 
 
-class Keypoints:
+def _keypoints(
+    _: BodyModel, config: Config, network: nn.Module, batch: Mapping[str, Tensor]
+) -> Terms:
     """Joints on the encoder's feature map, for pre-training."""
-
-    def __init__(self, body: BodyModel, config: Config) -> None:
-        del body
-        self._config = config
-
-    def __call__(
-        self, model: nn.Module, batch: Mapping[str, Tensor]
-    ) -> dict[str, Float[Tensor, " B"]]:
-        return {"keypoints": keypoint_loss(model(images_of(batch)), batch, self._config.model)}
+    return {"keypoints": keypoint_loss(network(images_of(batch)), batch, config.model)}
 
 
-class Lifting:
+def _lifting(
+    body: BodyModel, config: Config, network: nn.Module, batch: Mapping[str, Tensor]
+) -> Terms:
     """SMPL-X parameters from 2D joints, for pre-training of a lifter."""
-
-    def __init__(self, body: BodyModel, config: Config) -> None:
-        """`body` is on the device of the batches."""
-        self._body, self._config = body, config
-
-    def __call__(
-        self, model: nn.Module, batch: Mapping[str, Tensor]
-    ) -> dict[str, Float[Tensor, " B"]]:
-        heads, config = model(batch["keypoints"]), self._config.model
-        posed = pose_body(body_parameters(heads, config), self._body, config, want_vertices=False)
-        return training_losses(heads, posed, batch, self._config)
+    heads, model = network(batch["keypoints"]), config.model
+    posed = pose_body(body_parameters(heads, model), body, model, want_vertices=False)
+    return training_losses(heads, posed, batch, config)
 
 
 @contextmanager
@@ -257,15 +238,15 @@ REGRESSION: Final = Recipe(
     kind="train",
     network=_regression_network,
     loader=crop_loader,
-    objective=Regression,
+    objective=regression,
     validator=BodyValidator,
-    preview=JointPreview,
+    preview=preview_joints,
 )
 KEYPOINTS: Final = Recipe(
     kind="pretrain",
     network=_keypoint_network,
     loader=crop_loader,
-    objective=Keypoints,
+    objective=_keypoints,
     validator=KeypointValidator,
     finish=_write_encoder,
 )
@@ -273,6 +254,6 @@ LIFTING: Final = Recipe(
     kind="pretrain",
     network=_lifting_network,
     loader=LiftingLoader,
-    objective=Lifting,
+    objective=_lifting,
     validator=LiftingValidator,
 )

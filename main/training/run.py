@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +34,7 @@ from utils.devices import (
     process_group,
     world,
 )
-from utils.files import exclusive
+from utils.files import exclusive, remove_leftovers
 
 INTERRUPTED: Final = 128 + signal.SIGTERM
 """Exit status of a run that a signal ended and that can be resumed."""
@@ -60,11 +61,9 @@ def run_training(recipe: Recipe, options: RunOptions, stop: StopRequest | None =
 
     Every process of the run calls it.
 
-    Args:
-        stop: set by SIGTERM and SIGHUP from now on.
+    `stop`: set by SIGTERM and SIGHUP from now on.
 
-    Raises:
-        UserError: the config, the data or the weights are not usable, or training failed.
+    Raises UserError if the config, the data or the weights are not usable, or training failed.
     """
     stop = stop or StopRequest()
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -81,11 +80,7 @@ def run_training(recipe: Recipe, options: RunOptions, stop: StopRequest | None =
         folder = run_folder(recipe.kind, name, outputs, since=since, world=here)
         if not here.is_first:
             logging.disable(logging.WARNING)  # `one_error_report` decides who reports errors
-        with (
-            log_file(folder / "log" / "train.log"),
-            one_error_report(here),
-            _locked(folder, here),
-        ):
+        with log_file(folder / "log" / "train.log"), one_error_report(here), _locked(folder, here):
             return _train(recipe, Run(config, folder, device, here), stop)
 
 
@@ -97,7 +92,7 @@ def _train(recipe: Recipe, run: Run, stop: StopRequest) -> int:
         network = recipe.network(run, snapshots)
         loader = recipe.loader(run)
         if is_first:
-            snapshots.remove_partial()
+            remove_leftovers(snapshots.folder, None)
             record(run, sys.argv)
     learner = _learner(network, run)
     with failing_together("start"):
@@ -105,8 +100,8 @@ def _train(recipe: Recipe, run: Run, stop: StopRequest) -> int:
         train_log = TrainLog(run, loader.names, loader.iterations, progress)
         validator = recipe.validator(run, learner, train_log)
     logging.disable(logging.NOTSET if is_first else logging.INFO)
-    preview = recipe.preview(run.body, config) if recipe.preview else None
-    task = Task(recipe.objective(run.body, config), loader, validator, preview)
+    preview = partial(recipe.preview, run.body, config) if recipe.preview else None
+    task = Task(partial(recipe.objective, run.body, config), loader, validator, preview)
     trainer = Trainer(run, learner, task, snapshots, train_log, stop)
     try:
         trainer.train(progress)

@@ -37,17 +37,11 @@ from configs.schema import Config
 from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from main.training.optimizer import AveragedWeights
-from models.checkpoint import (
-    from_published,
-    read_torch,
-    require_weights,
-    save_torch,
-    to_published,
-)
+from models.checkpoint import from_published, read_torch, require_weights, save_torch, to_published
 from models.losses import NETWORK
 from utils.devices import DATE, World, failing_together
 from utils.errors import UserError, first_line
-from utils.files import CONFIG_NAME, ROOT, atomic_path, remove_leftovers
+from utils.files import CONFIG_NAME, ROOT, atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -86,12 +80,10 @@ class Run:
 def run_folder(kind: str, job: str, outputs: Path, *, since: str | None, world: World) -> Path:
     """Make the folder of a run, the same for all processes: outputs/KIND_JOB_DATE.
 
-    Args:
-        since: use an existing folder of the job with this date or a later one, if there is one. Of
-            several, the one whose state was written last is used, as dates may be wrong.
+    `since`: use an existing folder of the job with this date or a later one, if there is one. Of
+    several, the one whose state was written last is used, as dates may be wrong.
 
-    Raises:
-        UserError: the job's name is not a folder name, or the folder cannot be made.
+    Raises UserError if the job's name is not a folder name, or the folder cannot be made.
     """
     date = datetime.now().astimezone().strftime(DATE)
     with failing_together("run folder"):
@@ -215,8 +207,7 @@ class Learner(NamedTuple):
     def restore(self, path: Path) -> Progress:
         """Load what `state` returned; every process of the run must call it.
 
-        Raises:
-            UserError: the file is damaged, or belongs to another network.
+        Raises UserError if the file is damaged, or belongs to another network.
         """
         content = read_torch(path)
         if not {"network", "optimizer", "progress"} <= content.keys():
@@ -277,10 +268,6 @@ class Snapshots:
         self._latest: Path | None = None
         self._good: frozenset[Path] = frozenset()
 
-    def remove_partial(self) -> None:
-        """Remove incomplete files of killed processes."""
-        remove_leftovers(self.folder, None)
-
     def newest_first(self) -> Iterator[Path]:
         """Snapshots and states, the most advanced first."""
         found = [(_advance(path), path) for path in self.folder.glob("*.pth.tar")]
@@ -290,8 +277,7 @@ class Snapshots:
     def write(self, state: dict[str, Any], *, best: bool = False) -> None:
         """Begin to write a state (of `Learner.state`), after the previous one is written.
 
-        Raises:
-            OSError: the previous one could not be written.
+        Raises OSError if the previous one could not be written.
         """
         self.wait()
         progress = Progress(**state["progress"])
@@ -357,9 +343,8 @@ def _advance(path: Path) -> tuple[int, int] | None:
 def resume(run: Run, learner: Learner, snapshots: Snapshots) -> Progress:
     """Load the newest complete state of the run's folder, or the state that the config names.
 
-    Raises:
-        UserError: no state of the folder can be read, or model.pretrained_model_path contains no
-            state from which a run can be resumed.
+    Raises UserError if no state of the folder can be read, or model.pretrained_model_path contains
+    no state from which a run can be resumed.
     """
     paths = list(snapshots.newest_first())
     for path in paths:

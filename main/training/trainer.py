@@ -3,23 +3,23 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from main.training.optimizer import learning_rate, set_learning_rate
-from main.training.recipes import BatchLoader, Objective, autocast
+from main.training.recipes import BatchLoader, Terms, autocast
 from main.training.state import Learner, Progress, Run, Snapshots
-from main.training.validation import Preview, TrainLog, Validator
+from main.training.validation import TrainLog, Validator
 from models.checkpoint import save_torch
 from utils.devices import copied_to
 from utils.errors import UserError
@@ -50,10 +50,10 @@ class StopRequest:
 class Task:
     """What is learned from which samples, and how it is evaluated."""
 
-    objective: Objective
+    objective: Callable[[nn.Module, Mapping[str, Tensor]], Terms]
     loader: BatchLoader
     validator: Validator
-    preview: Preview | None
+    preview: Callable[[nn.Module, Mapping[str, Tensor]], UInt8[Tensor, "3 H W"]] | None
     """Draws the network's predictions for the last batch of each epoch."""
 
 
@@ -140,7 +140,7 @@ class Trainer:
 
     def _iterate(
         self, progress: Progress, batches: list[dict[str, Tensor]]
-    ) -> tuple[list[dict[str, Float[Tensor, " B"]]], _Status]:
+    ) -> tuple[list[Terms], _Status]:
         """Take one step of the optimizer; returns the loss terms of each batch, and the status.
 
         There are no terms if the loss or its gradients were bad and no step was taken.

@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
 
-from configs.schema import Config, ModelConfig, TrainConfig
+from configs.schema import Config, ModelConfig
 from datasets.cache import InstanceTable, open_dataset
 from datasets.sample import NO_AUGMENTATION, TrainingSample, training_sample
 from datasets.sources import find_source
@@ -159,11 +159,9 @@ class TrainLog:
             for dataset, row in zip(self._datasets, sums, strict=True)
             if row[-1]
         }
-        place_and_loss = {**_place(progress), "loss": loss}
-        self._write(
-            {"kind": "train", **place_and_loss, **means, **numbers, "by_dataset": by_dataset}
-        )
-        for name, value in {"loss": loss, **means, **numbers}.items():
+        values = {"loss": loss, **means, **numbers}
+        self._write({"kind": "train", **_place(progress), **values, "by_dataset": by_dataset})
+        for name, value in values.items():
             self._board.add_scalar(f"train/{name}", value, step)
         for dataset, terms in by_dataset.items():
             for name, value in terms.items():
@@ -230,8 +228,8 @@ _MOST_CROPS: Final = 8
 """Per picture."""
 
 
-Preview = Callable[[nn.Module, Mapping[str, Tensor]], UInt8[Tensor, "3 H W"]]
-"""Draws the predictions for a batch; every process of a run must call it."""
+Preview = Callable[[BodyModel, Config, nn.Module, Mapping[str, Tensor]], UInt8[Tensor, "3 H W"]]
+"""Draws the predictions of a network for a batch; every process of a run must call it."""
 
 
 def images_of(batch: Mapping[str, Tensor]) -> Float[Tensor, "B 3 H W"]:
@@ -242,10 +240,11 @@ def images_of(batch: Mapping[str, Tensor]) -> Float[Tensor, "B 3 H W"]:
 class Validator(ABC):
     """Evaluates the network, with averaged weights if there are any."""
 
+    metric: str
+    """Decides which network is the best."""
+
     def __init__(self, run: Run, learner: Learner, train_log: TrainLog) -> None:
-        """Raises UserError if the config's metric is unknown."""
         self._run, self._config, self._learner, self._log = run, run.config, learner, train_log
-        self._metric = self._metric_of(run.config.train)
 
     def __call__(self, progress: Progress) -> float | None:
         """The mean of the metric over all evaluations; None if there are none."""
@@ -257,14 +256,9 @@ class Validator(ABC):
                 self._log.metrics(progress, values, f"validation/{dataset}")
                 summary = " ".join(f"{name} {value:.4g}" for name, value in values.items())
                 log.info("%s: %s", dataset, summary)
-                known += [values[self._metric]] if self._metric in values else []
+                known += [values[self.metric]] if self.metric in values else []
         network.train()
         return self._of_first_process(sum(known) / len(known) if known else None)
-
-    @staticmethod
-    @abstractmethod
-    def _metric_of(config: TrainConfig) -> str:
-        """The metric that decides which network is the best."""
 
     @abstractmethod
     def _evaluations(self) -> Iterator[tuple[str, dict[str, float]]]:
@@ -281,7 +275,7 @@ class DatasetValidator(Validator):
     """Evaluates the datasets of `train.validate_on`."""
 
     def __init__(self, run: Run, learner: Learner, train_log: TrainLog) -> None:
-        """Raises UserError if a dataset or the metric is unknown."""
+        """Raises UserError if a dataset is unknown."""
         super().__init__(run, learner, train_log)
         config = run.config
         self._sources = [find_source(name, config.data) for name in config.train.validate_on]
@@ -290,15 +284,15 @@ class DatasetValidator(Validator):
 class BodyValidator(DatasetValidator):
     """The metrics of `main.test`, in millimetres."""
 
-    @staticmethod
-    def _metric_of(config: TrainConfig) -> str:
-        metric = config.validate_metric
-        if metric not in SMPLX_METRICS:
+    def __init__(self, run: Run, learner: Learner, train_log: TrainLog) -> None:
+        """Raises UserError if a dataset or the metric is unknown."""
+        super().__init__(run, learner, train_log)
+        self.metric = run.config.train.validate_metric
+        if self.metric not in SMPLX_METRICS:
             known = ", ".join(SMPLX_METRICS)
             raise UserError(
-                f"train.validate_metric = '{metric}' is unknown; choose one of: {known}"
+                f"train.validate_metric = '{self.metric}' is unknown; choose one of: {known}"
             )
-        return metric
 
     def _evaluations(self) -> Iterator[tuple[str, dict[str, float]]]:
         network = self._learner.network
@@ -335,10 +329,7 @@ class UnchangedSamples(Dataset[TrainingSample]):
 class KeypointValidator(DatasetValidator):
     """Median distances of body joints and hands, in pixels of the network's input."""
 
-    @staticmethod
-    def _metric_of(config: TrainConfig) -> str:
-        del config
-        return "body_px"
+    metric = "body_px"
 
     def _evaluations(self) -> Iterator[tuple[str, dict[str, float]]]:
         for source in self._sources if self._run.world.is_first else ():
@@ -379,10 +370,7 @@ class LiftingValidator(Validator):
     The people have poses that do not occur in training.
     """
 
-    @staticmethod
-    def _metric_of(config: TrainConfig) -> str:
-        del config
-        return "mpjpe"
+    metric = "mpjpe"
 
     def _evaluations(self) -> Iterator[tuple[str, dict[str, float]]]:
         if self._run.world.is_first:
@@ -408,25 +396,23 @@ class LiftingValidator(Validator):
         return {name: MILLIMETRES * float(d.mean()) for name, d in distances.items()}
 
 
-class JointPreview:
-    """Draws true and predicted joints of the first crops of a batch, see `joint_pictures`."""
+@torch.no_grad()
+def preview_joints(
+    body: BodyModel, config: Config, network: nn.Module, batch: Mapping[str, Tensor]
+) -> UInt8[Tensor, "3 H W"]:
+    """Draw true and predicted joints of the first crops of a batch, see `joint_pictures`.
 
-    def __init__(self, body: BodyModel, config: Config) -> None:
-        """`body` is on the device of the batches."""
-        self._body, self._config = body, config.model
-
-    @torch.no_grad()
-    def __call__(self, network: nn.Module, batch: Mapping[str, Tensor]) -> UInt8[Tensor, "3 H W"]:
-        """`network` as in models.losses."""
-        few = {name: values[:_MOST_CROPS] for name, values in batch.items()}
-        network.eval()
-        heads = network(images_of(few)).heads
-        network.train()
-        if isinstance(network, FSDPModule):
-            network.reshard()  # else it keeps all gathered parameters until the next backward pass
-        parameters = body_parameters(heads, self._config)
-        posed = pose_body(parameters, self._body, self._config, want_vertices=False)
-        return joint_pictures(few, posed.joints_2d, self._config)
+    The body is on the device of the batch, and the network as in models.losses.
+    """
+    few = {name: values[:_MOST_CROPS] for name, values in batch.items()}
+    network.eval()
+    heads = network(images_of(few)).heads
+    network.train()
+    if isinstance(network, FSDPModule):
+        network.reshard()  # else it keeps all gathered parameters until the next backward pass
+    parameters = body_parameters(heads, config.model)
+    posed = pose_body(parameters, body, config.model, want_vertices=False)
+    return joint_pictures(few, posed.joints_2d, config.model)
 
 
 def joint_pictures(

@@ -240,16 +240,3 @@ def test_strange_override_is_one_line(override):
     assert len(str(error.value)) < 500
     assert "\n" not in str(error.value)
     assert time.monotonic() - start < 5
-
-
-def test_older_names_of_keys_are_accepted(tmp_path):
-    """In a file, in the one that it starts from, and on the command line; the last one decides."""
-    debug = Path("configs/config_debug.py")
-    config = load_config(debug, ["train.first_glance_weight=2.0"])
-    assert config.train.attention_weight == 2.0
-    base, new = tmp_path / "base.py", tmp_path / "new.py"
-    save_config(config, base)
-    base.write_text(base.read_text().replace("attention_weight", "first_glance_weight"))
-    assert load_config(base).train.attention_weight == 2.0
-    new.write_text('base = "base.py"\nconfig = {"train": {"attention_weight": 3.0}}\n')
-    assert load_config(new).train.attention_weight == 3.0

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.schema import DataConfig
-from datasets.cache import InstanceTable, ReadingProtocol, complete, open_dataset
+from configs.schema import DataConfig, Protocol
+from datasets.cache import InstanceTable, complete, open_dataset
 from datasets.humandata.reader import read_humandata
 from datasets.sources import SOURCES, Split, find_source
 from human_models.joints import HANDS_MEAN, JOINT_PARTS, JOINTS, POSE_PARTS
@@ -63,7 +63,7 @@ def load(
     name: str,
     entries: dict[str, Any],
     split: Split = "train",
-    protocol: ReadingProtocol = "correct",
+    protocol: Protocol = "correct",
     interval: int = 1,
 ) -> InstanceTable:
     (tmp_path / "annot").mkdir(exist_ok=True)
@@ -184,7 +184,7 @@ def test_box_rule_is_the_crops() -> None:
     ],
 )
 def test_mean_hand(
-    tmp_path: Path, name: str, stated: bool | None, protocol: ReadingProtocol, subtracted: bool
+    tmp_path: Path, name: str, stated: bool | None, protocol: Protocol, subtracted: bool
 ) -> None:
     entries = humandata()
     entries["misc"] = {} if stated is None else {"flat_hand_mean": stated}

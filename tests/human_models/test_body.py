@@ -248,7 +248,8 @@ def test_files_with_all_components(
     (tmp_path / "smplx").mkdir()
     np.savez(tmp_path / "smplx" / "SMPLX_NEUTRAL.npz", **content)
 
-    ours = BodyLibrary(ModelFolder(tmp_path, "SMPL-X"), betas, expressions).smplx()
+    data = read_body(ModelFolder(tmp_path, "SMPL-X"), "smplx", "neutral", betas, expressions)
+    ours = BodyModel(data)
     theirs = reference(
         tmp_path, "smplx", "neutral", num_betas=betas, num_expression_coeffs=expressions
     )

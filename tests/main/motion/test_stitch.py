@@ -98,6 +98,18 @@ def test_nobody_comes_or_leaves_where_people_cover_each_other(people):
     assert people(near, far) == [{1}, {2}]
 
 
+def test_who_is_seen_as_the_person_in_front_stays_who_they_are(people):
+    """Somebody walks out of view behind somebody who stands; a network then sees the one in front
+    in both boxes."""
+    standing, leaving = np.arange(90), np.arange(50)
+    front = track(1, standing, 0.1, 4, person=1)
+    behind = track(2, leaving, 1.6 - 0.035 * leaving, 6, person=2, heading=1.5)
+    for name in ("placed_pelvis_m", "body_pose", "placed_orient", "betas"):
+        behind[name][42:] = front[name][42:50]
+    behind["placed_pelvis_m"][42:, 2] -= 0.1
+    assert people(front, behind) == [{1}, {2}]
+
+
 def test_return_after_a_long_absence_is_recognised_by_the_shape(people):
     first, second, later = np.arange(0, 90), np.arange(0, 400), np.arange(350, 450)
     tracks = [

@@ -15,7 +15,7 @@ from configs.reader import load_config
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from main.training import validation
-from main.training.recipes import Keypoints, Regression
+from main.training.recipes import KEYPOINTS, REGRESSION
 from main.training.state import Progress, Run
 from main.training.validation import TrainLog
 from models.losses import KeypointNetwork, SupervisedSMPLestX
@@ -70,9 +70,9 @@ def batch(config):
 
 
 def networks(config):
-    yield SupervisedSMPLestX(SMPLestX(config.model), config), Regression
+    yield SupervisedSMPLestX(SMPLestX(config.model), config), REGRESSION
     encoder = config.model.encoder_config
-    yield KeypointNetwork(ViT(encoder), encoder.embed_dim), Keypoints
+    yield KeypointNetwork(ViT(encoder), encoder.embed_dim), KEYPOINTS
 
 
 def test_a_step_waits_for_nothing_and_needs_no_float64(config, batch, monkeypatch, tmp_path):
@@ -86,11 +86,11 @@ def test_a_step_waits_for_nothing_and_needs_no_float64(config, batch, monkeypatc
     run = Run(config, tmp_path, META, World(1, 2, 1))
     train_log = TrainLog(run, ["any"], 1, Progress())
     body = BodyLibrary(ModelFolder(STAND_IN, STAND_IN_NAME)).smplx().to(META)
-    for network, objective in networks(config):
+    for network, recipe in networks(config):
         network.to(META).train()
         with OnlyThere(), NothingOfTheHost():
             with torch.autocast("meta", torch.bfloat16):
-                terms = objective(body, config)(network, batch)
+                terms = recipe.objective(body, config, network, batch)
             torch.stack([term.mean() for term in terms.values()]).sum().backward()
             gradients = [p.grad for p in network.parameters() if p.grad is not None]
             assert nn.utils.get_total_norm(gradients).shape == ()

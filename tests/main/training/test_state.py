@@ -17,6 +17,7 @@ from main.training.state import Progress, Snapshots, run_folder
 from models.checkpoint import read_network, to_published
 from utils.devices import World
 from utils.errors import UserError
+from utils.files import remove_leftovers
 
 LIMIT = 700_000
 """Bytes; less than a snapshot, more than all else that a short run writes."""
@@ -84,7 +85,7 @@ def test_what_killed_processes_began_is_removed(tmp_path):
     (tmp_path / ".partial_x" / "snapshot_3.pth.tar").write_bytes(b"begun")
     snapshots = Snapshots(tmp_path, None)
     assert list(snapshots.newest_first()) == []
-    snapshots.remove_partial()
+    remove_leftovers(snapshots.folder, None)
     assert list(tmp_path.iterdir()) == []
 
 
