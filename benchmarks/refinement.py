@@ -34,8 +34,8 @@ from human_models.joints import (
 from human_models.safe_pickle import load_npz
 from main.cli import command, command_parser
 from main.motion.camera import Clip, ClipCamera
-from main.motion.kinematics import TURNED, Observed, error_vector
-from main.motion.refinement import NetworkErrors, Refinement, observed
+from main.motion.kinematics import ROTATED, NetworkErrors, Observed, error_vector
+from main.motion.refinement import Refinement, observed
 from main.motion.result_reader import open_result
 from main.motion.rows import KeypointSource
 from main.pipeline.estimator import Estimator
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
         truths.append(true)
         start = time.process_time()
         refinement = Refinement(estimator.body, measured, clip)
-        refinement.move(row, refinement.of_frames)
+        refinement.move(row, refinement.solver)
         seconds += time.process_time() - start
         after: Observed = observed(row, estimator.body, clip.image_size)
         afters.append(Bodies(after.rotations, after.shape, after.pelvis_m))
@@ -158,7 +158,7 @@ def true_bodies(content: dict[str, np.ndarray], estimator: Estimator, count: int
     ]
     turned = torch.from_numpy(np.concatenate(vectors, axis=1).astype(np.float32))
     rotations = torch.eye(3).repeat(count, len(RIG_JOINTS), 1, 1)
-    rotations[:, TURNED] = axis_angle_to_matrix(turned + estimator.body.mean_pose[TURNED])
+    rotations[:, ROTATED] = axis_angle_to_matrix(turned + estimator.body.mean_pose[ROTATED])
     shape = np.concatenate([parameters[name][:count] for name in ("betas", "expression")], axis=1)
     pelvis = content["keypoints3d_smplx"][:count, 0, :3].astype(np.float32)
     return Bodies(rotations, torch.from_numpy(shape.astype(np.float32)), torch.from_numpy(pelvis))
@@ -174,7 +174,7 @@ def distances(one: Bodies, true: Bodies, estimator: Estimator) -> tuple[float, f
 
 def vertices(bodies: Bodies, estimator: Estimator) -> Float[torch.Tensor, "N V 3"]:
     """Vertices relative to the pelvis, metres."""
-    vectors = (matrix_to_axis_angle(bodies.rotations) - estimator.body.mean_pose)[:, TURNED]
+    vectors = (matrix_to_axis_angle(bodies.rotations) - estimator.body.mean_pose)[:, ROTATED]
     pose = {name: vectors[:, part].flatten(1) for name, part in POSE_PARAMETERS.items()}
     betas, expression = bodies.shape.split(10, dim=1)
     posed = estimator.body(**pose, betas=betas, expression=expression)

@@ -20,8 +20,7 @@ from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS_FROM_MODEL
 from human_models.safe_pickle import load_npz
 from main.motion.camera import ClipCamera, solve_translation, turn_into_view
-from main.motion.kinematics import PLACE, SHAPE, TURNS
-from main.motion.refinement import NetworkErrors
+from main.motion.kinematics import POSITION, ROTATIONS, SHAPE, NetworkErrors
 from main.pipeline.estimator import Person
 from synthetic.poses import walk_cycle
 from synthetic.production import SynthesisOptions, synthesize
@@ -198,7 +197,7 @@ def estimates(
         if network is not None:
             axes = _disturbance(rng, (frames, network.basis.shape[1]), 0.7, 0.7)
             errors = axes @ network.basis.numpy().T
-            pose_error, place_error = errors[:, TURNS][:, :66], errors[:, PLACE]
+            pose_error, place_error = errors[:, ROTATIONS][:, :66], errors[:, POSITION]
             error = Rotation.from_rotvec(pose_error.reshape(-1, 3)).as_matrix()
             rotations = one.rotations @ error.reshape(-1, 22, 3, 3)
             betas = one.betas + errors[:, SHAPE][:, :10]

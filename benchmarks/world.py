@@ -68,7 +68,7 @@ from human_models.safe_pickle import load_npz
 from main.evaluation.metrics import FOOT_POINTS, WORLD_UNITS, world_errors
 from main.motion.camera import CameraMotion, Clip, ClipCamera, static_camera
 from main.motion.camera_motion import CameraTracker
-from main.motion.refinement import ERRORS_NAME, NetworkErrors
+from main.motion.kinematics import ERRORS_NAME, NetworkErrors
 from main.motion.result_reader import open_result
 from main.motion.rows import FinalRows, RawRows, WorldRows
 from main.motion.stitch import stitch

@@ -7,7 +7,7 @@ camera_motion.py  how the camera turns, zooms and moves, from what is behind peo
 odometry.py  the path of a camera that moves
 stitch.py   which tracks are one person
 refinement.py  raw rows moved onto keypoints
-kinematics.py  bodies as refinement varies them, and their derivatives
+kinematics.py  error vectors of estimates, their covariance, and derivatives of the joints
 trajectories.py  from raw rows to final ones: one shape, gaps filled, smooth, flagged
 standing.py  the ground, feet that touch it, and the equations that the world is solved with
 legs.py     legs that bend so that feet stand where they should

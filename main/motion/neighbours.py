@@ -1,9 +1,9 @@
-"""Whose keypoints somebody has, and what the frames before and after say about the estimate.
+"""Corrections of keypoints and estimates by the other people in a frame, and by other frames.
 
-A keypoint network that looks at somebody who is covered finds whoever is in front, and sometimes
-takes the left side for the right one. `own_keypoints` and `judged_frames` notice that, and who is
-covered; `joined_over_time` carries bodies from the frames in which they are known well into those
-in which they are not.
+Where a person is covered, a keypoint network finds the person in front, and it sometimes takes
+the left side for the right one. `correct_keypoints` and `find_overlaps` detect this, and
+`combine_frames` weights the estimates of a person's frames by their variances, so that well-seen
+frames determine the pose in the others. docs/refinement.md has the rules and how they were chosen.
 """
 
 from collections.abc import Iterator
@@ -20,115 +20,124 @@ from human_models.joints import (
     joint_places,
     mirror_permutation,
 )
-from main.motion.kinematics import DEEP, ROTATING
+from main.motion.kinematics import DEPTH_JOINTS, read_rotations, write_rotations
 from main.motion.rows import KeypointSource, RawRows
 from main.motion.trajectories import filled_runs, occlusion
 
 _BODY: Final = JOINT_PARTS["body"]
-_SHARED: Final = 0.04
-"""Distance in which two people's keypoints are one and the same, in longer sides of the box."""
-_LEAST_SHARED: Final = 4
-_FOUND: Final = list(joint_places(COCO_KEYPOINTS))
-"""What the network of the body's keypoints finds."""
-_LIMBS: Final = np.array(_FOUND[5:])
-"""The same without the head, whose left and right are too near each other."""
+_COCO: Final = list(joint_places(COCO_KEYPOINTS))
+"""The joints that the body keypoint network finds."""
+_LIMBS: Final = np.array(_COCO[5:])
+"""The same without the head, whose left and right keypoints are too close together."""
 _MIRRORED: Final = np.array(mirror_permutation(JOINTS))
 _MIRRORED[JOINT_PARTS["face"]] = np.arange(len(JOINTS))[JOINT_PARTS["face"]]
-_EXCHANGED: Final = 0.5
-"""Distance of keypoints from the network's joints of the other side, over that from those of their
-own side, up to which left and right are exchanged."""
-_LEAST_APART: Final = 0.08
-"""Distance from those of their own side, in longer sides of the box: below, both sides are near."""
-_CONFIRMED: Final = 0.5
-"""Share of the keypoints with a depth, near which BlazePose finds the same joint."""
-_EXCLUSIVE: Final = 0.15
-"""Distance of keypoints from the network's joints, in longer sides of the box, from which one of
-both is wrong."""
-_WORSE: Final = 1.2
-"""Then, by how much the keypoints' edges are farther than those of the network's joints from those
-of the box if the keypoints are wrong."""
-_COVERED_IS_ANOTHERS: Final = 0.25
-"""Logarithm of a ratio of distances by which keypoints are rather of somebody who is not covered,
-times the difference of the covered shares."""
-_CLEARLY: Final = 0.5
-"""Logarithm of the ratio from which shared keypoints are somebody's."""
-_COVERED: Final = 0.3
-"""Share of the joints in somebody nearer's box from which the network's estimate is doubtful."""
-_DOUBT: Final = 1000.0
-"""How much larger the variance of such an estimate is."""
-_TURN: Final = 0.33
-"""Standard deviation of a joint's turn in one second, radians; it grows with the root of time."""
-_MOVE: Final = np.array([0.11, 0.11, 0.055])
-"""The same of the place: in the image, in sides of the box, and the logarithm of the depth."""
+
+# Distances are in units of the longer side of the box.
+_MAX_SHARED_DISTANCE: Final = 0.04
+"""Largest distance between the keypoints of two people that are taken to be the same point."""
+_MIN_SHARED: Final = 4
+"""Least number of such keypoints for which two people are compared."""
+_MAX_SWAPPED_RATIO: Final = 0.5
+"""Largest ratio of the keypoints' distance from the joints of the other side to that from their
+own side at which left and right are exchanged."""
+_MIN_SWAPPED_DISTANCE: Final = 0.08
+"""Least distance from the joints of their own side; below it the sides are not distinguishable."""
+_MAX_CONFIRMED_SHARE: Final = 0.5
+"""Share of the keypoints with a depth, that is, near BlazePose's joint of the same side, from which
+the sides are taken to be right."""
+_MAX_DISTANCE: Final = 0.15
+"""Distance between keypoints and the network's joints above which one of them is wrong."""
+_MAX_BOX_ERROR_RATIO: Final = 1.2
+"""Ratio of the keypoints' distance from the edges of the box to that of the network's joints above
+which the keypoints are the wrong ones."""
+_COVERED_EVIDENCE: Final = 0.25
+"""Weight of the difference in covered shares, compared with a logarithm of a distance ratio."""
+_MIN_EVIDENCE: Final = 0.5
+"""Evidence (logarithm of a ratio) from which shared keypoints are assigned to one person."""
+_MAX_COVERED: Final = 0.3
+"""Share of joints in the box of a nearer person above which the estimate is unreliable."""
+_COVERED_VARIANCE: Final = 1000.0
+"""Factor for the variance of such an estimate."""
+_ROTATION_SIGMA: Final = 0.33
+"""Standard deviation of a joint's change of rotation in one second, in radians; the variance of
+the random walk is proportional to the time."""
+_POSITION_SIGMA: Final = np.array([0.11, 0.11, 0.055])
+"""The same for the position: x and y in sides of the box, and the logarithm of the depth."""
 _BLOCK, MARGIN = 1024, 192
-"""Rows that are joined at a time, and how many more on each side are looked at."""
+"""Rows that are combined at a time, and further rows on each side that are taken into account."""
 
 
-class FramesJudged(NamedTuple):
-    """Of each raw row.
+class Overlaps(NamedTuple):
+    """What people who overlap in the image do to each raw row.
 
     Attributes:
-        covered: share of the body's joints that are in the box of somebody nearer.
-        has_anothers: the keypoints are somebody else's, or it is not clear whose.
+        covered: share of the body's joints that lie in the box of a nearer person.
+        has_foreign_keypoints: whether the keypoints belong to another person, or may do so.
     """
 
     covered: Float[np.ndarray, " N"]
-    has_anothers: Bool[np.ndarray, " N"]
+    has_foreign_keypoints: Bool[np.ndarray, " N"]
 
 
-def own_keypoints(rows: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Raw rows with the keypoints that are the person's, as a copy.
+def correct_keypoints(rows: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """A copy of raw rows with exchanged sides corrected and wrong keypoints marked as unknown.
 
-    Left and right are exchanged where the keypoint network took one for the other. No keypoint is
-    known where they are of somebody else or of nobody. Keypoints of a file are taken as they are.
+    Keypoints are wrong where they show another person or none. Keypoints of a file are not changed.
+
+    Args:
+        rows: of type `RAW_ROW`.
+        image_size: width and height in pixels.
     """
     rows = rows.copy()
-    found = rows["keypoint_source"][:, _FOUND] == KeypointSource.BODY
-    found &= rows["keypoint_score"][:, _FOUND] > 0
-    mine = np.flatnonzero(found[:, -len(_LIMBS) :].any(axis=1))
-    if not len(mine):
+    known = rows["keypoint_source"][:, _COCO] == KeypointSource.BODY
+    known &= rows["keypoint_score"][:, _COCO] > 0
+    chosen = np.flatnonzero(known[:, -len(_LIMBS) :].any(axis=1))
+    if not len(chosen):
         return rows
-    found, some = found[mine], rows[mine]
-    apart, mirrored = (
-        _distance(some, found[:, -len(_LIMBS) :], places) for places in (_LIMBS, _MIRRORED[_LIMBS])
+    known, old = known[chosen], rows[chosen]
+    distance, mirrored_distance = (
+        _limb_distance(old, known[:, -len(_LIMBS) :], joints)
+        for joints in (_LIMBS, _MIRRORED[_LIMBS])
     )
-    known = some["keypoint_score"][:, DEEP] > 0
-    confirmed = known & (some["keypoint_depth_m"][:, DEEP] != 0)
-    is_exchanged = (
-        (mirrored < _EXCHANGED * apart)
-        & (apart > _LEAST_APART)
-        & (confirmed.sum(axis=1) < _CONFIRMED * known.sum(axis=1))
+    has_score = old["keypoint_score"][:, DEPTH_JOINTS] > 0
+    is_confirmed = has_score & (old["keypoint_depth_m"][:, DEPTH_JOINTS] != 0)
+    is_swapped = (
+        (mirrored_distance < _MAX_SWAPPED_RATIO * distance)
+        & (distance > _MIN_SWAPPED_DISTANCE)
+        & (is_confirmed.sum(axis=1) < _MAX_CONFIRMED_SHARE * has_score.sum(axis=1))
     )
-    everything = np.ones_like(found)
-    ours, theirs = (
-        _misfit(some["box_xywh"], some[name][:, _FOUND], which, image_size)
-        for name, which in (("keypoints_px", found), ("joints_2d_px", everything))
+    keypoint_error, joint_error = (
+        _box_error(old["box_xywh"], old[name][:, _COCO], which, image_size)
+        for name, which in (("keypoints_px", known), ("joints_2d_px", np.ones_like(known)))
     )
-    apart = np.where(is_exchanged, mirrored, apart)
-    is_wrong = (apart > _EXCLUSIVE) & (ours > _WORSE * theirs)
+    distance = np.where(is_swapped, mirrored_distance, distance)
+    is_wrong = (distance > _MAX_DISTANCE) & (keypoint_error > _MAX_BOX_ERROR_RATIO * joint_error)
     for name in ("keypoints_px", "keypoint_score", "keypoint_source", "keypoint_depth_m"):
-        rows[name][mine[is_exchanged]] = some[name][is_exchanged][:, _MIRRORED]
+        rows[name][chosen[is_swapped]] = old[name][is_swapped][:, _MIRRORED]
     for name in ("keypoint_score", "keypoint_depth_m"):
-        rows[name][mine[is_wrong]] = 0
+        rows[name][chosen[is_wrong]] = 0
     return rows
 
 
-def _distance(
-    rows: np.ndarray, known: Bool[np.ndarray, "N L"], places: Int[np.ndarray, " L"]
+def _limb_distance(
+    rows: np.ndarray, known: Bool[np.ndarray, "N L"], joints: Int[np.ndarray, " L"]
 ) -> Float[np.ndarray, " N"]:
-    """Median distance of the limbs' keypoints from some joints, in longer sides of the box."""
-    off = np.linalg.norm(rows["keypoints_px"][:, _LIMBS] - rows["joints_2d_px"][:, places], axis=-1)
-    size = rows["box_xywh"][:, 2:].max(axis=1)
-    return np.nanmedian(np.where(known, off, np.nan), axis=1) / size
+    """Median distance of the known keypoints of `_LIMBS` from `joints`, in sides of the box."""
+    offsets = rows["keypoints_px"][:, _LIMBS] - rows["joints_2d_px"][:, joints]
+    distances = np.where(known, np.linalg.norm(offsets, axis=-1), np.nan)
+    return np.nanmedian(distances, axis=1) / rows["box_xywh"][:, 2:].max(axis=1)
 
 
-def _misfit(
+def _box_error(
     box: Float[np.ndarray, "N 4"],
     points: Float[np.ndarray, "N P 2"],
     known: Bool[np.ndarray, "N P"],
     image_size: tuple[int, int],
 ) -> Float[np.ndarray, " N"]:
-    """Pixels from the edges of points to those of the box, inside the image, in all."""
+    """Distance of the bounding box of the known points from `box`, both cut at the image's edges.
+
+    It is the sum over the four edges, in pixels.
+    """
     end = np.array(image_size) - 1
     points = points.clip(0, end)
     low, high = (np.where(known[..., None], points, far).clip(0, end) for far in (np.inf, -np.inf))
@@ -137,125 +146,126 @@ def _misfit(
     return np.asarray(edges.sum(axis=1))
 
 
-def judged_frames(raw: RawRows) -> FramesJudged:
-    """Who is covered, and whose keypoints are those that two people have in common.
+def find_overlaps(raw: RawRows) -> Overlaps:
+    """Find people who are covered, and those who have the keypoints of another person.
 
-    They are of the one from whose joints, as the network sees them, they are less far, and rather
-    of the one in front.
+    Keypoints that two people share belong to the person whose joints, as the network estimates
+    them, are nearer to them; the person in front is preferred.
     """
-    covered, anothers = np.zeros(len(raw)), np.zeros(len(raw), bool)
-    for _, mine in raw.by_frame():
-        if len(mine) < 2:
+    covered, is_foreign = np.zeros(len(raw)), np.zeros(len(raw), bool)
+    for _, numbers in raw.by_frame():
+        if len(numbers) < 2:
             continue
-        rows = raw.take(mine)
+        rows = raw.take(numbers)
         joints, points = rows["joints_2d_px"][:, _BODY], rows["keypoints_px"][:, _BODY]
         depth = rows["placed_pelvis_m"][:, 2]
-        covered[mine] = occlusion(joints, rows["box_xywh"], depth)
+        covered[numbers] = occlusion(joints, rows["box_xywh"], depth)
         known = rows["keypoint_score"][:, _BODY] > 0
-        off = np.linalg.norm(points - joints, axis=-1)
+        errors = np.linalg.norm(points - joints, axis=-1)
         size = rows["box_xywh"][:, 2:].max(axis=1)
-        for one in range(len(mine)):
-            for other in range(one):
-                apart = np.linalg.norm(points[one] - points[other], axis=-1)
-                near = apart < _SHARED * min(size[one], size[other])
-                shared = known[one] & known[other] & near
-                if shared.sum() < _LEAST_SHARED:
+        for a in range(len(numbers)):
+            for b in range(a):
+                distance = np.linalg.norm(points[a] - points[b], axis=-1)
+                is_near = distance < _MAX_SHARED_DISTANCE * min(size[a], size[b])
+                is_shared = known[a] & known[b] & is_near
+                if is_shared.sum() < _MIN_SHARED:
                     continue
-                distances = np.median(off[:, shared], axis=1) + 1e-6
-                against = np.log(distances[one] / distances[other]) + _COVERED_IS_ANOTHERS * (
-                    covered[mine[one]] - covered[mine[other]]
+                medians = np.median(errors[:, is_shared], axis=1) + 1e-6
+                evidence = np.log(medians[a] / medians[b]) + _COVERED_EVIDENCE * (
+                    covered[numbers[a]] - covered[numbers[b]]
                 )
-                anothers[mine[one]] |= against > -_CLEARLY
-                anothers[mine[other]] |= against < _CLEARLY
-    return FramesJudged(covered, anothers)
+                is_foreign[numbers[a]] |= evidence > -_MIN_EVIDENCE
+                is_foreign[numbers[b]] |= evidence < _MIN_EVIDENCE
+    return Overlaps(covered, is_foreign)
 
 
-def doubted(
+def inflate_variances(
     variances: Float[np.ndarray, "N C"], covered: Float[np.ndarray, " N"]
 ) -> Float[np.ndarray, "N C"]:
-    """Variances of estimates, larger where people are covered."""
-    return variances * np.where(covered > _COVERED, _DOUBT, 1.0)[:, None].astype(variances.dtype)
+    """Variances of estimates, increased where most of the person may be covered."""
+    factors = np.where(covered > _MAX_COVERED, _COVERED_VARIANCE, 1.0)
+    return variances * factors[:, None].astype(variances.dtype)
 
 
-def joined_over_time(
+def combine_frames(
     refined: RawRows,
     rows: Int[np.ndarray, " T"],
     variances: Float[np.ndarray, "N C"],
     fps: float,
 ) -> Iterator[tuple[Int[np.ndarray, " B"], np.ndarray]]:
-    """The rows of one person after their neighbours in time were heard, some at a time.
+    """Combine the estimates of one person's frames: numbers of rows and the new rows, in blocks.
 
-    With y_t the estimate of a frame, v_t its variance and q that of the change in a frame, it
-    minimises the sum of |x_t - y_t|² / v_t + |x_t+1 - x_t|² / (q (t+1 - t)) for each joint's
-    rotation, as unit quaternions, and for the place. Columns that depend on the pose, such as
-    the joints' pixels, are left to the caller, who may write the rows back.
+    With y_t the estimate of a frame, v_t its variance and q the variance of the change from one
+    frame to the next, the result x minimises the sum of |x_t - y_t|² / v_t and
+    |x_t+1 - x_t|² / (q (t+1 - t)) over the frames: for the unit quaternion of each joint's
+    rotation, and for the position. Columns that depend on the pose, such as the joints' pixels,
+    must be computed again by the caller, who may write the rows back during the iteration.
 
     Args:
         rows: numbers of the person's rows.
-        variances: of the estimates, of each turned joint and the three entries of the place.
+        variances: of the estimates of all rows; first those of the rotated joints, then those of
+            the three coordinates of the position.
     """
     frames = refined.column("frame_index")
     rows = rows[np.argsort(frames[rows], kind="stable")]
-    change = np.concatenate([np.full(variances.shape[1] - 3, _TURN), _MOVE]) ** 2 / fps
+    sigmas = np.concatenate([np.full(variances.shape[1] - 3, _ROTATION_SIGMA), _POSITION_SIGMA])
+    change = sigmas**2 / fps
     for run in filled_runs(frames[rows], rows, fps):
-        mine = run.before[run.before == run.after]
-        unheard = refined.take(mine[:0])
-        for start in range(0, len(mine), _BLOCK):
-            first, stop = max(0, start - MARGIN), min(start + _BLOCK, len(mine))
-            ahead = refined.take(mine[start : stop + MARGIN])
-            part = np.concatenate([unheard[len(unheard) - (start - first) :], ahead])
-            unheard = part[: stop - first][-MARGIN:].copy()
-            numbers = mine[first : stop + MARGIN]
+        numbers = run.before[run.before == run.after]
+        # The caller may have replaced earlier rows, so the margin before a block is kept here.
+        original = refined.take(numbers[:0])
+        for start in range(0, len(numbers), _BLOCK):
+            first, stop = max(0, start - MARGIN), min(start + _BLOCK, len(numbers))
+            following = refined.take(numbers[start : stop + MARGIN])
+            part = np.concatenate([original[len(original) - (start - first) :], following])
+            original = part[: stop - first][-MARGIN:].copy()
             gaps = np.maximum(np.diff(part["frame_index"]), 1)[:, None]
-            _join(part, 1 / variances[numbers], 1 / (change * gaps))
-            yield mine[start:stop], part[start - first : stop - first]
+            _combine(part, 1 / variances[numbers[first : stop + MARGIN]], 1 / (change * gaps))
+            yield numbers[start:stop], part[start - first : stop - first]
 
 
-def _join(
-    rows: np.ndarray, trust: Float[np.ndarray, "T C"], links: Float[np.ndarray, "T-1 C"]
+def _combine(
+    rows: np.ndarray, precision: Float[np.ndarray, "T C"], coupling: Float[np.ndarray, "T-1 C"]
 ) -> None:
-    """Consecutive rows of a person, in place.
+    """Combine consecutive rows of a person, in place.
 
     Args:
-        trust: one over the variance of each joint and entry of the place.
-        links: one over the variance of what changes from each row to the next.
+        precision: one over the variance of each rotated joint and coordinate of the position.
+        coupling: one over the variance of the change from each row to the next.
     """
     count = len(rows)
-    vectors = np.concatenate([rows[name] for name in ROTATING], axis=1).reshape(-1, 3)
-    turns = Rotation.from_rotvec(vectors).as_quat().reshape(count, -1, 4)
-    signs = np.sign((turns[1:] * turns[:-1]).sum(axis=-1, keepdims=True) + 1e-12)
-    turns[1:] *= np.cumprod(signs, axis=0)
-    turns = _solved(turns, trust[:, :-3], links[:, :-3])
-    vectors = Rotation.from_quat(turns.reshape(-1, 4)).as_rotvec().reshape(count, -1)
-    first = 0
-    for name, joints in ROTATING.items():
-        rows[name] = vectors[:, first : first + 3 * len(joints)]
-        first += 3 * len(joints)
+    vectors = read_rotations(rows).reshape(-1, 3)
+    rotations = Rotation.from_rotvec(vectors).as_quat().reshape(count, -1, 4)
+    signs = np.sign((rotations[1:] * rotations[:-1]).sum(axis=-1, keepdims=True) + 1e-12)
+    rotations[1:] *= np.cumprod(signs, axis=0)
+    rotations = _solve(rotations, precision[:, :-3], coupling[:, :-3])
+    vectors = Rotation.from_quat(rotations.reshape(-1, 4)).as_rotvec()
+    write_rotations(rows, vectors.reshape(count, -1, 3))
     pelvis = rows["placed_pelvis_m"].astype(np.float64)
     depth = np.maximum(pelvis[:, 2:], 1e-3)
-    place = np.concatenate([pelvis[:, :2] / depth, np.log(depth)], axis=1)
-    place = _solved(place[..., None], trust[:, -3:], links[:, -3:])[..., 0]
-    depth = np.exp(place[:, 2:])
-    rows["placed_pelvis_m"] = np.concatenate([place[:, :2] * depth, depth], axis=1)
+    position = np.concatenate([pelvis[:, :2] / depth, np.log(depth)], axis=1)
+    position = _solve(position[..., None], precision[:, -3:], coupling[:, -3:])[..., 0]
+    depth = np.exp(position[:, 2:])
+    rows["placed_pelvis_m"] = np.concatenate([position[:, :2] * depth, depth], axis=1)
 
 
-def _solved(
+def _solve(
     values: Float[np.ndarray, "T C K"],
-    trust: Float[np.ndarray, "T C"],
-    links: Float[np.ndarray, "T-1 C"],
+    precision: Float[np.ndarray, "T C"],
+    coupling: Float[np.ndarray, "T-1 C"],
 ) -> Float[np.ndarray, "T C K"]:
-    """The minimum, by elimination forwards and substitution backwards (tridiagonal)."""
+    """Solve the tridiagonal normal equations by elimination and back substitution."""
     result = np.empty_like(values)
-    passed = np.zeros_like(trust)
+    ratio = np.zeros_like(precision)
     for t in range(len(values)):
-        before = links[t - 1] * (1 - passed[t - 1]) if t else np.zeros_like(trust[0])
-        after = links[t] if t + 1 < len(values) else np.zeros_like(trust[0])
-        total = trust[t] + before + after
-        passed[t] = after / total
-        heard = trust[t][:, None] * values[t]
+        before = coupling[t - 1] * (1 - ratio[t - 1]) if t else np.zeros_like(precision[0])
+        after = coupling[t] if t + 1 < len(values) else np.zeros_like(precision[0])
+        diagonal = precision[t] + before + after
+        ratio[t] = after / diagonal
+        right_side = precision[t][:, None] * values[t]
         if t:
-            heard = heard + links[t - 1][:, None] * result[t - 1]
-        result[t] = heard / total[:, None]
+            right_side = right_side + coupling[t - 1][:, None] * result[t - 1]
+        result[t] = right_side / diagonal[:, None]
     for t in range(len(values) - 2, -1, -1):
-        result[t] += passed[t][:, None] * result[t + 1]
+        result[t] += ratio[t][:, None] * result[t + 1]
     return result

@@ -1,8 +1,8 @@
-"""Reading of the result folders that `main.motion.results` writes, by everything that reads them.
+"""Reading and validation of the result folders that `main.motion.results` writes.
 
-A result folder may come from a stranger. Nothing in it is trusted: every value is checked against
-the schema below before memory is spent on it, only plain arrays are read, and no file outside the
-folder is opened because a file in it says so.
+The contents of a result folder are not trusted: every value is checked against the schema below
+before memory is allocated for it, only plain arrays are read, and no file outside the folder is
+opened because of its contents.
 """
 
 import json
@@ -33,16 +33,16 @@ from utils.files import DEMO, open_input
 SUMMARY_NAME: Final = "summary.json"
 _MAX_SUMMARY_BYTES: Final = 16_000_000
 _MAX_EXPANSION: Final = 100
-"""Bytes of arrays for a byte of the file that holds them, at most: inference does not compress."""
+"""Largest ratio of the arrays' size to that of their file; inference does not compress."""
 _MAX_NAME_BYTES: Final = 4 * 256
 _AGAIN: Final = "run the inference again"
 MAX_FRAMES: Final = 10_000_000
-"""Of a clip: 92 hours at 30 frames per second."""
+"""Largest number of frames of a clip: 92 hours at 30 frames per second."""
 _MAX_SIDE_PX: Final = 1 << 20
 """The largest width or height of an image that OpenCV opens."""
 _METRES: Final = 1e12
 _PIXELS: Final = 1e15
-"""Beyond any honest value, and small enough that float32 can still compute with them."""
+"""Bounds beyond all valid values, but small enough for computation in float32."""
 PERSON_FILE: Final = re.compile(r"person_([0-9]{1,9})\.npz")
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -61,7 +61,7 @@ _Pair = Annotated[list[_Finite], Field(min_length=2, max_length=2)]
 
 
 class _Checked(BaseModel):
-    """Further keys are allowed, as later versions may write them, and not read."""
+    """Unknown keys, which later versions may write, are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
@@ -75,14 +75,14 @@ class CameraSummary(_Checked):
 
 
 class WorldSummary(_Checked):
-    """How the camera moves in the world, and heights of further grounds over the floor."""
+    """Motion of the camera in the world, and heights of further ground levels above the floor."""
 
     camera: _Text | None = None
     levels_m: list[_Finite] = []
 
 
 class PersonSummary(_Checked):
-    """What the summary says of one person; all of it stands in the person's file, too."""
+    """Entries of the summary for one person, which follow from the person's file."""
 
     person: Annotated[int, Field(ge=0, lt=10**9)] | None = None
     file: Annotated[str, Field(pattern=rf"^{PERSON_FILE.pattern}$")] | None = None
@@ -97,9 +97,9 @@ class Summary(_Checked):
 
     people: list[PersonSummary]
     input: _Text | None = None
-    """The name of the video or image, without its folder. Never used as a path; see find_input."""
+    """Name of the video or image without its folder; never used as a path, see `find_input`."""
     input_ids: list[_Text] = []
-    """For its place and its content; see main/motion/results.py."""
+    """Hashes of the input's path and content; see main/motion/results.py."""
     frames: _Frames | None = None
     fps: Annotated[float, Field(ge=1e-6, le=1e6)] | None = None
     image_size: (
@@ -113,7 +113,7 @@ class Summary(_Checked):
     model: _Text | None = None
     precision: _Text | None = None
     keypoints: _Text | None = None
-    """built-in or file, if there are any; early versions did not say."""
+    """Either "built-in" or "file" if there are keypoints; early versions did not write this."""
     camera: CameraSummary | None = None
     smoothing_s: dict[_Text, _Finite] | None = None
     world: WorldSummary | None = None
@@ -121,13 +121,13 @@ class Summary(_Checked):
 
 
 class ArraySchema(NamedTuple):
-    """What an array of a person's file must be.
+    """Schema of an array in a person's file.
 
     Attributes:
-        kinds: NumPy's letters of the types that are allowed.
-        shape: of a row for each frame, or of the whole array where it is a `constant`.
-        low, high: of every number, both allowed.
-        constant: one for all frames.
+        kinds: NumPy's codes of the kinds of types that are allowed.
+        shape: of one frame's values, or of the whole array if it is `constant`.
+        low, high: inclusive bounds of all numbers.
+        constant: whether the array has one value for all frames.
     """
 
     kinds: str
@@ -173,12 +173,12 @@ ARRAYS: Final = {
     "body_model": ArraySchema("U", (), 0, 0, constant=True),
     "flat_hand_mean": ArraySchema("b", (), 0, 1, constant=True),
 }
-"""Everything that a person's file may hold; other entries are not read."""
+"""All arrays of a person's file; other entries are not read."""
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A result folder: its summary, if it has one, and the people's files by their numbers."""
+    """A result folder: its summary, if there is one, and the files of people by their numbers."""
 
     folder: Path
     summary: Summary | None
@@ -189,10 +189,10 @@ class Result:
         return read_summary(self.folder) if self.summary is None else self.summary
 
     def read_person(self, number: int, needed: Collection[str]) -> dict[str, np.ndarray]:
-        """See the function `read_person`; a frame that the summary does not have is an error, too.
+        """Like the function `read_person`, but frames beyond the end of the clip are an error, too.
 
         Raises:
-            UserError: the file is not as inference writes it, or lacks something `needed`.
+            UserError: the file is invalid, or lacks an array of `needed`.
         """
         content = read_person(self.files[number], needed)
         frames = None if self.summary is None else self.summary.frames
@@ -206,10 +206,10 @@ class Result:
 
 
 def open_result(folder: Path) -> Result:
-    """Look at a result folder; a summary that is there is read, one that is missing is None.
+    """Open a result folder; its summary is read if it exists, else it is None.
 
     Raises:
-        UserError: there is no person's file in it, or the summary is not as inference writes it.
+        UserError: the folder has no file of a person, or the summary is invalid.
     """
     files = person_files(folder)
     if not files:
@@ -220,10 +220,10 @@ def open_result(folder: Path) -> Result:
 
 
 def person_files(folder: Path) -> dict[int, Path]:
-    """The files person_NNN.npz of a folder by their numbers, rising.
+    """The files person_NNN.npz of a folder by their numbers, in ascending order.
 
     Raises:
-        UserError: two are of the same person, or one is a link that leads out of the folder.
+        UserError: two files have the same number, or one is a link to outside the folder.
     """
     files: dict[int, Path] = {}
     for path in sorted(folder.glob("person_*.npz")):
@@ -241,10 +241,10 @@ def person_files(folder: Path) -> dict[int, Path]:
 
 
 def read_summary(folder: Path) -> Summary:
-    """The summary of a result folder.
+    """Read the summary of a result folder.
 
     Raises:
-        UserError: it is missing or not as inference writes it; the message names the field.
+        UserError: it is missing or invalid; the message names the field.
     """
     path = folder / SUMMARY_NAME
     _require_inside(path, folder)
@@ -272,20 +272,20 @@ def read_summary(folder: Path) -> Summary:
 
 
 def read_person(path: Path, needed: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """Everything known that a person's file holds, checked; a row for each frame, frames rising.
+    """Read and check the arrays of a person's file, with one row per frame in ascending order.
 
-    Numbers are float32 or 64 in this machine's order of bytes, frames int64.
+    Numbers are float32 or float64 in native byte order, frames int64.
 
     Raises:
-        UserError: the file is damaged, lacks `frame_index` or something `needed`, or holds what
-            `main.motion.results` does not write; the message names the array.
+        UserError: the file is damaged or invalid, or lacks `frame_index` or an array of `needed`;
+            the message names the array.
     """
     with open_input(path) as file:
         try:
             return _read_arrays(file, path, {"frame_index", *needed})
         except UserError:
             raise
-        # What a damaged or forged archive makes zipfile, zlib and NumPy raise.
+        # Errors that zipfile, zlib and NumPy raise for damaged or manipulated archives.
         except (
             *(zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError),
             *(RuntimeError, ValueError, TypeError, LookupError, OverflowError, MemoryError),
@@ -296,9 +296,9 @@ def read_person(path: Path, needed: Collection[str] = ()) -> dict[str, np.ndarra
 
 
 def find_input(folder: Path, name: str | None) -> Path | None:
-    """The file that a summary calls its input: beside the result folder or in demo/, else None.
+    """The file with the input's name beside the result folder or in demo/, else None.
 
-    A name that is a path, and a link that leads out of these folders, is not followed.
+    Names that are paths, and links to outside these folders, are not followed.
     """
     if name is None or not is_plain_name(name):
         return None
@@ -310,7 +310,7 @@ def find_input(folder: Path, name: str | None) -> Path | None:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name stays in its folder, on every system."""
+    """Whether a name is that of a file in its folder, on every operating system."""
     return name not in ("", ".", "..") and "/" not in name and PureWindowsPath(name).name == name
 
 
@@ -363,7 +363,7 @@ def _entry(info: zipfile.ZipInfo) -> str:
 
 
 def _read_header(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[int, ...]:
-    """The shape that an array says it has; its type and length in bytes are checked here."""
+    """The shape in the header of an array; its type and size in bytes are checked here."""
     with archive.open(f"{name}.npy") as file:
         version = np.lib.format.read_magic(file)
         if version == (1, 0):
@@ -386,7 +386,7 @@ def _read_array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
         if not str(values) or CONTROL.search(str(values)):
             raise UserError(f"{path}: '{name}' is not a name; {_AGAIN}")
         return values
-    # A NaN is in no range.
+    # NaN is outside every range.
     inside = (values >= schema.low) & (values <= schema.high)
     if not inside.all():
         wrong = values[~inside].flat[0]
@@ -394,7 +394,7 @@ def _read_array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
             raise UserError(f"{path}: 'fps' is not a frame rate ({wrong}); {_AGAIN}")
         span = f"{schema.low:g} to {schema.high:g}"
         raise UserError(f"{path}: '{name}' is not all numbers from {span} ({wrong}); {_AGAIN}")
-    if name == "world_from_camera" and not _are_rigid(values):
+    if name == "world_from_camera" and not _are_rigid_transforms(values):
         raise UserError(f"{path}: '{name}' is more than a rotation and a shift; {_AGAIN}")
     if name == "frame_index":
         values = values.astype(np.int64)
@@ -409,7 +409,7 @@ def _read_array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
     return values.astype(np.float64 if is_wide else np.float32, copy=False)
 
 
-def _are_rigid(poses: np.ndarray) -> bool:
+def _are_rigid_transforms(poses: np.ndarray) -> bool:
     turns, last = poses[..., :3, :3].astype(np.float64), np.array([0, 0, 0, 1])
     squares = turns @ turns.swapaxes(-1, -2)
     is_turn = np.allclose(squares, np.eye(3), atol=1e-3) and bool((np.linalg.det(turns) > 0).all())
@@ -417,5 +417,5 @@ def _are_rigid(poses: np.ndarray) -> bool:
 
 
 def _one_line(text: str) -> str:
-    """Text of a file as part of a message."""
+    """Text from a file, made safe for a message."""
     return CONTROL.sub("?", text)[:200]

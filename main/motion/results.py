@@ -1,10 +1,10 @@
-"""Result files: one .npz per person and a summary; `result_reader` says what stands in them.
+"""Writing of results: one .npz per person and a summary, whose formats `result_reader` defines.
 
-Results also become HumanData files, as pseudo-labels to train on.
+Results can be converted to HumanData files, as pseudo-labels for training.
 
-They have the names of the inputs as they were given, and no result replaces another's: a result
-folder says of which input it is, by the input's name, and by numbers for its place and its content.
-One that says neither may be replaced.
+A result folder is named after its input and never replaces the result of another input. For this,
+the summary contains the input's name and hashes of its path and its content; a result without
+them may be replaced.
 """
 
 import hashlib
@@ -63,23 +63,22 @@ from utils.source import open_source
 from utils.video_read import VIDEO_SUFFIXES
 
 FILE_COLUMNS: Final = ("frame_index", "score", *COLUMNS, *RAW_COLUMNS, *FLAGS)
-"""What every file has a row of for each frame."""
-_LOOKED_AT: Final = 1 << 16
-"""Bytes at either end of an input, of which a number for its content is made."""
+"""Columns of every file, with one row per frame."""
+_HASHED_BYTES: Final = 1 << 16
+"""Number of bytes at the beginning and end of an input from which the hash is computed."""
 
 
 def choose_people(
     rows: FinalRows, person: Sequence[int] | Literal["largest"] | None, keep_longest: int | None
 ) -> Collection[int]:
-    """The people that are asked for.
+    """The numbers of the requested people.
 
     Args:
-        person: their numbers; "largest": whoever's boxes cover the most in all frames together;
-            None: everyone.
-        keep_longest: of those, how many with the most frames; None: all.
+        person: numbers; "largest": the person whose boxes have the largest total area; None: all.
+        keep_longest: number of people to keep, those with the most frames; None: all.
 
     Raises:
-        UserError: nobody has a number that is asked for.
+        UserError: there is no person with a requested number.
     """
     people = rows.by_identity()
     if person == "largest":
@@ -112,10 +111,10 @@ def write_results(
     """Write person_001.npz, ... and summary.json.
 
     Args:
-        about: what the summary says beside the people; `body_model` goes into every file.
+        about: entries of the summary besides the people; `body_model` goes into every file.
         chosen: people to write.
-        world: goes into the summary, and everybody's motion in it into every file.
-        with_keypoints: keypoints were looked for; they go into every file.
+        world: description for the summary, and rows for the files.
+        with_keypoints: whether keypoints were searched for and are written.
     """
     constants: dict[str, np.ndarray] = {
         "fps": np.array(clip.fps, np.float64),
@@ -150,7 +149,7 @@ def _write_column(
     rows: FinalRows | WorldRows,
     mine: Int[np.ndarray, " T"],
 ) -> None:
-    """One array, block after block: a person of a long video is never in memory as a whole."""
+    """Write one array in blocks, so that memory does not grow with the length of a video."""
     kind = rows.row_type[column]
     header = {
         "descr": np.lib.format.dtype_to_descr(kind.base),
@@ -184,14 +183,14 @@ def _about_person(
 
 
 def as_given(path: Path) -> Path:
-    """The absolute path of an input under the name that was given: of a link, not its target."""
+    """The absolute path of an input as given: that of a link, not of its target."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` follows links
 
 
 def input_ids(source: Path) -> tuple[str, str]:
-    """Numbers for the place and for the content of an input; neither can be read back.
+    """Hashes of the path and of the content of an input.
 
-    An input is the same one if it lies where it lay, or holds what it held.
+    Inputs are the same if either hash is equal.
     """
     return _place_id(source), _content_id(source)
 
@@ -201,19 +200,19 @@ def _place_id(source: Path) -> str:
 
 
 def _content_id(source: Path) -> str:
-    """Of a folder: its files' names and sizes. Of a file: its size, beginning and end."""
+    """Hash of the names and sizes of a folder's files, or of a file's size, beginning and end."""
     if source.is_dir():
         files = sorted(
-            # A link may lead nowhere.
+            # A link may have no target.
             (os.fsencode(path.name), path.stat().st_size if path.exists() else 0)
             for path in source.iterdir()
         )
         return _digest(repr(files).encode())
     size = source.stat().st_size
     with open_input(source) as file:
-        beginning = file.read(_LOOKED_AT)
-        file.seek(max(0, size - _LOOKED_AT))
-        return _digest(str(size).encode() + beginning + file.read(_LOOKED_AT))
+        beginning = file.read(_HASHED_BYTES)
+        file.seek(max(0, size - _HASHED_BYTES))
+        return _digest(str(size).encode() + beginning + file.read(_HASHED_BYTES))
 
 
 def _digest(content: bytes) -> str:
@@ -221,11 +220,11 @@ def _digest(content: bytes) -> str:
 
 
 def result_names(sources: Sequence[Path], output: Path, *, preview: bool = False) -> Iterator[str]:
-    """A NAME for the `result_NAME` of each source in the folder `output`, no two alike.
+    """A distinct NAME for the `result_NAME` of each source in the folder `output`.
 
-    It is the source's name without its suffix, or if another source or another input's result has
-    that, with it; and if that is taken too, with a number. A sheet of people does not say of
-    which input it is: for a `preview`, the files beside the sources take part.
+    It is the source's name without its suffix; with it if that is taken by another source or by the
+    result of another input; and with a number if this is taken, too. A sheet of people contains no
+    hash of its input: for a `preview`, all videos and images beside the sources are considered.
     """
     known = {as_given(source) for source in sources}
     if preview:
@@ -251,7 +250,7 @@ def _sources_in(folder: Path) -> Iterator[Path]:
 
 
 def _is_free(folder: Path, source: Path) -> bool:
-    """Whether a folder of results is not there, or one of this source."""
+    """Whether a result folder does not exist or belongs to this source."""
     if not folder.exists():
         return True
     if not source.is_dir() and any(folder.glob("result_*/")):
@@ -293,23 +292,23 @@ def from_results(
     source: Path | None,
     extract_frames: Path | None,
 ) -> None:
-    """Write the people of a folder of results as one HumanData file.
+    """Write the people of a result folder as one HumanData file.
 
     Args:
-        results: a folder of results of inference.
-        min_score: people whose detection has a lower score are left out.
-        images: the folder that image paths count from.
-        source: what the results are of; None: it is looked for by its name.
-        extract_frames: a folder in which the frames of a video are written as images.
+        results: a result folder of inference.
+        min_score: least score; people with lower scores are left out.
+        images: the folder to which image paths are relative.
+        source: input of the results; None: it is searched by its name.
+        extract_frames: folder into which the frames of a video are written as images.
 
     Raises:
-        UserError: the results are not whole, or their source is not found or another one.
+        UserError: the results are incomplete, or their source is missing or a different one.
     """
     summary, rows = read_results(results, min_score)
     source = source or _find_source(results, images, summary.input or "")
     frames = np.unique(rows["frame_index"])
     if extract_frames is not None:
-        # Of two inputs of one stem, the folders of results have different names.
+        # Result folders of inputs with the same stem have different names.
         subfolder = results.name.removeprefix("result_")
         if subfolder == results.name and source is not None:
             subfolder = source.stem
@@ -379,10 +378,10 @@ def result_entries(rows: dict[str, np.ndarray], image_path: list[str]) -> Entrie
 
 
 def _find_source(results: Path, images: Path | None, name: str) -> Path | None:
-    """What the results are of, if it can be found.
+    """The input of the results, if it can be found.
 
     Raises:
-        UserError: the summary names a path, which is not followed: it may be a stranger's.
+        UserError: the summary contains a path, which is not followed for security.
     """
     if not is_plain_name(name):
         reason = f"its summary names the input '{name}', which is a path and not followed"

@@ -1,8 +1,8 @@
-"""Rows of all people and frames in files on the disk, which are mapped into memory.
+"""Rows of all people and frames, in memory-mapped files on the disk.
 
-`RawRows` hold what the network says of each frame, `FinalRows` what is made of it when the clip is
-known as a whole. Memory does not grow with the length of a video: whoever reads rows gets copies of
-some of them or of one column, and what the file has in memory is given back to the system.
+`RawRows` hold the network's estimates of each frame, `FinalRows` the result for the whole clip.
+Memory does not grow with the length of a video: readers get copies of some rows or of one column,
+and the pages of the file are released after use.
 """
 
 import mmap
@@ -27,7 +27,7 @@ PARAMETERS: Final = {
     "focal": (2,),
     "princpt": (2,),
 }
-"""Name and shape of what the network gives, and of the camera it stands in."""
+"""Names and shapes of the network's parameters, and of the camera they refer to."""
 ROTATIONS: Final = tuple(name for name in PARAMETERS if name.endswith(("_orient", "_pose")))
 COLUMNS: Final = {
     **PARAMETERS,
@@ -35,9 +35,9 @@ COLUMNS: Final = {
     "joints_3d_m": (137, 3),
     "joints_2d_px": (137, 2),
 }
-"""What a result file has of every frame, as final values in the clip's camera."""
+"""Final values in a result file for each frame, in the clip's camera."""
 RAW_COLUMNS: Final = {f"raw_{name}": shape for name, shape in PARAMETERS.items()}
-"""The same parameters as the network gave them, in the cameras of the crops."""
+"""The parameters as the network estimated them, in the cameras of the crops."""
 FLAGS: Final = {
     "truncation": "<f4",
     "occlusion": "<f4",
@@ -50,11 +50,11 @@ KEYPOINT_COLUMNS: Final = {
     "keypoint_score": (137,),
     "keypoint_depth_m": (137,),
 }
-"""Joints that were found in the image itself; what is unknown is 0. Not all results have them."""
+"""Joints that were found in the image; 0: unknown. Only some results have these columns."""
 
 
 class KeypointSource(IntEnum):
-    """What found a keypoint: how far it errs depends on it."""
+    """Network or file that a keypoint comes from, on which its accuracy depends."""
 
     UNKNOWN = 0
     BODY = 1
@@ -69,11 +69,11 @@ class Keypoints(NamedTuple):
 
     px: Float[np.ndarray, "137 2"]
     score: Float[np.ndarray, "137"]
-    """0 to 1; 0: unknown."""
+    """From 0 to 1; 0: unknown."""
     depth_m: Float[np.ndarray, "137"]
-    """Behind the middle of the hips, as seen from the camera; 0: unknown."""
+    """Depth relative to the middle of the hips; 0: unknown."""
     source: UInt8[np.ndarray, "137"]
-    """What found each, `KeypointSource`."""
+    """The `KeypointSource` of each joint."""
 
     @classmethod
     def unknown(cls) -> "Keypoints":
@@ -86,20 +86,20 @@ class Keypoints(NamedTuple):
         score: Float[np.ndarray, " N"],
         source: KeypointSource,
     ) -> None:
-        """Write those of some joints that have a score above 0, if they are finite."""
+        """Set joints by their numbers, where the score is above 0 and all values are finite."""
         known = (score > 0) & np.isfinite(score) & np.isfinite(px).all(axis=1)
         joints = np.asarray(places)[known]
         self.px[joints], self.score[joints] = px[known], np.minimum(score[known], 1)
         self.source[joints] = source
 
     def write(self, row: np.void) -> None:
-        """Write them into a row of `RAW_ROW`."""
+        """Write the keypoints into a row of `RAW_ROW`."""
         for name, values in zip((*KEYPOINT_COLUMNS, "keypoint_source"), self, strict=True):
             row[name] = values
 
 
 PLACED: Final = {"placed_orient": (3,), "placed_pelvis_m": (3,), "truncation": ()}
-"""A raw estimate in the clip's camera: orientation, pelvis, share of the body outside the image."""
+"""A raw estimate in the clip's camera: orientation, pelvis, fraction outside the image."""
 RAW_ROW: Final = np.dtype(
     [("track", "<i4"), ("frame_index", "<i4"), ("score", "<f4"), ("box_xywh", "<f4", (4,))]
     + [(name, "<f4", shape) for name, shape in PARAMETERS.items()]
@@ -107,13 +107,13 @@ RAW_ROW: Final = np.dtype(
     + [(name, "<f4", shape) for name, shape in (PLACED | KEYPOINT_COLUMNS).items()]
     + [("keypoint_source", "u1", (137,))]
 )
-"""One person in one frame as the network gave them, in the camera of the crop, and as placed."""
+"""One person in one frame as estimated, in the camera of the crop and in that of the clip."""
 FINAL_ROW: Final = np.dtype(
     [("person", "<i4"), ("frame_index", "<i4"), ("score", "<f4")]
     + [(name, "<f4", shape) for name, shape in (COLUMNS | RAW_COLUMNS | KEYPOINT_COLUMNS).items()]
     + list(FLAGS.items())
 )
-"""One person in one frame as the result files have them."""
+"""One person in one frame with the values of the result files."""
 WORLD_COLUMNS: Final = {
     "world_global_orient": (3,),
     "world_body_pose": (63,),
@@ -123,19 +123,19 @@ WORLD_COLUMNS: Final = {
     "camera_zoom": (),
     "camera_confidence": (),
 }
-"""What `main.motion.world` adds: people in a world that does not move with the camera."""
+"""Values that `main.motion.world` adds, in a world frame that does not move with the camera."""
 WORLD_ROW: Final = np.dtype(
     [("person", "<i4"), ("frame_index", "<i4")]
     + [(name, "<f4", shape) for name, shape in WORLD_COLUMNS.items()]
     + [("foot_contact", "?", (4,))]
 )
-"""The same person in the same frame as the final row of the same number, in the world."""
+"""World values for the final row of the same number."""
 BLOCK: Final = 1024
-"""Rows that a step holds in memory at a time."""
+"""Number of rows that a step holds in memory at a time."""
 
 
 class _RowFile:
-    """Rows of one type; the file is unnamed and goes when it is closed, or with the process."""
+    """Rows of one type in an unnamed file, which is deleted when closed or at the process's end."""
 
     row_type: ClassVar[np.dtype]
     identity: ClassVar[str]
@@ -144,7 +144,7 @@ class _RowFile:
         self._file = tempfile.TemporaryFile(dir=folder, suffix=".rows")  # noqa: SIM115
         self._count = 0
         self._mapped: np.ndarray = np.zeros(0, self.row_type)
-        self._touched = 0
+        self._used_count = 0
 
     def __len__(self) -> int:
         return self._count
@@ -156,14 +156,14 @@ class _RowFile:
         self._count += rows.size
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """All rows in order, some at a time: their numbers, and the rows as long as they last."""
+        """All rows in blocks: their numbers, and a view that is valid until the next block."""
         for start in range(0, len(self), BLOCK):
             block = slice(start, min(start + BLOCK, len(self)))
-            yield block, self._all()[block]
-            self._give_back()
+            yield block, self._map()[block]
+            self._release_pages()
 
     def column(self, name: str, entries: int | slice | Sequence[int] | None = None) -> np.ndarray:
-        """A copy of one column of all rows, or of some entries of it, such as a few joints."""
+        """A copy of one column of all rows, or of some of its entries, such as a few joints."""
         chosen = ... if entries is None else entries
         kind = self.row_type[name]
         values = np.empty((len(self), *np.empty(kind.shape)[chosen].shape), kind.base)
@@ -172,30 +172,30 @@ class _RowFile:
         return values
 
     def take(self, rows: Int[np.ndarray, " N"] | int, name: str | None = None) -> np.ndarray:
-        """A copy of some rows by their numbers, or of one column of them."""
-        mapped = self._all()
+        """A copy of the rows with some numbers, or of one of their columns."""
+        mapped = self._map()
         taken = np.array((mapped if name is None else mapped[name])[rows])
-        self._touched += np.size(rows)
-        if self._touched >= BLOCK:
-            self._give_back()
+        self._used_count += np.size(rows)
+        if self._used_count >= BLOCK:
+            self._release_pages()
         return taken
 
     def put(self, rows: Int[np.ndarray, " N"], values: np.ndarray) -> None:
-        """Write some rows anew, by their numbers."""
-        self._all()[rows] = values
-        self._touched += len(rows)
-        if self._touched >= BLOCK:
-            self._give_back()
+        """Overwrite the rows with some numbers."""
+        self._map()[rows] = values
+        self._used_count += len(rows)
+        if self._used_count >= BLOCK:
+            self._release_pages()
 
     def by_identity(self) -> dict[int, Int[np.ndarray, " T"]]:
-        """The rows of each track or person, in the order of the frames."""
+        """Numbers of the rows of each track or person, in the order of frames."""
         identities = self.column(self.identity)
         order = np.lexsort((self.column("frame_index"), identities))
         present, starts = np.unique(identities[order], return_index=True)
         return dict(zip(present.tolist(), np.split(order, starts[1:]), strict=True))
 
     def by_frame(self) -> Iterator[tuple[int, Int[np.ndarray, " P"]]]:
-        """Each frame that shows anyone, and its rows, in the order of tracks or people."""
+        """Each frame with people, and the numbers of its rows in the order of tracks or people."""
         frames = self.column("frame_index")
         order = np.lexsort((self.column(self.identity), frames))
         present, starts = np.unique(frames[order], return_index=True)
@@ -204,44 +204,44 @@ class _RowFile:
     def close(self) -> None:
         self._file.close()
 
-    def _all(self) -> np.ndarray:
+    def _map(self) -> np.ndarray:
         if len(self._mapped) != self._count:
             self._file.flush()
             self._mapped = np.memmap(self._file, self.row_type, mode="r+", shape=(self._count,))
         return self._mapped
 
-    def _give_back(self) -> None:
-        """Let go of what is in memory; it comes from the file when it is touched again.
+    def _release_pages(self) -> None:
+        """Release the pages of the file; they are loaded again when they are used.
 
-        Without, memory grows with all that was ever touched, until another program needs it.
+        Otherwise, memory grows with all rows that were ever used, until another program needs it.
         """
-        self._touched = 0
+        self._used_count = 0
         mapped = getattr(self._mapped, "_mmap", None)
         if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
             mapped.madvise(mmap.MADV_DONTNEED)
 
 
 class RawRows(_RowFile):
-    """Estimates of single frames, `RAW_ROW`, with the numbers that the tracker gave."""
+    """Estimates of single frames, `RAW_ROW`, with the numbers of their tracks."""
 
     row_type = RAW_ROW
     identity = "track"
 
 
 class FinalRows(_RowFile):
-    """People of the clip, `FINAL_ROW`, one after the other, each in the order of frames."""
+    """People of the clip, `FINAL_ROW`, ordered by person and then by frame."""
 
     row_type = FINAL_ROW
     identity = "person"
 
     def set_column(self, name: str, values: np.ndarray) -> None:
-        """Write one column of all rows."""
+        """Overwrite one column of all rows."""
         for block, rows in self.blocks():
             rows[name] = values[block]
 
 
 class WorldRows(_RowFile):
-    """The final rows in the world, `WORLD_ROW`, in their order."""
+    """World values, `WORLD_ROW`, in the order of the final rows."""
 
     row_type = WORLD_ROW
     identity = "person"

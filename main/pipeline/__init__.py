@@ -5,17 +5,19 @@ from main.pipeline import Estimator
 estimator = Estimator.load("smplest_x_h")
 people = estimator(image, boxes=[(120, 40, 200, 480)])
 
-pipeline.py     the way of a clip, in one function
-options.py      what the command line chooses
-stages.py       the steps that are taken frame by frame; tracking, and following by keypoints
+pipeline.py     all steps for a clip, in one function
+options.py      options of the command line
+stages.py       the steps for each frame, with tracking and following by keypoints
 estimator.py    the network and the body: image in pixels and boxes -> people
-detection.py    where people are
-networks.py     the small networks that ship, the built-in detector among them
-keypoints.py    joints in the image, by those networks
+detection.py    person detectors and files of boxes
+detector_weights.py  files of ultralytics' person detectors
+networks.py     the built-in networks, with the built-in detector
+keypoints.py    keypoints by the built-in networks
 keypoint_files.py  keypoints of other programs
 overlay.py      people drawn over their frames, and the sheet of people
-clips.py        many clips, here or on Ray
-model_files.py  the files that MODEL_DIR means
+clips.py        many clips, in this process or on Ray
+model_files.py  weights and config of MODEL_DIR
+health.py       the checks of main.doctor
 """
 
 from typing import TYPE_CHECKING

@@ -1,12 +1,12 @@
-"""Many clips with one model: which there are, how far they are, and what became of each.
+"""Process many clips with one model, and report what was done.
 
-A clip is finished when its folder of results is there: that comes last, under its name at once.
-What is finished is passed over; where only the world is missing, it is made from the result. A clip
-that fails never stops the others.
+A clip is finished when its result folder exists, which is renamed to its final name as the last
+step. Finished clips are skipped; where only the world is missing, it is computed from the result. A
+clip that fails does not stop the others.
 
-On Ray (docs.ray.io), here or on a cluster, there is an actor per model and a task per clip. Ray
-starts an actor again that dies, and gives it its clip again, two more times. All machines see the
-project's folder, clips and output at the same paths.
+On Ray (docs.ray.io), on this machine or a cluster, each worker is an actor with its own model, and
+each clip a task. A worker that dies is restarted, and its clip repeated up to two times. All
+machines must have the project's folder, clips and output at the same paths.
 """
 
 import codecs
@@ -49,12 +49,12 @@ log = logging.getLogger(__name__)
 
 Engine = Literal["local", "ray"]
 _UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_LARGEST_LIST: Final = 64 << 20
-"""Bytes of a list of clips."""
+_MAX_LIST_BYTES: Final = 64 << 20
+"""Largest size of a list of clips in bytes."""
 REPORT_NAME: Final = "report.json"
-_MOST_LINES: Final = 200
-"""Of longer tables only the failures are shown; report.json has everything."""
-_OF_A_CLIP: Final = (
+_MAX_TABLE_LINES: Final = 200
+"""Longest table that is shown in full; of longer ones, only failures. report.json has all clips."""
+_CLIP_ERRORS: Final = (
     UserError,
     OSError,
     RuntimeError,  # of PyTorch, such as full memory of a GPU
@@ -68,13 +68,13 @@ _OF_A_CLIP: Final = (
     av.FFmpegError,
     cv2.error,
 )
-"""What a strange clip may cause: a fault of ours in one must not cost the others."""
+"""Errors that only a single clip may cause, even by a defect of this program: others continue."""
 _RETRIES: Final = 2
-_CORES: Final = 2
-"""Of a worker without a GPU, where --workers says nothing: the network's, and all else's."""
+_CORES_PER_WORKER: Final = 2
+"""Cores per worker without a GPU, by default: one for the network and one for the other steps."""
 
-_SETTINGS: Final = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # no statistics of use are sent
+_RAY_SETTINGS: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # send no usage statistics
     "RAY_raylet_start_wait_time_s": "300",  # a busy machine takes longer than Ray's 60 s
 }
 
@@ -83,9 +83,9 @@ class Job(NamedTuple):
     """One clip.
 
     Attributes:
-        label: how reports call it: its path as listed, or from the folder on.
-        source: absolute.
-        output: folder for result_NAME and what comes beside it.
+        label: name in reports: the path as listed, or relative to the folder.
+        source: absolute path.
+        output: folder for result_NAME and the files beside it.
     """
 
     label: str
@@ -99,7 +99,7 @@ class Job(NamedTuple):
 
 
 class ClipReport(NamedTuple):
-    """One clip: what was found in it and how long it took, or why nothing was."""
+    """Numbers of frames and people and the time for one clip, or the reason of its failure."""
 
     clip: str
     status: Literal["done", "finished before", "failed"]
@@ -117,11 +117,11 @@ def process_clips(
     engine: Engine = "local",
     workers: int | None = None,
 ) -> int:
-    """Process every clip of a folder or list that is not finished; exit status 1 if any failed.
+    """Process all unfinished clips of a folder or list; exit status 1 if any failed.
 
     Args:
-        engine: this process alone, or workers of Ray.
-        workers: of Ray; None: one per GPU, or per two cores.
+        engine: "local" for this process alone, or "ray".
+        workers: number of Ray's workers; None: one per GPU, or else per two cores.
 
     Raises:
         UserError: there is no clip, or the model cannot be loaded.
@@ -167,10 +167,10 @@ def _reports(
 
 
 def process_job(job: Job, tools: Tools) -> ClipReport:
-    """Process one clip, or what of it is not done; a failure is reported, not raised.
+    """Process one clip, or its missing parts; a failure is reported, not raised.
 
     Raises:
-        BrokenDeviceError: the device will compute nothing more in this process.
+        BrokenDeviceError: the device cannot be used any more in this process.
     """
     start = time.monotonic()
     options = tools.options
@@ -184,7 +184,7 @@ def process_job(job: Job, tools: Tools) -> ClipReport:
             else:
                 result = _process(job, tools)
             return ClipReport(job.label, "done", *result, round(time.monotonic() - start, 3))
-    except _OF_A_CLIP as error:
+    except _CLIP_ERRORS as error:
         require_working(tools.estimator.device, error)
         log.debug("%s", job.source, exc_info=True)
         return report_of_failure(job, error, time.monotonic() - start)
@@ -197,7 +197,7 @@ def _process(job: Job, tools: Tools) -> ClipResult:
 
 
 def _process_again(job: Job, tools: Tools) -> ClipResult:
-    """Process a clip with the estimates of its result, or with new ones where those do not fit."""
+    """Process a clip with the estimates of its result, or with new ones if these cannot be used."""
     reusing = copy(tools)
     reusing.options = replace(tools.options, reuse=True)
     try:
@@ -208,10 +208,10 @@ def _process_again(job: Job, tools: Tools) -> ClipResult:
 
 
 def list_jobs(clips: Path, output: Path, *, preview: bool = False) -> list[Job]:
-    """The clips of a folder (all videos in it, at any depth) or of a list (a path a line).
+    """The clips of a folder (all videos in it, at any depth) or of a list (one path per line).
 
-    Paths in a list count from the list's folder. Results lie in `output` as clips lie in the
-    folder, or as from the list's folder; those of clips outside it, as from the system's root.
+    Paths in a list are relative to its folder. Results have the same relative paths in `output` as
+    clips in the folder or list; those of clips outside it are relative to the file system's root.
 
     Raises:
         UserError: there is no clip.
@@ -259,7 +259,7 @@ def _videos_under(folder: Path, left_out: Path) -> tuple[list[Path], list[Path]]
 
 
 def _listed(file: Path) -> list[Path]:
-    content = read_input(file, _LARGEST_LIST).removeprefix(codecs.BOM_UTF8)
+    content = read_input(file, _MAX_LIST_BYTES).removeprefix(codecs.BOM_UTF8)
     if b"\0" in content:
         what = "in UTF-16; save it as UTF-8" if content[:2] in _UTF16_MARKS else "no list of paths"
         raise UserError(f"--input {file}: this is {what}")
@@ -268,12 +268,12 @@ def _listed(file: Path) -> list[Path]:
 
 
 def _below(folder: Path, start: Path) -> Path:
-    """Where results of clips in `folder` lie below the folder for all results."""
+    """Relative path of the results of clips in `folder`."""
     return folder.relative_to(start if folder.is_relative_to(start) else folder.anchor)
 
 
 def is_finished(job: Job, options: InferenceOptions) -> bool:
-    """Whether all that is asked for is there: the folder of results, and characters."""
+    """Whether the result folder and all requested exports exist."""
     if options.preview:
         return preview_of(job.result).is_file()
     if not job.result.is_dir() or _lacks_world(job, options):
@@ -287,7 +287,7 @@ def is_finished(job: Job, options: InferenceOptions) -> bool:
 
 
 def _lacks_world(job: Job, options: InferenceOptions) -> bool:
-    """Whether a video has a result, but without the world that is asked for."""
+    """Whether a video has a result without the requested world."""
     asked = options.world and not options.preview and job.result.is_dir()
     if not asked or job.source.suffix.lower() in IMAGE_SUFFIXES:
         return False
@@ -298,7 +298,7 @@ def _lacks_world(job: Job, options: InferenceOptions) -> bool:
 
 
 def earlier_result(job: Job) -> ClipResult:
-    """What an earlier run found in a clip that is finished, as far as its summary says."""
+    """Numbers of frames and people of a finished clip, as far as its summary has them."""
     try:
         summary = read_summary(job.result)
     except UserError:
@@ -307,7 +307,7 @@ def earlier_result(job: Job) -> ClipResult:
 
 
 def remove_leftovers_of(jobs: Iterable[Job]) -> None:
-    """Remove what killed runs left under temporary names of these clips."""
+    """Remove temporary files of these clips that interrupted runs left."""
     written: dict[Path, set[str]] = {}
     for job in jobs:
         result = job.result
@@ -334,10 +334,10 @@ def _log_report(report: ClipReport, count: int, total: int) -> None:
 
 
 def table(reports: Sequence[ClipReport]) -> list[str]:
-    """Lines of clip, frames, people, seconds, or the reason; and a line of totals."""
+    """Lines with clip, frames, people, and seconds or the reason of failure; then the totals."""
     shown = reports
-    if len(reports) > _MOST_LINES:
-        shown = [report for report in reports if report.status == "failed"][:_MOST_LINES]
+    if len(reports) > _MAX_TABLE_LINES:
+        shown = [report for report in reports if report.status == "failed"][:_MAX_TABLE_LINES]
     width = max([len(report.clip) for report in shown], default=4)
     lines = [f"{'clip':{width}}  frames  people  seconds"] if shown else []
     for report in shown:
@@ -361,7 +361,7 @@ def _cell(number: int | None, width: int) -> str:
 def write_report(
     path: Path, about: dict[str, Any], reports: Sequence[ClipReport], seconds: float
 ) -> None:
-    """Write report.json whole, or leave the old one."""
+    """Write report.json, replacing an old one only when it is complete."""
     counted = Counter(report.status for report in reports)
     content = {
         **about,
@@ -376,15 +376,15 @@ def write_report(
 
 
 class ClipWorker:
-    """Holds a model; Ray makes an actor of it."""
+    """A worker with its own model, used as an actor of Ray."""
 
     def __init__(self, options: InferenceOptions, folder: str) -> None:
-        os.chdir(folder)  # where the command line's paths count from
+        os.chdir(folder)  # to which paths of the command line are relative
         self.options = options
         self.tools: Tools | None = None
 
     def load(self) -> str | None:
-        """Get ready; what is wrong, if anything is."""
+        """Load the model; the message of an error, or None."""
         try:
             self.tools = Tools.load(self.options)
         except UserError as error:
@@ -392,7 +392,7 @@ class ClipWorker:
         return None
 
     def process(self, job: Job) -> ClipReport:
-        if self.tools is None:  # this actor has died and been started again
+        if self.tools is None:  # Ray has restarted this actor
             self.tools = Tools.load(self.options)
         try:
             return process_job(job, self.tools)
@@ -404,7 +404,7 @@ class ClipWorker:
 def _ray_reports(
     jobs: Sequence[Job], options: InferenceOptions, workers: int | None
 ) -> Generator[ClipReport, None, None]:
-    """Process clips by Ray's workers and give their reports as they come.
+    """Process clips with Ray's workers; the reports in the order in which clips are finished.
 
     Raises:
         UserError: Ray is not installed, there are fewer GPUs than `workers`, or no model can be
@@ -420,13 +420,13 @@ def _ray_reports(
     try:
         actors = _start_actors(ray, options, workers, len(jobs))
         log.info("%d workers of Ray", len(actors))
-        yield from _share_out(ray, actors, jobs)
+        yield from _distribute(ray, actors, jobs)
     finally:
         ray.shutdown()
 
 
 def _import_ray() -> ModuleType:
-    for setting, value in _SETTINGS.items():
+    for setting, value in _RAY_SETTINGS.items():
         os.environ.setdefault(setting, value)
     try:
         import ray
@@ -450,28 +450,28 @@ def _start_actors(
         if workers > sum(gpus):
             raise UserError(f"--workers {workers}: there are {sum(gpus)} GPUs, one per worker")
         share = min(c / g for c, g in zip(cores, gpus, strict=True) if g)
-        resources = {"num_gpus": 1, "num_cpus": _whole(share)}
+        resources = {"num_gpus": 1, "num_cpus": _rounded_cores(share)}
     else:
-        workers = workers or max(1, sum(int(count) // _CORES for count in cores))
+        workers = workers or max(1, sum(int(count) // _CORES_PER_WORKER for count in cores))
         resources = {"num_cpus": cores_per_worker(cores, workers)}
     actor = ray.remote(max_restarts=-1, max_task_retries=_RETRIES, **resources)(ClipWorker)
     return [actor.remote(options, os.getcwd()) for _ in range(min(workers, most))]  # noqa: PTH109
 
 
 def cores_per_worker(cores: Sequence[float], workers: int) -> float:
-    """The most cores that each worker can have where machines have so many."""
+    """The largest number of cores per worker with which all workers fit on the machines."""
     sizes = chain(range(int(max(cores)), 0, -1), (0.5**k for k in range(1, 20)))
     return next(size for size in sizes if sum(count // size for count in cores) >= workers)
 
 
-def _whole(share: float) -> float:
+def _rounded_cores(share: float) -> float:
     return float(int(share)) if share >= 1 else share
 
 
-def _share_out(
+def _distribute(
     ray: ModuleType, actors: Sequence[Any], jobs: Sequence[Job]
 ) -> Generator[ClipReport, None, None]:
-    """Each actor loads, then has one clip at a time, so a slow one keeps nothing from others."""
+    """Load all actors, and give each one clip at a time, so that a slow clip delays no others."""
     waiting = iter(jobs)
     running: dict[Any, tuple[Any, Job | None]] = {
         actor.load.remote(): (actor, None) for actor in actors

@@ -1,4 +1,4 @@
-"""Where the people are: a file of boxes, YOLO, the built-in MoveNet, or the whole image."""
+"""Person detectors: a file of boxes, YOLO, the built-in MoveNet, or the whole image."""
 
 import logging
 import math
@@ -29,32 +29,30 @@ from utils.files import ROOT, atomic_path, read_json, wrong_download
 log = logging.getLogger(__name__)
 
 _ROUNDING: Final = 0.05
-"""Share of a frame by which times of frames at two rates may differ and still be one time."""
-
-
-_MOST_DIGITS: Final = 12
-"""Of the number of a frame."""
-_FARTHEST: Final = 1e6
-"""Pixels: larger than any image, and no number of a box has more."""
-_MOST_BOXES: Final = 1000
-"""In a frame: what follows takes a time that grows with their square."""
+"""Fraction of a frame by which equal times may differ after conversion between frame rates."""
+_MAX_DIGITS: Final = 12
+"""Largest number of digits of a frame number."""
+_MAX_PX: Final = 1e6
+"""Largest absolute value of a box's numbers, in pixels."""
+_MAX_BOXES: Final = 1000
+"""Largest number of boxes in a frame; the time for later steps grows with its square."""
 
 
 class Detection(NamedTuple):
     box: Box
     score: float
     keypoints: Keypoints | None = None
-    """None: they were not looked for."""
+    """None: not searched for."""
 
 
 @runtime_checkable
 class Detector(Protocol):
     def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
-        """People in frame number `index` (RGB); an empty list is a normal answer."""
+        """The people in frame number `index` (RGB), of whom there may be none."""
 
 
 class WholeImageDetector:
-    """One person who fills the image."""
+    """Returns one person whose box is the whole image."""
 
     def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
         height, width = image.shape[:2]
@@ -62,20 +60,20 @@ class WholeImageDetector:
 
 
 class BoxFileDetector:
-    """Boxes from a JSON file {"frame": [[x, y, width, height], ...]}, frames counted from 0.
+    """Boxes from a JSON file {"frame": [[x, y, width, height], ...]}, with frames from 0.
 
-    Frames are those of the result: after resampling, if a frame rate was asked for.
+    Frames are those of the result, that is, after a change of the frame rate.
     """
 
     def __init__(self, path: str | Path, step: float = 1.0) -> None:
         """Read a file.
 
         Args:
-            step: frames of the file for a frame of the result. Boxes are those of the last one
-                that began by then.
+            step: number of frames of the file per frame of the result, which gets the boxes of the
+                last frame that has begun.
 
         Raises:
-            UserError: it is missing, holds no box or something else.
+            UserError: the file is missing, has no boxes or another format.
         """
         self.path, self.step = Path(path), step
         content = read_json(self.path, "file of boxes")
@@ -92,14 +90,14 @@ class BoxFileDetector:
         return [Detection(box, 1.0) for box in self.boxes.get(frame, [])]
 
     def _frame(self, key: str) -> int:
-        if not key.isdecimal() or len(key) > _MOST_DIGITS:
+        if not key.isdecimal() or len(key) > _MAX_DIGITS:
             raise UserError(f"{self.path}: '{key[:40]}' is not a frame number")
         return int(key)
 
     def _boxes(self, key: str, rows: object) -> list[Box]:
-        if isinstance(rows, list) and len(rows) > _MOST_BOXES:
+        if isinstance(rows, list) and len(rows) > _MAX_BOXES:
             raise UserError(
-                f"{self.path}: frame {key} has {len(rows)} boxes; at most {_MOST_BOXES} are allowed"
+                f"{self.path}: frame {key} has {len(rows)} boxes; at most {_MAX_BOXES} are allowed"
             )
         array = np.array(rows, dtype=object)
         numbers = all(
@@ -109,7 +107,7 @@ class BoxFileDetector:
             raise UserError(f"{self.path}: frame {key} is not a list of [x, y, width, height]")
         boxes = [Box(*map(float, row)) for row in array]
         for box in boxes:
-            if max(map(abs, box)) > _FARTHEST:
+            if max(map(abs, box)) > _MAX_PX:
                 raise UserError(
                     f"{self.path}: frame {key} has a box of {max(box, key=abs):g} pixels"
                 )
@@ -117,10 +115,10 @@ class BoxFileDetector:
 
 
 def fitted(detector: Detector, first: int, reduction: int) -> Detector:
-    """A detector for frames that count from `first` in a file of boxes.
+    """A detector for frames that a file of boxes numbers from `first`.
 
     Args:
-        reduction: pixels of the image file, which boxes in a file count in, for one of the frame.
+        reduction: size of a frame's pixel in pixels of the image file, which boxes refer to.
     """
     if not isinstance(detector, BoxFileDetector) or (first, reduction) == (0, 1):
         return detector
@@ -135,31 +133,31 @@ def fitted(detector: Detector, first: int, reduction: int) -> Detector:
 
 
 def import_ultralytics() -> ModuleType:
-    """Ultralytics, kept from installing packages and from changing Pillow for everyone."""
+    """Import ultralytics, but prevent it from installing packages and changing Pillow."""
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     os.environ.setdefault("YOLO_VERBOSE", "false")
-    # Descriptions of layers are then read without `eval`.
+    # With this setting, it reads descriptions of layers without `eval`.
     os.environ["ULTRALYTICS_SAFE_LOAD"] = "true"
     pillow_open = Image.open
     import ultralytics.nn.tasks
 
-    # It puts a reader there that looks for a HEIC decoder whenever an image cannot be read.
+    # Its own function searches for a HEIC decoder whenever an image cannot be read.
     Image.open = pillow_open
     return ultralytics
 
 
 def _fetch(path: Path) -> None:
-    """Let ultralytics fetch weights that it publishes under the name of `path`."""
+    """Download weights that ultralytics publishes under the name of `path`."""
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
 
     if path.name in GITHUB_ASSETS_NAMES:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as partial:  # what is broken off must not be taken for weights
+        with atomic_path(path) as partial:  # an incomplete download must not be used
             attempt_download_asset(partial)
 
 
 class YoloDetector:
-    """Ultralytics YOLO, its class of people."""
+    """A network of ultralytics, such as YOLO; only the class of people is used."""
 
     def __init__(self, config: DetectionConfig, device: torch.device) -> None:
         ultralytics = import_ultralytics()
@@ -188,8 +186,8 @@ class YoloDetector:
         self.threads = torch.get_num_threads()
 
     def __call__(self, index: int, image: UInt8[np.ndarray, "H W 3"]) -> list[Detection]:
-        torch.set_num_threads(self.threads)  # of this thread; the network's have their own number
-        # Ultralytics takes arrays to be BGR.
+        torch.set_num_threads(self.threads)  # of this thread; other networks use different numbers
+        # Ultralytics expects BGR.
         (result,) = self.predictor(np.ascontiguousarray(image[..., ::-1]))
         found = result.cpu().numpy()
         boxes = found.boxes if found.obb is None else found.obb
@@ -201,7 +199,7 @@ class YoloDetector:
 
 
 class MoveNetDetector:
-    """The built-in detector."""
+    """The built-in detector, MoveNet."""
 
     def __init__(self, config: DetectionConfig) -> None:
         self.network = MoveNet(config.conf)
@@ -215,13 +213,13 @@ class MoveNetDetector:
 
 
 NETWORKS: Final = (YoloDetector, MoveNetDetector)
-"""Detectors that take time, and know nothing of other frames."""
+"""Detectors that are slow and treat each frame independently."""
 
 
 def boxes_beside(path: Path) -> Path | None:
     """The file NAME.boxes.json beside a video, image or folder NAME, if there is one.
 
-    For a link it lies beside the link, or else beside what it leads to.
+    For a link, it lies beside the link or else beside its target.
     """
     for place in (as_given(path), path.resolve()):
         file = place.with_name(f"{place.name if path.is_dir() else place.stem}.boxes.json")
@@ -231,9 +229,9 @@ def boxes_beside(path: Path) -> Path | None:
 
 
 class Detectors:
-    """What finds the people of a source; a network is loaded once, and not before it is needed.
+    """Chooses the detector for each source; a network is loaded once, when it is first needed.
 
-    "auto" is a file of boxes beside the source, else YOLO if its weights are there, else the
+    "auto" is a file of boxes beside the source, else YOLO if its weights are present, else the
     built-in detector.
     """
 
@@ -244,10 +242,10 @@ class Detectors:
         config: DetectionConfig,
         device: torch.device,
     ) -> None:
-        """Prepare what the options ask for.
+        """Prepare the detector that the options name.
 
         Args:
-            boxes: a file of boxes for all sources; it goes before the name.
+            boxes: a file of boxes for all sources, which takes precedence over `name`.
 
         Raises:
             UserError: it cannot be used.
@@ -266,7 +264,7 @@ class Detectors:
         """What finds the people of a source.
 
         Args:
-            step: frames of the source per frame of the result; files beside a source count the
+            step: frames of the source per frame of the result; files beside a source number the
                 source's own frames.
 
         Raises:
@@ -280,7 +278,7 @@ class Detectors:
         return self._load("yolo" if (ROOT / self.config.model_path).exists() else "movenet")
 
     def _load(self, name: Literal["yolo", "movenet"]) -> Detector:
-        """Load a network at the first call; an error is raised again at every further one."""
+        """Load the network at the first call; an error is raised again at later calls."""
         if self.network is None:
             try:
                 if name == "yolo":
@@ -301,7 +299,7 @@ class Detectors:
 
 
 def pairs(first: Sequence[Box], second: Sequence[Box], least: float) -> list[tuple[int, int]]:
-    """Numbers of boxes that belong together: the most overlap in all, each at least `least`."""
+    """Numbers of boxes that match, with the largest total overlap; each has at least `least`."""
     if not first or not second:
         return []
     overlap = intersection_over_union(np.array(first, np.float64), np.array(second, np.float64))

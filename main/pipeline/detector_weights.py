@@ -63,7 +63,7 @@ _EXPORTS: Final = {
     ".xml": "an OpenVINO model",
     ".bin": "an OpenVINO model",
 }
-"""Other forms of ultralytics' networks, by their endings."""
+"""Other export formats of ultralytics, by the suffixes of their names."""
 _FOLDERS: Final = {
     "_openvino_model": "an OpenVINO model",
     "_saved_model": "a TensorFlow model",
@@ -72,30 +72,30 @@ _FOLDERS: Final = {
 }
 _PERSON: Final = "person"
 _MOST_NAMED: Final = 20
-"""Classes that a message lists."""
+"""Largest number of classes in a message."""
 
 _NAMES: Final = re.compile(
     r"(ultralytics(\.\w+)*|torch\.nn\.modules(\.\w+)*|pathlib(\._local)?|numpy\._?core\.multiarray)"
     r"\.\w+|numpy\.dtype|builtins\.(getattr|set|slice)|__builtin__\.(getattr|set|slice)"
 )
-"""What ultralytics' own files name beside PyTorch's tensors."""
+"""Classes and functions that ultralytics' files name, besides PyTorch's tensors."""
 _TORCH_LAYERS: Final = frozenset(
     {"Upsample", "Identity", "ConvTranspose2d", "BatchNorm2d", "MaxPool2d", "ZeroPad2d"}
 )
 _NO_LAYERS: Final = frozenset({"TorchVision"})
-"""Of ultralytics' layers: it fetches networks by their names."""
+"""Excluded layers: this one downloads networks by their names."""
 _ACTIVATION: Final = re.compile(r"(torch\.)?nn\.[A-Z]\w*\((inplace=)?(True|False|[\d.]*)\)")
 _MOST_ROWS: Final = 500
 _MOST_REPEATS: Final = 100
 _LARGEST_NUMBER: Final = 10_000
 _LARGEST_MULTIPLE: Final = 10
 _TEXT: Final = re.compile(r"(?!.*\d{5})[\w.,\[\] ]{1,40}")
-"""What arguments of layers are where they are not numbers: names, or numbers after all."""
+"""Allowed text in arguments of layers: names, or numbers as text."""
 _IMAGE_SIZES: Final = range(32, 4097)
 
 
 class DetectorFile(NamedTuple):
-    """What is used of a file."""
+    """The parts of a detector's file that are used."""
 
     kind: Kind
     layers: dict[str, Any]
@@ -108,7 +108,7 @@ class DetectorFile(NamedTuple):
 
 
 def read_detector(path: Path) -> DetectorFile:
-    """Read a .pt file of ultralytics; nothing that it names is loaded.
+    """Read a .pt file of ultralytics without loading any class that it names.
 
     Raises:
         UserError, RuntimeError, ValueError, TypeError, KeyError, pickle.UnpicklingError, ...: it is
@@ -265,7 +265,7 @@ def _numbers(module: Placeholder, prefix: str = "") -> Iterator[tuple[str, Tenso
 
 
 def _checked(layers: object) -> dict[str, Any]:
-    """The description of layers, if it is one in form; its rows are [from, repeats, name, args]."""
+    """Check the description of the layers, whose rows are [from, repeats, name, args]."""
     if not isinstance(layers, dict):
         raise ValueError("the description of its layers is missing")
     layers = deepcopy(layers)

@@ -1,4 +1,4 @@
-"""The network for users: image in pixels + boxes -> people.
+"""The estimator: people from an image and their boxes.
 
 from main.pipeline import Estimator
 
@@ -70,12 +70,12 @@ class Person(NamedTuple):
     vertices_m: Float[np.ndarray, "10475 3"] | None
 
     def is_finite(self) -> bool:
-        """Whether all numbers are such; a network with damaged weights gives NaN."""
+        """Whether all numbers are finite; a network with damaged weights gives NaN."""
         return all(value is None or bool(np.isfinite(value).all()) for value in self)
 
 
 class PersonCrop(NamedTuple):
-    """The network's input for one person, and where it was cut from."""
+    """The network's input for one person (RGB, 0 to 255), its box, and the detected box."""
 
     pixels: Float[np.ndarray, "h w 3"]
     box: Box
@@ -83,7 +83,7 @@ class PersonCrop(NamedTuple):
 
 
 class Estimator:
-    """A network and a body, ready on one device; use `Estimator.load`."""
+    """A network and a body model on one device; made by `Estimator.load`."""
 
     def __init__(
         self,
@@ -109,13 +109,13 @@ class Estimator:
         overrides: Sequence[str] = (),
         download: bool = False,
     ) -> "Estimator":
-        """Load MODEL_DIR (a name under pretrained_models/, a folder, or a weights file).
+        """Load MODEL_DIR: a name under pretrained_models/, a folder, or a weights file.
 
         Args:
-            precision: "fp32" or "bf16", of encoder and decoder.
-            backend: what runs the network: "torch", "onnx" (in fp32), "compile" (torch.compile) or
+            precision: "fp32" or "bf16", for encoder and decoder.
+            backend: runtime of the network: "torch", "onnx" (in fp32), "compile" (torch.compile) or
                 "cuda-graphs".
-            overrides: changes of the config, "section.key=value".
+            overrides: changes to the config, "section.key=value".
             download: fetch a published model if it is absent.
 
         Raises:
@@ -178,7 +178,7 @@ class Estimator:
     def predict(
         self, pixels: Float[Tensor, "B h w 3"], *, want_vertices: bool
     ) -> tuple[BodyParameters, PosedBody]:
-        """Network and body on a batch of inputs as `crop` cuts them, 0..255; on the device."""
+        """Run network and body model on a batch of crops (0 to 255); results are on the device."""
         return self._pose(self._regress(pixels), want_vertices=want_vertices)
 
     @torch.inference_mode()
@@ -190,14 +190,14 @@ class Estimator:
 
     @torch.inference_mode()
     def heads(self, crops: Sequence[PersonCrop]) -> HeadOutputs:
-        """What the network says of a batch of crops."""
+        """The network's outputs for a batch of crops."""
         return self._regress(torch.from_numpy(np.stack([crop.pixels for crop in crops])))
 
     @torch.inference_mode()
     def people(
         self, crops: Sequence[PersonCrop], heads: HeadOutputs, *, want_vertices: bool = True
     ) -> list[Person]:
-        """The people whom the network saw, in their crops' order."""
+        """The people of a batch of crops, from the network's outputs."""
         config = self.config.model
         parameters, posed = self._pose(heads, want_vertices=want_vertices)
         rows = {name: value.cpu().numpy() for name, value in parameters._asdict().items()}
@@ -225,10 +225,10 @@ class Estimator:
 
     @torch.inference_mode()
     def joints_of(self, parameters: dict[str, np.ndarray]) -> Float[np.ndarray, "T 137 3"]:
-        """The joints of bodies that were estimated before, in the cameras of their crops, metres.
+        """The joints of T people in metres, in the cameras of their crops.
 
         Args:
-            parameters: fields of `Person` by name, of T people; those of the cameras are ignored.
+            parameters: fields of `Person` by name; `focal` and `princpt` are ignored.
         """
         joints = []
         for start in range(0, len(parameters["transl"]), AT_ONCE):

@@ -1,4 +1,4 @@
-"""What the health check finds: files, devices, and whether this machine computes right numbers."""
+"""The health check: files, devices, and whether this machine computes the network correctly."""
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
@@ -39,14 +39,14 @@ TASKS: Final = {"inference": 1, "training": 2, "testing": 4}
 WRONG_NUMBERS: Final = 64
 GOLDEN: Final = ROOT / "tests" / "parity"
 GOLDEN_TOLERANCE: Final = {"fp32": 1e-3, "bf16": 0.15}
-"""Largest error of a head output; they are of the order of 3."""
+"""Largest allowed error of a head output; outputs are of the order of 3."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """One line of the report.
 
-    `blocks` are the tasks that cannot run without it; `advice` says how to correct it.
+    `blocks` are the tasks that cannot run without it; `advice` is how to correct it.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Finding:
 
 
 def examine(config: Config, model_dir: str, device: str, precision: str) -> Iterator[Finding]:
-    """Everything that the commands need, in the order in which a user would correct it."""
+    """Check everything that the commands need, in the order in which a user would correct it."""
     yield _machine()
     yield from _device(device)
     yield from _golden_crop(device, precision)
@@ -86,10 +86,10 @@ def _device(name: str) -> Iterator[Finding]:
 
 
 def golden_error(device: str, precision: str) -> float:
-    """Largest difference between this machine's head outputs for four crops and known ones.
+    """Largest difference of head outputs for four crops from stored reference values.
 
     Raises:
-        UserError: the files of known values are not there or not readable.
+        UserError: the reference files are missing or not readable.
     """
     config = load_config(GOLDEN / "config_base.py")
     dtype = PRECISIONS[precision]
@@ -225,7 +225,7 @@ def _report(findings: list[Finding]) -> int:
 
 
 def run_checks(model_dir: str, device: str, precision: str, overrides: Sequence[str]) -> int:
-    """Examine everything, print the findings, and return the exit status that sums them up."""
+    """Run all checks, print the findings, and return the exit status, a sum of `TASKS`."""
     try:
         config_path = find_model(model_dir).config
     except UserError:

@@ -4,7 +4,7 @@ OpenPose    a folder with one NAME_keypoints.json per frame: BODY_25, hands, fac
 MMPose      one .json with the frames of a video, or a folder with one per image
 AlphaPose   one .json with the people of all frames
 
-Frames count from 0, those of the result.
+Frames are numbered from 0, as in the result.
 """
 
 import re
@@ -32,15 +32,15 @@ from utils.image import natural_key
 Frames = dict[int, list[Keypoints]]
 _WHAT: Final = "file of keypoints"
 _VIDEO_FRAME: Final = re.compile(r"_([0-9]{12})_keypoints\.json$")
-"""OpenPose counts the frames of a video by twelve digits."""
+"""OpenPose numbers the frames of a video with twelve digits."""
 _MOST_FRAMES: Final = 10_000_000
 _LARGEST_PX: Final = 1e6
 _LEAST_OVERLAP: Final = 0.1
-"""Of a person's box with that of the keypoints."""
+"""Least overlap of a person's box with the bounding box of the keypoints."""
 
 _LEFT, _RIGHT = HAND_KEYPOINTS["left"], HAND_KEYPOINTS["right"]
 _UNUSED: Final = ""
-"""In place of points between joints, such as the middle of the hips."""
+"""Name of points that are not used, such as the middle of the hips."""
 # fmt: off
 _BODY_25: Final = (
     "nose", _UNUSED, "right_shoulder", "right_elbow", "right_wrist",
@@ -68,7 +68,7 @@ _PEOPLE: Final = {
         (*_HALPE_26, *FACE_KEYPOINTS, *_LEFT, *_RIGHT),
     )
 }
-"""Points of a person by their number: COCO, Halpe (short and whole), COCO-WholeBody."""
+"""Names of a person's points by their number: COCO, Halpe (short and whole), COCO-WholeBody."""
 _OPENPOSE: Final = {
     "pose_keypoints_2d": _BODY_25,
     "hand_left_keypoints_2d": _LEFT,
@@ -78,10 +78,10 @@ _OPENPOSE: Final = {
 
 
 def read_keypoints(path: Path) -> Frames:
-    """The people of each frame.
+    """Read the people of each frame.
 
     Raises:
-        UserError: nothing is there, or it is none of the formats; the message names the file.
+        UserError: the file is missing or in another format; the message names it.
     """
     frames = _read_folder(path) if path.is_dir() else _frames(read_json(path, _WHAT), path)
     if not any(frames.values()):

@@ -20,7 +20,7 @@ from human_models.joints import (
     SIDES,
     joint_places,
 )
-from main.motion.kinematics import DEEP
+from main.motion.kinematics import DEPTH_JOINTS
 from main.motion.rows import Keypoints, KeypointSource
 from main.pipeline.networks import (
     FACE_OF_MESH,
@@ -41,56 +41,54 @@ from utils.camera import Box
 
 Image = UInt8[np.ndarray, "H W 3"]
 Pose = Float[np.ndarray, "39 4"]
-"""BlazePose's points: x, y, visibility, metres behind the middle of the hips."""
+"""BlazePose's points: x, y, visibility, depth in metres relative to the middle of the hips."""
 
 _BODY_MARGIN: Final = 1.25
-"""Side of the body's square, in longer sides of the box."""
-_LEAST_SCORE: Final = 0.1
-"""Of MoveNet's keypoints: what is below is unknown."""
+"""Side of the body's square, in units of the longer side of the box."""
+_MIN_SCORE: Final = 0.1
+"""Least score of MoveNet's keypoints; others are treated as unknown."""
 _PRESENT: Final = 0.5
-"""Probability from which a foot, a hand or a face is taken to be there."""
+"""Least probability that a foot, hand or face is present."""
 _FAINT: Final = 0.2
-"""The same for a faint hand, at a wrist of the body: the network gives small, blurred and gloved
-hands little, though its points lie on them."""
+"""The same for a faint hand, which is small, blurred or gloved, at a known wrist."""
 _FAINT_SCORE: Final = 0.25
-"""Of the keypoints of a faint hand: their errors are two to three times those of others, and more
-of them are wrong altogether."""
+"""Score of the keypoints of a faint hand; their errors are two to three times those of others."""
 _FAINT_WRIST: Final = 0.25
 """Least score of the wrist of a faint hand."""
 _HAND_SIZES: Final = (0.2, 1.1)
-"""Least and largest size of a faint hand, in lengths of the longest upper arm or forearm."""
-_TURN: Final = 0.6
+"""Smallest and largest size of a faint hand, relative to the longest upper arm or forearm."""
+_SEARCH_ANGLE: Final = 0.6
 """Radians by which the square is turned for the second search for a hand that was not found."""
-_AGREEMENT: Final = 0.1
-"""Mean distance of the points of both searches from their middle, in sizes of the hand, up to which
-they agree: they then lie on something in the image and do not follow the square."""
+_MAX_DISAGREEMENT: Final = 0.1
+"""Largest mean distance of the points of both searches from their mean, in sizes of the hand, at
+which the searches agree: the points then follow the image and not the square."""
 _SEARCH_EVERY: Final = 10
-"""Frames from one second search to the next."""
-_LEAST_SIDE: Final = 8
-"""Pixels of a hand's or face's square."""
-_WRIST_DISTANCE: Final = 0.35
-"""From the hand's wrist to the body's, in sides of the hand's square: others' hands are farther."""
-_LEGS: Final = 2.0
-"""From the hips to the feet, in distances from the hips to the neck."""
-_CROWN: Final = 1.15
-"""From the hips to the top of the head, in distances from the hips to the nose."""
-_HIPS_APART: Final = 0.15
-"""From BlazePose's hips to the body's, in sides of its square: about the width of a pelvis, since
-the square is about 2.3 m wide. Hips that are farther are somebody else's."""
+"""Number of frames after which a second search is made again."""
+_MIN_SIDE: Final = 8
+"""Least side of the square of a hand or face, in pixels."""
+_MAX_WRIST_DISTANCE: Final = 0.35
+"""Largest distance of the hand's wrist from the body's wrist, in sides of the hand's square."""
+_LEG_RATIO: Final = 2.0
+"""Distance from the hips to the feet, relative to that from the hips to the neck."""
+_HEAD_RATIO: Final = 1.15
+"""Distance from the hips to the top of the head, relative to that from the hips to the nose."""
+_MAX_HIP_DISTANCE: Final = 0.15
+"""Largest distance of BlazePose's hips from the body's, in sides of its square of about 2.3 m: the
+width of a pelvis. Beyond it, BlazePose has found another person."""
 _HAND_AHEAD: Final = 0.4
-"""From the wrist to the middle of the hand, in forearms: a hand has 0.7 to 0.8 of their length."""
+"""Distance from the wrist to the middle of the hand, relative to the forearm."""
 _HAND_SIDE: Final = 1.6
-"""Side of a hand's square, in forearms: twice the hand, as `hand_after` makes it."""
-_NOSE_DISTANCE: Final = 0.4
-"""From the middle of a face to the body's nose, in sides of the square: just outside the face."""
+"""Side of a hand's square relative to the forearm: twice the hand's size, as in `hand_after`."""
+_MAX_NOSE_DISTANCE: Final = 0.4
+"""Largest distance of the middle of a face from the body's nose, in sides of the square."""
 
 _BODY: Final = joint_places(COCO_KEYPOINTS)
 _HANDS: Final = [joint_places(HAND_KEYPOINTS[side][1:]) for side in SIDES]
-"""Without the wrists, which MoveNet knows better."""
+"""Without the wrists, which MoveNet finds more precisely."""
 _FACE: Final = joint_places(FACE_KEYPOINTS)
 _FEET: Final = joint_places(("left_heel", "right_heel", "left_big_toe", "right_big_toe"))
 SOURCES: Final = np.zeros(len(JOINTS), np.uint8)
-"""What finds each joint, `KeypointSource`."""
+"""The `KeypointSource` of each joint."""
 for _places, _source in (
     (_BODY, KeypointSource.BODY),
     (_FEET, KeypointSource.FEET),
@@ -100,17 +98,17 @@ for _places, _source in (
 ):
     SOURCES[list(_places)] = _source
 _FOOT_POINTS: Final = slice(29, 33)
-"""The same of BlazePose's points; of the others, some say where hands and face are."""
-_DEEP_POINTS: Final = [11, 12, 25, 26, 27, 28]
-"""BlazePose's points of the joints `DEEP`, the last two of which are the ankles."""
-_ONE_JOINT: Final = 0.05
-"""Distance up to which a point of BlazePose is the body's, in sides of its square."""
+"""Numbers of BlazePose's points for `_FEET`."""
+_DEPTH_POINTS: Final = [11, 12, 25, 26, 27, 28]
+"""Numbers of BlazePose's points for `DEPTH_JOINTS`, the last two of which are the ankles."""
+_MAX_JOINT_DISTANCE: Final = 0.05
+"""Largest distance of BlazePose's points from the body's joints, in sides of its square."""
 _HAND_POINTS: Final = ((15, 19, 17), (16, 20, 18))
 """BlazePose's wrist, index finger and little finger of each side."""
 
 
 class Part(NamedTuple):
-    """A hand or a face: its points, how surely it is there, its square in the next frame."""
+    """A hand or face: its points, the probability of its presence, its square in the next frame."""
 
     points: Float[np.ndarray, "N 2"]
     score: float
@@ -127,17 +125,17 @@ class FoundPerson(NamedTuple):
     hands: tuple[Part | None, Part | None]
     face: Square | None
     frames: int = 0
-    """For how many frames the person has been followed."""
+    """Number of frames for which the person has been followed."""
 
 
 class KeypointFinder:
-    """The four networks; any number of people at a time."""
+    """Finds keypoints with four networks, for any number of people at a time."""
 
     def __init__(self, workers: int) -> None:
-        """Load them.
+        """Load the networks.
 
         Args:
-            workers: people who are looked at together, each by a thread, and as many hands.
+            workers: number of threads for people, and of further threads for their hands.
 
         Raises:
             UserError: a network's file is missing or damaged.
@@ -153,10 +151,10 @@ class KeypointFinder:
     def __call__(
         self, image: Image, boxes: Sequence[Box], before: Sequence[FoundPerson | None]
     ) -> list[FoundPerson]:
-        """The keypoints of the people in some boxes.
+        """Find the keypoints of the people in some boxes.
 
         Args:
-            before: the same people in the frame before; None: not known.
+            before: the same people in the last frame; None: unknown.
         """
         squares = [Square(box.center, _BODY_MARGIN * max(box.width, box.height)) for box in boxes]
         bodies = list(self.pool.map(lambda square: self._body(image, square), squares))
@@ -178,7 +176,7 @@ class KeypointFinder:
         unknown if that finds nobody else.
 
         Args:
-            last: of the same people in the frame before.
+            last: bodies of the same people in the last frame.
         """
         fits = [misfit(*one) for one in zip(bodies, squares, last, strict=True)]
         result = list(bodies)
@@ -196,15 +194,15 @@ class KeypointFinder:
 
     def _find(self, image: Image, body: Body, before: FoundPerson | None) -> FoundPerson:
         keypoints = Keypoints.unknown()
-        known = np.where(body[:, 2] >= _LEAST_SCORE, body[:, 2], 0)
+        known = np.where(body[:, 2] >= _MIN_SCORE, body[:, 2], 0)
         keypoints.enter(_BODY, body[:, :2], known, KeypointSource.BODY)
 
         pose, feet = self._pose(image, body, None if before is None else before.feet)
         if pose is not None and feet is not None:
-            _enter_pose(keypoints, pose, _ONE_JOINT * feet.side)
+            _enter_pose(keypoints, pose, _MAX_JOINT_DISTANCE * feet.side)
 
         frames = 0 if before is None else before.frames + 1
-        # One person alone would leave cores idle: the hands are looked at beside the face.
+        # In parallel with the face, so that one person alone occupies several cores.
         searches = [
             self.hands_pool.submit(
                 self._hand,
@@ -244,10 +242,10 @@ class KeypointFinder:
     def _pose(
         self, image: Image, body: Body, before: Square | None
     ) -> tuple[Pose | None, Square | None]:
-        """BlazePose's points with their visibility, and its square in the next frame.
+        """BlazePose's points, and its square in the next frame.
 
-        It is weak where its square is not centred on the hips: it runs again on the one that it
-        finds itself.
+        BlazePose is inaccurate where its square is not centred on the hips, so without a square of
+        the last frame it runs a second time, on the square found by the first run.
         """
         square, network = before or _trunk_square(body), self.feet_network
         for _ in range(1 if before is not None else 2):
@@ -274,13 +272,13 @@ class KeypointFinder:
         *,
         searches_twice: bool,
     ) -> Part | None:
-        """The hand of an arm: where it was, else in the square `start`.
+        """Find the hand of an arm where it was in the last frame, or else in the square `start`.
 
         Args:
-            before: the hand in the last frame. A faint one needs no presence until the next frame
-                that `searches_twice`.
-            searches_twice: a hand that is not found there is looked for in a turned square, too,
-                and is faint if both searches agree.
+            before: the hand in the last frame. A faint one is kept at any probability until the
+                next frame that `searches_twice`.
+            searches_twice: whether to search for a hand that is not found in a turned square as
+                well; it is faint if both searches agree.
         """
         if before is not None:
             found = self._part(self.hand_network, image, before.following, 1, hand_after)
@@ -291,19 +289,19 @@ class KeypointFinder:
         hand = arm.accepted(found, _FAINT)
         if hand is not None or found is None or start is None or not searches_twice:
             return hand
-        again = self._part(self.hand_network, image, start.turned(_TURN), 3, hand_after)
+        again = self._part(self.hand_network, image, start.turned(_SEARCH_ANGLE), 3, hand_after)
         if again is None or again.score > _FAINT:
             return arm.accepted(again, _FAINT)
         middle = (found.points + again.points) / 2
         apart = float(np.linalg.norm(found.points - middle, axis=1).mean())
-        if apart > _AGREEMENT * np.ptp(middle, axis=0).max():
+        if apart > _MAX_DISAGREEMENT * np.ptp(middle, axis=0).max():
             return None
         return arm.accepted(Part(middle, again.score, hand_after(middle)), 0.0)
 
     def _face(
         self, image: Image, body: Body, pose: Pose | None, before: Square | None
     ) -> Part | None:
-        """The face: where it was, else where the body says."""
+        """Find the face where it was in the last frame, or else by the body's keypoints."""
         found = self._part(self.face_network, image, before, 1, face_after)
         if not _is_face(found, body):
             start = _face_square(body, pose)
@@ -318,10 +316,10 @@ class KeypointFinder:
         runs: int,
         following: Callable[[np.ndarray], Square],
     ) -> Part | None:
-        """Points of a hand or face in a square; each further run is where the last one says."""
+        """Find a hand or face in a square; further runs use the square that the last one found."""
         part = None
         for _ in range(runs):
-            if square is None or not square.is_usable or square.side < _LEAST_SIDE:
+            if square is None or not square.is_usable or square.side < _MIN_SIDE:
                 return None
             rows, presence = network(square.cut(image, network.side))[:2]
             score = presence.item()
@@ -340,14 +338,16 @@ def _finite(points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
     return np.where(np.isfinite(points).all(axis=1, keepdims=True), points, 0)
 
 
-def _enter_pose(keypoints: Keypoints, pose: Pose, most_apart: float) -> None:
-    """BlazePose's feet, and its depths of joints that are the body's or that only it has.
+def _enter_pose(keypoints: Keypoints, pose: Pose, max_distance: float) -> None:
+    """Enter BlazePose's feet, and its depths of joints near the body's keypoints or without these.
 
-    Feet are moved as its ankles are to the body's, because both err alike; far ones are wrong.
+    The feet are moved by the offset of the body's ankles from BlazePose's, because the errors of
+    both are similar. Where the ankles are farther apart than `max_distance`, feet are left out.
     """
-    offsets = keypoints.px[DEEP] - pose[_DEEP_POINTS, :2]
-    is_near, is_known = np.linalg.norm(offsets, axis=1) < most_apart, keypoints.score[DEEP] > 0
-    keypoints.depth_m[DEEP] = np.where(is_near | ~is_known, pose[_DEEP_POINTS, 3], 0)
+    offsets = keypoints.px[DEPTH_JOINTS] - pose[_DEPTH_POINTS, :2]
+    is_near = np.linalg.norm(offsets, axis=1) < max_distance
+    is_known = keypoints.score[DEPTH_JOINTS] > 0
+    keypoints.depth_m[DEPTH_JOINTS] = np.where(is_near | ~is_known, pose[_DEPTH_POINTS, 3], 0)
     points, visible = pose[_FOOT_POINTS, :2], pose[_FOOT_POINTS, 2]
     seen = (visible > _PRESENT) & np.tile((is_near & is_known)[-2:], 2)
     px = points + np.tile(offsets[-2:], (2, 1))
@@ -355,29 +355,29 @@ def _enter_pose(keypoints: Keypoints, pose: Pose, most_apart: float) -> None:
 
 
 def _trunk_square(body: Body) -> Square | None:
-    """The square from which BlazePose finds its own: about the hips, as large as the person."""
+    """BlazePose's first square: centred on the hips, with the size of the person."""
     shoulders, hips = body[5:7], body[11:13]
-    if min(shoulders[:, 2].max(), hips[:, 2].max()) < _LEAST_SCORE:
+    if min(shoulders[:, 2].max(), hips[:, 2].max()) < _MIN_SCORE:
         return None
     center, neck = hips[:, :2].mean(axis=0), shoulders[:, :2].mean(axis=0)
     reach = max(
-        _LEGS * float(np.linalg.norm(neck - center)),
-        _CROWN * float(np.linalg.norm(body[0, :2] - center)),
+        _LEG_RATIO * float(np.linalg.norm(neck - center)),
+        _HEAD_RATIO * float(np.linalg.norm(body[0, :2] - center)),
     )
     return Square((center[0], center[1]), 2 * _BODY_MARGIN * reach)
 
 
 def _near_hips(square: Square | None, body: Body) -> bool:
-    """BlazePose follows the person whose body MoveNet found."""
+    """Whether BlazePose follows the person whose body MoveNet found."""
     hips = body[11:13]
     if square is None or hips[:, 2].max() < SURE:
         return square is not None
     apart = np.linalg.norm(hips[:, :2].mean(axis=0) - square.center)
-    return bool(apart < _HIPS_APART * square.side)
+    return bool(apart < _MAX_HIP_DISTANCE * square.side)
 
 
 def _hand_square(body: Body, pose: Pose | None, side: int) -> Square | None:
-    """Where a hand is: by BlazePose's fingers if its wrist is the body's, else by the forearm."""
+    """Square of a hand, by BlazePose's fingers if its wrist is the body's, else by the forearm."""
     elbow, wrist = body[7 + side], body[9 + side]
     if pose is not None:
         start, index, little = pose[list(_HAND_POINTS[side])]
@@ -386,7 +386,7 @@ def _hand_square(body: Body, pose: Pose | None, side: int) -> Square | None:
         if start[2] > _PRESENT and (wrist[2] < SURE or apart < reach):
             center = start[:2] + 1.2 * ahead
             return Square((center[0], center[1]), 4 * float(reach), angle_of(ahead))
-    if elbow[2] < _LEAST_SCORE or wrist[2] < SURE:
+    if elbow[2] < _MIN_SCORE or wrist[2] < SURE:
         return None
     ahead = wrist[:2] - elbow[:2]
     center = wrist[:2] + _HAND_AHEAD * ahead
@@ -395,11 +395,11 @@ def _hand_square(body: Body, pose: Pose | None, side: int) -> Square | None:
 
 
 class _Arm(NamedTuple):
-    """Where a hand must be."""
+    """Wrist and length of an arm, with which a hand must agree."""
 
     wrist: Float[np.ndarray, "3"]
     length: float
-    """Pixels of the longest upper arm or forearm of the body; 0: none is known."""
+    """Length of the body's longest upper arm or forearm in pixels; 0: unknown."""
 
     @classmethod
     def of(cls, body: Body, side: int) -> "_Arm":
@@ -411,15 +411,15 @@ class _Arm(NamedTuple):
         return cls(body[9 + side], max(lengths, default=0.0))
 
     def accepted(self, hand: Part | None, least: float) -> Part | None:
-        """The hand if it is where the body has its wrist, as far as that is known; else None.
+        """The hand if it is at the body's wrist, where that is known; else None.
 
         Args:
-            least: presence from which a hand is faint, if the wrist is sure and its size fits.
+            least: least probability of a faint hand, whose size must fit the arm.
         """
         if hand is None or not hand.score >= least:
             return None
         apart = np.linalg.norm(hand.points[0] - self.wrist[:2])
-        is_here = apart < _WRIST_DISTANCE * hand.following.side
+        is_here = apart < _MAX_WRIST_DISTANCE * hand.following.side
         if hand.score > _PRESENT:
             return hand if is_here or self.wrist[2] < SURE else None
         size = float(np.ptp(hand.points, axis=0).max())
@@ -429,7 +429,7 @@ class _Arm(NamedTuple):
 
 
 def _without_shared(hands: list[Part | None], body: Body) -> list[Part | None]:
-    """Where both sides have found one and the same hand, it is that of the nearer wrist."""
+    """Assign a hand that was found from both wrists to the nearer one."""
     left, right = hands
     if left is None or right is None:
         return hands
@@ -441,7 +441,7 @@ def _without_shared(hands: list[Part | None], body: Body) -> list[Part | None]:
 
 
 def _each_hand_once(people: list[FoundPerson]) -> list[FoundPerson]:
-    """Where two people have one and the same hand, it is that of the nearer wrist."""
+    """Assign a hand that was found for two people to the nearer wrist."""
     claims = [
         (number, side)
         for number, person in enumerate(people)
@@ -462,13 +462,13 @@ def _each_hand_once(people: list[FoundPerson]) -> list[FoundPerson]:
 
 
 def _distance_to_wrist(person: FoundPerson, side: int) -> float:
-    """From the root of a hand's thumb to the body's wrist."""
+    """Distance from the root of the thumb to the body's wrist, in pixels."""
     wrist = person.body[9 + side, :2]
     return float(np.linalg.norm(person.keypoints.px[_HANDS[side][0]] - wrist))
 
 
 def _without_hand(person: FoundPerson, side: int) -> FoundPerson:
-    """A person whose hand was somebody else's; the wrist, which led there, is unknown, too."""
+    """The person without a hand of somebody else, and without the wrist where it was found."""
     places = [JOINTS.index(f"{SIDES[side]}_wrist"), *_HANDS[side]]
     for values in person.keypoints:
         values[places] = 0
@@ -477,9 +477,9 @@ def _without_hand(person: FoundPerson, side: int) -> FoundPerson:
 
 
 def _face_square(body: Body, pose: Pose | None) -> Square | None:
-    """Where the face is: by BlazePose's eleven points of it, or by MoveNet's five."""
+    """Square of the face, from BlazePose's eleven points of it, or MoveNet's five."""
     points, eyes = (body[:5], body[[2, 1]]) if pose is None else (pose[:11], pose[[5, 2]])
-    if body[:3, 2].max() < _LEAST_SCORE:
+    if body[:3, 2].max() < _MIN_SCORE:
         return None
     across = eyes[1] - eyes[0]  # from the right eye to the left one
     center = points.mean(axis=0)
@@ -491,9 +491,9 @@ def _face_square(body: Body, pose: Pose | None) -> Square | None:
 
 
 def _is_face(face: Part | None, body: Body) -> bool:
-    """Whether a face was found, where the body has its nose as far as that is known."""
+    """Whether a face was found, and at the body's nose where that is known."""
     if face is None or not face.score > _PRESENT:
         return False
     nose = body[0]
     apart = np.linalg.norm(face.points.mean(axis=0) - nose[:2])
-    return bool(nose[2] < SURE or apart < _NOSE_DISTANCE * face.following.side)
+    return bool(nose[2] < SURE or apart < _MAX_NOSE_DISTANCE * face.following.side)

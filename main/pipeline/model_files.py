@@ -36,18 +36,18 @@ class ModelFiles(NamedTuple):
 
     @property
     def onnx(self) -> Path:
-        """Where the same network is as ONNX, if `main.convert --onnx` made it."""
+        """Path of the same network as ONNX, if `main.convert --onnx` has written it."""
         return self.weights.with_name(f"{self.name}.onnx")
 
 
 def find_model(model_dir: str, *, download: bool = False) -> ModelFiles:
     """Weights and config of MODEL_DIR.
 
-    In a folder NAME, NAME.safetensors goes before NAME.pth.tar, and those before the only weights
-    file of another name.
+    In a folder NAME, NAME.safetensors takes precedence over NAME.pth.tar, and these over a single
+    weights file with another name.
 
     Args:
-        download: fetch a published model by its name if it is not there.
+        download: download a published model by its name if it is absent.
 
     Raises:
         UserError: something is missing; the message says which file to put where.
@@ -85,7 +85,7 @@ def find_model(model_dir: str, *, download: bool = False) -> ModelFiles:
 
 
 def find_weights(model_dir: str, checkpoint_id: str | None) -> ModelFiles:
-    """As `find_model`, or with the number of an epoch as `find_snapshot`."""
+    """Like `find_model`, or like `find_snapshot` if the number of an epoch is given."""
     if checkpoint_id is None:
         return find_model(model_dir)
     return find_snapshot(model_dir, checkpoint_id)
@@ -95,7 +95,7 @@ def find_snapshot(run: str, checkpoint_id: str) -> ModelFiles:
     """The snapshot of an epoch of a training run: a name under outputs/, or the run's folder.
 
     Raises:
-        UserError: there is no such run or snapshot; the message lists those that are there.
+        UserError: there is no such run or snapshot; the message lists the existing ones.
     """
     name = Path("model_dump") / f"snapshot_{checkpoint_id}.pth.tar"
     folder = next((f for f in (Path(run), OUTPUTS / run) if (f / "model_dump").is_dir()), None)
@@ -112,7 +112,7 @@ def find_snapshot(run: str, checkpoint_id: str) -> ModelFiles:
 
 
 def _snapshots(run: Path) -> list[Path]:
-    """Those of a run's folder in the order of their epochs: 10 is after 9."""
+    """The snapshots of a run in the order of their epochs: 10 follows 9."""
     files = run.glob("model_dump/snapshot_*.pth.tar")
     return sorted(files, key=lambda file: (len(file.name), file.name))
 
@@ -152,7 +152,7 @@ def _how_to_get(model_dir: str, folder: Path) -> str:
 
 
 def _download(model_dir: str, folder: Path) -> None:
-    """Fetch what is absent (resuming a broken fetch) and record the hash of what came."""
+    """Download missing files, resuming an interrupted download, and record their hashes."""
     from huggingface_hub import errors, hf_hub_download
 
     # The base of what the hub's HTTP client raises, whichever client that is.
@@ -174,7 +174,7 @@ def _download(model_dir: str, folder: Path) -> None:
 
 
 def _remove_traces(folder: Path) -> None:
-    """Remove a folder in which a fetch has left nothing from which the next one could go on."""
+    """Remove the folder of a failed download if it has nothing that can be resumed."""
     left = [path for path in folder.rglob("*") if path.is_file()]
     if not any(path.parent == folder or path.suffix == ".incomplete" for path in left):
         shutil.rmtree(folder, ignore_errors=True)

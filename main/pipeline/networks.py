@@ -1,9 +1,8 @@
-"""The small networks that ship with the project: a person detector, and keypoints of parts.
+"""The built-in networks: a person detector, and keypoints of the body, hands and face.
 
-What each takes and gives, where it comes from and its licence: pretrained_models/people/README.md.
-They run in onnxruntime on the CPU, each call in the thread of its caller. Batches gain nothing:
-hands, feet and faces take 0 to 5 % less each in batches of two or four, so people are taken in
-parallel instead.
+Their inputs, outputs, origin and licences are in pretrained_models/people/README.md. They run in
+onnxruntime on the CPU, each call in its caller's thread. Batches of two or four save only 0 to 5 %
+of the time, so people are processed in parallel instead.
 """
 
 from collections.abc import Sequence
@@ -22,36 +21,38 @@ from utils.files import ROOT, require_regular_file
 
 FOLDER: Final = ROOT / "pretrained_models" / "people"
 
-PLACES: Final = 6
-"""People whom the network can find in one look."""
+MAX_PEOPLE: Final = 6
+"""Number of people that the network can find in one run."""
 HALF_SURE: Final = 0.15
-"""The network's score from which a detection is taken at a threshold of 0.5: of 37 people in 14
-images of five public sets, 34 have more, and so have 4 boxes without a person."""
-_DOUBTFUL: Final = 0.3
-"""Share of the least score from which somebody is looked at again, and counts if surer then."""
-_CUT: Final = 0.75
-"""Share of the least score from which somebody counts whom a side of the image cuts off."""
-_AROUND: Final = 1.5
-"""Side of that look, in longer sides of the box."""
+"""The network's score that is calibrated to 0.5: of 37 people in 14 images of five public datasets,
+34 have a higher score, and so have 4 boxes without a person."""
+_CHECK_RATIO: Final = 0.3
+"""Fraction of the least score from which a detection is checked by a second run on its box."""
+_CUT_OFF_RATIO: Final = 0.75
+"""Fraction of the least score that is required of people who are cut off by a side of the image."""
+_CHECK_SIZE: Final = 1.5
+"""Side of the square for the second run, in units of the longer side of the box."""
 _SMALL: Final = 0.3
-"""Share of the longer side that a person takes up, below which a closer look finds more."""
-_LOOKS: Final = 4
-"""How often an image is divided at most, less one."""
+"""Size of a person relative to the longer side, below which tiles of the image are searched."""
+_MAX_SCALES: Final = 4
+"""Largest number of scales: the whole image, and tiles of tiles."""
 _TILE: Final = 0.6
-"""Share of a part's sides that the parts of it have; they overlap by a fifth of the side."""
+"""Side of a tile relative to that of the part it divides; tiles overlap by a fifth of that side."""
 _SMALLEST_TILE: Final = 96
-"""Pixels."""
+"""Least side of a tile in pixels."""
 _EDGE: Final = 0.02
-"""Of a part's side: who reaches so near to an edge within the image may be cut off there."""
-_SAME_PLACE: Final = 0.12
-"""Mean distance of the keypoints of one person, found twice, in heights of the smaller box."""
+"""Distance from an inner edge of a tile at which people may be cut off, in sides of the tile."""
+_DOUBLE_DISTANCE: Final = 0.12
+"""Largest median distance of the keypoints of one person who was found twice, in heights of the
+smaller box."""
 SURE: Final = 0.15
-"""Score from which a keypoint of the body says where another part is."""
-_ONE_HAND: Final = 0.25
-"""Mean distance of two hands that are one, in sides of their squares."""
-_TWO_WRISTS: Final = 0.2
-"""Distance of wrists that are two, in sides of the hand's square, which is twice the hand."""
+"""Least score of a keypoint of the body from which another part is located."""
+_SAME_HAND_DISTANCE: Final = 0.25
+"""Largest mean distance of the points of one hand that was found twice, in sides of its square."""
+_MIN_WRIST_DISTANCE: Final = 0.2
+"""Least distance of the wrists of two separate hands, in sides of the hand's square."""
 _SURE_POINT: Final = 0.2
+"""Least score of keypoints by which double detections are recognised."""
 
 
 @cache
@@ -65,10 +66,10 @@ def _session(path: Path) -> Any:
 
 
 class SmallNetwork:
-    """One of the networks, by the name of its file; its input is a batch of one square image."""
+    """One of the networks; its input is a single square image."""
 
     def __init__(self, name: str) -> None:
-        """Load it, once per process.
+        """Load the network from the file `name`.onnx, once per process.
 
         Raises:
             UserError: the file is missing or damaged.
@@ -84,7 +85,7 @@ class SmallNetwork:
         self._input = given.name
         self._type = np.int32 if "int32" in given.type else np.float32
         self.side: int = given.shape[1]
-        """Pixels of the input."""
+        """Side of the input in pixels."""
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, pixels: UInt8[np.ndarray, "S S 3"]) -> list[Float[np.ndarray, "..."]]:
@@ -104,19 +105,19 @@ class Square(NamedTuple):
     angle: float = 0.0
 
     def to_crop(self, pixels: int) -> Float[np.ndarray, "2 3"]:
-        """The affine map from pixels of the image to those of a crop with that many a side."""
+        """The affine map from pixels of the image to those of a crop with sides of `pixels`."""
         scale = pixels / max(self.side, 1e-6)  # boxes of a file may have no size
         cosine, sine = np.cos(self.angle) * scale, np.sin(self.angle) * scale
         turn = np.array([[cosine, sine], [-sine, cosine]])
         return np.column_stack([turn, pixels / 2 - turn @ self.center])
 
     def cut(self, image: UInt8[np.ndarray, "H W 3"], pixels: int) -> UInt8[np.ndarray, "S S 3"]:
-        """The square of an image, black outside."""
+        """Cut the square out of an image; it is black outside the image."""
         size = (pixels, pixels)
         return cv2.warpAffine(image, self.to_crop(pixels), size, flags=cv2.INTER_LINEAR)
 
     def in_image(self, points: Float[np.ndarray, "N 2"], pixels: int) -> Float[np.ndarray, "N 2"]:
-        """Points of a crop in pixels of the image."""
+        """Convert points of a crop to pixels of the image."""
         matrix = self.to_crop(pixels)
         return (points - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
 
@@ -125,7 +126,7 @@ class Square(NamedTuple):
 
     @property
     def is_usable(self) -> bool:
-        """All its numbers are finite, and it has an area."""
+        """Whether all its numbers are finite and its side is longer than a pixel."""
         return bool(np.isfinite([*self.center, self.side, self.angle]).all() and self.side > 1)
 
 
@@ -133,7 +134,7 @@ _PALM: Final = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]
 _KNUCKLES: Final = [5, 9, 13]
 """Of the 21 points of a hand."""
 _EYE_CORNERS: Final = (33, 263)
-"""Outer ones of the right and the left eye, of the 468 points of the face."""
+"""Outer corners of the right and left eye among the 468 points of the face."""
 # fmt: off
 FACE_OF_MESH: Final = [
     162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
@@ -142,22 +143,22 @@ FACE_OF_MESH: Final = [
     61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
 ]
 # fmt: on
-"""Which of the 468 points are the 68 of `FACE_KEYPOINTS`."""
+"""Numbers of the points of `FACE_KEYPOINTS` among the 468 points of the face."""
 
 
 def angle_of(up: Float[np.ndarray, "2"]) -> float:
-    """How far an upward direction of a part is turned from the image's, clockwise."""
+    """Clockwise angle in radians from the upward direction of the image to `up`."""
     return float(np.arctan2(up[0], -up[1]))
 
 
 def turned(vector: Float[np.ndarray, "2"] | Sequence[float], angle: float) -> np.ndarray:
-    """A vector of an upright part, turned clockwise in the image."""
+    """A vector rotated clockwise in the image by `angle` radians."""
     cosine, sine = np.cos(angle), np.sin(angle)
     return np.array([[cosine, -sine], [sine, cosine]]) @ vector
 
 
 def hand_after(points: Float[np.ndarray, "21 2"]) -> Square:
-    """The square of a hand by its points: upright, about the palm, twice as large."""
+    """The square of a hand in the next frame: along the hand, with twice the size of the palm."""
     angle = angle_of(points[_KNUCKLES].mean(axis=0) - points[0])
     upright = np.array([turned(point, -angle) for point in points[_PALM]])
     low, high = upright.min(axis=0), upright.max(axis=0)
@@ -167,6 +168,7 @@ def hand_after(points: Float[np.ndarray, "21 2"]) -> Square:
 
 
 def face_after(points: Float[np.ndarray, "468 2"]) -> Square:
+    """The square of a face in the next frame: along the face, 1.5 times as large."""
     right, left = points[list(_EYE_CORNERS)]
     across = left - right
     center = (points.max(axis=0) + points.min(axis=0)) / 2
@@ -174,21 +176,21 @@ def face_after(points: Float[np.ndarray, "468 2"]) -> Square:
     return Square((center[0], center[1]), side, float(np.arctan2(across[1], across[0])))
 
 
-_KNOWN: Final = 0.15
-"""Score from which a keypoint takes part where bodies are compared."""
-_LEAST_KNOWN: Final = 4
-"""Keypoints that two bodies have in common, at least, to be compared."""
-_SAME_JOINT: Final = 0.07
-"""Distance of one keypoint found twice, in heights of the body."""
-_SAME_LIMB: Final = 0.03
-"""The same, of a single keypoint where the rest is not the same."""
-_MOST: Final = 0.6
-"""Share of keypoints in the same place from which two bodies are one."""
+_MIN_SCORE: Final = 0.15
+"""Least score of keypoints in comparisons of bodies."""
+_MIN_KNOWN: Final = 4
+"""Least number of keypoints that are known in both bodies of a comparison."""
+_SAME_JOINT_DISTANCE: Final = 0.07
+"""Largest distance of keypoints that are the same joint of one body, in sizes of the body."""
+_SAME_POINT_DISTANCE: Final = 0.03
+"""The same for a single keypoint of bodies that are different otherwise."""
+_SAME_BODY_SHARE: Final = 0.6
+"""Share of keypoints at the same joints above which two bodies are the same."""
 _LIMB_WIDTH: Final = 0.09
 _HEAD: Final = 0.08
-"""Width of limbs and radius of the head that are painted over, in heights of the body."""
+"""Width of limbs and radius of the head where a body is painted over, in sizes of the body."""
 _SIDES: Final = ([*range(17)], [0, *(k + (1 if k % 2 else -1) for k in range(1, 17))])
-"""COCO's keypoints, and those of the other side."""
+"""COCO's keypoints, and their mirrored counterparts."""
 _TRUNK: Final = [5, 6, 12, 11]
 _LIMBS: Final = (
     *((5, 6), (5, 7), (7, 9), (6, 8), (8, 10), (5, 11), (6, 12)),
@@ -199,7 +201,7 @@ Body = Float[np.ndarray, "17 3"]
 
 
 class _Found(NamedTuple):
-    """People in pixels of the image, with the network's own scores."""
+    """Detections in pixels of the image, with the network's uncalibrated scores."""
 
     boxes: Float[np.ndarray, "N 4"]
     scores: Float[np.ndarray, " N"]
@@ -213,8 +215,8 @@ class _Found(NamedTuple):
 class MoveNet:
     """The built-in person detector, MoveNet MultiPose: boxes and scores of the people of an image.
 
-    The network finds up to six people. Where its places are filled, or people are small, it looks
-    again at overlapping parts of the image, and what was found twice is taken once.
+    The network finds up to six people. Where there may be more, or people are small, overlapping
+    tiles of the image are searched as well, and double detections are removed.
     """
 
     def __init__(self, least_score: float) -> None:
@@ -232,42 +234,44 @@ class MoveNet:
     def __call__(
         self, image: UInt8[np.ndarray, "H W 3"]
     ) -> tuple[Float[np.ndarray, "N 4"], Float[np.ndarray, " N"]]:
-        """Boxes (x, y, width, height) in pixels, and scores 0..1, the surest first."""
+        """Boxes (x, y, width, height) in pixels, and scores from 0 to 1 in descending order."""
         height, width = image.shape[:2]
-        found = without_doubles(self._search(image, Box(0, 0, width, height), _LOOKS))
+        found = without_doubles(self._search(image, Box(0, 0, width, height), _MAX_SCALES))
         sure = calibrated(found.scores) >= self.least_score
-        looks = [self._look(image, around(box, width, height)) for box in found.boxes[~sure]]
-        found = joined([found, *looks])
-        least = self.least_score * np.where(cut_by_a_side(found.boxes, width, height), _CUT, 1)
+        checks = [self._run(image, around(box, width, height)) for box in found.boxes[~sure]]
+        found = joined([found, *checks])
+        least = self.least_score * np.where(
+            cut_by_a_side(found.boxes, width, height), _CUT_OFF_RATIO, 1
+        )
         found = without_doubles(found.take(calibrated(found.scores) >= least))
         return found.boxes, calibrated(found.scores)
 
-    def _search(self, image: UInt8[np.ndarray, "H W 3"], part: Box, looks: int) -> _Found:
-        """People in a part of the image, and in parts of it where that may find more."""
-        found = self._look(image, part)
+    def _search(self, image: UInt8[np.ndarray, "H W 3"], part: Box, scales: int) -> _Found:
+        """Find people in a part of the image, and in its tiles where these may show more."""
+        found = self._run(image, part)
         tile = _TILE * max(part.width, part.height)
         sure = found.boxes[calibrated(found.scores) >= self.least_score]
         small = sure[:, 2:].max(axis=1, initial=0) < _SMALL * max(part.width, part.height)
-        closer = len(sure) >= PLACES - 1 or small.any() or not len(small)
-        first_look = looks == _LOOKS
-        if looks == 1 or tile < _SMALLEST_TILE or not closer or not (len(small) or first_look):
+        closer = len(sure) >= MAX_PEOPLE - 1 or small.any() or not len(small)
+        is_whole = scales == _MAX_SCALES
+        if scales == 1 or tile < _SMALLEST_TILE or not closer or not (len(small) or is_whole):
             return found
         all_found = [found]
         for tile_box in tiles(part):
-            inside = self._search(image, tile_box, looks - 1)
+            inside = self._search(image, tile_box, scales - 1)
             all_found.append(inside.take(~_cut_off(inside.boxes, tile_box, image.shape)))
         return joined(all_found)
 
-    def _look(self, image: UInt8[np.ndarray, "H W 3"], part: Box) -> _Found:
-        """Run the network once, on a part that is shrunk into the upper left of its input."""
+    def _run(self, image: UInt8[np.ndarray, "H W 3"], part: Box) -> _Found:
+        """Run the network once, on a part scaled into the upper left corner of its input."""
         left, top, width, height = map(int, part)
         side = self.network.side
         scale = side / max(width, height)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         pixels = np.zeros((side, side, 3), np.uint8)
-        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         pixels[: size[1], : size[0]] = cv2.resize(
-            image[top : top + height, left : left + width], size, interpolation=way
+            image[top : top + height, left : left + width], size, interpolation=interpolation
         )
         rows = self.network(pixels)[0][0].astype(np.float64)
         scores = rows[:, 55]
@@ -277,19 +281,19 @@ class MoveNet:
         points = rows[:, :51].reshape(-1, 17, 3)[..., [1, 0, 2]]
         points = points * [side / scale, side / scale, 1] + [left, top, 0]
         usable = np.isfinite(rows).all(axis=1) & (end - start > 1).all(axis=1)
-        usable &= calibrated(scores) >= _DOUBTFUL * self.least_score
+        usable &= calibrated(scores) >= _CHECK_RATIO * self.least_score
         return _Found(np.concatenate([start, end - start], axis=1), scores, points).take(usable)
 
 
 def calibrated(scores: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
-    """The network's scores so that 0.5 is where people begin, as of other detectors."""
+    """Scores from 0 to 1 with the usual threshold of 0.5, from the network's scores."""
     return scores / (scores + HALF_SURE)
 
 
 def cut_by_a_side(
     boxes: Float[np.ndarray, "N 4"], width: int, height: int
 ) -> Bool[np.ndarray, " N"]:
-    """Tall boxes at the left or right edge of an image: of standing people who are partly in it."""
+    """Whether boxes are tall and at the left or right edge, as of standing people cut off there."""
     at_edge = (boxes[:, 0] <= 0) | (boxes[:, 0] + boxes[:, 2] >= width)
     tall = (boxes[:, 3] > 2 * boxes[:, 2]) & (boxes[:, 3] > _SMALL * height)
     return at_edge & tall
@@ -300,8 +304,8 @@ def joined(parts: list[_Found]) -> _Found:
 
 
 def around(box: Float[np.ndarray, "4"], width: int, height: int) -> Box:
-    """A square about a box, or what of it lies within an image of this size, in whole pixels."""
-    side = _AROUND * max(box[2:])
+    """A square around a box, cut at the edges of the image, in whole pixels."""
+    side = _CHECK_SIZE * max(box[2:])
     center = box[:2] + box[2:] / 2
     left, top = np.floor(np.maximum(0, center - side / 2))
     right, bottom = np.ceil(np.minimum([width, height], center + side / 2))
@@ -309,7 +313,7 @@ def around(box: Float[np.ndarray, "4"], width: int, height: int) -> Box:
 
 
 def tiles(part: Box) -> list[Box]:
-    """Overlapping parts of a part: two by two, or two where one side is much the longer."""
+    """Overlapping tiles of a part: two by two, or only two if the part is elongated."""
     longer = max(part.width, part.height)
     side = round(_TILE * longer)
     return [
@@ -326,7 +330,7 @@ def _starts(start: float, length: float, side: int) -> list[float]:
 def _cut_off(
     boxes: Float[np.ndarray, "N 4"], part: Box, image_shape: tuple[int, ...]
 ) -> Bool[np.ndarray, " N"]:
-    """Who reaches to an edge of the part that is no edge of the image."""
+    """Whether boxes reach an edge of the part that is not an edge of the image."""
     height, width = image_shape[:2]
     margin = _EDGE * max(part.width, part.height)
     right, bottom = part.x + part.width, part.y + part.height
@@ -339,10 +343,10 @@ def _cut_off(
 
 
 def without_doubles(found: _Found) -> _Found:
-    """Everyone once, the surest first: non-maximum suppression by overlap and by keypoints.
+    """Non-maximum suppression by overlap and keypoints; scores of the result are descending.
 
-    People who stand before each other have boxes that overlap; part of a person in a box within
-    the box of the whole person has keypoints in the same places.
+    The boxes of people in front of each other overlap as well; but a box around a part of a person
+    has keypoints at the same joints as the box of the whole person.
     """
     found = found.take(np.argsort(-found.scores, kind="stable"))
     overlap = intersection_over_union(found.boxes, found.boxes)
@@ -355,7 +359,7 @@ def without_doubles(found: _Found) -> _Found:
             height = min(heights[one], heights[other])
             sure = np.minimum(found.points[one, :, 2], found.points[other, :, 2]) > _SURE_POINT
             apart = np.linalg.norm(found.points[one] - found.points[other], axis=1)[sure]
-            same_place = sure.sum() >= 3 and np.median(apart) < _SAME_PLACE * height
+            same_place = sure.sum() >= 3 and np.median(apart) < _DOUBLE_DISTANCE * height
             double |= bool(overlap[one, other] > 0.7 or (within[one, other] > 0.5 and same_place))
         if not double:
             kept.append(one)
@@ -363,36 +367,41 @@ def without_doubles(found: _Found) -> _Found:
 
 
 def is_same_body(one: Body, other: Body) -> bool:
-    """Most of what is known of two bodies is in the same places, their sides exchanged or not."""
-    known = np.minimum(one[:, 2], other[:, 2]) > _KNOWN
-    if known.sum() < _LEAST_KNOWN:
+    """Whether most keypoints of two bodies coincide, with or without exchanging left and right."""
+    known = np.minimum(one[:, 2], other[:, 2]) > _MIN_SCORE
+    if known.sum() < _MIN_KNOWN:
         return False
-    size = np.ptp(other[other[:, 2] > _KNOWN, :2], axis=0).max()
+    size = np.ptp(other[other[:, 2] > _MIN_SCORE, :2], axis=0).max()
     apart = [np.linalg.norm(one[:, :2] - other[order, :2], axis=1) for order in _SIDES]
-    return bool((np.min(apart, axis=0)[known] < _SAME_JOINT * size).mean() > _MOST)
+    return bool(
+        (np.min(apart, axis=0)[known] < _SAME_JOINT_DISTANCE * size).mean() > _SAME_BODY_SHARE
+    )
 
 
 def is_one_hand(
     points: Float[np.ndarray, "2 21 2"], side: float, wrists: Float[np.ndarray, "2 3"]
 ) -> bool:
-    """Whether the hands that were found from both wrists of a body are one and the same.
+    """Whether the hands that were found from both wrists of a body are the same hand.
 
-    Hands pressed together look like one, but the wrists are beside each other. `side` is that of
-    the hand's square; wrists are x, y, score.
+    Palms that are pressed together look like one hand, but have two wrists side by side.
+
+    Args:
+        side: of the hand's square, in pixels.
+        wrists: x, y, score.
     """
     apart = np.linalg.norm(points[0] - points[1], axis=1).mean()
     between = np.linalg.norm(wrists[0, :2] - wrists[1, :2])
-    are_two = wrists[:, 2].min() >= SURE and between > _TWO_WRISTS * side
-    return bool(apart <= _ONE_HAND * side and not are_two)
+    are_two = wrists[:, 2].min() >= SURE and between > _MIN_WRIST_DISTANCE * side
+    return bool(apart <= _SAME_HAND_DISTANCE * side and not are_two)
 
 
 def without_shared_limbs(body: Body, others: Sequence[Body]) -> Body:
-    """A body of which keypoints are unknown that lie on the same joints of bodies in front."""
+    """The body without the keypoints that coincide with joints of `others`, who are in front."""
     shared = np.zeros(len(body), bool)
     for other in others:
-        known = other[:, 2] > _KNOWN
-        if known.sum() >= _LEAST_KNOWN:
-            near = _SAME_LIMB * np.ptp(other[known, :2], axis=0).max()
+        known = other[:, 2] > _MIN_SCORE
+        if known.sum() >= _MIN_KNOWN:
+            near = _SAME_POINT_DISTANCE * np.ptp(other[known, :2], axis=0).max()
             for order in _SIDES:
                 apart = np.linalg.norm(body[:, :2] - other[order, :2], axis=1)
                 shared |= (apart < near) & known[order]
@@ -400,10 +409,10 @@ def without_shared_limbs(body: Body, others: Sequence[Body]) -> Body:
 
 
 def misfit(body: Body, square: Square, last: Body | None) -> float:
-    """How far a body is from where its person was, or else from its box, in sides of the square."""
-    known = body[:, 2] > _KNOWN
-    if last is not None and (known & (last[:, 2] > _KNOWN)).sum() >= _LEAST_KNOWN:
-        both = known & (last[:, 2] > _KNOWN)
+    """Distance of a body from the last one, or else from its box, in sides of the square."""
+    known = body[:, 2] > _MIN_SCORE
+    if last is not None and (known & (last[:, 2] > _MIN_SCORE)).sum() >= _MIN_KNOWN:
+        both = known & (last[:, 2] > _MIN_SCORE)
         return float(np.median(np.linalg.norm((body - last)[both, :2], axis=1)) / square.side)
     if not known.any():
         return np.inf
@@ -417,7 +426,7 @@ def paint_over(
     points: Float[np.ndarray, "17 2"],
     known: Bool[np.ndarray, "17"],
 ) -> None:
-    """Make a body grey: trunk, limbs and head, as far as they are known."""
+    """Paint the known trunk, limbs and head of a body grey, in place."""
     size = float(np.ptp(points[known], axis=0).max())
     width = max(1, round(_LIMB_WIDTH * size))
     grey = (128, 128, 128)

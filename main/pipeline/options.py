@@ -1,4 +1,4 @@
-"""What inference can be asked for, as one value that is checked when it is made."""
+"""Options of inference, checked on construction."""
 
 import re
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ OverlayMode = Literal["mesh", "vertices", "skeleton", "keypoints"]
 DetectorName = Literal["auto", "yolo", "movenet", "whole-image"]
 CameraChoice = Literal["auto", "static", "rotating", "moving"]
 BUILT_IN: Final = "built-in"
-"""In place of a file of keypoints: they are found by the networks that ship."""
+"""Value of `keypoints` for the built-in networks instead of a file."""
 Chosen = tuple[int, ...] | Literal["largest"]
-"""Numbers of people, or whoever's boxes cover the most in all frames together."""
+"""Numbers of people, or the person whose boxes have the largest total area."""
 
 LARGEST_SMOOTHING: Final = 20.0
 
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """Which model runs how, and what is made of a clip, as docs/inference.md describes its flags.
+    """Options of inference; docs/inference.md describes the flags.
 
     Attributes:
         smoothing: factor of the default smoothing of videos; 0: none.
 
     Raises:
-        UserError: a value is out of its range, or two contradict each other.
+        UserError: a value is out of range, or two options contradict each other.
     """
 
     model_dir: str
@@ -57,7 +57,7 @@ class InferenceOptions:
 
     @property
     def wants_keypoints(self) -> bool:
-        """Keypoints are looked for or read, and written."""
+        """Whether keypoints are searched for or read, and written."""
         return self.keypoints is not None or self.overlay == "keypoints"
 
     def __post_init__(self) -> None:
@@ -88,14 +88,14 @@ class InferenceOptions:
 
 
 def _require_rate(fps: float) -> None:
-    from utils.video_read import FASTEST_FPS, SLOWEST_FPS  # which loads PyAV
+    from utils.video_read import FASTEST_FPS, SLOWEST_FPS  # imports PyAV
 
     if not SLOWEST_FPS <= fps <= FASTEST_FPS:
         raise UserError(f"--fps {fps:g}: give a rate from {SLOWEST_FPS:.5f} to {FASTEST_FPS}")
 
 
 def parse_person(text: str) -> Chosen:
-    """What --person says: "largest", or numbers as in "1,3".
+    """Parse --person: "largest", or numbers as in "1,3".
 
     Raises:
         UserError: it is neither.
@@ -103,7 +103,7 @@ def parse_person(text: str) -> Chosen:
     if text == "largest":
         return "largest"
     numbers = [number.strip() for number in text.split(",")]
-    # Digits of other alphabets are decimal, too; of thousands, Python makes no number.
+    # \d would match digits of other alphabets, and int() rejects numbers of thousands of digits.
     if not all(re.fullmatch(r"0*[1-9][0-9]{0,8}", number) for number in numbers):
         raise UserError(f"--person {text[:40]}: give largest, or numbers from 1, as in 1,3")
     return tuple(map(int, numbers))
@@ -115,7 +115,7 @@ _SMOOTHING_ADVICE: Final = (
 
 
 def parse_smoothing(text: str) -> float:
-    """What --smooth says, as a factor of the default smoothing.
+    """Parse --smooth: a factor of the default smoothing.
 
     Raises:
         UserError: it is neither auto, off nor a number from 0 to 20.

@@ -25,17 +25,17 @@ from utils.video_write import VideoWriter
 
 OVERLAY_SUFFIXES: Final = (".mp4", ".jpg", ".png")
 _TRUNK: Final = ("left_shoulder", "right_shoulder", "right_hip", "left_hip")
-"""Keypoints between which lines are drawn round; the spine has none."""
+"""Keypoints whose outline is drawn as the trunk; there are none on the spine."""
 _DRAWN_SCORE: Final = 0.2
-"""Of a keypoint, at least."""
+"""Least score of keypoints that are drawn."""
 _POSED_AT_ONCE: Final = 16
-"""People whose meshes are computed together; as many frames wait for it at most."""
+"""Largest number of people, and of frames, whose meshes are computed together."""
 
 # The sheet of people, in pixels.
 _WIDTH, _HEIGHT, _CAPTION = 200, 280, 44
 _COLUMNS: Final = 6
 _MOST: Final = 60
-"""People on a sheet; of more, those with the most frames."""
+"""Largest number of people on a sheet; those with the most frames are shown."""
 _MARGIN: Final = 0.1
 _BACKGROUND: Final = 32
 
@@ -55,7 +55,7 @@ class DrawnPerson(NamedTuple):
 
 
 class Renderer:
-    """Draws the people of a frame, far ones first; one per run."""
+    """Draws the people of a frame, the farthest first; one renderer per run."""
 
     def __init__(self, mode: str, body: BodyModel) -> None:
         self.mode, self.body = mode, body
@@ -110,7 +110,7 @@ class Renderer:
         *,
         with_numbers: bool,
     ) -> UInt8[np.ndarray, "H W 3"]:
-        """A new image; each person keeps their colour, and has their number above the head."""
+        """A copy of the image with the people drawn, each in their own colour."""
         if self.mode == "mesh":
             result = self.renderer.overlay(image, [_placed(one) for one in people])
         else:
@@ -170,7 +170,7 @@ def draw_overlay(
     """Read the source again and write it with people drawn over it, beside the folder `result`.
 
     Args:
-        workers: frames that are drawn at a time.
+        workers: number of frames that are drawn at a time.
     """
     expected, with_numbers = source.info.frame_count_estimate, source.info.kind != "image"
     threads = max(1, torch.get_num_threads() // workers)
@@ -193,7 +193,7 @@ def draw_overlay(
 @runtime_checkable
 class OverlayFile(Protocol):
     def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> Any:
-        """What `write` takes; in any thread."""
+        """Prepare an image for `write`; may be called in any thread."""
 
     def write(self, prepared: Any) -> None: ...
 
@@ -213,9 +213,9 @@ class _ImageFile:
 
 @contextmanager
 def open_overlay(media: FrameSource, stem: Path) -> Iterator[OverlayFile]:
-    """What drawn frames are written to: `stem`.mp4 for frames, `stem`.jpg or .png for one image.
+    """Open the overlay for writing: `stem`.mp4 for a video, `stem`.jpg or .png for one image.
 
-    The file appears when the block ends well, and not at all else. A video keeps its sound.
+    The file appears only if the block ends without an error. A video keeps its sound.
     """
     path = overlay_path(media, stem)
     if media.info.kind == "image":
@@ -230,7 +230,7 @@ def open_overlay(media: FrameSource, stem: Path) -> Iterator[OverlayFile]:
 
 
 def overlay_path(media: FrameSource, result: Path) -> Path:
-    """Where the overlay of a source lies, beside the folder `result`."""
+    """Path of the overlay of a source, beside the folder `result`."""
     if media.info.kind != "image":
         return result.with_name(f"{result.name}.mp4")
     suffix = media.path.suffix.lower()
@@ -238,10 +238,10 @@ def overlay_path(media: FrameSource, result: Path) -> Path:
 
 
 def remove_stale_overlays(result: Path, media: FrameSource, *, drawn: bool) -> None:
-    """Delete the overlays of earlier results of this name; they show other people.
+    """Delete overlays of earlier results with this name.
 
     Args:
-        drawn: whether `media` has got an overlay now, which stays.
+        drawn: whether `media` has a new overlay, which is kept.
     """
     kept = overlay_path(media, result) if drawn else None
     for suffix in OVERLAY_SUFFIXES:
@@ -260,10 +260,10 @@ class _Portrait(NamedTuple):
 def contact_sheet(
     rows: FinalRows, frames: Iterable[Frame], chosen: Collection[int]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Each person where they are seen best, with their number and first and last frame.
+    """A sheet with each person's best view, number, and first and last frame.
 
     Args:
-        rows: final ones.
+        rows: final rows.
         frames: of the clip, from the first.
     """
     portraits = _portraits(rows, chosen)
@@ -291,7 +291,7 @@ def _portraits(rows: FinalRows, chosen: Collection[int]) -> list[_Portrait]:
     boxes = rows.column("box_xywh")
     seen = confidence(rows.column("score"), boxes, rows.column("truncation"))
     seen *= 1 - 0.9 * rows.column("occlusion")
-    # Beyond the network's size a larger picture still is the better portrait.
+    # Confidence does not increase beyond the network's input size, but a larger portrait is better.
     quality = seen * np.sqrt(boxes[:, 3])
     frame_of = rows.column("frame_index")
     portraits = []

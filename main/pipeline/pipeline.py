@@ -1,4 +1,4 @@
-"""The way of a clip, from its frames to the files of its people: `process_clip`."""
+"""All steps for a clip, from its frames to the result files: `process_clip`."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,8 @@ import torch
 from configs.reader import save_config
 from main.motion.camera import ASSUMED, TURNS, CameraMotion, Clip, choose_camera, static_camera
 from main.motion.camera_motion import CameraTracker
-from main.motion.refinement import ERRORS_NAME, NetworkErrors, Refinement
+from main.motion.kinematics import ERRORS_NAME, NetworkErrors
+from main.motion.refinement import Refinement
 from main.motion.results import as_given, choose_people, input_ids, result_names, write_results
 from main.motion.rows import RAW_ROW, FinalRows, RawRows, WorldRows
 from main.motion.stitch import stitch
@@ -49,14 +50,14 @@ from utils.source import FrameSource, advice_on_name, open_source, warn_of_other
 log = logging.getLogger(__name__)
 
 MOST_WORKERS: Final = 4
-"""Batches under way at a time, and frames being drawn, where there are as many cores."""
+"""Largest number of batches, and of frames being drawn, that are processed at a time."""
 _DEFAULT_ERRORS: Final = PRETRAINED / "smplest_x_demo" / ERRORS_NAME
 _DEFAULT_SCALE: Final = 0.5
-"""Errors of a network that nobody has measured, over those of the demo network."""
-_LEAST_SPACE: Final = 1 << 20
-"""Bytes that must be free before a clip is begun, beside those of its rows."""
+"""Assumed errors of a network without measured ones, relative to those of the demo network."""
+_MIN_FREE_BYTES: Final = 1 << 20
+"""Bytes that must be free on the disk before a clip is processed, besides those for its rows."""
 EXPORTING: Final = ".exporting"
-"""In a folder of results: not all exports that were asked for are written yet."""
+"""File that marks a result folder while the requested exports are not complete."""
 _ADVICE: Final = (
     "lower the threshold with --set inference.detection.conf=0.3, or state where people are "
     "with --boxes FILE.json or --detector whole-image"
@@ -64,11 +65,11 @@ _ADVICE: Final = (
 
 
 class NobodyFoundError(UserError):
-    """A clip shows nobody, as far as the detector finds."""
+    """The detector finds nobody in a clip."""
 
 
 class ClipResult(NamedTuple):
-    """Frames of a clip and people who were written; None: not known any more."""
+    """Numbers of frames of a clip and of people written; None: unknown."""
 
     frames: int | None
     people: int | None
@@ -77,18 +78,18 @@ class ClipResult(NamedTuple):
 def process_clip(
     source: FrameSource, result: Path, tools: "Tools", detector: Detector | None = None
 ) -> ClipResult:
-    """Estimate the people of a clip and write the folder `result` and the overlay beside it.
+    """Estimate the people of a clip; write the folder `result` and the overlay beside it.
 
-    The source is read to estimate, again if turns show a focal length, and to draw. The folder gets
-    its name when all else is written. With `options.preview` only a sheet of people is written
-    (`preview_of`); with `options.reuse` the network's estimates are those of the existing result.
+    The source is read to estimate, again if the camera's rotation determines the focal length, and
+    to draw. The folder appears when it is complete. `options.preview` writes only a sheet of people
+    (`preview_of`), and `options.reuse` takes the estimates of the existing result.
 
     Args:
-        detector: where people are; None: what the options say, or a file of boxes.
+        detector: the person detector; None: as the options specify.
 
     Raises:
         NobodyFoundError: there is nobody in any frame.
-        UserError: something cannot be read or written, or nobody has a number that is asked for.
+        UserError: something cannot be read or written, or a requested person does not exist.
     """
     options, estimator = tools.options, tools.estimator
     clip, smoothing = describe_clip(source, options), smoothing_of(source, options)
@@ -98,7 +99,7 @@ def process_clip(
     frame_total = source.info.frame_count_estimate
     written = preview_of(result) if options.preview else result
     row_files_count = 2 if errors is None else 3
-    space = _LEAST_SPACE + row_files_count * RAW_ROW.itemsize * (frame_total or 0)
+    space = _MIN_FREE_BYTES + row_files_count * RAW_ROW.itemsize * (frame_total or 0)
     require_output(result, ending="_preview.jpg" if options.preview else ".mp4", least_free=space)
     with atomic_path(written) as partial, row_files(partial) as (raw, refined, final, world):
         partial.touch() if options.preview else partial.mkdir()
@@ -163,16 +164,16 @@ def _estimate(
     camera: CameraTracker | None,
     raw: RawRows,
 ) -> int:
-    """Write down what the network says of each frame; the number of frames.
+    """Append the network's estimates of all frames to `raw`; the number of frames.
 
-    Each stage is a generator; threads work ahead where it says prefetch.
+    Each stage is a generator; a thread works ahead where `prefetch` is used.
     """
     estimator = tools.estimator
     detector = detector or tools.detector_for(source)
     if tools.options.wants_keypoints or tools.errors_for(source) is not None:
         detector = tools.with_keypoints(detector, clip.fps)
     workers = tools.network_workers(source)
-    # The source can only be closed when no thread reads it any more, whatever has failed.
+    # The thread that reads the source must end before the source is closed, even after an error.
     with closing(prefetch(source, READ_AHEAD)) as frames:
         detected = detect_people(frames, detector)
         tracked = track_people(detected, Tracker(clip.fps))
@@ -189,7 +190,7 @@ def _estimate(
 
 
 def _watch_again(source: FrameSource, raw: RawRows, camera: CameraTracker | None) -> None:
-    """Show the frames to what finds the camera's motion, if any: results do not have all of it."""
+    """Pass all frames to the tracker of the camera's motion, if any; results do not contain it."""
     if camera is not None:
         rows = dict(raw.by_frame())
         with closing(prefetch(source, READ_AHEAD)) as frames:
@@ -201,9 +202,9 @@ def _watch_again(source: FrameSource, raw: RawRows, camera: CameraTracker | None
 def _with_found_focal(
     source: FrameSource, clip: Clip, camera: CameraTracker, raw: RawRows, tools: "Tools"
 ) -> tuple[Clip, CameraTracker]:
-    """The clip, and what has seen it, with the focal length that the camera's turns show.
+    """The clip and its camera tracker, with the focal length that the camera's rotation determines.
 
-    If it was only assumed, everybody is placed again, and the frames are read once more.
+    If one was only assumed, all people are converted to the new camera, and frames read again.
     """
     focal = camera.find_focal() if clip.camera.origin == ASSUMED else None
     if focal is None:
@@ -227,7 +228,7 @@ def _solve_world(
     world: WorldRows,
     tools: "Tools",
 ) -> World | None:
-    """Write everybody's motion in the world, if it is asked for and the source shows motion."""
+    """Compute the motion of all people in the world, if requested and if the source is a video."""
     options = tools.options
     if not options.world:
         return None
@@ -239,7 +240,7 @@ def _solve_world(
 
 
 class Tools:
-    """What all clips of a run share: the network, the detectors and the renderer."""
+    """What all clips of a run have in common: the network, the detectors and the renderer."""
 
     def __init__(self, estimator: Estimator, options: InferenceOptions) -> None:
         self.estimator, self.options = estimator, options
@@ -273,11 +274,11 @@ class Tools:
 
     @cached_property
     def renderer(self) -> Renderer:
-        """Made when the first frame is drawn, as what it needs takes time to load."""
+        """The renderer, loaded when the first frame is drawn."""
         return Renderer(self.options.overlay or "mesh", self.estimator.body)
 
     def errors_for(self, source: FrameSource) -> NetworkErrors | None:
-        """The network's errors, if bodies of the source are to be moved onto keypoints."""
+        """The network's errors if the source is to be refined, else None."""
         wanted, default = self.options.refine, self.estimator.config.inference.refine
         if wanted is None:
             wanted = default == "always" or (default == "images" and source.info.kind == "image")
@@ -293,7 +294,7 @@ class Tools:
         return KeypointFinder(self.workers)
 
     def detector_for(self, source: FrameSource) -> Detector:
-        """What finds the people of a source."""
+        """The person detector for a source."""
         info = source.info
         detector = self.detectors.for_source(source.path, info.own_fps / info.fps)
         return self.fitted(detector, 0, info.reduction)
@@ -342,7 +343,7 @@ def row_files(result: Path) -> Iterator[tuple[RawRows, RawRows, FinalRows, World
 
 
 def describe_clip(source: FrameSource, options: InferenceOptions) -> Clip:
-    """The camera, size and frame rate of a source."""
+    """The camera, image size and frame rate of a source."""
     info = source.info
     camera = choose_camera(
         info.width,
@@ -357,7 +358,7 @@ def describe_clip(source: FrameSource, options: InferenceOptions) -> Clip:
 def camera_tracker(
     source: FrameSource, clip: Clip, options: InferenceOptions
 ) -> CameraTracker | None:
-    """What finds the camera's motion; None where it stands still or nobody asks."""
+    """The tracker of the camera's motion; None where it is static or not needed."""
     if (
         not options.world
         or options.camera == "static"
@@ -369,14 +370,14 @@ def camera_tracker(
 
 
 def smoothing_of(source: FrameSource, options: InferenceOptions) -> Smoothing:
-    """How strongly people are smoothed; a single image is not."""
+    """The strength of smoothing, which is 0 for a single image."""
     return Smoothing().times(0.0 if source.info.kind == "image" else options.smoothing)
 
 
 def summary_of(
     source: FrameSource, frame_count: int, clip: Clip, smoothing: Smoothing, tools: Tools
 ) -> dict[str, object]:
-    """What the summary says of a result as a whole."""
+    """Entries of the summary that describe the result as a whole."""
     smoothing_s = {name: round(value, 4) for name, value in vars(smoothing).items()}
     return {
         "input": printable(as_given(source.path).name),
@@ -392,11 +393,7 @@ def summary_of(
 
 
 def network_errors(model_dir: str, scale: float) -> NetworkErrors:
-    """The measured errors of a network, or half of the demo network's if nobody measured them.
-
-    Args:
-        scale: how much larger they are than that.
-    """
+    """The measured errors of a network, or else half of the demo network's, times `scale`."""
     path = find_model(model_dir).weights.with_name(ERRORS_NAME)
     if path.is_file():
         return NetworkErrors.read(path, scale)
@@ -404,12 +401,12 @@ def network_errors(model_dir: str, scale: float) -> NetworkErrors:
 
 
 def preview_of(result: Path) -> Path:
-    """The sheet of people that is written in place of the folder `result`."""
+    """Path of the sheet of people that is written instead of the folder `result`."""
     return result.with_name(f"{result.name}_preview.jpg")
 
 
 def prepare_exports(old: Path, new: Path, formats: Sequence[str]) -> None:
-    """Mark new results whose exports are still to be written; older exports last until then."""
+    """Mark a new result whose exports are incomplete, and keep old exports until then."""
     if formats:
         (new / EXPORTING).touch()
     if old.is_dir():
@@ -419,10 +416,10 @@ def prepare_exports(old: Path, new: Path, formats: Sequence[str]) -> None:
 
 
 def export_characters(result: Path, source: Path, tools: Tools) -> None:
-    """Write the people of a folder of results for other programs, if the options ask for it.
+    """Export the people of a result folder for other programs, if the options request it.
 
     Args:
-        source: what the results are of; the viewer shows it.
+        source: input of the result, which the viewer shows.
     """
     if tools.options.export:
         from main.characters.export import export_result  # loads what few runs need
@@ -435,9 +432,9 @@ def export_characters(result: Path, source: Path, tools: Tools) -> None:
 def process_input(file_name: str, output: Path, options: InferenceOptions) -> int:
     """Process the video, image or folder of images FILE_NAME into the folder `output`.
 
-    Images of a folder that differ in size are no frames of one video: each is taken on its own.
+    Images of a folder are frames of a video if their sizes are equal, else separate photographs.
 
-    Returns: the exit status, 1 if some of such images failed.
+    Returns: the exit status, 1 if any of such images failed.
 
     Raises:
         UserError: it is absent, cannot be read, or the options do not fit; see the message.
@@ -457,14 +454,14 @@ def process_input(file_name: str, output: Path, options: InferenceOptions) -> in
 
 
 def process_photographs(folder: Path, paths: list[Path], output: Path, tools: Tools) -> int:
-    """Each image of a folder on its own, into `output`; one that fails is left out, with a warning.
+    """Process each image of a folder on its own; one that fails is left out, with a warning.
 
-    In a file of boxes the images count from 0.
+    Files of boxes number the images from 0.
 
-    Returns: the exit status, 1 if some of them failed.
+    Returns: the exit status, 1 if any image failed.
 
     Raises:
-        UserError: none of them gave a result.
+        UserError: all of them failed.
     """
     warn_of_others(folder, paths)
     detector = tools.detectors.for_source(folder)
@@ -486,13 +483,13 @@ def process_photographs(folder: Path, paths: list[Path], output: Path, tools: To
 
 
 def _photographs(folder: Path) -> list[Path]:
-    """The images of a folder if they differ in size, else none."""
+    """The images of a folder if their sizes differ, else an empty list."""
     images = list_images(folder)
     return images if len({image_size(image) for image in images} - {None}) > 1 else []
 
 
 def _find(file_name: str) -> Path:
-    """FILE_NAME as a path of its own, or in demo/. Raises UserError if it is in neither place."""
+    """FILE_NAME as a path or in demo/. Raises UserError if it is in neither place."""
     for path in (Path(file_name), DEMO / file_name):
         if path.exists():
             return path

@@ -1,6 +1,6 @@
-"""The steps that are taken frame by frame: detect, follow, track, crop, estimate, place.
+"""The steps of inference for each frame: detect, follow, track, crop, estimate, place.
 
-Each is a generator over the one before; at most a few batches of frames are in memory.
+Each step is a generator that reads from the last one; only a few batches of frames are in memory.
 """
 
 import logging
@@ -29,21 +29,21 @@ from utils.iteration import parallel_map
 from utils.source import Frame
 
 INTERVAL_S: Final = 0.2
-"""Time between two runs of the detector, while everyone is found again by their keypoints."""
-_SAME_PERSON: Final = 0.3
-"""Overlap of the boxes of a person in two frames, at least."""
-_ONE_PERSON: Final = 0.8
-"""Overlap of two people from which the detector is asked whether they are one."""
-_SURE: Final = 0.2
-"""Score of keypoints by which a box is moved."""
-_FEWEST: Final = 3
-"""Such keypoints that move a box."""
-_LEAST_CONFIDENCE: Final = 0.15
-"""Mean score of the body's keypoints of somebody new: things such as chairs have 0.07 to 0.13."""
-_LOST: Final = 0.6
-"""Share of the keypoints' mean score when the person was detected; below it they are lost."""
-_LARGEST_GROWTH: Final = 1.1
-"""Of a box from a frame to the next."""
+"""Time between two runs of the detector while everyone is followed by their keypoints."""
+_MIN_OVERLAP: Final = 0.3
+"""Least overlap (intersection over union) of the boxes of one person in two frames."""
+_MAX_OVERLAP: Final = 0.8
+"""Overlap of two people's boxes above which the detector runs: they may be the same person."""
+_MIN_SCORE: Final = 0.2
+"""Least score of the keypoints that move a box."""
+_MIN_KEYPOINTS: Final = 3
+"""Least number of such keypoints."""
+_MIN_NEW_CONFIDENCE: Final = 0.15
+"""Least mean score of the body's keypoints of a new person; chairs have 0.07 to 0.13."""
+_MIN_RELATIVE_CONFIDENCE: Final = 0.6
+"""Least mean score of the keypoints, relative to that at detection; below it a person is lost."""
+_MAX_GROWTH: Final = 1.1
+"""Largest factor by which a box grows or shrinks from one frame to the next."""
 
 
 class _Followed(NamedTuple):
@@ -54,18 +54,18 @@ class _Followed(NamedTuple):
 
 
 class KeypointDetector:
-    """People with keypoints by the built-in networks, for the frames of one clip in their order.
+    """Finds people and their keypoints, by the built-in networks, in consecutive frames of a clip.
 
-    A detector runs where somebody may be new: every so many frames, where nobody was found, and
-    where somebody is lost. In between, boxes move with the keypoints.
+    The detector runs at fixed intervals, where nobody was found, and where somebody is lost. In
+    between, boxes move with the keypoints.
     """
 
     def __init__(self, detector: Detector, finder: KeypointFinder, interval: int | None) -> None:
         """Begin a clip.
 
         Args:
-            interval: frames from one run of the detector to the next; None: each frame, as what it
-                says is not doubted.
+            interval: number of frames from one run of the detector to the next. None: the detector
+                runs in each frame, and all people that it finds are kept.
         """
         self.detector, self.finder, self.interval = detector, finder, interval
         self.people: list[_Followed] = []
@@ -86,17 +86,17 @@ class KeypointDetector:
         detections = self.detector(index, image)
         boxes = [one.box for one in detections]
         before: list[FoundPerson | None] = [None] * len(boxes)
-        for new, old in pairs(boxes, [one.detection.box for one in self.people], _SAME_PERSON):
+        for new, old in pairs(boxes, [one.detection.box for one in self.people], _MIN_OVERLAP):
             before[new] = self.people[old].found
         found = self.finder(image, boxes, before)
         return [
             _Followed(one._replace(keypoints=person.keypoints), person, _confidence(person))
             for one, person, known in zip(detections, found, before, strict=True)
-            if known or self.interval is None or _confidence(person) > _LEAST_CONFIDENCE
+            if known or self.interval is None or _confidence(person) > _MIN_NEW_CONFIDENCE
         ]
 
     def _follow(self, image: UInt8[np.ndarray, "H W 3"]) -> list[_Followed] | None:
-        """Everyone where their keypoints went; None where the detector should look again."""
+        """Move everyone with their keypoints; None: the detector must run."""
         boxes = [one.detection.box for one in self.people]
         found = self.finder(image, boxes, [one.found for one in self.people])
         followed = []
@@ -106,13 +106,13 @@ class KeypointDetector:
             followed.append(moved)
         array = np.array([one.detection.box for one in followed], np.float64)
         overlap = np.triu(intersection_over_union(array, array), 1)
-        return None if (overlap > _ONE_PERSON).any() else followed
+        return None if (overlap > _MAX_OVERLAP).any() else followed
 
 
 def _moved(one: _Followed, person: FoundPerson) -> _Followed | None:
-    """Somebody where the keypoints went; None: they are lost."""
+    """Move a person with the keypoints; None: the person is lost."""
     box = moved_box(one.detection.box, one.found.body, person.body)
-    if box is None or _confidence(person) < _LOST * one.confidence:
+    if box is None or _confidence(person) < _MIN_RELATIVE_CONFIDENCE * one.confidence:
         return None
     moved = one.detection._replace(box=box, keypoints=person.keypoints)
     return one._replace(detection=moved, found=person)
@@ -121,15 +121,15 @@ def _moved(one: _Followed, person: FoundPerson) -> _Followed | None:
 def moved_box(
     box: Box, before: Float[np.ndarray, "17 3"], now: Float[np.ndarray, "17 3"]
 ) -> Box | None:
-    """A box moved and scaled as keypoints (x, y, score); None if too few are known in both."""
-    known = np.minimum(before[:, 2], now[:, 2]) > _SURE
-    if known.sum() < _FEWEST:
+    """A box moved and scaled like keypoints (x, y, score); None if too few are known in both."""
+    known = np.minimum(before[:, 2], now[:, 2]) > _MIN_SCORE
+    if known.sum() < _MIN_KEYPOINTS:
         return None
     old, new = before[known, :2], now[known, :2]
     spread_before, spread_now = float(old.std(axis=0).sum()), float(new.std(axis=0).sum())
     growth = spread_now / max(spread_before, 1e-6)
-    growth = min(max(growth, 1 / _LARGEST_GROWTH), _LARGEST_GROWTH)
-    # Where the box's centre would be by each keypoint; one that jumped does not count.
+    growth = min(max(growth, 1 / _MAX_GROWTH), _MAX_GROWTH)
+    # The median over the keypoints is robust against one that jumps.
     center = np.median(new + growth * (np.array(box.center) - old), axis=0)
     width, height = box.width * growth, box.height * growth
     return Box(float(center[0] - width / 2), float(center[1] - height / 2), width, height)
@@ -142,11 +142,11 @@ def _confidence(person: FoundPerson) -> float:
 log = logging.getLogger(__name__)
 
 READ_AHEAD: Final = 8
-"""Frames that are decoded, and frames that are cropped, ahead of the next step."""
+"""Number of frames that are decoded, and cropped, ahead of the next step."""
 FRAMES_PER_BATCH: Final = 4
-"""Frames that may wait for a batch to fill, in multiples of its size: empty ones count too."""
-_FARTHEST_M: Final = 1e5
-"""From the camera of a crop, whose lens is long."""
+"""Largest number of frames, with or without people, that wait for a batch, in sizes of a batch."""
+_MAX_DEPTH_M: Final = 1e5
+"""Largest depth in the camera of a crop, whose focal length is long."""
 _TRACKER: Final = {
     "track_high_thresh": 0.25,  # scores from which a detection may begin a track
     "track_low_thresh": 0.0,  # below `track_high_thresh` it can only go on with one
@@ -159,8 +159,8 @@ _TRACKER: Final = {
     "with_reid": False,
 }
 _MEMORY_S: Final = 2.5
-"""How long a person who is not seen keeps the number."""
-_DAMAGED: Final = "download its weights again, or choose --precision fp32"
+"""Time for which a track without detections is kept."""
+_DAMAGED_ADVICE: Final = "download its weights again, or choose --precision fp32"
 
 
 class DetectedFrame(NamedTuple):
@@ -177,7 +177,7 @@ class TrackedFrame(NamedTuple):
 
 
 class CroppedPerson(NamedTuple):
-    """A person in a frame: the track's number, what was detected, the network's input."""
+    """A person in a frame: the number of the track, the detection and the network's input."""
 
     track: int
     detection: Detection
@@ -202,13 +202,13 @@ class EstimatedFrame(NamedTuple):
 
 
 def detect_people(frames: Iterable[Frame], detector: Detector) -> Iterator[DetectedFrame]:
-    """Find the people of each frame; none is a normal answer."""
+    """Find the people of each frame, of whom there may be none."""
     for frame in frames:
         yield DetectedFrame(frame, detector(frame.index, frame.image))
 
 
 class _Boxes:
-    """Detections in the form that ultralytics' trackers take."""
+    """Detections in the form that the trackers of ultralytics expect."""
 
     def __init__(self, xywh: Float[np.ndarray, "N 4"], conf: Float[np.ndarray, " N"]) -> None:
         self.xywh, self.conf, self.cls = xywh, conf, np.zeros(len(conf))
@@ -221,11 +221,11 @@ class _Boxes:
 
 
 class Tracker:
-    """Gives each detection a number, counted from 1; none is ever dropped.
+    """Assigns each detection to a track; tracks are numbered from 1, and no detection is dropped.
 
-    The work is BoT-SORT's (Aharon et al., 2022; motion by a Kalman filter, overlap, no appearance),
-    as ultralytics has it. What it loses and finds again under a new number is joined when the video
-    is over, by what is known of the bodies: see main/motion/stitch.py.
+    This is BoT-SORT (Aharon et al., 2022) of ultralytics, with a Kalman filter and overlaps, but
+    without appearance. Tracks of one person are joined after the video by their bodies: see
+    main/motion/stitch.py.
     """
 
     def __init__(self, fps: float) -> None:
@@ -238,13 +238,13 @@ class Tracker:
         self.count = 0
 
     def __call__(self, detections: list[Detection]) -> list[int]:
-        """Numbers of the detections of the next frame; call it for empty frames, too."""
+        """Track numbers of the next frame's detections; to be called for empty frames, too."""
         rows = [[*one.box.center, one.box.width, one.box.height, one.score] for one in detections]
         array = np.array(rows, np.float32).reshape(-1, 5)
         usable = np.flatnonzero(np.isfinite(array).all(axis=1))
         self.tracker.update(_Boxes(array[usable, :4], array[usable, 4]))
         identities = [0] * len(detections)
-        # Tracks of a single detection are among these; `update` returns confirmed ones only.
+        # Unlike the result of `update`, these include unconfirmed tracks of a single detection.
         for track in self.tracker.tracked_stracks:
             if track.frame_id == self.tracker.frame_id:
                 identities[usable[int(track.idx)]] = self._number(track.track_id)
@@ -261,7 +261,7 @@ class Tracker:
 
 
 def track_people(frames: Iterable[DetectedFrame], tracker: Tracker) -> Iterator[TrackedFrame]:
-    """Give everyone the number of a track that goes from frame to frame."""
+    """Assign the detections of each frame to tracks."""
     for frame, detections in frames:
         yield TrackedFrame(frame, detections, tracker(detections))
 
@@ -269,7 +269,7 @@ def track_people(frames: Iterable[DetectedFrame], tracker: Tracker) -> Iterator[
 def watch_camera(
     frames: Iterable[TrackedFrame], camera: CameraTracker | None
 ) -> Iterator[TrackedFrame]:
-    """Show each frame, and where people are in it, to what finds the camera's motion, if any."""
+    """Pass each frame and the boxes of its people to the tracker of the camera, if any."""
     for tracked in frames:
         if camera is not None:
             boxes = np.array([one.box for one in tracked.detections], np.float64)
@@ -294,14 +294,14 @@ def crop_people(frames: Iterable[TrackedFrame], estimator: Estimator) -> Iterato
 
 
 class Batch(NamedTuple):
-    """Inputs for one run of the network, and the frames whose last person is among them."""
+    """Inputs for one run of the network, and the frames that are complete after it."""
 
     crops: list[PersonCrop]
     frames: list[CroppedFrame]
 
 
 def batches(cropped: Iterable[CroppedFrame], size: int) -> Iterator[Batch]:
-    """Full batches over people and frames; a frame's people may be in several."""
+    """Group people of consecutive frames into full batches; these may split a frame."""
     crops: list[PersonCrop] = []
     frames: list[CroppedFrame] = []
     for frame in cropped:
@@ -320,18 +320,18 @@ def batches(cropped: Iterable[CroppedFrame], size: int) -> Iterator[Batch]:
 def estimate_people(
     cropped: Iterable[CroppedFrame], estimator: Estimator, batch_size: int, workers: int = 1
 ) -> Generator[EstimatedFrame, None, None]:
-    """Run the network on batches, `workers` of them at a time; frames leave in order.
+    """Run the network on batches, `workers` of them at a time; frames stay in order.
 
-    The workers share PyTorch's threads: each that works alone wastes no time on waiting for others.
-    People whose estimates hold NaN or infinity are left out.
+    PyTorch's threads are divided among the workers, which need no synchronisation between them.
+    People whose estimates contain NaN or infinity are left out.
 
     Raises:
-        UserError: that is so of everyone.
+        UserError: this applies to all people.
     """
     threads = max(1, torch.get_num_threads() // workers)
 
     def estimate(batch: Batch) -> tuple[list[CroppedFrame], list[Person]]:
-        torch.set_num_threads(threads)  # of this thread, and of those that begin later
+        torch.set_num_threads(threads)  # of this thread and those it starts later
         return batch.frames, estimator.estimate(batch.crops, want_vertices=False)
 
     estimates: deque[Person] = deque()
@@ -349,24 +349,25 @@ def estimate_people(
                     no_numbers = (
                         "frame %d: the network gave NaN or infinity; who it was is left out; %s"
                     )
-                    log.warning(no_numbers, number, _DAMAGED)
+                    log.warning(no_numbers, number, _DAMAGED_ADVICE)
                 total += len(estimated_people)
                 left_out += len(estimated_people) - len(usable)
                 yield EstimatedFrame(number, usable)
     if 0 < total == left_out:
-        raise UserError(f"the network gave NaN or infinity for every person; {_DAMAGED}")
+        raise UserError(f"the network gave NaN or infinity for every person; {_DAMAGED_ADVICE}")
     if left_out > 1:
         log.warning("%d of %d estimates were left out as NaN or infinite", left_out, total)
 
 
 class EarlierEstimates(NamedTuple):
-    """What the network said of a clip in an earlier run.
+    """The network's estimates for a clip, from the result of an earlier run.
 
     Attributes:
-        frames: those that show anyone; a track's number is the person's.
-        frame_count: of the clip.
-        keypoints: "built-in", "file", or None: there are none.
-        clip: as it is now, with the focal length that was found then if it is not given.
+        frames: frames with people; the number of a track is that of the person.
+        frame_count: number of frames of the clip.
+        keypoints: "built-in", "file", or None if there are none.
+        clip: the present clip; a focal length that is not given is taken from the result, if the
+            earlier run determined it.
     """
 
     frames: list[EstimatedFrame]
@@ -378,11 +379,11 @@ class EarlierEstimates(NamedTuple):
 def read_estimates(
     folder: Path, clip: Clip, path: Path, estimator: Estimator, model: str, want_keypoints: bool
 ) -> EarlierEstimates:
-    """The estimates that a result folder was made of.
+    """Read the estimates of an earlier result.
 
     Raises:
-        UserError: there is no result, it is damaged, it is of another model, frame rate, size or
-            content of `path`, or it lacks the keypoints that are wanted.
+        UserError: there is no result, it is damaged, it was made with another model, frame rate,
+            image size or content of `path`, or it lacks the keypoints that are needed.
     """
     result = open_result(folder)
     summary = result.require_summary()
@@ -405,7 +406,7 @@ def read_estimates(
     frames: dict[int, list[EstimatedPerson]] = {}
     for number in result.files:
         content = result.read_person(number, names)
-        # Results of earlier versions have none.
+        # Results of early versions have no depths.
         depths = content.get("keypoint_depth_m", np.zeros((len(content["score"]), 137)))
         kept = np.flatnonzero(~content["interpolated"])
         values = {name: content[f"raw_{name}"][kept].astype(np.float32) for name in PARAMETERS}
@@ -415,7 +416,7 @@ def read_estimates(
             raise UserError(f"--reuse: {result.files[number]}: {what}; run without it")
         joints = estimator.joints_of(values)
         depth = joints[:, PELVIS, 2]
-        if not ((depth > 0) & (depth < _FARTHEST_M)).all():
+        if not ((depth > 0) & (depth < _MAX_DEPTH_M)).all():
             where = f"{result.files[number]}: 'raw_transl' is in no camera's view"
             raise UserError(f"--reuse: {where}; run without it")
         seen = joints[..., :2] / (joints[..., 2:] + 1e-4) * values["focal"][:, None]
@@ -445,7 +446,7 @@ def read_estimates(
 
 
 def place_people(frames: Iterable[EstimatedFrame], clip: Clip, rows: RawRows) -> int:
-    """Place everyone in the clip's camera and write them down; the number of frames."""
+    """Convert all people to the clip's camera and append them to `rows`; the number of frames."""
     waiting: list[tuple[int, EstimatedPerson]] = []
     count = 0
     for number, people in frames:
@@ -460,7 +461,7 @@ def place_people(frames: Iterable[EstimatedFrame], clip: Clip, rows: RawRows) ->
 
 
 def raw_rows(estimates: list[tuple[int, EstimatedPerson]], clip: Clip) -> np.ndarray:
-    """Estimates, each with the number of its frame, as rows of `RAW_ROW`."""
+    """Rows of type `RAW_ROW` for estimates, each given with the number of its frame."""
     rows = np.zeros(len(estimates), RAW_ROW)
     for row, (number, (track, score, person, keypoints)) in zip(rows, estimates, strict=True):
         row["track"], row["frame_index"], row["score"] = track, number, score
@@ -473,14 +474,14 @@ def raw_rows(estimates: list[tuple[int, EstimatedPerson]], clip: Clip) -> np.nda
 
 
 def place_again(rows: RawRows, clip: Clip, estimator: Estimator) -> None:
-    """Place everyone anew, in a camera of which more is known by now."""
+    """Convert all people again, to the clip's camera with a new focal length."""
     for _, block in rows.blocks():
         joints = estimator.joints_of({name: block[name].copy() for name in PARAMETERS})
         _place(block, joints, clip)
 
 
 def _place(rows: np.ndarray, joints_3d_m: Float[np.ndarray, "N 137 3"], clip: Clip) -> None:
-    """Fill in the columns `PLACED` of rows whose joints are in the cameras of their crops."""
+    """Fill the columns `PLACED` of rows, from joints in metres in the cameras of their crops."""
     placed = place_bodies(
         global_orient=rows["global_orient"],
         transl=rows["transl"],

@@ -20,19 +20,20 @@ from human_models.joints import (
 )
 from main.motion.camera import PELVIS, Clip, ClipCamera
 from main.motion.kinematics import (
-    DEEP,
-    PLACE,
+    DEPTH_JOINTS,
+    POSITION,
+    ROTATED,
+    ROTATED_NAMES,
+    ROTATIONS,
     SHAPE,
-    TURNED,
-    TURNED_NAMES,
-    TURNS,
     VARIABLES,
+    NetworkErrors,
     Observed,
     Skeleton,
     error_vector,
 )
-from main.motion.neighbours import joined_over_time, judged_frames, own_keypoints
-from main.motion.refinement import NetworkErrors, Refinement, keypoint_errors, observed
+from main.motion.neighbours import combine_frames, correct_keypoints, find_overlaps
+from main.motion.refinement import Refinement, keypoint_errors, observed
 from main.motion.rows import RAW_ROW, KeypointSource, RawRows
 from main.pipeline.pipeline import network_errors
 from utils.errors import UserError
@@ -112,7 +113,7 @@ def test_bodies_come_nearer_to_keypoints_and_to_the_truth(people, body, errors, 
 
 
 def test_several_threads_give_what_one_gives(people, body, errors, tmp_path, monkeypatch):
-    monkeypatch.setattr("main.motion.refinement._AT_ONCE", 3)
+    monkeypatch.setattr("main.motion.refinement._BATCH", 3)
     rows, person = people[0][:10].copy(), np.zeros(10, int)
     rows["frame_index"] = np.arange(10)  # neighbours, so that the variances' order matters, too
     one, several = (refined(rows, body, errors, tmp_path, person, workers) for workers in (1, 3))
@@ -138,7 +139,7 @@ def test_a_mouth_opens(people, body, errors, tmp_path):
     rows["placed_orient"] = [np.pi, 0, 0]
     still = observed(rows, body, CLIP.image_size)
     opened = torch.zeros(1, VARIABLES)
-    opened[0, 3 * TURNED_NAMES.index("jaw")] = 0.3
+    opened[0, 3 * ROTATED_NAMES.index("jaw")] = 0.3
     joints = Skeleton(body).pose(still, opened, CAMERA).joints_m.numpy()
     rows["keypoints_px"] = CAMERA.project(joints)
     after, _ = refined(rows, body, errors, tmp_path)
@@ -237,7 +238,7 @@ def test_exchanged_sides_are_noticed(found, body, errors, tmp_path):
     exchanged, is_known = rows.copy(), rows["keypoint_score"][0] > 0
     exchanged["keypoints_px"] = rows["keypoints_px"][:, list(mirror_permutation(JOINTS))]
     for kind in (rows, exchanged):
-        own = own_keypoints(kind, CLIP.image_size)
+        own = correct_keypoints(kind, CLIP.image_size)
         np.testing.assert_array_equal(
             own["keypoints_px"][:, is_known], rows["keypoints_px"][:, is_known]
         )
@@ -252,10 +253,10 @@ def test_exchanged_sides_are_believed(reason, found):
     rows = found[side_by_side(found)]
     rows["keypoints_px"] = rows["keypoints_px"][:, list(mirror_permutation(JOINTS))]
     if reason == "both networks agree":
-        rows["keypoint_depth_m"][:, DEEP] = 0.1
+        rows["keypoint_depth_m"][:, DEPTH_JOINTS] = 0.1
     else:
         rows["keypoint_source"] = KeypointSource.FILE
-    own = own_keypoints(rows, CLIP.image_size)
+    own = correct_keypoints(rows, CLIP.image_size)
     np.testing.assert_array_equal(own["keypoints_px"], rows["keypoints_px"])
     np.testing.assert_array_equal(own["keypoint_score"], rows["keypoint_score"])
 
@@ -267,10 +268,10 @@ def test_keypoints_that_fit_the_box_worse_than_the_network_are_anothers(
     rows = found.copy()
     beside = "joints_2d_px" if who_is_beside == "network" else "keypoints_px"
     rows[beside][..., 0] += 90
-    rows["keypoint_depth_m"][:, DEEP] = 0.1  # BlazePose finds the same person
+    rows["keypoint_depth_m"][:, DEPTH_JOINTS] = 0.1  # BlazePose finds the same person
     if who_is_beside == "keypoints of a file":
         rows["keypoint_source"] = KeypointSource.FILE
-    own = own_keypoints(rows, CLIP.image_size)
+    own = correct_keypoints(rows, CLIP.image_size)
     is_known = own["keypoint_score"] > 0
     if who_is_beside == "keypoints":
         assert not is_known.any()
@@ -340,7 +341,9 @@ def test_who_looks_upright_stands_if_the_depth_of_joints_says_so(people, body, e
     rows["keypoints_px"], rows["keypoint_source"] = CAMERA.project(upright), KeypointSource.BODY
     rows["keypoint_score"] = 0
     rows["keypoint_score"][:, list(range(*BODY.indices(137)))] = 0.6
-    rows["keypoint_depth_m"][1, DEEP] = (upright[1, :, 2] - upright[1, PELVIS, 2])[DEEP]
+    rows["keypoint_depth_m"][1, DEPTH_JOINTS] = (upright[1, :, 2] - upright[1, PELVIS, 2])[
+        DEPTH_JOINTS
+    ]
     after, _ = refined(rows, body, errors, tmp_path)
     neck = JOINTS.index("neck")
     lean = [abs(joints[neck, 2] - joints[PELVIS, 2]) for joints in joints_of(after, body)]
@@ -379,8 +382,8 @@ def test_somebody_covered_stays_when_the_keypoints_are_of_the_person_in_front(
     ).as_rotvec()
     raw = RawRows(tmp_path)
     raw.append(clip)
-    judged = judged_frames(raw)
-    assert set(np.flatnonzero(judged.has_anothers)) == set(behind)
+    judged = find_overlaps(raw)
+    assert set(np.flatnonzero(judged.has_foreign_keypoints)) == set(behind)
     assert (judged.covered[behind] > 0.5).all()
     after, moved = refined(clip, body, errors, tmp_path, person=who)
     assert moved == len(clip) - len(behind)
@@ -396,12 +399,12 @@ def test_blocks_of_a_long_video_join_without_a_seam(people, tmp_path, monkeypatc
     rows = np.repeat(people[0][:1], count)
     rows["frame_index"] = np.arange(count)
     rows["body_pose"] += 0.1 * rng.standard_normal((count, 63))
-    variances = rng.uniform(0.001, 0.01, (count, len(TURNED) + 3))
+    variances = rng.uniform(0.001, 0.01, (count, len(ROTATED) + 3))
 
     def joined():
         raw = RawRows(tmp_path)
         raw.append(rows)
-        for part, values in joined_over_time(raw, np.arange(count), variances, 30.0):
+        for part, values in combine_frames(raw, np.arange(count), variances, 30.0):
             raw.put(part, values)
         return raw.take(np.arange(count))
 
@@ -432,7 +435,7 @@ def exact(body):
             sigma_px=torch.ones(count, 137),
             wrong=torch.zeros(count, 137),
             outward=torch.zeros(count, 137, 2),
-            depth_m=torch.zeros(count, len(DEEP)),
+            depth_m=torch.zeros(count, len(DEPTH_JOINTS)),
         )
         flipped = torch.linalg.det(seen.rotations) < 0
         seen.rotations[flipped] *= -1
@@ -458,7 +461,7 @@ def test_derivatives_are_those_of_differences(exact):
         rig = [number < len(RIG_JOINTS) for number in JOINTS_FROM_MODEL]
         assert difference[:, rig].abs().max() < 1e-6
         # Points on the surface also move with corrections of the pose, a few millimetres.
-        limit = {True: 0.08, False: 0.02}[entry < TURNS.stop]
+        limit = {True: 0.08, False: 0.02}[entry < ROTATIONS.stop]
         assert difference.abs().max() < limit
 
 
@@ -466,9 +469,9 @@ def test_an_error_vector_leads_to_the_truth(exact):
     skeleton, seen, vectors, _ = exact
     posed = skeleton.pose(seen, vectors, CAMERA)
     found = error_vector(seen, posed.rotations, posed.shape, posed.pelvis_m, CAMERA)
-    for part in (TURNS, SHAPE, PLACE):
+    for part in (ROTATIONS, SHAPE, POSITION):
         torch.testing.assert_close(found[:, part], vectors[:, part], atol=1e-6, rtol=0)
-    assert len(TURNED) == TURNS.stop // 3
+    assert len(ROTATED) == ROTATIONS.stop // 3
 
 
 def test_errors_are_measured_written_and_read(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from human_models.joints import FACE_KEYPOINTS, HAND_KEYPOINTS, JOINTS, SIDES, joint_places
-from main.motion.kinematics import DEEP
+from main.motion.kinematics import DEPTH_JOINTS
 from main.motion.rows import Keypoints, KeypointSource
 from main.pipeline.detection import Detection
 from main.pipeline.keypoints import (
@@ -62,7 +62,7 @@ def test_keypoints_of_a_photograph(finder, astronaut):
     assert not source[unknown].any()
     # She sits, so her left knee, below the picture, is nearer to the camera than her hips.
     assert depth[JOINTS.index("left_knee")] < -0.15
-    assert (abs(depth[DEEP[:2]]) < 0.3).all()
+    assert (abs(depth[DEPTH_JOINTS[:2]]) < 0.3).all()
 
 
 def test_the_next_frame_starts_from_the_last_one(finder, astronaut):
@@ -160,10 +160,10 @@ def test_a_new_box_with_few_keypoints_is_of_a_thing(others, people, finder, monk
 
 def test_depths_are_of_points_that_are_the_joints_of_the_body_or_unknown_to_it():
     keypoints, pose = Keypoints.unknown(), np.zeros((39, 4))
-    keypoints.score[DEEP[:2]], keypoints.px[DEEP[0]] = 1, [50, 0]
+    keypoints.score[DEPTH_JOINTS[:2]], keypoints.px[DEPTH_JOINTS[0]] = 1, [50, 0]
     pose[[11, 12, 25], 3] = 0.1, 0.2, 0.3
     _enter_pose(keypoints, pose, 20)
-    assert keypoints.depth_m[DEEP].tolist() == [0, 0.2, 0.3, 0, 0, 0]
+    assert keypoints.depth_m[DEPTH_JOINTS].tolist() == [0, 0.2, 0.3, 0, 0, 0]
 
 
 def test_feet_are_seen_from_the_ankles_of_the_body():
