@@ -83,8 +83,6 @@ def find_people(folder: Path, job: Job, arguments: list[str]) -> None:
     with atomic_path(folder / "found") as partial:
         partial.mkdir()
         flags += ["--no-overlay", "--no-refine", f"--output={partial}"]
-        if "--no-refine" not in job.flags:  # else inference keeps boxes without body keypoints
-            flags.append("--keypoints=built-in")
         people: dict[int, Mapping[str, Any]] = {}
         try:
             infer([FINDER, source, *flags])
@@ -189,7 +187,7 @@ def try_beginning(folder: Path, job: Job, arguments: list[str]) -> None:
         rest = [flag for flag in flags if not flag.startswith(("--fps=", "--no-overlay"))]
         infer([model, str(beginning), f"--output={partial}", *rest])
         beginning.unlink()
-        shutil.rmtree(partial / "result_beginning")
+        shutil.rmtree(partial / "result_beginning", ignore_errors=True)
 
 
 def describe(folder: Path, job: Job) -> None:

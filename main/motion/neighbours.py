@@ -35,7 +35,7 @@ _MIRRORED[JOINT_PARTS["face"]] = np.arange(len(JOINTS))[JOINT_PARTS["face"]]
 # Distances are in units of the longer side of the box.
 _MAX_SHARED_DISTANCE: Final = 0.04
 """Largest distance between the keypoints of two people that are taken to be the same point."""
-_MIN_SHARED: Final = 4
+_MIN_KEYPOINTS: Final = 4
 """Least number of such keypoints for which two people are compared."""
 _MAX_SWAPPED_RATIO: Final = 0.5
 """Largest ratio of the keypoints' distance from the joints of the other side to that from their
@@ -91,7 +91,7 @@ def correct_keypoints(rows: np.ndarray, image_size: tuple[int, int]) -> np.ndarr
     rows = rows.copy()
     known = rows["keypoint_source"][:, _COCO] == KeypointSource.BODY
     known &= rows["keypoint_score"][:, _COCO] > 0
-    chosen = np.flatnonzero(known[:, -len(_LIMBS) :].any(axis=1))
+    chosen = np.flatnonzero(known[:, -len(_LIMBS) :].sum(axis=1) >= _MIN_KEYPOINTS)
     if not len(chosen):
         return rows
     known, old = known[chosen], rows[chosen]
@@ -107,8 +107,8 @@ def correct_keypoints(rows: np.ndarray, image_size: tuple[int, int]) -> np.ndarr
         & (is_confirmed.sum(axis=1) < _MAX_CONFIRMED_SHARE * has_score.sum(axis=1))
     )
     keypoint_error, joint_error = (
-        _box_error(old["box_xywh"], old[name][:, _COCO], which, image_size)
-        for name, which in (("keypoints_px", known), ("joints_2d_px", np.ones_like(known)))
+        _box_error(old["box_xywh"], old[name][:, _COCO], known, image_size)
+        for name in ("keypoints_px", "joints_2d_px")
     )
     distance = np.where(is_swapped, mirrored_distance, distance)
     is_wrong = (distance > _MAX_DISTANCE) & (keypoint_error > _MAX_BOX_ERROR_RATIO * joint_error)
@@ -168,7 +168,7 @@ def find_overlaps(raw: RawRows) -> Overlaps:
                 distance = np.linalg.norm(points[a] - points[b], axis=-1)
                 is_near = distance < _MAX_SHARED_DISTANCE * min(size[a], size[b])
                 is_shared = known[a] & known[b] & is_near
-                if is_shared.sum() < _MIN_SHARED:
+                if is_shared.sum() < _MIN_KEYPOINTS:
                     continue
                 medians = np.median(errors[:, is_shared], axis=1) + 1e-6
                 evidence = np.log(medians[a] / medians[b]) + _COVERED_EVIDENCE * (

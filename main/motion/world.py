@@ -63,7 +63,7 @@ _MISJUDGED: Final = 0.012
 _LASTING_S: Final = 0.5
 _FARTHEST: Final = 0.5
 """Nobody is brought nearer by this share of the distance or more to stand on the ground."""
-_UNPLANTED_M: Final = 0.06
+_UNPLANTED_M: Final = 0.04
 """Deviation of a foot that stands, relative to the pelvis, along each axis."""
 _UNEVEN_M: Final = 0.02
 """Deviation of the ground from a level."""
