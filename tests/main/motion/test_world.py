@@ -165,7 +165,7 @@ def moved_px(final, world, mine):
 def test_bodies_with_large_errors_hardly_move_in_the_image(solved):
     _, final, world, _ = solved("pan", noise=1.0, frames=240)
     (mine,) = final.by_identity().values()
-    assert np.median(moved_px(final, world, mine)) < 1.5
+    assert np.median(moved_px(final, world, mine)) < 1.7  # 1.95 where legs may be out of reach
     assert sliding_m_s(world, mine).mean() < 0.01
 
 
