@@ -15,6 +15,25 @@ from typing import Any, Final
 from human_models.pickle_values import Budget, Builder, Name, checked_integer, find_name
 
 
+class _Memo:
+    """The variables, by the text of their numbers.
+
+    With numbers themselves as keys, a file could choose those for which a dictionary is slow.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, number: int) -> object:
+        return self._values[str(number)]
+
+    def __setitem__(self, number: int, value: object) -> None:
+        self._values[str(number)] = value
+
+
 class _Unpickler(pickle._Unpickler):
     """The reader of the standard library that is written in Python, with safe operations.
 
@@ -27,11 +46,12 @@ class _Unpickler(pickle._Unpickler):
     pop_mark: Callable[[], list[Any]]
     read: Callable[[int], bytes]
     readline: Callable[[], bytes]
-    memo: dict[int, Any]
+    memo: _Memo
 
     def __init__(self, content: bytes, budget: Budget) -> None:
         super().__init__(BytesIO(content), encoding="latin-1")
         self.builder = Builder(budget)
+        self.memo = _Memo()
 
     def find_class(self, module: str, name: str) -> Name:
         return find_name(module, name)

@@ -28,6 +28,8 @@ _MOST_CODE_POINT: Final = 0x10FFFF
 _OBJECT_ARRAYS_IN_EACH_OTHER: Final = 16
 _MOST_INT_KEY: Final = 2**60
 """Integers up to this one have different hashes."""
+_MOST_NUMBER_KEYS: Final = 4096
+"""A limit, because collisions of numbers are easy to construct; a count from 0 or 1 has none."""
 _MOST_TUPLE_KEYS: Final = 256
 """A limit, because collisions of tuple hashes are easy to construct."""
 _OBJECT: Final = np.dtype(object)
@@ -148,7 +150,7 @@ class PickledDtype:
                 raise ValueError("an array of an unknown kind")
 
 
-_FREE_KEYS: Final = frozenset({str, bytes, float, bool, type(None), Placeholder})
+_FREE_KEYS: Final = frozenset({str, bytes, bool, type(None), Placeholder})
 """Types for which collisions of hashes are hard or impossible to construct."""
 
 
@@ -236,13 +238,20 @@ class Builder:
                 if tuple in set(map(type, key)):
                     raise ValueError("a key that is a nested tuple")
                 self.check_keys(key, 0)
-            elif type(key) is int:
-                if not -_MOST_INT_KEY < key < _MOST_INT_KEY:
-                    raise ValueError("a key that is a huge number")
-            elif type(key) not in _FREE_KEYS and not (
+            elif type(key) in (int, float) or (
                 # Hashes of larger floats than Python's own collide.
                 isinstance(key, np.generic)
-                and (key.dtype.kind in "biuSU" or (key.dtype.kind == "f" and key.itemsize <= 8))
+                and (key.dtype.kind in "biu" or (key.dtype.kind == "f" and key.itemsize <= 8))
+            ):
+                if type(key) is int and not -_MOST_INT_KEY < key < _MOST_INT_KEY:
+                    raise ValueError("a key that is a huge number")
+                count = existing + len(keys)
+                if count > _MOST_NUMBER_KEYS and not (
+                    isinstance(key, int | np.integer) and 0 <= key <= count
+                ):
+                    raise ValueError("too many keys that are numbers")
+            elif type(key) not in _FREE_KEYS and not (
+                isinstance(key, np.generic) and key.dtype.kind in "SU"
             ):
                 raise ValueError("a key of an unexpected type")
 

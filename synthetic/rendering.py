@@ -66,8 +66,7 @@ class Stage(NamedTuple):
 def draw_stage(rng: Rng, distance_m: float, focal_mm: float) -> Stage:
     """A camera for people at a distance: level in 45 % of cases, otherwise pointed at them.
 
-    Photographers mostly hold the camera level. Where it always points at people, those who stand
-    upright lean towards it on average, and a network learns to expect that.
+    Photographers mostly hold the camera level.
     """
     kind = rng.random()
     if kind < 0.78:

@@ -63,7 +63,7 @@ _MIN_JAW_SIGMA: Final = 0.2
 
 
 class NetworkErrors(NamedTuple):
-    """The covariance of a network's error vector (see `kinematics`), as basis @ basis.T."""
+    """The covariance of a network's error vector, as basis @ basis.T."""
 
     basis: Float[Tensor, "182 K"]
 

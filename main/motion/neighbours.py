@@ -38,10 +38,10 @@ _MAX_SHARED_DISTANCE: Final = 0.04
 _MIN_KEYPOINTS: Final = 4
 """Least number of such keypoints for which two people are compared."""
 _MAX_SWAPPED_RATIO: Final = 0.5
-"""Largest ratio of the keypoints' distance from the joints of the other side to that from their
-own side at which left and right are exchanged."""
+"""Left and right are exchanged if the keypoints' distance from the joints of the other side is less
+than this share of that from their own side."""
 _MIN_SWAPPED_DISTANCE: Final = 0.08
-"""Least distance from the joints of their own side; below it the sides are not distinguishable."""
+"""Sides are only exchanged if keypoints are farther than this from the joints of their own side."""
 _MAX_CONFIRMED_SHARE: Final = 0.5
 """Share of the keypoints with a depth, that is, near BlazePose's joint of the same side, from which
 the sides are taken to be right."""
@@ -182,7 +182,7 @@ def find_overlaps(raw: RawRows) -> Overlaps:
 def inflate_variances(
     variances: Float[np.ndarray, "N C"], covered: Float[np.ndarray, " N"]
 ) -> Float[np.ndarray, "N C"]:
-    """Variances of estimates, increased where most of the person may be covered."""
+    """Variances of estimates, increased where people are covered (above `_MAX_COVERED`)."""
     factors = np.where(covered > _MAX_COVERED, _COVERED_VARIANCE, 1.0)
     return variances * factors[:, None].astype(variances.dtype)
 

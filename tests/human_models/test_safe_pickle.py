@@ -290,6 +290,14 @@ def test_damaged_member_of_an_archive(tmp_path: Path) -> None:
         load_npz(path)
 
 
+@pytest.mark.parametrize("protocol", range(6))
+def test_numbers_as_keys(tmp_path: Path, protocol: int) -> None:
+    content = [dict.fromkeys(range(1, 10_001)), {10**9: 1, 2.5: 2}, set(range(5000))]
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps(content, protocol))
+    assert load_pickle(path) == content
+
+
 def test_garbage_never_escapes_as_another_error(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     sound = pickle.dumps({"a": np.arange(5.0), "b": [1, "x", {"c": np.float32(1)}]}, 2)
@@ -415,6 +423,9 @@ FORGED: dict[str, bytes] = {
     "item for changeable bytes": b"\x96" + struct.pack("<Q", 1) + b"AK\x42a",
     "huge number in the memo": b"]p4294967296\n",
     "keyword arguments": name("numpy.ndarray") + b")]\x92",
+    "many distant numbers": operation(dict.fromkeys(range(0, 500_000, 100))),
+    "many distant items": b"\x8f(" + b"".join(operation(100 * k) for k in range(5000)) + b"\x90",
+    "many floats": operation(dict.fromkeys(map(float, range(5000)))),
     "state on a list": b"](K\x01tb",
     "state on a name": name("chumpy.ch.Ch") + b"}b",
     "dtype by a name": call("numpy.dtype", name("builtins.object"), False, True),
