@@ -278,7 +278,7 @@ def means_of(
 
 
 class Equations:
-    """Linear equations of three unknowns or fewer each, which are solved by least squares."""
+    """Linear equations of a few unknowns each, which are solved by least squares."""
 
     def __init__(self, unknowns: int) -> None:
         self.unknowns = unknowns
