@@ -71,7 +71,8 @@ async function play(page) {
   const draws = () => viewer.scene.renderer.info.render.frame;
   await page.click("[data-do=play]");
   const meshes = await page.evaluate(drawn);
-  await until(page, () => viewer.state.get("frame") >= 4);
+  // In a pause, the frame is the one that the video shows, which may be a little earlier.
+  await until(page, () => viewer.state.get("frame") >= 7);
   await page.keyboard.press("Space");
   await page.waitForTimeout(300);
   const seen = { ...(await settled(page)), playing: (await values(page)).playing };
