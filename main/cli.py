@@ -56,6 +56,8 @@ class _OneLineParser(argparse.ArgumentParser):
         kinds = {action.nargs for action in self._actions if not action.option_strings}
         if argparse.REMAINDER in kinds:  # the rest, including flags, belongs to another command
             return super().parse_known_args(arguments, namespace)
+        if "" in arguments:  # as a path, it would mean the current folder
+            self.error("an argument is empty; is a variable of the shell not set?")
         if argparse.PARSER in kinds:
             return self._parse_with_command(arguments, namespace)
         return super().parse_known_args(self._flags_first(arguments), namespace)

@@ -146,6 +146,8 @@ def test_launched_commands_keep_their_arguments_in_order():
         (("inference", "model", "--bogus", "clip.mp4"), "unrecognized arguments: --bogus"),
         (("inference", "model", "clip.mp4", "30", "more"), "unrecognized arguments: more"),
         (("inference", "model", "clip.mp4", "--detector"), "expected one argument"),
+        (("inference", "model", "", "--output", "out"), "an argument is empty"),
+        (("submit", "check", "", "--server", "agora"), "an argument is empty"),
         (("inference",), "the following arguments are required: MODEL_DIR"),
         (("submit", "agora", "model", "--bogus"), "required: --output"),
         (("submit", "model"), "invalid choice"),
