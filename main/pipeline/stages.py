@@ -3,8 +3,9 @@
 Each step is a generator that reads from the last one; only a few batches of frames are in memory.
 """
 
+import itertools
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -234,8 +235,8 @@ class Tracker:
 
         settings = SimpleNamespace(**_TRACKER, track_buffer=max(1, round(_MEMORY_S * fps)))
         self.tracker = BOTSORT(settings)
-        self.numbers: dict[int, int] = {}
-        self.count = 0
+        self.new_number = itertools.count(1).__next__
+        self.numbers: dict[int, int] = defaultdict(self.new_number)
 
     def __call__(self, detections: list[Detection]) -> list[int]:
         """Track numbers of the next frame's detections; to be called for empty frames, too."""
@@ -247,17 +248,8 @@ class Tracker:
         # Unlike the result of `update`, these include unconfirmed tracks of a single detection.
         for track in self.tracker.tracked_stracks:
             if track.frame_id == self.tracker.frame_id:
-                identities[usable[int(track.idx)]] = self._number(track.track_id)
-        return [identity or self._new() for identity in identities]
-
-    def _number(self, track_id: int) -> int:
-        if track_id not in self.numbers:
-            self.numbers[track_id] = self._new()
-        return self.numbers[track_id]
-
-    def _new(self) -> int:
-        self.count += 1
-        return self.count
+                identities[usable[int(track.idx)]] = self.numbers[track.track_id]
+        return [identity or self.new_number() for identity in identities]
 
 
 def track_people(frames: Iterable[DetectedFrame], tracker: Tracker) -> Iterator[TrackedFrame]:
@@ -385,6 +377,8 @@ def read_estimates(
         UserError: there is no result, it is damaged, it was made with another model, frame rate,
             image size or content of `path`, or it lacks the keypoints that are needed.
     """
+    if not folder.is_dir():
+        raise UserError(f"--reuse: there is no result {folder}; run without it")
     result = open_result(folder)
     summary = result.require_summary()
     for what, then, now in (

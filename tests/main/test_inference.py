@@ -319,7 +319,7 @@ def test_estimates_of_a_result_are_used_again(run, tmp_path, model, video):
     for given, reason in (
         (("--fps", 5), "was made with frame rate 10.0, not 5.0"),
         (("--boxes", boxes), "--reuse takes boxes and keypoints from the result"),
-        (("--output", tmp_path / "none"), "has no person_001.npz"),
+        (("--output", tmp_path / "none"), "--reuse: there is no result"),
     ):
         refused = run(model, video, "--output", again, "--reuse", *given)
         assert refused.returncode == 2
