@@ -158,12 +158,11 @@ def _reports(
     if not jobs:
         return
     if engine == "ray":
-        with closing(_ray_reports(jobs, options, workers)) as reports:
-            yield from reports
-        return
-    tools = Tools.load(options)
-    for job in jobs:
-        yield process_job(job, tools)
+        yield from _ray_reports(jobs, options, workers)
+    else:
+        tools = Tools.load(options)
+        for job in jobs:
+            yield process_job(job, tools)
 
 
 def process_job(job: Job, tools: Tools) -> ClipReport:
@@ -175,20 +174,20 @@ def process_job(job: Job, tools: Tools) -> ClipReport:
     start = time.monotonic()
     options = tools.options
     try:
-        if not is_finished(job, options):
-            if _lacks_world(job, options):
-                result = _process_again(job, tools)
-            elif job.result.is_dir() and not options.preview:
-                export_characters(job.result, job.source, tools)
-                return report_of_finished(job)
-            else:
-                result = _process(job, tools)
-            return ClipReport(job.label, "done", *result, round(time.monotonic() - start, 3))
+        if is_finished(job, options):
+            return report_of_finished(job)
+        if _lacks_world(job, options):
+            result = _process_again(job, tools)
+        elif job.result.is_dir() and not options.preview:  # only exports are missing
+            export_characters(job.result, job.source, tools)
+            return report_of_finished(job)
+        else:
+            result = _process(job, tools)
+        return ClipReport(job.label, "done", *result, round(time.monotonic() - start, 3))
     except _CLIP_ERRORS as error:
         require_working(tools.estimator.device, error)
         log.debug("%s", job.source, exc_info=True)
         return report_of_failure(job, error, time.monotonic() - start)
-    return report_of_finished(job)
 
 
 def _process(job: Job, tools: Tools) -> ClipResult:
@@ -235,7 +234,9 @@ def list_jobs(clips: Path, output: Path, *, preview: bool = False) -> list[Job]:
         by_folder.setdefault(source.parent, []).append(source)
     jobs = []
     for folder, mine in by_folder.items():
-        place = output / _below(folder, start)
+        place = output / folder.relative_to(
+            start if folder.is_relative_to(start) else folder.anchor
+        )
         for source, name in zip(mine, result_names(mine, place, preview=preview), strict=True):
             inside = source.is_relative_to(start)
             label = str(source.relative_to(start)) if inside else str(source)
@@ -267,11 +268,6 @@ def _listed(file: Path) -> list[Path]:
     return list(dict.fromkeys(Path(os.path.normpath(file.parent / n)) for n in names if n))
 
 
-def _below(folder: Path, start: Path) -> Path:
-    """Relative path of the results of clips in `folder`."""
-    return folder.relative_to(start if folder.is_relative_to(start) else folder.anchor)
-
-
 def is_finished(job: Job, options: InferenceOptions) -> bool:
     """Whether the result folder and all requested exports exist."""
     if options.preview:
@@ -297,15 +293,6 @@ def _lacks_world(job: Job, options: InferenceOptions) -> bool:
         return True
 
 
-def earlier_result(job: Job) -> ClipResult:
-    """Numbers of frames and people of a finished clip, as far as its summary has them."""
-    try:
-        summary = read_summary(job.result)
-    except UserError:
-        return ClipResult(None, None)
-    return ClipResult(summary.frames, len(summary.people))
-
-
 def remove_leftovers_of(jobs: Iterable[Job]) -> None:
     """Remove temporary files of these clips that interrupted runs left."""
     written: dict[Path, set[str]] = {}
@@ -318,7 +305,12 @@ def remove_leftovers_of(jobs: Iterable[Job]) -> None:
 
 
 def report_of_finished(job: Job) -> ClipReport:
-    return ClipReport(job.label, "finished before", *earlier_result(job))
+    """The report of a finished clip, with the numbers of its summary if this can be read."""
+    try:
+        summary = read_summary(job.result)
+    except UserError:
+        return ClipReport(job.label, "finished before")
+    return ClipReport(job.label, "finished before", summary.frames, len(summary.people))
 
 
 def report_of_failure(job: Job, error: BaseException, seconds: float | None = None) -> ClipReport:
@@ -341,7 +333,7 @@ def table(reports: Sequence[ClipReport]) -> list[str]:
     width = max([len(report.clip) for report in shown], default=4)
     lines = [f"{'clip':{width}}  frames  people  seconds"] if shown else []
     for report in shown:
-        counts = f"{_cell(report.frames, 6)}  {_cell(report.people, 6)}  "
+        counts = f"{_cell(report.frames)}  {_cell(report.people)}  "
         if report.status == "failed":
             end = f"failed: {report.reason}"
         elif report.status == "done":
@@ -354,8 +346,8 @@ def table(reports: Sequence[ClipReport]) -> list[str]:
     return lines
 
 
-def _cell(number: int | None, width: int) -> str:
-    return f"{'-' if number is None else number:>{width}}"
+def _cell(number: int | None) -> str:
+    return f"{'-' if number is None else number:>6}"
 
 
 def write_report(
@@ -450,7 +442,7 @@ def _start_actors(
         if workers > sum(gpus):
             raise UserError(f"--workers {workers}: there are {sum(gpus)} GPUs, one per worker")
         share = min(c / g for c, g in zip(cores, gpus, strict=True) if g)
-        resources = {"num_gpus": 1, "num_cpus": _rounded_cores(share)}
+        resources = {"num_gpus": 1, "num_cpus": int(share) if share >= 1 else share}
     else:
         workers = workers or max(1, sum(int(count) // _CORES_PER_WORKER for count in cores))
         resources = {"num_cpus": cores_per_worker(cores, workers)}
@@ -462,10 +454,6 @@ def cores_per_worker(cores: Sequence[float], workers: int) -> float:
     """The largest number of cores per worker with which all workers fit on the machines."""
     sizes = chain(range(int(max(cores)), 0, -1), (0.5**k for k in range(1, 20)))
     return next(size for size in sizes if sum(count // size for count in cores) >= workers)
-
-
-def _rounded_cores(share: float) -> float:
-    return float(int(share)) if share >= 1 else share
 
 
 def _distribute(

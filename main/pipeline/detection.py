@@ -100,9 +100,7 @@ class BoxFileDetector:
                 f"{self.path}: frame {key} has {len(rows)} boxes; at most {_MAX_BOXES} are allowed"
             )
         array = np.array(rows, dtype=object)
-        numbers = all(
-            isinstance(v, int | float) and v is not True and v is not False for v in array.ravel()
-        )
+        numbers = all(type(value) in (int, float) for value in array.ravel())
         if array.size and (array.ndim != 2 or array.shape[1] != 4 or not numbers):
             raise UserError(f"{self.path}: frame {key} is not a list of [x, y, width, height]")
         boxes = [Box(*map(float, row)) for row in array]

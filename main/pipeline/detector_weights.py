@@ -62,14 +62,12 @@ _EXPORTS: Final = {
     ".tflite": "a TensorFlow Lite model",
     ".xml": "an OpenVINO model",
     ".bin": "an OpenVINO model",
-}
-"""Other export formats of ultralytics, by the suffixes of their names."""
-_FOLDERS: Final = {
     "_openvino_model": "an OpenVINO model",
     "_saved_model": "a TensorFlow model",
     "_ncnn_model": "an NCNN model",
     "_paddle_model": "a PaddlePaddle model",
 }
+"""Other export formats of ultralytics, by the ends of the names of files and folders."""
 _PERSON: Final = "person"
 _MOST_NAMED: Final = 20
 """Largest number of classes in a message."""
@@ -148,10 +146,9 @@ def open_detector(path: Path, ultralytics: ModuleType, **settings: object) -> An
     Raises:
         UserError, ValueError, ...: see `read_detector`; or no class of the network is a person.
     """
-    form = _EXPORTS.get(path.suffix.lower()) if path.exists() else None
-    if path.is_dir():
-        form = next((_FOLDERS[end] for end in _FOLDERS if path.name.endswith(end)), None)
-    if form is not None:
+    name = path.name.lower()
+    form = next((_EXPORTS[end] for end in _EXPORTS if name.endswith(end)), None)
+    if form is not None and path.exists():
         raise ValueError(
             f"{form} is not read; give the .pt file it was made from, or export that as .onnx"
         )

@@ -181,7 +181,6 @@ class Estimator:
         """Run network and body model on a batch of crops (0 to 255); results are on the device."""
         return self._pose(self._regress(pixels), want_vertices=want_vertices)
 
-    @torch.inference_mode()
     def estimate(self, crops: Sequence[PersonCrop], *, want_vertices: bool = True) -> list[Person]:
         """People of one batch of crops, of one image or of many."""
         if not crops:

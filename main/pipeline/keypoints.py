@@ -237,7 +237,8 @@ class KeypointFinder:
             paint_over(pixels, points, other[:, 2] > SURE)
         rows = network(pixels)[0][0, 0].astype(np.float64)
         points = square.in_image(rows[:, [1, 0]] * network.side, network.side)
-        return _finite(np.column_stack([points, rows[:, 2]]))
+        body = np.column_stack([points, rows[:, 2]])
+        return np.where(np.isfinite(body).all(axis=1, keepdims=True), body, 0)
 
     def _pose(
         self, image: Image, body: Body, before: Square | None
@@ -289,7 +290,7 @@ class KeypointFinder:
         hand = arm.accepted(found, _FAINT)
         if hand is not None or found is None or start is None or not searches_twice:
             return hand
-        again = self._part(self.hand_network, image, start.turned(_SEARCH_ANGLE), 3, hand_after)
+        again = self._part(self.hand_network, image, start.rotated(_SEARCH_ANGLE), 3, hand_after)
         if again is None or again.score > _FAINT:
             return arm.accepted(again, _FAINT)
         middle = (found.points + again.points) / 2
@@ -332,10 +333,6 @@ class KeypointFinder:
             square = following(points)
             part = Part(points, float(score), square)
         return part
-
-
-def _finite(points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
-    return np.where(np.isfinite(points).all(axis=1, keepdims=True), points, 0)
 
 
 def _enter_pose(keypoints: Keypoints, pose: Pose, max_distance: float) -> None:

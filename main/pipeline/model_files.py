@@ -85,23 +85,23 @@ def find_model(model_dir: str, *, download: bool = False) -> ModelFiles:
 
 
 def find_weights(model_dir: str, checkpoint_id: str | None) -> ModelFiles:
-    """Like `find_model`, or like `find_snapshot` if the number of an epoch is given."""
-    if checkpoint_id is None:
-        return find_model(model_dir)
-    return find_snapshot(model_dir, checkpoint_id)
+    """The files of MODEL_DIR (see `find_model`), or the snapshot of an epoch of a training run.
 
-
-def find_snapshot(run: str, checkpoint_id: str) -> ModelFiles:
-    """The snapshot of an epoch of a training run: a name under outputs/, or the run's folder.
+    Args:
+        model_dir: with an epoch, the name of a run under outputs/, or the run's folder.
+        checkpoint_id: the number of the epoch, from 0; None: no training run.
 
     Raises:
-        UserError: there is no such run or snapshot; the message lists the existing ones.
+        UserError: there is no such model, run or snapshot; the message lists existing snapshots.
     """
+    if checkpoint_id is None:
+        return find_model(model_dir)
     name = Path("model_dump") / f"snapshot_{checkpoint_id}.pth.tar"
-    folder = next((f for f in (Path(run), OUTPUTS / run) if (f / "model_dump").is_dir()), None)
+    runs = (Path(model_dir), OUTPUTS / model_dir)
+    folder = next((run for run in runs if (run / "model_dump").is_dir()), None)
     if folder is None:
         raise UserError(
-            f"{OUTPUTS / run / name} is missing, and there is no training run '{run}'; put its "
+            f"{runs[1] / name} is missing, and there is no training run '{model_dir}'; put its "
             "snapshot and config there, or leave the epoch out to use pretrained_models/"
         )
     weights = folder / name

@@ -121,7 +121,7 @@ class Square(NamedTuple):
         matrix = self.to_crop(pixels)
         return (points - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
 
-    def turned(self, angle: float) -> "Square":
+    def rotated(self, angle: float) -> "Square":
         return self._replace(angle=self.angle + angle)
 
     @property
@@ -151,7 +151,7 @@ def angle_of(up: Float[np.ndarray, "2"]) -> float:
     return float(np.arctan2(up[0], -up[1]))
 
 
-def turned(vector: Float[np.ndarray, "2"] | Sequence[float], angle: float) -> np.ndarray:
+def rotated(vector: Float[np.ndarray, "2"] | Sequence[float], angle: float) -> np.ndarray:
     """A vector rotated clockwise in the image by `angle` radians."""
     cosine, sine = np.cos(angle), np.sin(angle)
     return np.array([[cosine, -sine], [sine, cosine]]) @ vector
@@ -160,10 +160,10 @@ def turned(vector: Float[np.ndarray, "2"] | Sequence[float], angle: float) -> np
 def hand_after(points: Float[np.ndarray, "21 2"]) -> Square:
     """The square of a hand in the next frame: along the hand, with twice the size of the palm."""
     angle = angle_of(points[_KNUCKLES].mean(axis=0) - points[0])
-    upright = np.array([turned(point, -angle) for point in points[_PALM]])
+    upright = np.array([rotated(point, -angle) for point in points[_PALM]])
     low, high = upright.min(axis=0), upright.max(axis=0)
     side = 2 * float((high - low).max())
-    center = turned((low + high) / 2 - [0, 0.05 * side], angle)
+    center = rotated((low + high) / 2 - [0, 0.05 * side], angle)
     return Square((center[0], center[1]), side, angle)
 
 
@@ -200,7 +200,7 @@ Body = Float[np.ndarray, "17 3"]
 """COCO's keypoints of a person: x, y, score."""
 
 
-class _Found(NamedTuple):
+class _Detections(NamedTuple):
     """Detections in pixels of the image, with the network's uncalibrated scores."""
 
     boxes: Float[np.ndarray, "N 4"]
@@ -208,8 +208,8 @@ class _Found(NamedTuple):
     points: Float[np.ndarray, "N 17 3"]
     """COCO's keypoints: x, y, score."""
 
-    def take(self, chosen: np.ndarray) -> "_Found":
-        return _Found(self.boxes[chosen], self.scores[chosen], self.points[chosen])
+    def take(self, chosen: np.ndarray) -> "_Detections":
+        return _Detections(self.boxes[chosen], self.scores[chosen], self.points[chosen])
 
 
 class MoveNet:
@@ -236,17 +236,17 @@ class MoveNet:
     ) -> tuple[Float[np.ndarray, "N 4"], Float[np.ndarray, " N"]]:
         """Boxes (x, y, width, height) in pixels, and scores from 0 to 1 in descending order."""
         height, width = image.shape[:2]
-        found = without_doubles(self._search(image, Box(0, 0, width, height), _MAX_SCALES))
+        found = non_maximum_suppression(self._search(image, Box(0, 0, width, height), _MAX_SCALES))
         sure = calibrated(found.scores) >= self.least_score
-        checks = [self._run(image, around(box, width, height)) for box in found.boxes[~sure]]
-        found = joined([found, *checks])
+        checks = [self._run(image, square_around(box, width, height)) for box in found.boxes[~sure]]
+        found = concatenated([found, *checks])
         least = self.least_score * np.where(
             cut_by_a_side(found.boxes, width, height), _CUT_OFF_RATIO, 1
         )
-        found = without_doubles(found.take(calibrated(found.scores) >= least))
+        found = non_maximum_suppression(found.take(calibrated(found.scores) >= least))
         return found.boxes, calibrated(found.scores)
 
-    def _search(self, image: UInt8[np.ndarray, "H W 3"], part: Box, scales: int) -> _Found:
+    def _search(self, image: UInt8[np.ndarray, "H W 3"], part: Box, scales: int) -> _Detections:
         """Find people in a part of the image, and in its tiles where these may show more."""
         found = self._run(image, part)
         tile = _TILE * max(part.width, part.height)
@@ -260,9 +260,9 @@ class MoveNet:
         for tile_box in tiles(part):
             inside = self._search(image, tile_box, scales - 1)
             all_found.append(inside.take(~_cut_off(inside.boxes, tile_box, image.shape)))
-        return joined(all_found)
+        return concatenated(all_found)
 
-    def _run(self, image: UInt8[np.ndarray, "H W 3"], part: Box) -> _Found:
+    def _run(self, image: UInt8[np.ndarray, "H W 3"], part: Box) -> _Detections:
         """Run the network once, on a part scaled into the upper left corner of its input."""
         left, top, width, height = map(int, part)
         side = self.network.side
@@ -282,7 +282,9 @@ class MoveNet:
         points = points * [side / scale, side / scale, 1] + [left, top, 0]
         usable = np.isfinite(rows).all(axis=1) & (end - start > 1).all(axis=1)
         usable &= calibrated(scores) >= _CHECK_RATIO * self.least_score
-        return _Found(np.concatenate([start, end - start], axis=1), scores, points).take(usable)
+        return _Detections(np.concatenate([start, end - start], axis=1), scores, points).take(
+            usable
+        )
 
 
 def calibrated(scores: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
@@ -299,11 +301,11 @@ def cut_by_a_side(
     return at_edge & tall
 
 
-def joined(parts: list[_Found]) -> _Found:
-    return _Found(*map(np.concatenate, zip(*parts, strict=True)))
+def concatenated(parts: list[_Detections]) -> _Detections:
+    return _Detections(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def around(box: Float[np.ndarray, "4"], width: int, height: int) -> Box:
+def square_around(box: Float[np.ndarray, "4"], width: int, height: int) -> Box:
     """A square around a box, cut at the edges of the image, in whole pixels."""
     side = _CHECK_SIZE * max(box[2:])
     center = box[:2] + box[2:] / 2
@@ -342,7 +344,7 @@ def _cut_off(
     )
 
 
-def without_doubles(found: _Found) -> _Found:
+def non_maximum_suppression(found: _Detections) -> _Detections:
     """Non-maximum suppression by overlap and keypoints; scores of the result are descending.
 
     The boxes of people in front of each other overlap as well; but a box around a part of a person

@@ -17,7 +17,8 @@ BUILT_IN: Final = "built-in"
 Chosen = tuple[int, ...] | Literal["largest"]
 """Numbers of people, or the person whose boxes have the largest total area."""
 
-LARGEST_SMOOTHING: Final = 20.0
+_MAX_SMOOTHING: Final = 20.0
+_SMOOTHING_ADVICE: Final = f"give auto, off, or a number from 0 to {_MAX_SMOOTHING:g} (1 is auto)"
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,14 @@ class InferenceOptions:
             )
         if isinstance(self.person, tuple) and min(self.person, default=0) < 1:
             raise UserError("--person: people are numbered from 1")
-        if not 0 <= self.smoothing <= LARGEST_SMOOTHING:
+        if not 0 <= self.smoothing <= _MAX_SMOOTHING:
             raise UserError(f"--smooth {self.smoothing:g}: {_SMOOTHING_ADVICE}")
         if self.fps is not None:
-            _require_rate(self.fps)
+            from utils.video_read import FASTEST_FPS, SLOWEST_FPS  # imports PyAV
+
+            if not SLOWEST_FPS <= self.fps <= FASTEST_FPS:
+                allowed = f"{SLOWEST_FPS:.5f} to {FASTEST_FPS}"
+                raise UserError(f"--fps {self.fps:g}: give a rate from {allowed}")
         if self.focal_px is not None and self.fov_deg is not None:
             raise UserError("--focal and --fov: give only one of them")
         if self.focal_px is not None and not 1 <= self.focal_px <= 1e6:
@@ -85,13 +90,6 @@ class InferenceOptions:
             raise UserError(f"--camera {self.camera} needs --world; give both or neither")
         if self.export:
             check_formats(self.export)
-
-
-def _require_rate(fps: float) -> None:
-    from utils.video_read import FASTEST_FPS, SLOWEST_FPS  # imports PyAV
-
-    if not SLOWEST_FPS <= fps <= FASTEST_FPS:
-        raise UserError(f"--fps {fps:g}: give a rate from {SLOWEST_FPS:.5f} to {FASTEST_FPS}")
 
 
 def parse_person(text: str) -> Chosen:
@@ -109,23 +107,15 @@ def parse_person(text: str) -> Chosen:
     return tuple(map(int, numbers))
 
 
-_SMOOTHING_ADVICE: Final = (
-    f"give auto, off, or a number from 0 to {LARGEST_SMOOTHING:g} (1 is auto)"
-)
-
-
 def parse_smoothing(text: str) -> float:
-    """Parse --smooth: a factor of the default smoothing.
+    """Parse --smooth: a factor of the default smoothing, whose range `InferenceOptions` checks.
 
     Raises:
-        UserError: it is neither auto, off nor a number from 0 to 20.
+        UserError: it is neither auto, off nor a number.
     """
     if text in ("auto", "off"):
         return float(text == "auto")
     try:
-        factor = float(text)
+        return float(text)
     except ValueError:
-        factor = -1
-    if not 0 <= factor <= LARGEST_SMOOTHING:
-        raise UserError(f"--smooth {text}: {_SMOOTHING_ADVICE}")
-    return factor
+        raise UserError(f"--smooth {text}: {_SMOOTHING_ADVICE}") from None

@@ -1,9 +1,10 @@
 """People drawn over their frames, and the sheet of people to choose from."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ from utils.image import write_image
 from utils.iteration import parallel_map, prefetch, with_progress
 from utils.render import MeshRenderer, PlacedMesh, draw_skeleton, draw_vertices, person_colour
 from utils.source import Frame, FrameSource
-from utils.video_write import VideoWriter
+from utils.video_write import Picture, VideoWriter
 
 OVERLAY_SUFFIXES: Final = (".mp4", ".jpg", ".png")
 _TRUNK: Final = ("left_shoulder", "right_shoulder", "right_hip", "left_hip")
@@ -40,17 +41,10 @@ _MARGIN: Final = 0.1
 _BACKGROUND: Final = 32
 
 
-class DrawnPerson(NamedTuple):
-    """Final values of a person in one frame, in the clip's camera (metres, pixels)."""
+class PosedPerson(NamedTuple):
+    """A person in one frame: the final row, and the mesh in the clip's camera if it is drawn."""
 
-    identity: int
-    box: Float[np.ndarray, "4"]
-    joints_2d_px: Float[np.ndarray, "137 2"]
-    keypoints_px: Float[np.ndarray, "137 2"]
-    """NaN where unknown."""
-    depth_m: float
-    focal: Float[np.ndarray, "2"]
-    princpt: Float[np.ndarray, "2"]
+    row: np.void
     vertices_m: Float[np.ndarray, "V 3"] | None
 
 
@@ -66,7 +60,7 @@ class Renderer:
 
     def people(
         self, frames: Iterable[Frame], rows: FinalRows, chosen: Collection[int]
-    ) -> Iterator[tuple[Frame, list[DrawnPerson]]]:
+    ) -> Iterator[tuple[Frame, list[PosedPerson]]]:
         """Every frame with its people, their meshes computed in batches over frames."""
         of_chosen = np.isin(rows.column("person"), list(chosen))
         rows_of = {frame: mine[of_chosen[mine]].tolist() for frame, mine in rows.by_frame()}
@@ -80,33 +74,19 @@ class Renderer:
 
     def _posed(
         self, waiting: list[tuple[Frame, list[int]]], rows: FinalRows
-    ) -> Iterator[tuple[Frame, list[DrawnPerson]]]:
+    ) -> Iterator[tuple[Frame, list[PosedPerson]]]:
         needed = rows.take(np.array([row for _, mine in waiting for row in mine], np.int64))
         vertices: Sequence[np.ndarray | None] = [None] * len(needed)
         if len(needed) and self.mode in ("mesh", "vertices"):
             vertices = list(pose_vertices(self.body, needed))
-        people = iter(
-            DrawnPerson(
-                int(row["person"]),
-                row["box_xywh"],
-                row["joints_2d_px"],
-                np.where(
-                    row["keypoint_score"][:, None] >= _DRAWN_SCORE, row["keypoints_px"], np.nan
-                ),
-                float(row["joints_3d_m"][PELVIS, 2]),
-                row["focal"],
-                row["princpt"],
-                mesh,
-            )
-            for row, mesh in zip(needed, vertices, strict=True)
-        )
+        people = map(PosedPerson, needed, vertices)
         for frame, mine in waiting:
-            yield frame, [next(people) for _ in mine]
+            yield frame, list(islice(people, len(mine)))
 
     def draw(
         self,
         image: UInt8[np.ndarray, "H W 3"],
-        people: Sequence[DrawnPerson],
+        people: Sequence[PosedPerson],
         *,
         with_numbers: bool,
     ) -> UInt8[np.ndarray, "H W 3"]:
@@ -115,47 +95,44 @@ class Renderer:
             result = self.renderer.overlay(image, [_placed(one) for one in people])
         else:
             result = image.copy()
-            for one in sorted(people, key=lambda one: -one.depth_m):
-                colour = person_colour(one.identity)
+            for one in sorted(people, key=lambda one: -one.row["joints_3d_m"][PELVIS, 2]):
+                row, colour = one.row, person_colour(int(one.row["person"]))
                 if self.mode == "vertices":
                     result = draw_vertices(result, _vertices_px(one), colour)
                 elif self.mode == "skeleton":
-                    result = draw_skeleton(result, one.joints_2d_px, self.bones, colour)
+                    result = draw_skeleton(result, row["joints_2d_px"], self.bones, colour)
                 else:
-                    result = draw_skeleton(result, one.keypoints_px, self.keypoint_lines, colour)
+                    known = row["keypoint_score"][:, None] >= _DRAWN_SCORE
+                    points = np.where(known, row["keypoints_px"], np.nan)
+                    result = draw_skeleton(result, points, self.keypoint_lines, colour)
         if with_numbers:
             _write_numbers(result, people)
         return result
 
 
-def _placed(one: DrawnPerson) -> PlacedMesh:
+def _placed(one: PosedPerson) -> PlacedMesh:
     assert one.vertices_m is not None
-    return PlacedMesh(
-        vertices_cam_m=one.vertices_m,
-        camera=Camera(
-            (float(one.focal[0]), float(one.focal[1])),
-            (float(one.princpt[0]), float(one.princpt[1])),
-        ),
-        colour=person_colour(one.identity),
-    )
+    camera = Camera(tuple(one.row["focal"].tolist()), tuple(one.row["princpt"].tolist()))
+    return PlacedMesh(one.vertices_m, camera, person_colour(int(one.row["person"])))
 
 
-def _vertices_px(one: DrawnPerson) -> Float[np.ndarray, "V 2"]:
+def _vertices_px(one: PosedPerson) -> Float[np.ndarray, "V 2"]:
     assert one.vertices_m is not None
     in_front = one.vertices_m[one.vertices_m[:, 2] > 0]
-    return project(in_front, one.focal, one.princpt, depth_epsilon=0)
+    return project(in_front, one.row["focal"], one.row["princpt"], depth_epsilon=0)
 
 
-def _write_numbers(image: UInt8[np.ndarray, "H W 3"], people: Sequence[DrawnPerson]) -> None:
+def _write_numbers(image: UInt8[np.ndarray, "H W 3"], people: Sequence[PosedPerson]) -> None:
     scale = max(0.4, min(image.shape[:2]) / 900)
     thickness = max(1, round(2 * scale))
     font, smooth = cv2.FONT_HERSHEY_SIMPLEX, cv2.LINE_AA
     for one in people:
-        text = str(one.identity)
+        number, box = int(one.row["person"]), one.row["box_xywh"]
+        text = str(number)
         (across, height), _ = cv2.getTextSize(text, font, scale, thickness)
-        x = int(np.clip(one.box[0] + one.box[2] / 2 - across / 2, 0, image.shape[1]))
-        y = int(np.clip(one.box[1] - height / 2, height + 2, image.shape[0]))
-        for colour, width in (((0, 0, 0), 2 + thickness), (person_colour(one.identity), thickness)):
+        x = int(np.clip(box[0] + box[2] / 2 - across / 2, 0, image.shape[1]))
+        y = int(np.clip(box[1] - height / 2, height + 2, image.shape[0]))
+        for colour, width in (((0, 0, 0), 2 + thickness), (person_colour(number), thickness)):
             cv2.putText(image, text, (x, y), font, scale, colour, width, smooth)
 
 
@@ -169,64 +146,31 @@ def draw_overlay(
 ) -> None:
     """Read the source again and write it with people drawn over it, beside the folder `result`.
 
+    The file appears only when it is complete. A video keeps its sound.
+
     Args:
         workers: number of frames that are drawn at a time.
     """
-    expected, with_numbers = source.info.frame_count_estimate, source.info.kind != "image"
+    path, info = overlay_path(source, result), source.info
+    if info.kind == "image":
+        for frame, people in renderer.people(source, rows, chosen):
+            write_image(path, renderer.draw(frame.image, people, with_numbers=False))
+        return
     threads = max(1, torch.get_num_threads() // workers)
 
-    def pose() -> Iterator[tuple[Frame, list[DrawnPerson]]]:
+    def pose() -> Iterator[tuple[Frame, list[PosedPerson]]]:
         torch.set_num_threads(threads)  # of prefetch's thread
         yield from renderer.people(prefetch(source, READ_AHEAD), rows, chosen)
 
-    with open_overlay(source, result) as file:
+    with VideoWriter(path, info.fps, source.path if info.has_audio else None) as writer:
 
-        def draw(posed: tuple[Frame, list[DrawnPerson]]) -> object:
+        def draw(posed: tuple[Frame, list[PosedPerson]]) -> Picture:
             frame, people = posed
-            return file.prepare(renderer.draw(frame.image, people, with_numbers=with_numbers))
+            return writer.prepare(renderer.draw(frame.image, people, with_numbers=True))
 
         with closing(parallel_map(draw, prefetch(pose(), READ_AHEAD), workers)) as pictures:
-            for picture in with_progress(pictures, expected, "frames drawn"):
-                file.write(picture)
-
-
-@runtime_checkable
-class OverlayFile(Protocol):
-    def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> Any:
-        """Prepare an image for `write`; may be called in any thread."""
-
-    def write(self, prepared: Any) -> None: ...
-
-
-class _ImageFile:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.image: UInt8[np.ndarray, "H W 3"] | None = None
-
-    @staticmethod
-    def prepare(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
-        return image
-
-    def write(self, prepared: UInt8[np.ndarray, "H W 3"]) -> None:
-        self.image = prepared
-
-
-@contextmanager
-def open_overlay(media: FrameSource, stem: Path) -> Iterator[OverlayFile]:
-    """Open the overlay for writing: `stem`.mp4 for a video, `stem`.jpg or .png for one image.
-
-    The file appears only if the block ends without an error. A video keeps its sound.
-    """
-    path = overlay_path(media, stem)
-    if media.info.kind == "image":
-        drawn = _ImageFile(path)
-        yield drawn
-        if drawn.image is not None:
-            write_image(path, drawn.image)
-        return
-    audio = media.path if media.info.has_audio else None
-    with VideoWriter(path, media.info.fps, audio) as writer:
-        yield writer
+            for picture in with_progress(pictures, info.frame_count_estimate, "frames drawn"):
+                writer.write(picture)
 
 
 def overlay_path(media: FrameSource, result: Path) -> Path:

@@ -1,8 +1,8 @@
 """All steps for a clip, from its frames to the result files: `process_clip`."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -25,7 +25,7 @@ from main.pipeline.estimator import Estimator
 from main.pipeline.keypoint_files import KeypointFileDetector, read_keypoints
 from main.pipeline.keypoints import KeypointFinder
 from main.pipeline.model_files import find_model
-from main.pipeline.options import BUILT_IN, InferenceOptions
+from main.pipeline.options import InferenceOptions
 from main.pipeline.overlay import Renderer, contact_sheet, draw_overlay, remove_stale_overlays
 from main.pipeline.stages import (
     INTERVAL_S,
@@ -96,12 +96,17 @@ def process_clip(
     errors = tools.errors_for(source)
     wants_keypoints = options.wants_keypoints or errors is not None
     keypoints = ("built-in" if tools.keypoints is None else "file") if wants_keypoints else None
-    frame_total = source.info.frame_count_estimate
     written = preview_of(result) if options.preview else result
-    row_files_count = 2 if errors is None else 3
-    space = _MIN_FREE_BYTES + row_files_count * RAW_ROW.itemsize * (frame_total or 0)
+    rows = (2 if errors is None else 3) * (source.info.frame_count_estimate or 0)
+    space = _MIN_FREE_BYTES + rows * RAW_ROW.itemsize
     require_output(result, ending="_preview.jpg" if options.preview else ".mp4", least_free=space)
-    with atomic_path(written) as partial, row_files(partial) as (raw, refined, final, world):
+    with (
+        atomic_path(written) as partial,
+        closing(RawRows(partial.parent)) as raw,  # on the disk that gets the result
+        closing(RawRows(partial.parent)) as refined,
+        closing(FinalRows(partial.parent)) as final,
+        closing(WorldRows(partial.parent)) as world,
+    ):
         partial.touch() if options.preview else partial.mkdir()
 
         if options.reuse:
@@ -115,6 +120,9 @@ def process_clip(
             _watch_again(source, raw, camera)
         else:
             camera = camera_tracker(source, clip, options)
+            detector = detector or tools.detector_for(source)
+            if wants_keypoints:
+                detector = tools.with_keypoints(detector, clip.fps)
             frame_count = _estimate(source, clip, detector, tools, camera, raw)
             people = stitch(raw, clip.camera, clip.fps)  # numbers as in a preview
         if camera is not None:
@@ -159,7 +167,7 @@ def process_clip(
 def _estimate(
     source: FrameSource,
     clip: Clip,
-    detector: Detector | None,
+    detector: Detector,
     tools: "Tools",
     camera: CameraTracker | None,
     raw: RawRows,
@@ -168,11 +176,7 @@ def _estimate(
 
     Each stage is a generator; a thread works ahead where `prefetch` is used.
     """
-    estimator = tools.estimator
-    detector = detector or tools.detector_for(source)
-    if tools.options.wants_keypoints or tools.errors_for(source) is not None:
-        detector = tools.with_keypoints(detector, clip.fps)
-    workers = tools.network_workers(source)
+    estimator, workers = tools.estimator, tools.network_workers(source)
     # The thread that reads the source must end before the source is closed, even after an error.
     with closing(prefetch(source, READ_AHEAD)) as frames:
         detected = detect_people(frames, detector)
@@ -250,8 +254,8 @@ class Tools:
             estimator.config.inference.detection,
             estimator.device,
         )
-        of_file = options.keypoints not in (None, BUILT_IN)
-        self.keypoints = read_keypoints(Path(str(options.keypoints))) if of_file else None
+        file = options.keypoints
+        self.keypoints = read_keypoints(file) if isinstance(file, Path) else None
         self.batch_size = options.batch_size or (8 if estimator.device.type == "cpu" else 32)
         self.workers = min(MOST_WORKERS, torch.get_num_threads())
 
@@ -327,19 +331,6 @@ class Tools:
         """
         one_by_one = source.info.kind == "image" or self.estimator.device.type != "cpu"
         return 1 if one_by_one else self.workers
-
-
-@contextmanager
-def row_files(result: Path) -> Iterator[tuple[RawRows, RawRows, FinalRows, WorldRows]]:
-    """Raw, refined and final rows, and those in the world, on the disk that gets the result."""
-    folder = result.parent
-    with (
-        closing(RawRows(folder)) as raw,
-        closing(RawRows(folder)) as refined,
-        closing(FinalRows(folder)) as final,
-        closing(WorldRows(folder)) as world,
-    ):
-        yield raw, refined, final, world
 
 
 def describe_clip(source: FrameSource, options: InferenceOptions) -> Clip:
@@ -432,9 +423,8 @@ def export_characters(result: Path, source: Path, tools: Tools) -> None:
 def process_input(file_name: str, output: Path, options: InferenceOptions) -> int:
     """Process the video, image or folder of images FILE_NAME into the folder `output`.
 
-    Images of a folder are frames of a video if their sizes are equal, else separate photographs.
-
-    Returns: the exit status, 1 if any of such images failed.
+    Images of a folder are frames of a video if their sizes are equal, else separate photographs. The
+    exit status is 1 if any of these photographs failed.
 
     Raises:
         UserError: it is absent, cannot be read, or the options do not fit; see the message.
@@ -456,9 +446,7 @@ def process_input(file_name: str, output: Path, options: InferenceOptions) -> in
 def process_photographs(folder: Path, paths: list[Path], output: Path, tools: Tools) -> int:
     """Process each image of a folder on its own; one that fails is left out, with a warning.
 
-    Files of boxes number the images from 0.
-
-    Returns: the exit status, 1 if any image failed.
+    Files of boxes number the images from 0. The exit status is 1 if any image failed.
 
     Raises:
         UserError: all of them failed.

@@ -23,7 +23,7 @@ from main.motion.result_reader import (
 )
 from main.motion.results import FILE_COLUMNS
 from main.motion.rows import FINAL_ROW
-from main.pipeline.clips import Job, earlier_result
+from main.pipeline.clips import Job, report_of_finished
 from utils.errors import UserError
 
 COUNT = 3
@@ -355,9 +355,9 @@ def test_gaps_that_nobody_can_fill(folder: Path, capfd: pytest.CaptureFixture[st
 
 def test_what_a_batch_found_before(folder: Path) -> None:
     job = Job("walk", folder.parent / "walk.mp4", folder.parent, "walk")
-    assert earlier_result(job) == (10, 1)
+    assert report_of_finished(job)[2:4] == (10, 1)
     summary(frames="ten")(folder)
-    assert earlier_result(job) == (None, None)
+    assert report_of_finished(job)[2:4] == (None, None)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "/etc/passwd", "../a.mp4", "a/b", "a\\b", "C:a"])

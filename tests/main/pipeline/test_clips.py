@@ -17,10 +17,10 @@ from main.pipeline import pipeline
 from main.pipeline.clips import (
     ClipReport,
     Job,
-    earlier_result,
     is_finished,
     list_jobs,
     remove_leftovers_of,
+    report_of_finished,
     table,
     write_report,
 )
@@ -398,10 +398,10 @@ def test_clips_and_results_do_not_share_a_folder(tmp_path):
 def test_what_was_found_before(tmp_path):
     touch(tmp_path / "a.mp4")
     (job,) = list_jobs(tmp_path, tmp_path / "out")
-    assert earlier_result(job) == (None, None)
+    assert report_of_finished(job)[2:4] == (None, None)
     job.result.mkdir(parents=True)
     (job.result / "summary.json").write_text(json.dumps({"frames": 7, "people": [{}, {}]}))
-    assert earlier_result(job) == (7, 2)
+    assert report_of_finished(job)[2:4] == (7, 2)
 
 
 def test_only_leftovers_of_these_clips_are_removed(tmp_path):

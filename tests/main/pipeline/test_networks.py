@@ -11,10 +11,10 @@ from main.pipeline import networks
 from main.pipeline.networks import (
     MoveNet,
     SmallNetwork,
-    _Found,
+    _Detections,
     cut_by_a_side,
+    non_maximum_suppression,
     tiles,
-    without_doubles,
 )
 from utils.camera import Box, intersection_over_union
 from utils.errors import UserError
@@ -111,7 +111,7 @@ def test_doubles_go_and_people_before_each_other_stay():
     boxes = np.array(
         [[0, 0, 50, 100], [2, 1, 50, 100], [20, 0, 50, 100], [0, 0, 40, 50]], np.float64
     )
-    found = without_doubles(_Found(boxes, np.array([0.5, 0.9, 0.4, 0.3]), points))
+    found = non_maximum_suppression(_Detections(boxes, np.array([0.5, 0.9, 0.4, 0.3]), points))
     np.testing.assert_array_equal(found.boxes, boxes[[1, 2]])
 
 

@@ -31,6 +31,7 @@ def test_one_rate_can_be_given():
         ({"person": (0,)}, "--person"),
         ({"person": ()}, "--person"),
         ({"smoothing": 21.0}, "--smooth 21"),
+        ({"smoothing": -1.0}, "--smooth -1"),
         ({"smoothing": float("nan")}, "--smooth nan"),
         ({"fps": -1.0}, "--fps -1: give a rate from 0.00001 to 1000"),
         ({"fps": 0.0}, "--fps 0: "),
