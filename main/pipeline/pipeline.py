@@ -423,8 +423,8 @@ def export_characters(result: Path, source: Path, tools: Tools) -> None:
 def process_input(file_name: str, output: Path, options: InferenceOptions) -> int:
     """Process the video, image or folder of images FILE_NAME into the folder `output`.
 
-    Images of a folder are frames of a video if their sizes are equal, else separate photographs. The
-    exit status is 1 if any of these photographs failed.
+    Images of a folder are frames of a video if their sizes are equal, else separate photographs.
+    The exit status is 1 if any of these photographs failed.
 
     Raises:
         UserError: it is absent, cannot be read, or the options do not fit; see the message.
