@@ -35,7 +35,7 @@ from main.motion.stitch import stitch
 from main.motion.trajectories import build_trajectories, pose_vertices
 from main.pipeline.estimator import PersonCrop
 from main.pipeline.options import InferenceOptions
-from main.pipeline.overlay import DrawnPerson
+from main.pipeline.overlay import PosedPerson
 from main.pipeline.pipeline import Tools, describe_clip, process_clip, smoothing_of
 from main.pipeline.stages import (
     Tracker,
@@ -164,7 +164,7 @@ def drawing_costs(
     renderer, count = tools.renderer, len(frames)
     posed = list(renderer.people(frames, rows, set(rows.column("person").tolist())))
 
-    def draw(given: tuple[Frame, list[DrawnPerson]]) -> np.ndarray:
+    def draw(given: tuple[Frame, list[PosedPerson]]) -> np.ndarray:
         return renderer.draw(given[0].image, given[1], with_numbers=True)
 
     yield "draw", frame_cost(count, lambda: exhaust(parallel_map(draw, posed, tools.workers)))
