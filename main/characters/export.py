@@ -3,11 +3,10 @@
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
 from configs.reader import load_config
 from human_models.body import BodyModel
@@ -29,12 +28,12 @@ from main.characters.character import (
 from main.characters.formats import write_amass, write_bvh, write_glb, write_meshes, write_usd
 from main.characters.options import (
     DEFAULTS,
-    FORMATS,
+    ENDINGS,
     VIEWER,
     ExportOptions,
     Space,
-    UpAxis,
     check_formats,
+    default_up,
 )
 from main.characters.scene import VIEWED_FIELDS
 from main.characters.viewer import write_viewer
@@ -48,68 +47,20 @@ _PAGE: Final = "viewer.html"
 _DEFAULT_BODIES: Final = "human_models/human_model_files"
 
 
-@dataclass(frozen=True, eq=False)
-class _Person:
-    """The data of one person that the writers need."""
-
-    number: int
-    character: Character
-    data: BodyData
-    body: BodyModel
-    options: ExportOptions
-
-
-class _Format(NamedTuple):
-    """How to write a format that has one file or folder per person.
-
-    Attributes:
-        ending: end of the name of the file or folder, after that of the person.
-        up: the vertical axis that readers of the format expect.
-    """
-
-    ending: str
-    write: Callable[[Path, _Person], None]
-    up: UpAxis = "y"
-
-
-def _write_glb(path: Path, one: _Person) -> None:
-    write_glb(path, one.character, one.data, one.number, clothes=one.options.clothes)
-
-
-def _write_meshes(kind: Literal["obj", "ply"], path: Path, one: _Person) -> None:
-    write_meshes(path, one.character, one.body, kind, every=one.options.every)
-
-
-def _write_usd(path: Path, one: _Person) -> None:
-    write_usd(path, one.character, one.data, one.number, clothes=one.options.clothes)
-
-
-_FORMATS: Final = {
-    "amass": _Format(
-        "_amass.npz", lambda path, one: write_amass(path, one.character, one.data), up="z"
-    ),
-    "glb": _Format(".glb", _write_glb),
-    "bvh": _Format(".bvh", lambda path, one: write_bvh(path, one.character, one.data)),
-    "obj": _Format("_obj", partial(_write_meshes, "obj")),
-    "ply": _Format("_ply", partial(_write_meshes, "ply")),
-    "usd": _Format(".usdc", _write_usd),
-}
-assert set(FORMATS) == {*_FORMATS, VIEWER}
-
-
 def exported_paths(folder: Path, people: Iterable[Path], formats: Sequence[str]) -> list[Path]:
     """The paths that `export_result` writes for the files of people in a result folder."""
-    endings = [_FORMATS[name].ending for name in formats if name != VIEWER]
-    paths = [folder / "export" / f"{file.stem}{ending}" for file in people for ending in endings]
+    endings = [ENDINGS[name] for name in formats if name != VIEWER]
+    paths = [folder / "export" / (file.stem + ending) for file in people for ending in endings]
     return paths + ([folder / _PAGE] if VIEWER in formats else [])
 
 
 def keep_exports(old: Path, new: Path, formats: Sequence[str]) -> None:
-    """Keep the exports of an older result folder in the new one until they are overwritten.
+    """Copy the exports of an older result folder into the new one, until they are overwritten.
 
-    Exports that will not be overwritten do not fit the new results; they are removed and logged.
+    Exports that will not be overwritten do not fit the new results; they are left out and logged.
 
-    `formats`: those that will be written for the new results.
+    Args:
+        formats: those that will be written for the new results.
     """
     kept = exported_paths(Path(), person_files(new).values(), formats)
     for path in kept:
@@ -135,14 +86,14 @@ def export_result(
     source: Path | None = None,
     bodies: Path | None = None,
 ) -> list[Path]:
-    """Write the people of a result folder as characters; returns the new files and folders.
+    """Write the people of a result folder as characters; return the new files and folders.
 
     The viewer is one page of all people, written last, so that it offers the other formats.
     All files are read before anything is written, so a damaged folder leaves no incomplete output.
 
     Args:
         formats: names from FORMATS.
-        persons: numbers of people; None: all.
+        persons: numbers of the people to export; None: all.
         output: None: `folder`/export, and `folder` for the viewer.
         source: the video or image of the results, for the viewer; None: the one that the summary
             names, if it is beside `folder` or in demo/.
@@ -161,14 +112,15 @@ def export_result(
     data = _read_body(folder, body_name, bodies)
     body = BodyModel(data).eval()
     written = []
-    chosen = [_FORMATS[name] for name in dict.fromkeys(formats) if name != VIEWER]
     for number, file in result.files.items():
-        for form in chosen:
-            character = read_character(file, body, options.up or form.up, space)
+        for name in dict.fromkeys(formats):
+            if name == VIEWER:
+                continue
+            character = read_character(file, body, options.up or default_up(name), space)
             if options.origin == "person":
                 character = at_origin(character, body)
-            written.append(characters / f"{file.stem}{form.ending}")
-            form.write(written[-1], _Person(number, character, data, body, options))
+            written.append(characters / (file.stem + ENDINGS[name]))
+            _write(written[-1], name, character, number, data, body, options)
             log.info("%s", written[-1])
     if VIEWER in formats:
         written.append((folder if output is None else output) / _PAGE)
@@ -178,6 +130,31 @@ def export_result(
         warning = "the %s has betas and expressions of its own: SMPL-X shows other shapes for them"
         log.warning(warning, STAND_IN_NAME)
     return written
+
+
+def _write(
+    path: Path,
+    name: str,
+    character: Character,
+    number: int,
+    data: BodyData,
+    body: BodyModel,
+    options: ExportOptions,
+) -> None:
+    """Write a person in the format `name`."""
+    match name:
+        case "amass":
+            write_amass(path, character, data)
+        case "bvh":
+            write_bvh(path, character, data)
+        case "glb":
+            write_glb(path, character, data, number, clothes=options.clothes)
+        case "usd":
+            write_usd(path, character, data, number, clothes=options.clothes)
+        case "obj" | "ply":
+            write_meshes(path, character, body, name, every=options.every)
+        case _:
+            raise ValueError(f"there is no writer for {name}")
 
 
 def _with_people(result: Result, persons: Collection[int] | None) -> Result:
@@ -191,9 +168,10 @@ def _with_people(result: Result, persons: Collection[int] | None) -> Result:
 
 
 def _check_people(result: Result, viewer: bool, space: Space | None) -> tuple[str, Space]:
-    """Read the file of each person; returns the name of their body model, and the coordinates.
+    """Read the file of each person; return the name of their body model, and the coordinates.
 
-    `space`: the requested coordinates; None: those of the world, if all files have them.
+    Args:
+        space: the requested coordinates; None: those of the world, if all files have them.
     """
     names, outside = {}, []
     for number, file in result.files.items():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, Literal
 
 from utils.errors import UserError
@@ -12,7 +13,16 @@ Space = Literal["camera", "world"]
 
 VIEWER: Final = "viewer"
 """One page of all people; every other format has one file or folder per person."""
-FORMATS: Final = ("amass", "glb", "bvh", "obj", "ply", "usd", VIEWER)
+ENDINGS: Final = {
+    "amass": "_amass.npz",
+    "glb": ".glb",
+    "bvh": ".bvh",
+    "obj": "_obj",
+    "ply": "_ply",
+    "usd": ".usdc",
+}
+"""What follows the name of a person in the name of the file or folder, by format."""
+FORMATS: Final = (*ENDINGS, VIEWER)
 ALL: Final = "all"
 """Stands for all formats that need no package beyond those of requirements.txt."""
 _NEEDS_A_PACKAGE: Final = ("usd",)
@@ -36,7 +46,7 @@ class ExportOptions:
     """Options other than the formats."""
 
     up: UpAxis | None = None
-    """None: as readers of each format expect it, z for amass, y for the others."""
+    """Vertical axis; None: see `default_up`."""
     origin: Origin = "camera"
     """person: the pelvis starts above the origin, with the feet at height 0."""
     space: Space | None = None
@@ -51,13 +61,16 @@ class ExportOptions:
 DEFAULTS: Final = ExportOptions()
 
 
+def default_up(name: str) -> UpAxis:
+    """The vertical axis that readers of a format expect."""
+    return "z" if name == "amass" else "y"
+
+
 def parse_formats(text: str) -> tuple[str, ...]:
     """The formats of a list such as "glb,bvh" or "all", each of them once, not yet checked."""
-    names: list[str] = []
-    for name in text.split(","):
-        simple = [one for one in FORMATS if one not in _NEEDS_A_PACKAGE]
-        names += simple if name.strip() == ALL else [name.strip()]
-    return tuple(dict.fromkeys(names))
+    every = [name for name in FORMATS if name not in _NEEDS_A_PACKAGE]
+    lists = [every if name.strip() == ALL else [name.strip()] for name in text.split(",")]
+    return tuple(dict.fromkeys(chain.from_iterable(lists)))
 
 
 def check_formats(formats: Sequence[str], options: ExportOptions = DEFAULTS) -> None:
