@@ -20,14 +20,13 @@ from datasets.sources import Source, find_source
 from main.evaluation.benchmark import BenchmarkResult, read_detections, run_benchmark
 from main.evaluation.metrics import SMPLX_METRICS, MeanAndCount, Means
 from main.evaluation.scoring import (
-    WorldTrack,
-    emdb_sequences,
+    WorldErrors,
     match_world,
     read_world_people,
-    rich_sequences,
     weighted_means,
     world_table,
 )
+from main.evaluation.truth import WorldSequence, WorldTrack, emdb_sequences, rich_sequences
 from main.evaluation.worst import draw_worst
 from main.pipeline.detection import Detection, Detector
 from main.pipeline.estimator import Estimator
@@ -131,14 +130,13 @@ def write_results(
 
 def mean_primary_error(means_by_dataset: Mapping[str, Means]) -> MeanAndCount | None:
     """Mean of the five primary errors (millimetres); None if one of them is missing."""
-    errors = [
-        means_by_dataset.get(dataset, {}).get(metric, {"mean": None, "count": 0})["mean"]
-        for dataset, metric in PRIMARY_METRICS.items()
-    ]
-    known = [error for error in errors if error is not None]
-    if len(known) < len(errors):
-        return None
-    return {"mean": sum(known) / len(known), "count": len(known)}
+    errors = []
+    for dataset, metric in PRIMARY_METRICS.items():
+        mean = means_by_dataset.get(dataset, {}).get(metric)
+        if mean is None or mean["mean"] is None:
+            return None
+        errors.append(mean["mean"])
+    return {"mean": sum(errors) / len(errors), "count": len(errors)}
 
 
 def means_table(title: str, means: Means, breakdown: Means) -> Table:
@@ -295,12 +293,7 @@ def run_world_benchmark(options: BenchmarkOptions) -> None:
     Raises:
         UserError: a file or an option is missing or wrong.
     """
-    if len(options.datasets) > 1 or world().size > 1:
-        raise UserError(f"{', '.join(WORLD_SETS)}: give one of them alone, without NPROC")
-    others = (options.protocol, options.ground_truth, options.detections, options.worst_count or 0)
-    if others != ("correct", "parameters", None, 0):
-        flags = "--protocol, --gt, --detections and --worst"
-        raise UserError(f"EMDB, RICH: {flags} are for other datasets; leave them out")
+    _check_world_options(options)
     (name,) = options.datasets
     weights = find_weights(options.model_dir, options.checkpoint_id).weights
     date = datetime.now().astimezone()
@@ -317,18 +310,14 @@ def run_world_benchmark(options: BenchmarkOptions) -> None:
     with kept_log() as logged:
         tools = Tools.load(common)
         bodies, config = tools.estimator.bodies, tools.estimator.config
-        errors: dict[str, list[tuple[dict[str, float], int]]] = {}
+        errors: dict[str, list[WorldErrors]] = {}
         frames = 0
         for sequence in WORLD_SETS[name](ROOT / config.data.data_dir / "img" / name, bodies):
             result = folder / "sequences" / f"result_{sequence.name}"
             if not result.is_dir():
                 camera: CameraChoice = "static" if sequence.stands_still else "auto"
                 tools.options = replace(common, focal_px=sequence.focal_px, camera=camera)
-                with open_source(sequence.images, _WORLD_FPS) as source:
-                    try:
-                        process_clip(source, result, tools, _boxes_of(sequence.people))
-                    except NobodyFoundError as error:
-                        log.warning("%s: %s", sequence.name, error)
+                _process_sequence(sequence, result, tools)
             tracks, fps = read_world_people(result) if result.is_dir() else ([], _WORLD_FPS)
             errors[sequence.name] = match_world(tracks, fps, sequence.people)
             frames += sum(len(person.frames) for person in sequence.people)
@@ -346,6 +335,24 @@ def run_world_benchmark(options: BenchmarkOptions) -> None:
         title = f"{name}, in the world"
         Console().print(world_table(means, counted=f"of {frames} frames", title=title))
         log.info("%s", folder)
+
+
+def _check_world_options(options: BenchmarkOptions) -> None:
+    if len(options.datasets) > 1 or world().size > 1:
+        raise UserError(f"{', '.join(WORLD_SETS)}: give one of them alone, without NPROC")
+    others = (options.protocol, options.ground_truth, options.detections, options.worst_count or 0)
+    if others != ("correct", "parameters", None, 0):
+        flags = "--protocol, --gt, --detections and --worst"
+        raise UserError(f"EMDB, RICH: {flags} are for other datasets; leave them out")
+
+
+def _process_sequence(sequence: WorldSequence, result: Path, tools: Tools) -> None:
+    """Write the result folder of a sequence; none, with a warning, if nobody is found."""
+    with open_source(sequence.images, _WORLD_FPS) as source:
+        try:
+            process_clip(source, result, tools, _boxes_of(sequence.people))
+        except NobodyFoundError as error:
+            log.warning("%s: %s", sequence.name, error)
 
 
 def _boxes_of(people: Sequence[WorldTrack]) -> Detector | None:

@@ -14,6 +14,7 @@ from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import JOINTS
 from main.evaluation import scoring
+from main.evaluation import truth as truth_files
 from main.evaluation.metrics import world_errors
 from main.pipeline.detection import Detection
 from main.pipeline.pipeline import Tools
@@ -32,10 +33,10 @@ def bodies():
 @pytest.fixture(scope="module")
 def truth():
     """The first frames of the bundled video."""
-    people = scoring.read_truth(TRUTH)
+    people = truth_files.read_truth(TRUTH)
     kept = people.frames < 4
     parameters = {name: values[kept] for name, values in people.parameters.items()}
-    return scoring.PersonRows(people.frames[kept], people.boxes[kept], parameters)
+    return truth_files.PersonRows(people.frames[kept], people.boxes[kept], parameters)
 
 
 def changed(people, **parameters):
@@ -58,7 +59,7 @@ def test_a_wrong_pose_costs_and_people_are_not_mixed_up(truth, bodies):
         > 50
     )
     order = np.random.default_rng(0).permutation(len(truth.frames))
-    shuffled = scoring.PersonRows(
+    shuffled = truth_files.PersonRows(
         truth.frames[order],
         truth.boxes[order],
         {name: values[order] for name, values in truth.parameters.items()},
@@ -68,7 +69,7 @@ def test_a_wrong_pose_costs_and_people_are_not_mixed_up(truth, bodies):
 
 def test_missed_and_invented_people_are_counted(truth, bodies):
     seen = truth.frames > 0
-    fewer = scoring.PersonRows(
+    fewer = truth_files.PersonRows(
         truth.frames[seen],
         truth.boxes[seen],
         {name: values[seen] for name, values in truth.parameters.items()},
@@ -96,7 +97,7 @@ def test_command(tmp_path, truth, capsys):
         )
     assert main([str(result), str(TRUTH)]) == 0
     written = json.loads((result / "score.json").read_text())
-    rows = len(scoring.read_truth(TRUTH).frames)
+    rows = len(truth_files.read_truth(TRUTH).frames)
     assert written["recall"] == pytest.approx(len(truth.frames) / rows)
     assert "mpvpe_all" in capsys.readouterr().out
     assert main([str(tmp_path), str(TRUTH)]) == 2
@@ -114,7 +115,9 @@ def walk(bodies):
         "transl": np.stack([times, np.sin(times), np.zeros(120, np.float32)], axis=1),
     }
     tensors = {name: torch.from_numpy(values) for name, values in given.items()}
-    return given, scoring._track(np.arange(120), np.full((120, 4), np.nan), tensors, bodies).joints
+    return given, truth_files._track(
+        np.arange(120), np.full((120, 4), np.nan), tensors, bodies
+    ).joints
 
 
 def write_world(folder, joints, frames=None):
@@ -191,7 +194,7 @@ def test_a_result_against_emdb(tmp_path, bodies, capsys):
     content = emdb_content(good)
     path = tmp_path / "P0_00_data.pkl"
     path.write_bytes(pickle.dumps(content))
-    (track,) = scoring.read_world_truth(path, bodies)
+    (track,) = truth_files.read_world_truth(path, bodies)
     assert len(track.frames) == good.sum()
     np.testing.assert_array_equal(track.boxes[0], [10, 20, 30, 40])
     assert not np.isfinite(track.joints[0, JOINTS.index("face20")]).any()
@@ -253,7 +256,7 @@ def test_a_network_on_emdb(tmp_path, bodies, world_benchmark, capsys):
     assert "of 7 frames" in capsys.readouterr().out
     result = tmp_path / "out" / "sequences" / "result_P0_09_walk"
     truth = tmp_path / "img" / "EMDB" / "P0" / "09_walk" / "P0_09_walk_data.pkl"
-    (track,) = scoring.read_world_truth(truth, bodies)
+    (track,) = truth_files.read_world_truth(truth, bodies)
     joints = np.repeat(track.joints, [1, 1, 2, 1, 1, 1, 1], axis=0)  # the bad frame is filled in
     content = put_into_world(result, joints)
     np.testing.assert_array_equal(content["frame_index"], np.arange(8))
