@@ -32,9 +32,9 @@ def start(arguments):
     pipeline.process_clip = ready
     return run(arguments)
 
-from main.cli import run_command
+from main.cli import command
 from main.inference import make_parser, run
-sys.exit(run_command(make_parser(), start, sys.argv[1:]))
+sys.exit(command(make_parser, start)(sys.argv[1:]))
 """
 """The command of inference, which ends before the first frame."""
 

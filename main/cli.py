@@ -22,19 +22,17 @@ from utils.files import OUTPUTS
 log = logging.getLogger(__name__)
 
 Options = TypeVar("Options")
-PRECISIONS = ("fp32", "bf16")
-_NO_MEMORY = (
+PRECISIONS: Final = ("fp32", "bf16")
+_NO_MEMORY: Final = (
     "failed to map segment from shared object",  # from the dynamic loader, during an import
     "Cannot allocate memory",
     "can't allocate memory",  # from PyTorch on the CPU
     "can't start new thread",
 )
-_PACKAGES = (
+_PACKAGES: Final = (
     *("configs", "utils", "human_models", "open_body", "models"),
     *("datasets", "synthetic", "main", "__main__"),
 )
-
-
 _NUMBER: Final = re.compile(r"-\d+|-\d*\.\d+")
 
 
@@ -195,37 +193,27 @@ def command(
     make_parser: Callable[[], argparse.ArgumentParser],
     run: Callable[[argparse.Namespace], int | None],
 ) -> Callable[..., int]:
-    """The `main` function of a command; its argument is a command line (default: sys.argv)."""
+    """The `main` function of a command: parses, runs, and returns the exit status.
+
+    An error that the user can correct is one line on stderr. If one of several processes fails, it
+    ends here at once: see `utils.devices.end_process`.
+    """
 
     def main(command_line: Sequence[str] | None = None) -> int:
-        return run_command(make_parser(), run, command_line)
+        """Run a command line; None: that of this process."""
+        _exit_on_signals()
+        try:
+            status = _run(make_parser(), run, command_line)
+        except SystemExit as end:
+            _end_among_others(end.code if isinstance(end.code, int) else 1)
+            raise
+        except BaseException as error:
+            _end_among_others(1, error)
+            raise
+        _end_among_others(status)
+        return status
 
     return main
-
-
-def run_command(
-    parser: argparse.ArgumentParser,
-    main: Callable[[argparse.Namespace], int | None],
-    command_line: Sequence[str] | None = None,
-) -> int:
-    """Parse and run a command, and return the exit status; an error is one line on stderr.
-
-    One of several processes that fails ends here at once: see `utils.devices.process_group`.
-
-    Args:
-        command_line: None for that of the process.
-    """
-    _exit_on_signals()
-    try:
-        status = _run(parser, main, command_line)
-    except SystemExit as end:
-        _end_among_others(end.code if isinstance(end.code, int) else 1)
-        raise
-    except BaseException as error:
-        _end_among_others(1, error)
-        raise
-    _end_among_others(status)
-    return status
 
 
 def _end_among_others(status: int, error: BaseException | None = None) -> None:
@@ -236,10 +224,10 @@ def _end_among_others(status: int, error: BaseException | None = None) -> None:
 
 def _run(
     parser: argparse.ArgumentParser,
-    main: Callable[[argparse.Namespace], int | None],
+    run: Callable[[argparse.Namespace], int | None],
     command_line: Sequence[str] | None,
 ) -> int:
-    """Run a command and return the exit status; known errors are logged, others are raised."""
+    """Parse and run; known errors are logged, others are raised."""
     with logging_to_stderr() as handler:
         try:
             arguments = parser.parse_args(command_line)
@@ -247,7 +235,7 @@ def _run(
                 handler.setFormatter(OneLineFormatter("%(asctime)s %(name)s: %(message)s"))
                 logging.getLogger("main").setLevel(logging.DEBUG)
                 logging.getLogger("utils").setLevel(logging.DEBUG)
-            return main(arguments) or 0
+            return run(arguments) or 0
         except UserError as error:
             flag = "" if error.setting is None else f"--{error.setting} "
             log.error("error: %s%s", flag, error)

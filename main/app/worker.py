@@ -23,7 +23,7 @@ import numpy as np
 
 from main import export, inference
 from main.app.jobs import Job, read_choice
-from main.cli import command_parser, run_command
+from main.cli import command, command_parser
 from utils.camera import intersection_over_union
 from utils.errors import UserError
 from utils.files import atomic_path, exclusive
@@ -231,5 +231,8 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+main = command(make_parser, run)
+
+
 if __name__ == "__main__":
-    sys.exit(run_command(make_parser(), run))
+    sys.exit(main())

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from benchmarks.startup import start
-from main.cli import command_parser, run_command
+from main.cli import command, command_parser
 from utils.errors import OneLineFormatter, UserError
 
 ROOT = Path(__file__).parents[2]
@@ -49,11 +49,15 @@ def test_help_comes_at_once(command):
     assert not LARGE & set(reached["modules"])
 
 
+def made_command(work):
+    return command(lambda: command_parser("inference", "A command."), work)
+
+
 def ended_by(error, capsys):
     def work(arguments):
         raise error
 
-    return run_command(command_parser("inference", "A command."), work, []), capsys.readouterr().err
+    return made_command(work)([]), capsys.readouterr().err
 
 
 def test_a_full_device_is_one_line(capsys):
@@ -185,7 +189,7 @@ def test_control_characters_of_names_are_shown_escaped(verbose, capsys):
         log.info("%(name)s", {"name": NAME.replace("\n", "")})
         raise UserError(f"{NAME} is wrong")
 
-    assert run_command(command_parser("inference", "A command."), work, verbose) == 2
+    assert made_command(work)(verbose) == 2
     first, second, third = capsys.readouterr().err.splitlines()
     assert first.endswith(f"left out: {SHOWN} and 3")
     assert second.endswith(SHOWN.replace(r"\n", ""))

@@ -186,7 +186,7 @@ FAILS = """
 import os, signal, sys, time
 import torch
 from torch import distributed
-from main.cli import command_parser, run_command
+from main.cli import command, command_parser
 from utils.devices import one_error_report, process_group
 from utils.errors import UserError
 
@@ -205,7 +205,7 @@ def run(arguments):
             os.kill(os.getpid(), signal.SIGKILL)
         raise UserError("a bad row") if how == "refuse" else ValueError("a fault")
 
-sys.exit(run_command(command_parser("train", "Fails."), run, []))
+sys.exit(command(lambda: command_parser("train", "Fails."), run)([]))
 """
 
 
