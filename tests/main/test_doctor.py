@@ -24,10 +24,10 @@ def examine(tmp_path, capsys, untrained):
 
 def test_inference_runs_with_the_stand_in(examine, tmp_path):
     status, report = examine()
-    assert status == health.TASKS["training"] + health.TASKS["testing"]
-    assert "inference: nothing is missing" in report
-    assert "used since SMPL-X is absent" in report
-    assert "golden crop: right" in report
+    assert status == health.TASKS["training"] + health.TASKS["evaluation"]
+    assert "inference: can run" in report
+    assert "takes the place of SMPL-X" in report
+    assert "reference outputs: reproduced" in report
 
 
 def test_missing_files_are_named_with_page_and_place(examine):
@@ -42,15 +42,15 @@ def test_licensed_files_are_found(examine, random_body_folder):
     _, report = examine(f"--set=model.human_model_path={random_body_folder}")
     assert "SMPL-X neutral: readable" in report
     assert "SMPL female: readable" in report
-    assert "used since SMPL-X is absent" not in report
+    assert "takes the place of SMPL-X" not in report
 
 
-def test_datasets_open_testing(examine, tmp_path):
+def test_datasets_enable_evaluation(examine, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "set.npz").touch()
     status, report = examine()
     assert status == 0
-    assert "testing: nothing is missing" in report
+    assert "evaluation: can run" in report
 
 
 def test_missing_network_blocks_inference(examine, tmp_path):
@@ -60,15 +60,15 @@ def test_missing_network_blocks_inference(examine, tmp_path):
 
 
 def test_wrong_numbers_are_noticed(examine, monkeypatch):
-    monkeypatch.setattr(health, "golden_error", lambda *_: 0.5)
+    monkeypatch.setattr(health, "reference_error", lambda *_: 0.5)
     status, report = examine()
     assert status & health.WRONG_NUMBERS
-    assert "WRONG" in report
+    assert "not reproduced this device computes wrong numbers (error 5.0e-01)" in report
 
 
-def test_bf16_has_a_golden_crop_too(examine):
+def test_bf16_has_reference_outputs_too(examine):
     _, report = examine("--precision", "bf16")
-    assert "golden crop: right (bf16" in report
+    assert "reference outputs: reproduced (bf16" in report
 
 
 def test_a_missing_encoder_comes_with_where_it_is_from(examine, tmp_path):
@@ -79,7 +79,10 @@ def test_a_missing_encoder_comes_with_where_it_is_from(examine, tmp_path):
         path = tmp_path / name
         status, report = examine(f"--set=model.encoder_pretrained_model_path={path}")
         assert status & health.TASKS["training"]
-        assert f"put {source} at {path}, or train without: --set model.encoder_pre" in report
+        assert (
+            f"put {source} at {path}, or start from random weights: --set model.encoder_pre"
+            in report
+        )
 
 
 @pytest.mark.parametrize(("models", "chosen"), [(("mine", "yours"), "mine"), ((), "smplest_x_h")])

@@ -229,7 +229,7 @@ function fillOptions() {
 
 async function checkModel() {
   const [model, says] = [$("#options [name=model]").value, $("#model-says")];
-  says.textContent = "The doctor is looking at it.";
+  says.textContent = "checking…";
   try {
     const word = await ask("GET", `model?name=${encodeURIComponent(model)}`);
     if ($("#options [name=model]").value === model) {
