@@ -1,12 +1,13 @@
-"""The demo network from nothing within a given time: `python -m main.recipe [--minutes N] [flags]`.
+"""Train the demo network in a given time: `python -m main.recipe [--minutes N] [flags]`.
 
-The stages draw synthetic people, teach the lifter poses without pictures, teach the encoder to find
-joints, and train the whole network on the pictures. Then the network is written as a model folder
-and evaluated, and its errors are measured for refinement. Each stage has a share of the time. On a
-GPU the people are drawn while the lifter learns. A network that is continued (`--from`) has been
-through the other stages: it trains on new people for the rest of the time.
+The stages draw synthetic people, train the lifter on poses without pictures, train the encoder to
+find joints, and train the whole network on the pictures. Then the network is written as a model
+folder and evaluated, and its errors are measured for refinement. Each stage has a share of the
+time. On a GPU the people are drawn while the lifter is trained. With `--from`, a trained network
+skips the stages before the last and trains on new people for the rest of the time.
 
-Everything is in one folder: `plan.json` says what is done, and the same command continues there.
+Everything is in one folder. Its `plan.json` lists the finished stages, and the same command
+continues an interrupted run.
 """
 
 import argparse
@@ -38,17 +39,17 @@ NETWORK: Final = "smplest_x_demo"
 _SEEDS: Final = {"test": 99, "heldout": 77}
 _NEW_SEED: Final = 8
 _PER_MINUTE: Final = {"test": 50, "heldout": 100}
-"""People who are drawn for each minute of the whole time."""
+"""Number of people to draw per minute of the total time."""
 _MOST: Final = {"test": 500, "heldout": 4000}
 _FEWEST: Final = 48
-"""People of a set."""
+"""Limits of the number of people in a set."""
 _PEOPLE_PER_WORKER: Final = 200
-"""It takes seconds to start a process that draws; fewer people are drawn by this process."""
+"""For fewer people, another process is not worth the seconds that it takes to start."""
 _FEWEST_POSES: Final = 250
 _MOST_POSES: Final = 20_000
-"""That lifting begins with."""
+"""Limits of the number of poses that lifting starts with."""
 _CERTAIN: Final = 0.8
-"""Share of the people that could be drawn in the time by what the test split has taken."""
+"""Share of the people who could be drawn in the time left at the speed of the test split."""
 _LEAST_END_S: Final = 45.0
 _END: Final = 0.12
 """Share of the time for evaluation and weights; at least 45 s, at most a third of the time."""
@@ -56,18 +57,18 @@ _LEAST_STAGE_S: Final = 1.0
 
 
 class Settings(NamedTuple):
-    """What suits a kind of device."""
+    """Settings for one kind of device."""
 
     shares: dict[str, float]
-    """Shares of the time before the end, by which a stage is over."""
+    """When each stage should be over, as a share of the time before evaluation."""
     common: tuple[str, ...]
     keypoints: tuple[str, ...]
     lifting: tuple[str, ...]
     regression: tuple[str, ...]
     continued: tuple[str, ...]
-    """As `regression`, where the network has been trained before."""
+    """Instead of `regression`, if the network has been trained before."""
     poses_per_minute: int
-    """More for each minute of the whole time; each takes a millisecond."""
+    """Poses for lifting per minute of the total time; each takes a millisecond."""
 
 
 _CPU: Final = Settings(
@@ -96,18 +97,18 @@ _GPU: Final = Settings(
 
 
 class Plan:
-    """What was asked for, what is done and how long it has taken: plan.json of a folder."""
+    """The arguments of a run, its finished stages, and the time they took: its plan.json."""
 
     def __init__(self, folder: Path, asked: dict[str, Any]) -> None:
-        """Raises UserError where the folder's plan is of something else."""
+        """Raises UserError if the folder's plan has other arguments."""
         from utils.files import read_json
 
         self._path = folder / "plan.json"
         found = read_json(self._path, "plan") if self._path.is_file() else {}
         if found and (not isinstance(found, dict) or found.get("asked") != asked):
             raise UserError(
-                f"{folder}: begun with {found.get('asked') if isinstance(found, dict) else found}, "
-                f"not {asked}; name another --output, or delete it"
+                f"{self._path} is of a run with other arguments than {asked}; "
+                "give another --output, or delete the folder"
             )
         self._values: dict[str, Any] = {"asked": asked, "seconds": 0.0}
         self._values |= {kind: {} for kind in ("done", "limits", "people")}
@@ -117,7 +118,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """That all starts have taken; of a start that was killed, up to its last stage."""
+        """Time of all starts; of a start that was killed, up to its last finished stage."""
         return time.monotonic() - self._since
 
     def is_done(self, stage: str) -> bool:
@@ -128,7 +129,7 @@ class Plan:
         log.info("%s: %.0f s; %.0f s of all", stage, self.seconds - since, self.seconds)
 
     def once(self, kind: str, name: str, make: Callable[[], float]) -> float:
-        """A number that is decided once."""
+        """A number that `make` returns in the first start, and the same in later ones."""
         if name not in self._values[kind]:
             self._set(kind, name, make())
         number: float = self._values[kind][name]
@@ -146,17 +147,17 @@ class Plan:
 
 
 class TimedTraining:
-    """The stages, each of which is left out where it is done."""
+    """The stages of a run; finished ones are skipped."""
 
     def __init__(self, folder: Path, plan: Plan, asked: argparse.Namespace) -> None:
-        """Raises UserError where the config or the network to start from is not usable."""
+        """Raises UserError if the config or the network to start from cannot be used."""
         from configs.reader import load_config
         from main.pipeline.model_files import find_model
         from utils.devices import has_bf16_units, usable_cores
 
         if load_config(asked.config).model.lifter_config is None:
             raise UserError(
-                f"--config {asked.config}: has no model.lifter_config; take the demo network's"
+                f"--config {asked.config}: model.lifter_config is missing; use the demo network's"
             )
         self._start = None if asked.start is None else find_model(asked.start).weights.resolve()
         self._folder, self._plan, self._config, self._seed = folder, plan, asked.config, asked.seed
@@ -174,7 +175,7 @@ class TimedTraining:
         self._stop = threading.Event()
 
     def run(self) -> None:
-        """Raises UserError as the stages do, SystemExit where a signal ended one."""
+        """Run the stages. Raises UserError as they do, and SystemExit if a signal ended one."""
         from main.training import REGRESSION
 
         if self._start is None:
@@ -195,11 +196,11 @@ class TimedTraining:
                 self._measure_errors()
 
     def _pretrained(self) -> Path:
-        """The network as regression begins, from random weights; the people are drawn meanwhile."""
+        """The weights that regression starts from, pre-trained while the people are drawn."""
         from main.training import KEYPOINTS, LIFTING
 
         none = "model.encoder_pretrained_model_path=None"
-        # On a CPU one after the other: the cores are the same.
+        # On a CPU one after the other, because both would use the same cores.
         with self._drawing() as drawn:
             if not self._is_gpu:
                 drawn()
@@ -217,7 +218,7 @@ class TimedTraining:
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[bool]:
-        """Whether the stage is still to be done, which it is when the block ends well."""
+        """Yield whether the stage is unfinished; it is finished when the block succeeds."""
         since = self._plan.seconds
         yield not self._plan.is_done(name)
         if not self._plan.is_done(name):
@@ -231,7 +232,7 @@ class TimedTraining:
 
     @contextmanager
     def _drawing(self) -> Iterator[Callable[[], None]]:
-        """A function that waits until all people are drawn, which begins at once."""
+        """Start drawing all people, and yield a function that waits until they are drawn."""
         with ThreadPoolExecutor(1) as pool:
             done = pool.submit(self._draw_people)
             try:
@@ -254,7 +255,7 @@ class TimedTraining:
                 "people", "train", lambda: _CERTAIN * per_s * self._cores * self._time_left("data")
             )
             self._draw("train", max(_FEWEST, 16 * round(train / 16)))
-        torch.set_num_threads(threads)  # drawing takes one
+        torch.set_num_threads(threads)  # drawing sets it to one
 
     def _few(self, kind: str) -> int:
         return min(_MOST[kind], max(_FEWEST, round(_PER_MINUTE[kind] * self._minutes)))
@@ -263,7 +264,7 @@ class TimedTraining:
         return min(self._cores, math.ceil(people / _PEOPLE_PER_WORKER))
 
     def _draw(self, kind: str, people: int) -> int:
-        """Draw a set, unless it is there; the number of people drawn."""
+        """Draw a set of people, unless it exists, and return their number."""
         from synthetic.production import SynthesisOptions, synthesize
 
         split: Split = "test" if kind == "test" else "train"
@@ -352,7 +353,7 @@ class TimedTraining:
         )
 
     def _measure_errors(self) -> None:
-        """errors.npz beside the weights, of people whom no stage has seen."""
+        """Write errors.npz beside the weights, measured on people that no stage has seen."""
         command = [sys.executable, "-m", "benchmarks.refinement"]
         command += [str(self._folder / "heldout"), "--split", "train"]
         command += ["--model", str(self.network), "--write", str(self.network / "errors.npz")]
@@ -390,7 +391,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     folder = arguments.output.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder / "lock", f"another process trains in {folder}; wait for its end"):
+    with exclusive(folder / "lock", f"another process trains in {folder}; wait until it ends"):
         names = ("minutes", "config", "start", "seed", "device")
         plan = Plan(folder, {name: getattr(arguments, name) for name in names})
         training = TimedTraining(folder, plan, arguments)
@@ -399,7 +400,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = command_parser("recipe", "Train the demo network from nothing within a time.")
+    parser = command_parser("recipe", "Train the demo network in a given time.")
     parser.add_argument("--minutes", type=float, default=12.0, help="total time (default: 12)")
     parser.add_argument(
         "--from",

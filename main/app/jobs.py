@@ -48,7 +48,7 @@ STAGES: Final = {
     "frames read": "Saving frames",
     "meshes": "Writing meshes",
 }
-"""What a command is doing while its log counts these."""
+"""What a command does while its log counts these items."""
 _SHOWN_LINES: Final = 200
 
 
@@ -128,7 +128,8 @@ class Jobs:
     def opened(self) -> Iterator["Jobs"]:
         """Read the jobs, remove remains of a killed server, and run the queue during the block.
 
-        Raises UserError if another server uses the folder.
+        Raises:
+            UserError: another server uses the folder.
         """
         busy = f"{self.folder}: another app uses it; end that one, or give --output DIR"
         with exclusive(self.folder / ".lock", busy):
@@ -156,7 +157,7 @@ class Jobs:
             # The process of a task ends after its server, and holds the lock until then.
             with suppress(UserError), exclusive(folder / ".running", "", patience_s=5):
                 remove_leftovers(folder, None)
-            job.task.state, job.task.error = "failed", "the app was stopped while this ran"
+            job.task.state, job.task.error = "failed", "the app was stopped during this task"
             job.task.ended = time.time()
             job.write(folder)
         self._jobs[job.id] = job
@@ -264,7 +265,7 @@ class Jobs:
                 raise UserError("no people have been found yet; use Find people first")
             if job.found_with != {name: flags[name] for name in FINDING if name in flags}:
                 wanted = ", ".join(FINDING[:2])
-                raise UserError(f"{wanted} or certainty has changed; find the people again")
+                raise UserError(f"{wanted} or the certainty has changed; find the people again")
             content = json.dumps(as_box_file(read_choice(folder, job)))
             with atomic_path(folder / "chosen.boxes.json") as partial:
                 partial.write_text(content, encoding="utf-8")
@@ -307,7 +308,7 @@ class Jobs:
                         job.choice = Choice()
                     self._finish(job, "done", None)
                 else:
-                    stopped = "the app was stopped while this ran" if self._is_closed else None
+                    stopped = "the app was stopped during this task" if self._is_closed else None
                     self._finish(job, "failed", stopped or _failure(folder, status))
 
     def _next(self) -> Job | None:
@@ -363,8 +364,8 @@ def _failure(folder: Path, status: int) -> str:
     if errors:
         # Users do not know the folder in which the app keeps their file.
         return errors[-1].removeprefix("error: ").replace(f"{folder / 'input'}/", "")
-    how = f"by signal {-status}" if status < 0 else f"with status {status}"
-    return f"the process ended {how}; its log may say more"
+    how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+    return f"the process {how}; see the log"
 
 
 def _tail(path: Path) -> list[str]:
@@ -378,12 +379,14 @@ def _tail(path: Path) -> list[str]:
 
 def progress_of(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """The progress of a running task, from its log, and the other lines of the log."""
-    progress, lines = None, []
+    progress: dict[str, Any] | None = None
+    lines = []
     for line in _tail(folder / "log.txt"):
         if match := _PROGRESS.fullmatch(line):
-            numbers = {name: match[name] and float(match[name]) for name in match.groupdict()
-                       if name != "what"}  # fmt: skip
-            progress = {"stage": STAGES.get(match["what"], match["what"].capitalize()), **numbers}
+            what, *values = match.group("what", "done", "total", "rate", "left")
+            numbers = (value and float(value) for value in values)
+            progress = dict(zip(("done", "total", "rate", "left"), numbers, strict=True))
+            progress["stage"] = STAGES.get(what, what.capitalize())
         else:
             lines.append(line)
     return progress, lines[-_SHOWN_LINES:]
@@ -398,7 +401,7 @@ def command_of(task: Task) -> str:
 
 
 def read_choice(folder: Path, job: Job) -> dict[int, dict[int, list[float]]]:
-    """The boxes of the chosen people, by number and frame. Raises UserError."""
+    """The boxes of the chosen people, by number and frame. Raises UserError as `boxes_of`."""
     found = read_json(folder / "found" / "boxes.json", "boxes that were found")
     people = {
         int(number): {int(frame): box for frame, box in boxes.items()}

@@ -61,9 +61,11 @@ class Choice(Strict):
 def flags_of(flags: Mapping[str, str], names: Sequence[str] | None = None) -> list[str]:
     """Options as arguments of `main.inference`; no value can act as another option.
 
-    `names`: names of the options to include; None: all.
+    Args:
+        names: names of the options to include; None: all.
 
-    Raises UserError if the app has no such option.
+    Raises:
+        UserError: the app has no such option.
     """
     arguments = []
     for name, value in flags.items():
@@ -95,9 +97,11 @@ def boxes_of(found: Boxes, choice: Choice, step: int) -> Boxes:
     next frame that can be corrected. Between two frames in which a box was drawn for the same
     person, the box moves in a straight line.
 
-    `step`: distance between frames that the app shows and that can be corrected.
+    Args:
+        step: distance between frames that the app shows and that can be corrected.
 
-    Raises UserError if nobody is chosen, or a chosen number does not exist.
+    Raises:
+        UserError: nobody is chosen, or a chosen number does not exist.
     """
     edits: Boxes = {}
     for edit in choice.edits:
@@ -159,7 +163,8 @@ def as_box_file(people: Boxes) -> dict[str, list[list[float]]]:
 def safe_name(name: str, suffixes: Sequence[str]) -> str:
     """A name for an uploaded file that is safe in folders, pages and command lines.
 
-    Raises UserError if its suffix is not that of a video or an image.
+    Raises:
+        UserError: its suffix is not that of a video or an image.
     """
     path = Path(name.replace("\\", "/"))
     suffix = path.suffix.lower()

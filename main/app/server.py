@@ -135,7 +135,8 @@ def create_app(settings: Settings, jobs: Jobs) -> Starlette:
 def serve(settings: Settings) -> None:
     """Run the app until it is interrupted.
 
-    Raises UserError if the port is taken, or another app uses the folder.
+    Raises:
+        UserError: the port is taken, or another app uses the folder.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
@@ -170,7 +171,7 @@ async def _guard(request: Request, answer: Callable[[Request], Awaitable[Respons
     if reason is not None:
         response: Response = JSONResponse({"error": reason}, 403)
     elif settings.token is not None and not _knows_token(request, settings.token):
-        response = JSONResponse({"error": "open the address with ?token= that the app prints"}, 401)
+        response = JSONResponse({"error": "open the address that the app printed"}, 401)
     elif settings.token is not None and "token" in request.query_params:
         response = RedirectResponse(request.url.path, 303)
         response.set_cookie(_COOKIE, settings.token, httponly=True, samesite="strict")
@@ -265,7 +266,7 @@ def _check_model(request: Request) -> Response:
 def _network_line(report: str) -> str:
     found = re.search(r"^. network [^\n]*?: (.*)\n( {4}.*)?", report, re.MULTILINE)
     if found is None:
-        return "the doctor could not examine it; run python -m main.doctor"
+        return "the model could not be checked; run python -m main.doctor"
     return ": ".join(part.strip() for part in found.groups() if part)
 
 
@@ -364,7 +365,7 @@ async def _upload(request: Request) -> Response:
 
 def _too_large(name: str, limit_mb: int) -> str:
     shown = printable(name)[:60]
-    return f"{shown} is larger than {limit_mb} MB; cut it, or start the app with --limit-mb"
+    return f"{shown} is larger than {limit_mb} MB; shorten it, or start the app with --limit-mb"
 
 
 def _bundled_files() -> dict[str, Path]:

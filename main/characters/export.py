@@ -127,7 +127,7 @@ def export_result(
         write_viewer(written[-1], result, data, body, options=options, source=source)
         log.info("%s", written[-1])
     if "amass" in formats and data.name == STAND_IN_NAME:
-        warning = "the %s has betas and expressions of its own: SMPL-X shows other shapes for them"
+        warning = "amass: betas and expressions of the %s give other shapes with SMPL-X"
         log.warning(warning, STAND_IN_NAME)
     return written
 
@@ -181,12 +181,12 @@ def _check_people(result: Result, viewer: bool, space: Space | None) -> tuple[st
             outside.append(file)
     if len(names) > 1:
         one, other, *_ = names.values()
-        raise UserError(f"{one} and {other} differ in 'body_model'; run the inference again")
+        raise UserError(f"{one} and {other} have different body models; run inference again")
     if viewer:
         result.require_summary()
     if space == "world" and outside:
-        reason = "is not in the world; run the inference with --world, or give --space camera"
-        raise UserError(f"{outside[0]} {reason}")
+        remedy = "run inference with --world, or give --space camera"
+        raise UserError(f"{outside[0]} has no world coordinates; {remedy}")
     (name,) = names
     return name, space or ("camera" if outside else "world")
 
@@ -206,9 +206,8 @@ def _read_body(folder: Path, name: str, bodies: Path | None) -> BodyData:
         if named.is_relative_to(ROOT):
             place = named
         else:
-            log.info(
-                "%s names a body folder outside the project; give it with --body-folder", config
-            )
+            message = "%s: its body folder is outside the project and not used; see --body-folder"
+            log.info(message, config)
     found = find_model_folder(place)
     if found.name == STAND_IN_NAME:
         reason = f"was made with {name}, whose files are not in {place}"

@@ -21,11 +21,13 @@ from human_models.joints import RIG_JOINTS, SMPLX_SURFACE_VERTICES
 from main.characters.character import (
     TO_WORLD,
     Character,
+    without_gaps,
+)
+from main.characters.surfaces import (
     Morphs,
     make_layers,
     make_morphs,
     make_skeleton,
-    without_gaps,
 )
 from utils.errors import UserError
 from utils.files import atomic_path
@@ -139,7 +141,6 @@ def write_amass(path: Path, character: Character, body: BodyData) -> None:
     character = without_gaps(character)
     pelvis = make_skeleton(body, character.betas).positions_m[0]
     poses = character.poses
-    count = len(poses)
     arrays = {
         "trans": character.pelvis_m - pelvis,
         "poses": poses,
@@ -155,7 +156,7 @@ def write_amass(path: Path, character: Character, body: BodyData) -> None:
         "surface_model_type": np.array("smplx"),
         "mocap_frame_rate": np.float64(character.fps),
         "mocap_framerate": np.float64(character.fps),  # the older name, which some readers need
-        "mocap_time_length": np.float64(count / character.fps),
+        "mocap_time_length": np.float64(len(poses) / character.fps),
         # Not part of AMASS.
         "frame_index": character.frame_index,
         "interpolated": character.interpolated,
@@ -255,7 +256,8 @@ def write_usd(
 ) -> None:
     """Write a .usdc of a character in a world with y up, in metres; time codes are video frames.
 
-    Raises UserError if usd-core is not installed, or the path is not valid UTF-8.
+    Raises:
+        UserError: usd-core is not installed, or the path is not valid UTF-8.
     """
     require_usd()
     assert character.up == "y"
@@ -379,7 +381,8 @@ def write_meshes(
 
     Vertices are in metres, in the character's world. Frames without the person have no file.
 
-    `every`: step in frames of the video, from the first frame of the character.
+    Args:
+        every: step in frames of the video, from the first frame of the character.
     """
     make_file = {"obj": obj_maker, "ply": ply_maker}[kind](body.faces.numpy())
     chosen = np.flatnonzero((character.frame_index - character.frame_index[0]) % every == 0)

@@ -80,8 +80,7 @@ def check_formats(formats: Sequence[str], options: ExportOptions = DEFAULTS) -> 
         choices = ",".join((*FORMATS, ALL))
         raise UserError(f"export format '{','.join(unknown)}' is unknown; choose from {choices}")
     if options.up == "z" and _Y_UP & set(formats):
-        reason = "glTF is y up by its standard, usd and the viewer as we write them"
-        raise UserError(f"--up z: {reason}; leave --up out")
+        raise UserError("--up z: glb, usd and the viewer always have y up; leave out --up")
     if "usd" in formats:
         from main.characters.formats import (
             require_usd,  # loads what the other formats do not need

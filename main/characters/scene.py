@@ -21,15 +21,17 @@ from main.characters.character import (
     CHARACTER_FIELDS,
     TO_WORLD,
     Character,
+    make_character,
+)
+from main.characters.options import ExportOptions
+from main.characters.surfaces import (
     Layer,
     RestPoints,
-    make_character,
     make_layers,
     make_morphs,
     make_skeleton,
     strongest,
 )
-from main.characters.options import ExportOptions
 from main.motion.camera import ClipCamera, place_bodies
 from main.motion.result_reader import Result
 from main.motion.rows import PARAMETERS
@@ -72,7 +74,8 @@ class ViewedPerson:
 def read_viewed(result: Result, number: int) -> ViewedPerson:
     """Read a person of a result folder.
 
-    Raises UserError if the file is unreadable or incomplete.
+    Raises:
+        UserError: the file is unreadable or incomplete.
     """
     return ViewedPerson(
         number, result.files[number].stem, result.read_person(number, VIEWED_FIELDS)
@@ -269,9 +272,11 @@ def raw_character(
     Raw frames have different shapes, on which the camera's depth depends; poses are drawn with the
     final shape of the person. None if the file has no raw values.
 
-    `content`: returned by `main.motion.result_reader.read_person`.
+    Args:
+        content: returned by `main.motion.result_reader.read_person`.
 
-    Raises UserError if the raw values are not in front of a camera.
+    Raises:
+        UserError: the raw values are not in front of a camera.
     """
     if any(key not in content for key in (*_RAW_FIELDS, "focal", "princpt")):
         return None
@@ -282,7 +287,7 @@ def raw_character(
     seen_px = project(joints, raw["focal"][:, None], raw["princpt"][:, None])
     if not np.isfinite(seen_px).all():
         raise UserError(
-            f"{name}.npz: 'raw_transl' puts the body at the camera; run the inference again"
+            f"{name}.npz: 'raw_transl' puts the body at the camera; run inference again"
         )
     placed = place_bodies(
         global_orient=raw["global_orient"],

@@ -61,9 +61,11 @@ def write_viewer(
 ) -> None:
     """Write the page of a folder of results.
 
-    `source`: the video or image of the results; None: see `_find_source`.
+    Args:
+        source: the video or image of the results; None: see `_find_source`.
 
-    Raises UserError if a file of results is unreadable or incomplete.
+    Raises:
+        UserError: a file of results is unreadable or incomplete.
     """
     people = [read_viewed(result, number) for number in result.files]
     summary, folder = result.require_summary(), result.folder
@@ -131,9 +133,7 @@ def _find_source(folder: Path, summary: Summary) -> Path | None:
     """The input that the summary names, if it is beside the result folder or in demo/."""
     found = find_input(folder, summary.input)
     if found is None and summary.input:
-        message = (
-            "%s: its input %s is not in the page: it is not beside the folder; give --input FILE"
-        )
+        message = "%s: the input %s is not beside it, so the page lacks it; give --input FILE"
         log.info(message, folder, summary.input)
     return found
 

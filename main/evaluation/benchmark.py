@@ -99,9 +99,8 @@ def read_detections(path: Path) -> dict[str, Boxes]:
         return boxes
     except (ValueError, TypeError, AttributeError) as error:
         form = '{"image path": [[x, y, width, height], ...]}'
-        raise UserError(
-            f"--detections {path}: wrong ({first_line(error)}); write {form}"
-        ) from error
+        reason = first_line(error)
+        raise UserError(f"--detections {path}: {reason}; its form must be {form}") from error
 
 
 def match_detections(
@@ -198,7 +197,7 @@ def run_benchmark(
         match = None
         if detections is not None:
             if source.interval("test") > 1:
-                raise UserError(f"{source.name}: --detections needs all people, interval 1")
+                raise UserError(f"{source.name}: --detections needs its interval to be 1")
             images = [person.image_path for person in table]
             match = match_detections(images, table.columns["body_box"], detections)
         images_dir, folder = data_dir / "img" / source.images, estimator.bodies.folder

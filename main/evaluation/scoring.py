@@ -189,7 +189,7 @@ def score_result(result_folder: Path, truth: Path, body_folder: str) -> None:
     true_world = read_world_truth(truth, bodies)
     tracks, fps = read_world_people(result_folder) if true_world else ([], 0.0)
     if not is_data and not tracks:
-        raise UserError(f"{result_folder} has no world; run the inference with --world")
+        raise UserError(f"{result_folder} has no world coordinates; run inference with --world")
     written: dict[str, object] = {}
     if people is not None:
         scored = score(*people, bodies)

@@ -206,8 +206,7 @@ class Finding(NamedTuple):
     what: str
 
     def __str__(self) -> str:
-        line = f"{self.level}: {self.where}: {self.what}"
-        return "".join(c if c.isprintable() else "?" for c in line)  # names may have line breaks
+        return f"{self.level}: {self.where}: {self.what}"
 
 
 class Check(NamedTuple):
@@ -254,10 +253,7 @@ def check_submission(path: Path, server: Server) -> Check:
             continue
         add(member.name, check_record(record, server))
         if numpy_2:
-            add(
-                member.name,
-                [("warning", "refers to numpy._core, which only NumPy 2 has")],
-            )
+            add(member.name, [("warning", "refers to numpy._core, which only NumPy 2 has")])
         farthest = np.fmax(farthest, _farthest_joint(record))
     for stem, indices in people.items():
         add(stem, _check_indices(indices))
@@ -302,7 +298,7 @@ def _load(member: _Member) -> tuple[object, bool]:
     from human_models.safe_pickle import load_pickle  # SciPy is not loaded for --help
 
     if member.size > _MOST_BYTES:
-        raise UserError(f"{member.size >> 20} MiB are too much for one person")
+        raise UserError(f"{member.size >> 20} MiB are too large for one person")
     try:
         content = member.read()
     except _DAMAGE as error:
@@ -382,7 +378,7 @@ def _check_whole(
 def check_record(record: object, server: Server) -> Iterator[Problem]:
     """Find problems in the content of one person's pickle."""
     if not isinstance(record, dict):
-        yield "error", f"holds a {type(record).__name__}, not a dictionary"
+        yield "error", f"contains a {type(record).__name__}, not a dictionary"
         return
     mesh = [key for key in ("verts", "allSmplJoints3d") if key in record]
     if len(mesh) == 1:

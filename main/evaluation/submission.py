@@ -192,7 +192,7 @@ def people_of_images(
         outside += crops.count(None)
         yield from (CroppedPerson(path, (width, height), crop) for crop in crops if crop)
     if empty:
-        log.info("%d of %d images show nobody", empty, len(images))
+        log.info("nobody was found in %d of %d images", empty, len(images))
     if outside:
         log.warning("%d boxes outside their image were left out", outside)
 

@@ -142,7 +142,7 @@ def _rich_focal(path: Path) -> float:
     except ValueError:
         focal = 0.0
     if not 0 < focal < math.inf:
-        raise UserError(f"{path}: no focal length under Intrinsics; give RICH's file as it is")
+        raise UserError(f"{path}: no focal length under Intrinsics; give the original file")
     return focal
 
 
@@ -171,7 +171,7 @@ def _read_emdb(path: Path, bodies: BodyLibrary) -> WorldTrack:
     root = _numbers(smpl, "poses_root", (-1, 3), path)
     count = len(root)
     if content.get("gender") not in GENDERS:
-        raise UserError(f"{path}: 'gender' is none of {', '.join(GENDERS)}")
+        raise UserError(f"{path}: 'gender' is not one of {', '.join(GENDERS)}")
     betas = _numbers(smpl, "betas", (10,), path)
     with torch.inference_mode():
         joints = bodies.smpl(content["gender"])(
@@ -247,7 +247,7 @@ def _track(
 
 def _dictionary(value: object, path: Path, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{path}: {name} is not a dictionary; give a file of EMDB or RICH as it is")
+        raise UserError(f"{path}: {name} is not a dictionary; give the original file")
     return value
 
 

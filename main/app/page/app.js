@@ -70,7 +70,7 @@ async function upload(file) {
   const limit = about.limit_mb * 1e6;
   await attempt(async () => {
     if (file.size > limit) {
-      throw new Error(`${file.name} is larger than ${about.limit_mb} MB; cut it, or start the app with --limit-mb`);
+      throw new Error(`${file.name} is larger than ${about.limit_mb} MB; shorten it, or start the app with --limit-mb`);
     }
     open((await send(file)).id);
   }, $("#start-error"));

@@ -341,7 +341,7 @@ def test_tasks_run_one_at_a_time_and_are_cancelled(client, tmp_path, commands):
 def test_a_task_that_crashes_harms_nothing(client, commands):
     job = upload(client)
     for code, error in (
-        ("import os; os.abort()", "the process ended by signal 6; its log may say more"),
+        ("import os; os.abort()", "the process was ended by signal 6; see the log"),
         ("import sys; print('error: no such thing'); sys.exit(2)", "no such thing"),
     ):
         commands[0] = code
@@ -461,7 +461,7 @@ def test_a_killed_app_leaves_what_was_finished_and_no_half_of_a_job(served, tmp_
     with httpx.Client(base_url=address, timeout=30) as client:
         about = client.get(f"/api/jobs/{half}").json()
         assert (about["state"], about["task"]["error"]) == (
-            *("failed", "the app was stopped while this ran"),
+            *("failed", "the app was stopped during this task"),
         )
         assert {path.name for path in (tmp_path / "jobs" / half).iterdir()} == {
             *("input", "job.json", "log.txt")

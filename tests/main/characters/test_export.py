@@ -102,7 +102,7 @@ def test_people_of_two_bodies_are_no_result(result, tmp_path):
     for number, name in ((1, "SMPL-X"), (2, STAND_IN_NAME)):
         content = load_npz(result / "person_002.npz") | {"body_model": np.array(name)}
         np.savez(tmp_path / f"person_{number:03d}.npz", **content)
-    with pytest.raises(UserError, match="differ in 'body_model'"):
+    with pytest.raises(UserError, match="have different body models"):
         export_result(tmp_path, ["glb"])
 
 

@@ -9,13 +9,20 @@ from scipy.spatial.transform import Rotation
 
 from human_models.files import STAND_IN
 from human_models.joints import RIG_JOINTS
-from main.characters.character import make_layers, make_morphs, read_character, without_gaps
+from main.characters.character import (
+    read_character,
+    without_gaps,
+)
 from main.characters.formats import (
     make_bvh,
     write_amass,
     write_bvh,
     write_meshes,
     write_usd,
+)
+from main.characters.surfaces import (
+    make_layers,
+    make_morphs,
 )
 from utils.mesh import read_ply_vertices
 

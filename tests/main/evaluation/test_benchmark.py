@@ -293,7 +293,7 @@ def test_a_detectors_boxes(run, tmp_path, capsys):
     thinned = {"data__test_sample_interval__EgoBody_Kinect": 2}
     assert run("EgoBody_Kinect", WEIGHTS, "--detections", file, **thinned) == 2
     (line,) = error_lines(capsys.readouterr().err)
-    assert "interval 1" in line
+    assert "interval to be 1" in line
 
 
 def test_a_network_of_no_numbers_is_reported(run, tmp_path, capsys):

@@ -209,7 +209,7 @@ def test_a_result_against_emdb(tmp_path, bodies, capsys):
     path.write_bytes(pickle.dumps(content))
     np.savez(tmp_path / "person_001.npz", frame_index=[0], box_xywh=np.ones((1, 4)), fps=30.0)
     assert main([str(tmp_path), str(path)]) == 2
-    assert "run the inference with --world" in capsys.readouterr().err
+    assert "has no world coordinates; run inference with --world" in capsys.readouterr().err
 
 
 @pytest.fixture

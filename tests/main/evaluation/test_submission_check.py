@@ -270,7 +270,7 @@ class Rogue:
         (pickle.dumps({"joints": torch.zeros(24, 2)}), "refused to run 'torch._utils._rebuild"),
         (pickled(RECORDS["agora"])[:500], "not a pickle of plain arrays (is damaged"),
         (b"", "not a pickle of plain arrays (is damaged"),
-        (pickle.dumps([1]), "holds a list, not a dictionary"),
+        (pickle.dumps([1]), "contains a list, not a dictionary"),
         (pickle.dumps(RECORDS["agora"]), "refers to numpy._core"),
     ],
 )
