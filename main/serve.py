@@ -9,7 +9,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from main.cli import command, command_parser
+from main.cli import as_options, command, command_parser
 from utils.errors import UserError
 from utils.files import OUTPUTS
 
@@ -29,16 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--limit-mb {arguments.limit_mb}: give 1 or more")
     if token is None and arguments.host not in LOOPBACK:
         token = secrets.token_urlsafe(24)
-    serve(
-        Settings(
-            folder=arguments.output.absolute(),
-            host=arguments.host,
-            port=arguments.port,
-            model=arguments.model,
-            limit_mb=arguments.limit_mb,
-            token=token,
-        )
-    )
+    serve(as_options(Settings, arguments, folder=arguments.output.absolute(), token=token))
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -101,6 +101,14 @@ def intersection_over_union(
     return shared / np.maximum(union, 1e-9)
 
 
+def share_of_smaller(
+    first: Float[np.ndarray, "A 4"], second: Float[np.ndarray, "B 4"]
+) -> Float[np.ndarray, "A B"]:
+    """Area of the intersection over that of the smaller box, for each pair of boxes, 0 to 1."""
+    areas = np.minimum(first[:, 2:].prod(axis=-1)[:, None], second[:, 2:].prod(axis=-1)[None])
+    return shared_areas(first, second) / np.maximum(areas, 1e-9)
+
+
 class CropAugmentation(NamedTuple):
     """Augmentation of a crop: scale of the box, rotation in degrees, horizontal flip."""
 
@@ -192,14 +200,6 @@ def _seen_region(
     left, top = np.maximum(np.floor(seen.min(axis=0)).astype(int) - margin, 0)
     right, bottom = np.maximum(np.ceil(seen.max(axis=0)).astype(int) + margin, 0)
     return image[top:bottom, left:right], (int(left), int(top))
-
-
-def share_of_smaller(
-    first: Float[np.ndarray, "A 4"], second: Float[np.ndarray, "B 4"]
-) -> Float[np.ndarray, "A B"]:
-    """Area of the intersection over that of the smaller box, for each pair of boxes, 0 to 1."""
-    areas = np.minimum(first[:, 2:].prod(axis=-1)[:, None], second[:, 2:].prod(axis=-1)[None])
-    return shared_areas(first, second) / np.maximum(areas, 1e-9)
 
 
 DEPTH_EPSILON = 1e-4

@@ -99,10 +99,7 @@ def _filter_graph(frame: VideoFrame, time_base: Fraction, name: str, **options: 
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=time_base
     )
-    between, sink = graph.add(name, **options), graph.add("buffersink")
-    source.link_to(between)
-    between.link_to(sink)
-    graph.configure()
+    graph.link_nodes(source, graph.add(name, **options), graph.add("buffersink")).configure()
     return graph
 
 

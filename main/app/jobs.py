@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +34,7 @@ State = Literal["queued", "running", "cancelled", "done", "failed"]
 ACTIVE: Final = ("queued", "running")
 ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{16}")
 RECORD: Final = "job.json"
+_STOPPED: Final = "the app was stopped during this task"
 _GRACE_S: Final = 1.0
 """How long a cancelled process may clean up; then it is killed, and the queue cleans up."""
 _TAIL: Final = 1 << 16
@@ -157,7 +158,7 @@ class Jobs:
             # The process of a task ends after its server, and holds the lock until then.
             with suppress(UserError), exclusive(folder / ".running", "", patience_s=5):
                 remove_leftovers(folder, None)
-            job.task.state, job.task.error = "failed", "the app was stopped during this task"
+            job.task.state, job.task.error = "failed", _STOPPED
             job.task.ended = time.time()
             job.write(folder)
         self._jobs[job.id] = job
@@ -263,7 +264,7 @@ class Jobs:
         if job.choice.needs_boxes:
             if job.found_with is None:
                 raise UserError("no people have been found yet; use Find people first")
-            if job.found_with != {name: flags[name] for name in FINDING if name in flags}:
+            if job.found_with != _finding_flags(flags):
                 wanted = ", ".join(FINDING[:2])
                 raise UserError(f"{wanted} or the certainty has changed; find the people again")
             content = json.dumps(as_box_file(read_choice(folder, job)))
@@ -274,14 +275,34 @@ class Jobs:
 
     def _work(self) -> None:
         """Run queued tasks, the oldest first, until the server ends."""
-        while True:
+        while (started := self._start_next()) is not None:
+            job, process = started
+            folder = self.path(job.id)
+            status = process.wait()
+            _kill_group(process, signal.SIGKILL)  # processes that it may have started
+            remove_leftovers(folder, None)
             with self._changed:
+                self._process = self._running = None
+                if self._is_cancelled:
+                    self._finish(job, "cancelled", None)
+                elif status == 0:
+                    if job.task is not None and job.task.kind == "find":
+                        job.found_with = _finding_flags(job.flags)
+                        job.choice = Choice()
+                    self._finish(job, "done", None)
+                else:
+                    self._finish(
+                        job, "failed", _STOPPED if self._is_closed else _failure(folder, status)
+                    )
+
+    def _start_next(self) -> tuple[Job, subprocess.Popen[bytes]] | None:
+        """Wait for a queued task and start its process; None when the server ends."""
+        with self._changed:
+            while not self._is_closed:
                 job = self._next()
-                while job is None and not self._is_closed:
+                if job is None:
                     self._changed.wait()
-                    job = self._next()
-                if job is None or self._is_closed:
-                    return
+                    continue
                 assert job.task is not None
                 self._running, self._is_cancelled = job.id, False
                 job.task.state, job.task.started = "running", time.time()
@@ -290,26 +311,11 @@ class Jobs:
                     job.write(folder)
                     with (folder / "log.txt").open("wb") as output:
                         self._process = _start_worker(folder, output)
+                    return job, self._process
                 except OSError as refused:  # such as a full disk, or no permission
                     self._running = None
                     self._finish(job, "failed", refusal(refused))
-                    continue
-            status = self._process.wait()
-            _kill_group(self._process, signal.SIGKILL)  # processes that it may have started
-            remove_leftovers(folder, None)
-            with self._changed:
-                self._process = self._running = None
-                if self._is_cancelled:
-                    self._finish(job, "cancelled", None)
-                elif status == 0:
-                    if job.task.kind == "find":
-                        names = [name for name in FINDING if name in job.flags]
-                        job.found_with = {name: job.flags[name] for name in names}
-                        job.choice = Choice()
-                    self._finish(job, "done", None)
-                else:
-                    stopped = "the app was stopped during this task" if self._is_closed else None
-                    self._finish(job, "failed", stopped or _failure(folder, status))
+        return None
 
     def _next(self) -> Job | None:
         queued = [job for job in self._jobs.values() if job.task and job.task.state == "queued"]
@@ -331,6 +337,11 @@ class Jobs:
             timer = threading.Timer(_GRACE_S, _kill_group, (process, signal.SIGKILL))
             timer.daemon = True
             timer.start()
+
+
+def _finding_flags(flags: Mapping[str, str]) -> dict[str, str]:
+    """The options that decide which people are found."""
+    return {name: flags[name] for name in FINDING if name in flags}
 
 
 def _start_worker(folder: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -403,12 +403,12 @@ async def _choose(request: Request) -> Response:
 
 
 async def _start(request: Request) -> Response:
-    app, wanted = _app_of(request), await _content(request, _Start)
-    if wanted.model not in _models(app.settings):
-        raise UserError(f"model {printable(wanted.model)[:60]}: it is not in pretrained_models/")
+    app, start = _app_of(request), await _content(request, _Start)
+    if start.model not in _models(app.settings):
+        raise UserError(f"model {printable(start.model)[:60]}: it is not in pretrained_models/")
+    job_id = request.path_params["id"]
     await asyncio.to_thread(
-        app.jobs.start,
-        *(request.path_params["id"], wanted.kind, wanted.model, wanted.flags, wanted.formats),
+        app.jobs.start, job_id, start.kind, start.model, start.flags, start.formats
     )
     return Response(status_code=204)
 

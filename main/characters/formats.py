@@ -4,7 +4,6 @@ BVH and AMASS have a fixed frame rate, so missing frames are filled in. BVH (Bio
 is a skeleton of offsets, and Euler angles per frame; it defines neither unit nor axes.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
@@ -13,22 +12,12 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int
-from scipy.spatial.transform import Rotation
 
 from human_models.body import BodyModel
 from human_models.files import BodyData
 from human_models.joints import RIG_JOINTS, SMPLX_SURFACE_VERTICES
-from main.characters.character import (
-    TO_WORLD,
-    Character,
-    without_gaps,
-)
-from main.characters.surfaces import (
-    Morphs,
-    make_layers,
-    make_morphs,
-    make_skeleton,
-)
+from main.characters.character import TO_WORLD, Character, without_gaps
+from main.characters.surfaces import Morphs, make_layers, make_morphs, make_skeleton
 from utils.errors import UserError
 from utils.files import atomic_path
 from utils.iteration import with_progress
@@ -170,6 +159,7 @@ def write_amass(path: Path, character: Character, body: BodyData) -> None:
 
 _POSITION: Final = "Xposition Yposition Zposition"
 _ROTATION: Final = "Zrotation Xrotation Yrotation"
+_LOCKED: Final = 1 - 1e-9
 
 
 def make_bvh(
@@ -218,13 +208,28 @@ def make_bvh(
         text.write(f"{indent}}}\n")
 
     write_joint(0, 0)
-    with warnings.catch_warnings(action="ignore"):  # if x is a right angle, SciPy sets y to 0
-        angles = Rotation.from_matrix(rotations[:, order].reshape(-1, 3, 3)).as_euler("ZXY")
-    angles = np.degrees(np.unwrap(angles.reshape(len(rotations), -1), axis=0))
-    rows = np.concatenate([root_positions, angles], axis=1)
+    angles = np.degrees(np.unwrap(euler_zxy(rotations[:, order]), axis=0))
+    rows = np.concatenate([root_positions, angles.reshape(len(angles), -1)], axis=1)
     text.write(f"MOTION\nFrames: {len(rows)}\nFrame Time: {frame_seconds:.10f}\n")
     np.savetxt(text, rows, fmt="%.6f")
     return text.getvalue()
+
+
+def euler_zxy(rotations: Float[np.ndarray, "*B 3 3"]) -> Float[np.ndarray, "*B 3"]:
+    """Angles (z, x, y) in radians with R = Rz(z) Rx(x) Ry(y); x in [-pi/2, pi/2].
+
+    If x is a right angle, only the sum or difference of z and y is defined, and y is set to 0.
+    """
+    R = rotations.astype(np.float64)
+    sine = np.clip(R[..., 2, 1], -1, 1)
+    locked = np.abs(sine) > _LOCKED
+    z = np.where(
+        locked,
+        np.arctan2(R[..., 1, 0], R[..., 0, 0]),
+        np.arctan2(-R[..., 0, 1], R[..., 1, 1]),
+    )
+    y = np.where(locked, 0.0, np.arctan2(-R[..., 2, 0], R[..., 2, 2]))
+    return np.stack([z, np.arcsin(sine), y], axis=-1)
 
 
 def _numbers(values: Float[np.ndarray, "3"]) -> str:

@@ -17,12 +17,7 @@ from jaxtyping import Float, Int, Shaped
 from human_models.body import BodyModel
 from human_models.files import BodyData
 from human_models.joints import JOINTS, JOINTS_FROM_MODEL, RIG_JOINTS
-from main.characters.character import (
-    CHARACTER_FIELDS,
-    TO_WORLD,
-    Character,
-    make_character,
-)
+from main.characters.character import CHARACTER_FIELDS, TO_WORLD, Character, make_character
 from main.characters.options import ExportOptions
 from main.characters.surfaces import (
     Layer,

@@ -209,7 +209,7 @@ class BenchmarkOptions:
 
 
 def run_benchmarks(options: BenchmarkOptions) -> int:
-    """Evaluate all requested datasets; returns the exit status.
+    """Evaluate all requested datasets; return the exit status.
 
     If one of several datasets fails, the others are still evaluated, and the status is 2.
 

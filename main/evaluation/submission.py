@@ -80,7 +80,7 @@ class CroppedPerson(NamedTuple):
 
 
 def submit(options: SubmissionOptions) -> int:
-    """Estimate all people in the test split, write the zip and check it; returns the exit status.
+    """Estimate all people in the test split, write the zip and check it; return the exit status.
 
     Raises:
         UserError: as `write_submission`; or an input file is missing or wrong.
@@ -111,16 +111,14 @@ def submit(options: SubmissionOptions) -> int:
 
 
 def report_check(path: Path, server: Server) -> int:
-    """Check a submission and log the findings; returns the exit status."""
+    """Check a submission and log the findings; return the exit status."""
     check = check_submission(path, server)
     for finding in check.findings:
         log.log(logging.ERROR if finding.level == "error" else logging.WARNING, "%s", finding)
-    warnings = len(check.findings) - check.errors
-    log.info(
-        *("%s for %s: %d images, %d people, %d errors, %d warnings", path, server.name),
-        *(check.images, check.people, check.errors, warnings),
-    )
-    return FINDINGS_STATUS if check.errors else 0
+    errors, warnings = check.errors, len(check.findings) - check.errors
+    counts = f"{check.images} images, {check.people} people, {errors} errors, {warnings} warnings"
+    log.info("%s for %s: %s", path, server.name, counts)
+    return FINDINGS_STATUS if errors else 0
 
 
 def _cropped_people(options: SubmissionOptions, estimator: Estimator) -> Iterator[CroppedPerson]:

@@ -457,10 +457,7 @@ BAD_INPUT = {
     "no boxes file": ("{model} {video} --boxes {tmp}/gone.json", "no such file of boxes"),
     "no boxes at all": ("{model} {video} --boxes {tmp}/none.json", "no box in it"),
     "nobody": ("{model} {video} --boxes {tmp}/later.json", "nobody found"),
-    "nobody by that number": (
-        "{model} {video} --boxes {boxes} --person 7",
-        "nobody has this",
-    ),
+    "nobody by that number": ("{model} {video} --boxes {boxes} --person 7", "nobody has this"),
     "wrong person": ("{model} {video} --boxes {boxes} --person tallest", "--person tallest"),
     "wrong smoothing": ("{model} {video} --boxes {boxes} --smooth much", "--smooth much"),
     "wrong focal length": ("{model} {video} --boxes {boxes} --focal -3", "--focal -3"),

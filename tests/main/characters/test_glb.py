@@ -8,17 +8,9 @@ import torch
 
 from human_models.body import forward_kinematics, linear_blend_skinning, skinning_transforms
 from human_models.joints import RIG_JOINTS, RIG_PARENTS
-from main.characters.character import (
-    read_character,
-    without_gaps,
-)
+from main.characters.character import read_character, without_gaps
 from main.characters.formats import write_glb
-from main.characters.surfaces import (
-    make_layers,
-    make_morphs,
-    make_skeleton,
-    strongest,
-)
+from main.characters.surfaces import make_layers, make_morphs, make_skeleton, strongest
 
 FRAMES = (0, 9, 21, 30, 47)  # 21 lies in the gap: the player interpolates
 

@@ -118,7 +118,7 @@ def test_the_page_holds_people_flags_pictures_and_exports(result, page):
     )
     assert source["embedded"] is None
     assert {one["name"] for one in about["exports"] if one["embedded"]} == {
-        *("person_002.glb", "person_002.bvh", "person_001.npz", "person_002.npz", "summary.json"),
+        *("person_002.glb", "person_002.bvh", "person_001.npz", "person_002.npz", "summary.json")
     }
 
 

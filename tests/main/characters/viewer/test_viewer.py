@@ -19,16 +19,9 @@ from human_models.body import (
 from human_models.joints import JOINTS
 from human_models.safe_pickle import load_npz
 from main.characters import viewer as viewing
-from main.characters.character import (
-    read_character,
-)
+from main.characters.character import read_character
 from main.characters.export import export_result
-from main.characters.surfaces import (
-    make_layers,
-    make_morphs,
-    make_skeleton,
-    strongest,
-)
+from main.characters.surfaces import make_layers, make_morphs, make_skeleton, strongest
 
 FRAMES, FPS = 30, 20.0
 ASIDE = np.array([0.1, 0, 0])
