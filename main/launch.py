@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import datetime
 
-from main.cli import command, command_parser, quick_imports
+from main.cli import command, command_parser, count, quick_imports
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
     """Run a module in several processes and return 0, or the exit status of one that failed.
 
     Raises:
-        UserError: an argument is wrong.
+        UserError: the module is empty, or an environment variable is wrong.
     """
     with quick_imports():
         import torch
@@ -35,8 +35,6 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> int:
 
         from utils.devices import DATE, LAUNCH_DATE, usable_cores
 
-    if processes < 1:
-        raise UserError(f"{processes} processes; give 1 or more")
     if not module:
         raise UserError("MODULE is empty; give main.train, main.pretrain or main.test")
     environment = os.environ
@@ -108,7 +106,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("launch", "Start the processes of a run on this machine.")
-    parser.add_argument("processes", metavar="N", type=int, help="number of processes, one per GPU")
+    parser.add_argument(
+        "processes", metavar="N", type=count, help="number of processes, one per GPU"
+    )
     parser.add_argument("module", metavar="MODULE", help="main.train, main.pretrain or main.test")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the module")
     return parser

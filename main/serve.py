@@ -9,7 +9,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from main.cli import as_options, command, command_parser
+from main.cli import as_options, command, command_parser, count
 from utils.errors import UserError
 from utils.files import OUTPUTS
 
@@ -25,8 +25,6 @@ def run(arguments: argparse.Namespace) -> None:
     token = arguments.token
     if token is not None and not re.fullmatch(r"[A-Za-z0-9_-]{8,}", token):
         raise UserError("--token: give at least eight letters, digits, - or _, or leave it out")
-    if arguments.limit_mb < 1:
-        raise UserError(f"--limit-mb {arguments.limit_mb}: give 1 or more")
     if token is None and arguments.host not in LOOPBACK:
         token = secrets.token_urlsafe(24)
     serve(as_options(Settings, arguments, folder=arguments.output.absolute(), token=token))
@@ -39,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--host", default=LOOPBACK[0], help="address to listen on (default: 127.0.0.1)")
     add("--token", help="access token for other computers (default: a new one, which is printed)")
     add("--model", default="smplest_x_demo", metavar="MODEL_DIR", help="selected at the start")
-    add("--limit-mb", type=int, default=300, metavar="MB", help="largest upload (default: 300)")
+    add("--limit-mb", type=count, default=300, metavar="MB", help="largest upload (default: 300)")
     add("--output", type=Path, default=OUTPUTS / "app", metavar="DIR", help="folder of the jobs")
     return parser
 

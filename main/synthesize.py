@@ -9,10 +9,11 @@ is started again.
 import argparse
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from main.cli import as_options, command, command_parser
+from main.cli import as_options, command, command_parser, count
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     options = _options(arguments)
     bundled_photographs()  # raises an error before workers start, if some are missing
-    counts = synthesize(options, arguments.out, arguments.workers)
-    pictures = (None for count in counts for _ in range(count))
+    batches = synthesize(options, arguments.out, arguments.workers)
+    pictures = (None for drawn in batches for _ in range(drawn))
     for _ in with_progress(pictures, options.picture_count(), options.kind):
         pass
 
@@ -54,9 +55,6 @@ def _options(arguments: argparse.Namespace) -> "SynthesisOptions":
         raise UserError(f"--name {arguments.name!r} is not a file name; use letters and digits")
     if arguments.camera and not arguments.video:
         raise UserError(f"--camera {arguments.camera} needs --video")
-    for flag, least in (("people", 1), ("workers", 1), ("frames", 1), ("seed", 0)):
-        if getattr(arguments, flag) < least:
-            raise UserError(f"--{flag} {getattr(arguments, flag)}: give {least} or more")
     size = _SIZES.get(kind, _LARGE_SIZE)
     return as_options(
         SynthesisOptions,
@@ -80,9 +78,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("data"), help="parent of annot/ and img/")
     parser.add_argument("--name", default="openpeople", help="name of the dataset")
     parser.add_argument("--split", choices=_SPLITS, default="train")
-    parser.add_argument("--people", type=int, required=True, help="number of people")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1, help="number of processes")
+    parser.add_argument("--people", type=count, required=True, help="number of people")
+    parser.add_argument("--seed", type=partial(count, least=0), default=0)
+    parser.add_argument("--workers", type=count, default=1, help="number of processes")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--crops", action="store_true", help="one person per picture (fast)")
     what.add_argument("--video", action="store_true", help="clips (mp4)")
@@ -92,7 +90,9 @@ def make_parser() -> argparse.ArgumentParser:
         choices=_CAMERAS,
         help="with --video: a clip of three people in a room, with this camera motion",
     )
-    parser.add_argument("--frames", type=int, default=90, help="per clip, at 30 fps (default: 90)")
+    parser.add_argument(
+        "--frames", type=count, default=90, help="per clip, at 30 fps (default: 90)"
+    )
     parser.add_argument(
         "--size", metavar="WxH", help="picture size (default: 192x256 with --crops, else 1280x720)"
     )

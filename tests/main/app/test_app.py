@@ -372,7 +372,7 @@ def test_what_the_disk_refuses_is_a_line_and_the_queue_goes_on(client, tmp_path)
     [
         (("--host=0.0.0.0", "--token="), "--token: give at least eight"),
         (("--token=short",), "--token: give at least eight"),
-        (("--limit-mb=0",), "--limit-mb 0: give 1 or more"),
+        (("--limit-mb=0",), "--limit-mb: 0: give a whole number, 1 or more"),
         ((f"--host={'é' * 80}",), "cannot listen there"),
         (("--port=65536",), "--port 65536: cannot listen there"),
     ],
