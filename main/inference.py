@@ -83,6 +83,38 @@ def make_parser() -> argparse.ArgumentParser:
     add("file_name", metavar="FILE_NAME", nargs="?", help="a file in demo/, or any path")
     add("fps", metavar="FPS", nargs="?", type=float, help="frame rate (default: the input's)")
     add("--output", type=Path, help="folder for the results (default: demo/)")
+    _add_people_flags(parser)
+    add("--preview", action="store_true", help="only write a picture with each person")
+    add("--reuse", action="store_true", help="use the estimates of the existing result")
+    add(
+        "--smooth",
+        dest="smoothing",
+        type=parse_smoothing,
+        default="auto",
+        metavar="auto|off|FACTOR",
+        help="temporal smoothing of videos; 2 is twice as strong as auto",
+    )
+    _add_camera_flags(parser)
+    add(
+        "--export",
+        type=parse_formats,
+        default=(),
+        metavar="FORMAT,...",
+        help="characters for other programs: glb, bvh, ..., all",
+    )
+    add("--backend", choices=get_args(Backend), default="torch", help="what runs the network")
+    add("--batch-size", type=count, help="people per batch (default: 8 on a CPU, 32 on a GPU)")
+    add("--overlay", choices=get_args(OverlayMode), default="mesh", help="what to draw")
+    add("--no-overlay", action="store_true", help="write no overlay")
+    add("--download", action="store_true", help="download a published model if it is missing")
+    _add_batch_flags(parser)
+    add_network_flags(parser)
+    return parser
+
+
+def _add_people_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags that say where people are and which of them are estimated."""
+    add = parser.add_argument
     add(
         "--boxes",
         type=Path,
@@ -112,16 +144,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="only these people (default: everyone)",
     )
     add("--keep-longest", type=count, metavar="N", help="only the N people with the most frames")
-    add("--preview", action="store_true", help="only write a picture with each person")
-    add("--reuse", action="store_true", help="use the estimates of the existing result")
-    add(
-        "--smooth",
-        dest="smoothing",
-        type=parse_smoothing,
-        default="auto",
-        metavar="auto|off|FACTOR",
-        help="temporal smoothing of videos; 2 is twice as strong as auto",
-    )
+
+
+def _add_camera_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags about the camera and the world."""
+    add = parser.add_argument
     add("--focal", dest="focal_px", type=float, metavar="PX", help="focal length in pixels")
     add("--fov", dest="fov_deg", type=float, metavar="DEG", help="or the horizontal angle of view")
     add(
@@ -132,24 +159,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--world", action="store_true", help="also write motion in world coordinates with a floor")
     add("--floor", action="store_true", help="the same as --world --camera static")
-    add(
-        "--export",
-        type=parse_formats,
-        default=(),
-        metavar="FORMAT,...",
-        help="characters for other programs: glb, bvh, ..., all",
-    )
-    add("--backend", choices=get_args(Backend), default="torch", help="what runs the network")
-    add("--batch-size", type=count, help="people per batch (default: 8 on a CPU, 32 on a GPU)")
-    add("--overlay", choices=get_args(OverlayMode), default="mesh", help="what to draw")
-    add("--no-overlay", action="store_true", help="write no overlay")
-    add("--download", action="store_true", help="download a published model if it is missing")
-    _add_batch_flags(parser)
-    add_network_flags(parser)
-    return parser
 
 
 def _add_batch_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags for many clips in one run."""
     group = parser.add_argument_group(
         "many clips", "instead of FILE_NAME; finished clips are skipped"
     )

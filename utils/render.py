@@ -40,8 +40,6 @@ _SUPERSAMPLED_PIXELS: Final = 30_000
 # The key light comes from the upper left; the headlight from the camera.
 _KEY_LIGHT: Final = np.array([-0.45, -0.65, -0.6], np.float32) / math.sqrt(0.985)
 _AMBIENT, _HEADLIGHT, _KEY, _GLOSS = 0.25, 0.45, 0.4, 0.12
-
-
 _SUBPIXEL_BITS: Final = 4
 _LARGEST_PX: Final = 20_000
 """Joints farther out are not drawn, because OpenCV is slow and overflows far outside the image."""

@@ -84,12 +84,9 @@ def write_viewer(
     )
     about |= {"pictures": pictures, "exports": exports}
     parts |= {"about": _script_safe(about), "embedded": "\n".join(embedded)}
-    with (
-        atomic_path(path) as partial,
-        partial.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
-    ):
-        for number, piece in enumerate(_PLACEHOLDER.split(_part("page.html"))):
-            file.write(parts[piece] if number % 2 else piece)
+    page = _PLACEHOLDER.sub(lambda placeholder: parts[placeholder[1]], _part("page.html"))
+    with atomic_path(path) as partial:
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def _about_clip(

@@ -45,7 +45,7 @@ from utils.iteration import with_progress
 _LEAST_OVERLAP: Final = 0.1
 """Least intersection over union of a detection and a person (as on AGORA's server)."""
 _NORMALISED: Final = {"nmve_all": "mpvpe_all", "nmje_body": "mpjpe_body"}
-
+"""Metrics of AGORA that divide an error by F1."""
 _BENT_RAD: Final = np.deg2rad(20)
 """Mean rotation of a hand's joints, relative to the mean hand, from which the hand is bent."""
 
@@ -267,8 +267,8 @@ def break_down(
             of_hands.append(errors[bent & known[:, part].all(1) & np.isfinite(errors)])
     true = axis_angle_to_matrix(torch.tensor(pose[:, 0]))[..., 2].numpy()
     away = 100.0 * ((facing * true).sum(1) < 0)[known[:, 0]]
-    values = {"PA MPVPE (bent hands)": np.concatenate(of_hands) if of_hands else np.zeros(0)}
-    values["facing away, %"] = away
+    bent_hands = np.concatenate(of_hands) if of_hands else np.zeros(0)
+    values = {"PA MPVPE (bent hands)": bent_hands, "facing away, %": away}
     return {
         name: {"mean": float(samples.mean()) if len(samples) else None, "count": len(samples)}
         for name, samples in values.items()

@@ -77,9 +77,8 @@ _SMPL_COMPARED: Final = (
     "left_elbow", "right_elbow", "left_wrist", "right_wrist",
 )
 # fmt: on
-
-
 _OUTLIER_MM: Final = 100.0
+"""PA-MPJPE above which the published code leaves out a hand."""
 
 
 class SampleErrors(NamedTuple):
