@@ -265,8 +265,8 @@ class Jobs:
             if job.found_with is None:
                 raise UserError("no people have been found yet; use Find people first")
             if job.found_with != _finding_flags(flags):
-                wanted = ", ".join(FINDING[:2])
-                raise UserError(f"{wanted} or the certainty has changed; find the people again")
+                names = ", ".join(FINDING)
+                raise UserError(f"one of {names} has changed; use Find people again")
             content = json.dumps(as_box_file(read_choice(folder, job)))
             with atomic_path(folder / "chosen.boxes.json") as partial:
                 partial.write_text(content, encoding="utf-8")

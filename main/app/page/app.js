@@ -257,7 +257,7 @@ async function showFound() {
   scrub.parentElement.hidden = found.shown.length < 2;
   $("#people-title").textContent = found.people.length
     ? `People: ${found.people.length} found`
-    : "Nobody was found: draw boxes, or lower the certainty under Advanced";
+    : "Nobody was found: draw boxes, or lower the confidence threshold under Advanced";
   drawSheet();
   goTo(found.shown[0]);
 }
