@@ -43,7 +43,7 @@ def test_everyone_is_exported_unless_people_are_named(result, tmp_path):
     [
         (["fbx"], {}, "^export format 'fbx' is unknown; choose from"),
         (["glb"], {"persons": [7]}, "--person 7: .* has 1, 2"),
-        (["glb"], {"options": ExportOptions(up="z")}, "y up by its standard"),
+        (["glb"], {"options": ExportOptions(up="z")}, "always have y up"),
         ([], {}, "choose from amass,glb"),
     ],
 )
