@@ -104,8 +104,7 @@ def read_input(path: Path, most_bytes: int, what: str | None = None) -> bytes:
         size = os.fstat(file.fileno()).st_size
     if len(content) > most_bytes:
         raise UserError(
-            f"cannot read {path}: {size} bytes are too many for such a file "
-            f"(at most {most_bytes >> 20} MiB)"
+            f"cannot read {path}: {size} bytes are too many (at most {most_bytes >> 20} MiB)"
         )
     return content
 

@@ -300,7 +300,7 @@ def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
     """Write an RGB image as .jpg, .jpeg or .png; an existing file is replaced.
 
     Raises:
-        UserError: the suffix is another one, or the file cannot be written.
+        UserError: the suffix is none of these, or the file cannot be written.
     """
     suffix = path.suffix.lower()
     if suffix not in (".jpg", ".jpeg", ".png"):

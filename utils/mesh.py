@@ -133,10 +133,10 @@ def read_ply_vertices(path: Path) -> Float32[np.ndarray, "N 3"]:
             rows = [dict(zip(header.row.names or (), line.split(), strict=True)) for line in lines]
             columns = [np.array([row[axis] for row in rows], np.float32) for axis in "xyz"]
             if len(rows) < header.vertices:
-                raise ValueError(f"{len(rows)} of {header.vertices} vertices are there")
+                raise ValueError(f"it has only {len(rows)} of {header.vertices} vertices")
         else:
             if len(body) < header.vertices * header.row.itemsize:
-                raise ValueError(f"fewer than the {header.vertices} vertices of its header")
+                raise ValueError(f"it has fewer than {header.vertices} vertices")
             table = np.frombuffer(body, header.row, header.vertices)
             columns = [table[axis].astype(np.float32) for axis in "xyz"]
     except (ValueError, KeyError, IndexError) as error:

@@ -119,7 +119,7 @@ def open_source(path: Path, fps: float | None = None) -> FrameSource:
             video; one without a constant rate is resampled to its average rate.
 
     Raises:
-        UserError: `path` does not exist or is of another kind, no frame can be decoded, or `fps` is
+        UserError: `path` does not exist or is none of these, no frame can be decoded, or `fps` is
             outside the range of videos.
     """
     if fps is not None:

@@ -90,7 +90,7 @@ class VideoWriter:
                 out with a warning.
 
         Raises:
-            UserError: the suffix is another one, `path` is a folder, or `fps` is out of range.
+            UserError: the suffix is none of these, `path` is a folder, or `fps` is out of range.
         """
         if path.suffix.lower() not in _OUTPUT_SUFFIXES or path.is_dir():
             raise UserError(f"cannot write the video '{path}': give the name of an .mp4 file")

@@ -74,9 +74,7 @@ def flags_of(flags: Mapping[str, str], names: Sequence[str] | None = None) -> li
         if name == "--keypoints" and value != "built-in":
             raise UserError(f"--keypoints {value}: only built-in can be chosen here")
         if name == "--detector" and value == "yolo":
-            raise UserError(
-                "--detector yolo: choose auto, which uses YOLO if its weights are there"
-            )
+            raise UserError("--detector yolo: use auto, which chooses YOLO if its weights exist")
         if name == "--conf" and not re.fullmatch(r"0?\.[0-9]{1,6}|[01]", value):
             raise UserError(f"--conf {value}: give a number from 0 to 1")
         if names is None or name in names:

@@ -34,7 +34,7 @@ from utils.video_write import VideoWriter
 log = logging.getLogger(__name__)
 
 FINDER: Final = "smplest_x_demo"
-"""The model that finds people, whichever is chosen: it is small, and only boxes are kept."""
+"""The model that finds people for every chosen model, since it is small and only boxes are kept."""
 TRIAL_S: Final = 2.0
 _MOST_SHOWN: Final = 120
 """Frames of a video in which boxes can be corrected."""
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _end_with_parent() -> None:
-    """Wait until stdin is closed, as it is when the server ends in any way, then end."""
+    """Wait until stdin is closed, which happens however the server ends, and then end."""
     while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -380,7 +380,9 @@ def _find_sources(options: BenchmarkOptions, config: DataConfig) -> list[Source]
     else:
         sources = [find_source(name, config) for name in dict.fromkeys(options.datasets)]
     if options.ground_truth == "meshes" and not any(source.scans for source in sources):
-        raise UserError(f"--gt meshes: {sources[0].name} has no meshes beside its images, EHF has")
+        raise UserError(
+            f"--gt meshes: {sources[0].name} has no meshes beside its images; EHF has them"
+        )
     return sources
 
 
