@@ -275,7 +275,7 @@ def test_what_holds_no_pictures_is_refused_at_once(client, tmp_path):
         ({"--boxes": "/etc/passwd"}, "--boxes: the app has no such option"),
         ({"--set": "inference.detection.model_path=/x"}, "--set: the app has no such option"),
         ({"--keypoints": "/etc/passwd"}, "--keypoints /etc/passwd: only built-in"),
-        ({"--detector": "yolo"}, "--detector yolo: choose auto"),
+        ({"--detector": "yolo"}, "--detector yolo: use auto"),
         ({"--conf": "high"}, "--conf high: give a number from 0 to 1"),
     ],
 )
