@@ -185,15 +185,9 @@ class TimedTraining:
             first, changes = self._start, self._settings.continued
         begin = f"model.pretrained_model_path={str(first)!r}"
         trained = self._trained("regression", REGRESSION, *changes, begin)
-        with self._stage("weights") as is_open:
-            if is_open:
-                self._write_network(trained)
-        with self._stage("evaluation") as is_open:
-            if is_open:
-                self._evaluate()
-        with self._stage("errors") as is_open:
-            if is_open:
-                self._measure_errors()
+        self._do_once("weights", lambda: self._write_network(trained))
+        self._do_once("evaluation", self._evaluate)
+        self._do_once("errors", self._measure_errors)
 
     def _pretrained(self) -> Path:
         """The weights that regression starts from, pre-trained while the people are drawn."""
@@ -216,13 +210,12 @@ class TimedTraining:
     def network(self) -> Path:
         return self._folder / NETWORK
 
-    @contextmanager
-    def _stage(self, name: str) -> Iterator[bool]:
-        """Yield whether the stage is unfinished; it is finished when the block succeeds."""
-        since = self._plan.seconds
-        yield not self._plan.is_done(name)
-        if not self._plan.is_done(name):
-            self._plan.done(name, since)
+    def _do_once(self, stage: str, work: Callable[[], object]) -> None:
+        """Do the work of a stage, unless an earlier start has finished it."""
+        if not self._plan.is_done(stage):
+            since = self._plan.seconds
+            work()
+            self._plan.done(stage, since)
 
     def _time_left(self, stage: str) -> float:
         """Seconds until the stage should be over."""
@@ -244,18 +237,19 @@ class TimedTraining:
         import torch
 
         threads = torch.get_num_threads()
-        with self._stage("data") as is_open:
-            if not is_open:
-                return
-            started = time.monotonic()
-            count = self._draw("test", self._few("test"))
-            per_s = count / (time.monotonic() - started) / self._workers(count)
-            self._draw("heldout", self._few("heldout"))
-            train = self._plan.once(
-                "people", "train", lambda: _CERTAIN * per_s * self._cores * self._time_left("data")
-            )
-            self._draw("train", max(_FEWEST, 16 * round(train / 16)))
+        self._do_once("data", self._draw_sets)
         torch.set_num_threads(threads)  # drawing sets it to one
+
+    def _draw_sets(self) -> None:
+        """Draw the test and held-out people, then as many for training as there is time for."""
+        started = time.monotonic()
+        count = self._draw("test", self._few("test"))
+        per_s = count / (time.monotonic() - started) / self._workers(count)
+        self._draw("heldout", self._few("heldout"))
+        train = self._plan.once(
+            "people", "train", lambda: _CERTAIN * per_s * self._cores * self._time_left("data")
+        )
+        self._draw("train", max(_FEWEST, 16 * round(train / 16)))
 
     def _few(self, kind: str) -> int:
         return min(_MOST[kind], max(_FEWEST, round(_PER_MINUTE[kind] * self._minutes)))
@@ -281,32 +275,32 @@ class TimedTraining:
     # ---- training
 
     def _trained(self, stage: str, recipe: "Recipe", *changes: str) -> Path:
-        """The last snapshot of a stage."""
-        from main.training import RunOptions, StopRequest, run_training
-
-        runs = self._folder / "runs"
-        with self._stage(stage) as is_open:
-            if is_open:
-                limit = self._plan.once(
-                    "limits", stage, lambda: max(_LEAST_STAGE_S, self._time_left(stage))
-                )
-                fixed = (
-                    f"data.data_dir={str(self._folder / 'data')!r}",
-                    f"train.time_limit_s={limit}",
-                    "train.end_epoch=1_000_000",
-                    "train.continue_train=True",
-                    "train.validate_on=()",
-                )
-                changes = (*self._common, *changes, *fixed)
-                options = RunOptions(stage, self._config, runs, self._device, changes)
-                stop = StopRequest()
-                with _signals_restored():
-                    status = run_training(recipe, options, stop)
-                if status or stop.requested:
-                    raise SystemExit(status or 128 + signal.SIGTERM)
-        (run,) = runs.glob(f"*_{stage}_*")
+        """The last snapshot of a stage, which is trained unless it is finished."""
+        self._do_once(stage, lambda: self._train(stage, recipe, changes))
+        (run,) = (self._folder / "runs").glob(f"*_{stage}_*")
         found = (run / "model_dump").glob("snapshot_[0-9]*.pth.tar")
         return max(found, key=lambda path: path.stat().st_mtime_ns)
+
+    def _train(self, stage: str, recipe: "Recipe", changes: tuple[str, ...]) -> None:
+        from main.training import RunOptions, StopRequest, run_training
+
+        limit = self._plan.once(
+            "limits", stage, lambda: max(_LEAST_STAGE_S, self._time_left(stage))
+        )
+        fixed = (
+            f"data.data_dir={str(self._folder / 'data')!r}",
+            f"train.time_limit_s={limit}",
+            "train.end_epoch=1_000_000",
+            "train.continue_train=True",
+            "train.validate_on=()",
+        )
+        changes = (*self._common, *changes, *fixed)
+        options = RunOptions(stage, self._config, self._folder / "runs", self._device, changes)
+        stop = StopRequest()
+        with _signals_restored():
+            status = run_training(recipe, options, stop)
+        if status or stop.requested:
+            raise SystemExit(status or 128 + signal.SIGTERM)
 
     def _joined(self, lifted: Path, encoder: Path) -> Path:
         """The network with the lifter and heads of one stage and the encoder of the other."""

@@ -7,7 +7,6 @@ comes from a page must come from a page of this server; and other computers need
 
 import asyncio
 import importlib.util
-import io
 import logging
 import re
 import secrets
@@ -18,7 +17,7 @@ import zipfile
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple, cast
 from urllib.parse import quote, urlsplit
 
 import uvicorn
@@ -458,33 +457,25 @@ def _zip(request: Request) -> Response:
     return StreamingResponse(_zipped(folder, files), 200, headers, "application/zip")
 
 
-class _Chunks(io.RawIOBase):
-    """A write-only file that keeps what is written until it is taken."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._waiting = bytearray()
-
-    def writable(self) -> bool:
-        return True
+class _Chunks(list[bytes]):
+    """A write-only file that keeps what is written until it is cleared."""
 
     def write(self, data: Any) -> int:
-        self._waiting += data
+        self.append(bytes(data))
         return len(data)
 
-    def take(self) -> bytes:
-        taken = bytes(self._waiting)
-        self._waiting.clear()
-        return taken
+    def flush(self) -> None:
+        """Do nothing, as every write is complete."""
 
 
 def _zipped(folder: Path, files: list[Path]) -> Iterator[bytes]:
     chunks = _Chunks()
-    with zipfile.ZipFile(chunks, "w") as archive:
+    with zipfile.ZipFile(cast(IO[bytes], chunks), "w") as archive:
         for path in files:
             info = zipfile.ZipInfo.from_file(path, str(path.relative_to(folder)))
             with path.open("rb") as source, archive.open(info, "w", force_zip64=True) as entry:
                 while data := source.read(_CHUNK):
                     entry.write(data)
-                    yield chunks.take()
-    yield chunks.take()
+                    yield b"".join(chunks)
+                    chunks.clear()
+    yield b"".join(chunks)

@@ -127,8 +127,7 @@ def export_result(
         write_viewer(written[-1], result, data, body, options=options, source=source)
         log.info("%s", written[-1])
     if "amass" in formats and data.name == STAND_IN_NAME:
-        warning = "amass: betas and expressions of the %s give other shapes with SMPL-X"
-        log.warning(warning, STAND_IN_NAME)
+        log.warning("amass: with SMPL-X, the betas of the %s give other shapes", STAND_IN_NAME)
     return written
 
 

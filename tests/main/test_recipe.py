@@ -1,4 +1,4 @@
-"""The demo network from nothing, tiny: every stage, and a run that is stopped twice goes on."""
+"""A tiny demo network: every stage, and a run that continues after it was stopped twice."""
 
 import json
 import os
@@ -117,7 +117,7 @@ def test_another_plan_is_refused(train, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "plan.json").write_text(json.dumps({"asked": {"minutes": 3}}))
     assert train() == 2
-    assert "name another --output" in capsys.readouterr().err
+    assert "give another --output" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags", [("--minutes", "0"), ("--seed", "-1"), ("--seed", "77")])
