@@ -241,36 +241,26 @@ class Jobs:
     def _arguments(self, job: Job, kind: Kind, formats: str) -> list[str]:
         """The checked arguments of the command; writes the file of boxes if one is needed."""
         folder = self.path(job.id)
-        flags, source = job.flags, str(folder / "input" / job.file)
+        flags, source = flags_of(job.flags), str(folder / "input" / job.file)
         if kind in ("export", "again") and not (folder / job.result).is_dir():
             raise UserError("there is no result yet; run the job first")
         if kind == "export":
             check([job.model, source, f"--export={formats}"])
             return [str(folder / job.result), f"--format={formats}", f"--input={source}"]
         if kind == "find":
-            check([job.model, source, *flags_of(flags)])
-            return [job.model, source, *flags_of(flags, FINDING)]
-        output = folder / "trial" if kind == "trial" else folder
-        arguments = [job.model, source, f"--output={output}", *flags_of(flags)]
+            check([job.model, source, *flags])
+            return [job.model, source, *flags_of(job.flags, FINDING)]
         if kind == "trial":
-            arguments = [text for text in arguments if not text.startswith("--export=")]
+            flags = [flag for flag in flags if not flag.startswith("--export=")]
+        output = folder / "trial" if kind == "trial" else folder
+        arguments = [job.model, source, f"--output={output}", *flags]
         if kind == "again":
             arguments.append("--reuse")
-            check(arguments)
-            return arguments
-        if job.choice.people == "largest":
+        elif job.choice.people == "largest":
             arguments.append("--person=largest")
         check(arguments)
-        if job.choice.needs_boxes:
-            if job.found_with is None:
-                raise UserError("no people have been found yet; use Find people first")
-            if job.found_with != _finding_flags(flags):
-                names = ", ".join(FINDING)
-                raise UserError(f"one of {names} has changed; use Find people again")
-            content = json.dumps(as_box_file(read_choice(folder, job)))
-            with atomic_path(folder / "chosen.boxes.json") as partial:
-                partial.write_text(content, encoding="utf-8")
-            arguments.append(f"--boxes={folder / 'chosen.boxes.json'}")
+        if kind != "again" and job.choice.needs_boxes:
+            arguments.append(f"--boxes={_write_boxes(folder, job)}")
         return arguments
 
     def _work(self) -> None:
@@ -337,6 +327,19 @@ class Jobs:
             timer = threading.Timer(_GRACE_S, _kill_group, (process, signal.SIGKILL))
             timer.daemon = True
             timer.start()
+
+
+def _write_boxes(folder: Path, job: Job) -> Path:
+    """Write the boxes of the chosen people, in the format of --boxes."""
+    if job.found_with is None:
+        raise UserError("no people have been found yet; use Find people first")
+    if job.found_with != _finding_flags(job.flags):
+        names = ", ".join(FINDING)
+        raise UserError(f"one of {names} has changed; use Find people again")
+    path = folder / "chosen.boxes.json"
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(as_box_file(read_choice(folder, job))), encoding="utf-8")
+    return path
 
 
 def _finding_flags(flags: Mapping[str, str]) -> dict[str, str]:
