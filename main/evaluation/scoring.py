@@ -183,12 +183,12 @@ def score_result(result_folder: Path, truth: Path, body_folder: str) -> None:
     Raises:
         UserError: a file is missing or wrong, or nobody matches.
     """
-    is_data = not truth.is_dir() and truth.suffix != ".pkl"
-    people = (read_people(result_folder), read_truth(truth)) if is_data else None
+    is_humandata = not truth.is_dir() and truth.suffix != ".pkl"
+    people = (read_people(result_folder), read_truth(truth)) if is_humandata else None
     bodies = BodyLibrary(find_model_folder(ROOT / body_folder))
     true_world = read_world_truth(truth, bodies)
     tracks, fps = read_world_people(result_folder) if true_world else ([], 0.0)
-    if not is_data and not tracks:
+    if not is_humandata and not tracks:
         raise UserError(f"{result_folder} has no world coordinates; run inference with --world")
     written: dict[str, object] = {}
     if people is not None:

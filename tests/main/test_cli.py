@@ -104,16 +104,8 @@ def test_flags_stand_anywhere_in_every_command(verbose):
         parsed("submit", "--server", "agora", "check", *verbose, "a.zip"),
         parsed("humandata", "check", "a.npz", "--json", *verbose, "b.npz"),
         parsed(
-            "humandata",
-            "--keep",
-            "all",
-            "convert",
-            *verbose,
-            "merge",
-            "a",
-            "--output",
-            "c.npz",
-            "b",
+            *("humandata", "--keep", "all", "convert"),
+            *(*verbose, "merge", "a", "--output", "c.npz", "b"),
         ),
         parsed("score", "result", "--body-folder", "f", *verbose, "truth.npz"),
     ]
