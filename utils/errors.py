@@ -14,7 +14,7 @@ _REMEDIES: Final = {
     errno.EFBIG: "check the free space and the limit on the size of files (ulimit -f)",
     errno.EMFILE: "raise the limit on open files (ulimit -n 4096)",
     errno.ENFILE: "the whole machine has too many open files; close other programs",
-    errno.ENOMEM: "close other programs, or raise this process' limit (ulimit -v)",
+    errno.ENOMEM: "close other programs, or raise the limit of this process (ulimit -v)",
 }
 
 
@@ -97,5 +97,5 @@ def refusal(error: OSError, place: str = "") -> str:
     """
     where = error.filename or place
     reason = error.strerror or first_line(error)
-    remedy = _REMEDIES.get(error.errno or 0, "check the place's free space and permissions")
+    remedy = _REMEDIES.get(error.errno or 0, "check free space and permissions")
     return f"{where}: {reason}; {remedy}" if where else f"{reason}; {remedy}"

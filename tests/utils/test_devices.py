@@ -142,7 +142,7 @@ with process_group(torch.device("cpu")) as here:
     if here.is_first:
         (first, told_0, total), (second, told_1, _) = gathered
         assert (first.rank, second.rank, second.size, total) == (0, 1, 2, 3.0), gathered
-        full = "place: No space left on device; check the place's free space and permissions"
+        full = "place: No space left on device; check free space and permissions"
         assert told_0 == told_1 == ["bad row", "fine", full], gathered
         sys.stdout.write("together")
 """

@@ -364,7 +364,7 @@ def test_what_the_disk_refuses_is_a_line_and_the_queue_goes_on(client, tmp_path)
     log.rmdir()
     task = client.get(f"/api/jobs/{stuck}").json()["task"]
     assert task["state"] == "failed"
-    assert "log.txt: Is a directory; check the place's free space" in task["error"]
+    assert "log.txt: Is a directory; check free space" in task["error"]
 
 
 @pytest.mark.parametrize(
