@@ -21,8 +21,10 @@ Boxes = dict[int, dict[int, list[float]]]
 
 FINDING: Final = ("--fps", "--detector", "--conf")
 """Options that decide which boxes are found, and in which frames."""
-_VALUES: Final = (*FINDING, "--smooth", "--focal", "--fov", "--keep-longest", "--export")
-_CHOICES: Final = ("--overlay", "--keypoints", "--precision", "--device", "--batch-size")
+_WITH_VALUE: Final = (
+    *(*FINDING, "--smooth", "--focal", "--fov", "--keep-longest", "--export"),
+    *("--overlay", "--keypoints", "--precision", "--device", "--batch-size"),
+)
 _SWITCHES: Final = ("--refine", "--no-refine", "--world", "--floor", "--no-overlay")
 _CONFIDENCE: Final = "inference.detection.conf"
 _MOST_EDITS: Final = 10_000
@@ -69,7 +71,7 @@ def flags_of(flags: Mapping[str, str], names: Sequence[str] | None = None) -> li
     """
     arguments = []
     for name, value in flags.items():
-        if name not in (*_VALUES, *_CHOICES, *_SWITCHES):
+        if name not in (*_WITH_VALUE, *_SWITCHES):
             raise UserError(f"{name}: the app has no such option")
         if name == "--keypoints" and value != "built-in":
             raise UserError(f"--keypoints {value}: only built-in can be chosen here")
