@@ -218,7 +218,7 @@ def test_too_large_an_upload_leaves_nothing(client, tmp_path):
     for content in (bytes(1_000_001), unannounced()):
         answer = client.post("/api/jobs?name=a.mp4", content=content)
         assert answer.status_code == 413
-        assert answer.json()["error"].startswith("a.mp4 is larger than 1 MB; cut it")
+        assert answer.json()["error"].startswith("a.mp4 is larger than 1 MB; shorten it")
     answer = client.post("/api/jobs?name=a.mp4", headers={"Content-Length": "300000001"})
     assert answer.status_code == 413
     assert client.post("/api/jobs?name=a.mp4").json() == {"error": "a.mp4 is empty"}
@@ -389,7 +389,7 @@ def test_boxes_found_in_other_frames_are_not_used(client):
     start(client, job, "find", {"--fps": "10"})
     ended(client, job)
     client.put(f"/api/jobs/{job}/choice", json={"people": [2]})
-    assert "find the people again" in start(client, job, "run", {"--fps": "20"}).json()["error"]
+    assert "use Find people again" in start(client, job, "run", {"--fps": "20"}).json()["error"]
 
 
 def test_one_app_at_a_time_has_a_folder(tmp_path, commands):
