@@ -282,23 +282,16 @@ def smooth_axis_angles(
     sigma: float,
     weights: Float[np.ndarray, " T"] | None = None,
 ) -> Float[np.ndarray, "T J3"]:
-    """Smooth rotations along the first axis, given as axis-angle vectors (radians) per joint."""
+    """Smooth rotations along the first axis, given as axis-angle vectors (radians) per joint.
+
+    Angles of the result are at most pi. See `smooth`.
+    """
     if sigma < _LEAST_SIGMA or len(axis_angles) < 2:
         return axis_angles.copy()
-    smoothed = smooth_rotations(quaternions_of(axis_angles), sigma, weights)
-    return axis_angles_of(smoothed).astype(axis_angles.dtype)
-
-
-def quaternions_of(axis_angles: Float[np.ndarray, "T J3"]) -> Float[np.ndarray, "T J 4"]:
-    """Unit quaternions (x, y, z, w) from axis-angle vectors (radians) per joint."""
     quaternions = Rotation.from_rotvec(axis_angles.reshape(-1, 3).astype(np.float64)).as_quat()
-    return quaternions.reshape(len(axis_angles), -1, 4)
-
-
-def axis_angles_of(quaternions: Float[np.ndarray, "T J 4"]) -> Float[np.ndarray, "T J3"]:
-    """The inverse of `quaternions_of`; angles are at most pi."""
-    vectors = Rotation.from_quat(quaternions.reshape(-1, 4)).as_rotvec()
-    return vectors.reshape(len(quaternions), -1)
+    smoothed = smooth_rotations(quaternions.reshape(len(axis_angles), -1, 4), sigma, weights)
+    vectors = Rotation.from_quat(smoothed.reshape(-1, 4)).as_rotvec()
+    return vectors.reshape(axis_angles.shape).astype(axis_angles.dtype)
 
 
 def interpolate_axis_angles(
