@@ -483,7 +483,7 @@ def test_in_a_browser(served, run_web, clip, tmp_path):
     _, address = served()
     run_web("use_app.mjs", address, clip, damaged, large, tmp_path, os.environ.get("PICTURES", ""))
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
-    assert found["tooLarge"].startswith("large.mp4 is larger than 300 MB; cut it")
+    assert found["tooLarge"].startswith("large.mp4 is larger than 300 MB; shorten it")
     assert found["damaged"].startswith("cannot read the video 'damaged.mp4'")
     assert found["besideSmoothing"].startswith("--smooth soft: give auto")
     assert (found["people"], found["drawnAs"], found["movedRight"]) == (3, 4, True)
