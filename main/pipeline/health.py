@@ -134,10 +134,7 @@ def _bodies(path: Path) -> Iterator[Finding]:
     stand_in = ModelFolder(STAND_IN, STAND_IN_NAME)
     usable = False
     for rig, gender in product(_RIGS, GENDERS):
-        finding = _readable(
-            f"{_RIGS[rig]} {gender}",
-            partial(read_body, licensed, rig, gender),
-        )
+        finding = _readable(f"{_RIGS[rig]} {gender}", partial(read_body, licensed, rig, gender))
         usable |= (rig, gender, finding.state) == ("smplx", "neutral", "readable")
         yield finding
     for name, read in (
