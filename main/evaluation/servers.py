@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from utils.errors import UserError, first_line
+from utils.errors import UserError, escape_controls, first_line
 from utils.files import open_input, read_input
 from utils.iteration import with_progress
 
@@ -206,7 +206,7 @@ class Finding(NamedTuple):
     what: str
 
     def __str__(self) -> str:
-        return f"{self.level}: {self.where}: {self.what}"
+        return escape_controls(f"{self.level}: {self.where}: {self.what}")
 
 
 class Check(NamedTuple):
