@@ -352,7 +352,7 @@ class Refinement:
         return int(usable.sum())
 
     def _find_shapes(
-        self, raw: RawRows, usable: Bool[np.ndarray, " N"], groups: list[Int[np.ndarray, " T"]]
+        self, raw: RawRows, usable: Bool[np.ndarray, " N"], groups: list[Int[np.ndarray, " _"]]
     ) -> Float[np.ndarray, "N 10"]:
         """The betas of the person of each row, from a sample of the usable rows of each group.
 

@@ -70,7 +70,7 @@ class Observations(NamedTuple):
         hidden: whether keypoints are known, but none of an ankle.
     """
 
-    runs: list[Int[np.ndarray, " T"]]
+    runs: list[Int[np.ndarray, " _"]]
     person: Int[np.ndarray, " N"]
     pelvis: Float[np.ndarray, "N 3"]
     centre: Float[np.ndarray, "N 3"]

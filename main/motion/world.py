@@ -288,16 +288,16 @@ class _Equations:
 
 
 class _Contacts(NamedTuple):
-    """C points of feet that touch the ground, in S uninterrupted contacts, relative to a window.
+    """C points of feet that touch the ground in a window, in S uninterrupted contacts.
 
     Attributes:
-        row, point: number of the row of the window, and of `FOOT_JOINTS`.
-        segment: number of the contact, 0 to S - 1.
-        foot: position relative to the pelvis.
+        row, point: numbers in the window and in `FOOT_JOINTS`.
+        segment: number of the contact, from 0 to S - 1.
+        foot: observed position relative to the pelvis.
         soles: mean height of each contact's point over the sole.
-        hip: position of the hip relative to the contact's anchor plus the pelvis relative to it,
-            if the ankle is where it is seen relative to the foot.
-        reach: farthest distance from there to the hip.
+        hip: what is added to pelvis minus anchor to give hip minus ankle, if the ankle is above the
+            anchor as it is observed above the foot.
+        reach: largest distance of the hip from the ankle.
     """
 
     row: Int[np.ndarray, " C"]
@@ -310,6 +310,7 @@ class _Contacts(NamedTuple):
 
 
 def _contacts_of(seen: Observations, solution: Solution, part: Int[np.ndarray, " T"]) -> _Contacts:
+    """The contacts of `solution` in the rows `part`."""
     contacts, limbs = solution.contacts[part], seen.limbs[part]
     row, point = np.nonzero(contacts)
     segment = segments_of(contacts)[row, point]
