@@ -187,7 +187,7 @@ def _subset(arguments: argparse.Namespace) -> None:
 
 
 def _from_results(arguments: argparse.Namespace) -> None:
-    from main.motion.results import from_results
+    from main.motion.pseudo_labels import from_results
 
     from_results(
         arguments.results,

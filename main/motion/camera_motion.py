@@ -1,9 +1,10 @@
-"""How the camera of a clip moves, from what is seen behind the people.
+"""The motion of the camera of a clip, from the background behind people.
 
-Corners of a keyframe are found again in the frames after it (Lucas-Kanade, there and back). A
-rotation and a zoom explain where most of them are. Once too few are left, an older keyframe that
-shows the same direction takes over, or the frame becomes a keyframe. All measurements between
-keyframes are made to agree at the end, so errors do not add up where the camera looks back.
+Corners of a keyframe are tracked to the frames after it (Lucas-Kanade, forward and backward). A
+rotation and a zoom explain the positions of most of them. If too few agree, an older keyframe with
+nearly the same view replaces the keyframe, or the frame becomes one. At the end, all measurements
+between keyframes are adjusted to agree, so errors do not accumulate if the camera returns to a
+view.
 """
 
 import logging
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
 from scipy.spatial.transform import Rotation
 
-from main.motion.camera import CameraKind, CameraMotion, Clip, static_camera
+from main.motion.camera import UNMODELLED, CameraKind, CameraMotion, Clip, static_camera
 from main.motion.odometry import CameraPath, Observation, agrees_with_motion, find_path
 from main.motion.turns import (
     INLIER_PX,
@@ -33,52 +34,53 @@ from main.motion.turns import (
 log = logging.getLogger(__name__)
 
 _LONGEST_SIDE: Final = 640
-"""Frames are reduced to this many pixels; all distances below are in these pixels."""
+"""Longest side of the reduced frames; all distances below are in their pixels."""
 _CORNERS: Final = 200
 _CORNER_DISTANCE: Final = 12
 _CORNER_QUALITY: Final = 0.005
 _BOX_MARGIN: Final = 0.08
-"""Of a box's height, on every side: hands and shadows leave boxes."""
-_LEAST_POINTS: Final = 12
-"""Fewer say nothing."""
-_THERE_AND_BACK: Final = 0.5
-"""A corner that comes back farther than this from where it was is lost."""
-_KEPT: Final = 0.55
-"""Share of a keyframe's corners that must be found again, or another keyframe takes over."""
-_TAKES_OVER: Final = 0.7
+"""Margin around boxes relative to their height, because hands and shadows leave boxes."""
+_MIN_POINTS: Final = 12
+"""Least number of corners from which a turn is fitted."""
+_MAX_RETURN_ERROR: Final = 0.5
+"""Distance of a corner that is tracked back from where it was, beyond which it is lost."""
+_MIN_SHARE: Final = 0.55
+"""Share of a keyframe's corners that agree with the turn, below which the keyframe changes."""
+_MIN_OLD_SHARE: Final = 0.7
+"""The same for an older keyframe that replaces it."""
 _NEAR: Final = 0.25
-"""An older keyframe is tried if the view moved by less than this share of the width from it."""
+"""Displacement of the view, over the longest side, up to which an older keyframe may replace it."""
 _OVERLAPPING: Final = 0.4
-"""A new keyframe is also measured against older ones as near as this."""
-_MOST_IMAGES: Final = 64
-"""Keyframes whose image is kept, to look back at."""
-_LOOKS_BACK: Final = 2
-"""At so many older keyframes, when the keyframe changes."""
-_WIDEST, _LEAST_WIDTH = 12, 5
-"""Most matches that the focal length is found from, and how far the image must move in each."""
-_LEAST_INLIERS: Final = 0.35
+"""The same up to which a new keyframe is measured against an older one."""
+_MAX_IMAGES: Final = 64
+"""Number of keyframes whose images are kept."""
+_OLD_KEYFRAMES: Final = 2
+"""Number of older keyframes that are tried when the keyframe changes."""
+_FOCAL_MATCHES, _MIN_DISPLACEMENT = 12, 5
+"""Largest number of matches from which the focal length is found, and the least displacement of the
+view in each of them."""
+_MIN_INLIERS: Final = 0.35
+"""Least share of the found corners that agree with a turn."""
 _SURE: Final = 0.5
-"""With less confidence, another guess of where corners went is tried."""
+"""Confidence below which tracking is also started from the phase correlation of the images."""
 _UNSEEN: Final = 1e-3
-"""Weight of a turn that nothing was seen of; others have the root of their number of corners."""
+"""Weight of a turn that was not measured; others have the root of their number of corners."""
 _CHECK_S: Final = 0.4
-"""Between two looks for parallax."""
+"""Time between two checks of parallax."""
 _UNEXPLAINED, _EXPLAINED = 0.05, 0.75
-"""Parallax: a turn leaves this share of the corners unexplained, and a motion explains this share
-of those and of all."""
+"""There is parallax if the turn leaves more than the first share of the corners unexplained, and a
+motion explains more than the second share of those and of all."""
 _MOVES: Final = 0.3
-"""Share of looks that must find parallax if the camera moves."""
-_REMEMBERED: Final = 90
-"""Corners of each frame that are kept for the path of a camera that moves."""
-_FINE: Final = 64
+"""Share of the checks that find parallax, from which the camera moves."""
+_PATH_CORNERS: Final = 90
+"""Corners of each frame that are kept for the path of a moving camera."""
+_SUBPIXELS: Final = 64
 _NOISE: Final = 0.7
-"""Of corners, for the path of a camera that moves."""
-_UNMODELLED: Final = 0.3
-"""Confidence in a turn that is all that is known of a camera that moves."""
+"""Standard deviation of corners, for the path of a moving camera."""
 _STILL: Final = 0.6
-"""A camera whose image moves by less than this stands still."""
+"""Displacement of the view below which the camera is static."""
 _ZOOMS: Final = 0.01
-"""Changes of the focal length below this share are noise."""
+"""Logarithm of the zoom below which it is noise."""
 _LK: Final[dict[str, Any]] = {
     "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
     "winSize": (15, 15),
@@ -87,26 +89,10 @@ _LK: Final[dict[str, Any]] = {
 }
 
 
-def as_dolly(motion: CameraMotion) -> CameraMotion:
-    """The motion of a camera that goes ahead and back instead of zooming.
-
-    Towards a background that is equally far everywhere, both look the same. The unit is the
-    distance of the background in the first frame.
-    """
-    turns = motion.camera_from_first[:, :3, :3]
-    ahead = turns[:, 2]  # of each frame, in the first camera's
-    nearer = np.diff(1 - 1 / motion.zoom, prepend=0.0)
-    poses = motion.camera_from_first.copy()
-    centres = np.cumsum(nearer[:, None] * ahead, axis=0)
-    poses[:, :3, 3] = -np.einsum("tij,tj->ti", turns, centres)
-    confidence = np.minimum(motion.confidence, _UNMODELLED)
-    return CameraMotion("moving", poses, np.ones(len(poses)), confidence, False)
-
-
 class _Keyframe(NamedTuple):
-    """A frame that later ones are compared with: the reduced image, and corners in its pixels.
+    """A reduced image and the corners in it, to which later frames are compared.
 
-    A corner that comes from an older keyframe has the same number there.
+    Corners that come from an older keyframe have the same `ids` there.
     """
 
     grey: UInt8[np.ndarray, "h w"]
@@ -115,13 +101,12 @@ class _Keyframe(NamedTuple):
 
 
 class _Match(NamedTuple):
-    """A frame as seen from a keyframe.
+    """Corners of a keyframe that are found in a frame, and the turn between both.
 
     Attributes:
-        ids: numbers of the corners that are found.
-        before: the corners, from the principal point.
-        after: where they are in the frame.
-        share: of all corners of the keyframe, how many are where the turn says.
+        ids: numbers of the corners.
+        before, after: positions in both frames relative to the principal point.
+        share: share of all corners of the keyframe that agree with the turn.
     """
 
     ids: Int32[np.ndarray, " N"]
@@ -137,16 +122,16 @@ class _Match(NamedTuple):
     @property
     def confidence(self) -> float:
         inliers = float(self.fit.inliers.sum())
-        return min(1.0, inliers / (4 * _LEAST_POINTS)) * inliers / len(self.fit.inliers)
+        return min(1.0, inliers / (4 * _MIN_POINTS)) * inliers / len(self.fit.inliers)
 
 
 class CameraTracker:
-    """Sees every frame of a clip once, in order, and then says how the camera moved.
+    """Finds the camera's motion from the frames of a clip, which are added once and in order.
 
     Memory grows by less than a kilobyte per frame.
 
     Args:
-        kind: what the camera does; None: what the corners say.
+        kind: the kind of motion; None: it is found.
     """
 
     def __init__(self, clip: Clip, kind: CameraKind | None = None) -> None:
@@ -164,22 +149,22 @@ class CameraTracker:
         self._rng = np.random.default_rng(0)
         self._edges: list[Edge] = []
         self._absolute: list[Turn] = []
-        """Of all keyframes, from the first frame; finish() improves on it."""
+        """Turns from the first frame to each keyframe, before adjustment."""
         self._images: dict[int, _Keyframe] = {}
-        """The keyframes that can still be looked back at."""
+        """The keyframes whose images are kept, by their numbers."""
         self._current = -1
         self._last: Float32[np.ndarray, "a b"] | None = None
         """The last frame's thumbnail."""
         self._turn = self._step = NO_TURN
-        """From the current keyframe, and from the frame before."""
+        """Turns of the last frame from the current keyframe, and from the frame before."""
         self._frames: list[tuple[int, Turn, float]] = []
-        """Each frame's keyframe, its turn from there, and the confidence."""
+        """The keyframe of each frame, the turn from there, and the confidence."""
         self._parallax: list[bool] = []
         self._widest: dict[int, tuple[float, _Match]] = {}
-        """Of some keyframes, the match that is farthest off, and how far in reduced pixels."""
+        """The match of some keyframes with the largest displacement of the view, and that."""
         self._corner_count = 0
         self._observations: list[tuple[np.ndarray, np.ndarray]] = []
-        """Of each frame, numbers of corners and where they are, `_FINE` parts of a pixel."""
+        """Numbers of corners in each frame, and their positions in 1 / `_SUBPIXELS` pixels."""
 
     def add(
         self,
@@ -187,12 +172,12 @@ class CameraTracker:
         image: UInt8[np.ndarray, "H W 3"],
         boxes_xywh: Float[np.ndarray, "P 4"],
     ) -> None:
-        """Take in a frame.
+        """Add a frame.
 
         Args:
             frame_index: from 0, without gaps.
             image: RGB, of the clip's size.
-            boxes_xywh: of people, pixels; what is inside them says nothing of the camera.
+            boxes_xywh: boxes of people in pixels, which are left out.
         """
         grey = cv2.cvtColor(
             cv2.resize(image, self._size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY
@@ -205,30 +190,30 @@ class CameraTracker:
             moved = self._displacement(self._turn)
             if moved > self._widest.get(self._current, (0.0, match))[0]:
                 self._widest[self._current] = moved, match
-                if len(self._widest) > _WIDEST:
+                if len(self._widest) > _FOCAL_MATCHES:
                     del self._widest[min(self._widest, key=lambda one: self._widest[one][0])]
             if frame_index % self._check_interval == 0:
                 self._parallax.append(self._has_parallax(match))
-        if match is None or match.share < _KEPT:
+        if match is None or match.share < _MIN_SHARE:
             match = self._change_keyframe(match, grey, background)
         self._remember(match)
         if frame_index == 0:
-            confidence = float(len(self._images[0].corners) >= _LEAST_POINTS)
+            confidence = float(len(self._images[0].corners) >= _MIN_POINTS)
         else:
             confidence = 0.0 if match is None else match.confidence
         self._frames.append((self._current, self._turn, confidence))
 
     def _remember(self, match: _Match | None) -> None:
+        """Keep corners for the path of a moving camera."""
         keyframe = self._images[self._current]
         ids, places = keyframe.ids, keyframe.corners
         if match is not None:
             ids, places = match.ids, match.after + self._centre
-        chosen = slice(_REMEMBERED)
-        fine = np.clip(np.rint(places[chosen] * _FINE), 0, 65535).astype(np.uint16)
-        self._observations.append((ids[chosen].copy(), fine))
+        fine = np.clip(np.rint(places[:_PATH_CORNERS] * _SUBPIXELS), 0, 65535).astype(np.uint16)
+        self._observations.append((ids[:_PATH_CORNERS].copy(), fine))
 
     def _background(self, boxes_xywh: Float[np.ndarray, "P 4"]) -> UInt8[np.ndarray, "h w"]:
-        """255 where no people are."""
+        """A mask that is 255 outside boxes and their margins, else 0."""
         width, height = self._size
         mask = np.full((height, width), 255, np.uint8)
         for x, y, w, h in np.asarray(boxes_xywh, np.float64).reshape(-1, 4) * self._scale:
@@ -245,7 +230,7 @@ class CameraTracker:
         absolute: Turn,
         match: _Match | None,
     ) -> None:
-        """The frame becomes the current keyframe; it keeps corners that are found in it."""
+        """Make the frame the current keyframe, with the corners of a match and new ones."""
         ids, places = np.zeros(0, np.int32), np.zeros((0, 2), np.float32)
         if match is not None:
             ids, places = match.ids, (match.after + self._centre).astype(np.float32)
@@ -264,19 +249,19 @@ class CameraTracker:
         self._absolute.append(absolute)
         self._current, self._turn = len(self._absolute) - 1, NO_TURN
         self._images[self._current] = _Keyframe(grey, places, ids)
-        if len(self._images) > _MOST_IMAGES:  # the first one stays, then the oldest goes
+        if len(self._images) > _MAX_IMAGES:  # the oldest except for the first
             del self._images[list(self._images)[1]]
 
     def _match_current(
         self, grey: UInt8[np.ndarray, "h w"], background: UInt8[np.ndarray, "h w"]
     ) -> _Match | None:
-        """The frame from the current keyframe: as if it went on, or as images shift."""
+        """Match with the current keyframe, from the last motion or the shift of the images."""
         best: _Match | None = None
         last, self._last = self._last, _thumbnail(grey)
-        for went_on in (True, False):
-            if last is None:
-                return None
-            step = self._step if went_on else self._step_of_images(last, self._last)
+        if last is None:
+            return None
+        for with_last_step in (True, False):
+            step = self._step if with_last_step else self._step_of_images(last, self._last)
             match = self._match(self._current, self._turn.then(step), grey, background)
             if match is not None and (best is None or match.share > best.share):
                 best = match
@@ -287,7 +272,7 @@ class CameraTracker:
     def _step_of_images(
         self, last: Float32[np.ndarray, "a b"], image: Float32[np.ndarray, "a b"]
     ) -> Turn:
-        """The turn between two thumbnails that are shifted against each other."""
+        """The turn between two thumbnails, from their phase correlation."""
         window = cv2.createHanningWindow(image.shape[::-1], cv2.CV_32F)
         (right, down), _ = cv2.phaseCorrelate(last, image, window)
         x, y = np.array([right, down]) * (self._size[0] / image.shape[1] / self._focal)
@@ -300,43 +285,48 @@ class CameraTracker:
         grey: UInt8[np.ndarray, "h w"],
         background: UInt8[np.ndarray, "h w"],
     ) -> _Match | None:
-        """None where too few corners are found, or no turn explains enough of them."""
-        if keyframe < 0:
-            return None
+        """Match a frame with a keyframe.
+
+        Args:
+            expected: the turn from the keyframe with which tracking starts.
+
+        Returns:
+            None if too few corners are found, or no turn explains enough of them.
+        """
         template, corners, ids = self._images[keyframe]
-        if len(corners) < _LEAST_POINTS:
+        if len(corners) < _MIN_POINTS:
             return None
         width, height = self._size
         focal = self._focal * self._absolute[keyframe].zoom
         guess = (expected.of(corners - self._centre, focal) + self._centre).astype(np.float32)
         inside = ((guess > -20) & (guess < np.array(self._size) + 20)).all(axis=1)
         corners, guess, ids = corners[inside], guess[inside], ids[inside]
-        if len(corners) < _LEAST_POINTS:
+        if len(corners) < _MIN_POINTS:
             return None
         places, there, _ = cv2.calcOpticalFlowPyrLK(template, grey, corners, guess.copy(), **_LK)
         returned, back, _ = cv2.calcOpticalFlowPyrLK(
             grey, template, places, corners.copy(), **_LK | {"maxLevel": 1}
         )
-        lost = np.linalg.norm(returned - corners, axis=1)
+        return_error = np.linalg.norm(returned - corners, axis=1)
         column, row = np.rint(places).T.clip(-1, max(width, height)).astype(int)
         found: Bool[np.ndarray, " C"] = (
-            (there.ravel() > 0) & (back.ravel() > 0) & (lost < _THERE_AND_BACK)
+            (there.ravel() > 0) & (back.ravel() > 0) & (return_error < _MAX_RETURN_ERROR)
         )
         found &= (column >= 0) & (row >= 0) & (column < width) & (row < height)
         found[found] = background[row[found], column[found]] > 0
-        if found.sum() < _LEAST_POINTS:
+        if found.sum() < _MIN_POINTS:
             return None
         before, after = (
             points[found].astype(np.float64) - self._centre for points in (corners, places)
         )
         fit = fit_turn(before, after, focal, expected, self._rng)
         inliers = int(fit.inliers.sum())
-        if inliers < max(_LEAST_POINTS, _LEAST_INLIERS * len(before)):
+        if inliers < max(_MIN_POINTS, _MIN_INLIERS * len(before)):
             return None
         return _Match(ids[found], before, after, fit, inliers / len(self._images[keyframe].ids))
 
     def _displacement(self, turn: Turn) -> float:
-        """How far a turn moves the image, at most over its middle and corners; reduced pixels."""
+        """Largest distance by which a turn moves the middle and corners of the view."""
         moved = turn.of(self._outline, self._focal) - self._outline
         return float(np.linalg.norm(moved, axis=1).max())
 
@@ -346,12 +336,13 @@ class CameraTracker:
         grey: UInt8[np.ndarray, "h w"],
         background: UInt8[np.ndarray, "h w"],
     ) -> _Match | None:
-        """Go over to an older keyframe that shows the same, or else to a new one.
+        """Change to an older keyframe with nearly the same view, or else to a new one.
 
         Args:
-            match: the frame as seen from the current keyframe, if it is.
+            match: match of the frame with the current keyframe, if there is one.
 
-        Returns: the best match of the frame with any keyframe.
+        Returns:
+            The best match of the frame with any keyframe.
         """
         source, turn = self._current, self._turn
         absolute = turn if source < 0 else self._absolute[source].then(turn)
@@ -363,11 +354,11 @@ class CameraTracker:
                 near.append((moved, number, between))
         near.sort(key=lambda one: one[0])
         found: list[tuple[int, _Match]] = [] if match is None else [(source, match)]
-        for moved, number, between in near[:_LOOKS_BACK]:
+        for moved, number, between in near[:_OLD_KEYFRAMES]:
             other = self._match(number, between, grey, background)
             if other is None:
                 continue
-            if moved < _NEAR and other.share > _TAKES_OVER:
+            if moved < _NEAR and other.share > _MIN_OLD_SHARE:
                 self._current, self._turn = number, other.fit.turn
                 back = other.fit.turn.back()
                 self._edges += [
@@ -375,7 +366,7 @@ class CameraTracker:
                 ]
                 return other
             found.append((number, other))
-        if match is None and found:  # another keyframe knows better than the last turn
+        if match is None and found:
             number, match = found[0]
             absolute = self._absolute[number].then(match.fit.turn)
         if match is None:
@@ -387,7 +378,7 @@ class CameraTracker:
         return match
 
     def _has_parallax(self, match: _Match) -> bool:
-        """A camera that moves explains many corners that no turn does."""
+        """Whether a motion of the camera explains many corners that no turn explains."""
         explained = float(match.fit.inliers.mean())
         if explained > 1 - _UNEXPLAINED:
             return False
@@ -401,21 +392,19 @@ class CameraTracker:
         return bool(min(agree.mean(), others.mean()) > _EXPLAINED)
 
     def find_focal(self) -> float | None:
-        """The focal length in the first frame, in pixels of the clip, if the camera's turns show
-        it."""
+        """The focal length of the first frame in pixels of the clip, if rotations determine it."""
         if self.kind == "moving":
             return None
         seen = [
             TurnedPoints(match.before, match.after, match.fit.turn, self._absolute[number].zoom)
             for number, (moved, match) in self._widest.items()
-            if moved > _LEAST_WIDTH
+            if moved > _MIN_DISPLACEMENT
         ]
         focal = find_focal(seen, self._focal)
         return None if focal is None else focal / self._scale
 
     def finish(self) -> CameraMotion:
-        """The camera's motion over all frames that were added; one line of the log says which."""
-        kind = self.kind
+        """The camera's motion in all frames that were added, which is also logged."""
         count = len(self._frames)
         if count < 2:
             return static_camera(count)
@@ -433,18 +422,33 @@ class CameraTracker:
         moved = np.array([self._displacement(turn) for turn in turns]) / self._scale
         largest = float(np.quantile(moved[seen], 0.99))
         parallax = float(np.mean(self._parallax)) if self._parallax else 0.0
-        chosen = kind is not None
-        if kind is None:
-            kind = "rotating" if parallax < _MOVES else "moving"
-            if largest < _STILL / self._scale:
-                kind = "static"
-        sure = float(confidence[seen].mean())
+        kind = self.kind or ("rotating" if parallax < _MOVES else "moving")
+        if self.kind is None and largest < _STILL / self._scale:
+            kind = "static"
         if kind == "static":
+            sure = float(confidence[seen].mean())
             log.info(
                 "camera: stands still; the background moves by at most %.1f pixels (%.0f %% sure)",
                 *(largest, 100 * sure),
             )
             return static_camera(count, sure)
+        return self._changing_motion(kind, turns, confidence, parallax)
+
+    def _changing_motion(
+        self,
+        kind: CameraKind,
+        turns: list[Turn],
+        confidence: Float[np.ndarray, " T"],
+        parallax: float,
+    ) -> CameraMotion:
+        """The motion of a camera that turns or moves, which is also logged.
+
+        Args:
+            turns: turns from the first frame to each frame.
+            confidence: reliability of the turns.
+            parallax: share of the checks that found parallax.
+        """
+        count = len(turns)
         zoom = np.array([turn.zoom for turn in turns])
         if np.abs(np.log(zoom)).max() < _ZOOMS:
             zoom = np.ones(count)
@@ -455,7 +459,7 @@ class CameraTracker:
             poses, confidence, zoom = path.camera_from_first, path.confidence, np.ones(count)
         angles = np.degrees(Rotation.from_matrix(poses[:, :3, :3]).magnitude())
         sure = float(confidence.mean())
-        if not chosen:
+        if self.kind is None:
             sure *= 1 - parallax if kind == "rotating" else parallax
         log.info(
             "camera: %s by up to %.0f degrees, zoom %.2f to %.2f; parallax in %.0f %% of checks "
@@ -468,12 +472,12 @@ class CameraTracker:
                 "camera: its path cannot be found, only its rotation; world coordinates are as if "
                 "it stayed in its place"
             )
-            kind, confidence = "rotating", confidence * _UNMODELLED
+            kind, confidence = "rotating", confidence * UNMODELLED
         return CameraMotion(kind, poses, zoom, confidence, kind == "rotating")
 
     def _path(self, rotations: Float[np.ndarray, "T 3 3"]) -> CameraPath | None:
         observations = [
-            Observation(ids, (places / _FINE - self._centre) / self._focal)
+            Observation(ids, (places / _SUBPIXELS - self._centre) / self._focal)
             for ids, places in self._observations
         ]
         return find_path(observations, rotations, _NOISE / self._focal)

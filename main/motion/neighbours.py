@@ -7,11 +7,11 @@ frames determine the pose in the others. docs/refinement.md has the rules and ho
 """
 
 from collections.abc import Iterator
+from itertools import combinations
 from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.spatial.transform import Rotation
 
 from human_models.joints import (
     COCO_KEYPOINTS,
@@ -23,6 +23,7 @@ from human_models.joints import (
 from main.motion.kinematics import DEPTH_JOINTS, read_rotations, write_rotations
 from main.motion.rows import KeypointSource, RawRows
 from main.motion.trajectories import filled_runs, occlusion
+from utils.geometry import align_signs, axis_angles_of, quaternions_of
 
 _BODY: Final = JOINT_PARTS["body"]
 _COCO: Final = list(joint_places(COCO_KEYPOINTS))
@@ -163,19 +164,17 @@ def find_overlaps(raw: RawRows) -> Overlaps:
         known = rows["keypoint_score"][:, _BODY] > 0
         errors = np.linalg.norm(points - joints, axis=-1)
         size = rows["box_xywh"][:, 2:].max(axis=1)
-        for a in range(len(numbers)):
-            for b in range(a):
-                distance = np.linalg.norm(points[a] - points[b], axis=-1)
-                is_near = distance < _MAX_SHARED_DISTANCE * min(size[a], size[b])
-                is_shared = known[a] & known[b] & is_near
-                if is_shared.sum() < _MIN_KEYPOINTS:
-                    continue
-                medians = np.median(errors[:, is_shared], axis=1) + 1e-6
-                evidence = np.log(medians[a] / medians[b]) + _COVERED_EVIDENCE * (
-                    covered[numbers[a]] - covered[numbers[b]]
-                )
-                is_foreign[numbers[a]] |= evidence > -_MIN_EVIDENCE
-                is_foreign[numbers[b]] |= evidence < _MIN_EVIDENCE
+        for b, a in combinations(range(len(numbers)), 2):
+            distance = np.linalg.norm(points[a] - points[b], axis=-1)
+            is_near = distance < _MAX_SHARED_DISTANCE * min(size[a], size[b])
+            is_shared = known[a] & known[b] & is_near
+            if is_shared.sum() < _MIN_KEYPOINTS:
+                continue
+            medians = np.median(errors[:, is_shared], axis=1) + 1e-6
+            evidence = np.log(medians[a] / medians[b])
+            evidence += _COVERED_EVIDENCE * (covered[numbers[a]] - covered[numbers[b]])
+            is_foreign[numbers[a]] |= evidence > -_MIN_EVIDENCE
+            is_foreign[numbers[b]] |= evidence < _MIN_EVIDENCE
     return Overlaps(covered, is_foreign)
 
 
@@ -202,12 +201,11 @@ def combine_frames(
     must be computed again by the caller, who may write the rows back during the iteration.
 
     Args:
-        rows: numbers of the person's rows.
+        rows: numbers of the person's rows, in the order of frames.
         variances: of the estimates of all rows; first those of the rotated joints, then those of
             the three coordinates of the position.
     """
     frames = refined.column("frame_index")
-    rows = rows[np.argsort(frames[rows], kind="stable")]
     sigmas = np.concatenate([np.full(variances.shape[1] - 3, _ROTATION_SIGMA), _POSITION_SIGMA])
     change = sigmas**2 / fps
     for run in filled_runs(frames[rows], rows, fps):
@@ -233,14 +231,10 @@ def _combine(
         precision: one over the variance of each rotated joint and coordinate of the position.
         coupling: one over the variance of the change from each row to the next.
     """
-    count = len(rows)
-    vectors = read_rotations(rows).reshape(-1, 3)
-    rotations = Rotation.from_rotvec(vectors).as_quat().reshape(count, -1, 4)
-    signs = np.sign((rotations[1:] * rotations[:-1]).sum(axis=-1, keepdims=True) + 1e-12)
-    rotations[1:] *= np.cumprod(signs, axis=0)
+    vectors = read_rotations(rows).reshape(len(rows), -1)
+    rotations = align_signs(quaternions_of(vectors))
     rotations = _solve(rotations, precision[:, :-3], coupling[:, :-3])
-    vectors = Rotation.from_quat(rotations.reshape(-1, 4)).as_rotvec()
-    write_rotations(rows, vectors.reshape(count, -1, 3))
+    write_rotations(rows, axis_angles_of(rotations).reshape(len(rows), -1, 3))
     pelvis = rows["placed_pelvis_m"].astype(np.float64)
     depth = np.maximum(pelvis[:, 2:], 1e-3)
     position = np.concatenate([pelvis[:, :2] / depth, np.log(depth)], axis=1)
@@ -255,16 +249,13 @@ def _solve(
     coupling: Float[np.ndarray, "T-1 C"],
 ) -> Float[np.ndarray, "T C K"]:
     """Solve the tridiagonal normal equations by elimination and back substitution."""
-    result = np.empty_like(values)
-    ratio = np.zeros_like(precision)
+    result, ratio = np.zeros_like(values), np.zeros_like(precision)
+    none = np.zeros((1, coupling.shape[1]))
+    before, after = np.concatenate([none, coupling]), np.concatenate([coupling, none])
     for t in range(len(values)):
-        before = coupling[t - 1] * (1 - ratio[t - 1]) if t else np.zeros_like(precision[0])
-        after = coupling[t] if t + 1 < len(values) else np.zeros_like(precision[0])
-        diagonal = precision[t] + before + after
-        ratio[t] = after / diagonal
-        right_side = precision[t][:, None] * values[t]
-        if t:
-            right_side = right_side + coupling[t - 1][:, None] * result[t - 1]
+        diagonal = precision[t] + before[t] * (1 - ratio[t - 1]) + after[t]
+        ratio[t] = after[t] / diagonal
+        right_side = precision[t][:, None] * values[t] + before[t][:, None] * result[t - 1]
         result[t] = right_side / diagonal[:, None]
     for t in range(len(values) - 2, -1, -1):
         result[t] += ratio[t][:, None] * result[t + 1]

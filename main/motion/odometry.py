@@ -1,8 +1,8 @@
-"""The path of a camera that moves, from corners that are followed through the frames of a clip.
+"""Visual odometry: the path of a moving camera from corners that are tracked through a clip.
 
-Two frames whose lines of sight differ give the first points in space; further frames are placed by
-the points they show, and points by the frames that show them. Bundle adjustment over windows, and
-at the end over all of them, makes both agree. The unit of length stays open.
+Two frames with parallax give the first points in space. Further frames are located by the points
+that they show, and points are triangulated from the frames that show them. Bundle adjustment over
+windows, and at the end over longer ones, makes both agree. The unit of length is unknown.
 """
 
 from collections.abc import Sequence
@@ -15,29 +15,40 @@ from scipy.sparse import bsr_array
 from scipy.spatial.transform import Rotation, Slerp
 
 _STEP: Final = 0.02
-"""Median shift of corners, over the focal length, after which a frame is added to the structure."""
+"""Median shift of corners, over the focal length, from one keyframe to the next."""
 _STARTS, _SPANS = 12, (1, 2, 3, 5, 8)
-_LEAST_ANGLE, _GOOD_ANGLE = np.radians(0.7), np.radians(3.0)
-_LEAST_COMMON: Final = 20
-_LEAST_KNOWN: Final = 10
-_WINDOW: Final = 10
-_EVERY: Final = 3
-_MOST_TOGETHER: Final = 150
-"""Frames of one bundle adjustment."""
-_LEAST_PLACED: Final = 0.8
+"""Number of keyframes that are tried as the first of the initial pair, and their distances in
+keyframes from the second."""
+_MIN_ANGLE, _GOOD_ANGLE = np.radians(0.7), np.radians(3.0)
+"""Least angle between the rays to a point, and the angle from which more is no advantage."""
+_MIN_COMMON: Final = 20
+"""Least number of corners that the initial pair has in common."""
+_MIN_POINTS: Final = 10
+"""Least number of points that locate a frame."""
+_WINDOW, _INTERVAL = 10, 3
+"""Keyframes of a bundle adjustment while the structure grows, and how many are added before it."""
+_MAX_WINDOW: Final = 150
+"""Keyframes of a bundle adjustment at the end."""
+_MIN_LOCATED: Final = 0.8
+"""Least share of keyframes that are located."""
+_MIN_DEPTH: Final = 1e-6
 Poses = Float[np.ndarray, "K 4 4"]
 
 
 class Observation(NamedTuple):
-    """Corners in a frame: their numbers, and where they are from the principal point, over the
-    focal length."""
+    """Corners in a frame.
+
+    Attributes:
+        ids: numbers of the corners, which are the same in all frames.
+        places: positions relative to the principal point, over the focal length.
+    """
 
     ids: Int[np.ndarray, " N"]
     places: Float[np.ndarray, "N 2"]
 
 
 class CameraPath(NamedTuple):
-    """Poses of all frames from the first one's, in an unknown unit, and 0 to 1 how sure each is."""
+    """Poses of all frames as in `CameraMotion`, in an unknown unit, and their reliability."""
 
     camera_from_first: Float[np.ndarray, "T 4 4"]
     confidence: Float[np.ndarray, " T"]
@@ -46,31 +57,33 @@ class CameraPath(NamedTuple):
 def find_path(
     observations: Sequence[Observation], rotations: Float[np.ndarray, "T 3 3"], noise: float
 ) -> CameraPath | None:
-    """None where lines of sight differ too little, or most frames cannot be placed.
+    """Find the path of the camera.
 
     Args:
-        rotations: about how the camera is turned, from the first frame; for frames that cannot be
-            placed.
-        noise: of corners, over the focal length.
+        rotations: approximate rotations from the first frame, for frames that cannot be located.
+        noise: standard deviation of corners, over the focal length.
+
+    Returns:
+        None if there is too little parallax, or too many frames cannot be located.
     """
     structure = _Structure(observations, noise)
     if not structure.begin():
         return None
     structure.grow()
-    placed = structure.placed
-    if placed.sum() < max(2, _LEAST_PLACED * len(placed)):
+    located = structure.located
+    if located.sum() < max(2, _MIN_LOCATED * len(located)):
         return None
-    return _every_frame(structure, observations, rotations)
+    return _locate_all(structure, observations, rotations)
 
 
 def agrees_with_motion(
     before: Float[np.ndarray, "N 2"], after: Float[np.ndarray, "N 2"], noise: float
 ) -> Bool[np.ndarray, " N"]:
-    """Which corners one motion of the camera explains, by their essential matrix.
+    """Which corners agree with one essential matrix, that is, with one motion of the camera.
 
     Args:
-        before, after: from the principal point, over the focal length.
-        noise: of corners, over the focal length.
+        before, after: relative to the principal point, over the focal length.
+        noise: standard deviation of corners, over the focal length.
     """
     _, agree = cv2.findEssentialMat(
         before, after, np.eye(3), method=cv2.USAC_MAGSAC, threshold=noise
@@ -78,50 +91,70 @@ def agrees_with_motion(
     return np.zeros(len(before), bool) if agree is None else agree.ravel() > 0
 
 
+class _Residuals(NamedTuple):
+    """Residuals of M observations.
+
+    Attributes:
+        seen: the points in the cameras of their keyframes.
+        error: observed minus projected positions.
+        squares: squared distances over those of the noise.
+    """
+
+    seen: Float[np.ndarray, "M 3"]
+    error: Float[np.ndarray, "M 2"]
+    squares: Float[np.ndarray, " M"]
+
+
 class _Structure:
-    """Frames and points whose places agree."""
+    """Keyframes and points in space.
+
+    Attributes:
+        keys: numbers of the keyframes.
+        poses, located: pose of each keyframe, and whether it is known.
+        points, known: position of each corner in space, and whether it is known.
+        frame, point, place: keyframe, corner and position of each observation.
+    """
 
     def __init__(self, observations: Sequence[Observation], noise: float) -> None:
         self.noise = noise
-        self.keys = _chosen(observations)
+        self.keys = _choose_keyframes(observations)
         self.seen = [observations[key] for key in self.keys]
         self.poses: Poses = np.tile(np.eye(4), (len(self.keys), 1, 1))
-        self.placed: Bool[np.ndarray, " K"] = np.zeros(len(self.keys), bool)
+        self.located: Bool[np.ndarray, " K"] = np.zeros(len(self.keys), bool)
         most = max((int(one.ids.max(initial=0)) for one in observations), default=0) + 1
         self.points = np.zeros((most, 3))
         self.known = np.zeros(most, bool)
-        # All observations in a row: frame, point, place.
         self.frame = np.repeat(np.arange(len(self.keys)), [len(one.ids) for one in self.seen])
         self.point = np.concatenate([one.ids for one in self.seen])
         self.place = np.concatenate([one.places for one in self.seen])
 
     def begin(self) -> bool:
-        """Place the two frames that say most of the space between them."""
+        """Locate the pair of keyframes with the best parallax; whether there is one."""
         best, best_score = None, 0.0
         count = len(self.keys)
         starts = np.unique(np.linspace(0, max(count - 2, 0), _STARTS).astype(int))
-        for start in starts:
-            for span in _SPANS:
-                if start + span >= count:
-                    continue
-                pose, inliers, angle = self._pair(int(start), int(start + span))
-                score = inliers * min(angle, _GOOD_ANGLE) if angle > _LEAST_ANGLE else 0.0
-                if score > best_score:
-                    best, best_score = (int(start), int(start + span), pose), score
+        pairs = [(first, first + span) for first in starts.tolist() for span in _SPANS]
+        for first, second in pairs:
+            if second >= count:
+                continue
+            pose, inliers, angle = self._pair(first, second)
+            score = inliers * min(angle, _GOOD_ANGLE) if angle > _MIN_ANGLE else 0.0
+            if score > best_score:
+                best, best_score = (first, second, pose), score
         if best is None:
             return False
         first, second, pose = best
         self.poses[first], self.poses[second] = np.eye(4), pose
-        self.placed[[first, second]] = True
+        self.located[[first, second]] = True
         self._add_points()
-        return int(self.known.sum()) >= _LEAST_KNOWN
+        return int(self.known.sum()) >= _MIN_POINTS
 
     def _pair(self, first: int, second: int) -> tuple[Float[np.ndarray, "4 4"], int, float]:
-        """The second frame's pose from the first, how many corners agree, the median angle."""
+        """Pose of the second keyframe from the first, number of inliers, median angle of rays."""
         pose = np.eye(4)
         one, other = self.seen[first], self.seen[second]
         _, i, j = np.intersect1d(one.ids, other.ids, return_indices=True)
-        if len(i) < _LEAST_COMMON:
+        if len(i) < _MIN_COMMON:
             return pose, 0, 0.0
         a, b = one.places[i], other.places[j]
         matrix, mask = cv2.findEssentialMat(
@@ -131,42 +164,43 @@ class _Structure:
             return pose, 0, 0.0
         _, rotation, shift, mask = cv2.recoverPose(matrix, a, b, np.eye(3), mask=mask)
         good = mask.ravel() > 0
-        if good.sum() < _LEAST_COMMON:
+        if good.sum() < _MIN_COMMON:
             return pose, 0, 0.0
         pose[:3, :3], pose[:3, 3] = rotation, shift.ravel()
         count = int(good.sum())
         both = np.tile(np.eye(4), (count, 1, 1)), np.tile(pose, (count, 1, 1))
-        return pose, count, float(np.median(_meet(*both, a[good], b[good])[1]))
+        return pose, count, float(np.median(_triangulate(*both, a[good], b[good])[1]))
 
     def grow(self) -> None:
-        """Place the other frames, outwards from the first two."""
-        first, second = np.flatnonzero(self.placed)[[0, -1]]
+        """Locate the other keyframes, from the first two outwards."""
+        first, second = np.flatnonzero(self.located)[[0, -1]]
         inner, after = range(first + 1, second), range(second + 1, len(self.keys))
         number = 0
         for order in (inner, after, range(first - 1, -1, -1)):
             for key in order:
-                if not self._place(key):
+                if not self._locate(key):
                     break
                 self._add_points()
                 number += 1
-                if number % _EVERY == 0:
-                    near = np.flatnonzero(self.placed)
+                if number % _INTERVAL == 0:
+                    near = np.flatnonzero(self.located)
                     near = near[np.argsort(abs(near - key), kind="stable")[:_WINDOW]]
                     self._adjust(near, 4)
-        placed = np.flatnonzero(self.placed)
-        for start in range(0, len(placed), _MOST_TOGETHER // 2):
-            self._adjust(placed[start : start + _MOST_TOGETHER], 12)
+        located = np.flatnonzero(self.located)
+        for start in range(0, len(located), _MAX_WINDOW // 2):
+            self._adjust(located[start : start + _MAX_WINDOW], 12)
             self._add_points()
-            self._adjust(placed[start : start + _MOST_TOGETHER], 8)
-            if start + _MOST_TOGETHER >= len(placed):
+            self._adjust(located[start : start + _MAX_WINDOW], 8)
+            if start + _MAX_WINDOW >= len(located):
                 break
 
-    def _place(self, key: int) -> bool:
+    def _locate(self, key: int) -> bool:
+        """Find the pose of a keyframe from known points; whether enough of them agree."""
         ids, places = self.seen[key]
         known = self.known[ids]
-        if known.sum() < _LEAST_KNOWN:
+        if known.sum() < _MIN_POINTS:
             return False
-        near = np.flatnonzero(self.placed)
+        near = np.flatnonzero(self.located)
         start = self.poses[near[np.argmin(abs(near - key))]]
         points, places = self.points[ids[known]], places[known]
         found, vector, shift, _ = cv2.solvePnPRansac(
@@ -179,17 +213,17 @@ class _Structure:
             start = np.eye(4)
             start[:3, :3], start[:3, 3] = cv2.Rodrigues(vector)[0], shift.ravel()
         pose, agree = resect(start, points, places, self.noise)
-        if agree.sum() < _LEAST_KNOWN:
+        if agree.sum() < _MIN_POINTS:
             return False
-        self.poses[key], self.placed[key] = pose, True
+        self.poses[key], self.located[key] = pose, True
         return True
 
     def _add_points(self) -> None:
-        """Points that two placed frames see from different sides; wrong ones are forgotten."""
-        usable = self.placed[self.frame]
+        """Triangulate points from the first and last keyframe that show them; drop wrong ones."""
+        usable = self.located[self.frame]
         frame, point, place = self.frame[usable], self.point[usable], self.place[usable]
         known = self.known[point]
-        seen, error = self._residuals(frame[known], point[known], place[known])
+        seen, error, _ = self._residuals(frame[known], point[known], place[known])
         bad = (np.linalg.norm(error, axis=1) > 4 * self.noise) | (seen[:, 2] < 0)
         wrong = np.bincount(point[known], bad, len(self.known))
         often = np.bincount(point[known], minlength=len(self.known))
@@ -203,35 +237,34 @@ class _Structure:
         if not len(ids):
             return
         a, b = self.poses[frame[one]], self.poses[frame[other]]
-        places, angle = _meet(a, b, place[one], place[other])
-        good = angle > _LEAST_ANGLE
+        places, angle = _triangulate(a, b, place[one], place[other])
+        good = angle > _MIN_ANGLE
         for pose, index in ((a, one), (b, other)):
             seen = np.einsum("nij,nj->ni", pose[:, :3, :3], places) + pose[:, :3, 3]
-            depth = np.maximum(seen[:, 2:], 1e-6)
+            depth = np.maximum(seen[:, 2:], _MIN_DEPTH)
             error = np.linalg.norm(seen[:, :2] / depth - place[index], axis=1)
             good &= (seen[:, 2] > 0) & (error < 3 * self.noise)
         self.points[ids[good]], self.known[ids[good]] = places[good], True
 
-    def _residuals(
-        self, frame: np.ndarray, point: np.ndarray, place: np.ndarray
-    ) -> tuple[Float[np.ndarray, "M 3"], Float[np.ndarray, "M 2"]]:
-        """Points in their frames' cameras, and how far they are seen from where they should be."""
+    def _residuals(self, frame: np.ndarray, point: np.ndarray, place: np.ndarray) -> _Residuals:
+        """Residuals of observations, given as in the attributes."""
         pose = self.poses[frame]
         seen = np.einsum("mij,mj->mi", pose[:, :3, :3], self.points[point]) + pose[:, :3, 3]
-        depth = np.where(np.abs(seen[:, 2:]) < 1e-6, 1e-6, seen[:, 2:])
-        return seen, place - seen[:, :2] / depth
+        depth = np.where(np.abs(seen[:, 2:]) < _MIN_DEPTH, _MIN_DEPTH, seen[:, 2:])
+        error = place - seen[:, :2] / depth
+        return _Residuals(seen, error, (error**2).sum(axis=1) / self.noise**2)
 
     def _adjust(self, free: Int[np.ndarray, " F"], passes: int) -> None:
-        """Bundle adjustment: move some frames and the points that they see.
+        """Bundle adjustment of some keyframes and the points that they show.
 
-        Levenberg and Marquardt's steps on Cauchy's loss. Other frames that see the points hold
-        them; where there are none, the first of the frames stays.
+        Levenberg-Marquardt steps with Cauchy's loss. Other keyframes that show the points do not
+        change; if there are none, the first of the keyframes does not.
         """
         in_free = np.isin(self.frame, free) & self.known[self.point]
         ids = np.unique(self.point[in_free])
-        if len(ids) < _LEAST_KNOWN:
+        if len(ids) < _MIN_POINTS:
             return
-        used = self.known[self.point] & self.placed[self.frame] & np.isin(self.point, ids)
+        used = self.known[self.point] & self.located[self.frame] & np.isin(self.point, ids)
         frame, point, place = self.frame[used], self.point[used], self.place[used]
         if np.isin(frame, free).all():
             free = free[1:]
@@ -239,44 +272,40 @@ class _Structure:
         column[free] = np.arange(len(free))
         row = np.searchsorted(ids, point)
         damping = 1e-4
-        seen, error, squares = self._misfits(frame, point, place)
+        now = self._residuals(frame, point, place)
         for _ in range(passes):
-            steps = _step(
-                self.poses[frame, :3, :3], seen, error, 1 / (1 + squares), column[frame], row,
-                (len(free), len(ids)), damping,
-            )  # fmt: skip
-            before, cost = (self.poses.copy(), self.points.copy()), np.log1p(squares).sum()
-            self.poses[free] = _moved(self.poses[free], steps[0])
-            self.points[ids] += steps[1]
-            tried = self._misfits(frame, point, place)
-            gain = cost - np.log1p(tried[2]).sum()
+            rotation, size = self.poses[frame, :3, :3], (len(free), len(ids))
+            of_frames, of_points = _step(rotation, now, column[frame], row, size, damping)
+            before, cost = (self.poses.copy(), self.points.copy()), np.log1p(now.squares).sum()
+            self.poses[free] = _moved(self.poses[free], of_frames)
+            self.points[ids] += of_points
+            tried = self._residuals(frame, point, place)
+            gain = cost - np.log1p(tried.squares).sum()
             if gain > 0:
-                (seen, error, squares), damping = tried, damping / 4
+                now, damping = tried, damping / 4
                 if gain < 1e-5 * cost:
                     break
             else:
                 (self.poses, self.points), damping = before, damping * 10
 
-    def _misfits(
-        self, frame: np.ndarray, point: np.ndarray, place: np.ndarray
-    ) -> tuple[Float[np.ndarray, "M 3"], Float[np.ndarray, "M 2"], Float[np.ndarray, " M"]]:
-        """As `_residuals`, and the squared distances over those of noise."""
-        seen, error = self._residuals(frame, point, place)
-        return seen, error, (error**2).sum(axis=1) / self.noise**2
-
 
 def _step(
     rotation: Float[np.ndarray, "M 3 3"],
-    seen: Float[np.ndarray, "M 3"],
-    error: Float[np.ndarray, "M 2"],
-    weight: Float[np.ndarray, " M"],
+    residuals: _Residuals,
     frame: Int[np.ndarray, " M"],
     point: Int[np.ndarray, " M"],
     size: tuple[int, int],
     damping: float,
 ) -> tuple[Float[np.ndarray, "F 6"], Float[np.ndarray, "P 3"]]:
-    """Steps of frames (-1: it does not move) and points; points are eliminated first."""
-    of_frame, of_seen = _derivatives(seen)
+    """A damped Gauss-Newton step of F keyframes and P points, which are eliminated first.
+
+    Args:
+        rotation: rotation of the keyframe of each observation.
+        frame, point: numbers of the keyframe and of the point; -1: the keyframe does not change.
+        size: F and P.
+    """
+    error, weight = residuals.error, 1 / (1 + residuals.squares)
+    of_frame, of_seen = _derivatives(residuals.seen)
     of_point = of_seen @ rotation
     frames, points = size
     v = np.zeros((points, 3, 3))
@@ -317,9 +346,9 @@ def _step(
 def _derivatives(
     seen: Float[np.ndarray, "M 3"],
 ) -> tuple[Float[np.ndarray, "M 2 6"], Float[np.ndarray, "M 2 3"]]:
-    """Of a point's place in the image, by the pose's rotation vector and shift, and the point."""
+    """Derivatives of projections by the pose (rotation vector, translation) and by the point."""
     x, y, z = seen.T
-    z = np.where(np.abs(z) < 1e-6, 1e-6, z)
+    z = np.where(np.abs(z) < _MIN_DEPTH, _MIN_DEPTH, z)
     of_seen = np.zeros((len(seen), 2, 3))
     of_seen[:, 0, 0] = of_seen[:, 1, 1] = 1 / z
     of_seen[:, 0, 2], of_seen[:, 1, 2] = -x / z**2, -y / z**2
@@ -329,7 +358,8 @@ def _derivatives(
     return np.concatenate([of_seen @ across, of_seen], axis=2), of_seen
 
 
-def _moved(poses: Float[np.ndarray, "F 4 4"], step: Float[np.ndarray, "F 6"]) -> np.ndarray:
+def _moved(poses: Float[np.ndarray, "F 4 4"], step: Float[np.ndarray, "F 6"]) -> Poses:
+    """Poses followed by the rotation vectors and translations of a step."""
     moved = poses.copy()
     turn = Rotation.from_rotvec(step[:, :3]).as_matrix()
     moved[:, :3, :3] = turn @ poses[:, :3, :3]
@@ -337,13 +367,13 @@ def _moved(poses: Float[np.ndarray, "F 4 4"], step: Float[np.ndarray, "F 6"]) ->
     return moved
 
 
-def _meet(
+def _triangulate(
     one: Float[np.ndarray, "N 4 4"],
     other: Float[np.ndarray, "N 4 4"],
     place: Float[np.ndarray, "N 2"],
     other_place: Float[np.ndarray, "N 2"],
 ) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, " N"]]:
-    """Where lines of sight of two cameras come nearest to each other, and the angle there."""
+    """The midpoints between the rays of two cameras, and the angles between them in radians."""
     centres, rays = [], []
     for pose, at in ((one, place), (other, other_place)):
         rotation = pose[:, :3, :3].transpose(0, 2, 1)
@@ -366,11 +396,14 @@ def resect(
     places: Float[np.ndarray, "N 2"],
     noise: float,
 ) -> tuple[Float[np.ndarray, "4 4"], Bool[np.ndarray, " N"]]:
-    """The pose from which points are seen at their places, begun at `pose`, and which agree."""
+    """Refine a pose so that points are projected to their places, and tell which of them agree.
+
+    Reweighted least squares with Cauchy's loss.
+    """
     error = np.zeros_like(places)
     for _ in range(8):
         seen = points @ pose[:3, :3].T + pose[:3, 3]
-        error = places - seen[:, :2] / np.maximum(seen[:, 2:], 1e-6)
+        error = places - seen[:, :2] / np.maximum(seen[:, 2:], _MIN_DEPTH)
         weight = 1 / (1 + (error**2).sum(axis=1) / noise**2)
         slope = _derivatives(seen)[0]
         normal = np.einsum("mij,mik,m->jk", slope, slope, weight) + 1e-9 * np.eye(6)
@@ -381,9 +414,9 @@ def resect(
     return pose, np.linalg.norm(error, axis=1) < 3 * noise
 
 
-def _chosen(observations: Sequence[Observation]) -> list[int]:
-    """Frames between which corners moved by a step, or of which many corners are gone."""
-    # A black frame leads nowhere.
+def _choose_keyframes(observations: Sequence[Observation]) -> list[int]:
+    """Frames between which corners moved by `_STEP`, or many corners were lost."""
+    # Frames without corners cannot be located.
     shown = [number for number, one in enumerate(observations) if len(one.ids)] or [0]
     keys = shown[:1]
     for number in shown[1:]:
@@ -397,17 +430,17 @@ def _chosen(observations: Sequence[Observation]) -> list[int]:
     return keys
 
 
-def _every_frame(
+def _locate_all(
     structure: _Structure,
     observations: Sequence[Observation],
     rotations: Float[np.ndarray, "T 3 3"],
 ) -> CameraPath:
-    """Frames between those of the structure, each placed by the points that it shows."""
+    """The poses of all frames: interpolated between keyframes, and refined by known points."""
     count = len(observations)
     poses, confidence = np.tile(np.eye(4), (count, 1, 1)), np.zeros(count)
-    placed = np.flatnonzero(structure.placed)
-    keys, at = np.array(structure.keys)[placed], structure.poses[placed]
-    # Beside the placed frames the camera turns as expected and stays where it was.
+    located = np.flatnonzero(structure.located)
+    keys, at = np.array(structure.keys)[located], structure.poses[located]
+    # Before and after them, the camera turns as in `rotations` and does not move.
     inside = np.clip(np.arange(count), keys[0], keys[-1])
     between = Slerp(keys, Rotation.from_matrix(at[:, :3, :3]))(inside).as_matrix()
     centres = -np.einsum("kji,kj->ki", at[:, :3, :3], at[:, :3, 3])
@@ -417,11 +450,11 @@ def _every_frame(
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = turned, -turned @ centre[number]
         known = structure.known[ids]
-        if keys[0] <= number <= keys[-1] and known.sum() >= _LEAST_KNOWN:
+        if keys[0] <= number <= keys[-1] and known.sum() >= _MIN_POINTS:
             better, agree = resect(
                 pose, structure.points[ids[known]], places[known], structure.noise
             )
-            if agree.sum() >= _LEAST_KNOWN:
+            if agree.sum() >= _MIN_POINTS:
                 pose = better
                 confidence[number] = agree.mean() * min(1.0, agree.sum() / 40)
         poses[number] = pose

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -42,7 +42,7 @@ from main.motion.neighbours import (
     find_overlaps,
     inflate_variances,
 )
-from main.motion.rows import BLOCK, KeypointSource, RawRows
+from main.motion.rows import KeypointSource, RawRows, grouped
 from main.motion.trajectories import confidence, fuse_shape
 from utils.geometry import matrix_to_axis_angle
 from utils.iteration import parallel_map
@@ -333,46 +333,64 @@ class Refinement:
         Args:
             people: number of the person for each raw row.
         """
-        confident = confidence(*(raw.column(name) for name in ("score", "box_xywh", "truncation")))
         overlaps = find_overlaps(raw)
         usable = np.zeros(len(raw), bool)
         for block, rows in raw.blocks():
             corrected = correct_keypoints(rows, self.clip.image_size)
             usable[block] = corrected["keypoint_score"].any(axis=1)
         usable &= ~overlaps.has_foreign_keypoints
-        shapes = np.full((len(raw), BETAS), np.nan, np.float32)
-        for person in np.unique(people[usable]):
-            numbers = np.flatnonzero(people == person)
-            sample = numbers[usable[numbers]]
-            count = min(len(sample), _SHAPE_FRAMES)
-            sample = sample[np.linspace(0, len(sample) - 1, count).astype(int)]
-            moved, _ = self.move(raw.take(sample), self.solver)
-            shapes[numbers] = fuse_shape(moved["betas"], confident[sample])
-        variances = _joint_variances(self.known_shape_solver.variances[None])
-        variances = np.tile(variances, (len(raw), 1))
-        for start in range(0, len(raw), BLOCK):
-            numbers = np.arange(start, min(start + BLOCK, len(raw)))
-            rows, shape, chosen = (
-                raw.take(numbers),
-                shapes[numbers],
-                np.flatnonzero(usable[numbers]),
-            )
-            known = np.isfinite(shape[:, 0])
-            rows["betas"][known] = shape[known]
-            rows[chosen], variances[numbers[chosen]] = self.move(
-                rows[chosen], self.known_shape_solver
-            )
-            refined.append(rows)
+        groups = [mine for _, mine in grouped(people, raw.column("frame_index"))]
+        groups = [mine for mine in groups if usable[mine].any()]
+        shapes = self._find_shapes(raw, usable, groups)
+        variances = self._move_all(raw, usable, shapes, refined)
         variances = inflate_variances(variances, overlaps.covered)
-        for person in np.unique(people[usable]):
-            numbers = np.flatnonzero(people == person)
-            if len(numbers) > 1:
-                for part, rows in combine_frames(refined, numbers, variances, self.clip.fps):
-                    refined.put(part, self._projected(rows))
+        for mine in groups:
+            if len(mine) > 1:
+                for part, rows in combine_frames(refined, mine, variances, self.clip.fps):
+                    self._project(rows)
+                    refined.put(part, rows)
         return int(usable.sum())
 
-    def move(self, rows: np.ndarray, solver: Solver) -> tuple[np.ndarray, Float[np.ndarray, "T C"]]:
-        """Move rows onto their keypoints, in place; the rows, and their `_joint_variances`."""
+    def _find_shapes(
+        self, raw: RawRows, usable: Bool[np.ndarray, " N"], groups: list[Int[np.ndarray, " _"]]
+    ) -> Float[np.ndarray, "N 10"]:
+        """The betas of the person of each row, from a sample of the usable rows of each group.
+
+        They are NaN in rows that are in no group.
+        """
+        weights = confidence(*(raw.column(name) for name in ("score", "box_xywh", "truncation")))
+        shapes = np.full((len(raw), BETAS), np.nan, np.float32)
+        for mine in groups:
+            sample = mine[usable[mine]]
+            count = min(len(sample), _SHAPE_FRAMES)
+            sample = sample[np.linspace(0, len(sample) - 1, count).astype(int)]
+            rows = raw.take(sample)
+            self.move(rows, self.solver)
+            shapes[mine] = fuse_shape(rows["betas"], weights[sample])
+        return shapes
+
+    def _move_all(
+        self,
+        raw: RawRows,
+        usable: Bool[np.ndarray, " N"],
+        shapes: Float[np.ndarray, "N 10"],
+        refined: RawRows,
+    ) -> Float[np.ndarray, "N C"]:
+        """Append all rows to `refined`, the usable ones moved; their `_joint_variances`."""
+        prior = _joint_variances(self.known_shape_solver.variances[None])
+        variances = np.tile(prior, (len(raw), 1))
+        for block, rows in raw.blocks():
+            rows, shape, chosen = rows.copy(), shapes[block], np.flatnonzero(usable[block])
+            known = np.isfinite(shape[:, 0])
+            rows["betas"][known] = shape[known]
+            moved = rows[chosen]
+            variances[block][chosen] = self.move(moved, self.known_shape_solver)
+            rows[chosen] = moved
+            refined.append(rows)
+        return variances
+
+    def move(self, rows: np.ndarray, solver: Solver) -> Float[np.ndarray, "T C"]:
+        """Move the bodies of rows onto their keypoints, in place; their `_joint_variances`."""
         threads = max(1, torch.get_num_threads() // self.workers)
 
         def solve(part: np.ndarray) -> Float[np.ndarray, "B C"]:
@@ -386,10 +404,10 @@ class Refinement:
 
         parts = [rows[first : first + _BATCH] for first in range(0, len(rows), _BATCH)]
         none = np.zeros((0, len(ROTATED) + 3), np.float32)
-        return rows, np.concatenate([none, *parallel_map(solve, parts, self.workers)])
+        return np.concatenate([none, *parallel_map(solve, parts, self.workers)])
 
-    def _projected(self, rows: np.ndarray) -> np.ndarray:
-        """Project the joints of rows with new poses, in place; the rows."""
+    def _project(self, rows: np.ndarray) -> None:
+        """Project the joints of rows with new poses, in place."""
         with torch.inference_mode():
             for first in range(0, len(rows), _BATCH):
                 part = rows[first : first + _BATCH]
@@ -397,7 +415,6 @@ class Refinement:
                 no_errors = seen.shape.new_zeros(len(part), VARIABLES)
                 posed = self.skeleton.pose(seen, no_errors, self.clip.camera)
                 _write_projection(part, posed, self.clip)
-        return rows
 
 
 def _joint_variances(variances: Float[Tensor, "B 182"]) -> Float[np.ndarray, "B C"]:

@@ -99,7 +99,7 @@ class Summary(_Checked):
     input: _Text | None = None
     """Name of the video or image without its folder; never used as a path, see `find_input`."""
     input_ids: list[_Text] = []
-    """Hashes of the input's path and content; see main/motion/results.py."""
+    """Hashes of the input's path and content; see main/motion/result_names.py."""
     frames: _Frames | None = None
     fps: Annotated[float, Field(ge=1e-6, le=1e6)] | None = None
     image_size: (
@@ -185,7 +185,7 @@ class Result:
     files: dict[int, Path]
 
     def require_summary(self) -> Summary:
-        """The summary. Raises UserError where there is none."""
+        """The summary; raises UserError if there is none."""
         return read_summary(self.folder) if self.summary is None else self.summary
 
     def read_person(self, number: int, needed: Collection[str]) -> dict[str, np.ndarray]:

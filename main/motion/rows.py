@@ -15,7 +15,7 @@ from typing import ClassVar, Final, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-PARAMETERS: Final = {
+BODY_PARAMETERS: Final = {
     "global_orient": (3,),
     "body_pose": (63,),
     "left_hand_pose": (45,),
@@ -24,9 +24,8 @@ PARAMETERS: Final = {
     "betas": (10,),
     "expression": (10,),
     "transl": (3,),
-    "focal": (2,),
-    "princpt": (2,),
 }
+PARAMETERS: Final = {**BODY_PARAMETERS, "focal": (2,), "princpt": (2,)}
 """Names and shapes of the network's parameters, and of the camera they refer to."""
 ROTATIONS: Final = tuple(name for name in PARAMETERS if name.endswith(("_orient", "_pose")))
 COLUMNS: Final = {
@@ -134,6 +133,15 @@ BLOCK: Final = 1024
 """Number of rows that a step holds in memory at a time."""
 
 
+def grouped(
+    keys: Int[np.ndarray, " N"], order: Int[np.ndarray, " N"]
+) -> Iterator[tuple[int, Int[np.ndarray, " T"]]]:
+    """Each key in ascending order, and the indices of its entries, sorted by `order`."""
+    indices = np.lexsort((order, keys))
+    present, starts = np.unique(keys[indices], return_index=True)
+    return zip(present.tolist(), np.split(indices, starts[1:]), strict=True)
+
+
 class _RowFile:
     """Rows of one type in an unnamed file, which is deleted when closed or at the process's end."""
 
@@ -175,31 +183,21 @@ class _RowFile:
         """A copy of the rows with some numbers, or of one of their columns."""
         mapped = self._map()
         taken = np.array((mapped if name is None else mapped[name])[rows])
-        self._used_count += np.size(rows)
-        if self._used_count >= BLOCK:
-            self._release_pages()
+        self._count_used(np.size(rows))
         return taken
 
     def put(self, rows: Int[np.ndarray, " N"], values: np.ndarray) -> None:
         """Overwrite the rows with some numbers."""
         self._map()[rows] = values
-        self._used_count += len(rows)
-        if self._used_count >= BLOCK:
-            self._release_pages()
+        self._count_used(len(rows))
 
     def by_identity(self) -> dict[int, Int[np.ndarray, " T"]]:
         """Numbers of the rows of each track or person, in the order of frames."""
-        identities = self.column(self.identity)
-        order = np.lexsort((self.column("frame_index"), identities))
-        present, starts = np.unique(identities[order], return_index=True)
-        return dict(zip(present.tolist(), np.split(order, starts[1:]), strict=True))
+        return dict(grouped(self.column(self.identity), self.column("frame_index")))
 
     def by_frame(self) -> Iterator[tuple[int, Int[np.ndarray, " P"]]]:
         """Each frame with people, and the numbers of its rows in the order of tracks or people."""
-        frames = self.column("frame_index")
-        order = np.lexsort((self.column(self.identity), frames))
-        present, starts = np.unique(frames[order], return_index=True)
-        yield from zip(present.tolist(), np.split(order, starts[1:]), strict=True)
+        return grouped(self.column("frame_index"), self.column(self.identity))
 
     def close(self) -> None:
         self._file.close()
@@ -209,6 +207,11 @@ class _RowFile:
             self._file.flush()
             self._mapped = np.memmap(self._file, self.row_type, mode="r+", shape=(self._count,))
         return self._mapped
+
+    def _count_used(self, count: int) -> None:
+        self._used_count += count
+        if self._used_count >= BLOCK:
+            self._release_pages()
 
     def _release_pages(self) -> None:
         """Release the pages of the file; they are loaded again when they are used.

@@ -1,16 +1,16 @@
-"""Who is who, decided when the video is over: pieces of tracks become people.
+"""Identities: after the last frame, pieces of tracks are linked to people.
 
-1. Tracks are cut where the tracker may have erred: where people cover each other, or are lost for a
-   while. What is left are short stretches that can be trusted.
-2. Each piece may have one successor, at most 3 s later. The links with the largest sum of
-   evidence are chosen together (minimum-cost bipartite matching, each piece also against "no
-   successor"); motion, pose and shape give the evidence.
-3. The chains that come of it are linked once more over any absence, by shape and place, and more
-   strictly.
+1. Tracks are cut into pieces where the tracker may have made a mistake: where people cover each
+   other, or are lost for a while.
+2. Each piece has at most one successor, at most 3 s later. The links with the largest sum of
+   evidence are a minimum-cost bipartite matching, in which each piece may also have no successor.
+   Motion, pose, shape and the tracker give the evidence.
+3. The resulting chains are linked once more over absences of any length, by shape and position,
+   with a prior against links.
 4. People are numbered by their first frame.
 
-Evidence is the logarithm of a likelihood ratio, "the same person" over "two people of this clip": 0
-says nothing, positive speaks for the same. What is known weakens with the time between the pieces.
+Evidence is the logarithm of a likelihood ratio: the same person against two people of this clip. It
+becomes weaker with the time between two pieces.
 """
 
 import logging
@@ -32,82 +32,83 @@ from utils.camera import shared_areas
 log = logging.getLogger(__name__)
 
 # Cutting tracks.
-CUT_GAP_S: Final = 0.5
-"""A person who was lost for longer may have been found as somebody else."""
+_MAX_GAP_S: Final = 0.5
+"""Longest absence within a piece."""
 COVERED: Final = 0.3
-"""Share of a box in another one from which position and shape are doubtful."""
+"""Share of a box in another one from which position and shape are unreliable."""
 _FIT_S: Final = 0.5
-"""What is known at an end is fitted to so much of the piece."""
-_POSITION_NOISE_M: Final = np.array([0.05, 0.05, 0.2])
-_SPEED_M_S: Final = 1.0
+"""Duration of the end of a piece to which position and velocity are fitted."""
+_POSITION_SIGMA_M: Final = np.array([0.05, 0.05, 0.2])
+_SPEED_SIGMA_M_S: Final = 1.0
 
 # Linking pieces.
-SOON_S: Final = 3.0
-"""Longest absence over which motion says anything."""
+_MAX_ABSENCE_S: Final = 3.0
+"""Longest absence over which motion gives evidence."""
 _SAME_TRACK, _SAME_TRACK_UNBROKEN = 1.0, 3.0
-"""What the tracker's own opinion adds: after an absence, and where it never lost the person."""
+"""Evidence of the tracker: after an absence, and where it never lost the person."""
 _UNBROKEN_S: Final = 0.1
 _NOBODY_LEFT: Final = 5.0
-"""Where tracks are cut but go on, people neither leave nor come, though somebody who is covered may
-be placed metres away. It counts for all ways to link their ends: it does not say who is who."""
+"""Evidence for all links between ends at which tracks are cut but continue: people neither leave
+nor enter there, although somebody who is covered may be placed metres away."""
 _RETURN_PRIOR: Final = -1.0
-"""Somebody who appears after a long absence is rather somebody new."""
-_LEAST_ROWS: Final = 8.0
-"""Confident rows that a chain needs to be recognised by its shape."""
-_MOST_CHAINS: Final = 2000
-_BASE: Final = 100.0
-"""Makes all costs positive, as the matching demands; the same for each piece, so it decides
-nothing."""
+"""Log odds that somebody who appears after a long absence has been seen before."""
+_MIN_CHAIN_ROWS: Final = 8.0
+"""Sum of the confidence of a chain's rows from which it can be recognised by its shape."""
+_MAX_CHAINS: Final = 2000
+_BASE_COST: Final = 100.0
+"""Added to all costs, because the matching requires positive ones; each piece has one cost."""
 
 # Evidence.
-# Deviation of a place (x, y, z) after dt seconds: the estimate's noise, and what motion adds.
-_PLACE_M: Final = np.array([0.12, 0.10, 0.20])
-_DEPTH_SHARE: Final = 0.04
-_ONE_PLACE: Final = 2.0
-"""Two bodies that are not so many of these deviations apart may be one, in the boxes of two."""
+# Standard deviations of the difference of positions (x, y, z), and their growth with time.
+_PLACE_SIGMA_M: Final = np.array([0.12, 0.10, 0.20])
+_DEPTH_SIGMA: Final = 0.04
+"""Further standard deviation of the depth, relative to the depth."""
 _DRIFT_M_S: Final = np.array([0.5, 0.15, 0.5])
+_SAME_PLACE: Final = 2.0
+"""Distance in these standard deviations up to which two bodies may be one, in two boxes."""
 _VELOCITY_LASTS_S: Final = 1.0
-# Where somebody else might be: deviations about the middle of what is seen.
 _ELSEWHERE_YZ_M: Final = (0.3, 1.5)
+"""Standard deviations of the positions of other people."""
 
-# Mean angle between two poses: of one person at once, of two people; both as (mean, deviation).
+# Mean angle in radians between two poses (mean, standard deviation): of one person without a pause,
+# and of two people; and the time constant with which the first becomes the second.
 _POSE_SAME, _POSE_OTHER, _POSE_LASTS_S = (0.10, 0.06), (0.30, 0.10), 0.4
 _HEADING_SAME, _HEADING_OTHER, _HEADING_LASTS_S = (0.15, 0.15), (1.40, 0.80), 1.5
-_MOST: Final = 4.0
-"""No single kind of evidence says more for a pair than this; against it, twice as much."""
+_MAX_EVIDENCE: Final = 4.0
+"""Largest evidence of one kind for a link; against a link, it may be twice as large."""
 
 _SHAPE_COMMON: Final = 0.25
-"""Share of a shape's variance in a track that more frames do not average out."""
+"""Share of the variance of shapes that more frames of a track do not average out."""
 _SHAPE_ROWS: Final = 12.0
-"""As many rows in sequence are worth one independent one."""
-_SHAPE_TRUST: Final = 0.6
-"""Components of a shape err together, so their evidence does not quite add up."""
+"""Number of consecutive rows that are worth one independent row."""
+_SHAPE_WEIGHT: Final = 0.6
+"""Weight of the evidence of shapes, because errors of their components are correlated."""
 
 Pairs = tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]
-"""Numbers of the earlier and of the later piece."""
+"""Numbers of the earlier and of the later piece of each pair."""
 
 
 def stitch(rows: RawRows, camera: ClipCamera, fps: float) -> Int[np.ndarray, " T"]:
-    """A person's number for every row, from the tracker's numbers.
+    """The number of the person of each row, from 1.
 
     Args:
-        rows: placed in `camera`; a track has one row per frame at most.
+        rows: rows that are placed in `camera`, with at most one row per frame and track.
     """
     seen = observe(rows)
     pieces = describe(cut_tracks(rows, seen, fps), seen, fps)
     within = _variance_within(pieces, seen)
     spread = shape_spread(pieces.betas, pieces.betas_rows, within)
 
-    pairs = _pairs_soon(pieces, fps)
+    pairs = _close_pairs(pieces, fps)
     evidence = (
         motion_evidence(pieces, pairs, camera)
         + pose_evidence(pieces, pairs, rows)
         + shape_evidence(pieces, pairs, spread)
-        + _trackers_opinion(pieces, pairs, fps)
+        + _tracker_evidence(pieces, pairs, fps)
     )
     chains = describe(_linked(pieces, pairs, evidence), seen, fps)
 
-    pairs = _pairs_ever(chains)
+    pairs = _distant_pairs(chains)
     spread = shape_spread(chains.betas, chains.betas_rows, within)
     evidence = (
         motion_evidence(chains, pairs, camera)
@@ -125,22 +126,29 @@ def stitch(rows: RawRows, camera: ClipCamera, fps: float) -> Int[np.ndarray, " T
 
 
 class Observations(NamedTuple):
-    """What stitching needs of all rows; small enough to stay in memory (120 bytes per row)."""
+    """What stitching needs of T rows; it stays in memory (120 bytes per row).
+
+    Attributes:
+        position: of the pelvis in metres, in the clip's camera.
+        overlap: largest share that a box has in common with another one, of the smaller of both.
+        clean: whether no nearer person covers much of the box, and most of it is in the image.
+        doubled: whether the body in an overlapping box is at the same place.
+    """
 
     track: Int[np.ndarray, " T"]
     frame: Int[np.ndarray, " T"]
-    position: Float[np.ndarray, "T 3"]  # of the pelvis, metres, in the clip's camera
+    position: Float[np.ndarray, "T 3"]
     betas: Float[np.ndarray, "T 10"]
     confidence: Float[np.ndarray, " T"]
-    overlap: Float[np.ndarray, " T"]  # share of the smaller of two boxes that is in the other
-    clean: Bool[np.ndarray, " T"]  # nobody nearer covers much, and most is in the image
-    doubled: Bool[np.ndarray, " T"]  # an overlapping box has its body at the same place
+    overlap: Float[np.ndarray, " T"]
+    clean: Bool[np.ndarray, " T"]
+    doubled: Bool[np.ndarray, " T"]
 
 
 class Ends(NamedTuple):
-    """One end of every piece: the row that shows it best, when that was, place and velocity.
+    """One end of each of P pieces: its best row, with position and velocity in metres.
 
-    They are not `known` if the rows may all show somebody else.
+    `known` is false where all rows near the end may show somebody else.
     """
 
     row: Int[np.ndarray, " P"]
@@ -151,6 +159,13 @@ class Ends(NamedTuple):
 
 
 class Pieces(NamedTuple):
+    """P pieces of tracks, or chains of them.
+
+    Attributes:
+        betas: robust mean of the rows' betas.
+        betas_rows: number of fully confident rows that these are worth.
+    """
+
     rows: list[Int[np.ndarray, " _"]]
     track: Int[np.ndarray, " P"]
     first_frame: Int[np.ndarray, " P"]
@@ -158,11 +173,11 @@ class Pieces(NamedTuple):
     start: Ends
     end: Ends
     betas: Float[np.ndarray, "P 10"]
-    betas_rows: Float[np.ndarray, " P"]  # how many rows' worth of evidence the shape has
+    betas_rows: Float[np.ndarray, " P"]
 
 
 def observe(rows: RawRows) -> Observations:
-    """What stitching needs of rows that are placed in the clip's camera."""
+    """Read what stitching needs of rows that are placed in the clip's camera."""
     boxes, truncation = rows.column("box_xywh"), rows.column("truncation")
     position = rows.column("placed_pelvis_m").astype(np.float64)
     overlap, hidden, doubled = _overlaps(rows, boxes.astype(np.float64), position)
@@ -181,10 +196,9 @@ def observe(rows: RawRows) -> Observations:
 def _overlaps(
     rows: RawRows, boxes: Float[np.ndarray, "T 4"], position: Float[np.ndarray, "T 3"]
 ) -> tuple[Float[np.ndarray, " T"], Float[np.ndarray, " T"], Bool[np.ndarray, " T"]]:
-    """Shares that boxes have in common: of the smaller one, and of one's own with a nearer one.
+    """The overlap, the share that a nearer person's box covers, and whether the body is doubled.
 
-    Also whether an overlapping box has its body at the same place: where somebody is mostly
-    covered, a network may see the person in front in both boxes.
+    Where somebody is mostly covered, a network may see the person in front in both boxes.
     """
     area = np.maximum(boxes[:, 2] * boxes[:, 3], 1e-9)
     overlap, hidden, doubled = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows), bool)
@@ -196,25 +210,25 @@ def _overlaps(
             overlap[mine] = shares.max(axis=1)
             offset = position[mine, None] - position[mine]
             hidden[mine] = (shared * (offset[..., 2] > 0) / area[mine, None]).max(axis=1)
-            deviation = _PLACE_M + [[0, 0, _DEPTH_SHARE]] * position[mine, None, 2:]
-            near = np.linalg.norm(offset / deviation, axis=-1) < _ONE_PLACE
+            sigma = _PLACE_SIGMA_M + [[0, 0, _DEPTH_SIGMA]] * position[mine, None, 2:]
+            near = np.linalg.norm(offset / sigma, axis=-1) < _SAME_PLACE
             doubled[mine] = (near & (shares >= COVERED)).any(axis=1)
     return overlap, hidden, doubled
 
 
 def cut_tracks(rows: RawRows, seen: Observations, fps: float) -> list[Int[np.ndarray, " _"]]:
-    """Rows of each piece: tracks cut at gaps, and in the middle of each covering by another box."""
-    gap = max(1, round(CUT_GAP_S * fps))
+    """Rows of each piece: tracks are cut at gaps, and where another box overlaps most."""
+    gap = max(1, round(_MAX_GAP_S * fps))
     pieces = []
     for mine in rows.by_identity().values():
         breaks = set((np.flatnonzero(np.diff(seen.frame[mine]) > gap) + 1).tolist())
-        breaks |= set(_coverings(seen.overlap[mine]))
+        breaks |= set(_worst_overlaps(seen.overlap[mine]))
         pieces += np.split(mine, sorted(breaks - {0}))
     return sorted(pieces, key=lambda piece: (seen.frame[piece[0]], piece[0]))
 
 
-def _coverings(overlap: Float[np.ndarray, " T"]) -> Iterator[int]:
-    """Where each stretch of covering is worst."""
+def _worst_overlaps(overlap: Float[np.ndarray, " T"]) -> Iterator[int]:
+    """Index of the largest value of each stretch of overlaps of at least `COVERED`."""
     covered = np.concatenate([[False], overlap >= COVERED, [False]])
     edges = np.flatnonzero(np.diff(covered.astype(np.int8)))
     for start, end in edges.reshape(-1, 2).tolist():
@@ -222,12 +236,8 @@ def _coverings(overlap: Float[np.ndarray, " T"]) -> Iterator[int]:
 
 
 def describe(pieces: list[Int[np.ndarray, " _"]], seen: Observations, fps: float) -> Pieces:
-    """What is known of each piece."""
-    betas, worth = [], []
-    for piece in pieces:
-        weights = seen.confidence[piece]
-        betas.append(fuse_shape(seen.betas[piece], weights))
-        worth.append(float(weights.sum()))
+    """Shape and ends of pieces, given by their rows."""
+    betas = [fuse_shape(seen.betas[piece], seen.confidence[piece]) for piece in pieces]
     return Pieces(
         pieces,
         np.array([seen.track[piece[0]] for piece in pieces]),
@@ -236,14 +246,14 @@ def describe(pieces: list[Int[np.ndarray, " _"]], seen: Observations, fps: float
         _ends([piece[::-1] for piece in pieces], seen, fps),
         _ends(pieces, seen, fps),
         np.array(betas).reshape(-1, 10),
-        np.array(worth),
+        np.array([float(seen.confidence[piece].sum()) for piece in pieces]),
     )
 
 
 def _ends(pieces: list[Int[np.ndarray, " _"]], seen: Observations, fps: float) -> Ends:
-    """A straight line through the last rows, clean ones if there are any, by least squares.
+    """Fit straight lines to the last rows of pieces, of which only clean ones if there are any.
 
-    A velocity that few rows determine is drawn to zero: its prior deviation is a walk's, 1 m/s.
+    The velocity has a prior of zero with the standard deviation of walking, 1 m/s.
     """
     found = []
     for piece in pieces:
@@ -257,21 +267,21 @@ def _ends(pieces: list[Int[np.ndarray, " _"]], seen: Observations, fps: float) -
         position = seen.position[near]
         centre = position.mean(axis=0)
         slope = late @ (position - centre)
-        velocity = slope / (late @ late + (_POSITION_NOISE_M / _SPEED_M_S) ** 2)
+        velocity = slope / (late @ late + (_POSITION_SIGMA_M / _SPEED_SIGMA_M_S) ** 2)
         time = seen.frame[last] / fps
         found.append((last, time, centre + velocity * (time - times.mean()), velocity, known))
     return Ends(*(np.array(one) for one in zip(*found, strict=True)))
 
 
 class ShapeSpread(NamedTuple):
-    """Variances of betas: within a track, and between people."""
+    """Variances of betas within a track and between people."""
 
     within: Float[np.ndarray, "10"]
     between: Float[np.ndarray, "10"]
 
 
 def motion_evidence(pieces: Pieces, pairs: Pairs, camera: ClipCamera) -> Float[np.ndarray, " N"]:
-    """Place and velocity, in space: the clip's camera makes them comparable."""
+    """Evidence of positions and velocities in the clip's camera."""
     first, then = pairs
     known = pieces.end.known[first] & pieces.start.known[then]
     dt = pieces.start.time_s[then] - pieces.end.time_s[first]
@@ -279,21 +289,22 @@ def motion_evidence(pieces: Pieces, pairs: Pairs, camera: ClipCamera) -> Float[n
     velocity = (pieces.end.velocity[first] + pieces.start.velocity[then]) / 2
     error = pieces.start.position[then] - pieces.end.position[first] - velocity * lasting[:, None]
     depth = np.maximum(pieces.end.position[first, 2], 0.5)
-    deviation = _PLACE_M + _DRIFT_M_S * dt[:, None]
-    deviation[:, 2] += _DEPTH_SHARE * depth
+    sigma = _PLACE_SIGMA_M + _DRIFT_M_S * dt[:, None]
+    sigma[:, 2] += _DEPTH_SIGMA * depth
     width = 2 * camera.princpt[0] / camera.focal[0] * depth
     elsewhere = np.stack(
         [width / math.sqrt(12), *(np.full_like(depth, s) for s in _ELSEWHERE_YZ_M)], axis=1
     )
-    # After a long time one may be anywhere that others are.
-    deviation = np.minimum(deviation, elsewhere * math.sqrt(2))
-    same = -0.5 * (error / deviation) ** 2 - np.log(deviation)
-    other = -0.5 * (error / (elsewhere * math.sqrt(2))) ** 2 - np.log(elsewhere * math.sqrt(2))
-    return _limited(known * (same - other).sum(axis=1), 2 * _MOST)
+    elsewhere *= math.sqrt(2)  # of the difference between two people
+    # After a long time, a person may be anywhere.
+    sigma = np.minimum(sigma, elsewhere)
+    same = -0.5 * (error / sigma) ** 2 - np.log(sigma)
+    other = -0.5 * (error / elsewhere) ** 2 - np.log(elsewhere)
+    return _limited(known * (same - other).sum(axis=1), 2 * _MAX_EVIDENCE)
 
 
 def pose_evidence(pieces: Pieces, pairs: Pairs, rows: RawRows) -> Float[np.ndarray, " N"]:
-    """Pose and heading at the two ends."""
+    """Evidence of poses and headings at the two ends."""
     first, then = pairs
     known = pieces.end.known[first] & pieces.start.known[then]
     dt = pieces.start.time_s[then] - pieces.end.time_s[first]
@@ -322,11 +333,12 @@ def _fading(
     other: tuple[float, float],
     lasts_s: float,
 ) -> Float[np.ndarray, " N"]:
-    """Two normal distributions, of which the first becomes the second in time."""
+    """Evidence of angles with two normal distributions, of which `same` becomes `other` in time."""
     fresh = np.exp(-dt / lasts_s)
-    mean, deviation = (fresh * s + (1 - fresh) * o for s, o in zip(same, other, strict=True))
-    ratio = -0.5 * ((angle - mean) / deviation) ** 2 - np.log(deviation)
-    return _limited(ratio + 0.5 * ((angle - other[0]) / other[1]) ** 2 + math.log(other[1]), _MOST)
+    mean, sigma = (fresh * s + (1 - fresh) * o for s, o in zip(same, other, strict=True))
+    ratio = -0.5 * ((angle - mean) / sigma) ** 2 - np.log(sigma)
+    ratio = ratio + 0.5 * ((angle - other[0]) / other[1]) ** 2 + math.log(other[1])
+    return _limited(ratio, _MAX_EVIDENCE)
 
 
 def shape_spread(
@@ -334,10 +346,9 @@ def shape_spread(
     rows_worth: Float[np.ndarray, " P"],
     within: Float[np.ndarray, "10"],
 ) -> ShapeSpread:
-    """How much people of this clip differ: variance of the pieces less that of their errors.
+    """Estimate how much people of this clip differ: variance of pieces minus that of their errors.
 
-    A network that sees the same shape in everybody gives a variance near 0, and then shape is no
-    evidence.
+    If the network estimates the same shape for everybody, it is near 0, and shape is no evidence.
     """
     weights = np.minimum(rows_worth, 60.0)
     if len(betas) < 2 or weights.sum() <= 0:
@@ -351,20 +362,20 @@ def shape_spread(
 
 
 def shape_evidence(pieces: Pieces, pairs: Pairs, spread: ShapeSpread) -> Float[np.ndarray, " N"]:
-    """Betas of the same person differ by their errors, those of two people by much more."""
+    """Evidence of betas, which differ by their errors, and between people also by their spread."""
     first, then = pairs
     error = _error(spread.within, pieces.betas_rows)
     noise = np.maximum(error[first] + error[then], 1e-6)
     wide = noise + 2 * spread.between
     squared = (pieces.betas[first] - pieces.betas[then]) ** 2
     ratio = 0.5 * (squared / wide - squared / noise + np.log(wide / noise))
-    return _limited(_SHAPE_TRUST * ratio.sum(axis=1), 2 * _MOST)
+    return _limited(_SHAPE_WEIGHT * ratio.sum(axis=1), 2 * _MAX_EVIDENCE)
 
 
 def _error(
     within: Float[np.ndarray, "10"], rows_worth: Float[np.ndarray, " P"]
 ) -> Float[np.ndarray, "P 10"]:
-    """Variance of a piece's mean shape: neighbouring frames err alike, so it falls slowly."""
+    """Variance of the mean betas of pieces, whose errors are correlated in neighbouring frames."""
     independent = np.maximum(rows_worth / _SHAPE_ROWS, 0.5)
     return within * (_SHAPE_COMMON + (1 - _SHAPE_COMMON) / independent)[:, None]
 
@@ -374,7 +385,7 @@ def _limited(ratio: Float[np.ndarray, " N"], most: float) -> Float[np.ndarray, "
 
 
 def _variance_within(pieces: Pieces, seen: Observations) -> Float[np.ndarray, "10"]:
-    """Of betas about the mean of their piece."""
+    """Variance of betas about the mean of their piece."""
     squares, weights = np.zeros(10), 1e-9
     for piece, betas in zip(pieces.rows, pieces.betas, strict=True):
         if len(piece) > 1:
@@ -384,7 +395,8 @@ def _variance_within(pieces: Pieces, seen: Observations) -> Float[np.ndarray, "1
     return np.maximum(squares / weights, 1e-6)
 
 
-def _trackers_opinion(pieces: Pieces, pairs: Pairs, fps: float) -> Float[np.ndarray, " N"]:
+def _tracker_evidence(pieces: Pieces, pairs: Pairs, fps: float) -> Float[np.ndarray, " N"]:
+    """Evidence of track numbers."""
     first, then = pairs
     absence = pieces.first_frame[then] - pieces.last_frame[first] - 1
     is_short = absence <= _UNBROKEN_S * fps
@@ -395,22 +407,22 @@ def _trackers_opinion(pieces: Pieces, pairs: Pairs, fps: float) -> Float[np.ndar
     return gain + _NOBODY_LEFT * (is_short & goes_on[first] & came_before[then])
 
 
-def _pairs_soon(pieces: Pieces, fps: float) -> Pairs:
-    """Pieces of which one begins after the other's end, not much later."""
+def _close_pairs(pieces: Pieces, fps: float) -> Pairs:
+    """Pairs of pieces of which one begins after the end of the other, at most 3 s later."""
     order = np.argsort(pieces.first_frame, kind="stable")
     starts = pieces.first_frame[order]
     low = np.searchsorted(starts, pieces.last_frame, side="right")
-    high = np.searchsorted(starts, pieces.last_frame + round(SOON_S * fps), side="right")
+    high = np.searchsorted(starts, pieces.last_frame + round(_MAX_ABSENCE_S * fps), side="right")
     first = np.repeat(np.arange(len(order)), high - low)
     then = [order[a:b] for a, b in zip(low, high, strict=True)]
     return first, np.concatenate(then).astype(np.int64)
 
 
-def _pairs_ever(chains: Pieces) -> Pairs:
-    """Chains of which one begins after the other's end, if both are long enough to be known."""
-    known = np.flatnonzero(chains.betas_rows >= _LEAST_ROWS)
-    if len(known) > _MOST_CHAINS:
-        known = known[np.argsort(-chains.betas_rows[known])[:_MOST_CHAINS]]
+def _distant_pairs(chains: Pieces) -> Pairs:
+    """Pairs of chains of which one begins after the end of the other, if both have enough rows."""
+    known = np.flatnonzero(chains.betas_rows >= _MIN_CHAIN_ROWS)
+    if len(known) > _MAX_CHAINS:
+        known = known[np.argsort(-chains.betas_rows[known])[:_MAX_CHAINS]]
     first, then = np.nonzero(chains.last_frame[known, None] < chains.first_frame[known])
     return known[first], known[then]
 
@@ -418,20 +430,17 @@ def _pairs_ever(chains: Pieces) -> Pairs:
 def _linked(
     pieces: Pieces, pairs: Pairs, evidence: Float[np.ndarray, " N"]
 ) -> list[Int[np.ndarray, " _"]]:
-    """Rows of pieces that follow each other, joined; links are those with the largest sum."""
+    """Rows of the chains of pieces that the links with the largest sum of evidence give."""
     count = len(pieces.rows)
     good = evidence > 0
     first, then, gain = pairs[0][good], pairs[1][good], evidence[good]
     everyone = np.arange(count)
-    costs = np.concatenate([_BASE - gain, np.full(count, _BASE)])
+    costs = np.concatenate([_BASE_COST - gain, np.full(count, _BASE_COST)])
+    # Columns are the pieces as successors, and then one "no successor" for each piece.
     rows, columns = np.concatenate([first, everyone]), np.concatenate([then, everyone + count])
     matrix = csr_array((costs, (rows, columns)), shape=(count, 2 * count))
-    pieces_matched, matched = min_weight_full_bipartite_matching(matrix)
-    successor = {
-        int(one): int(next_one)
-        for one, next_one in zip(pieces_matched, matched, strict=True)
-        if next_one < count
-    }
+    links = np.stack(min_weight_full_bipartite_matching(matrix), axis=1)
+    successor = dict(links[links[:, 1] < count].tolist())
     chains = []
     for start in sorted(set(range(count)) - set(successor.values())):
         chain, current = [pieces.rows[start]], start

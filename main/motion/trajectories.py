@@ -1,4 +1,4 @@
-"""From raw rows to final ones: one shape per person, short gaps filled, smooth motion, flags."""
+"""From raw rows to final rows: one shape per person, short gaps filled, smoothed, flagged."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from human_models.joints import BODY_JOINTS, JOINT_PARTS, JOINTS_FROM_MODEL, SID
 from main.motion.camera import PELVIS, Clip, solve_translation, truncation
 from main.motion.rows import (
     BLOCK,
+    BODY_PARAMETERS,
     FINAL_ROW,
     KEYPOINT_COLUMNS,
     PARAMETERS,
@@ -20,29 +21,30 @@ from main.motion.rows import (
     ROTATIONS,
     FinalRows,
     RawRows,
+    grouped,
 )
 from utils.geometry import interpolate_axis_angles, reach_of, smooth, smooth_axis_angles
 
-BODY_INPUTS: Final = tuple(name for name in PARAMETERS if name not in ("focal", "princpt"))
 LONGEST_GAP_S: Final = 0.5
-"""Longer absences stay absences."""
+"""Longest absence that is filled."""
 _INTERPOLATED_WEIGHT: Final = 0.1
-"""Of a frame without an estimate of its own, in smoothing."""
-_TURNED: Final = (*ROTATIONS, "placed_orient")
-_OF_THE_FRAME: Final = ("track", "frame_index", "score", *KEYPOINT_COLUMNS, "keypoint_source")
-"""What a frame without an estimate of its own has not from its neighbours."""
+"""Weight of a filled frame in smoothing."""
+_ROTATED: Final = (*ROTATIONS, "placed_orient")
+_NOT_FILLED: Final = ("track", "frame_index", "score", *KEYPOINT_COLUMNS, "keypoint_source")
+"""Columns that are not interpolated in filled frames."""
 _LINEAR: Final = tuple(
-    name for name in RAW_ROW.names or () if name not in (*_TURNED, *_OF_THE_FRAME)
+    name for name in RAW_ROW.names or () if name not in (*_ROTATED, *_NOT_FILLED)
 )
 
 _FULL_SIZE_PX: Final = 256
-"""Height of a box from which a larger one shows no more: that of the network's input."""
+"""Height of the network's input; a larger box shows no more."""
 _HUBER: Final = 1.345
+"""Huber's threshold in standard deviations, for 95 % efficiency with normal errors."""
 _SHAPE_PASSES: Final = 5
 
 _BODY: Final = JOINT_PARTS["body"]
-# Largest angle of each joint from the rest pose (arms to the sides), degrees; generous, since
-# gymnasts are people: what is beyond is wrong rather than rare.
+# Largest angle of each joint from the rest pose (arms to the sides) in degrees; the limits are
+# generous, so that poses beyond them are wrong rather than rare.
 _LARGEST_ANGLE: Final = {
     "spine1": 65,
     "spine2": 50,
@@ -58,27 +60,21 @@ _LARGEST_ANGLE: Final = {
     "elbow": 165,
     "wrist": 110,
 }
-# Joints that bend one way: the axis of bending in the left limb's frame, and how far they may be
-# overstretched, degrees. A right limb's axis is mirrored in the plane x = 0.
+# Joints that bend in one direction: the axis in the frame of the left limb, and the largest
+# hyperextension in degrees. The axis of the right limb is mirrored in the plane x = 0.
 _HINGES: Final = {"knee": ((1.0, 0.0, 0.0), 20.0), "elbow": ((0.0, -1.0, 0.0), 35.0)}
 _JAW_ANGLE: Final = 50.0
 
 
-def _limit_of(joint: str) -> float:
-    for side in SIDES:
-        joint = joint.removeprefix(f"{side}_")
-    return float(_LARGEST_ANGLE[joint])
-
-
-_LIMITS: Final = np.radians([_limit_of(joint) for joint in BODY_JOINTS[1:]])
+_LIMITS: Final = np.radians([_LARGEST_ANGLE[joint.split("_")[-1]] for joint in BODY_JOINTS[1:]])
 
 
 @dataclass(frozen=True)
 class Smoothing:
-    """Standard deviations of the kernels in seconds, by what they smooth; 0: nothing.
+    """Standard deviations of the smoothing kernels in seconds; 0 does not smooth.
 
-    Depth comes from apparent size and is by far the noisiest; it has a kernel of its own, along
-    the line of sight, where nobody sees it lag.
+    The depth follows from the size in the image and is much noisier than the direction from the
+    camera (`bearing`), so they have separate kernels.
     """
 
     global_orient: float = 0.06
@@ -91,6 +87,7 @@ class Smoothing:
     depth: float = 0.2
 
     def times(self, factor: float) -> "Smoothing":
+        """Kernels that are wider by a factor."""
         return Smoothing(**{name: value * factor for name, value in vars(self).items()})
 
 
@@ -103,19 +100,17 @@ def build_trajectories(
     smoothing: Smoothing,
     final: FinalRows,
 ) -> None:
-    """Append the final rows of everybody to `final`, person after person.
+    """Append the final rows of all people to `final`, which is empty, person after person.
 
     Args:
-        raw: what the network says, for the fields with `raw_`.
-        estimates: what all other fields are made of: the same rows after refinement, or `raw`.
-        people: the person's number of each raw row, of `stitch`.
+        raw: the network's estimates, for the fields with `raw_`.
+        estimates: the same rows after refinement, or `raw`, for all other fields.
+        people: number of the person of each raw row.
     """
     assert not len(final)
     maker = _FinalRowMaker(raw, estimates, clip, body, smoothing)
     frames = raw.column("frame_index")
-    order = np.lexsort((frames, people))
-    present, starts = np.unique(people[order], return_index=True)
-    for person, mine in zip(present.tolist(), np.split(order, starts[1:]), strict=True):
+    for person, mine in grouped(people, frames):
         shape = maker.shape_of(mine)
         for run in filled_runs(frames[mine], mine, clip.fps):
             for block in maker.final_rows(run, shape):
@@ -125,9 +120,11 @@ def build_trajectories(
 
 
 class Run(NamedTuple):
-    """Consecutive frames of one person, and the raw rows that each lies between.
+    """Consecutive frames of one person.
 
-    Where a frame has an estimate of its own, that is both `before` and `after`.
+    Attributes:
+        before, after: numbers of the last raw row up to each frame, and of the next one from it.
+            Both are the same if the frame has a row.
     """
 
     frames: Int[np.ndarray, " T"]
@@ -141,7 +138,12 @@ class Run(NamedTuple):
 def filled_runs(
     frames: Int[np.ndarray, " N"], rows: Int[np.ndarray, " N"], fps: float
 ) -> Iterator[Run]:
-    """Stretches of a person's rows without an absence of more than half a second."""
+    """Split the rows of a person at absences of more than half a second.
+
+    Args:
+        frames: frames of the rows, in ascending order.
+        rows: numbers of the rows.
+    """
     breaks = np.flatnonzero(np.diff(frames) - 1 > LONGEST_GAP_S * fps) + 1
     for known, mine in zip(np.split(frames, breaks), np.split(rows, breaks), strict=True):
         all_frames = np.arange(known[0], known[-1] + 1)
@@ -151,7 +153,7 @@ def filled_runs(
 
 
 class _FinalRowMaker:
-    """What the final rows of all people are made with."""
+    """Makes final rows; its arguments are those of `build_trajectories`."""
 
     def __init__(
         self, raw: RawRows, estimates: RawRows, clip: Clip, body: BodyModel, smoothing: Smoothing
@@ -164,13 +166,13 @@ class _FinalRowMaker:
         self.confidence = confidence(*columns)
 
     def shape_of(self, rows: Int[np.ndarray, " N"]) -> Float[np.ndarray, "10"]:
-        """The one shape of somebody, of whom there are these raw rows."""
+        """The betas of the person with these raw rows."""
         return fuse_shape(self.betas[rows], self.confidence[rows])
 
     def final_rows(self, run: Run, shape: Float[np.ndarray, "10"]) -> Iterator[np.ndarray]:
-        """Final rows of consecutive frames but for `person` and `occlusion`, in blocks.
+        """Final rows of consecutive frames in blocks, without `person` and `occlusion`.
 
-        A block is read with margins of what smoothing reaches, so that blocks join without a seam.
+        A block is read with margins of the kernels' width, so that blocks join without a seam.
         """
         for start in range(0, len(run.frames), BLOCK):
             first = max(0, start - self.margin)
@@ -196,7 +198,7 @@ class _FinalRowMaker:
         final["focal"], final["princpt"] = camera.focal, camera.princpt
         joints = pose_joints(self.body, final)
         solved = solve_translation(joints, estimates["joints_2d_px"], camera)
-        final["transl"] = self._smooth_place(solved, estimated, weights)
+        final["transl"] = self._smooth_translation(solved, estimated, weights)
         final["joints_3d_m"] = joints + final["transl"][:, None]
         final["joints_2d_px"] = camera.project(final["joints_3d_m"])
         final["truncation"] = truncation(final["joints_2d_px"], self.clip.image_size)
@@ -204,29 +206,26 @@ class _FinalRowMaker:
         final["out_of_range"] = out_of_range(final["body_pose"], final["jaw_pose"])
         return final
 
-    def _smooth_place(
+    def _smooth_translation(
         self,
         translation: Float[np.ndarray, "T 3"],
         estimated: Bool[np.ndarray, " T"],
         weights: Float[np.ndarray, " T"],
     ) -> Float[np.ndarray, "T 3"]:
-        """Direction and logarithm of the depth; between estimates in a straight line."""
+        """Interpolate and smooth the direction (x/z, y/z) and the logarithm of the depth."""
         depth = np.maximum(translation[:, 2:], 1e-3)
-        bearing, far = translation[:, :2] / depth, np.log(depth)
+        bearing, log_depth = translation[:, :2] / depth, np.log(depth)
         times, known = np.arange(len(translation)), np.flatnonzero(estimated)
-        for series in (bearing, far):
+        for series in (bearing, log_depth):
             for column in series.T:
                 column[:] = np.interp(times, known, column[known])
         bearing = smooth(bearing, self.sigmas["bearing"], weights)
-        depth = np.exp(smooth(far, self.sigmas["depth"], weights))
+        depth = np.exp(smooth(log_depth, self.sigmas["depth"], weights))
         return np.concatenate([bearing * depth, depth], axis=1)
 
 
 def _read(raw: RawRows, run: Run) -> Shaped[np.ndarray, " T"]:
-    """Raw rows of consecutive frames; those without an estimate are made of their neighbours.
-
-    Nothing was detected there, so their score is 0.
-    """
+    """Raw rows of consecutive frames; missing ones are interpolated and have the score 0."""
     rows = raw.take(run.before)
     missing = np.flatnonzero(run.before != run.after)
     for gap in np.split(missing, np.flatnonzero(np.diff(missing) > 1) + 1):
@@ -239,10 +238,7 @@ def _read(raw: RawRows, run: Run) -> Shaped[np.ndarray, " T"]:
 def interpolate(
     ends: Shaped[np.ndarray, "2"], frames: Int[np.ndarray, " T"]
 ) -> Shaped[np.ndarray, " T"]:
-    """Raw rows for frames between two others.
-
-    Rotations go the shortest way at constant speed, all else in a straight line.
-    """
+    """Raw rows for frames between two others: rotations by slerp, other columns linearly."""
     before, after = ends
     shares = (frames - before["frame_index"]) / (after["frame_index"] - before["frame_index"])
     rows = np.zeros(len(frames), RAW_ROW)
@@ -250,13 +246,13 @@ def interpolate(
     for name in _LINEAR:
         weight = shares.reshape(-1, *[1] * before[name].ndim)
         rows[name] = (1 - weight) * before[name] + weight * after[name]
-    for name in _TURNED:
+    for name in _ROTATED:
         rows[name] = interpolate_axis_angles(before[name], after[name], shares)
     return rows
 
 
 def pose_joints(body: BodyModel, rows: np.ndarray) -> Float[np.ndarray, "T 137 3"]:
-    """The 137 joints of final rows in metres, without translation."""
+    """The joints of final rows in metres, without translation."""
     inputs = body_inputs(body, rows) | {"transl": None}
     with torch.inference_mode():
         joints = body(**inputs, want_vertices=False).joints[:, JOINTS_FROM_MODEL]
@@ -272,22 +268,22 @@ def pose_vertices(body: BodyModel, rows: np.ndarray) -> Float[np.ndarray, "T V 3
 
 
 def body_inputs(body: BodyModel, rows: np.ndarray) -> dict[str, torch.Tensor | None]:
-    """Final parameters as the body takes them, on its device."""
+    """The parameters of final rows as arguments of the body, on its device."""
     device = body.faces.device
-    return {name: torch.from_numpy(rows[name].copy()).to(device) for name in BODY_INPUTS}
+    return {name: torch.from_numpy(rows[name].copy()).to(device) for name in BODY_PARAMETERS}
 
 
 def out_of_range(
     body_pose: Float[np.ndarray, "T 63"], jaw_pose: Float[np.ndarray, "T 3"]
 ) -> Bool[np.ndarray, " T"]:
-    """Some joint of the body or the jaw is turned farther than joints go, or bends backwards."""
+    """Whether a joint of the body or the jaw is rotated beyond its limits, or bends backwards."""
     pose = body_pose.reshape(-1, 21, 3)
     beyond = (np.linalg.norm(pose, axis=-1) > _LIMITS).any(axis=1)
     beyond |= np.linalg.norm(jaw_pose, axis=-1) > np.radians(_JAW_ANGLE)
-    for name, (axis, overstretched) in _HINGES.items():
+    for name, (axis, hyperextension) in _HINGES.items():
         for side, mirror in zip(SIDES, ((1, 1, 1), (1, -1, -1)), strict=True):
             bend = pose[:, BODY_JOINTS.index(f"{side}_{name}") - 1] @ np.multiply(axis, mirror)
-            beyond |= bend < -np.radians(overstretched)
+            beyond |= bend < -np.radians(hyperextension)
     return beyond
 
 
@@ -296,12 +292,11 @@ def occlusion(
     boxes: Float[np.ndarray, "P 4"],
     depth_m: Float[np.ndarray, " P"],
 ) -> Float[np.ndarray, " P"]:
-    """Share of each person's body joints that are inside the box of somebody nearer.
+    """Share of the body joints of each person in a frame that are in the box of a nearer person.
 
     Args:
-        joints_px: of the people of one frame.
         boxes: x, y, width, height in pixels.
-        depth_m: of the pelvis.
+        depth_m: depth of the pelvis.
     """
     inside = (joints_px[:, None] >= boxes[:, None, :2]) & (
         joints_px[:, None] <= boxes[:, None, :2] + boxes[:, None, 2:]
@@ -330,9 +325,9 @@ def confidence(
     box_xywh: Float[np.ndarray, "T 4"],
     truncation: Float[np.ndarray, " T"],
 ) -> Float[np.ndarray, " T"]:
-    """How far a frame's shape can be trusted: score x size x share of the body in the image.
+    """Reliability of the shape in a frame: score x size x share of the body in the image.
 
-    Interpolated frames have the score 0, so they are not trusted at all.
+    It is 0 in interpolated frames, which have the score 0.
     """
     size = np.clip(box_xywh[:, 3] / _FULL_SIZE_PX, 0.05, 1)
     return np.asarray(score * size * (1 - 0.95 * truncation), np.float64)
@@ -341,10 +336,7 @@ def confidence(
 def fuse_shape(
     betas: Float[np.ndarray, "T C"], weights: Float[np.ndarray, " T"]
 ) -> Float[np.ndarray, " C"]:
-    """The weighted mean that outliers do not move: Huber's, begun at the weighted median.
-
-    Each component is fused by itself. A single row is its own result.
-    """
+    """Robust weighted mean of each component: Huber's estimator, started at the median."""
     weights = np.maximum(weights, 1e-9).astype(np.float64)
     values = betas.astype(np.float64)
     centre = _weighted_median(values, weights)
@@ -359,6 +351,7 @@ def fuse_shape(
 def _weighted_median(
     values: Float[np.ndarray, "T C"], weights: Float[np.ndarray, " T"]
 ) -> Float[np.ndarray, " C"]:
+    """The weighted median of each column."""
     order = np.argsort(values, axis=0)
     cumulated = np.cumsum(weights[order], axis=0)
     middle = (cumulated >= cumulated[-1] / 2).argmax(axis=0)

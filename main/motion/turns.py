@@ -1,7 +1,7 @@
-"""What a camera that stays in its place does between two frames: it turns and zooms.
+"""Turns: the rotation and zoom between two frames of a camera that stays in its place.
 
-A turn is fitted to corners that are seen in both frames. Turns between many frames are made to
-agree, and the focal length with which they explain the corners is found.
+A turn is fitted to corners that are found in both frames. The measured turns between many frames
+are adjusted to agree, and determine the focal length.
 """
 
 import math
@@ -15,44 +15,48 @@ from scipy.sparse.linalg import lsqr
 from scipy.spatial.transform import Rotation
 
 INLIER_PX: Final = 1.5
-"""Points at most so far from where a turn takes them agree with it."""
+"""Distance of a point from its prediction up to which it agrees with a turn."""
 _SAMPLES: Final = 48
-_TURN_PASSES: Final = 8
-_DISAGREE: Final = math.radians(0.3)
-"""Measured turns that are farther off the adjusted ones count less and less."""
+_PASSES: Final = 8
+_EDGE_SIGMA: Final = math.radians(0.3)
+"""Angle between a measured and an adjusted turn from which its weight falls (Cauchy's loss)."""
 _FOCAL_RANGE: Final = (0.45, 2.5)
-"""Focal lengths to try, over the assumed one: 96 to 23 degrees across the diagonal."""
+"""Focal lengths to try, relative to the assumed one: 96 to 23 degrees across the diagonal."""
 _FOCAL_STEPS: Final = 16
 _FOCAL_CHANGE, _FOCAL_RISE = 0.1, 0.015
-"""A focal length is known if the cost rises by so much when it changes by this share."""
+"""A focal length is known if the cost rises by `_FOCAL_RISE` when it changes by this share."""
 _EXPLAINED: Final = 0.9
-"""Share of points that turns must explain."""
+"""Least share of points that agree with turns for the focal length to be known."""
+_MIN_SPAN_PX: Final = 20
+"""Least distance between two points from which a turn is computed."""
 Points = Float[np.ndarray, "N 2"]
 
 
 class Turn(NamedTuple):
-    """What a camera that stays in its place does between two frames.
+    """Rotation and zoom from a first to a second frame.
 
     Attributes:
-        rotation: directions in the first frame's axes to the second's.
-        zoom: focal length of the second over that of the first.
+        rotation: matrix that takes directions in the first frame's camera to the second's.
+        zoom: focal length of the second frame over that of the first.
     """
 
     rotation: Float[np.ndarray, "3 3"]
     zoom: float
 
     def then(self, other: "Turn") -> "Turn":
+        """This turn followed by another one."""
         return Turn(other.rotation @ self.rotation, self.zoom * other.zoom)
 
     def back(self) -> "Turn":
+        """The inverse turn."""
         return Turn(self.rotation.T, 1 / self.zoom)
 
     def of(self, points: Points, focal: float) -> Points:
-        """Where points of the first frame are in the second.
+        """Positions in the second frame of points in the first.
 
         Args:
-            points: from the principal point, pixels.
-            focal: of the first frame, pixels.
+            points: relative to the principal point, in pixels.
+            focal: focal length of the first frame in pixels.
         """
         turned = points @ self.rotation[:, :2].T + focal * self.rotation[:, 2]
         depth = np.maximum(turned[:, 2:], 1e-3 * focal)
@@ -63,6 +67,8 @@ NO_TURN: Final = Turn(np.eye(3), 1.0)
 
 
 class Fit(NamedTuple):
+    """A turn, and which points agree with it."""
+
     turn: Turn
     inliers: Bool[np.ndarray, " N"]
 
@@ -70,14 +76,14 @@ class Fit(NamedTuple):
 def fit_turn(
     before: Points, after: Points, focal: float, expected: Turn, rng: np.random.Generator
 ) -> Fit:
-    """The rotation and zoom that explain most points.
+    """Fit the rotation and zoom that explain most points.
 
-    Random pairs of points give hypotheses, beside the expected turn; the best of them is refined
-    by reweighted least squares (Geman and McClure's weights).
+    The hypotheses are the expected turn and those of random pairs of points. The best one is
+    refined by reweighted least squares (Geman and McClure's weights).
 
     Args:
-        before, after: from the principal point, pixels.
-        focal: of the first frame, pixels.
+        before, after: corresponding points relative to the principal point, in pixels.
+        focal: focal length of the first frame in pixels.
     """
     count = len(before)
     best, best_score = expected, _score(expected, before, after, focal)
@@ -86,7 +92,7 @@ def fit_turn(
     for turn in _turns_of_pairs(before, after, first, second, focal):
         if (score := _score(turn, before, after, focal)) < best_score:
             best, best_score = turn, score
-    for _ in range(_TURN_PASSES):
+    for _ in range(_PASSES):
         best, step = _improved(best, before, after, focal)
         if step < 1e-6:
             break
@@ -95,12 +101,12 @@ def fit_turn(
 
 
 class TurnedPoints(NamedTuple):
-    """Points that are seen in two frames between which the camera turned.
+    """Corresponding points of two frames between which the camera turned.
 
     Attributes:
-        before, after: from the principal point, pixels.
-        turn: fitted with an assumed focal length.
-        zoom: focal length where they are `before`, over that of the clip's first frame.
+        before, after: relative to the principal point, in pixels.
+        turn: the turn that was fitted with an assumed focal length.
+        zoom: focal length of the first frame over that of the clip's first frame.
     """
 
     before: Points
@@ -110,37 +116,38 @@ class TurnedPoints(NamedTuple):
 
 
 def find_focal(seen: list[TurnedPoints], assumed: float) -> float | None:
-    """The focal length of a clip's first frame with which turns explain most points, in pixels.
+    """Find the focal length of a clip's first frame, in pixels, from rotations of the camera.
 
-    When a camera turns, points near the edges of its image move farther than those in the middle,
-    the more so the shorter its focal length is (self-calibration of a rotating camera; Hartley,
+    When a camera turns, points near the edges of the image move farther than those in the middle,
+    the more so the shorter the focal length is (self-calibration of a rotating camera; Hartley,
     IJCV 1997). The focal length minimises the mean of Geman and McClure's costs of all distances,
-    where each turn is fitted again. With a wrong assumed focal length, turns look as if the camera
-    zoomed, too, so `TurnedPoints.zoom` may be wrong: it is also tried as 1.
+    where each turn is fitted again. With a wrong assumed focal length, a turn looks as if the
+    camera zoomed, too. Therefore `TurnedPoints.zoom` may be wrong, and 1 is also tried.
 
     Args:
-        assumed: the focal length in pixels that turns and zooms were found with.
+        assumed: the focal length in pixels with which turns and zooms were found.
 
-    Returns: None where the focal length hardly matters, or turns explain too few points.
+    Returns:
+        None if the focal length hardly has an effect, or turns explain too few points.
     """
     tried = [seen] if seen else []
-    if any(one.zoom != 1 for one in seen):
-        tried.append([one._replace(zoom=1.0) for one in seen])
-    found = [_best_focal(points, assumed) for points in tried]
-    return min(found, default=(math.inf, None), key=lambda one: one[0])[1]
+    if any(pair.zoom != 1 for pair in seen):
+        tried.append([pair._replace(zoom=1.0) for pair in seen])
+    found = [_best_focal(pairs, assumed) for pairs in tried]
+    return min(found, default=(math.inf, None), key=lambda best: best[0])[1]
 
 
 def _best_focal(seen: list[TurnedPoints], assumed: float) -> tuple[float, float | None]:
-    """The mean cost with the best focal length, and that; infinity and None if it is unknown."""
+    """The least mean cost and its focal length; infinity and None if it is unknown."""
 
     def fit(factor: float) -> tuple[float, float]:
-        """Mean cost, and the share of points that are explained."""
+        """The mean cost, and the share of points that agree."""
         squares = []
         for before, after, turn, zoom in seen:
             focal = assumed * factor * zoom
             vector = Rotation.from_matrix(turn.rotation).as_rotvec() / factor
             turn = Turn(Rotation.from_rotvec(vector).as_matrix(), turn.zoom)
-            for _ in range(_TURN_PASSES):
+            for _ in range(_PASSES):
                 turn, _ = _improved(turn, before, after, focal)
             squares.append(((turn.of(before, focal) - after) ** 2).sum(axis=1))
         square = np.concatenate(squares)
@@ -171,21 +178,19 @@ def _turns_of_pairs(
     second: np.ndarray,
     focal: float,
 ) -> list[Turn]:
-    """The turn that each pair of points says: its length gives the zoom, then two directions."""
+    """Turns of pairs of points: the ratio of distances is the zoom, directions give the rotation.
+
+    Args:
+        first, second: numbers of the points of each pair.
+    """
     spans = [np.linalg.norm(points[second] - points[first], axis=1) for points in (before, after)]
-    usable = (spans[0] > 20) & (spans[1] > 20)
-    zooms = spans[1][usable] / spans[0][usable]
-    frames = [
-        _frames(
-            _rays(before[first[usable]], focal),
-            _rays(before[second[usable]], focal),
-        ),
-        _frames(
-            _rays(after[first[usable]], focal * zooms[:, None]),
-            _rays(after[second[usable]], focal * zooms[:, None]),
-        ),
+    usable = np.minimum(*spans) > _MIN_SPAN_PX
+    first, second, zooms = first[usable], second[usable], spans[1][usable] / spans[0][usable]
+    axes = [
+        _axes(_rays(points[first], focal_of), _rays(points[second], focal_of))
+        for points, focal_of in ((before, focal), (after, focal * zooms[:, None]))
     ]
-    rotations = frames[1] @ frames[0].transpose(0, 2, 1)
+    rotations = axes[1] @ axes[0].transpose(0, 2, 1)
     return [Turn(r, float(z)) for r, z in zip(rotations, zooms, strict=True) if 0.5 < z < 2]
 
 
@@ -194,10 +199,10 @@ def _rays(points: Points, focal: float | np.ndarray) -> Float[np.ndarray, "N 3"]
     return rays / np.linalg.norm(rays, axis=1, keepdims=True)
 
 
-def _frames(
+def _axes(
     one: Float[np.ndarray, "N 3"], other: Float[np.ndarray, "N 3"]
 ) -> Float[np.ndarray, "N 3 3"]:
-    """Right-handed axes (columns) spanned by two directions each."""
+    """Right-handed axes (columns) that pairs of unit vectors span."""
     middle = one + other
     middle /= np.linalg.norm(middle, axis=1, keepdims=True)
     normal = np.cross(one, other)
@@ -206,7 +211,7 @@ def _frames(
 
 
 def _improved(turn: Turn, before: Points, after: Points, focal: float) -> tuple[Turn, float]:
-    """One Gauss-Newton step on rotation vector and log zoom, and how large it was."""
+    """A Gauss-Newton step on rotation vector and log zoom: the new turn, and its largest change."""
     predicted = turn.of(before, focal)
     residual = (after - predicted) / focal
     squares = (residual**2).sum(axis=1)
@@ -220,14 +225,14 @@ def _improved(turn: Turn, before: Points, after: Points, focal: float) -> tuple[
     both = np.concatenate([weights, weights])
     normal = design.T @ (both[:, None] * design) + 1e-9 * np.eye(4)
     step = np.linalg.solve(normal, design.T @ (both * residual.T.ravel()))
-    # Fits start from each other: without orthogonalization, rounding errors grow exponentially.
+    # Fits start from each other: without orthogonalisation, rounding errors grow exponentially.
     rotation = (Rotation.from_rotvec(step[:3]) * Rotation.from_matrix(turn.rotation)).as_matrix()
     zoom = float(np.clip(turn.zoom * math.exp(step[3]), 0.2, 5))
     return Turn(rotation, zoom), float(np.abs(step).max())
 
 
 class Edge(NamedTuple):
-    """A measured turn from one keyframe to another."""
+    """A measured turn between the keyframes with two numbers."""
 
     source: int
     target: int
@@ -236,12 +241,12 @@ class Edge(NamedTuple):
 
 
 def adjusted(first: list[Turn], edges: list[Edge]) -> list[Turn]:
-    """Turns of keyframes that agree best with all measured ones; the first keyframe stays.
+    """Adjust the turns from the first frame to keyframes to all measured turns between them.
 
-    Least squares of rotation vectors and log zooms, reweighted where measurements disagree.
+    Reweighted least squares of rotation vectors and log zooms; the first keyframe does not change.
 
     Args:
-        first: where to begin.
+        first: initial turns from the first frame to each keyframe.
     """
     if len(first) == 1:
         return first
@@ -253,12 +258,12 @@ def adjusted(first: list[Turn], edges: list[Edge]) -> list[Turn]:
     rotations = np.array([turn.rotation for turn in first])
     log_zooms = np.log([turn.zoom for turn in first])
     number = np.arange(len(edges))
-    for _ in range(_TURN_PASSES):
+    for _ in range(_PASSES):
         # exp(step_t) R_t = M exp(step_s) R_s, so that step_t - M step_s = log(M R_s R_t').
         error = measured @ rotations[source] @ rotations[target].transpose(0, 2, 1)
         residual = Rotation.from_matrix(error).as_rotvec()
         angle = np.linalg.norm(residual, axis=1)
-        own = weight / (1 + (angle / _DISAGREE) ** 2)
+        own = weight / (1 + (angle / _EDGE_SIGMA) ** 2)
         rows, columns, values = [], [], []
         for axis in range(3):
             rows.append(3 * number + axis)
@@ -285,7 +290,7 @@ def _solved(
     width: int,
     count: int,
 ) -> Float[np.ndarray, "count width"]:
-    """Least squares for `width` unknowns of each of `count` keyframes; the first one's are 0."""
+    """Solve least squares for `width` unknowns of `count` keyframes; those of the first are 0."""
     index = np.concatenate(rows), np.concatenate(columns)
     matrix = coo_array((np.concatenate(values), index), (right.size, width * count)).tocsc()
     free = lsqr(matrix[:, width:], right.ravel(), atol=1e-10, btol=1e-10)[0]

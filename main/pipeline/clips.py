@@ -27,8 +27,8 @@ from typing import Any, Final, Literal, NamedTuple
 import av
 import cv2
 
+from main.motion.result_names import result_names
 from main.motion.result_reader import person_files, read_summary
-from main.motion.results import result_names
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import (
     EXPORTING,

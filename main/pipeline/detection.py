@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 from configs.schema import DetectionConfig
-from main.motion.results import as_given
+from main.motion.result_names import as_given
 from main.motion.rows import Keypoints
 from main.pipeline.detector_weights import open_detector
 from main.pipeline.networks import MoveNet

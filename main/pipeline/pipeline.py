@@ -15,7 +15,8 @@ from main.motion.camera import ASSUMED, TURNS, CameraMotion, Clip, choose_camera
 from main.motion.camera_motion import CameraTracker
 from main.motion.kinematics import ERRORS_NAME, NetworkErrors
 from main.motion.refinement import Refinement
-from main.motion.results import as_given, choose_people, input_ids, result_names, write_results
+from main.motion.result_names import as_given, input_ids, result_names
+from main.motion.results import choose_people, write_results
 from main.motion.rows import RAW_ROW, FinalRows, RawRows, WorldRows
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories

@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float, UInt8
 
 from main.motion.camera import ASSUMED, PELVIS, TURNS, Clip, place_bodies, truncation
 from main.motion.camera_motion import CameraTracker
+from main.motion.result_names import input_ids
 from main.motion.result_reader import open_result
-from main.motion.results import input_ids
 from main.motion.rows import PARAMETERS, RAW_ROW, Keypoints, KeypointSource, RawRows
 from main.pipeline.detection import Detection, Detector, import_ultralytics, pairs
 from main.pipeline.estimator import AT_ONCE, Estimator, Person, PersonCrop

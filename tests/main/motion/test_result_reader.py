@@ -66,7 +66,7 @@ def arrays() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module", autouse=True)
 def commands_loaded() -> None:
     """Import what the commands import when they run, so that no test counts its memory."""
-    for name in ("characters.export", "evaluation.scoring", "motion.results"):
+    for name in ("characters.export", "evaluation.scoring", "motion.pseudo_labels"):
         import_module(f"main.{name}")
 
 

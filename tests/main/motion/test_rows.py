@@ -9,6 +9,7 @@ import pytest
 
 from main.motion import results as results_module
 from main.motion.camera import Clip, ClipCamera, static_camera
+from main.motion.ground import Plane, world_from_camera
 from main.motion.results import FILE_COLUMNS, write_results
 from main.motion.rows import (
     COLUMNS,
@@ -19,7 +20,6 @@ from main.motion.rows import (
     FinalRows,
     WorldRows,
 )
-from main.motion.standing import Plane
 from main.motion.trajectories import LONGEST_GAP_S, filled_runs, interpolate
 from main.motion.world import World
 from main.pipeline.estimator import Person
@@ -115,14 +115,14 @@ def test_chosen_people_and_the_world(result, tmp_path):
     with closing(WorldRows(tmp_path)) as rows:
         inside = np.zeros(10, WORLD_ROW)
         inside["foot_contact"] = np.arange(10)[:, None] % 2  # of person 7
-        inside["world_from_camera"] = world.from_first
+        inside["world_from_camera"] = to_world = world_from_camera(world.plane)
         rows.append(inside)
         folder = result(chosen={7}, world=(world, rows))
     assert sorted(path.name for path in folder.iterdir()) == ["person_007.npz", "summary.json"]
     two = load(folder / "person_007.npz")
     assert two["foot_contact"].shape == (5, 4)
     assert two["foot_contact"].all()
-    np.testing.assert_array_equal(two["world_from_camera"], [world.from_first] * 5)
+    np.testing.assert_array_equal(two["world_from_camera"], np.float32([to_world] * 5))
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["world"] == {"camera": "static", "levels_m": [0.3]}
 

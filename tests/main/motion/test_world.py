@@ -16,18 +16,17 @@ from main.evaluation.metrics import FOOT_POINTS as FEET
 from main.evaluation.metrics import world_errors
 from main.motion import world as world_module
 from main.motion.camera import static_camera
-from main.motion.legs import bend_leg
-from main.motion.rows import FINAL_ROW, FinalRows, RawRows, WorldRows
-from main.motion.standing import (
+from main.motion.ground import (
+    Ground,
     Plane,
-    Seen,
     common_level,
     find_levels,
-    find_scale,
     fit_floor,
     world_from_camera,
-    zoom_or_dolly,
 )
+from main.motion.legs import bend_leg
+from main.motion.rows import FINAL_ROW, FinalRows, RawRows, WorldRows
+from main.motion.standing import Observations, find_scale, zoom_or_dolly
 from main.motion.stitch import stitch
 from main.motion.trajectories import Smoothing, build_trajectories, pose_joints
 from main.motion.world import solve_world
@@ -294,8 +293,9 @@ def test_feet_that_are_seen_below_the_floor_come_onto_it_where_the_image_shows_t
     limbs[60:] *= 0.68  # sole 6 cm below the ground, which touches it
     people, centre = np.zeros(count, int), np.zeros((count, 3))
     ray = pelvis / np.linalg.norm(pelvis, axis=1, keepdims=True)
-    seen = Seen([np.arange(count)], people, pelvis, centre, ray, np.ones(count), limbs, soles, no)
-    lifted = world_module._lifted(seen, Plane(up, -1.5), np.zeros(0), FPS)
+    runs, weight = [np.arange(count)], np.ones(count)
+    seen = Observations(runs, people, pelvis, centre, ray, weight, limbs, soles, no)
+    lifted = world_module._lifted(seen, Ground(Plane(up, -1.5), np.zeros(0)), FPS)
     feet, before = (one.pelvis[:, None] + one.limbs[:, :4] for one in (lifted, seen))
     assert (feet[:30, :, 1] + 0.05) == pytest.approx(1.5, abs=0.03)
     np.testing.assert_allclose(feet / feet[..., 2:], before / before[..., 2:])
@@ -304,7 +304,7 @@ def test_feet_that_are_seen_below_the_floor_come_onto_it_where_the_image_shows_t
     assert 1 - lifted.pelvis[0, 2] / 6 == pytest.approx(nearer / 2)
     np.testing.assert_allclose(lifted.pelvis[110:], pelvis[110:], atol=0.01)
     np.testing.assert_array_equal(lifted.limbs[:, 4:], limbs[:, 4:])
-    low = world_module._lifted(seen, Plane(up, -1.5), np.array([-0.3]), FPS)
+    low = world_module._lifted(seen, Ground(Plane(up, -1.5), np.array([-0.3])), FPS)
     np.testing.assert_array_equal(low.pelvis, pelvis)  # stands on a lower level
 
 
@@ -382,9 +382,8 @@ def test_somebody_whose_feet_never_rest_does_not_outvote_others():
     still = np.zeros(240, bool)
     limbs, soles = np.zeros((240, 10, 3)), np.zeros((240, 4))
     people = np.repeat([1, 2], lengths)
-    seen = Seen(runs, people, pelvis, centre, pelvis, np.ones(240), limbs, soles, still)
-    scale, _ = find_scale(seen, FPS)
-    assert scale == pytest.approx(1, abs=0.01)
+    seen = Observations(runs, people, pelvis, centre, pelvis, np.ones(240), limbs, soles, still)
+    assert find_scale(seen, FPS).scale == pytest.approx(1, abs=0.01)
 
 
 def test_people_who_are_seen_for_two_frames_tell_no_zoom_from_motion(body, tmp_path):

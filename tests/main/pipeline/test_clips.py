@@ -11,7 +11,7 @@ import pytest
 
 from main import inference
 from main.characters import export
-from main.motion.results import input_ids
+from main.motion.result_names import input_ids
 from main.pipeline import clips as clips_module
 from main.pipeline import pipeline
 from main.pipeline.clips import (

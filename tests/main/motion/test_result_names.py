@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from main.motion.results import input_ids, result_names
+from main.motion.result_names import input_ids, result_names
 
 
 def write(path, content=b"x"):
