@@ -109,8 +109,9 @@ class People:
         from_pelvis = joints - joints[:, _PELVIS, None]
         cells, height, width = self._model.output_hm_shape
         depth = (from_pelvis[..., 2:] / (self._model.body_3d_size / 2) + 1) / 2 * cells
-        one, count = places.new_ones(size), places.new_zeros(size, dtype=torch.long)
+        one, zero = places.new_ones(size), places.new_zeros(size, dtype=torch.long)
         known, no_root = places.new_ones(*places.shape[:2], 1), places.new_zeros(size, 1, 3)
+        valid = ("meta_smplx_shape_valid", "meta_smplx_expr_valid", "meta_is_3D")
         return {
             "keypoints": simulate_detections(places, from_pelvis[..., 2], inside, self._draw),
             "target_joint_img": torch.cat([places * places.new_tensor([width, height]), depth], 2),
@@ -119,16 +120,11 @@ class People:
             "target_smplx_pose": person.pose.flatten(1),
             "target_smplx_shape": person.betas,
             "target_smplx_expr": person.expression,
-            "target_lhand_root": no_root,
-            "target_rhand_root": no_root,
-            "meta_joint_valid": known,
-            "meta_joint_trunc": known,
+            **dict.fromkeys(("target_lhand_root", "target_rhand_root"), no_root),
+            **dict.fromkeys(("meta_joint_valid", "meta_joint_trunc"), known),
             "meta_smplx_pose_valid": places.new_ones(size, 9 * len(POSE_JOINTS)),
-            "meta_smplx_shape_valid": one,
-            "meta_smplx_expr_valid": one,
-            "meta_is_3D": one,
-            "dataset": count,
-            "unreadable": count,
+            **dict.fromkeys(valid, one),
+            **dict.fromkeys(("dataset", "unreadable"), zero),
         }
 
     def _placed(self, size: int) -> tuple[_Person, Float[Tensor, "B 137 3"]]:
@@ -349,7 +345,7 @@ _ASPECT: Final = 0.75
 
 
 class _Tables(NamedTuple):
-    """The groups' numbers for every joint."""
+    """The number of every joint's group, and the group's parameters."""
 
     group: Int[Tensor, " J"]
     error: Float[Tensor, " J"]

@@ -241,6 +241,7 @@ def draw_lights(rng: Rng, up: Float[np.ndarray, "3"]) -> Lights:
 class Picture(NamedTuple):
     """Meshes as a camera sees them; P pixels show one."""
 
+    camera: Camera
     colours: Float32[np.ndarray, "P 3"]
     """RGB, 0 to about 1."""
     pixels: Int[np.ndarray, " P"]
@@ -279,7 +280,7 @@ def draw_lit(
     of_texture = np.repeat(np.arange(len(meshes)), [len(one.textures) for one in meshes])
     owner = np.full(shape, -1, np.int32)
     owner.ravel()[seen.pixels] = of_texture[number]
-    return Picture(colours, seen.pixels, owner, seen.depth_m)
+    return Picture(camera, colours, seen.pixels, owner, seen.depth_m)
 
 
 def _lit(mesh: Mesh, lights: Lights) -> Float32[np.ndarray, "V 3"]:
