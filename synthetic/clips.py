@@ -67,7 +67,7 @@ class Actor(NamedTuple):
         self, stage: Stage, frame: int, parameters: BodyParameters, figure: Figure
     ) -> PosedPerson:
         """The person in a frame, with the frame's parameters and the figure that they pose."""
-        pelvis = stage.from_floor(self.motion.pelvis[frame])
+        pelvis = stage.to_camera(self.motion.pelvis[frame])
         transl = (pelvis - figure.joints[0]).astype(np.float32)
         return PosedPerson(parameters, figure, transl, person_mesh(figure, self.look, transl))
 

@@ -27,7 +27,7 @@ from synthetic.skeleton import (
 
 Rng = np.random.Generator
 Rotations = Float[np.ndarray, "22 3 3"]
-"""Of the body's joints, each relative to its parent."""
+"""Rotations of the body's joints relative to their parents."""
 _MIRRORED: Final = mirror_permutation(BODY_JOINTS)
 _TRIES: Final = 6
 _TOLERATED_M: Final = 0.02
@@ -41,7 +41,7 @@ class Draft(NamedTuple):
     """None where the activity leaves them free."""
     seated: bool = False
     lift_m: float = 0.0
-    """Of the lowest point over the floor."""
+    """Height of the lowest point above the floor."""
 
 
 class Pose(NamedTuple):
@@ -54,7 +54,7 @@ class Pose(NamedTuple):
     """Shapes that the left and the right arm's action asks for."""
     seated: bool
     lift_m: float
-    """Of the lowest point over the floor."""
+    """Height of the lowest point above the floor."""
 
 
 def still(root: Rotation | None = None) -> Rotations:
@@ -293,7 +293,7 @@ ACTIVITIES: Final[dict[Callable[[Rng], Draft], float]] = {
     stand: 6, _walk: 4, _run: 1.6, sit: 3, _sit_on_floor: 1, _squat: 1.2, _kneel: 0.8,
     _lunge: 1, _kick: 0.9, _bend: 1, _dance: 2, _lie: 0.9, _jump: 0.6,
 }  # fmt: skip
-"""And how likely they are, relative to each other."""
+"""Kinds of poses, with their relative probabilities."""
 
 # Standard deviations of the noise in degrees about x, y, z; joints that are not listed: 3.
 _NOISE_DEG: Final = {

@@ -239,7 +239,7 @@ class BakedHall:
         height, width = shape
         fine = (_SUPERSAMPLING * height, _SUPERSAMPLING * width)
         camera = full_camera(stage.focal_mm, shape).scaled(_SUPERSAMPLING)
-        points = stage.from_floor(self._points).astype(np.float32)
+        points = stage.to_camera(self._points).astype(np.float32)
         two_sided = np.zeros(len(self._faces), bool)
         seen = visible_surface(points, self._faces, two_sided, self._places, camera, fine)
         solid, face = np.divmod(np.rint(seen.values[:, 2]).astype(int), 6)
