@@ -1,4 +1,4 @@
-"""Rendering of a data set by several processes, with the same bytes for any number of them.
+"""Rendering of a data set by several processes; their number does not change the pictures.
 
 Batches of fixed size are drawn into a temporary folder, and a file of rows marks each complete
 batch. A run that was stopped continues after its last complete batch. The set gets its final name
