@@ -32,10 +32,12 @@ def write_checkpoint(config_path: str, path: Path) -> None:
     torch.save({"epoch": 0, "network": network, "optimizer": optimizer}, path)
 
 
-def memory_bytes() -> dict[str, int]:
-    """Memory of this process: current (VmRSS), peak (VmHWM), and not backed by files (RssAnon)."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return {key: int(status[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM", "RssAnon")}
+def memory_bytes(process: int | str = "self") -> dict[str, int]:
+    """Memory of a process: current (VmRSS), peak (VmHWM), and the parts of the current memory that
+    files back (RssFile) or not (RssAnon)."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    fields = (line.split() for line in lines if line.startswith(("VmRSS", "VmHWM", "Rss")))
+    return {name.rstrip(":"): int(kilobytes) * 1024 for name, kilobytes, _ in fields}
 
 
 def load_and_report(config_path: str, path: Path, precision: str) -> None:

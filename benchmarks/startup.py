@@ -1,6 +1,6 @@
 """Start-up time of inference in a new process.
 
-    python -m benchmarks.startup [--json] [--model MODEL_DIR] [--rounds 5]
+    python -m benchmarks.startup [--model MODEL_DIR] [--rounds 5]
 
 The time from the start of Python to the first frame: parsing the command line, opening the demo
 video, loading network and body. It is the median of several rounds, after one that fills the disk
@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from utils.files import ROOT
@@ -68,12 +67,11 @@ def start(model: str, source: str = "test_video.mp4") -> Start:
     return Start(wall_s, used["cpu_s"], used["modules"])
 
 
-def main(command_line: Sequence[str] | None = None) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print a last line in JSON")
     parser.add_argument("--model", default="smplest_x_demo", metavar="MODEL_DIR")
     parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args(command_line)
+    arguments = parser.parse_args()
     start(arguments.model)
     starts = [start(arguments.model) for _ in range(arguments.rounds)]
     wall_s = statistics.median(one.wall_s for one in starts)
@@ -83,9 +81,6 @@ def main(command_line: Sequence[str] | None = None) -> None:
         f"network ready after {wall_s:.2f} s, {cpu_s:.2f} s of all cores together, "
         f"{len(starts[0].modules)} modules"
     )
-    if arguments.json:
-        results = {"wall_s": round(wall_s, 3), "cpu_s": round(cpu_s, 3), "model": arguments.model}
-        print(json.dumps(results | {"all_wall_s": [round(one.wall_s, 3) for one in starts]}))
 
 
 if __name__ == "__main__":

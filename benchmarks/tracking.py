@@ -27,11 +27,11 @@ from benchmarks.walkers import (
     Estimate,
     Walker,
     estimates,
+    installed_body,
     read_clip,
     walkers,
 )
-from human_models.body import BodyLibrary, BodyModel
-from human_models.files import find_model_folder
+from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS
 from main.motion.camera import PELVIS, Clip, ClipCamera, place_bodies
 from main.motion.rows import FinalRows, RawRows
@@ -40,7 +40,6 @@ from main.motion.trajectories import Smoothing, build_trajectories
 from main.pipeline.detection import Detection
 from main.pipeline.stages import EstimatedFrame, EstimatedPerson, Tracker, place_people
 from utils.camera import Box, intersection_over_union
-from utils.files import ROOT
 
 HEIGHTS_PX: Final = (250, 350, 450, 600, HEIGHT)
 """Heights of people in the image, by which distances are grouped."""
@@ -195,8 +194,7 @@ def main() -> None:
     help_text = "rendered clips instead of simulated ones: files of main.synthesize --video"
     parser.add_argument("--annotations", type=Path, nargs="+", default=[], help=help_text)
     arguments = parser.parse_args()
-    library = BodyLibrary(find_model_folder(ROOT / "human_models" / "human_model_files"))
-    body = library.smplx()
+    body = installed_body()
     track_clips(body, arguments.annotations, arguments.clips, arguments.frames, arguments.seed)
     match_clips(body, arguments.clips, arguments.frames // 5, arguments.seed)
 

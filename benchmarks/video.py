@@ -1,6 +1,6 @@
 """Speed of inference on a video and of each of its stages, relative to the limit of the machine.
 
-    python -m benchmarks.video [--json] [--model MODEL_DIR] [--seconds 60] [--people 1] [--memory]
+    python -m benchmarks.video [--model MODEL_DIR] [--seconds 60] [--people 1] [--memory]
 
 demo/test_video.mp4 (720p, three people) is repeated to --seconds. Each stage runs alone over
 --frames of it, with all cores, which gives its rate in frames per second and its CPU time per
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,7 @@ import av
 import numpy as np
 import torch
 
+from benchmarks.checkpoint import memory_bytes
 from benchmarks.inference import Cost, cost
 from main.motion.rows import FinalRows, RawRows
 from main.motion.stitch import stitch
@@ -195,7 +196,7 @@ def cores_of_others(work: Callable[[], object]) -> float:
     return max(0.0, others / (time.perf_counter() - start))
 
 
-def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
+def measure(arguments: argparse.Namespace, folder: Path) -> None:
     path = repeated_demo(folder, arguments.seconds, arguments.people)
     tools = Tools.load(InferenceOptions(arguments.model, refine=False))
     cores = torch.get_num_threads()
@@ -230,20 +231,6 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         f"({frames} frames; others used {others:.2f} cores)\n"
         f"limit {limit:.1f} frames/s, share of it {1 / wall_s / limit:.2f}"
     )
-    return {
-        "stages": {name: one._asdict() for name, one in stages.items()},
-        "cpu_s_a_frame": sum_s,
-        "limit_fps": limit,
-        "whole_fps": 1 / wall_s,
-        "whole_cpu_s_a_frame": cpu_s,
-        "share_of_limit": round(1 / wall_s / limit, 4),
-        "frames": frames,
-        "people": arguments.people,
-        "cores": cores,
-        "cores_of_others": round(others, 2),
-        "model": arguments.model,
-        "detector": "file of boxes",
-    }
 
 
 def memory_mb(arguments: argparse.Namespace, folder: Path, seconds: float) -> dict[str, float]:
@@ -254,37 +241,31 @@ def memory_mb(arguments: argparse.Namespace, folder: Path, seconds: float) -> di
     most = {"VmRSS": 0.0, "RssAnon": 0.0, "RssFile": 0.0}
     while process.poll() is None:
         time.sleep(0.2)
-        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name in most:
-                most[name] = max(most[name], int(value.split()[0]) / 1024)
+        now = memory_bytes(process.pid)
+        most = {name: max(peak, now.get(name, 0) / 2**20) for name, peak in most.items()}
     if process.returncode:
         raise SystemExit(f"inference failed; try: python {' '.join(command)}")
     return most
 
 
-def measure_memory(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
+def measure_memory(arguments: argparse.Namespace, folder: Path) -> None:
     short, long = (memory_mb(arguments, folder, arguments.seconds * k) for k in (1, 10))
     for name in short:
         print(f"{name:8} {short[name]:7.0f} MB, ten times as long: {long[name]:7.0f} MB")
-    return {"short_mb": short, "long_mb": long, "ratio": long["VmRSS"] / short["VmRSS"]}
 
 
-def main(command_line: Sequence[str] | None = None) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print a last line in JSON")
     parser.add_argument("--model", default="smplest_x_demo", metavar="MODEL_DIR")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--people", type=int, default=3, help="1 to 3")
     parser.add_argument("--frames", type=int, default=96, help="number of frames for stages")
     parser.add_argument("--memory", action="store_true")
-    arguments = parser.parse_args(command_line)
+    arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with tempfile.TemporaryDirectory() as folder:
         work = measure_memory if arguments.memory else measure
-        results = work(arguments, Path(folder))
-    if arguments.json:
-        print(json.dumps(results))
+        work(arguments, Path(folder))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
-from human_models.body import BodyModel
+from human_models.body import BodyLibrary, BodyModel
+from human_models.files import find_model_folder
 from human_models.joints import JOINT_PARTS, JOINTS_FROM_MODEL
 from human_models.safe_pickle import load_npz
 from main.motion.camera import ClipCamera, solve_translation, turn_into_view
@@ -27,6 +28,7 @@ from synthetic.production import SynthesisOptions, synthesize
 from synthetic.skeleton import JOINT, turn
 from utils.camera import Box, Camera, person_box
 from utils.devices import usable_cores
+from utils.files import ROOT
 from utils.iteration import with_progress
 
 WIDTH, HEIGHT, FPS = 1280, 720, 30
@@ -59,6 +61,11 @@ class Walker(NamedTuple):
     @property
     def detectable(self) -> Bool[np.ndarray, " T"]:
         return (self.covered < _HIDDEN) & (self.in_image > 0.35)
+
+
+def installed_body() -> BodyModel:
+    """The installed SMPL-X, or the open body without it."""
+    return BodyLibrary(find_model_folder(ROOT / "human_models" / "human_model_files")).smplx()
 
 
 class Estimate(NamedTuple):

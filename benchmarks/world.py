@@ -56,13 +56,13 @@ from benchmarks.walkers import (
     Walker,
     draw_clips,
     estimates,
+    installed_body,
     joints_of,
     read_clip,
     video_of,
 )
 from datasets.humandata.writer import BODY_BOX_SCALE
-from human_models.body import BodyLibrary, BodyModel
-from human_models.files import find_model_folder
+from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS
 from human_models.safe_pickle import load_npz
 from main.evaluation.metrics import FOOT_POINTS, WORLD_UNITS, world_errors
@@ -82,7 +82,7 @@ from synthetic.rendering import FLIP
 from synthetic.shots import CAMERAS, PEOPLE
 from synthetic.skeleton import Skeleton, turn
 from utils.camera import scaled_boxes
-from utils.files import PRETRAINED, ROOT
+from utils.files import PRETRAINED
 from utils.source import open_source
 
 SIMULATED: Final = ("static", "pan", "hand-held", "walk-along")
@@ -465,8 +465,7 @@ def main() -> None:
         parser.error(
             "the network, and other cameras than these, need --rendered: " + ", ".join(SIMULATED)
         )
-    library = BodyLibrary(find_model_folder(ROOT / "human_models" / "human_model_files"))
-    body = library.smplx()
+    body = installed_body()
     units = WORLD_UNITS | {"camera": "deg", "drift": "deg/s"}
     table = Table("camera", "way", *(f"{n}, {u}" for n, u in units.items()))
     for kind in cameras:

@@ -4,6 +4,7 @@ The features of a face are weights per vertex of the open body, 0 to 1. Everythi
 rest pose.
 """
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -73,9 +74,8 @@ def _inside(vertices: Vertices, outline: Float[np.ndarray, "K 3"], soft_m: float
 def _cheeks(vertices: Vertices, landmarks: Landmarks) -> Weights:
     eyes_y, mouth_y = landmarks[19:31, 1].mean(), landmarks[31:43, 1].mean()
     center = np.array([0.038, 0.6 * mouth_y + 0.4 * eyes_y])
-    distance = np.linalg.norm(
-        (np.abs(vertices[:, :2] * [1, 0]) + vertices[:, :2] * [0, 1]) - center, axis=1
-    )
+    places = np.stack([np.abs(vertices[:, 0]), vertices[:, 1]], axis=1)
+    distance = np.linalg.norm(places - center, axis=1)
     return np.exp(-((distance / 0.018) ** 2))
 
 
@@ -140,16 +140,18 @@ class HairStyle(NamedTuple):
     """Additional thickness at the crown."""
     length: float
     """Length of the hair that hangs below the scalp."""
+    chance: float
+    """Probability in `Stylist`."""
 
 
 STYLES: Final = {
-    "cropped": HairStyle(0.004, 0.0, 0.0),
-    "short": HairStyle(0.012, 0.006, 0.0),
-    "full": HairStyle(0.02, 0.02, 0.0),
-    "round": HairStyle(0.045, 0.025, 0.02),
-    "chin": HairStyle(0.014, 0.012, 0.11),
-    "long": HairStyle(0.014, 0.01, 0.26),
-    "cap": HairStyle(0.012, 0.008, 0.0),
+    "cropped": HairStyle(0.004, 0.0, 0.0, 0.17),
+    "short": HairStyle(0.012, 0.006, 0.0, 0.24),
+    "full": HairStyle(0.02, 0.02, 0.0, 0.16),
+    "round": HairStyle(0.045, 0.025, 0.02, 0.06),
+    "chin": HairStyle(0.014, 0.012, 0.11, 0.14),
+    "long": HairStyle(0.014, 0.01, 0.26, 0.15),
+    "cap": HairStyle(0.012, 0.008, 0.0, 0.08),
 }
 
 
@@ -160,24 +162,22 @@ class Scalp:
         self, body: BodyData, faces: Int[np.ndarray, "F 3"], scalp: Float32[np.ndarray, " V"]
     ) -> None:
         faces = faces[(scalp[faces] > 0).any(axis=1)]
-        self.piece: Piece = make_piece(
-            "hair", faces, body.template.astype(np.float32), is_open=True
-        )
+        template = body.template.astype(np.float32)
+        self.piece: Piece = make_piece("hair", faces, template, is_open=True)
         points = self.piece.points
         self._weight = scalp[points]
         rest = body.template[points]
         ear = body.template[_EAR]
         self._height = rest[:, 1] - ear[1]
         behind = np.clip((ear[2] + 0.035 - rest[:, 2]) / 0.05, 0, 1)
-        self._hanging = behind * np.clip(1 - (self._height) / 0.06, 0, 1)
+        self._hanging = behind * np.clip(1 - self._height / 0.06, 0, 1)
         self._crown = np.clip((self._height - 0.02) / 0.1, 0, 1)
         self._outward = rest - np.array([0, rest[:, 1].mean(), ear[2]])
         self._outward[:, 1] = 0
         self._outward /= np.linalg.norm(self._outward, axis=1, keepdims=True)
         angle = np.arctan2(rest[:, 0], rest[:, 2] - ear[2])
-        self.uv: Float32[np.ndarray, "P 2"] = np.stack(
-            [angle * 1.6, self._height * 0.8], axis=1
-        ).astype(np.float32)
+        uv = np.stack([angle * 1.6, self._height * 0.8], axis=1)
+        self.uv: Float32[np.ndarray, "P 2"] = uv.astype(np.float32)
         """Texture coordinates: around the head, then down along the strands."""
 
     def shape(
@@ -194,24 +194,21 @@ class Scalp:
 
 
 class Layer(NamedTuple):
-    """Geometry offsets and surface colours of one piece of a person."""
+    """One piece of a person with geometry offsets and surface colours; see `Look`."""
 
+    piece: Piece
     thickness: Float32[np.ndarray, " P"]
-    """Offset along the normal, metres."""
-    shift: Float32[np.ndarray, "P 3"] | None
-    """Offset in the frame of the head, metres."""
-    bumps: Float32[np.ndarray, "P 3"] | None
-    """Added to the normals, to shade wrinkles (bump mapping)."""
     tint: Float32[np.ndarray, "P 3"]
-    """RGB by which the texture is multiplied."""
     uv: Float32[np.ndarray, "P 2"]
-    """Texture coordinates; the texture repeats at every integer."""
     texture: Texture
     gloss: float
+    bumps: Float32[np.ndarray, "B 3"]
+    """B is P, or 0 for the skin."""
+    shift: Float32[np.ndarray, "P 3"] | None = None
 
 
 class Look(NamedTuple):
-    """All pieces of a person joined: a `Mesh` before posing."""
+    """All layers of a person joined: a `Mesh` before posing."""
 
     points: Int[np.ndarray, " V"]
     """Indices into a person's points: the body's vertices, then those of the clothes."""
@@ -223,9 +220,12 @@ class Look(NamedTuple):
     hair_faces: Int32[np.ndarray, "f 3"] | None
     """Faces of the hair; indices count from its first point."""
     bumps: Float32[np.ndarray, "P 3"]
-    """Added to the normals of the last P points, which are all but the skin."""
+    """Added to the normals of the last P points, which are all but the skin, to shade wrinkles
+    (bump mapping)."""
     tint: Float32[np.ndarray, "V 3"]
+    """RGB by which the texture is multiplied."""
     uv: Float32[np.ndarray, "V 2"]
+    """Texture coordinates; the texture repeats at every integer."""
     gloss: Float32[np.ndarray, " V"]
     two_sided: Bool[np.ndarray, " F"]
     texture: Int32[np.ndarray, " V"]
@@ -246,10 +246,6 @@ _HAIRS: Final = np.array([
 _IRISES: Final = np.array(
     [(0.16, 0.09, 0.05), (0.25, 0.15, 0.07), (0.30, 0.42, 0.55), (0.28, 0.36, 0.20)]
 )
-_STYLE_CHANCES: Final = {
-    "cropped": 0.17, "short": 0.24, "full": 0.16, "round": 0.06,
-    "chin": 0.14, "long": 0.15, "cap": 0.08,
-}  # fmt: skip
 _GLOSS: Final[dict[Kind, float]] = {
     "skin": 0.12, "hair": 0.07, "shirt": 0.0, "jacket": 0.03,
     "bottoms": 0.0, "skirt": 0.0, "shoes": 0.15,
@@ -277,16 +273,15 @@ class Stylist:
         bald = rng.random() < 0.06
         worn = self._wardrobe.pieces(clothing, bald=bald, fine=fine)
         hair_colour = _draw_hair_colour(rng)
-        name = pick(rng, _STYLE_CHANCES)
+        name = pick(rng, {name: style.chance for name, style in STYLES.items()})
         skin = self._skin(rng, worn[0], hair_colour, bald)
-        layers = [skin, *self._clothes(rng, clothing, worn[1:])]
-        pieces = [*worn]
+        layers = [skin, *_clothes(rng, clothing, worn[1:])]
         if not bald:
             colour = draw_colour(rng) if name == "cap" else hair_colour
-            scalp = self._scalps[fine]
-            pieces.append(scalp.piece)
-            layers.append(_hair(rng, scalp, STYLES[name], colour, strands=name != "cap"))
-        return _look(pieces, layers)
+            layers.append(
+                _hair(rng, self._scalps[fine], STYLES[name], colour, strands=name != "cap")
+            )
+        return _look(layers)
 
     def _skin(self, rng: Rng, piece: Piece, hair: Colour, bald: bool) -> Layer:
         tone = _draw_skin(rng)
@@ -316,26 +311,27 @@ class Stylist:
         uv = _planar(piece, rng.uniform(0.2, 0.5), 0.0)
         zero = np.zeros(len(piece.points), np.float32)
         gloss = _GLOSS["skin"] * rng.uniform(0.2, 2)
-        return Layer(zero, None, None, tint[piece.points], uv, texture, gloss)
+        return Layer(
+            piece, zero, tint[piece.points], uv, texture, gloss, np.zeros((0, 3), np.float32)
+        )
 
-    def _clothes(self, rng: Rng, clothing: Clothing, worn: tuple[Piece, ...]) -> list[Layer]:
-        layers = []
-        fits = {kind: rng.beta(1.5, 2.5) for kind in ("shirt", "jacket", "bottoms", "skirt")}
-        tucked = clothing.skirt is not None or rng.random() < 0.3
-        sole = draw_colour(rng, 0.9)
-        patterned = {"shirt": 0.5, "jacket": 0.25, "bottoms": 0.2, "skirt": 0.5, "shoes": 0.15}
-        for piece in worn:
-            rest = piece.rest
-            thickness = thickness_of(piece.kind, rest, fits.get(piece.kind, 0.0), tucked)
-            uv = _planar(piece, rng.uniform(0.12, 0.6), rng.choice((0, 0, 0.0, np.pi / 4)))
-            texture = draw_texture(rng, draw_colour(rng), patterned[piece.kind])
-            tint = np.ones((len(rest), 3), np.float32)
-            if piece.kind == "shoes":
-                tint[rest[:, 1] < -1.315] = np.clip(sole / texture.mean(axis=(0, 1)), 0, 8)
-            bumps = _bumps(rng, piece, rng.uniform(0.02, 0.2))
-            gloss = _GLOSS[piece.kind] * rng.uniform(0, 2)
-            layers.append(Layer(thickness, None, bumps, tint, uv, texture, gloss))
-        return layers
+
+def _clothes(rng: Rng, clothing: Clothing, worn: tuple[Piece, ...]) -> Iterator[Layer]:
+    fits = {kind: rng.beta(1.5, 2.5) for kind in ("shirt", "jacket", "bottoms", "skirt")}
+    tucked = clothing.skirt is not None or rng.random() < 0.3
+    sole = draw_colour(rng, 0.9)
+    patterned = {"shirt": 0.5, "jacket": 0.25, "bottoms": 0.2, "skirt": 0.5, "shoes": 0.15}
+    for piece in worn:
+        kind, rest = piece.kind, piece.rest
+        thickness = thickness_of(kind, rest, fits.get(kind, 0.0), tucked)
+        uv = _planar(piece, rng.uniform(0.12, 0.6), rng.choice((0, 0, 0.0, np.pi / 4)))
+        texture = draw_texture(rng, draw_colour(rng), patterned[kind])
+        tint = np.ones((len(rest), 3), np.float32)
+        if kind == "shoes":
+            tint[rest[:, 1] < -1.315] = np.clip(sole / texture.mean(axis=(0, 1)), 0, 8)
+        bumps = _bumps(rng, piece, rng.uniform(0.02, 0.2))
+        gloss = _GLOSS[kind] * rng.uniform(0, 2)
+        yield Layer(piece, thickness, tint, uv, texture, gloss, bumps)
 
 
 def _planar(piece: Piece, tile_m: float, angle: float) -> Float32[np.ndarray, "P 2"]:
@@ -348,15 +344,15 @@ def _hair(rng: Rng, scalp: Scalp, style: HairStyle, colour: Colour, *, strands: 
     scale = rng.uniform(0.7, 1.3)
     style = style._replace(length=style.length * scale, thickness=style.thickness * scale)
     thickness, shift = scalp.shape(style)
-    count = len(thickness)
-    tint = np.ones((count, 3), np.float32)
+    tint = np.ones((len(thickness), 3), np.float32)
     texture = draw_texture(rng, colour, 0.0 if strands else 0.3)
     if strands:
         lines = draw_noise(rng, 4, 8).mean(axis=0) * 4 + draw_noise(rng, 6, 8) * 0.5
         texture = texture * np.exp(rng.uniform(0.1, 0.3) * np.clip(lines, -2, 1))[..., None]
     bumps = _bumps(rng, scalp.piece, 0.25)
     gloss = _GLOSS["hair"] * rng.uniform(0, 2)
-    return Layer(*(thickness, shift, bumps, tint, scalp.uv, texture.astype(np.float32), gloss))
+    texture = texture.astype(np.float32)
+    return Layer(scalp.piece, thickness, tint, scalp.uv, texture, gloss, bumps, shift)
 
 
 def _bumps(rng: Rng, piece: Piece, strength: float) -> Float32[np.ndarray, "P 3"]:
@@ -364,11 +360,9 @@ def _bumps(rng: Rng, piece: Piece, strength: float) -> Float32[np.ndarray, "P 3"
 
 
 def _draw_skin(rng: Rng) -> Colour:
-    place = rng.uniform(0, len(_SKINS) - 1)
-    lower = int(place)
-    tone = _SKINS[lower] + (place - lower) * (
-        _SKINS[min(lower + 1, len(_SKINS) - 1)] - _SKINS[lower]
-    )
+    lower, share = divmod(rng.uniform(0, len(_SKINS) - 1), 1)
+    tone, darker = _SKINS[int(lower) : int(lower) + 2]
+    tone = tone + share * (darker - tone)
     return np.clip(tone * rng.normal(1, 0.03, 3) * 0.92, 0.05, 1)
 
 
@@ -378,7 +372,8 @@ def _draw_hair_colour(rng: Rng) -> Colour:
     return _HAIRS[rng.integers(len(_HAIRS))] * rng.uniform(0.8, 1.2)
 
 
-def _look(pieces: list[Piece], layers: list[Layer]) -> Look:
+def _look(layers: list[Layer]) -> Look:
+    pieces = [layer.piece for layer in layers]
     points = [len(piece.points) for piece in pieces]
     first = np.cumsum([0, *points[:-1]], dtype=np.int32)
     shift = layers[-1].shift
@@ -388,7 +383,7 @@ def _look(pieces: list[Piece], layers: list[Layer]) -> Look:
         thickness=np.concatenate([layer.thickness for layer in layers]),
         hair=shift,
         hair_faces=None if shift is None else pieces[-1].faces,
-        bumps=np.concatenate([layer.bumps for layer in layers if layer.bumps is not None]),
+        bumps=np.concatenate([layer.bumps for layer in layers]),
         tint=np.concatenate([layer.tint for layer in layers]),
         uv=np.concatenate([layer.uv for layer in layers]),
         gloss=np.repeat([layer.gloss for layer in layers], points).astype(np.float32),

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from synthetic.figures import Mesh
-from synthetic.rendering import Image, Lights, Picture, Stage, photograph, soften_edges
+from synthetic.rendering import Image, Lights, Picture, Stage, soften_edges
 from synthetic.textures import draw_colour, draw_noise, draw_texture
 from utils.camera import Camera
 from utils.errors import UserError
@@ -58,21 +58,27 @@ def bundled_photographs() -> list[Path]:
 
 
 @cache
-def read_photograph(path: Path) -> UInt8[np.ndarray, "H W 3"] | None:
-    """An RGB image whose longer side is 720 pixels; None if it cannot be read."""
+def read_photograph(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """An RGB image whose longer side is 720 pixels.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     if image is None:
-        return None
+        raise UserError(f"cannot read the image '{path}': damaged; reinstall its package")
     scale = _LONGEST_SIDE / max(image.shape[:2])
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 class Background(NamedTuple):
-    """An image over which people are drawn."""
+    """An image over which people are drawn, RGB from 0 to 1, and its camera."""
 
     image: Image
     floor: Bool[np.ndarray, "H W"] | None
     """Pixels that show the floor; None if no floor is visible."""
+    stage: Stage
+    camera: Camera
 
 
 def draw_background(
@@ -83,16 +89,19 @@ def draw_background(
     farthest_m: float | None,
     photographs: Photographs,
 ) -> Background:
-    """A random background, RGB from 0 to 1.
+    """A random background.
 
     `farthest_m` is the largest depth of a mesh, metres: the wall is behind it. None draws a
     photograph or colours without a floor.
     """
+    floor = None
     if farthest_m is not None:
-        return _room(rng, stage, camera, shape, farthest_m, photographs)
-    if photographs and rng.random() < 0.75:
-        return Background(_photograph(rng, shape, photographs), None)
-    return Background(_abstract(rng, shape), None)
+        image, floor = _room(rng, stage, camera, shape, farthest_m, photographs)
+    elif rng.random() < 0.75:
+        image = _photograph(rng, shape, photographs)
+    else:
+        image = _abstract(rng, shape)
+    return Background(image, floor, stage, camera)
 
 
 def _photograph(rng: Rng, shape: Shape, photographs: Photographs) -> Image:
@@ -113,7 +122,7 @@ def _photograph(rng: Rng, shape: Shape, photographs: Photographs) -> Image:
         grey = image.mean(axis=2, keepdims=True)
         image = grey + (image - grey) * np.float32(rng.uniform(0, 0.8))
     if rng.random() < 0.4:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 0.02 * shape[0]))
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, max(0.02 * shape[0], 0.5)))
     return image
 
 
@@ -128,7 +137,7 @@ def _abstract(rng: Rng, shape: Shape) -> Image:
 
 def _surface(rng: Rng, photographs: Photographs) -> Float32[np.ndarray, "h w 3"]:
     """A texture that repeats without visible seams: cloth, or a part of a photograph."""
-    if photographs and rng.random() < 0.3:
+    if rng.random() < 0.3:
         piece = _photograph(rng, (64, 64), photographs)
         return np.concatenate([np.concatenate([piece, piece[:, ::-1]], axis=1)] * 2)
     texture = draw_texture(rng, draw_colour(rng, 0.8), 0.45)
@@ -143,8 +152,8 @@ def _room(
     shape: Shape,
     farthest_m: float,
     photographs: Photographs,
-) -> Background:
-    """A floor in perspective and a wall or a sky behind it."""
+) -> tuple[Image, Bool[np.ndarray, "H W"]]:
+    """A floor in perspective and a wall or a sky behind it, and the pixels of the floor."""
     height, width = shape
     (fx, fy), (cx, cy) = camera
     inverse = np.array([[1 / fx, 0, -cx / fx], [0, 1 / fy, -cy / fy], [0, 0, 1]])
@@ -172,8 +181,8 @@ def _room(
         ground = cv2.blendLinear(ground, image, 1 - fading, fading)
     np.copyto(image, ground, where=floor[..., None])
     if rng.random() < 0.35:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 0.012 * height))
-    return Background(image, floor)
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, max(0.012 * height, 0.4)))
+    return image, floor
 
 
 def _affine_map(row: Float[np.ndarray, "3"], shape: Shape) -> Float32[np.ndarray, "H W"]:
@@ -188,7 +197,7 @@ def _wall(rng: Rng, shape: Shape, photographs: Photographs) -> Image:
     """A photograph, or a plain or patterned wall, often with rectangles on it."""
     height, width = shape
     kind = rng.random()
-    if photographs and kind < 0.25:
+    if kind < 0.25:
         return _photograph(rng, shape, photographs)
     slope = np.linspace(rng.uniform(0.6, 1.1), rng.uniform(0.6, 1.1), height, dtype=np.float32)
     if kind < 0.65:
@@ -216,45 +225,32 @@ def _wall(rng: Rng, shape: Shape, photographs: Photographs) -> Image:
 
 
 def compose(
-    rng: Rng,
-    background: Background,
-    picture: Picture,
-    meshes: Sequence[Mesh],
-    lights: Lights,
-    stage: Stage,
-    camera: Camera,
-) -> UInt8[np.ndarray, "H W 3"]:
-    """Add shadows to the background, draw the picture of the meshes over it, and photograph it.
+    background: Background, picture: Picture, meshes: Sequence[Mesh], lights: Lights
+) -> Image:
+    """The picture of the meshes over the background, on which they cast shadows.
 
-    The background may be smaller than the picture; `camera` belongs to the background. The
-    background's image is changed.
+    The background may be smaller than the picture; its image is changed.
     """
-    add_shadows(background, meshes, lights, stage, camera)
-    return photograph(rng, overlaid(background.image, picture))
-
-
-def overlaid(image: Float32[np.ndarray, "h w 3"], picture: Picture) -> Image:
-    """The picture of the meshes over a background, which may be smaller; `image` may be changed."""
+    _add_shadows(background, meshes, lights)
+    image = background.image
     if image.shape[:2] != picture.owner.shape:
         image = cv2.resize(image, picture.owner.shape[::-1], interpolation=cv2.INTER_LINEAR)
     image.reshape(-1, 3)[picture.pixels] = picture.colours
     return soften_edges(image, picture.owner)
 
 
-def add_shadows(
-    background: Background, meshes: Sequence[Mesh], lights: Lights, stage: Stage, camera: Camera
-) -> None:
+def _add_shadows(background: Background, meshes: Sequence[Mesh], lights: Lights) -> None:
     """Darken the floor in the shadow of the first light, and where meshes touch the floor."""
     if background.floor is None:
         return
-    points = np.concatenate([_surface_points(mesh) for mesh in meshes])
+    points, stage = np.concatenate([_surface_points(mesh) for mesh in meshes]), background.stage
     key, ambient = float(lights.colours[0].mean()), float(lights.sky.mean())
     if float(lights.directions[0] @ lights.up) > _LEAST_RISE:
         strength, soft_m = 0.85 * key / (key + ambient), 0.02 + 0.12 * float(lights.softness[0])
-        cast_shadow(background, points, stage, camera, lights.directions[0], strength, soft_m)
+        cast_shadow(background, points, lights.directions[0], strength, soft_m)
     low = points[points @ stage.up + stage.height_m < 0.25]
     if len(low):
-        cast_shadow(background, low, stage, camera, lights.up, 0.45, 0.06)
+        cast_shadow(background, low, lights.up, 0.45, 0.06)
 
 
 def _surface_points(mesh: Mesh) -> Float32[np.ndarray, "P 3"]:
@@ -272,8 +268,6 @@ def _surface_points(mesh: Mesh) -> Float32[np.ndarray, "P 3"]:
 def cast_shadow(
     background: Background,
     points: Float32[np.ndarray, "V 3"],
-    stage: Stage,
-    camera: Camera,
     to_light: Float[np.ndarray, "3"],
     strength: float,
     soft_m: float,
@@ -286,13 +280,11 @@ def cast_shadow(
         strength: share of the light that is removed in full shadow.
         soft_m: standard deviation of the blur of the shadow's edge, metres.
     """
-    height, width = background.image.shape[:2]
-    up = stage.up
-    above = points @ up + stage.height_m
+    (height, width), camera = background.image.shape[:2], background.camera
+    up = background.stage.up
+    above = points @ up + background.stage.height_m
     on_floor = points - (above / float(up @ to_light))[:, None] * to_light
     on_floor = on_floor[on_floor[:, 2] > 0.2]
-    if not len(on_floor):
-        return
     step = max(1, height // 120)
     small = (height // step + 1, width // step + 1)
     column, row = np.rint(camera.project(on_floor).T / step).astype(int)

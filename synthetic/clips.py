@@ -14,13 +14,14 @@ from jaxtyping import Float32, UInt8
 from human_models.joints import MODEL_JOINTS, SIDES
 from synthetic.appearance import Look
 from synthetic.arms import SHAPES, THIGH, draw_arms, waving
-from synthetic.backgrounds import Background, add_shadows, draw_background, overlaid
-from synthetic.figures import BodyParameters, Figure, Mesh, person_mesh
+from synthetic.backgrounds import compose, draw_background
+from synthetic.figures import BodyParameters, Figure, PosedPerson, person_mesh
 from synthetic.ground_truth import Row, describe
-from synthetic.motion import FPS, Motion, Physique, Script
+from synthetic.motion import FPS, Block, Motion, Physique, Script
 from synthetic.pictures import Studio, is_clear
 from synthetic.rendering import (
     FILM_WIDTH_MM,
+    Picture,
     Stage,
     add_sensor_noise,
     develop,
@@ -35,7 +36,7 @@ from synthetic.skeleton import Skeleton, axis_angle, clamp, turn
 
 _FRAMES_PER_BATCH: Final = 8
 """Frames whose people are posed together."""
-MOST_HIDDEN, MOST_CUT = 0.95, 0.9
+_MOST_HIDDEN, _MOST_CUT = 0.95, 0.9
 """Shares of a person that may be hidden, and outside the picture, in an annotated frame."""
 Rng = np.random.Generator
 
@@ -62,10 +63,13 @@ class Actor(NamedTuple):
             root.astype(np.float32), body, left, right, jaw, self.betas, expression
         )
 
-    def translation(self, stage: Stage, frame: int, figure: Figure) -> Float32[np.ndarray, "3"]:
-        """Translation in the camera frame (metres) of a figure that was posed for a frame."""
-        pelvis = stage.from_floor(self.motion.pelvis[frame])
-        return (pelvis - figure.joints[0]).astype(np.float32)
+    def placed(
+        self, stage: Stage, frame: int, parameters: BodyParameters, figure: Figure
+    ) -> PosedPerson:
+        """The person in a frame, with the frame's parameters and the figure that they pose."""
+        pelvis = stage.to_camera(self.motion.pelvis[frame])
+        transl = (pelvis - figure.joints[0]).astype(np.float32)
+        return PosedPerson(parameters, figure, transl, person_mesh(figure, self.look, transl))
 
 
 class Frame(NamedTuple):
@@ -92,48 +96,51 @@ def draw_clip(
     lights, camera = draw_lights(rng, stage.up), full_camera(focal, shape)
     blocks = [
         draw_prop(rng, stage, block.middle[0], -block.middle[1], block.size, yaw_deg=block.yaw_deg)
-        for actor in actors
-        for block in actor.motion.blocks
+        for block in blocks_of(actors)
     ]
     half, half_shape = camera.scaled(0.5), (shape[0] // 2, shape[1] // 2)
     bare = draw_background(rng, stage, half, half_shape, away + 3, studio.photographs)
     response, noise = draw_response(rng), 255 * rng.uniform(0.003, 0.012)
     for number, people in enumerate(pose_actors(studio, actors, [stage] * frame_count)):
-        meshes = [mesh for *_, mesh in people] + blocks
+        meshes = [person.mesh for person in people] + blocks
         picture = render(meshes, lights, camera, shape)
-        background = Background(bare.image.copy(), bare.floor)
-        add_shadows(background, meshes, lights, stage, half)
-        taken = develop(overlaid(background.image, picture), response)
-        rows = []
-        for index, (body, figure, transl, _) in enumerate(people):
-            row = describe(figure, body, transl, picture, index, camera, studio.parts)
-            if is_clear(row, MOST_HIDDEN, MOST_CUT):
-                rows.append(row | {"meta.frame_index": number, "meta.person": index})
+        background = bare._replace(image=bare.image.copy())
+        taken = develop(compose(background, picture, meshes, lights), response)
+        rows = [row for row in rows_of(people, picture, studio, number) if is_seen(row)]
         yield Frame(add_sensor_noise(rng, taken, noise), rows)
 
 
-PosedActor = tuple[BodyParameters, Figure, Float32[np.ndarray, "3"], Mesh]
-"""Parameters, posed body, its translation (metres, camera frame) and its mesh."""
+def blocks_of(actors: Sequence[Actor]) -> list[Block]:
+    """The seats and steps that the actors' motions need."""
+    return [block for actor in actors for block in actor.motion.blocks]
+
+
+def rows_of(
+    people: Sequence[PosedPerson], picture: Picture, studio: Studio, frame: int
+) -> list[Row]:
+    """Annotation rows of all people in a frame; the picture's first meshes are theirs."""
+    return [
+        describe(person, picture, index, studio.parts)
+        | {"meta.frame_index": frame, "meta.person": index}
+        for index, person in enumerate(people)
+    ]
+
+
+def is_seen(row: Row) -> bool:
+    """Whether enough of a person is visible for annotation."""
+    return is_clear(row, _MOST_HIDDEN, _MOST_CUT)
 
 
 def pose_actors(
     studio: Studio, actors: list[Actor], stages: Sequence[Stage]
-) -> Iterator[list[PosedActor]]:
+) -> Iterator[list[PosedPerson]]:
     """The actors in every frame, in their order; frame i has the camera `stages[i]`."""
     for first in range(0, len(stages), _FRAMES_PER_BATCH):
         numbers = range(first, min(first + _FRAMES_PER_BATCH, len(stages)))
         parameters = [actor.at(stages[number], number) for number in numbers for actor in actors]
-        figures = iter(studio.figures.pose(parameters))
-        bodies = iter(parameters)
+        posed = zip(parameters, studio.figures.pose(parameters), strict=True)
         for number in numbers:
-            people = []
-            for actor in actors:
-                figure = next(figures)
-                transl = actor.translation(stages[number], number, figure)
-                people.append(
-                    (next(bodies), figure, transl, person_mesh(figure, actor.look, transl))
-                )
-            yield people
+            yield [actor.placed(stages[number], number, *next(posed)) for actor in actors]
 
 
 def make_physique(studio: Studio, look: Look, betas: Float32[np.ndarray, "10"]) -> Physique:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import repeat
-from typing import Final, NamedTuple
+from typing import Final
 
 import cv2
 import numpy as np
@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float32, Int32, UInt8
 
 from synthetic.arms import THIGH, Arm
 from synthetic.backgrounds import Background, cast_shadow
-from synthetic.clips import Actor, Frame, make_physique, pose_actors
+from synthetic.clips import Actor, Frame, blocks_of, make_physique, pose_actors, rows_of
 from synthetic.figures import Mesh, gather
-from synthetic.ground_truth import Row, describe
-from synthetic.hall import TO_SUN, Hall, furnish
+from synthetic.ground_truth import Row
+from synthetic.hall import TO_SUN, EmptyHall, Hall
 from synthetic.motion import Physique, Script
 from synthetic.pictures import Studio
 from synthetic.rendering import FLIP, Image, Picture, Stage, draw_lit, full_camera
@@ -25,6 +25,8 @@ from utils.camera import Camera
 from utils.render import rasterize
 
 _FOCAL_MM: Final = 29.0
+_RAYS: Final = 128
+"""Rays from each point, for the light of the hall."""
 _LOOKS: Final = (7, 8, 27)
 """Seeds of the appearance of the walker, the sitter and the talker."""
 _SHADOW_MAP_PX, _SHADOW_MAP_M, _LIGHT_DISTANCE_M, _SHADOW_BIAS_M = 600, 7.0, 40.0, 0.03
@@ -68,34 +70,10 @@ def draw_demo(
         draw_actor(studio, rng, play, look, frame_count)
         for play, look in zip((_walker, _sitter, _talker), _LOOKS, strict=True)
     ]
-    hall = hall_around(rng, actors)
-    base, sunny, depth_m, floor = hall.photograph(rng, stage, camera, shape)
-    empty = EmptyHall(base, sunny, depth_m, ((0.0, floor),))
+    hall = Hall(rng, blocks_of(actors), _RAYS)
+    empty = hall.photograph(rng, stage, camera, shape)
     for frame in film(studio, actors, hall, [stage] * frame_count, repeat(empty)):
         yield frame._replace(rows=[_rounded(row) for row in frame.rows])
-
-
-class EmptyHall(NamedTuple):
-    """A picture of the room without people, in linear light.
-
-    Attributes:
-        base: light other than the sun's.
-        sunny: light of the sun.
-        depth_m: depth along the optical axis.
-        grounds: height above the floor of each surface that people stand on, metres, and the
-            pixels that show it.
-    """
-
-    base: Image
-    sunny: Image
-    depth_m: Float32[np.ndarray, "H W"]
-    grounds: tuple[tuple[float, Bool[np.ndarray, "H W"]], ...]
-
-
-def hall_around(rng: Rng, actors: Sequence[Actor], rays: int | None = None) -> Hall:
-    """The room with the seats and steps that the actors' motions need; for `rays` see `Hall`."""
-    blocks = [block for actor in actors for block in actor.motion.blocks]
-    return Hall(rng, furnish(rng, blocks), rays)
 
 
 def film(
@@ -115,17 +93,12 @@ def film(
     for number, (stage, people, empty) in enumerate(zip(stages, posed, views, strict=False)):
         height, width = empty.depth_m.shape
         camera = full_camera(stage.focal_mm, (height, width))
-        meshes = [mesh for *_, mesh in people]
+        meshes = [person.mesh for person in people]
         joined = _in_linear_light(gather(meshes))
         shadowed = _with_shadows(empty, joined, stage, camera)
         lit = _reflected_light(hall, stage, meshes, joined)
         image, picture = _draw_people(meshes, joined, lit, shadowed, empty.depth_m, camera)
-        rows = [
-            describe(figure, body, transl, picture, index, camera, studio.parts)
-            | {"meta.frame_index": number, "meta.person": index}
-            for index, (body, figure, transl, _) in enumerate(people)
-        ]
-        yield Frame(image, rows)
+        yield Frame(image, rows_of(people, picture, studio, number))
 
 
 def _in_linear_light(mesh: Mesh) -> Mesh:
@@ -151,6 +124,7 @@ def draw_actor(
 
 
 _CAMERA: Final = (0.0, 1.4, 0.0)
+"""Position of the camera in the world, metres."""
 
 
 def _gesture(
@@ -280,21 +254,21 @@ def _draw_people(
     middle = slice(factor // 2, None, factor)
     owner[part] = np.where(hidden, len(meshes), picture.owner)[middle, middle]
     nearest_m[part] = np.where(hidden, room_m, picture.depth_m)[middle, middle]
-    return image, Picture(picture.colours, picture.pixels, owner, nearest_m)
+    return image, picture._replace(camera=camera, owner=owner, depth_m=nearest_m)
 
 
 def _with_shadows(empty: EmptyHall, joined: Mesh, stage: Stage, camera: Camera) -> Image:
     """The room with people's shadows: sharp in the sun, soft from the windows, and under feet."""
     base, sunny = empty.base.copy(), empty.sunny.copy()
     for ground_m, seen in empty.grounds:
-        image, sun = Background(base, seen), Background(sunny, seen)
         ground = stage._replace(height_m=stage.height_m - ground_m)
+        image, sun = (Background(light, seen, ground, camera) for light in (base, sunny))
         height = joined.points @ stage.up + ground.height_m
         points = joined.points[::4][height[::4] > -_SUNK_M]
-        cast_shadow(sun, points, ground, camera, stage.from_world @ TO_SUN, 1.0, 0.012)
-        cast_shadow(image, points, ground, camera, stage.from_world @ _WINDOW_LIGHT, 0.4, 0.16)
+        cast_shadow(sun, points, stage.from_world @ TO_SUN, 1.0, 0.012)
+        cast_shadow(image, points, stage.from_world @ _WINDOW_LIGHT, 0.4, 0.16)
         low = joined.points[(height > -_SUNK_M) & (height < 0.3)]
-        cast_shadow(image, low, ground, camera, stage.up, 0.5, 0.05)
+        cast_shadow(image, low, stage.up, 0.5, 0.05)
     return base + sunny
 
 

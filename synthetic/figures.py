@@ -57,8 +57,7 @@ class Figures:
         self.body = BodyModel(data).eval()
         self.features = face_features(data)
         self.wardrobe = Wardrobe(data, self.features["scalp"])
-        rest_joints = self.body.rest_joints(torch.zeros(1, 10))[0]
-        self.rest_joints: Float32[np.ndarray, "55 3"] = rest_joints.numpy()
+        self.rest_joints = self.rest_joints_of(np.zeros(10, np.float32))
         self._template = torch.from_numpy(self.wardrobe.template.T.reshape(-1).copy())
         directions = self.wardrobe.shape_directions.transpose(2, 1, 0).reshape(10, -1)
         self._directions = torch.from_numpy(directions.copy())
@@ -74,8 +73,8 @@ class Figures:
         shaped = torch.addmm(self._template, parameters["betas"], self._directions)
         clothes = linear_blend_skinning(shaped.unflatten(1, (3, -1)), transforms, self._weights)
         points = torch.cat([output.vertices, clothes.transpose(1, 2)], dim=1).numpy()
-        joints, heads = output.joints.numpy(), head.numpy()
-        return [Figure(points[i], joints[i], heads[i]) for i in range(len(people))]
+        joints = output.joints.numpy()
+        return [Figure(*one) for one in zip(points, joints, head.numpy(), strict=True)]
 
     @torch.inference_mode()
     def rest_joints_of(self, betas: Float32[np.ndarray, "10"]) -> Float32[np.ndarray, "55 3"]:
@@ -134,6 +133,16 @@ def person_mesh(figure: Figure, look: Look, transl: Float32[np.ndarray, "3"]) ->
         normals[hair] = vertex_normals(points[hair], look.hair_faces)
     normals[len(normals) - len(look.bumps) :] += look.bumps
     return Mesh(points + transl, normals, *(getattr(look, name) for name in _LOOK_FIELDS))
+
+
+class PosedPerson(NamedTuple):
+    """A dressed person in the camera frame."""
+
+    parameters: BodyParameters
+    figure: Figure
+    transl: Float32[np.ndarray, "3"]
+    """Translation of the figure, metres."""
+    mesh: Mesh
 
 
 def gather(meshes: Sequence[Mesh]) -> Mesh:

@@ -17,9 +17,8 @@ from jaxtyping import Bool, Float, Float32, Int32
 from datasets.humandata.file import Entries
 from datasets.humandata.writer import BODY_BOX_SCALE, MISC
 from human_models.joints import MODEL_JOINTS, SIDES
-from synthetic.figures import BodyParameters, Figure
+from synthetic.figures import PosedPerson
 from synthetic.rendering import Picture
-from utils.camera import Camera
 from utils.files import atomic_path
 
 _LEAST_SEEN: Final = 0.3
@@ -41,20 +40,16 @@ class Parts:
 
 
 def visible_points(
-    points: Float[np.ndarray, "K 3"],
-    pixels: Float[np.ndarray, "K 2"],
-    picture: Picture,
-    number: int,
+    points: Float[np.ndarray, "K 3"], picture: Picture, number: int
 ) -> tuple[Bool[np.ndarray, " K"], Bool[np.ndarray, " K"]]:
     """Which points are in the picture, and which of these no other mesh hides.
 
     Args:
         points: points of one mesh in the camera frame, metres.
-        pixels: their projections.
         number: index of the mesh, as in `picture.owner`.
     """
     height, width = picture.owner.shape
-    x, y = np.rint(pixels).T
+    x, y = np.rint(picture.camera.project(points)).T
     inside = (points[:, 2] > 0.1) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
     column, row = np.where(inside, x, 0).astype(np.int64), np.where(inside, y, 0).astype(np.int64)
     owner: Int32[np.ndarray, " K"] = picture.owner[row, column]
@@ -63,47 +58,34 @@ def visible_points(
 
 
 def hidden_share(
-    figure: Figure,
-    transl: Float32[np.ndarray, "3"],
-    picture: Picture,
-    number: int,
-    camera: Camera,
-    parts: Parts,
+    person: PosedPerson, picture: Picture, number: int, parts: Parts
 ) -> tuple[float, float]:
     """The share of a person's surface in the picture that others hide, and the share of the whole
     surface that is outside the picture."""
-    points = figure.points[: parts.body_count : _SAMPLED] + transl
-    inside, free = visible_points(points, camera.project(points), picture, number)
+    points = person.figure.points[: parts.body_count : _SAMPLED] + person.transl
+    inside, free = visible_points(points, picture, number)
     return float(1 - free.sum() / max(inside.sum(), 1)), float(1 - inside.mean())
 
 
-def describe(
-    figure: Figure,
-    parameters: BodyParameters,
-    transl: Float32[np.ndarray, "3"],
-    picture: Picture,
-    number: int,
-    camera: Camera,
-    parts: Parts,
-) -> Row:
+def describe(person: PosedPerson, picture: Picture, number: int, parts: Parts) -> Row:
     """A person's row without the path of the image; `number` is the index of the person's mesh."""
-    height, width = shape = picture.owner.shape
-    joints = (figure.joints + transl).astype(np.float64)
+    camera, shape = picture.camera, picture.owner.shape
+    joints = (person.figure.joints + person.transl).astype(np.float64)
     pixels = camera.project(joints)
-    _, visible = visible_points(joints, pixels, picture, number)
+    _, visible = visible_points(joints, picture, number)
     confidence = visible[:, None].astype(np.float64)
-    surface = figure.points[: parts.body_count] + transl
+    surface = person.figure.points[: parts.body_count] + person.transl
     flat = camera.project(surface)
-    occlusion, truncation = hidden_share(figure, transl, picture, number, camera, parts)
+    occlusion, truncation = hidden_share(person, picture, number, parts)
     row: Row = {
         "bbox_xywh": _box(flat, shape, 1.0, BODY_BOX_SCALE),
         "face_bbox_xywh": _part_box(pixels[_FACE], visible[_FACE], shape),
         "keypoints2d_smplx": np.concatenate([pixels, confidence], axis=1),
         "keypoints3d_smplx": np.concatenate([joints, confidence], axis=1),
-        **{f"smplx.{name}": value for name, value in parameters._asdict().items()},
-        "smplx.transl": transl,
-        "meta.height": height,
-        "meta.width": width,
+        **{f"smplx.{name}": value for name, value in person.parameters._asdict().items()},
+        "smplx.transl": person.transl,
+        "meta.height": shape[0],
+        "meta.width": shape[1],
         "meta.gender": "neutral",
         "meta.focal_length": np.array(camera.focal, np.float32),
         "meta.principal_point": np.array(camera.princpt, np.float32),
@@ -111,7 +93,7 @@ def describe(
         "meta.truncation": np.float32(truncation),
     }
     for side, vertices in parts.hands.items():
-        _, free = visible_points(surface[vertices], flat[vertices], picture, number)
+        _, free = visible_points(surface[vertices], picture, number)
         row[f"{side[0]}hand_bbox_xywh"] = _part_box(flat[vertices], free, shape)
     return row
 
@@ -127,8 +109,7 @@ def _box(
 ) -> Box:
     """The box around pixels, multiplied by `scale` and clipped to the picture: x, y, width, height,
     confidence; zeros if it lies outside the picture."""
-    low = np.array([pixels[:, axis].min() for axis in range(2)])
-    high = np.array([pixels[:, axis].max() for axis in range(2)])
+    low, high = pixels.min(axis=0), pixels.max(axis=0)
     middle, half = (low + high) / 2, (high - low) / 2 * scale
     size = np.array(shape[::-1], np.float64)
     start, end = np.clip(middle - half, 0, size), np.clip(middle + half, 0, size)

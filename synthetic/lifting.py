@@ -48,9 +48,9 @@ _NOISE_RAD: Final = 0.06
 _MOST_BETA: Final = 2.5
 _PERSON_M: Final = 1.7
 _SKIN_M: Final = 0.05
-"""By which a body's outline lies outside its joints."""
+"""Distance of a body's outline from its joints."""
 _BOX_SCALE: Final = 1.2
-"""Crop over the outline's box."""
+"""Size of the crop relative to the box of the outline."""
 
 
 class Poses(NamedTuple):
@@ -60,7 +60,7 @@ class Poses(NamedTuple):
     pose: Float[Tensor, "N 53 3"]
     """`joints.POSE_JOINTS`, axis-angle; zero for the root and the jaw."""
     lift_m: Float[Tensor, " N"]
-    """Of the lowest point over the floor."""
+    """Height of the lowest point above the floor."""
 
 
 def draw_poses(rest_joints: Float[np.ndarray, "55 3"], seed: int, count: int) -> Poses:
@@ -87,6 +87,16 @@ class _Person(NamedTuple):
     expression: Float[Tensor, "B 10"]
 
 
+class _Stages(NamedTuple):
+    """Cameras over a floor, and the places of people on it."""
+
+    from_world: Float[Tensor, "B 3 3"]
+    height_m: Float[Tensor, " B"]
+    right_m: Float[Tensor, " B"]
+    away_m: Float[Tensor, " B"]
+    """Distances to the right of the camera and in front of it along the floor."""
+
+
 class People:
     """Draws batches of people before cameras."""
 
@@ -109,8 +119,9 @@ class People:
         from_pelvis = joints - joints[:, _PELVIS, None]
         cells, height, width = self._model.output_hm_shape
         depth = (from_pelvis[..., 2:] / (self._model.body_3d_size / 2) + 1) / 2 * cells
-        one, count = places.new_ones(size), places.new_zeros(size, dtype=torch.long)
+        one, zero = places.new_ones(size), places.new_zeros(size, dtype=torch.long)
         known, no_root = places.new_ones(*places.shape[:2], 1), places.new_zeros(size, 1, 3)
+        valid = ("meta_smplx_shape_valid", "meta_smplx_expr_valid", "meta_is_3D")
         return {
             "keypoints": simulate_detections(places, from_pelvis[..., 2], inside, self._draw),
             "target_joint_img": torch.cat([places * places.new_tensor([width, height]), depth], 2),
@@ -119,20 +130,15 @@ class People:
             "target_smplx_pose": person.pose.flatten(1),
             "target_smplx_shape": person.betas,
             "target_smplx_expr": person.expression,
-            "target_lhand_root": no_root,
-            "target_rhand_root": no_root,
-            "meta_joint_valid": known,
-            "meta_joint_trunc": known,
+            **dict.fromkeys(("target_lhand_root", "target_rhand_root"), no_root),
+            **dict.fromkeys(("meta_joint_valid", "meta_joint_trunc"), known),
             "meta_smplx_pose_valid": places.new_ones(size, 9 * len(POSE_JOINTS)),
-            "meta_smplx_shape_valid": one,
-            "meta_smplx_expr_valid": one,
-            "meta_is_3D": one,
-            "dataset": count,
-            "unreadable": count,
+            **dict.fromkeys(valid, one),
+            **dict.fromkeys(("dataset", "unreadable"), zero),
         }
 
-    def _placed(self, size: int) -> tuple[_Person, Float[Tensor, "B 137 3"]]:
-        """People on a floor, and their joints in the camera's frame, metres; see `rendering`."""
+    def _stages(self, size: int) -> _Stages:
+        """Random cameras; see `rendering.draw_focal_mm` and `rendering.draw_stage`."""
         draw = self._draw
         kind = draw.uniform(size)
         wide, telephoto = 24 * (85 / 24) ** (kind / 0.8), 85 * (300 / 85) ** ((kind - 0.8) / 0.2)
@@ -150,8 +156,11 @@ class People:
         pitch = torch.where(kind < 0.45, level, to_people + 0.18 * offset * film)
         roll = torch.deg2rad(torch.where(draw.chance(size, 0.35), 12.0, 2.0) * draw.normal(size))
         # Half a turn about x: the world's y points up, the camera's down.
-        from_world = _about("z", roll) @ _about("x", pitch + math.pi)
+        return _Stages(_about("z", roll) @ _about("x", pitch + math.pi), height, right, away)
 
+    def _placed(self, size: int) -> tuple[_Person, Float[Tensor, "B 137 3"]]:
+        """People on a floor, and their joints in the camera's frame, metres."""
+        draw, (from_world, height, right, away) = self._draw, self._stages(size)
         row = draw.below(size, len(self._poses.pose))
         yaw = torch.where(
             draw.chance(size, 0.5),
@@ -327,29 +336,29 @@ _ARM_JOINTS: Final = [
 ]
 _MIRRORED_JOINTS: Final = mirror_permutation(JOINTS)
 SWAPPED_SIDES: Final = ((list(range(len(JOINTS))), 0.05), (_LEG_JOINTS, 0.06), (_ARM_JOINTS, 0.035))
-"""Joints whose left and right are taken for each other, and how often."""
+"""Groups of joints in which left and right may be confused, and the probability."""
 _SUBSET: Final = 0.15
-"""How often a sample has one of `_SUBSETS` alone, without depths."""
+"""Probability that a sample has only the joints of one of `_SUBSETS`, without depths."""
 _MOST_MISSING: Final = 0.15
 """Largest share of joints that are missing one by one."""
 _OCCLUDED: Final = 0.1
-"""How often an object covers a part of the crop."""
+"""Probability that an object covers a part of the crop."""
 _ERROR_OUTSIDE: Final = 0.12
-"""Expected error of a joint that is not in the crop, its median."""
+"""Median of the expected error of joints outside the crop."""
 _LARGEST_ERROR: Final = 0.25
-"""Which expected errors approach."""
+"""Upper bound of expected errors, which large ones approach."""
 _FINEST: Final = 0.014
-"""Error that remains where none is expected, as a share of the crop's height."""
+"""Median error where none is expected, as a share of the crop's height."""
 _ERROR_OF_EXPECTED: Final = 0.82
-"""Median error that is added for each expected one."""
+"""Increase of the median error per unit of expected error."""
 _MEDIAN_OF_LENGTH: Final = math.sqrt(2 * math.log(2))
-"""Of a normal vector in the plane."""
+"""Median length of a vector in the plane whose components are standard normal."""
 _ASPECT: Final = 0.75
 """Width of the crop over its height."""
 
 
 class _Tables(NamedTuple):
-    """The groups' numbers for every joint."""
+    """The number of every joint's group, and the group's parameters."""
 
     group: Int[Tensor, " J"]
     error: Float[Tensor, " J"]

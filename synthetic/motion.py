@@ -10,14 +10,14 @@ The world has y up, x to the right and z towards the camera; the floor is at y =
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 from scipy.ndimage import gaussian_filter1d, minimum_filter1d
 
 from human_models.joints import SIDES
-from synthetic.arms import SHAPES, Arm, degrees_of, hand_pose, place_arm
+from synthetic.arms import SHAPES, Arm, hand_pose, place_arm
 from synthetic.poses import Rotations, still, swung_arm, trunk
 from synthetic.skeleton import JOINT, SIGN, Rotation, Skeleton, Vector, clamp, ease, turn
 
@@ -35,7 +35,6 @@ _SEAT_BELOW_PELVIS_M: Final = 0.105
 _SIT_S: Final = 1.5
 Rng = np.random.Generator
 T = TypeVar("T")
-Track = Float[np.ndarray, "T ..."]
 
 
 class Physique(NamedTuple):
@@ -87,18 +86,53 @@ class Step(NamedTuple):
     """Relative length: 0 for a small step with a level foot, 1 for a long step forward."""
 
 
+class Foot(NamedTuple):
+    """A foot in one frame, in the world."""
+
+    ankle: Vector
+    turned: Rotation
+    toes_deg: float
+    """Upward bend of the toes."""
+    ground: Vector
+    """Point of the sole below the ankle if the foot were level, metres."""
+    yaw_deg: float
+    lifted: float
+    """1 while the foot is in the air, else 0."""
+
+
 class Feet(NamedTuple):
-    """Both feet (left, right) in every frame, in the world."""
+    """Both feet (left, right) in every frame; see `Foot`."""
 
     ankle: Float[np.ndarray, "T 2 3"]
     turned: Float[np.ndarray, "T 2 3 3"]
     toes_deg: Float[np.ndarray, "T 2"]
-    """Upward bend of the toes."""
     ground: Float[np.ndarray, "T 2 3"]
-    """Point of the sole below the ankle if the foot were level, metres."""
     yaw_deg: Float[np.ndarray, "T 2"]
     lifted: Float[np.ndarray, "T 2"]
-    """1 while a foot is in the air, else 0."""
+
+
+class Keys(Generic[T]):
+    """A value that changes at given times, in eased transitions."""
+
+    def __init__(self, first: T) -> None:
+        self._keys = [(-1e9, first)]
+
+    def change(self, at_s: float, value: T, seconds: float) -> None:
+        """Go to `value` from `at_s`, within `seconds`."""
+        self._keys += [(at_s, self._keys[-1][1]), (at_s + seconds, value)]
+
+    def around(self, time: float) -> tuple[T, T, float]:
+        """The values before and after a time, and the eased share of the way between them."""
+        start = [key for key in self._keys if key[0] <= time][-1]
+        end = next((key for key in self._keys if key[0] > time), None)
+        if end is None:
+            return start[1], start[1], 0.0
+        return start[1], end[1], ease((time - start[0]) / (end[0] - start[0]))
+
+
+def _interpolated(keys: Keys[float], times: Float[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
+    around = (keys.around(time) for time in times)
+    return np.array([one + share * (other - one) for one, other, share in around])
 
 
 class Script:
@@ -116,11 +150,13 @@ class Script:
         self._half_width = float(abs(hips[0])) + 0.015
         self._feet = {side: self._beside(side, self.place, yaw_deg) for side in SIDES}
         self._first = dict(self._feet), self.yaw
-        self._seated: list[tuple[float, float, Vector]] = []
-        """Keys: time, 0 (standing) or 1 (sitting), and position of the pelvis on the seat."""
-        self._arms: dict[str, list[tuple[float, Arm | None]]] = {side: [] for side in SIDES}
-        self._hands: dict[str, list[tuple[float, str]]] = {side: [] for side in SIDES}
-        self._smiles: list[tuple[float, float]] = []
+        self._seated = Keys(0.0)
+        """0 while standing, 1 while sitting."""
+        self._seats: list[tuple[float, Vector]] = []
+        """Start of sitting down, and position of the pelvis on the seat."""
+        self._arms = {side: Keys[Arm | None](None) for side in SIDES}
+        self._hands = {side: Keys("relaxed") for side in SIDES}
+        self._smile = Keys(0.0)
         self._talks: list[tuple[float, float]] = []
         self._looks: list[tuple[float, Vector | None]] = []
 
@@ -210,8 +246,9 @@ class Script:
         seat[1] = seat_m + _SEAT_BELOW_PELVIS_M
         middle = self.place + back * 0.47
         self.blocks.append(Block((middle[0], middle[2]), (0.46, seat_m, 0.44), self.yaw, True))
+        self._seats.append((self.time, seat))
         for share in (1.0, 0.0):
-            self._seated += [(self.time, 1 - share, seat), (self.time + _SIT_S, share, seat)]
+            self._seated.change(self.time, share, _SIT_S)
             self.time += _SIT_S + seconds * share
         return self
 
@@ -221,21 +258,19 @@ class Script:
         """Move the arms to poses from `at_s` (None: now); None: they hang, or swing in walking."""
         at = self.time if at_s is None else at_s
         for side, arm in zip(SIDES, (left, right), strict=True):
-            keys = self._arms[side]
-            keys += [(at, keys[-1][1] if keys else None), (at + seconds, arm)]
+            self._arms[side].change(at, arm, seconds)
             if arm is not None and arm.hand:
                 self.hand(side, arm.hand, at, seconds)
         return self
 
     def hand(self, side: str, shape: str, at_s: float, seconds: float = 0.4) -> "Script":
         """Move a hand to one of `SHAPES`."""
-        keys = self._hands[side]
-        keys += [(at_s, keys[-1][1] if keys else "relaxed"), (at_s + seconds, shape)]
+        self._hands[side].change(at_s, shape, seconds)
         return self
 
     def face(self, at_s: float, smile: float, talk_s: float = 0.0) -> "Script":
         """Change the smile to a value from 0 to 1, and talk for `talk_s`."""
-        self._smiles += [(at_s, self._smiles[-1][1] if self._smiles else 0.0), (at_s + 0.5, smile)]
+        self._smile.change(at_s, smile, 0.5)
         self._talks.append((at_s, at_s + talk_s))
         return self
 
@@ -254,7 +289,9 @@ class Script:
         apart = feet.ground[:, 0] - feet.ground[:, 1]
         stands = _smooth(feet.lifted[:, 1] - feet.lifted[:, 0], 0.1)  # 1: on the left foot
         leads = _smooth((apart * ahead).sum(axis=1) / _STEP_M, 0.06)  # 1: the left foot is ahead
-        seated, seats = self._seats_at(times)
+        seated, seats = _interpolated(self._seated, times), np.zeros((len(times), 3))
+        for start, seat in self._seats:
+            seats[times >= start] = seat
         sway = _drift(rng, len(times), 0.9, 6)
 
         middle = _smooth(feet.ground.mean(axis=1), 0.19)
@@ -297,30 +334,26 @@ class Script:
             pelvis[shown],
             {side: bends[side][shown] for side in SIDES},
             self._jaw_at(rng, times)[shown],
-            _interpolated(times, self._smiles)[shown],
+            _interpolated(self._smile, times)[shown],
             tuple(self.blocks),
         )
 
     def _feet_at(self, times: Float[np.ndarray, " T"]) -> Feet:
-        count = len(times)
-        feet = Feet(
-            np.empty((count, 2, 3)), np.empty((count, 2, 3, 3)), np.zeros((count, 2)),
-            np.empty((count, 2, 3)), np.empty((count, 2)), np.zeros((count, 2)),
-        )  # fmt: skip
-        first, yaw = self._first
-        for column, side in enumerate(SIDES):
-            steps = [step for step in self.steps if step.side == side]
-            start = Step(side, -math.inf, -math.inf, first[side], yaw, 0.0)
-            for t, time in enumerate(times):
-                done = [start, *(step for step in steps if step.landed_s <= time)][-1]
-                ahead = next((step for step in steps if step.landed_s > time), None)
-                if ahead is None or ahead.lifted_s > time:
-                    self._stand(feet, (t, column), time, done, ahead)
-                else:
-                    self._swing(feet, (t, column), time, done, ahead)
-        return feet
+        feet = [[self._foot_at(side, time) for side in SIDES] for time in times]
+        columns = (zip(*pair, strict=True) for pair in feet)
+        return Feet(*map(np.array, zip(*columns, strict=True)))
 
-    def _foot(self, step: Step, pitch: float) -> tuple[Vector, Rotation]:
+    def _foot_at(self, side: str, time: float) -> Foot:
+        first, yaw = self._first
+        steps = [step for step in self.steps if step.side == side]
+        start = Step(side, -math.inf, -math.inf, first[side], yaw, 0.0)
+        done = [start, *(step for step in steps if step.landed_s <= time)][-1]
+        ahead = next((step for step in steps if step.landed_s > time), None)
+        if ahead is None or ahead.lifted_s > time:
+            return self._standing(time, done, ahead)
+        return self._swinging(time, done, ahead)
+
+    def _rolled(self, step: Step, pitch: float) -> tuple[Vector, Rotation]:
         """Ankle position and rotation of a foot that rolls over the ball or, toes up, the heel."""
         body, turned = self.physique, turn("y", step.yaw_deg)
         if pitch > 0:
@@ -332,23 +365,19 @@ class Script:
         ankle = pivot + rolled @ (np.array([0, body.ankle_m, 0]) - pivot)
         return step.place + turned @ ankle, turned @ rolled
 
-    def _stand(
-        self, feet: Feet, at: tuple[int, int], time: float, step: Step, ahead: Step | None
-    ) -> None:
+    def _standing(self, time: float, step: Step, ahead: Step | None) -> Foot:
         landing = 1 - ease((time - step.landed_s) / _LANDING_S)
         leaving = ease(1 + (time - ahead.lifted_s) / _LEAVING_S) if ahead else 0.0
         leaving *= leaving
         pitch = -_LANDING_DEG * landing * step.reach
         if leaving > 0 and ahead:
             pitch = _LEAVING_DEG * leaving * ahead.reach
-        feet.ankle[at], feet.turned[at] = self._foot(step, pitch)
-        feet.toes_deg[at] = max(pitch, 0.0)
-        feet.ground[at], feet.yaw_deg[at] = step.place, step.yaw_deg
+        return Foot(*self._rolled(step, pitch), max(pitch, 0.0), step.place, step.yaw_deg, 0.0)
 
-    def _swing(self, feet: Feet, at: tuple[int, int], time: float, step: Step, ahead: Step) -> None:
+    def _swinging(self, time: float, step: Step, ahead: Step) -> Foot:
         u = (time - ahead.lifted_s) / (ahead.landed_s - ahead.lifted_s)
         leave, land = _LEAVING_DEG * ahead.reach, -_LANDING_DEG * ahead.reach
-        start, end = self._foot(step, leave)[0], self._foot(ahead, land)[0]
+        start, end = self._rolled(step, leave)[0], self._rolled(ahead, land)[0]
         along = min(u / 0.94, 1.0)  # at the end, the foot moves straight down
         share = along**3 * (10 - 15 * along + 6 * along * along)
         ankle = start + share * (end - start)
@@ -358,10 +387,10 @@ class Script:
         ankle[1] += (_CLEARANCE_M + 0.3 * abs(rise)) * math.sin(math.pi * u) ** 0.8
         yaw = step.yaw_deg + share * (ahead.yaw_deg - step.yaw_deg)
         pitch = leave * (1 - ease(u / 0.75)) + land * ease((u - 0.55) / 0.45)
-        feet.ankle[at], feet.turned[at] = ankle, turn("y", yaw) @ turn("x", pitch)
-        feet.toes_deg[at] = leave * (1 - ease(u / 0.6))
-        feet.ground[at] = step.place + share * (ahead.place - step.place)
-        feet.yaw_deg[at], feet.lifted[at] = yaw, 1.0
+        turned, toes_deg = turn("y", yaw) @ turn("x", pitch), leave * (1 - ease(u / 0.6))
+        return Foot(
+            ankle, turned, toes_deg, step.place + share * (ahead.place - step.place), yaw, 1.0
+        )
 
     def _highest(
         self, feet: Feet, roots: Float[np.ndarray, "T 3 3"], pelvis: Float[np.ndarray, "T 3"]
@@ -393,17 +422,8 @@ class Script:
             pose[ankle] = (pose[0] @ pose[hip] @ pose[knee]).T @ feet.turned[t, column]
             pose[foot] = turn("x", -feet.toes_deg[t, column])
 
-    def _seats_at(
-        self, times: Float[np.ndarray, " T"]
-    ) -> tuple[Float[np.ndarray, " T"], Float[np.ndarray, "T 3"]]:
-        share = _interpolated(times, [key[:2] for key in self._seated])
-        seats = np.zeros((len(times), 3))
-        for start, _, seat in self._seated:
-            seats[times >= start] = seat
-        return share, seats
-
     def _arm_at(self, side: str, time: float, swing: Arm) -> Arm:
-        before, after, share = _around(time, self._arms[side])
+        before, after, share = self._arms[side].around(time)
         one, other = (swing if arm is None else arm for arm in (before, after))
         if share == 0 or one is other:
             return one
@@ -417,11 +437,10 @@ class Script:
         self, rng: Rng, times: Float[np.ndarray, " T"], side: str
     ) -> Float[np.ndarray, "T 15 3"]:
         drift = 4 * _drift(rng, len(times), 0.5, 20).reshape(-1, 5, 4) * (1, 1, 1, 0.5)
-        keys = self._hands[side]
         poses = []
         for time, small in zip(times, drift, strict=True):
-            before, after, share = _around(time, keys)
-            one, other = (degrees_of(SHAPES[name or "relaxed"]) for name in (before, after))
+            before, after, share = self._hands[side].around(time)
+            one, other = SHAPES[before], SHAPES[after]
             poses.append(hand_pose(one + share * (other - one) + small, side))
         return np.array(poses)
 
@@ -434,9 +453,7 @@ class Script:
         """Yaw (to the left) and pitch (down) of the head relative to the body, degrees."""
         looks = np.zeros((len(times), 2))
         for t, time in enumerate(times):
-            target = None
-            for start, point in self._looks:
-                target = point if start <= time else target
+            target = [None, *(point for start, point in self._looks if start <= time)][-1]
             if target is not None:
                 ahead = target - pelvis[t] - (0, 0.62, 0)
                 yaw = (math.degrees(math.atan2(ahead[0], ahead[2])) - heading[t] + 180) % 360 - 180
@@ -454,30 +471,7 @@ class Script:
         return 0.02 + 0.11 * syllables * phrases * _smooth(talking, 0.06)
 
 
-def _around(time: float, keys: Sequence[tuple[float, T]]) -> tuple[T | None, T | None, float]:
-    """Values of the keys before and after a time, and the eased share of the way between them."""
-    before = [key for key in keys if key[0] <= time]
-    after = [key for key in keys if key[0] > time]
-    if not before or not after:
-        only = before[-1][1] if before else after[0][1] if after else None
-        return only, only, 0.0
-    start, end = before[-1], after[0]
-    return start[1], end[1], ease((time - start[0]) / (end[0] - start[0]))
-
-
-def _interpolated(
-    times: Float[np.ndarray, " T"], keys: Sequence[tuple[float, float]]
-) -> Float[np.ndarray, " T"]:
-    """Eased interpolation between keys (time, value); 0 without keys."""
-    values = []
-    for time in times:
-        before, after, share = _around(time, keys)
-        one, other = before or 0.0, after or 0.0
-        values.append(one + share * (other - one))
-    return np.array(values)
-
-
-def _smooth(values: Track, seconds: float) -> Track:
+def _smooth(values: Float[np.ndarray, "T ..."], seconds: float) -> Float[np.ndarray, "T ..."]:
     return gaussian_filter1d(values, seconds * FPS, axis=0, mode="nearest")
 
 

@@ -9,7 +9,7 @@ people of several pictures can be posed in one batch.
 from typing import Final, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 
 from datasets.sources import Split
 from human_models.joints import SIDES
@@ -22,7 +22,7 @@ from synthetic.backgrounds import (
     draw_background,
     read_photograph,
 )
-from synthetic.figures import BodyParameters, Figure, Figures, Mesh, person_mesh
+from synthetic.figures import BodyParameters, Figure, Figures, Mesh, PosedPerson, person_mesh
 from synthetic.ground_truth import Parts, Row, describe, hidden_share
 from synthetic.poses import Pose, Poser
 from synthetic.rendering import (
@@ -35,6 +35,7 @@ from synthetic.rendering import (
     draw_stage,
     encode,
     full_camera,
+    photograph,
     place,
     render,
     seat_under,
@@ -78,10 +79,10 @@ class Studio:
         self.parts = Parts(self.figures.wardrobe.region)
         self.stylist = Stylist(self.figures.data, self.figures.wardrobe, self.figures.features)
         self.poser = Poser(self.figures.rest_joints)
-        images = [read_photograph(path) for path in bundled_photographs()]
-        kept = [image for image in images if image is not None]
         self.photographs: Photographs = [
-            image for i, image in enumerate(kept) if (i % _HELD_OUT == 0) == (split == "test")
+            read_photograph(path)
+            for i, path in enumerate(bundled_photographs())
+            if (i % _HELD_OUT == 0) == (split == "test")
         ]
 
     def draw_person(self, rng: Rng, stage: Stage, *, fine: bool) -> Person:
@@ -124,26 +125,22 @@ class Plan(NamedTuple):
     places: tuple[tuple[float, float], ...]
     """Distances to the right of the camera and in front of it along the floor, metres."""
 
-    def stand(self, figures: list[Figure]) -> tuple[list[Float32[np.ndarray, "3"]], list[Mesh]]:
-        """Translations that put the people on their places (metres), and their meshes there."""
-        translations = [
-            place(self.stage, figure, *where, person.pose.lift_m)
-            for figure, where, person in zip(figures, self.places, self.people, strict=True)
-        ]
-        meshes = [
-            person_mesh(figure, person.look, transl)
-            for figure, person, transl in zip(figures, self.people, translations, strict=True)
-        ]
-        return translations, meshes
+    def stand(self, figures: list[Figure]) -> list[PosedPerson]:
+        """The posed people on their places."""
+        standing = []
+        for person, figure, where in zip(self.people, figures, self.places, strict=True):
+            transl = place(self.stage, figure, *where, person.pose.lift_m)
+            mesh = person_mesh(figure, person.look, transl)
+            standing.append(PosedPerson(person.parameters, figure, transl, mesh))
+        return standing
 
-    def seats(
-        self, figures: list[Figure], translations: list[Float32[np.ndarray, "3"]], chance: float
-    ) -> list[Mesh]:
+    def seats(self, standing: list[PosedPerson], chance: float) -> list[Mesh]:
         """Seats under sitting people, each with probability `chance`."""
         seats = []
-        for person, figure, transl in zip(self.people, figures, translations, strict=True):
+        for person, posed in zip(self.people, standing, strict=True):
             if person.pose.seated and self.rng.random() < chance:
-                seats += seat_under(self.rng, self.stage, figure.joints[0] + transl)
+                pelvis = posed.figure.joints[0] + posed.transl
+                seats += seat_under(self.rng, self.stage, pelvis)
         return seats
 
 
@@ -175,26 +172,21 @@ def plan_crop(studio: Studio, rng: Rng, shape: Shape) -> Plan:
 
 def draw_crop(studio: Studio, plan: Plan, figures: list[Figure], shape: Shape) -> Drawn:
     """Draw a planned crop; `figures` are its people, posed."""
-    rng, stage, parts = plan.rng, plan.stage, studio.parts
-    translations, meshes = plan.stand(figures)
-    body = figures[0].points[: parts.body_count] + translations[0]
+    rng, stage, standing = plan.rng, plan.stage, plan.stand(figures)
+    body = figures[0].points[: studio.parts.body_count] + standing[0].transl
     camera = window_camera(*_window(rng, body, shape), shape)
     on_floor = rng.random() < _CROPS_ON_FLOOR
-    meshes += plan.seats(figures, translations, 0.85)
+    meshes = [person.mesh for person in standing] + plan.seats(standing, 0.85)
     meshes += _objects(rng, stage, *plan.places[0], on_floor=on_floor)
     lights = draw_lights(rng, stage.up)
     picture = render(meshes, lights, camera, shape)
-    hidden, _ = hidden_share(figures[0], translations[0], picture, 0, camera, parts)
-    if hidden > _CROP_MOST_HIDDEN:
+    if hidden_share(standing[0], picture, 0, studio.parts)[0] > _CROP_MOST_HIDDEN:
         meshes = meshes[:1]
         picture = render(meshes, lights, camera, shape)
     farthest = _farthest(meshes) if on_floor else None
     background = draw_background(rng, stage, camera, shape, farthest, studio.photographs)
-    image = compose(rng, background, picture, meshes, lights, stage, camera)
-    row = describe(
-        figures[0], plan.people[0].parameters, translations[0], picture, 0, camera, parts
-    )
-    return Drawn(encode(rng, image), [row])
+    image = photograph(rng, compose(background, picture, meshes, lights))
+    return Drawn(encode(rng, image), [describe(standing[0], picture, 0, studio.parts)])
 
 
 def _farthest(meshes: list[Mesh]) -> float:
@@ -291,10 +283,9 @@ def plan_scene(studio: Studio, rng: Rng, shape: Shape) -> Plan:
 
 def draw_scene(studio: Studio, plan: Plan, figures: list[Figure], shape: Shape) -> Drawn:
     """Draw a planned scene; `figures` are its people, posed. Rows are of those who are visible."""
-    rng, stage = plan.rng, plan.stage
+    rng, stage, standing = plan.rng, plan.stage, plan.stand(figures)
     camera = full_camera(stage.focal_mm, shape)
-    translations, meshes = plan.stand(figures)
-    meshes += plan.seats(figures, translations, 0.9)
+    meshes = [person.mesh for person in standing] + plan.seats(standing, 0.9)
     on_floor = rng.random() < _SCENES_ON_FLOOR
     meshes += [_clutter(rng, plan) for _ in range(int(rng.integers(0, 7)) if on_floor else 0)]
     lights = draw_lights(rng, stage.up)
@@ -302,12 +293,10 @@ def draw_scene(studio: Studio, plan: Plan, figures: list[Figure], shape: Shape) 
     farthest = _farthest(meshes) if on_floor else None
     half, half_shape = camera.scaled(0.5), (shape[0] // 2, shape[1] // 2)
     background = draw_background(rng, stage, half, half_shape, farthest, studio.photographs)
-    image = compose(rng, background, picture, meshes, lights, stage, half)
+    image = photograph(rng, compose(background, picture, meshes, lights))
     rows = []
-    for index, (person, figure, transl) in enumerate(
-        zip(plan.people, figures, translations, strict=True)
-    ):
-        row = describe(figure, person.parameters, transl, picture, index, camera, studio.parts)
+    for index, person in enumerate(standing):
+        row = describe(person, picture, index, studio.parts)
         clear = is_clear(row, _SCENE_MOST_HIDDEN, _SCENE_MOST_CUT)
         if clear and row["bbox_xywh"][2:4].min() >= _LEAST_BOX_PX:
             rows.append(row)

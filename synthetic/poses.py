@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32
 
-from human_models.joints import SIDES
-from synthetic.arms import Arm, draw_arms, hanging, place_arm
+from human_models.joints import BODY_JOINTS, SIDES, mirror_permutation
+from synthetic.arms import THIGH, Arm, draw_arms, hanging, place_arm
 from synthetic.skeleton import (
     JOINT,
     SIGN,
@@ -27,19 +27,21 @@ from synthetic.skeleton import (
 
 Rng = np.random.Generator
 Rotations = Float[np.ndarray, "22 3 3"]
-"""Of the body's joints, each relative to its parent."""
+"""Rotations of the body's joints relative to their parents."""
+_MIRRORED: Final = mirror_permutation(BODY_JOINTS)
 _TRIES: Final = 6
 _TOLERATED_M: Final = 0.02
 
 
 class Draft(NamedTuple):
-    """A body without noise; `arms` is None where the activity leaves them free."""
+    """A body without noise."""
 
     rotations: Rotations
-    arms: tuple[Arm, Arm] | None
+    arms: tuple[Arm, Arm] | None = None
+    """None where the activity leaves them free."""
     seated: bool = False
     lift_m: float = 0.0
-    """Of the lowest point over the floor."""
+    """Height of the lowest point above the floor."""
 
 
 class Pose(NamedTuple):
@@ -50,13 +52,17 @@ class Pose(NamedTuple):
     """Axis-angle, radians."""
     hands: tuple[str | None, str | None]
     """Shapes that the left and the right arm's action asks for."""
-    seated: bool = False
-    lift_m: float = 0.0
-    """Of the lowest point over the floor."""
+    seated: bool
+    lift_m: float
+    """Height of the lowest point above the floor."""
 
 
-def still() -> Rotations:
-    return np.tile(np.eye(3), (22, 1, 1))
+def still(root: Rotation | None = None) -> Rotations:
+    """The rest pose, turned by `root`."""
+    rotations = np.tile(np.eye(3), (22, 1, 1))
+    if root is not None:
+        rotations[0] = root
+    return rotations
 
 
 def leg(
@@ -98,8 +104,9 @@ def walk_cycle(phase: float, stride: float, run: float) -> Rotations:
         stride: 0 (on the spot) to 1.3 (long).
         run: 0 walks, 1 runs.
     """
-    rotations = still()
-    rotations[0] = turn("y", 7 * stride * math.cos(2 * math.pi * phase)) @ turn("x", 2 + 10 * run)
+    rotations = still(
+        turn("y", 7 * stride * math.cos(2 * math.pi * phase)) @ turn("x", 2 + 10 * run)
+    )
     for side, shift in (("left", 0.0), ("right", 0.5)):
         angle = 2 * math.pi * (phase + shift)
         flex = stride * ((24 + 16 * run) * math.cos(angle) + 5 + 10 * run)
@@ -112,15 +119,6 @@ def walk_cycle(phase: float, stride: float, run: float) -> Rotations:
         leg(rotations, side, flex, knee, 1.5, 6, foot=foot)
     trunk(rotations, 2 + 10 * run, 0, float(-10 * stride * math.cos(2 * math.pi * phase)))
     return rotations
-
-
-def swinging_arms(phase: float, stride: float, run: float) -> tuple[Arm, Arm]:
-    """Arms that swing against the legs of `walk_cycle`."""
-    left, right = (
-        swung_arm(float(math.cos(2 * math.pi * (phase + shift))) * stride, run)
-        for shift in (0.5, 0.0)
-    )
-    return left, right
 
 
 def swung_arm(swing: float, run: float) -> Arm:
@@ -137,35 +135,31 @@ def swung_arm(swing: float, run: float) -> Arm:
 
 def stand(rng: Rng) -> Draft:
     """Upright, the legs together or apart."""
-    rotations = still()
-    rotations[0] = turn("x", rng.normal(0, 4)) @ turn("z", rng.normal(0, 3))
+    rotations = still(turn("x", rng.normal(0, 4)) @ turn("z", rng.normal(0, 3)))
     width = rng.uniform(-1, 14)
     for side in SIDES:
         flex = rng.normal(2, 5)
         knee, out = abs(flex) + rng.exponential(5), width + rng.normal(0, 2)
         leg(rotations, side, flex, knee, out, rng.uniform(-4, 22))
     trunk(rotations, *rng.normal(0, (9, 6, 10)))
-    return Draft(rotations, None)
+    return Draft(rotations)
 
 
-def _gait(rng: Rng, run: float) -> Draft:
+def _walk(rng: Rng, run: float = 0.0) -> Draft:
+    """A step, in most cases with arms that swing against the legs."""
     phase, stride = rng.random(), rng.uniform(0.5, 1.25)
-    arms = swinging_arms(phase, stride, run) if rng.random() < 0.7 else None
+    left, right = (math.cos(2 * math.pi * (phase + shift)) * stride for shift in (0.5, 0.0))
+    arms = (swung_arm(left, run), swung_arm(right, run)) if rng.random() < 0.7 else None
     return Draft(walk_cycle(phase, stride, run), arms)
 
 
-def _walk(rng: Rng) -> Draft:
-    return _gait(rng, 0.0)
-
-
 def _run(rng: Rng) -> Draft:
-    return _gait(rng, rng.uniform(0.6, 1))
+    return _walk(rng, rng.uniform(0.6, 1))
 
 
 def sit(rng: Rng) -> Draft:
     """On a seat, by chance with crossed legs."""
-    rotations = still()
-    rotations[0] = turn("x", rng.uniform(-22, 8))
+    rotations = still(turn("x", rng.uniform(-22, 8)))
     crossed = rng.random() < 0.2
     for side in SIDES:
         over = crossed and side == "left"
@@ -179,17 +173,15 @@ def sit(rng: Rng) -> Draft:
 
 def _on_thighs(rng: Rng) -> tuple[Arm, Arm]:
     wrist = np.array([rng.uniform(0.1, 0.2), -0.27, rng.uniform(0.2, 0.34)])
-    pole = np.array([1.0, -0.2, -0.6])
     left, right = (
-        Arm(wrist + rng.normal(0, 0.02, 3), pole, rng.normal(-60, 20), (5, 0), "relaxed")
+        THIGH._replace(wrist=wrist + rng.normal(0, 0.02, 3), twist=rng.normal(-60, 20))
         for _ in SIDES
     )
     return left, right
 
 
 def _sit_on_floor(rng: Rng) -> Draft:
-    rotations = still()
-    rotations[0] = turn("x", rng.uniform(-30, 5))
+    rotations = still(turn("x", rng.uniform(-30, 5)))
     kind = rng.integers(3)
     for side in SIDES:
         if kind == 0:  # cross-legged
@@ -199,7 +191,7 @@ def _sit_on_floor(rng: Rng) -> Draft:
         else:  # knees up
             leg(rotations, side, *rng.uniform((95, 80, -2), (118, 120, 16)))
     trunk(rotations, rng.uniform(0, 45), *rng.normal(0, (7, 10)))
-    return Draft(rotations, None)
+    return Draft(rotations)
 
 
 def _squat(rng: Rng) -> Draft:
@@ -211,13 +203,12 @@ def _squat(rng: Rng) -> Draft:
         flex, knee = 40 + 75 * depth + rng.normal(0, 4), 40 + 88 * depth + rng.normal(0, 5)
         leg(rotations, side, flex, knee, out, out)
     trunk(rotations, rng.uniform(0, 30), *rng.normal(0, (5, 8)))
-    return Draft(rotations, None)
+    return Draft(rotations)
 
 
 def _kneel(rng: Rng) -> Draft:
     """On one knee or both."""
-    rotations = still()
-    rotations[0] = turn("x", rng.normal(5, 8))
+    rotations = still(turn("x", rng.normal(5, 8)))
     one = rng.random() < 0.6
     for side in SIDES:
         if one and side == "left":
@@ -227,52 +218,48 @@ def _kneel(rng: Rng) -> Draft:
             out, foot = rng.uniform((2, 20), (10, 45))
             leg(rotations, side, 5 + 40 * low, 90 + 45 * low, out, foot=foot)
     trunk(rotations, rng.uniform(0, 30), *rng.normal(0, (7, 10)))
-    return Draft(rotations, None)
+    return Draft(rotations)
 
 
 def _lunge(rng: Rng) -> Draft:
-    rotations = still()
-    rotations[0] = turn("x", rng.uniform(0, 25))
+    rotations = still(turn("x", rng.uniform(0, 25)))
     deep = rng.uniform(0.3, 1)
     leg(rotations, "left", 35 + 55 * deep, 30 + 60 * deep, rng.uniform(0, 10))
     knee = 8 + 45 * deep * rng.random()
     out, foot = rng.uniform((0, -25), (8, 5))
     leg(rotations, "right", -8 - 14 * deep, knee, out, foot=foot)
     trunk(rotations, *rng.normal((5, 0, 0), (12, 8, 15)))
-    return Draft(rotations, None)
+    return Draft(rotations)
 
 
 def _kick(rng: Rng) -> Draft:
-    rotations = still()
-    rotations[0] = turn("x", rng.normal(-4, 8)) @ turn("z", rng.normal(0, 6))
+    rotations = still(turn("x", rng.normal(-4, 8)) @ turn("z", rng.normal(0, 6)))
     flex, knee, out, foot = rng.uniform((-25, 0, 0, -15), (95, 100, 35, 35))
     leg(rotations, "left", flex, knee, out, foot=foot)
     leg(rotations, "right", *rng.uniform((-5, 2, 0), (15, 25, 4)))
     trunk(rotations, *rng.normal((4, 0, 0), (10, 9, 12)))
-    return Draft(rotations, None)
+    return Draft(rotations)
 
 
 def _bend(rng: Rng) -> Draft:
-    rotations = still()
-    rotations[0] = turn("x", rng.uniform(20, 65))
+    rotations = still(turn("x", rng.uniform(20, 65)))
     for side in SIDES:
         lean = math.degrees(math.acos(clamp(rotations[0][1, 1], -1, 1)))
         knee = rng.uniform(0, 35)
         leg(rotations, side, lean + knee * 0.5, knee, rng.uniform(2, 10))
     trunk(rotations, rng.uniform(10, 55), *rng.normal(0, (8, 14)))
-    return Draft(rotations, None)
+    return Draft(rotations)
 
 
 def _dance(rng: Rng) -> Draft:
-    rotations = still()
-    rotations[0] = turn("x", rng.normal(2, 9)) @ turn("z", rng.normal(0, 9))
+    rotations = still(turn("x", rng.normal(2, 9)) @ turn("z", rng.normal(0, 9)))
     for side in SIDES:
         flex = rng.normal(18, 22)
         knee = max(flex, 0) * rng.uniform(0.6, 1.6) + rng.exponential(12)
         out, rotate = rng.uniform(-3, 28), rng.normal(10, 14)
         leg(rotations, side, flex, knee, out, rotate, foot=None if rng.random() < 0.6 else 0)
     trunk(rotations, *rng.normal((3, 0, 0), (14, 14, 22)))
-    return Draft(rotations, None)
+    return Draft(rotations)
 
 
 def _lie(rng: Rng) -> Draft:
@@ -289,7 +276,7 @@ def _lie(rng: Rng) -> Draft:
     if rng.random() < 0.35:
         rotations[0] = turn("z", float(rng.choice((-90, 90)))) @ turn("y", rng.normal(0, 15))
     rotations[0] = turn("x", rng.normal(0, 5)) @ rotations[0]
-    return Draft(rotations, None)
+    return Draft(rotations)
 
 
 def _jump(rng: Rng) -> Draft:
@@ -306,21 +293,14 @@ ACTIVITIES: Final[dict[Callable[[Rng], Draft], float]] = {
     stand: 6, _walk: 4, _run: 1.6, sit: 3, _sit_on_floor: 1, _squat: 1.2, _kneel: 0.8,
     _lunge: 1, _kick: 0.9, _bend: 1, _dance: 2, _lie: 0.9, _jump: 0.6,
 }  # fmt: skip
-"""And how likely they are, relative to each other."""
+"""Kinds of poses, with their relative probabilities."""
 
 # Standard deviations of the noise in degrees about x, y, z; joints that are not listed: 3.
 _NOISE_DEG: Final = {
-    "collar": (2, 4, 4),
-    "shoulder": (7, 7, 7),
-    "elbow": (2, 7, 2),
-    "wrist": (7, 5, 8),
-    "hip": (4, 4, 3),
-    "knee": (4, 2, 1),
-    "ankle": (6, 5, 5),
-    "foot": (7, 2, 2),
-    "neck": (4, 4, 3),
-    "head": (4, 4, 3),
-}
+    "collar": (2, 4, 4), "shoulder": (7, 7, 7), "elbow": (2, 7, 2), "wrist": (7, 5, 8),
+    "hip": (4, 4, 3), "knee": (4, 2, 1), "ankle": (6, 5, 5), "foot": (7, 2, 2),
+    "neck": (4, 4, 3), "head": (4, 4, 3),
+}  # fmt: skip
 _SPREADS: Final = np.array(
     [_NOISE_DEG.get(name.split("_")[-1], (3, 3, 3)) for name in JOINT], np.float64
 )
@@ -339,7 +319,9 @@ class Poser:
             draft, arms = self._draft(rng)
             depth = penetration(*self.skeleton.world(draft.rotations))
             if best is None or depth < best[0]:
-                best = (depth, as_pose(draft, arms))
+                body = np.array([axis_angle(one) for one in draft.rotations[1:]], np.float32)
+                hands = (arms[0].hand, arms[1].hand)
+                best = depth, Pose(draft.rotations[0], body, hands, draft.seated, draft.lift_m)
             if depth < _TOLERATED_M:
                 break
         assert best is not None
@@ -375,16 +357,5 @@ def add_noise(rotations: Rotations, noise: Float[np.ndarray, "22 3"]) -> Rotatio
 
 def mirrored(rotations: Rotations) -> Rotations:
     """Left and right exchanged."""
-    order = [
-        JOINT[name.replace("left", "?").replace("right", "left").replace("?", "right")]
-        for name in JOINT
-    ]
     flip = np.array([-1.0, 1, 1])
-    return rotations[order] * flip[:, None] * flip
-
-
-def as_pose(draft: Draft, arms: tuple[Arm, Arm]) -> Pose:
-    """The pose of a finished draft."""
-    body = np.array([axis_angle(rotation) for rotation in draft.rotations[1:]], np.float32)
-    hands = (arms[0].hand, arms[1].hand)
-    return Pose(draft.rotations[0], body, hands, draft.seated, draft.lift_m)
+    return rotations[list(_MIRRORED)] * flip[:, None] * flip

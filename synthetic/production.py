@@ -1,4 +1,4 @@
-"""Rendering of a data set by several processes, with the same bytes for any number of them.
+"""Rendering of a data set by several processes; their number does not change the pictures.
 
 Batches of fixed size are drawn into a temporary folder, and a file of rows marks each complete
 batch. A run that was stopped continues after its last complete batch. The set gets its final name
@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -109,17 +110,17 @@ def _synthesize(options: SynthesisOptions, out: Path, images: Path, workers: int
     remove_leftovers(images.parent, [images.name, staging.name])
     (staging / "rows").mkdir(parents=True, exist_ok=True)
     total, size = options.picture_count(), _BATCH[options.kind]
-    ranges = [range(first, min(first + size, total)) for first in range(0, total, size)]
-    files = [staging / "rows" / f"{each.start:08d}.npz" for each in ranges]
-    missing = [(each, file) for each, file in zip(ranges, files, strict=True) if not file.is_file()]
-    yield total - sum(len(each) for each, _ in missing)
+    batches = [range(first, min(first + size, total)) for first in range(0, total, size)]
+    missing = [batch for batch in batches if not _rows_file(staging, batch).is_file()]
+    yield total - sum(map(len, missing))
     if workers == 1:
-        _prepare(options)
-        for each, file in missing:
-            yield _draw_batch(options, each, staging, file)
+        _use_one_thread()
+        for batch in missing:
+            yield _draw_batch(options, batch, staging)
     else:
         yield from _in_processes(options, missing, staging, workers)
 
+    files = [_rows_file(staging, batch) for batch in batches]
     annotations = _annotations(options, out / "annot", files)
     # Old annotations are removed before, and new ones written after, the pictures are replaced, so
     # that annotations never lie beside pictures of another run.
@@ -133,6 +134,10 @@ def _synthesize(options: SynthesisOptions, out: Path, images: Path, workers: int
         log.info("%s: %d people", path, len(content["image_path"]))
     # `remove_folder` renames first: a part of this folder would look like an unfinished run.
     remove_folder(staging)
+
+
+def _rows_file(staging: Path, batch: range) -> Path:
+    return staging / "rows" / f"{batch.start:08d}.npz"
 
 
 def _annotations(
@@ -159,14 +164,13 @@ def _annotations(
 
 
 def _in_processes(
-    options: SynthesisOptions, missing: list[tuple[range, Path]], staging: Path, workers: int
+    options: SynthesisOptions, missing: list[range], staging: Path, workers: int
 ) -> Iterator[int]:
-    context = get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (options, os.getpid()))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (os.getpid(),))
     waiting: list[Future[int]] = []
     try:
-        for each, file in missing:
-            waiting.append(pool.submit(_draw_batch, options, each, staging, file))
+        for batch in missing:
+            waiting.append(pool.submit(_draw_batch, options, batch, staging))
             if len(waiting) >= 3 * workers:
                 yield waiting.pop(0).result()
         while waiting:
@@ -179,14 +183,14 @@ def _in_processes(
         pool.shutdown(cancel_futures=True)
 
 
-_studio: list[Studio] = []
+_studio: Final = cache(Studio)
 
 
-def _start_worker(options: SynthesisOptions, parent: int) -> None:
+def _start_worker(parent: int) -> None:
     """Initialise a worker, which ignores Ctrl-C and ends when the process `parent` ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
-    _prepare(options)
+    _use_one_thread()
 
 
 def _exit_after(parent: int) -> None:
@@ -195,25 +199,21 @@ def _exit_after(parent: int) -> None:
     os._exit(1)
 
 
-def _prepare(options: SynthesisOptions) -> None:
-    """Use one thread, so that floating-point sums have the same order in every process."""
+def _use_one_thread() -> None:
+    """So that floating-point sums have the same order in every process."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    _studio[:] = [Studio(options.split)]
 
 
-def _draw_batch(options: SynthesisOptions, indices: range, staging: Path, file: Path) -> int:
-    """Draw some pictures, or a clip, and write their rows to `file`; returns their number."""
-    (studio,) = _studio
+def _draw_batch(options: SynthesisOptions, batch: range, staging: Path) -> int:
+    """Draw some pictures, or a clip, and write their rows; returns their number."""
     draw = _draw_clip if options.kind in ("clips", "demo") else _draw_pictures
-    save_rows(file, draw(options, studio, indices, staging / "images"))
-    return len(indices)
+    save_rows(_rows_file(staging, batch), draw(options, batch, staging / "images"))
+    return len(batch)
 
 
-def _draw_pictures(
-    options: SynthesisOptions, studio: Studio, indices: range, images: Path
-) -> list[Row]:
-    shape = options.size[::-1]
+def _draw_pictures(options: SynthesisOptions, indices: range, images: Path) -> list[Row]:
+    studio, shape = _studio(options.split), options.size[::-1]
     crops = options.kind == "crops"
     plan, draw = (plan_crop, draw_crop) if crops else (plan_scene, draw_scene)
     rngs = [generator(options.seed, options.split, index) for index in indices]
@@ -235,9 +235,7 @@ def _clip_name(index: int) -> str:
     return f"clip_{index:03d}"
 
 
-def _draw_clip(
-    options: SynthesisOptions, studio: Studio, indices: range, images: Path
-) -> list[Row]:
+def _draw_clip(options: SynthesisOptions, indices: range, images: Path) -> list[Row]:
     """Draw a clip, and for clips in the hall also a file of people's boxes per frame.
 
     The paths in the rows are those of frames in a folder with the name of the clip.
@@ -245,22 +243,26 @@ def _draw_clip(
     (index,) = indices
     rng = generator(options.seed, options.split, index)
     name, rows = _clip_name(index), []
+    draw = draw_demo if options.kind == "demo" else draw_clip
+    if options.camera is not None:
+        draw = partial(draw_shot, camera=options.camera)
     images.mkdir(parents=True, exist_ok=True)
     with VideoWriter(images / f"{name}.mp4", FPS) as video:
-        common = studio, rng, options.size[::-1], options.frames
-        if options.camera is not None:
-            frames = draw_shot(*common, options.camera)
-        else:
-            frames = draw_demo(*common) if options.kind == "demo" else draw_clip(*common)
+        frames = draw(_studio(options.split), rng, options.size[::-1], options.frames)
         for number, frame in enumerate(frames):
             video.write(frame.image)
             path = f"{options.split}/{name}/{number:06d}.jpg"
             rows += [{**row, "image_path": path} for row in frame.rows]
     if options.kind == "demo" or options.camera is not None:
-        boxes: dict[int, list[list[float]]] = {}
-        for row in rows:
-            padded = row["bbox_xywh"][None, :4].astype(np.float64)
-            box = scaled_boxes(padded, 1 / BODY_BOX_SCALE)[0].tolist()
-            boxes.setdefault(row["meta.frame_index"], []).append([round(one, 1) for one in box])
-        (images / f"{name}.boxes.json").write_text(json.dumps(boxes))
+        (images / f"{name}.boxes.json").write_text(json.dumps(_boxes(rows)))
     return rows
+
+
+def _boxes(rows: list[Row]) -> dict[int, list[list[float]]]:
+    """Boxes of people (x, y, width, height in pixels) by frame, without the margin of rows."""
+    boxes: dict[int, list[list[float]]] = {}
+    for row in rows:
+        padded = row["bbox_xywh"][None, :4].astype(np.float64)
+        (box,) = scaled_boxes(padded, 1 / BODY_BOX_SCALE).tolist()
+        boxes.setdefault(row["meta.frame_index"], []).append([round(one, 1) for one in box])
+    return boxes

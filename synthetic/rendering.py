@@ -1,11 +1,11 @@
-"""The place where people stand, and from meshes to a photograph of it.
+"""Cameras, objects and lights of a picture, and rendering: from meshes to a photograph.
 
-The world has y up and its origin under no one in particular; the camera is at its own height over
-the floor, above the origin unless it moves, and looks along -z, tilted. The camera frame has x
-right, y down, z forward.
+The world has y up, and the floor is at y = 0. The camera is above the origin unless it moves, and
+looks along -z, tilted. The camera frame has x right, y down, z forward. Pixel coordinates count
+from the centre of the top left pixel.
 
-Light is computed at vertices and textured at pixels. Then follow soft edges, blur, exposure, noise
-and JPEG compression. Pixel coordinates count from the centre of the top left pixel.
+Light is computed at vertices, and textures at pixels. Then edges are softened, and blur, exposure,
+noise and JPEG compression of a camera are added.
 """
 
 import math
@@ -40,12 +40,12 @@ class Stage(NamedTuple):
     """A camera over a floor."""
 
     focal_mm: float
-    """As of a camera with film of 36 x 24 mm."""
+    """Focal length for film of 36 x 24 mm."""
     height_m: float
-    """Of the camera over the floor."""
+    """Height of the camera above the floor."""
     from_world: Rotation
-    """From world axes to the camera's."""
-    over: tuple[float, float] = (0.0, 0.0)
+    """Rotation from the world's axes to the camera's."""
+    ground_xz: tuple[float, float] = (0.0, 0.0)
     """World x and z of the camera, metres."""
 
     @property
@@ -56,10 +56,10 @@ class Stage(NamedTuple):
     @property
     def centre(self) -> Float[np.ndarray, "3"]:
         """The camera's place in the world, metres."""
-        return np.array([self.over[0], self.height_m, self.over[1]])
+        return np.array([self.ground_xz[0], self.height_m, self.ground_xz[1]])
 
-    def from_floor(self, points: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 3"]:
-        """Points of the world (the floor is at y = 0) in the camera frame, metres."""
+    def to_camera(self, points: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 3"]:
+        """Points of the world in the camera frame, metres."""
         return (points - self.centre) @ self.from_world.T
 
 
@@ -241,6 +241,7 @@ def draw_lights(rng: Rng, up: Float[np.ndarray, "3"]) -> Lights:
 class Picture(NamedTuple):
     """Meshes as a camera sees them; P pixels show one."""
 
+    camera: Camera
     colours: Float32[np.ndarray, "P 3"]
     """RGB, 0 to about 1."""
     pixels: Int[np.ndarray, " P"]
@@ -279,7 +280,7 @@ def draw_lit(
     of_texture = np.repeat(np.arange(len(meshes)), [len(one.textures) for one in meshes])
     owner = np.full(shape, -1, np.int32)
     owner.ravel()[seen.pixels] = of_texture[number]
-    return Picture(colours, seen.pixels, owner, seen.depth_m)
+    return Picture(camera, colours, seen.pixels, owner, seen.depth_m)
 
 
 def _lit(mesh: Mesh, lights: Lights) -> Float32[np.ndarray, "V 3"]:
@@ -401,7 +402,7 @@ def photograph(rng: Rng, image: Image) -> Bytes:
 
 
 def develop(image: Image, response: UInt8[np.ndarray, "256 1 3"]) -> Bytes:
-    """Bytes of an image, by the response of a camera."""
+    """Bytes of an image in the range 0 to about 1, by the response of a camera."""
     return cv2.LUT(cv2.convertScaleAbs(np.maximum(image, 0), alpha=_WHITE), response)
 
 

@@ -16,28 +16,28 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from synthetic.arms import THIGH
-from synthetic.clips import MOST_CUT, MOST_HIDDEN, Frame
-from synthetic.demo import EmptyHall, draw_actor, film, hall_around
+from synthetic.clips import Frame, blocks_of, is_seen
+from synthetic.demo import draw_actor, film
+from synthetic.furniture import ROOM_M, Solid
 from synthetic.ground_truth import Row
 from synthetic.hall import (
-    AXES,
     BRIGHTEST,
-    ROOM_M,
+    FACE_NORMALS,
     TO_SUN,
+    EmptyHall,
     Grid,
     Hall,
     Hits,
-    Solid,
     cell_counts,
     cell_points,
     face_points,
     outside,
+    pixel_rays,
 )
 from synthetic.motion import FPS, Motion, Physique, Script
-from synthetic.pictures import Studio, is_clear
+from synthetic.pictures import Studio
 from synthetic.rendering import FLIP, Stage, full_camera, visible_surface
 from synthetic.skeleton import axis_angle, turn
-from utils.camera import Camera
 
 PEOPLE: Final = 3
 """Number of people in each clip."""
@@ -153,15 +153,15 @@ def draw_shot(
         draw_actor(studio, rng, play, int(seed), frame_count)
         for play, seed in zip(plays, rng.integers(2**31, size=PEOPLE), strict=True)
     ]
-    hall = hall_around(rng, actors, _RAYS)
+    hall = Hall(rng, blocks_of(actors), _RAYS)
     baked = BakedHall(hall, [block.size[1] for block in actors[2].motion.blocks])
     views = (baked.photograph(stage, shape) for stage in stages)
-    for number, frame in enumerate(film(studio, actors, hall, stages, views)):
-        pose = _world_from_camera(stages[0], stages[number])
+    for stage, frame in zip(stages, film(studio, actors, hall, stages, views), strict=True):
+        pose = _world_from_camera(stages[0], stage)
         rows = [
             row | _in_world(row, pose, actors[row["meta.person"]].motion, stages[0])
             for row in frame.rows
-            if is_clear(row, MOST_HIDDEN, MOST_CUT)
+            if is_seen(row)
         ]
         yield frame._replace(rows=rows)
 
@@ -239,14 +239,16 @@ class BakedHall:
         height, width = shape
         fine = (_SUPERSAMPLING * height, _SUPERSAMPLING * width)
         camera = full_camera(stage.focal_mm, shape).scaled(_SUPERSAMPLING)
-        points = stage.from_floor(self._points).astype(np.float32)
+        points = stage.to_camera(self._points).astype(np.float32)
         two_sided = np.zeros(len(self._faces), bool)
         seen = visible_surface(points, self._faces, two_sided, self._places, camera, fine)
         solid, face = np.divmod(np.rint(seen.values[:, 2]).astype(int), 6)
         light = np.zeros((fine[0] * fine[1], 6), np.float32)
         light[seen.pixels] = self._light[self._cells(solid, face, seen.values[:, :2])]
         open_air = np.flatnonzero(~np.isfinite(seen.depth_m.ravel()))
-        light[open_air, :3] = _sky(open_air, fine[1], camera, stage)
+        rows, columns = np.divmod(open_air, fine[1])
+        sky = outside(pixel_rays(columns, rows, camera, stage)[0])
+        light[open_air, :3] = np.minimum(sky, BRIGHTEST)
         base, sunny = (
             cv2.resize(part.reshape(*fine, 3), (width, height), interpolation=cv2.INTER_AREA)
             for part in (light[:, :3], light[:, 3:])
@@ -267,22 +269,13 @@ class BakedHall:
         return self._grid.first[solid, face] + cell[:, 0] * size[:, 1] + cell[:, 1]
 
 
-def _sky(pixels: np.ndarray, width: int, camera: Camera, stage: Stage) -> Float[np.ndarray, "N 3"]:
-    """Light through the windows at flat indices of pixels, for an image of this width."""
-    rows, columns = np.divmod(pixels, width)
-    rays = np.c_[(np.c_[columns, rows] - camera.princpt) / camera.focal, np.ones(len(pixels))]
-    rays = rays @ stage.from_world / np.linalg.norm(rays, axis=1, keepdims=True)
-    return np.minimum(outside(rays), BRIGHTEST)
-
-
 _UP: Final = 3
 """Index of the upper face."""
 
 
 def _faces_in_room(solid: Solid) -> np.ndarray:
     """Which of the six faces lie inside the room, (6,)."""
-    steps = np.array([[-1, 1][face % 2] * np.eye(3)[axis] for face, axis in enumerate(AXES)])
-    middles = solid.middle + (steps * (solid.half + 0.01)) @ solid.rotation.T
+    middles = solid.middle + (FACE_NORMALS * (solid.half + 0.01)) @ solid.rotation.T
     low, high = np.array(ROOM_M).T
     return ((middles > low) & (middles < high)).all(axis=1)
 

@@ -82,7 +82,7 @@ class Limb(NamedTuple):
     """Two bones in the rest pose, such as upper arm and forearm."""
 
     direction: Vector
-    """Of the first bone, of length 1."""
+    """Unit vector along the first bone."""
     second_direction: Vector
     hinge: Vector
     """Axis about which the middle joint bends."""
@@ -173,7 +173,7 @@ _BONES: Final[dict[str, tuple[str, str | tuple[float, float, float], float]]] = 
             end if isinstance(end, tuple) else f"{side}_{end}",
             radius,
         )
-        for side, sign in zip(SIDES, (1, -1), strict=True)
+        for side, sign in SIGN.items()
         for name, start, end, radius in (
             ("arm", "shoulder", "elbow", 0.045),
             ("forearm", "elbow", "wrist", 0.036),

@@ -14,10 +14,10 @@ SIDE: Final = 64
 Texture = Float32[np.ndarray, "64 64 3"]
 Colour = Float[np.ndarray, "3"]
 Rng = np.random.Generator
-Rays = Float[np.ndarray, "N 3"]
-Material = Callable[[Rays, Rays], Rays]
-"""Function from points (metres from the lowest corner of a box) and normals, both in the frame of
-the box, to RGB reflectance."""
+Vectors = Float[np.ndarray, "N 3"]
+Material = Callable[[Vectors], Vectors]
+"""Function from points (in the frame of a box, metres from its lowest corner) to RGB
+reflectance."""
 
 _NEUTRALS: Final = (
     (0.05, 0.05, 0.06), (0.12, 0.12, 0.14), (0.30, 0.30, 0.31), (0.62, 0.62, 0.62),
@@ -120,10 +120,10 @@ def draw_texture(rng: Rng, colour: Colour, patterned: float) -> Texture:
 def plain(red: float, green: float, blue: float) -> Material:
     """One colour with slight noise."""
     colour = np.array([red, green, blue], np.float32)
-    return lambda place, _: colour * (1 + 0.03 * _noise(place, 1.3, 2))
+    return lambda place: colour * (1 + 0.03 * _noise(place, 1.3, 2))
 
 
-def _noise(place: Rays, per_m: float, number: int) -> Float[np.ndarray, "N 1"]:
+def _noise(place: Vectors, per_m: float, number: int) -> Float[np.ndarray, "N 1"]:
     u = (place[:, 0] + 0.37 * place[:, 1]) * per_m * SIDE / 4
     v = (place[:, 2] + 0.61 * place[:, 1]) * per_m * SIDE / 4
     cells = np.floor(np.stack([u, v])).astype(np.int64) % SIDE
@@ -134,7 +134,7 @@ def wood(tone: float, board_m: float, *, across: bool = False) -> Material:
     """Wooden boards along x (with `across`, along z), with grain and varying shades."""
     base = np.array([0.56, 0.37, 0.21], np.float32) * tone
 
-    def colour(place: Rays, _: Rays) -> Rays:
+    def colour(place: Vectors) -> Vectors:
         x, z = place[:, 2 if across else 0], place[:, 0 if across else 2]
         board = np.floor(z / board_m)
         piece = np.floor((x + board * 0.77) / 1.7)
@@ -148,7 +148,7 @@ def wood(tone: float, board_m: float, *, across: bool = False) -> Material:
     return colour
 
 
-def rug(place: Rays, _: Rays) -> Rays:
+def rug(place: Vectors) -> Vectors:
     """A woven rug with a border."""
     ground = np.array([0.50, 0.16, 0.12], np.float32)
     light, blue = np.array([0.72, 0.62, 0.46]), np.array([0.13, 0.19, 0.31])
@@ -165,7 +165,7 @@ def rug(place: Rays, _: Rays) -> Rays:
 def print_of(photograph: np.ndarray, size: tuple[float, float]) -> Material:
     """A photograph on the side that faces z."""
 
-    def colour(place: Rays, _: Rays) -> Rays:
+    def colour(place: Vectors) -> Vectors:
         height, width = photograph.shape[:2]
         column = np.clip(place[:, 0] / size[0] * width, 0, width - 1).astype(int)
         row = np.clip((1 - place[:, 1] / size[1]) * height, 0, height - 1).astype(int)

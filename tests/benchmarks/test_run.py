@@ -1,7 +1,6 @@
 """The runner of all benchmarks, tested with stand-ins in their place."""
 
-import json
-import sys
+import platform
 from pathlib import Path
 
 import pytest
@@ -11,141 +10,63 @@ from benchmarks.run import BENCHMARKS, MODEL, Benchmark
 
 ROOT = Path(__file__).parents[2]
 GOOD = """
-import json, sys, time
-time.sleep(0.2)
-print("python -m standins.good")
-print("ratio 0.50 | twice as fast")
-print(json.dumps({"share_of_limit": 0.9, "arguments": sys.argv[1:]}))
+import sys
+print("arguments", *sys.argv[1:])
 """
 BAD = """
 import sys
 print("before")
-print("{not json}")
 sys.exit("error: no such model")
 """
 
 
 @pytest.fixture
-def results(tmp_path, monkeypatch):
-    """Runs three stand-ins, the bad one first; returns the exit status and what was written."""
+def output_of(tmp_path, monkeypatch, capfd):
+    """Runs two stand-ins, the bad one first; returns the exit status and what was printed."""
     folder = tmp_path / "standins"
     folder.mkdir()
     (folder / "good.py").write_text(GOOD)
     (folder / "bad.py").write_text(BAD)
-    (folder / "silent.py").write_text("")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     stand_ins = (
         Benchmark("bad", "standins.bad"),
         Benchmark("good", "standins.good", ("--model", MODEL), ("--rounds", "1")),
-        Benchmark("silent", "standins.silent"),
     )
     monkeypatch.setattr(run, "BENCHMARKS", stand_ins)
-    file = tmp_path / "out" / "results.json"
 
-    def results_of(*arguments):
-        status = run.main(["--output", str(file), *arguments])
-        return status, json.loads(file.read_text())
+    def output_of(*arguments):
+        status = run.main(arguments)
+        return status, capfd.readouterr()
 
-    return results_of
-
-
-@pytest.fixture
-def page(tmp_path, monkeypatch):
-    """A page with an old table, and results.json in the place that it shows."""
-    path = tmp_path / "performance.md"
-    path.write_text("Before.\n{}old table\n{}After.\n".format(*run._BLOCK))
-    monkeypatch.setattr(run, "PAGE", path)
-    monkeypatch.setattr(run, "RESULTS", tmp_path / "out" / "results.json")
-    return path
+    return output_of
 
 
-def test_one_failure_stops_no_other(results, capsys):
-    status, written = results("--model", "my model")
+def test_one_failure_stops_no_other(output_of):
+    status, shown = output_of("--model", "my model")
     assert status == 1
-    bad, good, silent = (written["benchmarks"][name] for name in ("bad", "good", "silent"))
-    assert (bad["status"], good["status"], silent["status"]) == (1, 0, 0)
-    assert bad["lines"] == ["before", "{not json}"]
-    assert bad["errors"] == ["error: no such model"]
-    assert bad["result"] is None
-    assert good["command"] == "python -m standins.good --model 'my model'"
-    assert good["lines"] == ["python -m standins.good", "ratio 0.50 | twice as fast"]
-    assert good["result"] == {"share_of_limit": 0.9, "arguments": ["--model", "my model"]}
-    assert good["seconds"] >= 0.2
-    assert (silent["lines"], silent["result"], silent["errors"]) == ([], None, [])
-    shown = capsys.readouterr().out
-    assert "failed: bad" in shown
-    assert "error: no such model" in shown
+    assert f"python {platform.python_version()}, torch " in shown.out
+    _, bad, good = shown.out.split("\npython -m ")
+    assert bad.splitlines() == ["standins.bad", "before", "bad: exit status 1"]
+    lines = good.splitlines()
+    assert lines[:2] == ["standins.good --model 'my model'", "arguments --model my model"]
+    assert lines[-1] == "failed: bad"
+    assert "error: no such model" in shown.err
 
 
-def test_machine_and_versions_are_written(results):
-    _, written = results("--only", "good")
-    assert written["machine"]["cores"] >= 1
-    assert written["machine"]["memory_gb"] > 0.1
-    assert written["machine"]["cpu"]
-    assert written["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert {"torch", "numpy", "opencv-python-headless"} <= set(written["versions"])
-    assert written["date"][:2] == "20"
-
-
-def test_only_keeps_what_the_same_machine_measured(results, monkeypatch):
-    assert results("--only", "good")[0] == 0
-    status, written = results("--only", "silent", "--quick")
+def test_only_runs_those_that_are_named(output_of):
+    status, shown = output_of("--only", "good")
     assert status == 0
-    assert set(written["benchmarks"]) == {"good", "silent"}
-    assert (written["benchmarks"]["good"]["quick"], written["benchmarks"]["silent"]["quick"]) == (
-        False,
-        True,
-    )
-    monkeypatch.setattr(run, "machine", lambda: {"cpu": "other", "cores": 1, "memory_gb": 1})
-    assert set(results("--only", "silent")[1]["benchmarks"]) == {"silent"}
+    assert "standins.bad" not in shown.out
 
 
-def test_quick_adds_its_arguments(results):
-    _, written = results("--only", "good", "--quick")
-    assert written["benchmarks"]["good"]["result"]["arguments"][-2:] == ["--rounds", "1"]
+def test_quick_adds_its_arguments(output_of):
+    _, shown = output_of("--only", "good", "--quick")
+    assert "arguments --model smplest_x_demo --rounds 1\n" in shown.out
 
 
-def test_the_page_has_one_row_per_benchmark(results, page):
-    results()
-    lines = page.read_text().splitlines()
-    assert (lines[0], lines[-1]) == ("Before.", "After.")
-    assert "old table" not in lines
-    start = lines.index("|---|---|---|") + 1
-    table = lines[start : lines.index("", start)]
-    rows = {row.split(" | ")[0]: row for row in table}
-    assert list(rows) == ["| bad", "| good", "| silent"]
-    assert "**failed**, exit status 1" in rows["| bad"]
-    assert r"ratio 0.50 \| twice as fast<br>share_of_limit 0.9" in rows["| good"]
-    assert not list(page.parent.rglob(".partial*"))
-
-
-def test_tables_runs_nothing(results, page):
-    results("--only", "good")
-    shown = page.read_text()
-    assert "| good |" in shown
-    file = page.parent / "out" / "results.json"
-    written = file.read_text()
-    file.write_text(written.replace("ratio 0.50", "ratio 0.25"))
-    assert run.main(["--tables"]) == 0
-    assert page.read_text() == shown.replace("ratio 0.50", "ratio 0.25")
-    assert file.read_text() == written.replace("ratio 0.50", "ratio 0.25")
-
-
-def test_results_elsewhere_leave_the_page_alone(results, page, monkeypatch):
-    before = page.read_text()
-    monkeypatch.setattr(run, "RESULTS", page.parent / "other.json")
-    results("--only", "silent")
-    assert page.read_text() == before
-
-
-def test_the_table_in_the_docs_is_up_to_date():
-    page = run.PAGE.read_text(encoding="utf-8")
-    assert page == run.page_with_table(page, json.loads(run.RESULTS.read_text(encoding="utf-8")))
-
-
-def test_an_unknown_name_is_an_error(results):
-    with pytest.raises(SystemExit, match="no benchmark best; there are bad, good, silent"):
-        results("--only", "good,best")
+def test_an_unknown_name_is_an_error(output_of):
+    with pytest.raises(SystemExit, match="no benchmark best; there are bad, good"):
+        output_of("--only", "good,best")
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda benchmark: benchmark.name)

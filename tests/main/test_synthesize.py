@@ -18,7 +18,7 @@ from datasets.sources import Source
 from human_models.body import BodyModel
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder, read_body
 from main.synthesize import _CAMERAS, main
-from synthetic import hall, shots
+from synthetic import demo, hall, shots
 from synthetic.motion import Block
 from synthetic.production import SynthesisOptions
 from synthetic.production import synthesize as draw_set
@@ -182,7 +182,7 @@ def test_two_at_once_on_one_set_are_refused(crops, tmp_path):
 
 
 def test_demo_clip(tmp_path, monkeypatch):
-    monkeypatch.setattr(hall, "_RAYS", 2)
+    monkeypatch.setattr(demo, "_RAYS", 2)
     monkeypatch.setattr(hall, "_SAMPLES", 1)
     flags = "--demo --people 3 --split test --name demo --frames 2 --size 96x54"
     assert main([*flags.split(), "--out", str(tmp_path)]) == 0
@@ -240,10 +240,12 @@ def test_baked_hall_looks_like_the_traced_one(monkeypatch):
     monkeypatch.setattr(shots, "_TEXEL_M", 0.04)
     rng = np.random.default_rng(0)
     step = Block((-1.5, -5.5), (1.4, 0.3, 1.0), 30.0)
-    room = hall.Hall(rng, hall.furnish(rng, [step]), rays=1)
+    room = hall.Hall(rng, [step], rays=1)
     turned = shots.camera_rotations(np.array([25.0]), np.array([10.0]), np.array([3.0]))[0]
     stage, shape = Stage(29.0, 1.4, turned, (-1.0, -0.5)), (54, 96)
-    base, sunny, depth_m, floor = room.photograph(rng, stage, full_camera(29.0, shape), shape)
+    base, sunny, depth_m, ((_, floor),) = room.photograph(
+        rng, stage, full_camera(29.0, shape), shape
+    )
     bare = shots.BakedHall(room, [0.3]).photograph(stage, shape)
     assert np.mean(np.abs(bare.depth_m / depth_m - 1) < 0.02) > 0.95
     assert np.abs(bare.base + bare.sunny - base - sunny).mean() < 0.12

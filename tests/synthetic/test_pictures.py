@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from synthetic.figures import person_mesh
+from synthetic.figures import PosedPerson, person_mesh
 from synthetic.ground_truth import describe, hidden_share
 from synthetic.pictures import Studio, draw_crop, draw_scene, generator, plan_crop, plan_scene
 from synthetic.rendering import (
@@ -62,6 +62,12 @@ def test_scene_annotates_several_people(studio):
     assert max(counts) > 1
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_smallest_pictures_are_drawn(studio, seed):
+    _, drawn = one(studio, plan_scene, draw_scene, seed, (32, 32))
+    assert cv2.imdecode(np.frombuffer(drawn.jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (32, 32, 3)
+
+
 def test_what_is_behind_a_box_is_not_seen(studio):
     rng = np.random.default_rng(7)
     stage = draw_stage(rng, 4.0, 40.0)._replace(height_m=1.2, from_world=np.diag([1.0, -1, -1]))
@@ -69,13 +75,14 @@ def test_what_is_behind_a_box_is_not_seen(studio):
     figure = studio.figures.pose([person.parameters])[0]
     move = place(stage, figure, 0.0, 4.0)
     mesh = person_mesh(figure, person.look, move)
+    posed = PosedPerson(person.parameters, figure, move, mesh)
     camera, shape = full_camera(40.0, (360, 640)), (360, 640)
     lights = draw_lights(rng, stage.up)
-    wall = draw_prop(rng, stage, 0.0, 2.0, (4.0, 4.0, 0.1))._replace()
+    wall = draw_prop(rng, stage, 0.0, 2.0, (4.0, 4.0, 0.1))
     for things, hidden in (([], False), ([wall], True)):
         picture = render([mesh, *things], lights, camera, shape)
-        row = describe(figure, person.parameters, move, picture, 0, camera, studio.parts)
-        occlusion, _ = hidden_share(figure, move, picture, 0, camera, studio.parts)
+        row = describe(posed, picture, 0, studio.parts)
+        occlusion, _ = hidden_share(posed, picture, 0, studio.parts)
         assert (occlusion > 0.95) == hidden
         assert (row["keypoints2d_smplx"][:22, 2].sum() < 2) == hidden
         assert (row["lhand_bbox_xywh"][4] == 0) == hidden
@@ -83,7 +90,7 @@ def test_what_is_behind_a_box_is_not_seen(studio):
         assert row["bbox_xywh"][4] == 1  # boxes of bodies are exact also where hidden
     behind = draw_prop(rng, stage, 0.0, 8.0, (4.0, 4.0, 0.1))
     picture = render([mesh, behind], lights, camera, shape)
-    assert hidden_share(figure, move, picture, 0, camera, studio.parts)[0] == 0
+    assert hidden_share(posed, picture, 0, studio.parts)[0] == 0
 
 
 def test_raster_interpolates_in_space():
