@@ -301,17 +301,14 @@ def open_dataset(
     data_dir: Path,
     *,
     protocol: Protocol = "correct",
-    cache_dir: Path | None = None,
 ) -> InstanceTable:
-    """The people of a dataset, from its cache, which the first call writes.
-
-    `data_dir` has the folders annot and img; the cache is in `cache_dir`, else in data_dir/cache.
+    """The people of a dataset, from its cache in data_dir/cache, which the first call writes.
 
     Raises UserError if files are missing or damaged, or the cache cannot be written.
     """
     paths = annotation_files(source, split, data_dir / "annot")
     key = _key(source, split, paths, protocol)
-    parent = (cache_dir or data_dir / "cache") / re.sub(r"\W+", "_", f"{source.name}_{split}")
+    parent = data_dir / "cache" / re.sub(r"\W+", "_", f"{source.name}_{split}")
     folder = parent / hashlib.sha256(key.encode()).hexdigest()[:16]
     table = _existing(folder)
     if table is not None:

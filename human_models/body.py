@@ -164,7 +164,7 @@ class BodyModel(nn.Module):
         self,
         rotations: Float[Tensor, "B J 3 3"],
         betas: Float[Tensor, "B S"],
-        expression: Float[Tensor, "B E"] | None = None,
+        expression: Float[Tensor, "B E"],
     ) -> tuple[Float[Tensor, "B K 3"], Float[Tensor, "B J 3 4"]]:
         """Joints as `forward` returns them, and the transform [R | t] of each joint of the rig.
 
@@ -379,7 +379,7 @@ def interpolate(
     return (points.gather(2, index).unflatten(2, (-1, 3)) * barycentrics[:, None]).sum(-1)
 
 
-def contour_row(neck: Float[Tensor, "B 3 3"], rows: int = 79) -> Int[Tensor, " B"]:
+def contour_row(neck: Float[Tensor, "B 3 3"], rows: int) -> Int[Tensor, " B"]:
     """The row of the table of contour points for the rotation of the head.
 
     The outline of a face moves over the skin as the head turns about the vertical axis. Rows

@@ -39,6 +39,8 @@ _PARENTS: Final = {"smplx": RIG_PARENTS, "smpl": SMPL_PARENTS}
 _VERTICES: Final = {"smplx": 10475, "smpl": 6890}
 _PAGES: Final = {"smplx": "https://smpl-x.is.tue.mpg.de", "smpl": "https://smpl.is.tue.mpg.de"}
 _NAMES: Final = {"smplx": "SMPL-X", "smpl": "SMPL"}
+_COMPONENTS: Final = 10
+"""Of shape, and of expression: as many as networks estimate."""
 _DEEPEST: Final = 4
 _MOST_FOLDERS: Final = 1000
 """Largest number of folders to search for files of body models."""
@@ -85,14 +87,14 @@ class ModelFolder:
     name: str
 
 
-def find_model_folder(path: Path, stand_in: Path = STAND_IN) -> ModelFolder:
+def find_model_folder(path: Path) -> ModelFolder:
     """The folder of the licensed files if it has them, else (with a warning) that of the open body.
 
     Files in smplx/ or models/ beside the folder, where archives unpack them, are found as well.
 
     Raises UserError if both are missing, or an archive of the licensed files is not unpacked.
     """
-    chose_stand_in = path.resolve() == stand_in.resolve()
+    chose_stand_in = path.resolve() == STAND_IN.resolve()
     beside = () if chose_stand_in else (path.parent / "smplx", path.parent / "models")
     for place in (path, *beside):
         found = _find_smplx(place)
@@ -100,7 +102,7 @@ def find_model_folder(path: Path, stand_in: Path = STAND_IN) -> ModelFolder:
             if found.parent != path / "smplx":
                 log.info("SMPL-X: files of %s", found.parent)
             return ModelFolder(place, STAND_IN_NAME if chose_stand_in else _NAMES["smplx"])
-    if chose_stand_in or _find_smplx(stand_in) is None:
+    if chose_stand_in or _find_smplx(STAND_IN) is None:
         raise _missing(path / "smplx" / "SMPLX_NEUTRAL.npz", "smplx")
     archive = next((file for file in _files_below(path) if _is_archive(file.name)), None)
     if archive is not None:
@@ -108,9 +110,9 @@ def find_model_folder(path: Path, stand_in: Path = STAND_IN) -> ModelFolder:
     log.warning(
         "no SMPL-X files in %s: using the %s in %s. For results with SMPL-X itself, put its files "
         "(from %s) there",
-        *(path, STAND_IN_NAME, stand_in, _PAGES["smplx"]),
+        *(path, STAND_IN_NAME, STAND_IN, _PAGES["smplx"]),
     )
-    return ModelFolder(stand_in, STAND_IN_NAME)
+    return ModelFolder(STAND_IN, STAND_IN_NAME)
 
 
 def _is_archive(name: str) -> bool:
@@ -169,14 +171,8 @@ def _missing(file: Path, rig: Rig) -> UserError:
     )
 
 
-def read_body(
-    folder: ModelFolder,
-    rig: Rig,
-    gender: Gender = "neutral",
-    num_betas: int = 10,
-    num_expression: int = 10,
-) -> BodyData:
-    """Read a body model with its first shape and expression components.
+def read_body(folder: ModelFolder, rig: Rig, gender: Gender = "neutral") -> BodyData:
+    """Read a body model with its first ten components of shape and (SMPL-X) of expression.
 
     Raises UserError if the file is missing, damaged, of another model, or has too few components.
     """
@@ -187,10 +183,7 @@ def read_body(
     if "_2020" in source.name:
         log.warning("%s: a later model with other shapes; %s is missing", source, names[0])
     content = _read_arrays(source)
-
-    shapes, expressions = _components(
-        content, rig, source, num_betas, 0 if rig == "smpl" else num_expression
-    )
+    shapes, expressions = _components(content, rig, source)
     arrays = {
         "template": _array(content, "v_template", source),
         "shape_directions": shapes,
@@ -223,20 +216,19 @@ def read_body(
 
 
 def _components(
-    content: dict[str, object], rig: Rig, source: Path, num_betas: int, num_expression: int
+    content: dict[str, object], rig: Rig, source: Path
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first directions of shape and expression. Raises UserError if there are too few."""
+    """The first directions of shape and expression."""
     directions = _array(content, "shapedirs", source)
-    expressions_at = 300 if directions.shape[-1] >= 400 else 10  # large files: 300 + 100
-    shapes = directions[..., : expressions_at if rig == "smplx" else None]
-    expressions = directions[..., expressions_at:]
-    for kind, wanted, available in (
-        ("shape", num_betas, shapes.shape[-1]),
-        ("expression", num_expression, expressions.shape[-1]),
-    ):
-        if wanted > available:
-            raise UserError(f"{source} has {available} {kind} components, but {wanted} are needed")
-    return shapes[..., :num_betas], expressions[..., :num_expression]
+    parts = {"shape": directions[..., :_COMPONENTS]}
+    if rig == "smplx":
+        first = 300 if directions.shape[-1] >= 400 else 10  # large files have 300 + 100
+        parts["expression"] = directions[..., first : first + _COMPONENTS]
+    for kind, part in parts.items():
+        if part.shape[-1] < _COMPONENTS:
+            found = f"{part.shape[-1]} {kind} components"
+            raise UserError(f"{source} has {found}, but {_COMPONENTS} are needed")
+    return parts["shape"], parts.get("expression", directions[..., :0])
 
 
 def _check(

@@ -52,9 +52,7 @@ _PART_JOINTS: Final = {
 }
 
 
-def write_humandata(
-    path: Path, entries: Mapping[str, Any], *, compress_keypoints: bool = True
-) -> None:
+def write_humandata(path: Path, entries: Mapping[str, Any]) -> None:
     """Write an .npz that mmhuman3d and the published code can read, atomically.
 
     `entries` are those of the format, one row per person: image_path (N) of str, bbox_xywh (N 5),
@@ -62,8 +60,8 @@ def write_humandata(
     that are None are left out. Keypoints have all 190 joints, or the first 144 or 127, which are
     padded to 190; a missing confidence becomes 1. The mask of a keypoint array KEY is KEY_mask
     (190) of `entries`, else their keypoints2d_mask or keypoints3d_mask, else made from confidences
-    as in mmhuman3d: a joint exists if its confidence is positive in any row. Compressed arrays
-    contain only the joints of the mask. `__key_strict__` is False, because extra entries are kept;
+    as in mmhuman3d: a joint exists if its confidence is positive in any row. Files contain only
+    the joints of the mask. `__key_strict__` is False, because extra entries are kept;
     the other flags of the container are rewritten.
 
     Raises UserError if an entry does not fit the format or the number of rows.
@@ -83,12 +81,12 @@ def write_humandata(
         if len(points) != length:
             found = f"has {len(points)} rows, image_path has {length}"
             raise UserError(f"cannot write {path}: entry '{key}' {found}")
-        written[key] = points[:, mask == 1] if compress_keypoints else points
+        written[key] = points[:, mask == 1]
         written[mask_names(key)[0]] = mask
     written |= {
         "__key_strict__": np.array(False),
         "__data_len__": np.array(length),
-        "__keypoints_compressed__": np.array(compress_keypoints),
+        "__keypoints_compressed__": np.array(True),
     }
     with (
         atomic_path(path) as partial,

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from human_models import files
 from human_models.files import (
     GENDERS,
+    STAND_IN,
     STAND_IN_NAME,
     Gender,
     ModelFolder,
@@ -53,12 +55,12 @@ def put(folder: Path, rig: str, name: str, content: object) -> ModelFolder:
 
 
 def test_smplx(folder: ModelFolder) -> None:
-    body = read_body(folder, "smplx", "female", num_betas=7, num_expression=4)
+    body = read_body(folder, "smplx", "female")
     with np.load(folder.path / "smplx" / "SMPLX_FEMALE.npz") as content:
         np.testing.assert_array_equal(body.template, content["v_template"].astype(np.float32))
         directions = content["shapedirs"].astype(np.float32)
-        np.testing.assert_array_equal(body.shape_directions, directions[..., :7])
-        np.testing.assert_array_equal(body.expression_directions, directions[..., 10:14])
+        np.testing.assert_array_equal(body.shape_directions, directions[..., :10])
+        np.testing.assert_array_equal(body.expression_directions, directions[..., 10:20])
         np.testing.assert_array_equal(body.hands_mean["right"], np.float32(content["hands_meanr"]))
         assert body.landmarks is not None
         assert body.contour is not None
@@ -133,11 +135,13 @@ def test_missing_file_says_which_where_and_whence(tmp_path: Path) -> None:
         read_body(folder, "smplx", "male")
 
 
-def test_too_few_components(folder: ModelFolder) -> None:
-    with pytest.raises(UserError, match="has 10 shape components, but 11 are needed"):
-        read_body(folder, "smplx", num_betas=11)
-    with pytest.raises(UserError, match="has 10 expression components, but 50 are needed"):
-        read_body(folder, "smplx", num_expression=50)
+@pytest.mark.parametrize(("count", "found"), [(9, "9 shape"), (13, "3 expression")])
+def test_too_few_components(tmp_path: Path, folder: ModelFolder, count: int, found: str) -> None:
+    with np.load(folder.path / "smplx" / "SMPLX_NEUTRAL.npz") as content:
+        fewer = {**content, "shapedirs": content["shapedirs"][..., :count]}
+    fewer_folder = put(tmp_path, "smplx", "SMPLX_NEUTRAL.npz", fewer)
+    with pytest.raises(UserError, match=f"has {found} components, but 10 are needed"):
+        read_body(fewer_folder, "smplx")
 
 
 @pytest.mark.parametrize(
@@ -166,18 +170,18 @@ def test_wrong_content(
 
 
 def test_licensed_files_are_preferred(
-    tmp_path: Path, random_body_folder: Path, caplog: pytest.LogCaptureFixture
+    random_body_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = find_model_folder(random_body_folder, stand_in=tmp_path)
+    found = find_model_folder(random_body_folder)
     assert found == ModelFolder(random_body_folder, "SMPL-X")
     assert not caplog.records
 
 
 def test_stand_in_where_licensed_files_are_missing(
-    tmp_path: Path, random_body_folder: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = find_model_folder(tmp_path / "absent", stand_in=random_body_folder)
-    assert found == ModelFolder(random_body_folder, STAND_IN_NAME)
+    found = find_model_folder(tmp_path / "absent")
+    assert found == ModelFolder(STAND_IN, STAND_IN_NAME)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "absent" in caplog.text
     assert STAND_IN_NAME in caplog.text
@@ -185,16 +189,17 @@ def test_stand_in_where_licensed_files_are_missing(
 
 
 def test_stand_in_given_as_the_folder_keeps_its_name(
-    random_body_folder: Path, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    found = find_model_folder(random_body_folder, stand_in=random_body_folder)
+    found = find_model_folder(STAND_IN)
     assert found.name == STAND_IN_NAME
     assert not caplog.records
 
 
-def test_neither(tmp_path: Path) -> None:
+def test_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "STAND_IN", tmp_path / "other")
     with pytest.raises(UserError, match=r"SMPLX_NEUTRAL\.npz is missing"):
-        find_model_folder(tmp_path / "one", stand_in=tmp_path / "other")
+        find_model_folder(tmp_path / "one")
 
 
 OTHER_PLACES = {

@@ -47,8 +47,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "folder" / "set.npz"
 
 
-def write(path: Path, entries: dict[str, Any], **flags: bool) -> Path:
-    write_humandata(path, entries, **flags)
+def write(path: Path, entries: dict[str, Any]) -> Path:
+    write_humandata(path, entries)
     return path
 
 
@@ -60,26 +60,24 @@ def equal_columns(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(column, second.columns[name], name)
 
 
-@pytest.mark.parametrize("compress", [True, False])
 @pytest.mark.parametrize("joints", [190, 144, 127])
-def test_reader_gets_what_was_given(path: Path, joints: int, compress: bool) -> None:
+def test_reader_gets_what_was_given(path: Path, joints: int) -> None:
     entries = people(joints)
     raw = path.parents[1] / "raw.npz"
     given = {key: value for key, value in entries.items() if value is not None}
     np.savez(raw, **given)
-    equal_columns(write(path, entries, compress_keypoints=compress), raw)
+    equal_columns(write(path, entries), raw)
 
 
-@pytest.mark.parametrize("compress", [True, False])
-def test_container(path: Path, compress: bool) -> None:
+def test_container(path: Path) -> None:
     entries = people()
     entries["keypoints2d_smplx"][:, [3, 150], 2] = 0
     entries["keypoints3d_smplx_mask"] = np.arange(190) < 100
-    write(path, entries, compress_keypoints=compress)
+    write(path, entries)
     with np.load(path, allow_pickle=True) as file:  # as the published code does
         content = {key: file[key] for key in file.files}
     assert content["__data_len__"] == N
-    assert bool(content["__keypoints_compressed__"]) == compress
+    assert content["__keypoints_compressed__"]
     assert not content["__key_strict__"]
     assert content["image_path"].dtype.kind == "U"
     assert content["config"] == "a_set"
@@ -89,10 +87,9 @@ def test_container(path: Path, compress: bool) -> None:
     mask = content["keypoints2d_smplx_mask"]
     assert mask.shape == (190,)
     assert np.flatnonzero(mask == 0).tolist() == [3, 150]
-    expected = entries["keypoints2d_smplx"]
-    expected = expected[:, mask == 1] if compress else expected
+    expected = entries["keypoints2d_smplx"][:, mask == 1]
     np.testing.assert_array_equal(content["keypoints2d_smplx"], expected)
-    assert content["keypoints3d_smplx"].shape == (N, 100 if compress else 190, 4)
+    assert content["keypoints3d_smplx"].shape == (N, 100, 4)
 
 
 def test_dictionaries_are_read_by_numpy_of_any_age(path: Path) -> None:
