@@ -39,8 +39,8 @@ from main.cli import command, command_parser
 from main.training.validation import UnchangedSamples, images_of
 from models.checkpoint import load_network
 from models.initialise import load_encoder, load_keypoint_head
-from models.losses import KeypointNetwork, places_in_crop
 from models.smplest_x import SMPLestX, body_parameters, observed_keypoints, pose_body
+from models.supervision import KeypointNetwork, positions_in_crop
 from synthetic.lifting import GROUPS, SWAPPED_SIDES, Draw, simulate_detections
 from utils.files import ROOT
 
@@ -98,7 +98,7 @@ def found_by_encoder(data: Path, encoder: Path, config: Config) -> Detections:
     load_keypoint_head(network.keypoint_head, encoder)
     parts = []
     for batch in batches(data, config):
-        places, inside = places_in_crop(batch, config.model)
+        places, inside = positions_in_crop(batch, config.model)
         depth_m = batch["target_joint_cam"][..., 2]
         found = observed_keypoints(network(images_of(batch)))
         parts.append((found, places, depth_m, inside))
@@ -122,7 +122,7 @@ def true_joints_table(data: Path, weights: Path, config: Config) -> Table:
     for batch in batches(data, config):
         task_tokens, features = network.encoder(images_of(batch))
         found = observed_keypoints(network.keypoint_head(features))
-        places, inside = places_in_crop(batch, config.model)
+        places, inside = positions_in_crop(batch, config.model)
         true_m = batch["target_joint_cam"]
         for which, each in errors.items():
             given = found.clone()

@@ -15,7 +15,7 @@ from human_models.body import BodyLibrary, BodyModel
 from human_models.files import ModelFolder
 from main.evaluation.metrics import Evaluator
 from main.pipeline.estimator import PRECISIONS
-from main.training.recipes import autocast
+from main.training.trainer import autocast
 from models.checkpoint import load_network, to_published
 from models.losses import training_losses
 from models.smplest_x import body_parameters, pose_body

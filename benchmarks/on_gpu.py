@@ -47,12 +47,13 @@ from main.pipeline.estimator import PRECISIONS, Estimator
 from main.pipeline.options import InferenceOptions
 from main.pipeline.pipeline import Tools, process_clip
 from main.training.optimizer import freeze, make_optimizer
-from main.training.recipes import autocast, regression
+from main.training.recipes import regression
 from main.training.run import replicated, sharded
+from main.training.trainer import autocast
 from models.deployment import PROGRAMS
 from models.initialise import initial_network
-from models.losses import SupervisedSMPLestX
 from models.smplest_x import HeadOutputs, SMPLestX
+from models.supervision import SupervisedSMPLestX
 from utils.devices import copied_to, peak_memory_mib, pick_device, usable_cores
 from utils.errors import UserError, first_line
 from utils.files import ROOT, atomic_path

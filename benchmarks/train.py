@@ -43,10 +43,11 @@ from datasets.sample import TrainingSample, draw_augmentation, training_sample
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from main.training.optimizer import AveragedWeights, freeze, make_optimizer
-from main.training.recipes import autocast, regression
+from main.training.recipes import regression
+from main.training.trainer import autocast
 from main.training.validation import images_of
 from models.initialise import initial_network
-from models.losses import SupervisedOutputs, SupervisedSMPLestX
+from models.supervision import SupervisedOutputs, SupervisedSMPLestX
 from utils.devices import has_bf16_units, process_group
 
 _MOST = 0.10

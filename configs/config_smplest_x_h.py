@@ -18,7 +18,6 @@ config = {
         "smplx_shape_weight": 1.0,
         "smplx_orient_weight": 1.0,
         "hand_root_weight": 1.0,
-        "hand_consist_weight": 1.0,
     },
     "inference": {
         "detection": {"model_path": "./pretrained_models/yolov8x.pt", "conf": 0.5, "iou_thr": 0.5},
@@ -46,8 +45,6 @@ config = {
         "focal": (5000, 5000),
         "princpt": (192 / 2, 256 / 2),
         "body_3d_size": 2,
-        "hand_3d_size": 0.3,
-        "face_3d_size": 0.3,
         "camera_3d_size": 2.5,
     },
 }

@@ -8,30 +8,41 @@ import logging
 import re
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
-Positive = Annotated[float, Field(gt=0)]
 Focal = Annotated[float, Field(gt=0, le=1e6)]
 Pixels = Annotated[float, Field(ge=-1e6, le=1e6)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Shape2 = tuple[Count, Count]
-NotNegative = Annotated[int, Field(ge=0)]
+Shape2 = tuple[PositiveInt, PositiveInt]
 Protocol = Literal["correct", "published"]
 """Whether to read, learn and measure as it should be, or with the errors of the published code."""
 
 IGNORED_KEYS = {
     "data.use_cache": "the data cache is always on",
+    "data.testset": "the command of a test names the datasets",
     "train.num_gpus": "the launcher decides",
+    "train.hand_consist_weight": "no loss reads it",
     "inference.num_gpus": "--device decides",
     "inference.detection.model_type": "ultralytics reads the kind from the weights",
     "inference.detection.save": "detections are in the result files",
     "inference.detection.verbose": "--verbose decides",
     "model.encoder_config.num_classes": "a ViT without classes",
+    "model.hand_3d_size": "only body_3d_size is used",
+    "model.face_3d_size": "only body_3d_size is used",
     "log": "each run makes its own folders",
 }
 """Keys of published config files that are ignored here, and why."""
@@ -62,21 +73,20 @@ class DataConfig(Section):
     """Folder of the datasets. Relative paths in a config start from the project's folder, those of
     other options from the current folder."""
     trainset_humandata: tuple[str, ...] = ()
-    testset: str = "EHF"
     datasets: dict[str, DatasetConfig] = Field(default={})
     """Dataset name -> its files, for your own datasets and for files with other names."""
-    bbox_ratio: Positive = 1.25
+    bbox_ratio: PositiveFloat = 1.25
     """Size of a crop relative to the box of the person."""
     no_aug: bool = False
-    aug_strength: Annotated[float, Field(ge=0, le=1)] = 1.0
+    aug_strength: Fraction = 1.0
     """Scales the random rotations and changes of size; mirroring and colours are not affected."""
     data_strategy: Literal["concat", "balance", "weighted"] = "balance"
-    total_data_len: Count | Literal["auto"] = "auto"
+    total_data_len: PositiveInt | Literal["auto"] = "auto"
     """Samples per epoch for the mixture `balance`; auto: the number of rows."""
-    train_sample_interval: dict[str, Count] = Field(default={})
+    train_sample_interval: dict[str, PositiveInt] = Field(default={})
     """Dataset name -> use every k-th row; published files have NAME_train_sample_interval = k."""
-    test_sample_interval: dict[str, Count] = Field(default={})
-    dataset_lengths: dict[str, Count] = Field(default={})
+    test_sample_interval: dict[str, PositiveInt] = Field(default={})
+    dataset_lengths: dict[str, PositiveInt] = Field(default={})
     """Dataset name -> samples per epoch, for the mixture `weighted`."""
 
     @model_validator(mode="before")
@@ -100,32 +110,32 @@ class DataConfig(Section):
 class TrainConfig(Section):
     # Length and batches. An iteration is one step of the optimizer, over
     # train_batch_size * accumulate_batches * processes samples.
-    end_epoch: Count = 5
-    train_batch_size: Count = 16
+    end_epoch: PositiveInt = 5
+    train_batch_size: PositiveInt = 16
     """Samples per batch and process."""
-    accumulate_batches: Count = 1
+    accumulate_batches: PositiveInt = 1
     """Batches per process and iteration, for large iterations with little memory."""
-    num_thread: NotNegative = 2
+    num_thread: NonNegativeInt = 2
     """Loader workers per process; 0: the process itself loads."""
-    lifting_samples: Count = 200_000
+    lifting_samples: PositiveInt = 200_000
     """Synthetic samples per epoch of lifting pre-training; see main/pretrain.py."""
-    lifting_poses: Count = 20_000
+    lifting_poses: PositiveInt = 20_000
     """Poses drawn at the start of lifting; every sample mixes and varies some of them."""
-    seed: int = 2023
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 2023
     """Seed of the order of samples, the augmentation and stochastic depth."""
 
     # Optimizer: Adam, a cosine from lr to min_lr over all iterations.
-    lr: Positive = 1e-5
-    min_lr: Annotated[float, Field(ge=0)] = 1e-6
-    warmup_iters: NotNegative = 0
+    lr: PositiveFloat = 1e-5
+    min_lr: NonNegativeFloat = 1e-6
+    warmup_iters: NonNegativeInt = 0
     """Iterations of linear increase to lr; networks without pre-training need some."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay (AdamW), only for matrices."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Learning rate of each encoder block relative to the next one; for fine-tuning."""
-    frozen_blocks: NotNegative = 0
+    frozen_blocks: NonNegativeInt = 0
     """Number of first encoder blocks that are frozen, with the patch embedding."""
-    clip_grad_norm: Positive | None = None
+    clip_grad_norm: PositiveFloat | None = None
     """Largest norm of the gradients of an iteration; None, as published: no limit."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Average the weights over iterations (e.g. 0.9995); snapshots then contain the average."""
@@ -150,27 +160,27 @@ class TrainConfig(Section):
     """Allow encoder weights with fewer blocks; the following blocks start as the identity."""
 
     # Snapshots and validation.
-    save_epoch: Count = 1
+    save_epoch: PositiveInt = 1
     """Epochs between snapshots; the last epoch always has one."""
-    save_iters: Count | None = None
+    save_iters: PositiveInt | None = None
     """Iterations between states within an epoch, for machines that may be interrupted."""
     remove_checkpoint: bool = False
     """Keep only the best and the newest `keep_last` snapshots."""
-    keep_last: Count = 1
-    time_limit_s: Positive | None = None
+    keep_last: PositiveInt = 1
+    time_limit_s: PositiveFloat | None = None
     """Duration of a run in seconds, including its start and interrupted parts. The learning rate
     falls to its end by then, and the run ends by writing a snapshot."""
-    print_iters: Count = 100
+    print_iters: PositiveInt = 100
     validate_on: tuple[str, ...] = ()
     """Datasets whose test split is evaluated during training."""
-    validate_epochs: Count = 1
+    validate_epochs: PositiveInt = 1
     validate_metric: str = "mpvpe_all"
     """The mean over these datasets decides which snapshot is the best."""
 
     # Tolerance of errors.
     bad_loss: Literal["stop", "skip"] = "stop"
     """What to do if a loss or gradients are not finite, or a loss is above `bad_loss_above`."""
-    bad_loss_above: Positive | None = None
+    bad_loss_above: PositiveFloat | None = None
     unreadable_share: Fraction = 0.01
     """Share of samples whose image may be missing or damaged; other rows replace them."""
 
@@ -184,12 +194,11 @@ class TrainConfig(Section):
     smplx_orient_weight: float = 1.0
     smplx_hand_kps_3d_weight: float = 1.0
     hand_root_weight: float = 1.0
-    hand_consist_weight: float = 1.0
-    keypoint_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of joints found on the feature map of the encoder; see models/losses.py."""
-    token_joint_weight: Annotated[float, Field(ge=0)] = 0.0
+    keypoint_weight: NonNegativeFloat = 0.0
+    """Weight of joints found on the feature map of the encoder; see models/supervision.py."""
+    token_joint_weight: NonNegativeFloat = 0.0
     """Weight of the joint positions estimated by the pose tokens."""
-    attention_weight: Annotated[float, Field(ge=0)] = 0.0
+    attention_weight: NonNegativeFloat = 0.0
     """Weight of supervising the attention of pose tokens by their joints."""
 
 
@@ -206,13 +215,13 @@ class InferenceConfig(Section):
     detection: DetectionConfig = DetectionConfig()
     refine: Literal["never", "images", "always"] = "never"
     """Which bodies are moved onto keypoints by default, without --refine or --no-refine."""
-    error_scale: Positive = 1.0
+    error_scale: PositiveFloat = 1.0
     """Size of the network's errors relative to errors.npz beside its weights, or else to half of
     those of the demo network. With larger values, keypoints have more weight."""
 
 
 class TestConfig(Section):
-    test_batch_size: Count = 128
+    test_batch_size: PositiveInt = 128
 
 
 class EncoderConfig(Section):
@@ -226,14 +235,14 @@ class EncoderConfig(Section):
     """How pixels become image tokens: by one convolution (the published model), by a small
     convolutional network, with which small ViTs learn much faster, or by one that was trained on
     photographs of people and is frozen (`models.vit.BlazePoseStem`)."""
-    embed_dim: Count
-    depth: Count
-    num_heads: Count
+    embed_dim: PositiveInt
+    depth: PositiveInt
+    num_heads: PositiveInt
     ratio: Literal[1] = 1
     """Patches do not overlap, except by the published padding."""
     use_checkpoint: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
-    mlp_ratio: Positive = 4
+    mlp_ratio: PositiveFloat = 4
     qkv_bias: bool = True
     drop_path_rate: Fraction = 0.0
     """Stochastic depth of the last block; rises linearly from 0."""
@@ -262,23 +271,23 @@ class EncoderConfig(Section):
 class DecoderConfig(Section):
     """Transformer over task tokens and image tokens, and the heads."""
 
-    feat_dim: Count
+    feat_dim: PositiveInt
     """Width; equals embed_dim of the encoder."""
-    dim_out: Count = 512
+    dim_out: PositiveInt = 512
     """Width of task tokens for the heads."""
     task_tokens_num: Literal[80] = 80
-    depth: Count = 6
-    num_heads: Count = 8
-    head_dim: Count = 64
+    depth: PositiveInt = 6
+    num_heads: PositiveInt = 8
+    head_dim: PositiveInt = 64
 
 
 class LifterConfig(Section):
     """A network that lifts 2D joints to 3D; see models/smplest_x.py."""
 
-    width: Count = 1024
-    depth: Count = 3
+    width: PositiveInt = 1024
+    depth: PositiveInt = 3
     """Residual blocks of two layers each."""
-    token_rank: Count = 16
+    token_rank: PositiveInt = 16
     """Numbers from which a task token is composed."""
 
 
@@ -298,17 +307,15 @@ class ModelConfig(Section):
     """Shape of the crop in the published data pipeline; decides the aspect ratio of crops."""
     input_body_shape: Shape2 = (256, 192)
     """Shape of the network's input."""
-    output_hm_shape: tuple[Count, Count, Count] = (16, 16, 12)
+    output_hm_shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (16, 16, 12)
     """Depth, height and width of the grid in which 2D joints are supervised."""
     focal: tuple[Focal, Focal] = (5000, 5000)
     """Focal lengths (x, y) of the crop's camera, in pixels of the network's input."""
     princpt: tuple[Pixels, Pixels] = (96, 128)
     """Principal point (x, y), in pixels of the network's input."""
-    body_3d_size: Positive = 2
+    body_3d_size: PositiveFloat = 2
     """Depth range of the body in metres."""
-    hand_3d_size: Positive = 0.3
-    face_3d_size: Positive = 0.3
-    camera_3d_size: Positive = 2.5
+    camera_3d_size: PositiveFloat = 2.5
     """Size in metres that the crop covers at the middle of the range of the camera head."""
 
     @model_validator(mode="after")

@@ -148,6 +148,7 @@ def complete(data: HumanData, source: Source, protocol: Protocol) -> Columns:
     columns = subtract_mean_hand(columns, flat)
 
     pose, pose_valid = _pose(columns)
+    has_face = _has_face(columns)
     is_smpl = data.family == "smpl"
     betas = columns["betas"]
     zeros = np.zeros_like(betas)
@@ -157,8 +158,8 @@ def complete(data: HumanData, source: Source, protocol: Protocol) -> Columns:
         "pose": pose,
         "pose_valid": pose_valid,
         "betas": betas if data.family == "smplx" else zeros,  # betas of other models do not apply
-        "expression": _face_part(columns, "expression"),
-        "expression_valid": _has_face(columns),
+        "expression": _optional(columns, "expression", (10,)) * has_face[:, None],
+        "expression_valid": has_face,
         "hand_roots": np.stack(
             [_optional(columns, f"{side}_hand_root", (3,)) for side in SIDES], axis=1
         ),
@@ -214,19 +215,15 @@ def _pose(columns: Columns) -> tuple[Float32[np.ndarray, "N 53 3"], Bool[np.ndar
         part = POSE_PARTS[f"{side}_hand"]
         pose[:, part] = _optional(columns, f"{side}_hand_pose", (15, 3))
         valid[:, part] = (pose[:, part] != 0).any(axis=(1, 2))[:, None]
-    pose[:, POSE_PARTS["face"]] = _face_part(columns, "jaw_pose")[:, None]
-    valid[:, POSE_PARTS["face"]] = _has_face(columns)[:, None]
+    has_face = _has_face(columns)[:, None]
+    pose[:, POSE_PARTS["face"]] = (_optional(columns, "jaw_pose", (3,)) * has_face)[:, None]
+    valid[:, POSE_PARTS["face"]] = has_face
     return pose, valid
 
 
 def _has_face(columns: Columns) -> Bool[np.ndarray, " N"]:
     """Rows with a known face: jaw and expression are only known together."""
     return np.full(len(columns["row"]), {"jaw_pose", "expression"} <= columns.keys())
-
-
-def _face_part(columns: Columns, name: str) -> np.ndarray:
-    values = _optional(columns, name, ({"jaw_pose": 3, "expression": 10}[name],))
-    return values * _has_face(columns)[:, None]
 
 
 def _joints_valid(

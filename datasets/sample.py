@@ -75,17 +75,15 @@ class Augmentation(NamedTuple):
 NO_AUGMENTATION: Final = Augmentation()
 
 
-def draw_augmentation(
-    seed: int, epoch: int, index: int, *, strength: float = 1.0, off: bool = False
-) -> Augmentation:
+def draw_augmentation(seed: int, epoch: int, index: int, strength: float = 1.0) -> Augmentation:
     """The augmentation of sample `index` in `epoch`.
 
     It depends only on these numbers, so that neither the number of processes nor an interruption of
-    training changes it. `strength` (`data.aug_strength`) scales changes of angle and size; `off`
-    (`data.no_aug`) gives the plain crop.
+    training changes it.
+
+    Args:
+        strength: scales the changes of angle and size (`data.aug_strength`).
     """
-    if off:
-        return NO_AUGMENTATION
     generator = np.random.default_rng((seed, epoch, index))
     normal_scale, normal_rotation = generator.standard_normal(2)
     turned, flipped = generator.random(2)

@@ -244,3 +244,9 @@ def source_of_file(path: Path) -> Source | None:
     ]
     agree = len({source.flat_hands for source in found}) == 1
     return found[0] if agree else None
+
+
+def assumed_flat_hands(path: Path) -> bool:
+    """Whether hand poses of a file are relative to the flat hand, if the file does not say so."""
+    source = source_of_file(path)
+    return source is not None and source.flat_hands

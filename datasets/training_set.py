@@ -23,7 +23,13 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from configs.schema import Config, DataConfig
 from datasets.cache import InstanceTable, open_dataset
-from datasets.sample import TrainingSample, draw_augmentation, joints_of_body, training_sample
+from datasets.sample import (
+    NO_AUGMENTATION,
+    TrainingSample,
+    draw_augmentation,
+    joints_of_body,
+    training_sample,
+)
 from datasets.sources import Source, find_source
 from human_models.body import BodyLibrary
 from human_models.files import ModelFolder
@@ -220,13 +226,10 @@ class TrainingSet(Dataset[TrainingBatch | UserError]):
     def _sample(self, key: Key, row: int) -> TrainingSample:
         data, source = self.config.data, self.sources[key.dataset]
         instance = self.tables[key.dataset][row]
-        augmentation = draw_augmentation(
-            self.config.train.seed,
-            key.epoch,
-            key.position,
-            strength=data.aug_strength,
-            off=data.no_aug,
-        )
+        augmentation = NO_AUGMENTATION
+        if not data.no_aug:
+            seed = self.config.train.seed
+            augmentation = draw_augmentation(seed, key.epoch, key.position, data.aug_strength)
         joints = joints_of_body(instance, self.bodies) if source.joints_from_body else None
         folder = self.image_folders[key.dataset]
         return training_sample(instance, folder, self.config, augmentation, joints)

@@ -24,8 +24,8 @@ from configs.schema import ModelConfig
 from human_models.body import BodyModel
 from human_models.joints import BODY_JOINTS
 from models.checkpoint import read_network, read_torch, require_weights, save_torch
-from models.losses import KeypointNetwork
 from models.smplest_x import BodyParameters, Heads, KeypointHead, SMPLestX, camera_depth, pose_body
+from models.supervision import KeypointNetwork
 from models.vit import BlazePoseStem, ViT
 from utils.errors import UserError
 from utils.files import PRETRAINED

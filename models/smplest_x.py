@@ -21,7 +21,13 @@ from torch import Tensor, nn
 
 from configs.schema import DecoderConfig, LifterConfig, ModelConfig
 from human_models.body import BodyModel
-from human_models.joints import JOINT_PARTS, JOINTS, JOINTS_FROM_MODEL, PART_ROOTS
+from human_models.joints import (
+    JOINT_PARTS,
+    JOINTS,
+    JOINTS_FROM_MODEL,
+    PART_ROOTS,
+    POSE_PARAMETERS,
+)
 from models.vit import ViT
 from utils.camera import project
 from utils.devices import constants, picked, runs_of
@@ -131,6 +137,8 @@ HEADS: Final = (
     Head("face_cam", 1, 3),
 )
 """In the order of the task tokens."""
+ROTATION_HEADS: Final = ("body_root_pose", "body_pose", "hand_pose", "face_jaw_pose")
+"""Heads with one task token per rotation, in the order of `joints.POSE_JOINTS`."""
 TASK_TOKENS: Final = sum(head.tokens for head in HEADS)
 UNSUPERVISED_HEADS: Final = ("hand_cam", "face_root_pose", "face_cam")
 """No loss reads them; they are kept because checkpoints contain them."""
@@ -150,6 +158,12 @@ class HeadOutputs(NamedTuple):
     face_expression: Float[Tensor, "B 10"]
     face_jaw_pose: Float[Tensor, "B 6"]
     face_cam: Float[Tensor, "B 3"]
+
+    @property
+    def rotations_6d(self) -> Float[Tensor, "B 53 6"]:
+        """The rotations of `joints.POSE_JOINTS`."""
+        rotations = [getattr(self, name) for name in ROTATION_HEADS]
+        return torch.cat(rotations, dim=1).unflatten(1, (-1, 6))
 
 
 class Heads(nn.ModuleDict):
@@ -205,8 +219,8 @@ def observed_keypoints(predicted: Float[Tensor, "B 137 4 h w"]) -> Float[Tensor,
     height, width = predicted.shape[-2:]
     scores, offset_x, offset_y, depths = predicted.flatten(3).unbind(2)
     weights = scores.softmax(2)
-    columns, rows = middles(torch.arange(height * width, device=scores.device), width).unbind(1)
-    every_x, every_y = columns + offset_x, rows + offset_y
+    cells = torch.arange(height * width, device=scores.device)
+    every_x, every_y = cells % width + 0.5 + offset_x, cells // width + 0.5 + offset_y
     x, y, depth = ((weights * values).sum(2) for values in (every_x, every_y, depths))
     # Cells are square; the square root has no gradient at zero.
     squared = (every_x - x[..., None]).square() + (every_y - y[..., None]).square()
@@ -221,11 +235,6 @@ def cell_of(places: Float[Tensor, "B J 2"], height: int, width: int) -> Int[Tens
         for k, size in enumerate((width, height))
     )
     return row * width + column
-
-
-def middles(cells: Int[Tensor, "*B"], width: int) -> Float[Tensor, "*B 2"]:
-    """x, y of the middles of cells, in cells."""
-    return torch.stack([cells % width, cells // width], dim=-1) + 0.5
 
 
 class _Block(nn.Module):
@@ -372,10 +381,6 @@ class PosedBody(NamedTuple):
     joints_2d: Float[Tensor, "B 137 2"]
 
 
-def _axis_angles(rotations_6d: Float[Tensor, "B R"]) -> Float[Tensor, "B A"]:
-    return rotation_6d_to_axis_angle(rotations_6d.unflatten(-1, (-1, 6))).flatten(1)
-
-
 def camera_depth(config: ModelConfig) -> float:
     """Depth in metres at which `camera_3d_size` metres fill the crop (mean of its two sides)."""
     height, width = config.input_body_shape
@@ -391,17 +396,9 @@ def camera_translation(camera: Float[Tensor, "B 3"], config: ModelConfig) -> Flo
 def body_parameters(heads: HeadOutputs, config: ModelConfig) -> BodyParameters:
     """The head outputs in the units of the body model."""
     # All joints at once: small batches are limited by the number of calls, not by arithmetic.
-    parts = (heads.body_root_pose, heads.body_pose, heads.hand_pose, heads.face_jaw_pose)
-    rotations = _axis_angles(torch.cat(parts, dim=1))
-    sizes = [part.shape[1] // 2 for part in parts]
-    global_orient, body_pose, hand_pose, jaw_pose = rotations.split(sizes, dim=1)
-    left_hand_pose, right_hand_pose = hand_pose.chunk(2, dim=1)
+    rotations = rotation_6d_to_axis_angle(heads.rotations_6d)
     return BodyParameters(
-        global_orient=global_orient,
-        body_pose=body_pose,
-        left_hand_pose=left_hand_pose,
-        right_hand_pose=right_hand_pose,
-        jaw_pose=jaw_pose,
+        **{name: rotations[:, joints].flatten(1) for name, joints in POSE_PARAMETERS.items()},
         betas=heads.body_shape,
         expression=heads.face_expression,
         transl=camera_translation(heads.body_cam, config),

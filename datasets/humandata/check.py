@@ -25,7 +25,7 @@ from datasets.humandata.file import (
     OpenedFile,
     as_numbers,
 )
-from datasets.sources import source_of_file
+from datasets.sources import assumed_flat_hands, source_of_file
 from human_models.joints import HANDS_MEAN, SIDES
 from utils.camera import have_area, project
 from utils.files import is_below
@@ -192,7 +192,7 @@ def hand_convention(file: OpenedFile) -> Iterator[Finding]:
     if flat is None and not hands:
         return
     if flat is None:
-        taken = known.flat_hands if known else False
+        taken = assumed_flat_hands(file.path)
         what = f"missing; taken as {taken}" + (f", as known of {known.name}" if known else "")
         yield Finding("warning", entry, what, "set it; True: hands are relative to the flat hand")
         flat = np.full(file.length, taken)

@@ -33,7 +33,7 @@ from datasets.humandata.file import (
     without_own_rows,
 )
 from datasets.humandata.writer import complete_keypoints
-from datasets.sources import source_of_file
+from datasets.sources import assumed_flat_hands
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -103,12 +103,12 @@ def merge(parts: Sequence[Part], keep: Keep = "common") -> Entries:
 def _one_hand_convention(parts: list[Part]) -> tuple[list[Part], bool]:
     flats = []
     for part in parts:
-        stated, known = stated_flat_hands(part.entries), source_of_file(part.path)
+        stated = stated_flat_hands(part.entries)
         if stated is None:
-            stated = np.full(part.length, known.flat_hands if known else False)
+            assumed = assumed_flat_hands(part.path)
+            stated = np.full(part.length, assumed)
             if any(family in part.entries for family in FAMILIES):
-                taken = bool(stated[0])
-                log.warning("%s has no flat_hand_mean; %s is assumed", part.path, taken)
+                log.warning("%s has no flat_hand_mean; %s is assumed", part.path, assumed)
         flats.append(stated)
     everywhere = np.concatenate(flats)
     differ = bool(everywhere.any() and not everywhere.all())

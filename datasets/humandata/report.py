@@ -32,7 +32,7 @@ from datasets.humandata.file import (
 from datasets.humandata.parameters import pose_smplx
 from datasets.humandata.reader import Columns, read_humandata
 from datasets.sample import read_pixels
-from datasets.sources import source_of_file
+from datasets.sources import assumed_flat_hands
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import JOINT_PARTS, JOINTS, PART_ROOTS, edges
@@ -308,9 +308,8 @@ class Pictures:
         """Raises UserError if the file is damaged or the body model is missing."""
         self.images = images
         self.family, _, columns = read_humandata(path)
-        known = source_of_file(path)
-        stated = np.full(len(columns["row"]), known.flat_hands if known else False)
-        self.columns: Columns = subtract_mean_hand(columns, columns.get("flat_hands", stated))
+        assumed = np.full(len(columns["row"]), assumed_flat_hands(path))
+        self.columns: Columns = subtract_mean_hand(columns, columns.get("flat_hands", assumed))
         file = OpenedFile(path)
         self.focal, self.center = file.camera("focal_length"), file.camera("principal_point")
         self.bodies: BodyLibrary | None = None

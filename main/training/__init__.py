@@ -5,7 +5,8 @@ recipes.py     what differs between objectives: initial networks, batches, losse
 trainer.py     the loop over iterations
 optimizer.py   groups of parameters, the learning rate, averaged weights
 state.py       a run's folder, snapshots, resuming
-validation.py  the log, metrics during training, and pictures of samples
+train_log.py   the log: losses, metrics and pictures
+validation.py  metrics during training, and pictures of samples
 """
 
 from main.training.recipes import KEYPOINTS, LIFTING, REGRESSION

@@ -6,51 +6,46 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from configs.schema import Config
 from datasets.training_set import Share, TrainingLoader, TrainingSet
 from human_models.body import BodyLibrary, BodyModel
 from main.training.optimizer import freeze
 from main.training.state import Learner, Run, Snapshots
+from main.training.train_log import Terms, TrainLog
 from main.training.validation import (
     BodyValidator,
     KeypointValidator,
     LiftingValidator,
     Preview,
-    TrainLog,
     Validator,
     images_of,
     preview_joints,
 )
 from models.checkpoint import load_weights
 from models.initialise import initial_network, load_encoder, load_keypoint_head, save_encoder
-from models.losses import (
+from models.losses import training_losses
+from models.smplest_x import SMPLestX, body_parameters, pose_body
+from models.supervision import (
     KeypointNetwork,
     LiftingNetwork,
     SupervisedSMPLestX,
     attention_loss,
     keypoint_loss,
     token_joint_loss,
-    training_losses,
 )
-from models.smplest_x import SMPLestX, body_parameters, pose_body
 from synthetic.lifting import People, draw_poses
 from utils.errors import UserError
 from utils.files import ROOT
 
 log = logging.getLogger(__name__)
-
-Terms = dict[str, Float[Tensor, " B"]]
-"""The terms of a loss, one value per sample."""
 
 
 @dataclass(frozen=True)
@@ -213,16 +208,6 @@ def _lifting(
     heads, model = network(batch["keypoints"]), config.model
     posed = pose_body(body_parameters(heads, model), body, model, want_vertices=False)
     return training_losses(heads, posed, batch, config)
-
-
-@contextmanager
-def autocast(device: torch.device, precision: str) -> Iterator[None]:
-    """Run a forward pass in `train.precision`."""
-    is_half = precision == "bf16"
-    # On CPUs, the gradient of fused attention is four times slower in bf16 than in fp32.
-    plain = sdpa_kernel(SDPBackend.MATH) if is_half and device.type == "cpu" else nullcontext()
-    with torch.autocast(device.type, torch.bfloat16, enabled=is_half), plain:
-        yield
 
 
 def _write_encoder(run: Run, learner: Learner) -> None:

@@ -21,8 +21,8 @@ from configs.reader import load_config
 from main.training.optimizer import AveragedWeights, make_optimizer
 from main.training.recipes import Recipe
 from main.training.state import Learner, Run, Snapshots, record, resume, run_folder
+from main.training.train_log import TrainLog, log_file
 from main.training.trainer import Interrupted, StopRequest, Task, Trainer
-from main.training.validation import TrainLog, log_file
 from models.smplest_x import Layer
 from models.vit import Block
 from utils.devices import (

@@ -38,7 +38,7 @@ from human_models.body import BodyLibrary, BodyModel
 from human_models.files import find_model_folder
 from main.training.optimizer import AveragedWeights
 from models.checkpoint import from_published, read_torch, require_weights, save_torch, to_published
-from models.losses import NETWORK
+from models.supervision import NETWORK
 from utils.devices import DATE, World, failing_together
 from utils.errors import UserError, first_line
 from utils.files import CONFIG_NAME, ROOT, atomic_path
@@ -177,7 +177,7 @@ class Learner(NamedTuple):
     """Everything that training changes."""
 
     network: nn.Module
-    """As in models.losses; its attribute `network` is the published part."""
+    """As in models.supervision; its attribute `network` is the published part."""
     model: nn.Module
     """The same network distributed over the processes of the run (DDP)."""
     optimizer: torch.optim.Optimizer

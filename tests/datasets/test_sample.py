@@ -312,7 +312,6 @@ def test_augmentations_are_as_told():
     assert colour.mean(axis=0) == pytest.approx(1, abs=0.01)
     assert np.abs(np.corrcoef(colour.T) - np.eye(3)).max() < 0.06
     assert len({*drawn, draw_augmentation(7, 2, 0), draw_augmentation(8, 1, 0)}) == 4002
-    assert draw_augmentation(7, 1, 0, off=True) == NO_AUGMENTATION
 
 
 def test_strength_weakens_turns_and_sizes_and_nothing_else():

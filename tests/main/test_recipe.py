@@ -16,7 +16,7 @@ from main import recipe
 from main.initialise import initialise
 from main.pipeline.model_files import find_model
 from main.training import validation
-from main.training.validation import TrainLog
+from main.training.train_log import TrainLog
 from models.checkpoint import read_network
 from synthetic import production
 from synthetic.production import synthesize

@@ -8,7 +8,8 @@ from configs.reader import load_config
 from human_models.joints import JOINT_PARTS, JOINTS, POSE_JOINTS
 from models.checkpoint import read_torch
 from models.initialise import load_encoder, save_encoder
-from models.losses import (
+from models.smplest_x import KeypointHead, SMPLestX, found_keypoints
+from models.supervision import (
     NETWORK,
     PLACED_JOINTS,
     PLACED_POSES,
@@ -18,10 +19,9 @@ from models.losses import (
     TokenJointHead,
     attention_loss,
     keypoint_loss,
-    places_in_crop,
+    positions_in_crop,
     token_joint_loss,
 )
-from models.smplest_x import KeypointHead, SMPLestX, found_keypoints
 from models.vit import ViT
 
 CONFIG = load_config("configs/config_smplest_x_demo.py")
@@ -243,7 +243,7 @@ def test_exact_keypoints_cost_nothing_and_are_found(targets):
     predicted = perfect(targets)
     assert keypoint_loss(predicted, targets, MODEL).abs().max() < 1e-5
     height, width = MODEL.input_body_shape
-    places, known = places_in_crop(targets, MODEL)
+    places, known = positions_in_crop(targets, MODEL)
     assert known.all()
     expected = places * torch.tensor([width, height])
     torch.testing.assert_close(found_keypoints(predicted, MODEL), expected, atol=1e-4, rtol=0)
@@ -291,7 +291,7 @@ def test_tokens_say_where_their_joints_are(targets):
 
 def test_token_joints_are_places_and_depths(targets):
     predicted = torch.zeros(2, len(POSE_JOINTS), 3)
-    places, _ = places_in_crop(targets, MODEL)
+    places, _ = positions_in_crop(targets, MODEL)
     for token, name in enumerate(POSE_JOINTS):
         if name in JOINTS:
             joint = JOINTS.index(name)

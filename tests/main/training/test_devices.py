@@ -14,12 +14,11 @@ from torch.utils._pytree import tree_leaves
 from configs.reader import load_config
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
-from main.training import validation
 from main.training.recipes import KEYPOINTS, REGRESSION
 from main.training.state import Progress, Run
-from main.training.validation import TrainLog
-from models.losses import KeypointNetwork, SupervisedSMPLestX
+from main.training.train_log import TrainLog
 from models.smplest_x import SMPLestX
+from models.supervision import KeypointNetwork, SupervisedSMPLestX
 from models.vit import ViT
 from tests.main.training.conftest import PARITY
 from utils.devices import World
@@ -76,7 +75,7 @@ def networks(config):
 
 
 def test_a_step_waits_for_nothing_and_needs_no_float64(config, batch, monkeypatch, tmp_path):
-    monkeypatch.setattr(validation, "has_float64", lambda device: False)
+    monkeypatch.setattr("main.training.train_log.has_float64", lambda device: False)
     monkeypatch.setattr(TrainLog, "_write_means", lambda *_: None)  # there it waits
     autocast = torch.autocast  # which does not know "meta"
     monkeypatch.setattr(

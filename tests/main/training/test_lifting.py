@@ -8,7 +8,7 @@ import torch
 
 from main import pretrain
 from main.training import validation
-from main.training.validation import TrainLog
+from main.training.train_log import TrainLog
 
 LIFTER = 'model.lifter_config={"width": 32, "depth": 1}'
 CHANGES = (

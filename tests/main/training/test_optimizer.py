@@ -13,8 +13,8 @@ from main.training.optimizer import (
     make_optimizer,
     set_learning_rate,
 )
-from models.losses import SupervisedSMPLestX
 from models.smplest_x import UNSUPERVISED_HEADS, SMPLestX
+from models.supervision import SupervisedSMPLestX
 from tests.main.training.conftest import CONFIG
 from utils.errors import UserError
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from main.training.validation import TrainLog
+from main.training.train_log import TrainLog
 
 GO_ON = "train.continue_train=True"
 
