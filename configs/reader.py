@@ -172,7 +172,8 @@ def parse_override(text: str) -> tuple[list[str], Any]:
 def find_config(name: str | Path) -> Path:
     """The config file with this path, or with this name in configs/.
 
-    Raises UserError if there is none.
+    Raises:
+        UserError: there is no such file.
     """
     path = Path(name)
     if path.exists() and not path.is_dir():
@@ -187,7 +188,8 @@ def find_config(name: str | Path) -> Path:
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Find, read, merge with its `base`, apply `overrides` ("section.key=value") and validate.
 
-    Raises UserError if the file is missing or not plain data, or a key or value is wrong.
+    Raises:
+        UserError: the file is missing or not plain data, or a key or value is wrong.
     """
     path = find_config(path)
     values = _read_dict(path)

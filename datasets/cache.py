@@ -102,7 +102,8 @@ def read_columns(
 ) -> tuple[Columns, int]:
     """The complete columns of one file of a dataset, and the number of rows of the file.
 
-    Raises UserError, which names the file, the key and if possible the row, if something is wrong.
+    Raises:
+        UserError: something is wrong; the message names file, entry and if possible the row.
     """
     families = source.test_families if split == "test" else FAMILIES
     needs_truth = not source.without_truth
@@ -116,7 +117,7 @@ def read_columns(
 
 
 def _check_paths(path: Path, columns: Columns) -> None:
-    """Raises UserError if a row names a file that is not below the folder of images."""
+    """Refuse rows that name a file outside of the folder of images."""
     for key, entry in (("image_path", "image_path"), ("vertices_path", "vertices3d_path")):
         names = columns[key].astype(str)
         suspect = np.strings.find(names, "..") >= 0
@@ -259,7 +260,8 @@ class InstanceTable:
     def __init__(self, folder: Path) -> None:
         """Map a folder that `open_dataset` or `write_table` made.
 
-        Raises UserError if it is incomplete or has another version.
+        Raises:
+            UserError: the folder is incomplete or has another version.
         """
         self.folder = folder
         try:
@@ -285,7 +287,11 @@ class InstanceTable:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> Instance:
-        """A person; negative indices count from the end. Raises IndexError if out of range."""
+        """A person; negative indices count from the end.
+
+        Raises:
+            IndexError: the index is out of range.
+        """
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         i = int(index) % len(self)
@@ -299,9 +305,14 @@ def open_dataset(
     *,
     protocol: Protocol = "correct",
 ) -> InstanceTable:
-    """The people of a dataset, from its cache in data_dir/cache, which the first call writes.
+    """The people of a dataset, from its cache, which the first call writes.
 
-    Raises UserError if files are missing or damaged, or the cache cannot be written.
+    Args:
+        data_dir: has the folders annot (annotations) and cache.
+        protocol: who decides whether hands are relative to the flat hand; see `complete`.
+
+    Raises:
+        UserError: files are missing or damaged, or the cache cannot be written.
     """
     paths = annotation_files(source, split, data_dir / "annot")
     key = _key(source, split, paths, protocol)
@@ -330,7 +341,8 @@ def open_dataset(
 def annotation_files(source: Source, split: Split, folder: Path) -> list[Path]:
     """The files of a split in `folder`, slices in the order of their numbers.
 
-    Raises UserError if the dataset has no such split or a file is missing.
+    Raises:
+        UserError: the dataset has no such split or a file is missing.
     """
     paths = []
     for name in source.files(split):

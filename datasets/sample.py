@@ -142,12 +142,13 @@ def training_targets(
     model: ModelConfig,
     body_joints: Float32[np.ndarray, "137 3"] | None = None,
 ) -> Targets:
-    """Targets of one person.
+    """Targets of one person; they share no memory with the instance, which may be a read-only file.
 
-    `to_crop` maps pixels of the image to pixels of the network's input, mirroring included
-    (`crop.image_to_crop`). `body_joints` (metres, camera frame) replace unreliable 3D joints of the
-    dataset; depths in the grid remain those of the dataset. The targets share no memory with the
-    instance, which may be a read-only file.
+    Args:
+        to_crop: from pixels of the image to pixels of the network's input, mirroring included
+            (`utils.camera.image_to_crop`).
+        body_joints: metres in the camera's frame; replace unreliable 3D joints of the dataset.
+            Depths in the grid remain those of the dataset.
     """
     flip = augmentation.flip
     joints = _JOINTS_MIRRORED if flip else slice(None)
@@ -295,9 +296,11 @@ def training_sample(
 ) -> TrainingSample:
     """The sample of one row with an augmentation.
 
-    `body_joints` (`joints_of_body`) replace the 3D joints of datasets that need it.
+    Args:
+        body_joints: of `joints_of_body`, for datasets whose 3D joints they replace.
 
-    Raises UserError if the image cannot be read, or the row's box has no area inside it.
+    Raises:
+        UserError: the image cannot be read, or the row's box has no area inside it.
     """
     model = config.model
     image = read_pixels(path_within(image_folder, instance.image_path))
@@ -321,7 +324,8 @@ def evaluation_sample(
     """The sample of one row without augmentation, and the true mesh: of `scans`, or else of the
     annotation (`true_mesh`).
 
-    Raises UserError if a file cannot be read, or the row's box has no area inside the image.
+    Raises:
+        UserError: a file cannot be read, or the row's box has no area inside the image.
     """
     model = config.model
     path = path_within(image_folder, instance.image_path)
@@ -345,7 +349,8 @@ def evaluation_sample(
 def read_pixels(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     """The stored pixels of an image file, as RGB.
 
-    Raises UserError if the file is missing or no image.
+    Raises:
+        UserError: the file is missing or not an image.
     """
     content = read_input(path, _LARGEST_IMAGE)
     try:
@@ -358,7 +363,11 @@ def read_pixels(path: Path) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def body_box(instance: Instance, width: int, height: int, config: Config) -> Box:
-    """The part of the image that the network sees; raises UserError if it has no area."""
+    """The part of the image that the network sees, for an image of this size in pixels.
+
+    Raises:
+        UserError: the part has no area.
+    """
     ratio = config.data.bbox_ratio * _FILE_PADDING
     aspect = config.model.input_img_shape[1] / config.model.input_img_shape[0]
     stated = Box(*instance.body_box.tolist())
@@ -391,7 +400,8 @@ def true_mesh(
     gender), else from its SMPL-X parameters (neutral). If only hands are known, they are turned by
     their global orientation about the wrists of a body at rest.
 
-    Raises UserError if a file of vertices or of the body model is missing or damaged.
+    Raises:
+        UserError: a file of vertices or of the body model is missing or damaged.
     """
     if instance.vertices_path:
         return load_npy(path_within(image_folder, instance.vertices_path)).astype(np.float32)
@@ -412,7 +422,8 @@ def true_mesh(
 def scanned_mesh(image: Path, scans: Scans) -> Float32[np.ndarray, "10475 3"]:
     """The registered mesh of an image: metres, axes of the camera, origin of the scanner.
 
-    Raises UserError if the file is missing, damaged, or no mesh of SMPL-X.
+    Raises:
+        UserError: the file is missing, damaged, or not a mesh of SMPL-X.
     """
     path = scans.path_for(image)
     vertices = read_ply_vertices(path)

@@ -137,7 +137,11 @@ class Source(NamedTuple):
         return hands_only in self.fixes
 
     def files(self, split: Split) -> tuple[str, ...]:
-        """The files of a split. Raises UserError if the dataset has no such split."""
+        """The files of a split.
+
+        Raises:
+            UserError: the dataset has no such split.
+        """
         files = self.train if split == "train" else self.test
         if files is None:
             raise UserError(f"{self.name} has no {split} split; choose another dataset")
@@ -203,8 +207,9 @@ SOURCES: Final = _read_table(Path(__file__).with_name("sources.csv"))
 def find_source(name: str, config: DataConfig) -> Source:
     """The dataset of this name, with the files and intervals of the config.
 
-    Raises UserError if the name is neither in the table nor in `config.datasets`, or an entry there
-    is incomplete.
+    Raises:
+        UserError: the name is neither in the table nor in `config.datasets`, or an entry there is
+            incomplete.
     """
     entry = config.datasets.get(name)
     like = name if entry is None or entry.like is None else entry.like

@@ -62,9 +62,12 @@ class Mixture:
     """Rows of several datasets, numbered consecutively from the first dataset on."""
 
     def __init__(self, lengths: Mapping[str, int], config: DataConfig, seed: int) -> None:
-        """`lengths`: dataset name -> rows.
+        """
+        Args:
+            lengths: dataset name -> rows.
 
-        Raises UserError if a dataset is empty, or `weighted` lacks one or names an unknown one.
+        Raises:
+            UserError: a dataset is empty, or `weighted` lacks one or names an unknown one.
         """
         if not lengths:
             raise UserError("data.trainset_humandata is empty; name the datasets to train on")
@@ -180,7 +183,8 @@ class TrainingSet(Dataset[TrainingBatch | UserError]):
     def __init__(self, config: Config, data_dir: Path, body_folder: ModelFolder) -> None:
         """Open the caches, or write them at the first time.
 
-        Raises UserError if a dataset is unknown, missing, damaged or named twice.
+        Raises:
+            UserError: a dataset is unknown, missing, damaged or named twice.
         """
         self.config = config
         self.sources: list[Source] = []
@@ -258,7 +262,10 @@ class TrainingLoader:
     """Batches of one process, prepared by workers that persist over epochs."""
 
     def __init__(self, samples: TrainingSet, share: Share, *, workers: int, pin: bool) -> None:
-        """Raises UserError if the system allows too few open files for the workers."""
+        """
+        Raises:
+            UserError: the system allows too few open files for the workers.
+        """
         if workers:
             _raise_file_limit(workers)
         self.names = samples.names
@@ -283,8 +290,9 @@ class TrainingLoader:
     def epoch(self, epoch: int, first_iteration: int = 0) -> Iterator[list[dict[str, Tensor]]]:
         """The batches of each iteration of an epoch, from `first_iteration` on.
 
-        Raises UserError if too many rows of a dataset in succession cannot be read, or the system
-        ended the workers.
+        Raises:
+            UserError: too many rows of a dataset in succession cannot be read, or the system ended
+                the workers.
         """
         self._keys.epoch, self._keys.first_iteration = epoch, first_iteration
         batches: list[dict[str, Tensor]] = []

@@ -130,7 +130,8 @@ class BodyModel(nn.Module):
         With want_vertices=False only the joints are computed, with the same result. The precision
         is that of the model (float32 by default), also under autocast.
 
-        Raises ValueError if a parameter's shape is wrong or the model has no such parameter.
+        Raises:
+            ValueError: a parameter's shape is wrong or the model has no such parameter.
         """
         given = {
             "global_orient": global_orient,
@@ -168,7 +169,8 @@ class BodyModel(nn.Module):
     ) -> tuple[Float[Tensor, "B K 3"], Float[Tensor, "B J 3 4"]]:
         """Joints as `forward` returns them, and the transform [R | t] of each joint of the rig.
 
-        `rotations`: of all joints of the rig relative to their parents, including the mean hand.
+        Args:
+            rotations: of all joints of the rig relative to their parents, including the mean hand.
         """
         world, transforms, features = self._posed(
             rotations, self._shape(betas, expression, len(rotations))

@@ -92,7 +92,8 @@ def find_model_folder(path: Path) -> ModelFolder:
 
     Files in smplx/ or models/ beside the folder, where archives unpack them, are found as well.
 
-    Raises UserError if both are missing, or an archive of the licensed files is not unpacked.
+    Raises:
+        UserError: both are missing, or an archive of the licensed files is not unpacked.
     """
     chose_stand_in = path.resolve() == STAND_IN.resolve()
     beside = () if chose_stand_in else (path.parent / "smplx", path.parent / "models")
@@ -174,7 +175,8 @@ def _missing(file: Path, rig: Rig) -> UserError:
 def read_body(folder: ModelFolder, rig: Rig, gender: Gender = "neutral") -> BodyData:
     """Read a body model with its first ten components of shape and (SMPL-X) of expression.
 
-    Raises UserError if the file is missing, damaged, of another model, or has too few components.
+    Raises:
+        UserError: the file is missing, damaged, of another model, or has too few components.
     """
     names = _names(rig, gender)
     source = _find(folder.path, rig, names)

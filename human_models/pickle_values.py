@@ -54,14 +54,21 @@ class Budget:
         """Most items of the content, if each reference to a shared list counts as a list."""
 
     def spend(self, amount: int) -> None:
-        """Raises ValueError if more is built than a file of this size can need."""
+        """
+        Raises:
+            ValueError: more is built than a file of this size can need.
+        """
         self.left -= amount
         if self.left < 0:
             raise ValueError("it builds more than a file of its size can need")
 
 
 def checked_integer(value: int) -> int:
-    """The integer. Raises ValueError if it has too many digits."""
+    """The integer.
+
+    Raises:
+        ValueError: the integer has too many digits.
+    """
     if value.bit_length() > _MOST_BITS:
         raise ValueError("a number of too many digits")
     return value
@@ -70,7 +77,8 @@ def checked_integer(value: int) -> int:
 def checked_shape(shape: object, itemsize: int) -> tuple[int, ...]:
     """The shape of an array whose items have `itemsize` bytes.
 
-    Raises ValueError if it is not a possible shape.
+    Raises:
+        ValueError: the shape is impossible.
     """
     if not (
         isinstance(shape, tuple)
@@ -89,7 +97,8 @@ def checked_shape(shape: object, itemsize: int) -> tuple[int, ...]:
 def dtype_of_code(code: object) -> np.dtype:
     """The dtype of a code such as '<f4'.
 
-    Raises ValueError (or TypeError, by NumPy) if the code is unknown.
+    Raises:
+        ValueError: the code is unknown (or TypeError, by NumPy).
     """
     if not isinstance(code, str) or not _CODE.fullmatch(code):
         raise ValueError("an array of an unknown kind")
@@ -389,7 +398,11 @@ _NAMES: Final[dict[tuple[str, str], Name]] = {
 
 
 def find_name(module: object, name: object) -> Name:
-    """The entry of a name on the list. Raises UnknownNameError if there is none."""
+    """The entry of a name on the list.
+
+    Raises:
+        UnknownNameError: the list has no such name.
+    """
     if not isinstance(module, str) or not isinstance(name, str):
         raise ValueError("a name that is not text")
     if (module, name) in _NAMES:

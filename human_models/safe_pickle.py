@@ -67,7 +67,8 @@ def load_pickle(path: Path) -> object:
     chumpy objects become NumPy arrays (those without an array remain `Placeholder`s), sparse
     matrices become `scipy.sparse.csr_matrix`, Python 2 strings are decoded as latin-1.
 
-    Raises UserError if the file is missing, damaged, or contains anything else.
+    Raises:
+        UserError: the file is missing, damaged, or contains anything else.
     """
     with _opened(path) as file:
         return _read_content(file, _size(file))
@@ -79,7 +80,8 @@ def load_npz(path: Path, keys: Collection[str] | None = None) -> dict[str, np.nd
     Object arrays (dictionaries and lists that NumPy pickles) are read by the rules of
     `load_pickle` and returned as object arrays; a single dictionary has the shape ().
 
-    Raises UserError if the file is missing, damaged, or contains anything else.
+    Raises:
+        UserError: the file is missing, damaged, or contains anything else.
     """
     arrays = {}
     with _opened(path) as file, zipfile.ZipFile(file) as archive:
@@ -92,7 +94,11 @@ def load_npz(path: Path, keys: Collection[str] | None = None) -> dict[str, np.nd
 
 
 def names_in_npz(path: Path) -> list[str]:
-    """The names of the arrays in an .npz file. Raises UserError if it is missing or damaged."""
+    """The names of the arrays in an .npz file.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     with _opened(path) as file, zipfile.ZipFile(file) as archive:
         return list(_checked_members(archive))
 
@@ -147,8 +153,9 @@ _ENCRYPTED: Final = 1
 def _checked_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The members by their names without '.npy', in the archive's order.
 
-    Raises ValueError if two members have the same name, a name does not fit on a line, members
-    overlap, or their sizes are impossible.
+    Raises:
+        ValueError: two members have the same name, a name does not fit on a line, members overlap,
+            or their sizes are impossible.
     """
     members: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():

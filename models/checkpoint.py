@@ -113,7 +113,8 @@ KEY_TABLE: Final = (
 def read_torch(path: Path) -> dict[str, Any]:
     """The content of a file of `torch.save`, on the CPU, mapped from the file; weights only.
 
-    Raises UserError if the file is missing, damaged, not a dictionary, or would execute code.
+    Raises:
+        UserError: the file is missing, damaged, not a dictionary, or would execute code.
     """
     with _damage_reported(path):
         require_regular_file(path, "checkpoint")
@@ -134,11 +135,12 @@ def load_inert(path: Path, names: re.Pattern[str], *, mmap: bool = False) -> Any
 
     Nothing that the file names is loaded or called, except for making tensors.
 
-    `names`: classes and functions that the file may name.
+    Args:
+        names: classes and functions that the file may name.
 
     Raises:
-        pickle.UnpicklingError: it names another one.
-        RuntimeError, ValueError, ...: it is damaged, see `DAMAGE`.
+        pickle.UnpicklingError: the file names another one.
+        RuntimeError, ValueError, ...: the file is damaged, see `DAMAGE`.
     """
     others = get_safe_globals()  # registered by libraries for the whole process
     clear_safe_globals()
@@ -161,7 +163,8 @@ def load_inert(path: Path, names: re.Pattern[str], *, mmap: bool = False) -> Any
 def read_network(path: str | Path) -> dict[str, Tensor]:
     """State dict of a checkpoint under our key names, on the CPU, mapped from the file.
 
-    Raises UserError if the file is missing, damaged, not a checkpoint, or would execute code.
+    Raises:
+        UserError: the file is missing, damaged, not a checkpoint, or would execute code.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -191,7 +194,8 @@ def _network_in(path: Path, content: dict[Any, Any]) -> dict[Any, Any]:
 def require_weights(path: Path, state: dict[Any, Any]) -> dict[str, Tensor]:
     """Check that values from a file are weights.
 
-    Raises UserError if a key is not a name, or a value is not a plain tensor entirely in the file.
+    Raises:
+        UserError: a key is not a name, or a value is not a plain tensor entirely in the file.
     """
     for key, value in state.items():
         if not isinstance(key, str) or not is_stored(value):
@@ -216,7 +220,9 @@ def check_archive(path: Path) -> None:
     Compressed numbers would be read as numbers when mapped, and may be a million times as long as
     the file. A bytearray is allocated with the length that the file gives, whatever it contains.
 
-    Raises ValueError if it has such content, and BadZipFile if it is no archive or is damaged.
+    Raises:
+        ValueError: the file has such content.
+        BadZipFile: the file is not an archive, or damaged.
     """
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
@@ -337,7 +343,8 @@ def load_network(
     In the precision of the file, the parameters are pages of the file (copied on write); another
     precision or device copies them one by one. In both cases, memory contains the network once.
 
-    Raises UserError as `read_network` does, and if the weights do not fit `config`.
+    Raises:
+        UserError: as `read_network`, or the weights do not fit `config`.
     """
     with torch.device("meta"):  # weights without memory
         network = SMPLestX(config)
@@ -349,7 +356,8 @@ def load_network(
 def load_weights(network: SMPLestX, path: str | Path) -> None:
     """Copy the weights of a checkpoint into a network, strictly.
 
-    Raises UserError as `load_network` does.
+    Raises:
+        UserError: as `load_network`.
     """
     network.load_state_dict(_fitting(read_network(path), network, path), strict=True)
 
@@ -381,9 +389,11 @@ def save_safetensors(state: dict[str, Tensor], path: str | Path, metadata: dict[
 def save_torch(content: Any, path: Path, *, durable: bool = False) -> None:
     """Write a file that `torch.load` can read with weights_only, atomically.
 
-    `durable`: see `atomic_path`.
+    Args:
+        durable: see `atomic_path`.
 
-    Raises OSError if it cannot be written, for example because the disk is full.
+    Raises:
+        OSError: the file cannot be written, for example because the disk is full.
     """
     with atomic_path(path, durable=durable) as partial:
         try:

@@ -51,13 +51,19 @@ class StaticNetwork:
     """Called like SMPLestX; batches are padded to powers of two, with one program per size."""
 
     def __init__(self, network: SMPLestX, prepare: Callable[[SMPLestX, Tensor], Program]) -> None:
-        """`prepare` makes a program from the network and a batch of its size."""
+        """
+        Args:
+            prepare: makes a program from the network and a batch of its size.
+        """
         self._network, self._prepare = network, prepare
         self._programs: dict[int, Program] = {}
         self._lock = threading.Lock()
 
     def __call__(self, images: Float[Tensor, "B 3 H W"]) -> HeadOutputs:
-        """Raises UserError if a program cannot be made."""
+        """
+        Raises:
+            UserError: a program cannot be made.
+        """
         count = len(images)
         size = 1 << (count - 1).bit_length()
         if size > count:
@@ -118,12 +124,14 @@ def save_onnx(network: SMPLestX, shape: tuple[int, int], path: Path) -> float:
     Input `images` (batch, 3, height, width), RGB in 0..1; outputs are named as HeadOutputs. Weights
     over 2 GB go into PATH.data beside it.
 
-    `shape`: height and width of the input.
+    Args:
+        shape: height and width of the input.
 
     Returns:
         The largest difference from PyTorch in all outputs, for a batch of another size.
 
-    Raises UserError if a package of requirements-onnx.txt is missing, or the results differ.
+    Raises:
+        UserError: a package of requirements-onnx.txt is missing, or the results differ.
     """
     for name in ("onnxscript", "onnxruntime"):
         _package(name)
@@ -160,7 +168,10 @@ class OnnxNetwork:
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:
-        """Raises UserError: onnxruntime or the file is missing, or the file is damaged."""
+        """
+        Raises:
+            UserError: onnxruntime or the file is missing, or the file is damaged.
+        """
         self.path, self.device = path, device
         self._runtime = _package("onnxruntime")
         require_regular_file(path, f"file; {_MAKE_IT}")

@@ -64,10 +64,7 @@ def initial_network(config: ModelConfig, body: BodyModel) -> SMPLestX:
 
 
 def _load_convolutions(stem: BlazePoseStem) -> None:
-    """Give a stem the convolutions that are not trained, from the bundled network.
-
-    Raises UserError if its file is missing, damaged or of another network.
-    """
+    """Give a stem the convolutions that are not trained, from the bundled network."""
     begin = "encoder.patch_embed."
     weights = read_network(_BUNDLED)
     for name, parameter in stem.named_parameters():
@@ -172,8 +169,9 @@ def load_encoder(
         deepen: allow fewer blocks in the file; the following ones start as the identity (Net2Net,
             Chen et al., ICLR 2016).
 
-    Raises UserError if the file is missing or damaged, or a weight of the encoder is missing or has
-    another shape.
+    Raises:
+        UserError: the file is missing or damaged, or a weight of the encoder is missing or has
+            another shape.
     """
     given = {key.removeprefix(_PREFIX): value for key, value in _read_weights(path).items()}
     wanted = {key: value for key, value in encoder.state_dict().items() if key not in _OWN}
@@ -212,7 +210,8 @@ def load_keypoint_head(head: KeypointHead, path: Path) -> None:
 
     Files of ViTPose have other heads; the head then keeps its weights.
 
-    Raises UserError if the file is missing or damaged.
+    Raises:
+        UserError: the file is missing or damaged.
     """
     given, wanted = _read_weights(path), head.state_dict()
     state = {key: given[_HEAD + key] for key in wanted if _HEAD + key in given}
@@ -223,7 +222,7 @@ def load_keypoint_head(head: KeypointHead, path: Path) -> None:
 
 
 def _read_weights(path: Path) -> Mapping[str, Tensor]:
-    """Read a file. Raises UserError if it is missing or damaged, or has no weights."""
+    """The weights in a file of `torch.save`, as `load_encoder` needs them."""
     content = read_torch(path)
     weights = content.get("state_dict", content)
     if not isinstance(weights, dict):

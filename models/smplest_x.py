@@ -91,7 +91,10 @@ class Layer(nn.Module):
         image_tokens: Float[Tensor, "B N D"],
         keep: int | None = None,
     ) -> Float[Tensor, "B Q D"]:
-        """`keep`: compute only this many first tokens; they attend to all tokens."""
+        """
+        Args:
+            keep: compute only this many first tokens; they attend to all tokens.
+        """
         x = tokens[:, :keep] + self.self_attention(self.self_norm(tokens), keep)
         x = x + self.cross_attention(self.cross_norm(x), image_tokens)
         return x + self.feed_forward(self.feed_forward_norm(x))
@@ -257,7 +260,11 @@ class Lifter(nn.Module):
     """
 
     def __init__(self, config: LifterConfig, query_dim: int, token_dim: int) -> None:
-        """`query_dim`, `token_dim`: widths of the decoder's queries and of decoded tokens."""
+        """
+        Args:
+            query_dim: width of the decoder's queries.
+            token_dim: width of decoded tokens.
+        """
         super().__init__()
         self.embed = nn.Linear(4 * len(JOINTS), config.width)
         self.blocks = nn.ModuleList([_Block(config.width) for _ in range(config.depth)])

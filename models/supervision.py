@@ -143,7 +143,11 @@ class KeypointNetwork(nn.Module):
     """An encoder that learns to find joints, without task tokens, as pre-training in ViTPose."""
 
     def __init__(self, encoder: ViT, channels: int, head: KeypointHead | None = None) -> None:
-        """`head`: an existing head of the encoder."""
+        """
+        Args:
+            channels: width of the encoder.
+            head: an existing head of the encoder.
+        """
         super().__init__()
         self.network = nn.ModuleDict({"encoder": encoder})
         encoder.task_tokens.requires_grad_(False)

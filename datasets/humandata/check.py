@@ -54,7 +54,8 @@ def check_humandata(
         images_folder: root of image_path; None: images are not checked.
         images_sample: number of images to check, drawn with a fixed seed; None: all.
 
-    Raises UserError if the container itself cannot be read.
+    Raises:
+        UserError: the container itself cannot be read.
     """
     file = OpenedFile(path)
     findings = [finding for check in _CHECKS for finding in check(file)]

@@ -148,7 +148,10 @@ class HumanDataFile:
     """The entries of an .npz or pickle; those of an .npz are read on first use."""
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError if the file is missing or not an .npz or a pickle of a dictionary."""
+        """
+        Raises:
+            UserError: the file is missing or not an .npz or a pickle of a dictionary.
+        """
         self.path = path
         self._entries: Mapping[str, Any] | None = None
         if path.suffix in (".pkl", ".pickle"):
@@ -192,7 +195,8 @@ class HumanDataFile:
     def stored_joints(self, key: str, stored: int) -> tuple[Int[np.ndarray, " K"], int]:
         """The joints that a keypoint array of `stored` joints has, and the size of its full set.
 
-        Raises UserError if its mask is missing or does not fit.
+        Raises:
+            UserError: its mask is missing or does not fit.
         """
         mask = self.mask(key)
         if mask is None:
@@ -216,9 +220,10 @@ class HumanDataFile:
 
 
 def texts(file: HumanDataFile, key: str, value: Any, length: int | None) -> np.ndarray:
-    """An array of `length` strings (None: of any length).
+    """An entry as an array of `length` strings (None: of any length).
 
-    Raises UserError if it is not, naming the row.
+    Raises:
+        UserError: the value is something else; the message names the row.
     """
     texts = np.asarray(value) if np.ndim(value) == 1 else np.asarray(None)
     if texts.ndim != 1:
@@ -233,7 +238,11 @@ def texts(file: HumanDataFile, key: str, value: Any, length: int | None) -> np.n
 
 
 def numbers(file: HumanDataFile, key: str, value: Any, length: int) -> Float32[np.ndarray, "N ..."]:
-    """An array of numbers of `length` rows. Raises UserError if it is not, naming the row."""
+    """An entry as an array of numbers with `length` rows.
+
+    Raises:
+        UserError: the value is something else; the message names the row.
+    """
     try:
         array = np.asarray(value, dtype=np.float32)
     except (ValueError, TypeError) as error:
@@ -267,7 +276,8 @@ def _check_length(file: HumanDataFile, key: str, column: np.ndarray, length: int
 def read_entries(path: Path) -> Entries:
     """All entries of a file, except empty ones and flags of the container.
 
-    Raises UserError, which names the entry, if an entry does not have one row per person.
+    Raises:
+        UserError: an entry does not have one row per person; the message names the entry.
     """
     file = HumanDataFile(path)
     entries = {key: file.get(key) for key in file.names if key not in BOOKKEEPING}

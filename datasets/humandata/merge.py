@@ -70,8 +70,9 @@ class Part(NamedTuple):
 def merge(parts: Sequence[Part], keep: Keep = "common") -> Entries:
     """All rows, file after file. If conventions differ, hands become relative to the mean hand.
 
-    Raises UserError if the files are incompatible: body parameters of different models, no common
-    2D keypoints, or 3D keypoints of which only some are relative to the root.
+    Raises:
+        UserError: the files are incompatible: body parameters of different models, no common 2D
+            keypoints, or 3D keypoints of which only some are relative to the root.
     """
     families = [[family for family in FAMILIES if family in part.entries] for part in parts]
     for part, of_part in zip(parts, families, strict=True):
@@ -287,7 +288,8 @@ def same(one: Any, other: Any) -> bool:
 def slice_rows(text: str, length: int) -> Int[np.ndarray, " K"]:
     """The rows of START:STOP[:STEP], as in Python; each of the three may be left out.
 
-    Raises UserError if it is not a slice, or selects no rows.
+    Raises:
+        UserError: the text is not a slice, or selects no rows.
     """
     pieces = text.split(":")
     try:
@@ -307,7 +309,8 @@ def subset_rows(
 ) -> Int[np.ndarray, " K"]:
     """The rows whose image matches the pattern, or `count` of them at random; None: all.
 
-    Raises UserError if no image matches the pattern.
+    Raises:
+        UserError: no image matches the pattern.
     """
     rows = np.arange(len(image_path))
     if pattern is not None:

@@ -57,7 +57,8 @@ def entries_of_parameters(
 
     `places` are files of parameters, and folders of such files.
 
-    Raises UserError if a file or its image is missing or damaged, or nobody is inside an image.
+    Raises:
+        UserError: a file or its image is missing or damaged, or nobody is inside an image.
     """
     files = list(_files(places))
     stems = _images_by_stem(images)
@@ -90,9 +91,14 @@ def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
 def read_parameters(
     file: Path, images: Path, stems: Mapping[str, Sequence[Path]]
 ) -> Iterator[ParameterRow]:
-    """Read the people of one file; `stems`: the images by their names without suffixes.
+    """Read the people of one file.
 
-    Raises UserError if the file cannot be read, is incomplete, or has no image.
+    Args:
+        images: folder of the images.
+        stems: the images by their names without suffixes.
+
+    Raises:
+        UserError: the file cannot be read, is incomplete, or has no image.
     """
     for number, person in enumerate(_persons(file)):
         where = f"{file}, person {number}"

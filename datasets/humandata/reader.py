@@ -62,7 +62,8 @@ def read_humandata(
 
     Without `need_joints` a file may lack keypoints.
 
-    Raises UserError, which names the file, the key and if possible the row, if something is wrong.
+    Raises:
+        UserError: something is wrong; the message names file, entry and if possible the row.
     """
     file = HumanDataFile(path)
     image_path = texts(file, "image_path", file.require("image_path"), None)

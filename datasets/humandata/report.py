@@ -107,7 +107,11 @@ def _rows(finding: Finding) -> str:
 
 
 def report_statistics(files: Sequence[Path], *, as_json: bool) -> None:
-    """Write statistics of files to standard output; raises UserError if one is damaged."""
+    """Write statistics of files to standard output.
+
+    Raises:
+        UserError: a file is damaged.
+    """
     reports = {str(path): humandata_statistics(path) for path in files}
     if as_json:
         _write_json([{"file": path, **report} for path, report in reports.items()])
@@ -142,7 +146,8 @@ def _write_json(content: object) -> None:
 def humandata_statistics(path: Path) -> dict[str, Any]:
     """Statistics of a file, for JSON. Lengths in pixels and metres, rotations in degrees.
 
-    Raises UserError if the file is damaged.
+    Raises:
+        UserError: the file is damaged.
     """
     file = OpenedFile(path)
     _, length, columns = read_humandata(path)
@@ -268,7 +273,8 @@ def draw_rows(
 ) -> None:
     """Write one picture for each row, and all of them on a contact sheet if there are several.
 
-    Raises UserError if the file is damaged, an image cannot be read, or the body model is missing.
+    Raises:
+        UserError: the file is damaged, an image cannot be read, or the body model is missing.
     """
     pictures = Pictures(file, images, body_folder)
     drawn = []
@@ -283,7 +289,8 @@ def draw_rows(
 def choose_rows(text: str | None, count: int | None, seed: int, length: int) -> list[int]:
     """The rows of a list such as "0,5,10-20" (ends included), or `count` of them at random.
 
-    Raises UserError if it is not such a list, or the file does not have these rows.
+    Raises:
+        UserError: the text is not such a list, or the file does not have these rows.
     """
     if text is None:
         count = min(_FEW_ROWS if count is None else count, length)
@@ -305,7 +312,10 @@ class Pictures:
     """Draws the rows of one file."""
 
     def __init__(self, path: Path, images: Path, body_folder: Path) -> None:
-        """Raises UserError if the file is damaged or the body model is missing."""
+        """
+        Raises:
+            UserError: the file is damaged or the body model is missing.
+        """
         self.images = images
         self.family, _, columns = read_humandata(path)
         assumed = np.full(len(columns["row"]), assumed_flat_hands(path))
@@ -323,7 +333,11 @@ class Pictures:
             self.renderer = MeshRenderer(body.faces.numpy(), body.vertex_count)
 
     def draw(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
-        """The picture of a row. Raises UserError if the image cannot be read."""
+        """The picture of a row.
+
+        Raises:
+            UserError: the image cannot be read.
+        """
         picture = read_pixels(path_within(self.images, str(self.columns["image_path"][row])))
         picture = self._with_body(picture, row)
         joints = np.full((len(JOINTS), 2), np.nan)

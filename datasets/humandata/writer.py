@@ -64,7 +64,8 @@ def write_humandata(path: Path, entries: Mapping[str, Any]) -> None:
     the joints of the mask. `__key_strict__` is False, because extra entries are kept;
     the other flags of the container are rewritten.
 
-    Raises UserError if an entry does not fit the format or the number of rows.
+    Raises:
+        UserError: an entry does not fit the format or the number of rows.
     """
     present = {key: value for key, value in entries.items() if value is not None}
     if "image_path" not in present:
@@ -124,7 +125,8 @@ def complete_keypoints(
 ) -> tuple[np.ndarray, UInt8[np.ndarray, " J"]]:
     """A keypoint array with all joints and confidences, and its mask.
 
-    Raises UserError, naming `path`, if the mask has another number of joints.
+    Raises:
+        UserError: the mask has another number of joints; the message names `path`.
     """
     points = entries[key]
     if points.shape[2] == (2 if key.startswith("keypoints2d") else 3):
@@ -196,7 +198,8 @@ def humandata_entries(people: People) -> Entries:
     """Entries for `write_humandata`. Body boxes are padded by 1.2 and clipped to the image, boxes
     of hands and faces enclose their joints; people with boxes outside the image are left out.
 
-    Raises UserError if nobody is left.
+    Raises:
+        UserError: nobody is inside an image.
     """
     in_front = (people.joints_3d[..., 2] > 0) & people.joints_known
     confidence = in_front[..., None].astype(np.float32)

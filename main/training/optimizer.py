@@ -20,7 +20,8 @@ _BEFORE_BLOCKS: Final = ("encoder.patch_embed.", "encoder.pos_embed", "encoder.t
 def freeze(network: SMPLestX, config: TrainConfig) -> None:
     """Stop the gradients of parameters that no loss reads, and of the config's `frozen_blocks`.
 
-    Raises UserError if the encoder has fewer blocks.
+    Raises:
+        UserError: the encoder has fewer blocks.
     """
     depth = len(network.encoder.blocks)
     if config.frozen_blocks > depth:
@@ -68,8 +69,9 @@ def learning_rate(
 ) -> float:
     """The rate of an iteration, counted from 0 over all epochs: a linear rise, then a half cosine.
 
-    `spent`: share of `train.time_limit_s` that has passed. The position on the cosine is this share
-    or that of the iterations, whichever is larger.
+    Args:
+        spent: share of `train.time_limit_s` that has passed. The position on the cosine is this
+            share or that of the iterations, whichever is larger.
     """
     if iteration < config.warmup_iters:
         return config.lr * (iteration + 1) / config.warmup_iters

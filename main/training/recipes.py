@@ -98,7 +98,8 @@ def _initial_network(run: Run, snapshots: Snapshots) -> SMPLestX:
 
     A resumed run needs no such files.
 
-    Raises UserError if a weights file is missing, or belongs to another network.
+    Raises:
+        UserError: a weights file is missing, or belongs to another network.
     """
     config, model = run.config, run.config.model
     begins = next(snapshots.newest_first(), None) is None
@@ -137,7 +138,7 @@ def _share(run: Run) -> Share:
 
 
 def crop_loader(run: Run) -> TrainingLoader:
-    """Batches of the datasets that the config names; raises UserError as `TrainingSet` does."""
+    """Batches of the datasets that the config names."""
     samples = TrainingSet(run.config, run.data_dir, run.bodies.folder)
     pin = run.device.type == "cuda"
     return TrainingLoader(samples, _share(run), workers=run.config.train.num_thread, pin=pin)

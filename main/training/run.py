@@ -61,9 +61,11 @@ def run_training(recipe: Recipe, options: RunOptions, stop: StopRequest | None =
 
     Every process of the run calls it.
 
-    `stop`: set by SIGTERM and SIGHUP from now on.
+    Args:
+        stop: set by SIGTERM and SIGHUP from now on.
 
-    Raises UserError if the config, the data or the weights are not usable, or training failed.
+    Raises:
+        UserError: the config, the data or the weights are not usable, or training failed.
     """
     stop = stop or StopRequest()
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -64,7 +64,11 @@ class Run:
 
     @cached_property
     def bodies(self) -> BodyLibrary:
-        """The body models. Raises UserError if their files are missing."""
+        """The body models.
+
+        Raises:
+            UserError: the files of body models are missing.
+        """
         return BodyLibrary(find_model_folder(ROOT / self.config.model.human_model_path))
 
     @property
@@ -80,10 +84,12 @@ class Run:
 def run_folder(kind: str, job: str, outputs: Path, *, since: str | None, world: World) -> Path:
     """Make the folder of a run, the same for all processes: outputs/KIND_JOB_DATE.
 
-    `since`: use an existing folder of the job with this date or a later one, if there is one. Of
-    several, the one whose state was written last is used, as dates may be wrong.
+    Args:
+        since: use an existing folder of the job with this date or a later one, if there is one. Of
+            several, the one whose state was written last is used, as dates may be wrong.
 
-    Raises UserError if the job's name is not a folder name, or the folder cannot be made.
+    Raises:
+        UserError: the job's name is not a folder name, or the folder cannot be made.
     """
     date = datetime.now().astimezone().strftime(DATE)
     with failing_together("run folder"):
@@ -207,7 +213,8 @@ class Learner(NamedTuple):
     def restore(self, path: Path) -> Progress:
         """Load what `state` returned; every process of the run must call it.
 
-        Raises UserError if the file is damaged, or belongs to another network.
+        Raises:
+            UserError: the file is damaged, or belongs to another network.
         """
         content = read_torch(path)
         if not {"network", "optimizer", "progress"} <= content.keys():
@@ -261,7 +268,10 @@ class Snapshots:
     """
 
     def __init__(self, folder: Path, keep: int | None) -> None:
-        """`keep`: how many of the newest snapshots to keep; None: all."""
+        """
+        Args:
+            keep: how many of the newest snapshots to keep; None: all.
+        """
         self.folder, self._keep = folder, keep
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
@@ -277,7 +287,8 @@ class Snapshots:
     def write(self, state: dict[str, Any], *, best: bool = False) -> None:
         """Begin to write a state (of `Learner.state`), after the previous one is written.
 
-        Raises OSError if the previous one could not be written.
+        Raises:
+            OSError: the previous one could not be written.
         """
         self.wait()
         progress = Progress(**state["progress"])
@@ -296,7 +307,11 @@ class Snapshots:
             self._good |= {self._latest}
 
     def wait(self) -> None:
-        """Wait until everything is on the disk. Raises OSError if it could not be written."""
+        """Wait until everything is on the disk.
+
+        Raises:
+            OSError: a file could not be written.
+        """
         if self._writing is not None:
             writing, self._writing = self._writing, None
             writing.result()
@@ -343,8 +358,9 @@ def _advance(path: Path) -> tuple[int, int] | None:
 def resume(run: Run, learner: Learner, snapshots: Snapshots) -> Progress:
     """Load the newest complete state of the run's folder, or the state that the config names.
 
-    Raises UserError if no state of the folder can be read, or model.pretrained_model_path contains
-    no state from which a run can be resumed.
+    Raises:
+        UserError: no state of the folder can be read, or model.pretrained_model_path contains no
+            state from which a run can be resumed.
     """
     paths = list(snapshots.newest_first())
     for path in paths:
