@@ -53,9 +53,9 @@ _OTHER_FILES: Final = 128
 _SHARED_MEMORY: Final = Path("/dev/shm")
 
 
-# The first numbers of the seeds of random orders.
-_ROWS: Final = 0
-_EPOCH: Final = 1
+# First numbers of the seeds of random orders.
+_ROW_ORDER: Final = 0
+_EPOCH_ORDER: Final = 1
 
 
 class Mixture:
@@ -97,13 +97,10 @@ class Mixture:
         Each dataset gives its rows in a fixed order and continues in the next epoch where it
         stopped: no row is repeated before all have been used once.
         """
-        generator = np.random.default_rng((self.seed, _EPOCH, epoch))
+        generator = np.random.default_rng((self.seed, _EPOCH_ORDER, epoch))
         if self._takes_all:
             return generator.permutation(self._epoch_length)
-        parts = [
-            start + self._turn(k, length, *self._span(k, epoch))
-            for k, (start, length) in enumerate(zip(self._starts[:-1], self.lengths, strict=True))
-        ]
+        parts = [self._rows(dataset, epoch) for dataset in range(len(self.names))]
         return generator.permutation(np.concatenate(parts))
 
     def locate(self, number: int) -> tuple[int, int]:
@@ -111,19 +108,19 @@ class Mixture:
         dataset = int(np.searchsorted(self._starts, number, side="right")) - 1
         return dataset, int(number - self._starts[dataset])
 
-    def _span(self, dataset: int, epoch: int) -> tuple[int, int]:
-        """How many rows a dataset has given before this epoch, and by its end."""
-        if self._shares:
-            share = self._shares[self.names[dataset]]
-            return epoch * share, (epoch + 1) * share
-        # The remainder goes to other datasets in every epoch.
-        count = len(self.names)
-        ends = [(k * self._epoch_length + dataset) // count for k in (epoch, epoch + 1)]
-        return ends[0], ends[1]
+    def _rows(self, dataset: int, epoch: int) -> Int64[np.ndarray, " K"]:
+        """The numbers of the rows that a dataset gives in an epoch."""
+        length = self.lengths[dataset]
+        order = np.random.default_rng((self.seed, _ROW_ORDER, dataset)).permutation(length)
+        given = np.arange(self._given(dataset, epoch), self._given(dataset, epoch + 1))
+        return self._starts[dataset] + order[given % length]
 
-    def _turn(self, dataset: int, length: int, start: int, stop: int) -> Int64[np.ndarray, " K"]:
-        order = np.random.default_rng((self.seed, _ROWS, dataset)).permutation(length)
-        return order[np.arange(start, stop) % length]
+    def _given(self, dataset: int, epochs: int) -> int:
+        """How many rows a dataset gives in this number of epochs."""
+        if self._shares:
+            return epochs * self._shares[self.names[dataset]]
+        # The remainder goes to other datasets in every epoch.
+        return (epochs * self._epoch_length + dataset) // len(self.names)
 
 
 def _weighted(lengths: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, int]:

@@ -34,7 +34,7 @@ from utils.geometry import axis_angle_to_matrix
 _BUNDLED: Final = PRETRAINED / "smplest_x_demo" / "smplest_x_demo.safetensors"
 _WEIGHT_STD: Final = 0.02  # as usual for ViTs since BERT
 _HEAD_STD: Final = 1e-3
-_FRAMED: Final = 0.8
+_FILLED_SHARE: Final = 0.8
 """Share of the height of the crop that the average person fills."""
 _LOWERED_ARM_RAD: Final = 1.1
 _LOWERED_ARMS: Final = {"left_shoulder": -_LOWERED_ARM_RAD, "right_shoulder": _LOWERED_ARM_RAD}
@@ -58,7 +58,7 @@ def initial_network(config: ModelConfig, body: BodyModel) -> SMPLestX:
     if isinstance(encoder.patch_embed, BlazePoseStem):
         _load_convolutions(encoder.patch_embed)
     with torch.no_grad():
-        encoder.pos_embed[0, 1:] = _places(*encoder.grid, config.encoder_config.embed_dim)
+        encoder.pos_embed[0, 1:] = _sincos_embedding(*encoder.grid, config.encoder_config.embed_dim)
     _set_heads(network.heads, average_person(body, config), config)
     return network
 
@@ -76,10 +76,10 @@ def _load_convolutions(stem: BlazePoseStem) -> None:
         parameter.data.copy_(given)
 
 
-def _places(height: int, width: int, dim: int) -> Float[Tensor, "N D"]:
-    """Sines and cosines of the rows and columns of patches (He et al., CVPR 2022).
+def _sincos_embedding(height: int, width: int, dim: int) -> Float[Tensor, "N D"]:
+    """A position embedding: sines and cosines of rows and columns (He et al., CVPR 2022).
 
-    With such a position embedding from the start, finding joints is learned much faster.
+    With it from the start, finding joints is learned much faster.
     """
     waves = 10_000 ** -(torch.arange(dim // 4) / (dim / 4))
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -107,7 +107,7 @@ def average_person(body: BodyModel, config: ModelConfig) -> BodyParameters:
     )
     joints = pose_body(person, body, config, want_vertices=False).joints[0]
     top, bottom = joints.amin(0), joints.amax(0)
-    depth = config.focal[1] * (bottom - top)[1] / (_FRAMED * config.input_body_shape[0])
+    depth = config.focal[1] * (bottom - top)[1] / (_FILLED_SHARE * config.input_body_shape[0])
     middle = (top + bottom) / 2
     return person._replace(transl=torch.stack([-middle[0], -middle[1], depth])[None])
 
@@ -155,7 +155,7 @@ _PREFIX: Final = "backbone."
 _HEAD: Final = "keypoint_head."
 _BLOCK: Final = re.compile(r"blocks\.(\d+)\.")
 # Not in these files, as it belongs to the body, not to the image.
-_OWN: Final = frozenset({"task_tokens"})
+_NOT_SAVED: Final = frozenset({"task_tokens"})
 
 
 @torch.no_grad()
@@ -174,8 +174,8 @@ def load_encoder(
             another shape.
     """
     given = {key.removeprefix(_PREFIX): value for key, value in _read_weights(path).items()}
-    wanted = {key: value for key, value in encoder.state_dict().items() if key not in _OWN}
-    new = _blocks_behind(given, wanted) if deepen else {}
+    wanted = {key: value for key, value in encoder.state_dict().items() if key not in _NOT_SAVED}
+    new = _blocks_after(given, wanted) if deepen else {}
     wanted = {key: value for key, value in wanted.items() if key not in new}
     if not wanted.keys() & given.keys():
         raise UserError(f"{path}: none of its {len(given)} weights is an encoder's; wrong file?")
@@ -230,7 +230,7 @@ def _read_weights(path: Path) -> Mapping[str, Tensor]:
     return require_weights(path, weights)
 
 
-def _blocks_behind(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _blocks_after(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of the blocks after the last given one."""
     depth = max((1 + int(block[1]) for key in given if (block := _BLOCK.match(key))), default=0)
     return {
@@ -250,7 +250,9 @@ def _as_identity(blocks: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def save_encoder(network: KeypointNetwork, path: Path) -> None:
     """Write a pre-trained encoder and its head in the format of ViTPose."""
-    encoder = {_PREFIX + k: v for k, v in network.encoder.state_dict().items() if k not in _OWN}
+    encoder = {
+        _PREFIX + k: v for k, v in network.encoder.state_dict().items() if k not in _NOT_SAVED
+    }
     head = {_HEAD + k: v for k, v in network.keypoint_head.state_dict().items()}
     save_torch({"state_dict": {**encoder, **head}}, path)
 

@@ -186,9 +186,9 @@ class Heads(nn.ModuleDict):
 
 
 DEPTH_UNIT_M: Final = 0.5
-_UNSURE: Final = 0.1
+_ERROR_SCALE: Final = 0.1
 """Expected error at which the weight of a joint is 1/e."""
-_PLACE_UNIT: Final = 0.25
+_POSITION_UNIT: Final = 0.25
 """Unit of x and y in the lifter."""
 
 
@@ -209,8 +209,8 @@ def found_keypoints(
 ) -> Float[Tensor, "B 137 2"]:
     """The position of each joint, in pixels of the network's input."""
     input_height, input_width = config.input_body_shape
-    places = observed_keypoints(predicted)[..., :2] + 0.5
-    return places * constants((input_width, input_height), places)
+    positions = observed_keypoints(predicted)[..., :2] + 0.5
+    return positions * constants((input_width, input_height), positions)
 
 
 def observed_keypoints(predicted: Float[Tensor, "B 137 4 h w"]) -> Float[Tensor, "B 137 4"]:
@@ -231,10 +231,14 @@ def observed_keypoints(predicted: Float[Tensor, "B 137 4 h w"]) -> Float[Tensor,
     return torch.stack([x / width - 0.5, y / height - 0.5, DEPTH_UNIT_M * depth, error], 2)
 
 
-def cell_of(places: Float[Tensor, "B J 2"], height: int, width: int) -> Int[Tensor, "B J"]:
-    """Indices of cells of a grid over the crop, row by row; the nearest cell if outside."""
+def cell_of(positions: Float[Tensor, "B J 2"], height: int, width: int) -> Int[Tensor, "B J"]:
+    """The cells, counted row by row, of a grid over the crop; the nearest cell if outside.
+
+    Args:
+        positions: x, y as shares of the crop's width and height.
+    """
     column, row = (
-        (places[..., k] * size).floor().clamp(0, size - 1).long()
+        (positions[..., k] * size).floor().clamp(0, size - 1).long()
         for k, size in enumerate((width, height))
     )
     return row * width + column
@@ -281,9 +285,9 @@ class Lifter(nn.Module):
         Computed in float32 also under autocast, as in inference.
         """
         with torch.autocast(keypoints.device.type, enabled=False):
-            place, depth, error = keypoints.float().split([2, 1, 1], dim=2)
-            confidence = torch.exp(-error / _UNSURE)
-            values = torch.cat([place / _PLACE_UNIT, depth / DEPTH_UNIT_M], dim=2)
+            position, depth, error = keypoints.float().split([2, 1, 1], dim=2)
+            confidence = torch.exp(-error / _ERROR_SCALE)
+            values = torch.cat([position / _POSITION_UNIT, depth / DEPTH_UNIT_M], dim=2)
             values = torch.where(confidence > 0, values, 0.0)
             x = self.embed(torch.cat([values, confidence], dim=2).flatten(1))
             for block in self.blocks:

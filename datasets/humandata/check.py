@@ -309,10 +309,10 @@ def reprojection(file: OpenedFile) -> Iterator[Finding]:
         yield Finding("info", "keypoints3d", "root aligned: not compared with the 2D keypoints")
         return
     for key_2d, key_3d in _pairs(file):
-        flat, solid = file.keypoints(key_2d), file.keypoints(key_3d)
-        if flat is None or solid is None:
+        found_2d, found_3d = file.keypoints(key_2d), file.keypoints(key_3d)
+        if found_2d is None or found_3d is None:
             continue
-        (points_2d, exists_2d), (points_3d, exists_3d) = flat, solid
+        (points_2d, exists_2d), (points_3d, exists_3d) = found_2d, found_3d
         seen = _confident(points_2d, 2) & _confident(points_3d, 3) & exists_2d & exists_3d
         seen &= points_3d[..., 2] > 0
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

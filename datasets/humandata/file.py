@@ -73,7 +73,7 @@ KNOWN: Final = frozenset(
 Entries = dict[str, Any]
 """The entries of a file by name: dictionaries as they are, keypoints with all joints."""
 
-_ROWS_ELSEWHERE: Final = ("frame_range", "mano")
+_REFER_TO_ROWS: Final = ("frame_range", "mano")
 """Entries that refer to row numbers, so they become invalid when rows change."""
 _LARGE_BYTES: Final = 32_000_000
 _LARGE_REMEMBERED: Final = 2
@@ -320,7 +320,7 @@ def take_rows(entries: Entries, rows: Int[np.ndarray, " K"]) -> Entries:
     """The entries with only some rows, in the given order, and unchanged masks."""
     length = len(entries["image_path"])
     taken: Entries = {}
-    for key, value in without_own_rows(entries).items():
+    for key, value in without_row_references(entries).items():
         if isinstance(value, Mapping) and key != "misc":
             taken[key] = {
                 name: _taken(column, rows) if is_list(column) else column
@@ -331,12 +331,12 @@ def take_rows(entries: Entries, rows: Int[np.ndarray, " K"]) -> Entries:
     return taken
 
 
-def without_own_rows(entries: Entries) -> Entries:
+def without_row_references(entries: Entries) -> Entries:
     """Remove entries that refer to row numbers, with a warning for each."""
-    for key in _ROWS_ELSEWHERE:
+    for key in _REFER_TO_ROWS:
         if key in entries:
             log.warning("entry '%s' is left out: it refers to the rows of its file", key)
-    return {key: value for key, value in entries.items() if key not in _ROWS_ELSEWHERE}
+    return {key: value for key, value in entries.items() if key not in _REFER_TO_ROWS}
 
 
 def _taken(column: Any, rows: Int[np.ndarray, " K"]) -> Any:

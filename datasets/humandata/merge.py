@@ -30,7 +30,7 @@ from datasets.humandata.file import (
     mask_names,
     stated_flat_hands,
     subtract_mean_hand,
-    without_own_rows,
+    without_row_references,
 )
 from datasets.humandata.writer import complete_keypoints
 from datasets.sources import assumed_flat_hands
@@ -81,7 +81,7 @@ def merge(parts: Sequence[Part], keep: Keep = "common") -> Entries:
                 f"{part.path} has parameters of {' and '.join(of_part) or 'no body model'}, "
                 f"{parts[0].path} of {' and '.join(families[0]) or 'none'}; merge files of one kind"
             )
-    parts = [Part(part.path, without_own_rows(part.entries)) for part in parts]
+    parts = [Part(part.path, without_row_references(part.entries)) for part in parts]
     parts, flat_hands = _one_hand_convention(_cameras_by_row(parts))
     merged = _row_entries(parts, keep) | join_keypoints(parts, keep) | _file_wide(parts)
     for key in (*families[0], "meta"):

@@ -51,16 +51,19 @@ class ParameterRow(NamedTuple):
 
 
 def entries_of_parameters(
-    places: Sequence[Path], images: Path, body_folder: Path
+    paths: Sequence[Path], images: Path, body_folder: Path
 ) -> tuple[Entries, int]:
     """Entries for `write_humandata`, and the number of files that they come from.
 
-    `places` are files of parameters, and folders of such files.
+    Args:
+        paths: files of parameters, and folders of such files.
+        images: folder of the images.
+        body_folder: folder of the SMPL-X files.
 
     Raises:
         UserError: a file or its image is missing or damaged, or nobody is inside an image.
     """
-    files = list(_files(places))
+    files = list(_files(paths))
     stems = _images_by_stem(images)
     rows = [row for file in files for row in read_parameters(file, images, stems)]
     _check_faces(rows)
@@ -68,15 +71,15 @@ def entries_of_parameters(
     return humandata_entries(_people(rows, images, bodies)), len(files)
 
 
-def _files(places: Sequence[Path]) -> Iterator[Path]:
-    for place in places:
-        if place.is_dir():
-            found = sorted(p for p in place.iterdir() if p.suffix.lower() in (".json", ".npz"))
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in (".json", ".npz"))
             if not found:
-                raise UserError(f"{place} has no .json or .npz file; give files of parameters")
+                raise UserError(f"{path} has no .json or .npz file; give files of parameters")
             yield from found
         else:
-            yield place
+            yield path
 
 
 def _images_by_stem(folder: Path) -> dict[str, list[Path]]:

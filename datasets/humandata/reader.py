@@ -160,14 +160,16 @@ def _joints(
     confidence = points[:, :, dimensions:]  # none, or one number
     seen = np.any(confidence > 0, axis=(0, 2)) if confidence.size else np.ones(len(present), bool)
     mask = file.mask(key)
+    if mask is not None:
+        mask = _network_joints((mask == 1)[None], np.arange(count))[0].astype(np.uint8)
     return (
-        _chosen(points[::interval, :, :dimensions], present),
-        None if mask is None else _chosen((mask == 1)[None], np.arange(count))[0].astype(np.uint8),
-        _chosen(seen[None], present)[0].astype(np.uint8),
+        _network_joints(points[::interval, :, :dimensions], present),
+        mask,
+        _network_joints(seen[None], present)[0].astype(np.uint8),
     )
 
 
-def _chosen(
+def _network_joints(
     values: Shaped[np.ndarray, "N K ..."], present: Int[np.ndarray, " K"]
 ) -> Shaped[np.ndarray, "N 137 ..."]:
     """Values of the 137 joints, from those of the joints `present` of HumanData."""

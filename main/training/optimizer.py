@@ -56,12 +56,12 @@ def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optim
     return kind(described, lr=config.lr, fused=True)
 
 
-def _layer(name: str, behind: int) -> int:
-    """0 before the encoder's blocks, 1 for the first block, `behind` after the last one."""
+def _layer(name: str, last: int) -> int:
+    """0 before the encoder's blocks, 1 for the first block, `last` after all blocks."""
     block = _BLOCK.search(name)
     if block:
         return 1 + int(block[1])
-    return 0 if any(part in name for part in _BEFORE_BLOCKS) else behind
+    return 0 if any(part in name for part in _BEFORE_BLOCKS) else last
 
 
 def learning_rate(

@@ -137,8 +137,8 @@ class Trainer:
         batches = self.loader.epoch(progress.epoch, progress.iteration)
         for _ in range(progress.iteration, self.loader.iterations):
             with self.log.waiting_for_data():
-                turn = next(batches)
-            yield [copied_to(self.device, batch) for batch in turn]
+                of_iteration = next(batches)
+            yield [copied_to(self.device, batch) for batch in of_iteration]
 
     def _iterate(
         self, progress: Progress, batches: list[dict[str, Tensor]]

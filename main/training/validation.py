@@ -36,8 +36,8 @@ from utils.render import PERSON_COLOURS, draw_skeleton
 
 log = logging.getLogger(__name__)
 
-_NEAR: Final = 0.05
-"""Distance up to which a keypoint counts as found, as a share of the crop's height."""
+_PCK_THRESHOLD: Final = 0.05
+"""Distance up to which a keypoint counts as correct, as a share of the crop's height."""
 _LIFTING_SEED: Final = 2**32
 """Different from all seeds of training, which configs limit to smaller numbers."""
 _LIFTING_POSES: Final = 500
@@ -146,7 +146,7 @@ class UnchangedSamples(Dataset[TrainingSample]):
 
 
 class KeypointValidator(Validator):
-    """Median distances of the joints of body and hands, in pixels of the network's input."""
+    """Median distances of body and hand joints in pixels of the network's input, and PCK."""
 
     metric = "body_px"
 
@@ -164,14 +164,15 @@ class KeypointValidator(Validator):
         for batch in DataLoader(samples, self._config.test.test_batch_size):
             batch = {name: value.to(self._run.device) for name, value in batch.items()}
             found = found_keypoints(self._learner.network(images_of(batch)), self._config.model)
-            places, seen = positions_in_crop(batch, self._config.model)
-            errors.append((found - places * constants((width, height), places)).norm(dim=-1))
+            positions, seen = positions_in_crop(batch, self._config.model)
+            true = positions * constants((width, height), positions)
+            errors.append((found - true).norm(dim=-1))
             known.append(seen)
-        return _summary(torch.cat(errors), torch.cat(known), _NEAR * height)
+        return _summary(torch.cat(errors), torch.cat(known), _PCK_THRESHOLD * height)
 
 
 def _summary(
-    errors: Float[Tensor, "N 137"], known: Bool[Tensor, "N 137"], near: float
+    errors: Float[Tensor, "N 137"], known: Bool[Tensor, "N 137"], threshold: float
 ) -> dict[str, float]:
     hands = slice(JOINT_PARTS["left_hand"].start, JOINT_PARTS["right_hand"].stop)
     values = {}
@@ -179,7 +180,7 @@ def _summary(
         chosen = errors[:, part][known[:, part]]
         if len(chosen):
             values[f"{name}_px"] = float(chosen.median())
-            values[f"{name}_near"] = float((chosen < near).float().mean())
+            values[f"{name}_pck"] = float((chosen < threshold).float().mean())
     return values
 
 
