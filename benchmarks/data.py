@@ -17,7 +17,7 @@ import numpy as np
 
 from configs.reader import load_config
 from configs.schema import Config
-from datasets.cache import Instance
+from datasets.instances import Instance
 from datasets.sample import draw_augmentation, read_pixels, training_sample, training_targets
 from utils.camera import Box, crop_person, image_to_crop, person_box
 

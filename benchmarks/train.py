@@ -38,7 +38,7 @@ from benchmarks.data import make_instance, write_photograph
 from benchmarks.inference import cost, largest_product
 from configs.reader import load_config
 from configs.schema import Config, EncoderConfig
-from datasets.cache import Instance
+from datasets.instances import Instance
 from datasets.sample import TrainingSample, draw_augmentation, training_sample
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder

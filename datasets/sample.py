@@ -18,8 +18,8 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from configs.schema import Config, ModelConfig
-from datasets.cache import Instance
 from datasets.humandata.file import LARGEST_TRAINED_BETA
+from datasets.instances import Instance
 from datasets.sources import Scans
 from human_models.body import BodyLibrary, BodyOutput
 from human_models.files import Gender

@@ -14,17 +14,9 @@ import numpy as np
 import pytest
 
 import datasets.cache as cache_module
-from datasets.cache import (
-    NUMBER_COLUMNS,
-    TEXT_COLUMNS,
-    InstanceTable,
-    annotation_files,
-    instance,
-    open_dataset,
-    read_columns,
-    write_table,
-)
+from datasets.cache import InstanceTable, annotation_files, open_dataset, write_table
 from datasets.humandata.reader import Columns
+from datasets.instances import NUMBER_COLUMNS, TEXT_COLUMNS, instance, read_columns
 from datasets.sources import SOURCES
 from utils.errors import UserError
 

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import default_collate
 
 from configs.reader import load_config
-from datasets.cache import Instance
+from datasets.instances import Instance
 from datasets.sample import (
     NO_AUGMENTATION,
     Augmentation,

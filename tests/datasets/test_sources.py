@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from configs.schema import DataConfig, Protocol
-from datasets.cache import InstanceTable, complete, open_dataset
+from datasets.cache import InstanceTable, open_dataset
 from datasets.humandata.reader import read_humandata
+from datasets.instances import complete
 from datasets.sources import SOURCES, Split, find_source
 from human_models.joints import HANDS_MEAN, JOINT_PARTS, JOINTS, POSE_PARTS
 from utils.camera import Box, clip_box, have_area

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from configs.reader import load_config
-from datasets.cache import Instance
+from datasets.instances import Instance
 from datasets.sample import NO_AUGMENTATION, Augmentation, training_sample, training_targets
 from human_models.joints import JOINTS, POSE_PARTS, mirror_permutation
 from utils.camera import Box, image_to_crop
