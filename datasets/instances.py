@@ -1,4 +1,4 @@
-"""The people of an annotation file as complete columns: conventions unified, unknown values marked."""
+"""The people of an annotation file as complete columns: one convention, unknown values marked."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -145,10 +145,10 @@ def _stats(arguments: argparse.Namespace) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from datasets.humandata.file import OpenedFile
+    from datasets.humandata.lenient import LenientFile
     from datasets.humandata.report import choose_rows, draw_rows
 
-    length = OpenedFile(arguments.file).length
+    length = LenientFile(arguments.file).length
     rows = choose_rows(arguments.rows, arguments.sample, arguments.seed, length)
     draw_rows(arguments.file, arguments.images, arguments.output, rows, arguments.body_folder)
     log.info("%s: %d rows", arguments.output, len(rows))

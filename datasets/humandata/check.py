@@ -22,9 +22,9 @@ from datasets.humandata.file import (
     META_TEXTS,
     PART_BOXES,
     TRIPLES,
-    OpenedFile,
     as_numbers,
 )
+from datasets.humandata.lenient import LenientFile
 from datasets.sources import assumed_flat_hands, source_of_file
 from human_models.joints import HANDS_MEAN, SIDES
 from utils.camera import have_area, project
@@ -57,14 +57,14 @@ def check_humandata(
     Raises:
         UserError: the container itself cannot be read.
     """
-    file = OpenedFile(path)
+    file = LenientFile(path)
     findings = [finding for check in _CHECKS for finding in check(file)]
     if images_folder is not None:
         findings += images(file, images_folder, images_sample)
     return sorted(findings, key=lambda finding: _ORDER.index(finding.severity))
 
 
-def finite(file: OpenedFile) -> Iterator[Finding]:
+def finite(file: LenientFile) -> Iterator[Finding]:
     """NaN and infinity, in every entry that has numbers."""
     entries = [
         *(*BOXES, *KEYPOINTS_2D, *KEYPOINTS_3D, "vertices"),
@@ -87,7 +87,7 @@ def finite(file: OpenedFile) -> Iterator[Finding]:
             yield Finding("error", f"misc.{name}", "NaN or infinite", "correct it or leave it out")
 
 
-def boxes(file: OpenedFile) -> Iterator[Finding]:
+def boxes(file: LenientFile) -> Iterator[Finding]:
     """Boxes have an area, which is at least partly in the image."""
     for key in BOXES:
         values = file.boxes(key)
@@ -119,7 +119,7 @@ def _is_outside(
     return np.logical_or.reduce(beyond, axis=1) | ~have_area(values, image_size)
 
 
-def rotations(file: OpenedFile) -> Iterator[Finding]:
+def rotations(file: LenientFile) -> Iterator[Finding]:
     """Angles of axis-angle vectors are below a full turn (in radians)."""
     names = [f"{f}.{name}" for f in FAMILIES for name in TRIPLES[f] if name != "transl"]
     for entry, values in file.known_numbers(names):
@@ -130,7 +130,7 @@ def rotations(file: OpenedFile) -> Iterator[Finding]:
             yield from on_rows("warning", entry, bad, "turns beyond 360°", advice)
 
 
-def coefficients(file: OpenedFile) -> Iterator[Finding]:
+def coefficients(file: LenientFile) -> Iterator[Finding]:
     """Coefficients of shape and expression are plausible numbers of standard deviations."""
     names = [f"{f}.{name}" for f in FAMILIES for name in ("betas", "betas_neutral", "expression")]
     for entry, values in file.known_numbers(names):
@@ -144,7 +144,7 @@ def coefficients(file: OpenedFile) -> Iterator[Finding]:
             yield from on_rows("info", entry, unused, "beyond ±3", advice)
 
 
-def translations(file: OpenedFile) -> Iterator[Finding]:
+def translations(file: LenientFile) -> Iterator[Finding]:
     """People are in front of the camera; rows of zeros are unknown."""
     for entry, values in file.known_numbers([f"{family}.transl" for family in FAMILIES]):
         if values.shape[1:] != (3,):
@@ -156,7 +156,7 @@ def translations(file: OpenedFile) -> Iterator[Finding]:
         yield from on_rows("warning", entry, depth > _FARTHEST_M, "farther than 200 m", advice)
 
 
-def camera(file: OpenedFile) -> Iterator[Finding]:
+def camera(file: LenientFile) -> Iterator[Finding]:
     """Focal lengths and principal points in pixels."""
     focal = file.camera("focal_length")
     if focal is not None:
@@ -171,7 +171,7 @@ def camera(file: OpenedFile) -> Iterator[Finding]:
         yield from on_rows("warning", "principal_point", bad, "far outside the image", advice)
 
 
-def genders(file: OpenedFile) -> Iterator[Finding]:
+def genders(file: LenientFile) -> Iterator[Finding]:
     values = file.find("meta.gender")
     if isinstance(values, np.ndarray | list):
         bad = np.array([str(word)[:1].lower() not in _GENDERS for word in values], bool)
@@ -179,7 +179,7 @@ def genders(file: OpenedFile) -> Iterator[Finding]:
         yield from on_rows("warning", "meta.gender", bad, "unknown word", advice)
 
 
-def hand_convention(file: OpenedFile) -> Iterator[Finding]:
+def hand_convention(file: LenientFile) -> Iterator[Finding]:
     """flat_hand_mean is present, and agrees with the table of datasets and with the poses."""
     known = source_of_file(file.path)
     try:
@@ -238,7 +238,7 @@ def mean_hand_share(poses: Float[np.ndarray, "N ..."], side: str) -> float | Non
     return float(known.mean(axis=0) @ mean / (mean @ mean))
 
 
-def duplicates(file: OpenedFile) -> Iterator[Finding]:
+def duplicates(file: LenientFile) -> Iterator[Finding]:
     """No person occurs twice: in the same image, with the same box and position."""
     paths, values = file.image_paths(), file.boxes("bbox_xywh")
     if values is None or paths is None:
@@ -254,7 +254,7 @@ def duplicates(file: OpenedFile) -> Iterator[Finding]:
     yield from on_rows("warning", "image_path", again, "repeats an earlier row", advice)
 
 
-def confidences(file: OpenedFile) -> Iterator[Finding]:
+def confidences(file: LenientFile) -> Iterator[Finding]:
     for dimensions, keys in ((2, KEYPOINTS_2D), (3, KEYPOINTS_3D)):
         for key, points in file.known_numbers(keys):
             if points.ndim == 3 and points.shape[2] == dimensions + 1:
@@ -264,7 +264,7 @@ def confidences(file: OpenedFile) -> Iterator[Finding]:
                 yield from on_rows("warning", key, bad, "confidence not in 0..1", advice)
 
 
-def keypoint_positions(file: OpenedFile) -> Iterator[Finding]:
+def keypoint_positions(file: LenientFile) -> Iterator[Finding]:
     """2D keypoints are in the image or near it."""
     size = file.image_size
     known = (size > 0).all(axis=1)
@@ -280,7 +280,7 @@ def keypoint_positions(file: OpenedFile) -> Iterator[Finding]:
         yield from on_rows("warning", key, bad, "keypoints far outside the image", advice)
 
 
-def depths(file: OpenedFile) -> Iterator[Finding]:
+def depths(file: LenientFile) -> Iterator[Finding]:
     """3D keypoints are in metres, in front of the camera."""
     root_aligned = bool(file.dictionary("misc").get("kps3d_root_aligned"))
     for key in KEYPOINTS_3D:
@@ -299,7 +299,7 @@ def depths(file: OpenedFile) -> Iterator[Finding]:
         yield from on_rows("error", key, length > _LARGEST_BODY_M, "a person over 5 m", advice)
 
 
-def reprojection(file: OpenedFile) -> Iterator[Finding]:
+def reprojection(file: LenientFile) -> Iterator[Finding]:
     """3D keypoints, projected by the camera of the file, match its 2D keypoints."""
     focal, center = file.camera("focal_length"), file.camera("principal_point")
     boxes = file.boxes("bbox_xywh")
@@ -333,7 +333,7 @@ def reprojection(file: OpenedFile) -> Iterator[Finding]:
         yield from on_rows("warning", key_3d, bad, f"off the 2D keypoints; {what}", advice)
 
 
-def _pairs(file: OpenedFile) -> Iterator[tuple[str, str]]:
+def _pairs(file: LenientFile) -> Iterator[tuple[str, str]]:
     """Names of 2D and 3D arrays of the same joints."""
     for key_3d in KEYPOINTS_3D:
         key_2d = key_3d.removesuffix("_cam").replace("3d", "2d")
@@ -349,7 +349,7 @@ def _confident(points: np.ndarray, dimensions: int) -> np.ndarray:
     return finite & (points[..., dimensions] > 0)
 
 
-def images(file: OpenedFile, folder: Path, sample: int | None) -> Iterator[Finding]:
+def images(file: LenientFile, folder: Path, sample: int | None) -> Iterator[Finding]:
     """Images exist, can be opened, and have the stated size; `sample`: number of images to check.
 
     Only their headers are read.
@@ -390,7 +390,7 @@ def images(file: OpenedFile, folder: Path, sample: int | None) -> Iterator[Findi
     yield from _sizes(file, sizes[image_of_row].astype(int))
 
 
-def _sizes(file: OpenedFile, real: Int[np.ndarray, "N 2"]) -> Iterator[Finding]:
+def _sizes(file: LenientFile, real: Int[np.ndarray, "N 2"]) -> Iterator[Finding]:
     """Sizes in meta are those of the images."""
     stated = file.image_size
     known = (stated > 0).all(axis=1) & (real > 0).all(axis=1)
@@ -402,7 +402,7 @@ def _sizes(file: OpenedFile, real: Int[np.ndarray, "N 2"]) -> Iterator[Finding]:
     yield from on_rows("error", "meta.height", wrong & ~swapped, "not the image's size", advice)
 
 
-def stated_sizes(file: OpenedFile) -> Iterator[Finding]:
+def stated_sizes(file: LenientFile) -> Iterator[Finding]:
     """Sizes of images are present."""
     unknown = np.logical_or.reduce(file.image_size <= 0, axis=1)
     advice = "the published code needs it, unless its class knows the size of all images"

@@ -20,12 +20,12 @@ from datasets.humandata.file import (
     ROW_OTHERS,
     ROW_TEXTS,
     TRIPLES,
-    OpenedFile,
     as_numbers,
     is_known,
     is_list,
     mask_names,
 )
+from datasets.humandata.lenient import LenientFile
 from datasets.sources import source_of_file
 
 Severity = Literal["error", "warning", "info"]
@@ -55,7 +55,7 @@ def on_rows(
         yield Finding(severity, entry, what, advice, len(rows), first)
 
 
-def required_entries(file: OpenedFile) -> Iterator[Finding]:
+def required_entries(file: LenientFile) -> Iterator[Finding]:
     """Entries that loaders need are present."""
     for key in ("image_path", "bbox_xywh"):
         if file.get(key) is None:
@@ -74,7 +74,7 @@ def required_entries(file: OpenedFile) -> Iterator[Finding]:
         yield Finding("error", "smplx", "no body parameters", f"give an entry {names}")
 
 
-def container_flags(file: OpenedFile) -> Iterator[Finding]:
+def container_flags(file: LenientFile) -> Iterator[Finding]:
     """Flags and counts of the container are right."""
     if file.get("__keypoints_compressed__") is None:
         key = "__keypoints_compressed__"
@@ -91,7 +91,7 @@ def container_flags(file: OpenedFile) -> Iterator[Finding]:
         yield Finding("warning", "__key_strict__", what, "mmhuman3d refuses it; write it again")
 
 
-def readable(file: OpenedFile) -> Iterator[Finding]:
+def readable(file: LenientFile) -> Iterator[Finding]:
     """All entries of the container are readable."""
     for name in file.names:
         file.get(name)
@@ -104,7 +104,7 @@ def readable(file: OpenedFile) -> Iterator[Finding]:
             yield Finding("error", key, what, "save it as one: np.array({...}, dtype=object)")
 
 
-def texts(file: OpenedFile) -> Iterator[Finding]:
+def texts(file: LenientFile) -> Iterator[Finding]:
     """Paths and other texts have one string per row."""
     for entry in (*ROW_TEXTS, *(f"meta.{name}" for name in META_TEXTS)):
         value = file.find(entry)
@@ -123,7 +123,7 @@ def texts(file: OpenedFile) -> Iterator[Finding]:
         yield from on_rows("warning", "image_path", absolute, "absolute path", advice)
 
 
-def row_counts_and_shapes(file: OpenedFile) -> Iterator[Finding]:
+def row_counts_and_shapes(file: LenientFile) -> Iterator[Finding]:
     """Every numeric entry has N rows of the right shape."""
     for key in BOXES:
         yield from _shape(file, key, ((5,), (4,)), "x, y, width, height, confidence per row")
@@ -159,7 +159,7 @@ def row_counts_and_shapes(file: OpenedFile) -> Iterator[Finding]:
             yield from _count(file, key, len(value))
 
 
-def masks(file: OpenedFile) -> Iterator[Finding]:
+def masks(file: LenientFile) -> Iterator[Finding]:
     """Masks of joints contain 0 and 1, and fit the stored joints."""
     for key in (*KEYPOINTS_2D, *KEYPOINTS_3D):
         points, mask = file.numbers(key), file.mask(key)
@@ -194,7 +194,7 @@ def masks(file: OpenedFile) -> Iterator[Finding]:
             yield Finding("warning", name, "no joint exists", "drop the entry, or correct its mask")
 
 
-def _keypoint_shape(file: OpenedFile, key: str, dimensions: int) -> Iterator[Finding]:
+def _keypoint_shape(file: LenientFile, key: str, dimensions: int) -> Iterator[Finding]:
     points = as_numbers(file.get(key))
     joints = points.shape[1] if points is not None and points.ndim == 3 else 0
     shapes = ((joints, dimensions), (joints, dimensions - 1))
@@ -205,7 +205,7 @@ def _keypoint_shape(file: OpenedFile, key: str, dimensions: int) -> Iterator[Fin
 
 
 def _shape(
-    file: OpenedFile, entry: str, shapes: tuple[tuple[int, ...], ...], expected: str
+    file: LenientFile, entry: str, shapes: tuple[tuple[int, ...], ...], expected: str
 ) -> Iterator[Finding]:
     value: Any = file.find(entry)
     if value is None:
@@ -219,7 +219,7 @@ def _shape(
         yield Finding("error", entry, f"has shape {array.shape}", f"expected {expected}")
 
 
-def _count(file: OpenedFile, entry: str, rows: int) -> Iterator[Finding]:
+def _count(file: LenientFile, entry: str, rows: int) -> Iterator[Finding]:
     if rows != file.length:
         what = f"has {rows} rows, image_path has {file.length}"
         yield Finding("error", entry, what, "every row needs one, in the same order")

@@ -26,9 +26,9 @@ from datasets.humandata.file import (
     KEYPOINTS_3D,
     LARGEST_TRAINED_BETA,
     PART_BOXES,
-    OpenedFile,
     subtract_mean_hand,
 )
+from datasets.humandata.lenient import LenientFile
 from datasets.humandata.parameters import pose_smplx
 from datasets.humandata.reader import Columns, read_humandata
 from datasets.sample import read_pixels
@@ -149,7 +149,7 @@ def humandata_statistics(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is damaged.
     """
-    file = OpenedFile(path)
+    file = LenientFile(path)
     _, length, columns = read_humandata(path)
     images, people = np.unique(columns["image_path"], return_counts=True)
     boxes = columns["body_box"]
@@ -204,7 +204,7 @@ def _known(columns: Columns) -> dict[str, float]:
     return known | {"face": float({"jaw_pose", "expression"} <= columns.keys())}
 
 
-def _hand_convention(file: OpenedFile) -> str:
+def _hand_convention(file: LenientFile) -> str:
     flat = file.flat_hands()
     if flat is None:
         return "not stated"
@@ -320,7 +320,7 @@ class Pictures:
         self.family, _, columns = read_humandata(path)
         assumed = np.full(len(columns["row"]), assumed_flat_hands(path))
         self.columns: Columns = subtract_mean_hand(columns, columns.get("flat_hands", assumed))
-        file = OpenedFile(path)
+        file = LenientFile(path)
         self.focal, self.center = file.camera("focal_length"), file.camera("principal_point")
         self.bodies: BodyLibrary | None = None
         if self.family != "smplx" or "global_orient" not in columns:
