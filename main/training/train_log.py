@@ -50,16 +50,20 @@ class TrainLog:
         limit = run.config.train.time_limit_s
         self._ends = run.began + (math.inf if limit is None else limit - start.seconds)
         self._precision = torch.float64 if has_float64(run.device) else torch.float32
-        self._sums: Tensor | None = None
         self._names: tuple[str, ...] = ()
-        self._new, self._samples, self._waited = 0, 0, 0.0
-        self._since = time.perf_counter()
+        self._begin_count()
         self._board: Any = None
         if run.world.is_first:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
             _remove_later_lines(self._folder / "metrics.jsonl", start)
             self._board = SummaryWriter(str(self._folder), purge_step=self._step(start) + 1)
+
+    def _begin_count(self) -> None:
+        """Count anew the iterations of one line of the log."""
+        self._sums: Tensor | None = None
+        self._new, self._samples, self._waited = 0, 0, 0.0
+        self._since = time.perf_counter()
 
     @contextmanager
     def waiting_for_data(self) -> Iterator[None]:
@@ -130,16 +134,13 @@ class TrainLog:
                 taken / self._new * (self._iterations - step), self._ends - time.monotonic()
             ),
         }
-        self._sums = None
-        self._new, self._samples, self._waited = 0, 0, 0.0
-        self._since = time.perf_counter()
+        self._begin_count()
         if not self._world.is_first:
             return
-        total = [sum(column) for column in zip(*sums, strict=True)]
-        means = dict(zip(self._names, (value / total[-1] for value in total[:-1]), strict=True))
+        means = self._means([sum(column) for column in zip(*sums, strict=True)])
         loss = sum(means.values())
         by_dataset = {
-            dataset: dict(zip(self._names, (value / row[-1] for value in row[:-1]), strict=True))
+            dataset: self._means(row)
             for dataset, row in zip(self._datasets, sums, strict=True)
             if row[-1]
         }
@@ -162,6 +163,11 @@ class TrainLog:
             numbers["memory_mib"],
             timedelta(seconds=round(numbers["seconds_left"])),
         )
+
+    def _means(self, sums: Sequence[float]) -> dict[str, float]:
+        """Means of the terms from their sums, which the number of samples follows."""
+        *terms, count = sums
+        return {name: term / count for name, term in zip(self._names, terms, strict=True)}
 
     def _write(self, line: Mapping[str, Any]) -> None:
         with (self._folder / "metrics.jsonl").open("a", encoding="utf-8") as file:

@@ -96,37 +96,40 @@ class Trainer:
             Interrupted: a signal was received; a state is saved.
             UserError: the loss or gradients are not finite, or too many images cannot be read.
         """
-        epochs, per_epoch = self.config.end_epoch, self.loader.iterations
+        epochs = self.config.end_epoch
         self._began -= progress.seconds
         if progress.epoch >= epochs:
             log.info("all %d epochs are done; a larger train.end_epoch trains further", epochs)
         # A run that was stopped within an epoch when its time was over takes one more iteration,
         # because it has no snapshot yet.
         while progress.epoch < epochs and (self._spent(progress) < 1 or progress.iteration):
-            epoch = progress.epoch
-            for batches in self._batches(progress):
-                done = epoch * per_epoch + progress.iteration
-                spent = self._spent(progress)
-                rate = learning_rate(done, epochs * per_epoch, self.config, spent)
-                set_learning_rate(self.learner.optimizer, rate)
-                losses, status = self._iterate(progress, batches)
-                progress = progress._replace(
-                    iteration=progress.iteration + 1, seconds=status.seconds
-                )
-                self.log.add(progress, rate, batches if losses else [], losses)
-                self._save_within(progress, stop=status.stop)
-                if self.task.preview and progress.iteration == per_epoch:
-                    picture = self.task.preview(self.learner.network, batches[-1])
-                    self.log.picture(progress, "joints", picture)
-                if self._spent(progress) >= 1:
-                    break
+            progress = self._run_epoch(progress)
             best = self._validate(progress)
             is_best = best != progress.best
-            progress = Progress(epoch + 1, 0, best, progress.seconds)
-            is_last = epoch + 1 == epochs or self._spent(progress) >= 1
-            if is_best or is_last or (epoch + 1) % self.config.save_epoch == 0:
+            progress = Progress(progress.epoch + 1, 0, best, progress.seconds)
+            is_last = progress.epoch == epochs or self._spent(progress) >= 1
+            if is_best or is_last or progress.epoch % self.config.save_epoch == 0:
                 self._save(progress, best=is_best)
         self.snapshots.wait()
+
+    def _run_epoch(self, progress: Progress) -> Progress:
+        """Run the remaining iterations of an epoch, or as many as the time limit allows."""
+        per_epoch = self.loader.iterations
+        for batches in self._batches(progress):
+            done = progress.epoch * per_epoch + progress.iteration
+            total = self.config.end_epoch * per_epoch
+            rate = learning_rate(done, total, self.config, self._spent(progress))
+            set_learning_rate(self.learner.optimizer, rate)
+            losses, status = self._iterate(progress, batches)
+            progress = progress._replace(iteration=progress.iteration + 1, seconds=status.seconds)
+            self.log.add(progress, rate, batches if losses else [], losses)
+            self._save_within(progress, stop=status.stop)
+            if self.task.preview and progress.iteration == per_epoch:
+                picture = self.task.preview(self.learner.network, batches[-1])
+                self.log.picture(progress, "joints", picture)
+            if self._spent(progress) >= 1:
+                break
+        return progress
 
     def _spent(self, progress: Progress) -> float:
         """Share of the time limit that has passed; 0 if there is none."""
