@@ -18,7 +18,8 @@ import numpy as np
 from configs.reader import load_config
 from configs.schema import Config
 from datasets.instances import Instance
-from datasets.sample import draw_augmentation, read_pixels, training_sample, training_targets
+from datasets.sample import read_pixels, training_sample
+from datasets.targets import draw_augmentation, training_targets
 from utils.camera import Box, crop_person, image_to_crop, person_box
 
 _WIDTH, _HEIGHT = 1920, 1080

@@ -39,7 +39,8 @@ from benchmarks.inference import cost, largest_product
 from configs.reader import load_config
 from configs.schema import Config, EncoderConfig
 from datasets.instances import Instance
-from datasets.sample import TrainingSample, draw_augmentation, training_sample
+from datasets.sample import TrainingSample, training_sample
+from datasets.targets import draw_augmentation
 from human_models.body import BodyLibrary
 from human_models.files import STAND_IN, STAND_IN_NAME, ModelFolder
 from main.training.optimizer import AveragedWeights, freeze, make_optimizer

@@ -81,11 +81,7 @@ class InstanceTable:
 
 
 def open_dataset(
-    source: Source,
-    split: Split,
-    data_dir: Path,
-    *,
-    protocol: Protocol = "correct",
+    source: Source, split: Split, data_dir: Path, *, protocol: Protocol = "correct"
 ) -> InstanceTable:
     """The people of a dataset, from its cache, which the first call writes.
 

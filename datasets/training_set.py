@@ -23,14 +23,9 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from configs.schema import Config, DataConfig
 from datasets.cache import InstanceTable, open_dataset
-from datasets.sample import (
-    NO_AUGMENTATION,
-    TrainingSample,
-    draw_augmentation,
-    joints_of_body,
-    training_sample,
-)
+from datasets.sample import TrainingSample, joints_of_body, training_sample
 from datasets.sources import Source, find_source
+from datasets.targets import NO_AUGMENTATION, draw_augmentation
 from human_models.body import BodyLibrary
 from human_models.files import ModelFolder
 from utils.errors import UserError

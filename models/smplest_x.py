@@ -21,13 +21,7 @@ from torch import Tensor, nn
 
 from configs.schema import DecoderConfig, LifterConfig, ModelConfig
 from human_models.body import BodyModel
-from human_models.joints import (
-    JOINT_PARTS,
-    JOINTS,
-    JOINTS_FROM_MODEL,
-    PART_ROOTS,
-    POSE_PARAMETERS,
-)
+from human_models.joints import JOINT_PARTS, JOINTS, JOINTS_FROM_MODEL, PART_ROOTS, POSE_PARAMETERS
 from models.vit import ViT
 from utils.camera import project
 from utils.devices import constants, picked, runs_of

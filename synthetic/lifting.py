@@ -110,7 +110,7 @@ class People:
 
     @torch.no_grad()
     def batch(self, size: int, seed: int) -> dict[str, Tensor]:
-        """Targets of training (`datasets.sample.Targets`), and `keypoints` as a network finds them
+        """Targets of training (`datasets.targets.Targets`), and `keypoints` as a network finds them
         (B 137 4, see `simulate_detections`). All joints are known, also those outside the crop.
         """
         self._draw.restart(seed)

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from configs.schema import Config, ModelConfig
 from datasets.cache import InstanceTable, open_dataset
-from datasets.sample import NO_AUGMENTATION, TrainingSample, training_sample
+from datasets.sample import TrainingSample, training_sample
 from datasets.sources import find_source
+from datasets.targets import NO_AUGMENTATION
 from human_models.body import BodyModel
 from human_models.joints import JOINT_PARTS, JOINTS, edges
 from main.evaluation.benchmark import run_benchmark

@@ -19,15 +19,13 @@ from torch.utils.data import default_collate
 from configs.reader import load_config
 from datasets.instances import Instance
 from datasets.sample import (
-    NO_AUGMENTATION,
-    Augmentation,
     body_box,
-    draw_augmentation,
     evaluation_sample,
     joints_of_body,
     read_pixels,
     training_sample,
 )
+from datasets.targets import NO_AUGMENTATION, Augmentation, draw_augmentation
 from human_models.body import BodyLibrary
 from human_models.files import find_model_folder
 from human_models.joints import (
@@ -324,7 +322,7 @@ def test_strength_weakens_turns_and_sizes_and_nothing_else():
 
 def test_augmentations_are_the_same_in_another_process():
     code = (
-        "from datasets.sample import draw_augmentation as draw\n"
+        "from datasets.targets import draw_augmentation as draw\n"
         "import sys; sys.stdout.write(repr([tuple(draw(3, 2, i)) for i in (5, 0)]))"
     )
     root = Path(__file__).parents[2]

@@ -8,7 +8,8 @@ import numpy as np
 
 from configs.reader import load_config
 from datasets.instances import Instance
-from datasets.sample import NO_AUGMENTATION, Augmentation, training_sample, training_targets
+from datasets.sample import training_sample
+from datasets.targets import NO_AUGMENTATION, Augmentation, training_targets
 from human_models.joints import JOINTS, POSE_PARTS, mirror_permutation
 from utils.camera import Box, image_to_crop
 
