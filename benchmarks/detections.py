@@ -92,8 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 @torch.inference_mode()
 def found_by_encoder(data: Path, encoder: Path, config: Config) -> Detections:
-    width = config.model.encoder_config.embed_dim
-    network = KeypointNetwork(SMPLestX(config.model).encoder, width).eval()
+    network = KeypointNetwork(SMPLestX(config.model).encoder).eval()
     load_encoder(network.encoder, encoder)
     load_keypoint_head(network.keypoint_head, encoder)
     parts = []

@@ -43,12 +43,14 @@ def training_losses(
 ) -> dict[str, Float[Tensor, " B"]]:
     """Each term of the loss for each sample, weighted by `config.train`.
 
-    The loss is the sum of the means of the terms. `posed` is the body of the heads (`pose_body`);
-    its vertices are not needed. Computed in float32 also under autocast.
+    The loss is the sum of the means of the terms. Computed in float32 also under autocast.
 
-    With "published", part-relative joints of samples without 3D joints are pulled to zero, and
-    global rotations of hands are compared with both kinds of ground truth, whichever the sample
-    has, in the proportion of the batch.
+    Args:
+        posed: the body of the heads (`pose_body`); its vertices are not needed.
+        targets: a batch of `datasets.targets.Targets`.
+        protocol: with "published", part-relative joints of samples without 3D joints are pulled to
+            zero, and global rotations of hands are compared with both kinds of ground truth,
+            whichever the sample has, in the proportion of the batch.
     """
     train = config.train
     with torch.autocast(heads.body_root_pose.device.type, enabled=False):

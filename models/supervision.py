@@ -142,16 +142,15 @@ class SupervisedSMPLestX(nn.Module):
 class KeypointNetwork(nn.Module):
     """An encoder that learns to find joints, without task tokens, as pre-training in ViTPose."""
 
-    def __init__(self, encoder: ViT, channels: int, head: KeypointHead | None = None) -> None:
+    def __init__(self, encoder: ViT, head: KeypointHead | None = None) -> None:
         """
         Args:
-            channels: width of the encoder.
             head: an existing head of the encoder.
         """
         super().__init__()
         self.network = nn.ModuleDict({"encoder": encoder})
         encoder.task_tokens.requires_grad_(False)
-        self.keypoint_head = KeypointHead(channels) if head is None else head
+        self.keypoint_head = head or KeypointHead(encoder.task_tokens.shape[2])
 
     @property
     def encoder(self) -> ViT:

@@ -78,8 +78,8 @@ def _keypoint_network(run: Run, snapshots: Snapshots) -> KeypointNetwork:
         raise UserError(
             "pre-training does not support train.parallel = 'fsdp'; use 'ddp', encoders are small"
         )
-    network, width = _initial_network(run, snapshots), run.config.model.encoder_config.embed_dim
-    return KeypointNetwork(network.encoder, width, network.keypoint_head)
+    network = _initial_network(run, snapshots)
+    return KeypointNetwork(network.encoder, network.keypoint_head)
 
 
 def _lifting_network(run: Run, snapshots: Snapshots) -> LiftingNetwork:

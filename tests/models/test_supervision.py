@@ -85,7 +85,7 @@ def test_auxiliary_heads_compute_in_float32_under_autocast(images):
 
 
 def test_encoder_goes_from_pre_training_to_training(tmp_path, images):
-    trained = KeypointNetwork(ViT(ENCODER), ENCODER.embed_dim)
+    trained = KeypointNetwork(ViT(ENCODER))
     with_random_weights(trained, 2)
     path = tmp_path / "encoder.pth"
     save_encoder(trained, path)

@@ -70,8 +70,7 @@ def batch(config):
 
 def networks(config):
     yield SupervisedSMPLestX(SMPLestX(config.model), config), REGRESSION
-    encoder = config.model.encoder_config
-    yield KeypointNetwork(ViT(encoder), encoder.embed_dim), KEYPOINTS
+    yield KeypointNetwork(ViT(config.model.encoder_config)), KEYPOINTS
 
 
 def test_a_step_waits_for_nothing_and_needs_no_float64(config, batch, monkeypatch, tmp_path):
