@@ -39,6 +39,8 @@ def attend(
 
 
 class SelfAttention(nn.Module):
+    """Multi-head self-attention, if wanted only for the first tokens."""
+
     def __init__(self, dim: int, num_heads: int, head_dim: int) -> None:
         super().__init__()
         self.num_heads, self.inner = num_heads, num_heads * head_dim
@@ -53,6 +55,8 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
+    """Multi-head attention of tokens to a context."""
+
     def __init__(self, dim: int, num_heads: int, head_dim: int) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -95,6 +99,8 @@ class Layer(nn.Module):
 
 
 class TokenDecoder(nn.Module):
+    """Layers over task and image tokens together; returns only the task tokens."""
+
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         dim, self.task_tokens_num = config.feat_dim, config.task_tokens_num
@@ -115,6 +121,8 @@ class TokenDecoder(nn.Module):
 
 
 class Head(NamedTuple):
+    """A group of parameters, the number of its task tokens, and the size of its output."""
+
     name: str
     tokens: int
     outputs: int
@@ -318,6 +326,7 @@ class SMPLestX(nn.Module):
         return self.regress(self.tokens(images).decoded)
 
     def tokens(self, images: Float[Tensor, "B 3 H W"]) -> NetworkTokens:
+        """The network without its heads, and what auxiliary losses need from it."""
         task_tokens, feature_map = self.encoder(images.to(self.precision))
         image_tokens = feature_map.flatten(2).mT
         if self.keypoint_head is None or self.lifter is None:

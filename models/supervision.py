@@ -101,6 +101,8 @@ class AttentionScores:
 
 
 class SupervisedOutputs(NamedTuple):
+    """What the losses compare with the targets; None without the respective loss."""
+
     heads: HeadOutputs
     keypoints: Float[Tensor, "B 137 4 h w"] | None
     token_joints: Float[Tensor, "B 53 3"] | None

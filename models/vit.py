@@ -225,6 +225,8 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
+    """The encoder: a stem, transformer blocks over task and image tokens, and a last norm."""
+
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         dim, (height, width) = config.embed_dim, config.img_size

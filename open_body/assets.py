@@ -94,6 +94,7 @@ class BaseMesh:
 
 
 def read_base_mesh() -> BaseMesh:
+    """Read base.obj; vertices in metres."""
     vertices: list[list[float]] = []
     groups: dict[str, list[list[int]]] = {}
     quads: list[list[int]] = []
@@ -163,6 +164,7 @@ def read_face_units(vertex_count: int) -> dict[str, Float32[np.ndarray, "V 3"]]:
 
 
 def read_named_target(name: str, vertex_count: int) -> Float32[np.ndarray, "V 3"]:
+    """Offsets (metres) of a target in any folder of targets."""
     folder = asset_folder() / "mpfb2/targets"
     return read_target(next(folder.glob(f"*/{name}.target.gz")), vertex_count)
 
@@ -198,6 +200,7 @@ class Rig:
 
 
 def read_rig(mesh: BaseMesh) -> Rig:
+    """Read MakeHuman's default rig with its skinning weights."""
     folder = asset_folder() / "mpfb2/rigs/standard"
     rig = json.loads((folder / "rig.default.json").read_text())
     bones: dict[str, Any] = rig.get("bones", rig)

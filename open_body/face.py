@@ -77,6 +77,8 @@ def moved_by_expression(directions: Float64[np.ndarray, "N 3 10"]) -> np.ndarray
 
 
 class SurfacePoint(NamedTuple):
+    """A point on a face of a mesh."""
+
     face: int
     barycentric: Float64[np.ndarray, "3"]
 

@@ -172,6 +172,7 @@ def camera(file: LenientFile) -> Iterator[Finding]:
 
 
 def genders(file: LenientFile) -> Iterator[Finding]:
+    """Genders begin with m, f or n."""
     values = file.find("meta.gender")
     if isinstance(values, np.ndarray | list):
         bad = np.array([str(word)[:1].lower() not in _GENDERS for word in values], bool)
@@ -255,6 +256,7 @@ def duplicates(file: LenientFile) -> Iterator[Finding]:
 
 
 def confidences(file: LenientFile) -> Iterator[Finding]:
+    """Confidences of keypoints are between 0 and 1."""
     for dimensions, keys in ((2, KEYPOINTS_2D), (3, KEYPOINTS_3D)):
         for key, points in file.known_numbers(keys):
             if points.ndim == 3 and points.shape[2] == dimensions + 1:

@@ -36,6 +36,8 @@ _SHOWN_ROWS: Final = 5
 
 @dataclass(frozen=True)
 class Finding:
+    """Something that is wrong or suspicious in a file, and what to do about it."""
+
     severity: Severity
     entry: str
     what: str

@@ -163,6 +163,7 @@ class HumanDataFile:
         return value.item() if isinstance(value, np.ndarray) and value.shape == () else value
 
     def require(self, key: str) -> Any:
+        """Like `get`, but a missing entry is a UserError."""
         value = self.get(key)
         if value is None:
             raise self.wrong(key, f"missing; {self.advice_on_format()}")
@@ -175,6 +176,7 @@ class HumanDataFile:
         return "give a HumanData file"
 
     def dictionary(self, key: str) -> Mapping[str, Any]:
+        """An entry that is a dictionary; empty if it is absent."""
         value = self.get(key)
         if value is None:
             return {}
@@ -210,6 +212,7 @@ class HumanDataFile:
         return present, len(mask)
 
     def wrong(self, key: str, reason: str, row: int | None = None) -> UserError:
+        """The error of an entry, with the path and if known the row."""
         place = f"entry '{key}'" if row is None else f"entry '{key}', row {row}"
         return UserError(f"{self.path}: {place}: {reason}")
 

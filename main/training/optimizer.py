@@ -81,6 +81,7 @@ def learning_rate(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group of parameters its share of the learning rate (`lr_scale`)."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
 
