@@ -73,18 +73,19 @@ def _regression_network(run: Run, snapshots: Snapshots) -> SupervisedSMPLestX:
     return SupervisedSMPLestX(network, run.config)
 
 
-def _keypoint_network(run: Run, snapshots: Snapshots) -> KeypointNetwork:
+def _require_ddp(run: Run) -> None:
     if run.config.train.parallel == "fsdp":
-        raise UserError(
-            "pre-training does not support train.parallel = 'fsdp'; use 'ddp', encoders are small"
-        )
+        raise UserError("pre-training does not support train.parallel = 'fsdp'; use 'ddp' instead")
+
+
+def _keypoint_network(run: Run, snapshots: Snapshots) -> KeypointNetwork:
+    _require_ddp(run)
     network = _initial_network(run, snapshots)
     return KeypointNetwork(network.encoder, network.keypoint_head)
 
 
 def _lifting_network(run: Run, snapshots: Snapshots) -> LiftingNetwork:
-    if run.config.train.parallel == "fsdp":
-        raise UserError("lifting does not support train.parallel = 'fsdp'; use 'ddp' instead")
+    _require_ddp(run)
     if run.config.model.lifter_config is None:
         raise UserError(
             "lifting trains the part that model.lifter_config describes, but the config has none; "
