@@ -34,31 +34,16 @@ FIRMNESSES: Final = ("minfirmness", "averagefirmness", "maxfirmness")
 ANCESTRIES: Final = ("african", "asian", "caucasian")
 
 # Symmetric targets of single features, each with files "-decr" and "-incr".
+# fmt: off
 LOCAL_TARGETS: Final = (
-    "measure-upperarm-length",
-    "measure-lowerarm-length",
-    "measure-upperleg-height",
-    "measure-lowerleg-height",
-    "measure-waist-circ",
-    "measure-hips-circ",
-    "measure-shoulder-dist",
-    "measure-bust-circ",
-    "torso-scale-vert",
-    "torso-scale-depth",
-    "torso-vshape",
-    "hip-scale-horiz",
-    "hip-scale-depth",
-    "stomach-tone",
-    "buttocks-volume",
-    "measure-thigh-circ",
-    "measure-calf-circ",
-    "measure-upperarm-circ",
-    "measure-neck-circ",
-    "measure-neck-height",
-    "head-fat",
-    "head-scale-horiz",
-    "head-scale-vert",
+    "measure-upperarm-length", "measure-lowerarm-length", "measure-upperleg-height",
+    "measure-lowerleg-height", "measure-waist-circ", "measure-hips-circ", "measure-shoulder-dist",
+    "measure-bust-circ", "torso-scale-vert", "torso-scale-depth", "torso-vshape",
+    "hip-scale-horiz", "hip-scale-depth", "stomach-tone", "buttocks-volume", "measure-thigh-circ",
+    "measure-calf-circ", "measure-upperarm-circ", "measure-neck-circ", "measure-neck-height",
+    "head-fat", "head-scale-horiz", "head-scale-vert",
 )
+# fmt: on
 
 
 def asset_folder() -> Path:
@@ -149,12 +134,9 @@ def read_macro_targets(vertex_count: int) -> MacroTargets:
 
 def read_local_targets(vertex_count: int) -> Float32[np.ndarray, "L 2 V 3"]:
     """Offsets of LOCAL_TARGETS at -1 and at +1, metres."""
-    return np.stack(
-        [
-            np.stack([read_named_target(f"{name}-{way}", vertex_count) for way in ("decr", "incr")])
-            for name in LOCAL_TARGETS
-        ]
-    )
+    files = [f"{name}-{way}" for name in LOCAL_TARGETS for way in ("decr", "incr")]
+    offsets = np.stack([read_named_target(file, vertex_count) for file in files])
+    return offsets.reshape(len(LOCAL_TARGETS), 2, vertex_count, 3)
 
 
 def read_face_units(vertex_count: int) -> dict[str, Float32[np.ndarray, "V 3"]]:

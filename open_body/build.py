@@ -58,18 +58,11 @@ log = logging.getLogger(__name__)
 # Largest distance of a joint's vertices. MakeHuman's trunk joints move relative to the skin, so
 # they need a wide choice; joints that are not listed are those of fingers.
 _RADII_M: Final = {
-    "pelvis": 0.30,
-    "spine": 0.30,
+    **dict.fromkeys(("pelvis", "spine"), 0.30),
     "hip": 0.25,
-    "neck": 0.16,
-    "head": 0.16,
-    "jaw": 0.16,
-    "collar": 0.16,
-    "shoulder": 0.16,
+    **dict.fromkeys(("neck", "head", "jaw", "collar", "shoulder"), 0.16),
     "knee": 0.14,
-    "ankle": 0.10,
-    "foot": 0.10,
-    "elbow": 0.10,
+    **dict.fromkeys(("ankle", "foot", "elbow"), 0.10),
     "wrist": 0.06,
 }
 _FINGER_RADIUS_M: Final = 0.035

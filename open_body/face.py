@@ -183,23 +183,19 @@ def _stacked(
 _Pick = tuple[float, float]
 
 # Points in the front view, metres: x from the midline, y from the height of the eyes' poles.
+# fmt: off
 _BROW: Final[tuple[_Pick, ...]] = (  # inner to outer
-    (0.0125, 0.0148),
-    (0.0215, 0.0178),
-    (0.0315, 0.0193),
-    (0.0410, 0.0178),
-    (0.0490, 0.0133),
+    (0.0125, 0.0148), (0.0215, 0.0178), (0.0315, 0.0193), (0.0410, 0.0178), (0.0490, 0.0133),
 )
+# fmt: on
 _NOSE_BRIDGE: Final[tuple[_Pick, ...]] = ((0, 0.0008), (0, -0.0117), (0, -0.0242))  # tip follows
 _NOSTRILS: Final[tuple[_Pick, ...]] = ((0, -0.0469), (0.0060, -0.0457), (0.0125, -0.0437))
+# fmt: off
 _EYE: Final[tuple[_Pick, ...]] = (  # inner corner, upper lid, outer corner, lower lid
-    (0.0163, -0.0030),
-    (0.0255, 0.0021),
-    (0.0365, 0.0018),
-    (0.0440, -0.0012),
-    (0.0375, -0.0052),
-    (0.0265, -0.0049),
+    (0.0163, -0.0030), (0.0255, 0.0021), (0.0365, 0.0018),
+    (0.0440, -0.0012), (0.0375, -0.0052), (0.0265, -0.0049),
 )
+# fmt: on
 _MOUTH_CORNER: Final[_Pick] = (0.0235, -0.0702)
 _UPPER_LIP: Final[tuple[_Pick, ...]] = ((0, -0.0632), (0.0050, -0.0622), (0.0135, -0.0647))
 _LOWER_LIP: Final[tuple[_Pick, ...]] = ((0, -0.0792), (0.0065, -0.0785), (0.0140, -0.0757))
@@ -283,16 +279,12 @@ def _eye(surface: Surface) -> Float64[np.ndarray, "3"]:
 _MAX_YAW_DEG: Final = 39
 
 # The jaw line from the left ear to beside the chin, then the chin.
+# fmt: off
 _JAW_LINE: Final[tuple[_Pick, ...]] = (
-    (0.0720, -0.0077),
-    (0.0715, -0.0237),
-    (0.0690, -0.0407),
-    (0.0635, -0.0577),
-    (0.0560, -0.0737),
-    (0.0475, -0.0902),
-    (0.0340, -0.1017),
-    (0.0175, -0.1082),
+    (0.0720, -0.0077), (0.0715, -0.0237), (0.0690, -0.0407), (0.0635, -0.0577),
+    (0.0560, -0.0737), (0.0475, -0.0902), (0.0340, -0.1017), (0.0175, -0.1082),
 )
+# fmt: on
 _CHIN: Final[_Pick] = (0.0, -0.1102)
 _BESIDE_EAR: Final = 3  # this many points must not lie on the ear
 

@@ -371,15 +371,12 @@ def images(file: LenientFile, folder: Path, sample: int | None) -> Iterator[Find
         path = folder / different[i]
         if not is_below(different[i]):
             outside[i] = True
-            continue
-        if not path.is_file():
+        elif not path.is_file():
             missing[i] = True
-            continue
-        found = image_sizes(path)
-        if found is None:
+        elif (found := image_sizes(path)) is None:
             damaged[i] = True
-            continue
-        turned[i], sizes[i] = found.is_turned, found.stored
+        else:
+            turned[i], sizes[i] = found.is_turned, found.stored
     for marked, what, advice in (
         (outside, "not within the images", "strip what these paths begin with"),
         (missing, "no such image", f"looked for in {folder}; choose another --images, or take out"),

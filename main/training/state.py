@@ -49,6 +49,8 @@ _FOLDERS: Final = ("log", "model_dump", "code", "result")
 _NAME: Final = re.compile(r"(?:snapshot_(\d+)|state_(\d+)_(\d+))\.pth\.tar")
 BEST: Final = "snapshot_best.pth.tar"
 _WHOLE: Final = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_MISFIT: Final = (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError)
+"""Errors of PyTorch for a state that does not fit the network or the optimizer."""
 
 
 @dataclass(frozen=True)
@@ -236,14 +238,7 @@ class Learner(NamedTuple):
             progress = Progress(**content["progress"])
             if not all(isinstance(count, int) and count >= 0 for count in progress[:2]):
                 raise ValueError(f"its progress is {progress}")
-        except (
-            RuntimeError,
-            LookupError,
-            ValueError,
-            TypeError,
-            AttributeError,
-            AssertionError,
-        ) as error:
+        except _MISFIT as error:
             raise UserError(f"{path} does not fit the run's config ({first_line(error)})") from None
         return progress
 
