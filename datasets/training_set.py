@@ -22,9 +22,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from configs.schema import Config, DataConfig
-from datasets.cache import InstanceTable, open_dataset
+from datasets.cache import open_dataset
 from datasets.sample import TrainingSample, joints_of_body, training_sample
-from datasets.sources import Source, find_source
+from datasets.sources import find_source
 from datasets.targets import NO_AUGMENTATION, draw_augmentation
 from human_models.body import BodyLibrary
 from human_models.files import ModelFolder
@@ -179,8 +179,6 @@ class TrainingSet(Dataset[TrainingBatch | UserError]):
             UserError: a dataset is unknown, missing, damaged or named twice.
         """
         self.config = config
-        self.sources: list[Source] = []
-        self.tables: list[InstanceTable] = []
         names = config.data.trainset_humandata
         twice = [name for k, name in enumerate(names) if name in names[:k]]
         if twice:
@@ -188,10 +186,8 @@ class TrainingSet(Dataset[TrainingBatch | UserError]):
                 f"data.trainset_humandata names {twice[0]} twice; name it once, and give it more "
                 "samples with data_strategy = 'weighted'"
             )
-        for name in names:
-            source = find_source(name, config.data)
-            self.sources.append(source)
-            self.tables.append(open_dataset(source, "train", data_dir))
+        self.sources = [find_source(name, config.data) for name in names]
+        self.tables = [open_dataset(source, "train", data_dir) for source in self.sources]
         self.names = tuple(source.name for source in self.sources)
         self.image_folders = [data_dir / "img" / source.images for source in self.sources]
         self.bodies = BodyLibrary(body_folder)
