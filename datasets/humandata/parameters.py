@@ -152,17 +152,19 @@ def _persons_of_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> Iterator
 
 
 def _numbers(where: str, name: str, value: Any, size: int) -> np.ndarray:
-    array = as_numbers(value)
-    if array is not None and name == "focal" and array.size == 1:
-        array = np.repeat(array.ravel(), 2)
-    if array is not None and name in ("betas", "expression") and array.size > size:
-        array = array.ravel()[:size]
-    if array is None or array.size != size:
-        found = "is not made of numbers" if array is None else f"has {array.size} numbers"
-        raise UserError(f"{where}: '{name}' {found}, expected {size}")
+    numbers = as_numbers(value)
+    if numbers is None:
+        raise UserError(f"{where}: '{name}' is not made of numbers, expected {size}")
+    array = numbers.ravel()
+    if name == "focal" and array.size == 1:
+        array = np.repeat(array, 2)
+    if name in ("betas", "expression"):
+        array = array[:size]
+    if array.size != size:
+        raise UserError(f"{where}: '{name}' has {array.size} numbers, expected {size}")
     if not np.isfinite(array).all():
         raise UserError(f"{where}: '{name}' is not finite; correct it or leave the person out")
-    return array.ravel()
+    return array
 
 
 def _named_image(where: str, images: Path, name: str) -> Path:
