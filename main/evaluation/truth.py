@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from datasets.cache import read_columns
 from datasets.humandata.file import HumanDataFile, numbers
 from datasets.humandata.writer import BODY_BOX_SCALE
+from datasets.instances import read_columns
 from datasets.sources import Source
 from human_models.body import BodyLibrary
 from human_models.files import GENDERS
