@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.spatial.transform import Rotation
 
 from human_models.joints import (
     COCO_KEYPOINTS,
@@ -23,7 +24,7 @@ from human_models.joints import (
 from main.motion.kinematics import DEPTH_JOINTS, read_rotations, write_rotations
 from main.motion.rows import KeypointSource, RawRows
 from main.motion.trajectories import filled_runs, occlusion
-from utils.geometry import align_signs, axis_angles_of, quaternions_of
+from utils.geometry import align_signs
 
 _BODY: Final = JOINT_PARTS["body"]
 _COCO: Final = list(joint_places(COCO_KEYPOINTS))
@@ -231,10 +232,11 @@ def _combine(
         precision: one over the variance of each rotated joint and coordinate of the position.
         coupling: one over the variance of the change from each row to the next.
     """
-    vectors = read_rotations(rows).reshape(len(rows), -1)
-    rotations = align_signs(quaternions_of(vectors))
-    rotations = _solve(rotations, precision[:, :-3], coupling[:, :-3])
-    write_rotations(rows, axis_angles_of(rotations).reshape(len(rows), -1, 3))
+    vectors = read_rotations(rows).reshape(-1, 3).astype(np.float64)
+    quaternions = Rotation.from_rotvec(vectors).as_quat().reshape(len(rows), -1, 4)
+    rotations = _solve(align_signs(quaternions), precision[:, :-3], coupling[:, :-3])
+    vectors = Rotation.from_quat(rotations.reshape(-1, 4)).as_rotvec()
+    write_rotations(rows, vectors.reshape(len(rows), -1, 3))
     pelvis = rows["placed_pelvis_m"].astype(np.float64)
     depth = np.maximum(pelvis[:, 2:], 1e-3)
     position = np.concatenate([pelvis[:, :2] / depth, np.log(depth)], axis=1)
