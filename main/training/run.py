@@ -38,8 +38,6 @@ from utils.files import exclusive, remove_leftovers
 
 INTERRUPTED: Final = 128 + signal.SIGTERM
 """Exit status of a run that a signal ended and that can be resumed."""
-
-
 _LOCK_PATIENCE_S: Final = 30
 
 
@@ -62,15 +60,13 @@ def run_training(recipe: Recipe, options: RunOptions, stop: StopRequest | None =
     Every process of the run calls it.
 
     Args:
-        stop: set by SIGTERM and SIGHUP from now on.
+        stop: set by SIGTERM and SIGHUP while it trains. Before, there is nothing to save, and these
+            signals end the process as they do elsewhere.
 
     Raises:
         UserError: the config, the data or the weights are not usable, or training failed.
     """
     stop = stop or StopRequest()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, stop.request)
     if not world().is_first:
         logging.disable()  # the first process logs for all of them
     device = device_of_process(options.device)
@@ -106,6 +102,9 @@ def _train(recipe: Recipe, run: Run, stop: StopRequest) -> int:
     task = Task(partial(recipe.objective, run.body, config), loader, validator, preview)
     trainer = Trainer(run, learner, task, snapshots, train_log, stop)
     try:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, stop.request)
         trainer.train(progress)
         if is_first:
             recipe.finish(run, learner)

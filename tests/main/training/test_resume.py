@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from main.training import run as run_module
 from main.training.train_log import TrainLog
 
 GO_ON = "train.continue_train=True"
@@ -51,6 +52,22 @@ def test_sigterm_saves_and_going_on_gives_the_same(
     check_equal(run, everything)
     assert "epochs are done" not in run.log()
     assert "all 2 epochs are done" in train_here(tmp_path, *options, GO_ON).log()
+
+
+def test_sigterm_before_the_first_iteration_ends_at_once(
+    train_here, options, tmp_path, monkeypatch
+):
+    """There is nothing to save yet, and setting up a large network takes minutes."""
+    resume = run_module.resume
+
+    def resumed(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return resume(*arguments)
+
+    monkeypatch.setattr(run_module, "resume", resumed)
+    with pytest.raises(SystemExit, match="143"):
+        train_here(tmp_path, *options)
+    assert not list(tmp_path.glob("train_*/model_dump/*"))
 
 
 def kill_at_random(started, ranks):
