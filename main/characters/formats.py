@@ -60,7 +60,7 @@ def _about(character: Character, morphs: Morphs) -> dict[str, Any]:
         "hands": "rotations from the flat hand; the model's mean hand is in them",
         "shape": "betas are the mean over the track, baked into the rest mesh",
         "expression_of_a_full_morph": morphs.scale,
-        "not_included": "pose-corrective blend shapes; all but four joints of each vertex",
+        "not_included": "pose-corrective blend shapes; all but four weights of each vertex",
     }
 
 

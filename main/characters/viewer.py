@@ -84,9 +84,13 @@ def write_viewer(
     )
     about |= {"pictures": pictures, "exports": exports}
     parts |= {"about": _script_safe(about), "embedded": "\n".join(embedded)}
-    page = _PLACEHOLDER.sub(lambda placeholder: parts[placeholder[1]], _part("page.html"))
-    with atomic_path(path) as partial:
-        partial.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
+    with (
+        atomic_path(path) as partial,
+        partial.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
+        # Piece by piece, because the data of a long clip have hundreds of megabytes.
+        for number, piece in enumerate(_PLACEHOLDER.split(_part("page.html"))):
+            file.write(parts[piece] if number % 2 else piece)
 
 
 def _about_clip(
@@ -130,7 +134,7 @@ def _find_source(folder: Path, summary: Summary) -> Path | None:
     """The input that the summary names, if it is beside the result folder or in demo/."""
     found = find_input(folder, summary.input)
     if found is None and summary.input:
-        message = "%s: the input %s is not beside it, so the page lacks it; give --input FILE"
+        message = "%s: the input %s is not beside this folder; to show it, give --input FILE"
         log.info(message, folder, summary.input)
     return found
 
