@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -277,7 +277,8 @@ class Jobs:
                     self._finish(job, "cancelled", None)
                 elif status == 0:
                     if job.task is not None and job.task.kind == "find":
-                        job.found_with = _finding_flags(job.flags)
+                        names = [name for name in FINDING if name in job.flags]
+                        job.found_with = {name: job.flags[name] for name in names}
                         job.choice = Choice()
                     self._finish(job, "done", None)
                 else:
@@ -333,18 +334,13 @@ def _write_boxes(folder: Path, job: Job) -> Path:
     """Write the boxes of the chosen people, in the format of --boxes."""
     if job.found_with is None:
         raise UserError("no people have been found yet; use Find people first")
-    if job.found_with != _finding_flags(job.flags):
-        names = ", ".join(FINDING)
-        raise UserError(f"one of {names} has changed; use Find people again")
+    for name in FINDING:
+        if job.found_with.get(name) != job.flags.get(name):
+            raise UserError(f"{name} has changed; use Find people again")
     path = folder / "chosen.boxes.json"
     with atomic_path(path) as partial:
         partial.write_text(json.dumps(as_box_file(read_choice(folder, job))), encoding="utf-8")
     return path
-
-
-def _finding_flags(flags: Mapping[str, str]) -> dict[str, str]:
-    """The options that decide which people are found."""
-    return {name: flags[name] for name in FINDING if name in flags}
 
 
 def _start_worker(folder: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -389,7 +389,8 @@ def test_boxes_found_in_other_frames_are_not_used(client):
     start(client, job, "find", {"--fps": "10"})
     ended(client, job)
     client.put(f"/api/jobs/{job}/choice", json={"people": [2]})
-    assert "use Find people again" in start(client, job, "run", {"--fps": "20"}).json()["error"]
+    refused = start(client, job, "run", {"--fps": "20"}).json()["error"]
+    assert refused == "--fps has changed; use Find people again"  # shown beside that option
 
 
 def test_one_app_at_a_time_has_a_folder(tmp_path, commands):
