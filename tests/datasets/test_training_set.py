@@ -131,6 +131,15 @@ def test_next_row_takes_the_place_of_one_that_cannot_be_read(damaged, caplog):
     assert int(batch["unreadable"].sum()) == 3
 
 
+def test_no_aug_gives_the_plain_crop(data_dir, samples):
+    plain = TrainingSet(make_config("data.no_aug=True"), data_dir, BODY)
+    epochs = [Key(epoch, 0, 0, 0) for epoch in range(2)]
+    first, second = (plain[key]["input_img"] for key in epochs)
+    np.testing.assert_array_equal(first, second)
+    first, second = (samples[key]["input_img"] for key in epochs)
+    assert (first != second).any()
+
+
 def test_dataset_without_images_is_one_line(damaged):
     shutil.rmtree(damaged / "img/one/set")
     loader = TrainingLoader(
