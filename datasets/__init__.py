@@ -4,6 +4,6 @@
 - `instances.Instance`: one person; `instances.read_columns`: the people of one file.
 - `training_set.TrainingSet`, `training_set.TrainingLoader`: batches of a mixture of datasets.
 - `sample.training_sample`, `sample.evaluation_sample`: the network's input for one person.
-- `targets.training_targets`: what it is to learn, after an augmentation.
+- `targets.training_targets`: what the network is to learn for an augmented crop.
 - `humandata`: annotation files.
 """

@@ -87,7 +87,7 @@ def open_dataset(
 
     Args:
         data_dir: has the folders annot (annotations) and cache.
-        protocol: who decides whether hands are relative to the flat hand; see `complete`.
+        protocol: decides whether hands are relative to the flat hand; see `instances.complete`.
 
     Raises:
         UserError: files are missing or damaged, or the cache cannot be written.

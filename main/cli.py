@@ -55,7 +55,7 @@ class _OneLineParser(argparse.ArgumentParser):
         if argparse.REMAINDER in kinds:  # the rest, including flags, belongs to another command
             return super().parse_known_args(arguments, namespace)
         if "" in arguments:  # as a path, it would mean the current folder
-            self.error("an argument is empty; is a variable of the shell not set?")
+            raise UserError("an argument is empty; perhaps a variable of the shell is not set")
         if argparse.PARSER in kinds:
             return self._parse_with_command(arguments, namespace)
         return super().parse_known_args(self._flags_first(arguments), namespace)

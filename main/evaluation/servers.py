@@ -298,7 +298,7 @@ def _load(member: _Member) -> tuple[object, bool]:
     from human_models.safe_pickle import load_pickle  # SciPy is not loaded for --help
 
     if member.size > _MOST_BYTES:
-        raise UserError(f"{member.size >> 20} MiB are too large for one person")
+        raise UserError(f"{member.size >> 20} MiB is too large for one person")
     try:
         content = member.read()
     except _DAMAGE as error:
