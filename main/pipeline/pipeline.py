@@ -26,7 +26,7 @@ from main.pipeline.estimator import Estimator
 from main.pipeline.keypoint_files import KeypointFileDetector, read_keypoints
 from main.pipeline.keypoints import KeypointFinder
 from main.pipeline.model_files import find_model
-from main.pipeline.options import InferenceOptions
+from main.pipeline.options import BUILT_IN, InferenceOptions
 from main.pipeline.overlay import Renderer, contact_sheet, draw_overlay, remove_stale_overlays
 from main.pipeline.stages import (
     INTERVAL_S,
@@ -255,8 +255,8 @@ class Tools:
             estimator.config.inference.detection,
             estimator.device,
         )
-        file = options.keypoints
-        self.keypoints = read_keypoints(file) if isinstance(file, Path) else None
+        of_file = options.keypoints not in (None, BUILT_IN)
+        self.keypoints = read_keypoints(Path(str(options.keypoints))) if of_file else None
         self.batch_size = options.batch_size or (8 if estimator.device.type == "cpu" else 32)
         self.workers = min(MOST_WORKERS, torch.get_num_threads())
 
