@@ -188,7 +188,7 @@ def _lifted(seen: Observations, ground: Ground, fps: float) -> Observations:
         hidden = np.bincount(stretch, seen.hidden[run])
         unseen[run] = sunk[run] & (hidden[stretch] > _LASTING_S * fps)
     ray = seen.pelvis - seen.centre
-    # Height that a point on the ray loses over its whole length.
+    # How far the pelvis, or else the lower heel, would rise on the way to the camera.
     drop = np.where(unseen, -ray @ plane.up, plane.height_of(seen.centre) - bottom + below)
     share = np.where(sunk & (below < _MAX_APPROACH * drop), below, 0.0) / np.maximum(drop, 1e-6)
     shares = np.stack([share * ~unseen, share * unseen], axis=1)
