@@ -32,7 +32,7 @@ _CELL_M: Final = 0.25
 BRIGHTEST: Final = 2.4
 """Brighter light is clipped, so that the edges of windows are smooth."""
 _SAMPLES: Final = 5
-"""Vectors per pixel."""
+"""Rays per pixel."""
 _SMALL_M, _GROUP_M = 0.3, 0.9
 _FAR_M: Final = 1e4
 _PROBES_M: Final = 0.7
@@ -129,7 +129,7 @@ def trace(
     distance = np.full(len(rays), longest_m, np.float32)
     solid, face = np.full(len(rays), -1), np.zeros(len(rays), np.int64)
     for group in groups:
-        # Vectors that miss the bounding sphere are skipped.
+        # Rays that miss the bounding sphere are skipped.
         to_middle = group.middle - origins
         along = np.einsum("nc,nc->n", to_middle, rays)
         squared = np.einsum("nc,nc->n", to_middle, to_middle) - along * along

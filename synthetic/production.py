@@ -200,7 +200,7 @@ def _exit_after(parent: int) -> None:
 
 
 def _use_one_thread() -> None:
-    """So that floating-point sums have the same order in every process."""
+    """Use one thread, so that floating-point sums have the same order in every process."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
 
