@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from synthetic.backgrounds import read_photograph
 from synthetic.figures import PosedPerson, person_mesh
 from synthetic.ground_truth import describe, hidden_share
 from synthetic.pictures import Studio, draw_crop, draw_scene, generator, plan_crop, plan_scene
@@ -17,6 +18,7 @@ from synthetic.rendering import (
     visible_surface,
 )
 from utils.camera import Camera
+from utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,13 @@ def test_scene_annotates_several_people(studio):
 def test_smallest_pictures_are_drawn(studio, seed):
     _, drawn = one(studio, plan_scene, draw_scene, seed, (32, 32))
     assert cv2.imdecode(np.frombuffer(drawn.jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (32, 32, 3)
+
+
+def test_a_damaged_photograph_is_named(tmp_path):
+    path = tmp_path / "coffee.png"
+    path.write_bytes(b"not an image")
+    with pytest.raises(UserError, match=r"coffee\.png': damaged; reinstall its package"):
+        read_photograph(path)
 
 
 def test_what_is_behind_a_box_is_not_seen(studio):
