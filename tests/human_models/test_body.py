@@ -41,7 +41,9 @@ def random_parameters(rig: str, batch: int) -> dict[str, Tensor]:
     return parameters
 
 
-def reference(folder: Path, rig: str, gender: str) -> torch.nn.Module:
+def reference(
+    folder: Path, rig: str, gender: str, dtype: torch.dtype = torch.float32
+) -> torch.nn.Module:
     settings = {
         "gender": gender,
         "ext": "npz" if rig == "smplx" else "pkl",
@@ -50,6 +52,7 @@ def reference(folder: Path, rig: str, gender: str) -> torch.nn.Module:
         "use_face_contour": True,
         "num_betas": 10,
         "num_expression_coeffs": 10,
+        "dtype": dtype,
     }
     return smplx.create(str(folder), rig, **settings)
 
