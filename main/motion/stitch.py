@@ -259,8 +259,8 @@ def _ends(pieces: list[Int[np.ndarray, " _"]], seen: Observations, fps: float) -
     for piece in pieces:
         near = piece[np.abs(seen.frame[piece] - seen.frame[piece[-1]]) <= _FIT_S * fps]
         clean = seen.clean[near]
-        known = clean.any() or not seen.doubled[near].any()
-        near = near[clean] if clean.any() else near
+        known = clean.any()
+        near = near[clean] if known else near
         last = near[-1]
         times = seen.frame[near] / fps
         late = times - times.mean()
