@@ -98,6 +98,19 @@ def test_nobody_comes_or_leaves_where_people_cover_each_other(people):
     assert people(near, far) == [{1}, {2}]
 
 
+def test_estimates_of_a_covered_person_are_no_evidence(people):
+    """They may be anything, and change in the middle of the crossing, where tracks are cut."""
+    frames = np.arange(120)
+    front = track(1, frames, 0.0, 4, person=1)
+    behind = track(2, frames, 0.012 * (frames - 60), 6, person=2)
+    behind["betas"] = front["betas"]  # shapes are no evidence, either
+    for wrong, side in ((slice(30, 60), 1), (slice(60, 90), -1)):
+        behind["placed_pelvis_m"][wrong] += np.array([1.5 * side, 0.2 * side, side])
+        behind["body_pose"][wrong] = 0.4 * side
+        behind["placed_orient"][wrong, 1] = 1.4 * side
+    assert people(front, behind) == [{1}, {2}]
+
+
 def test_who_is_seen_as_the_person_in_front_stays_who_they_are(people):
     """Somebody walks out of view behind somebody who stands; a network then sees the one in front
     in both boxes."""
