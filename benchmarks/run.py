@@ -12,14 +12,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+import torch
 
 from utils.devices import has_bf16_units, usable_cores
 from utils.files import ROOT
 
-PACKAGES: Final = ("torch", "numpy", "opencv-python-headless")
 MODEL: Final = "{model}"
 """Placeholder for the value of --model in a benchmark's arguments."""
 
@@ -70,10 +72,10 @@ def machine() -> str:
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     bf16 = "with" if has_bf16_units() else "without"
-    known = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    versions = ", ".join(f"{one.__name__} {one.__version__}" for one in (torch, np, cv2))
     return (
         f"{models[0] if models else platform.processor()}, {usable_cores()} cores, {bf16} bf16 "
-        f"units, {gigabytes:.1f} GB; python {platform.python_version()}, {known}"
+        f"units, {gigabytes:.1f} GB; python {platform.python_version()}, {versions}"
     )
 
 

@@ -303,15 +303,11 @@ def solve(
 def infer(video: Path, focal_px: float | None, folder: Path) -> Solution:
     """Run `main.inference --world` with the demo network on a clip and its boxes.
 
-    The network's estimates are kept in `folder` and used again.
-
     Args:
         focal_px: focal length; None if unknown.
+        folder: for the result, which replaces an earlier one.
     """
-    reuse = (folder / f"result_{video.stem}").is_dir()
-    options = InferenceOptions(
-        "smplest_x_demo", focal_px=focal_px, world=True, overlay=None, reuse=reuse
-    )
+    options = InferenceOptions("smplest_x_demo", focal_px=focal_px, world=True, overlay=None)
     process_input(str(video), folder, options)
     result = open_result(folder / f"result_{video.stem}")
     world = json.loads((result.folder / "summary.json").read_text())["world"]
